@@ -1,0 +1,82 @@
+//! Named tensors, wherever they are stored.
+
+use crate::error::Result;
+
+/// Element types that can become f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DType {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary64; rounded to f32.
+    F64,
+    /// IEEE binary16.
+    F16,
+    /// The upper half of binary32.
+    BF16,
+    /// Anything else: listed, not read.
+    Other(&'static str),
+}
+
+impl DType {
+    /// Bytes of one element; `None` if it cannot be read.
+    pub fn size(self) -> Option<usize> {
+        match self {
+            Self::F64 => Some(8),
+            Self::F32 => Some(4),
+            Self::F16 | Self::BF16 => Some(2),
+            Self::Other(_) => None,
+        }
+    }
+
+    /// Converts little-endian bytes, as many elements as `out` holds.
+    pub(super) fn decode(self, bytes: &[u8], out: &mut [f32]) {
+        fn each<const N: usize>(bytes: &[u8], out: &mut [f32], convert: fn([u8; N]) -> f32) {
+            for (value, chunk) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
+                *value = convert(*chunk);
+            }
+        }
+        match self {
+            Self::F32 => each(bytes, out, f32::from_le_bytes),
+            Self::F64 => each(bytes, out, |b| f64::from_le_bytes(b) as f32),
+            Self::F16 => each(bytes, out, |b| half::f16::from_le_bytes(b).to_f32()),
+            Self::BF16 => each(bytes, out, |b| half::bf16::from_le_bytes(b).to_f32()),
+            Self::Other(_) => out.fill(f32::NAN),
+        }
+    }
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "F32",
+            Self::F64 => "F64",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::Other(name) => name,
+        })
+    }
+}
+
+/// Name, type and shape of a tensor.
+#[derive(Debug, Clone)]
+pub struct TensorInfo {
+    /// The full name.
+    pub name: String,
+    /// The element type as stored.
+    pub dtype: DType,
+    /// The shape as stored.
+    pub shape: Vec<usize>,
+}
+
+/// A container of tensors that can be read in parts, by many threads at once.
+pub trait TensorSource: Send + Sync {
+    /// All tensors, in the order they are stored.
+    fn tensors(&self) -> &[TensorInfo];
+
+    /// Reads the elements from `start` on, in storage order, until `out` is full.
+    fn read(&self, tensor: usize, start: usize, out: &mut [f32]) -> Result<()>;
+
+    /// A text that the container carries beside its tensors.
+    fn metadata(&self, key: &str) -> Option<&str>;
+}

@@ -1,0 +1,352 @@
+//! The header: the network and the form of each layer's values, as bytes.
+//!
+//! Numbers are LEB128 varints, real numbers little-endian f32.
+
+use crate::entropy::layer::Form;
+use crate::error::{Error, Result};
+use crate::network::{Activation, Input, Layer, Network, Node, Op, Shape, Source, Window};
+
+/// Everything that stands before the layers' sections.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Header {
+    pub(super) network: Network,
+    /// For each layer, the form of its weights and of its bias.
+    pub(super) forms: Vec<(Form, Option<Form>)>,
+}
+
+const NAMES: u64 = 1;
+const OP_MASK: u8 = 0x3f;
+const OP_INPUTS: u8 = 0x40;
+const OP_NAMED: u8 = 0x80;
+
+mod op {
+    pub(super) const LINEAR: u8 = 0;
+    pub(super) const CONV2D: u8 = 1;
+    pub(super) const MAX_POOL2D: u8 = 2;
+    pub(super) const AVG_POOL2D: u8 = 3;
+    pub(super) const AVG_POOL2D_EXCLUDE_PAD: u8 = 4;
+    pub(super) const GLOBAL_AVG_POOL2D: u8 = 5;
+    pub(super) const FLATTEN: u8 = 6;
+    pub(super) const ADD: u8 = 7;
+    pub(super) const SOFTMAX: u8 = 8;
+    pub(super) const LEAKY_RELU: u8 = 16;
+    pub(super) const ELU: u8 = 17;
+}
+
+/// Activations without a parameter, by their op code.
+const ACTIVATIONS: [(u8, Activation); 9] = [
+    (32, Activation::Relu),
+    (33, Activation::Relu6),
+    (34, Activation::Sigmoid),
+    (35, Activation::Tanh),
+    (36, Activation::HardSigmoid),
+    (37, Activation::HardSwish),
+    (38, Activation::Silu),
+    (39, Activation::Gelu),
+    (40, Activation::Softplus),
+];
+
+#[cfg(feature = "compress")]
+impl Header {
+    pub(super) fn encode(&self, names: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        put(&mut out, if names { NAMES } else { 0 });
+        let Input { shape, scale, mean, std } = &self.network.input;
+        put_all(&mut out, &[shape.channels, shape.height, shape.width]);
+        put_f32(&mut out, *scale);
+        for values in [mean, std] {
+            put(&mut out, values.len() as u64);
+            values.iter().for_each(|&v| put_f32(&mut out, v));
+        }
+        put(&mut out, self.network.layers.len() as u64);
+        for (layer, (weights, bias)) in self.network.layers.iter().zip(&self.forms) {
+            if names {
+                put_text(&mut out, &layer.name);
+            }
+            put(&mut out, layer.shape.len() as u64);
+            put_all(&mut out, &layer.shape);
+            put_form(&mut out, Some(weights));
+            put_form(&mut out, bias.as_ref());
+        }
+        put(&mut out, self.network.nodes.len() as u64);
+        for (index, node) in self.network.nodes.iter().enumerate() {
+            put_node(&mut out, node, index, names && !node.name.is_empty());
+        }
+        out
+    }
+}
+
+#[cfg(feature = "compress")]
+fn put_node(out: &mut Vec<u8>, node: &Node, index: usize, named: bool) {
+    let before = if index == 0 { Source::Input } else { Source::Node(index - 1) };
+    let explicit = node.inputs != [before];
+    let mut operands = Vec::new();
+    let code = match node.op {
+        Op::Linear { layer } => {
+            put_all(&mut operands, &[layer]);
+            op::LINEAR
+        }
+        Op::Conv2d { layer, stride, padding, groups } => {
+            put_all(&mut operands, &[layer]);
+            put_all(&mut operands, &stride);
+            put_all(&mut operands, &padding);
+            put_all(&mut operands, &[groups]);
+            op::CONV2D
+        }
+        Op::MaxPool2d(window) => {
+            put_window(&mut operands, &window);
+            op::MAX_POOL2D
+        }
+        Op::AvgPool2d { window, count_include_pad } => {
+            put_window(&mut operands, &window);
+            if count_include_pad { op::AVG_POOL2D } else { op::AVG_POOL2D_EXCLUDE_PAD }
+        }
+        Op::GlobalAvgPool2d => op::GLOBAL_AVG_POOL2D,
+        Op::Flatten => op::FLATTEN,
+        Op::Add => op::ADD,
+        Op::Softmax => op::SOFTMAX,
+        Op::Activation(Activation::LeakyRelu { slope }) => {
+            put_f32(&mut operands, slope);
+            op::LEAKY_RELU
+        }
+        Op::Activation(Activation::Elu { alpha }) => {
+            put_f32(&mut operands, alpha);
+            op::ELU
+        }
+        Op::Activation(activation) => {
+            ACTIVATIONS.iter().find(|(_, a)| *a == activation).map_or(OP_MASK, |(code, _)| *code)
+        }
+    };
+    let flags = if explicit { OP_INPUTS } else { 0 } | if named { OP_NAMED } else { 0 };
+    out.push(code | flags);
+    if named {
+        put_text(out, &node.name);
+    }
+    if explicit {
+        put(out, node.inputs.len() as u64);
+        for source in &node.inputs {
+            put(
+                out,
+                match *source {
+                    Source::Input => 0,
+                    Source::Node(i) => i as u64 + 1,
+                },
+            );
+        }
+    }
+    out.extend(operands);
+}
+
+#[cfg(feature = "compress")]
+pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[cfg(feature = "compress")]
+fn put_all(out: &mut Vec<u8>, values: &[usize]) {
+    values.iter().for_each(|&v| put(out, v as u64));
+}
+
+#[cfg(feature = "compress")]
+fn put_f32(out: &mut Vec<u8>, value: f32) {
+    out.extend(value.to_le_bytes());
+}
+
+#[cfg(feature = "compress")]
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put(out, text.len() as u64);
+    out.extend(text.as_bytes());
+}
+
+#[cfg(feature = "compress")]
+fn put_window(out: &mut Vec<u8>, window: &Window) {
+    put_all(out, &window.kernel);
+    put_all(out, &window.stride);
+    put_all(out, &window.padding);
+}
+
+#[cfg(feature = "compress")]
+fn put_form(out: &mut Vec<u8>, form: Option<&Form>) {
+    match form {
+        None => out.push(0),
+        Some(Form::F32) => out.push(1),
+        Some(Form::F16) => out.push(2),
+        Some(Form::Levels { step }) => {
+            out.push(3);
+            put_f32(out, *step);
+        }
+    }
+}
+
+impl Header {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut fields = Fields { rest: bytes };
+        let header = fields.header()?;
+        if !fields.rest.is_empty() {
+            return Err(malformed("bytes are left over"));
+        }
+        header.network.shapes()?;
+        Ok(header)
+    }
+}
+
+/// The bytes of a header not read yet.
+pub(super) struct Fields<'a> {
+    pub(super) rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn header(&mut self) -> Result<Header> {
+        let flags = self.number()?;
+        if flags & !NAMES != 0 {
+            return Err(malformed("unknown flags"));
+        }
+        let names = flags & NAMES != 0;
+        let [channels, height, width] = self.numbers()?;
+        let input = Input {
+            shape: Shape::new(channels, height, width),
+            scale: self.real()?,
+            mean: self.reals()?,
+            std: self.reals()?,
+        };
+        let (mut layers, mut forms) = (Vec::new(), Vec::new());
+        for _ in 0..self.number()? {
+            let name = if names { self.text()? } else { String::new() };
+            let shape = match self.number()? {
+                2 => self.numbers::<2>()?.to_vec(),
+                4 => self.numbers::<4>()?.to_vec(),
+                n => return Err(malformed(format!("a layer of {n} dimensions"))),
+            };
+            layers.push(Layer { name, shape });
+            let weights = self.form()?.ok_or_else(|| malformed("a layer without weights"))?;
+            forms.push((weights, self.form()?));
+        }
+        let mut nodes = Vec::new();
+        for index in 0..self.number()? {
+            let node = self.node(index as usize)?;
+            nodes.push(node);
+        }
+        Ok(Header { network: Network { input, layers, nodes }, forms })
+    }
+
+    fn node(&mut self, index: usize) -> Result<Node> {
+        let code = self.byte()?;
+        let name = if code & OP_NAMED != 0 { self.text()? } else { String::new() };
+        let mut inputs = Vec::new();
+        if code & OP_INPUTS != 0 {
+            for _ in 0..self.number()? {
+                inputs.push(match self.number()? {
+                    0 => Source::Input,
+                    n => Source::Node(usize::try_from(n - 1).unwrap_or(usize::MAX)),
+                });
+            }
+        } else {
+            inputs.push(index.checked_sub(1).map_or(Source::Input, Source::Node));
+        }
+        let op = match code & OP_MASK {
+            op::LINEAR => Op::Linear { layer: self.size()? },
+            op::CONV2D => Op::Conv2d {
+                layer: self.size()?,
+                stride: self.numbers()?,
+                padding: self.numbers()?,
+                groups: self.size()?,
+            },
+            op::MAX_POOL2D => Op::MaxPool2d(self.window()?),
+            op::AVG_POOL2D => Op::AvgPool2d { window: self.window()?, count_include_pad: true },
+            op::AVG_POOL2D_EXCLUDE_PAD => {
+                Op::AvgPool2d { window: self.window()?, count_include_pad: false }
+            }
+            op::GLOBAL_AVG_POOL2D => Op::GlobalAvgPool2d,
+            op::FLATTEN => Op::Flatten,
+            op::ADD => Op::Add,
+            op::SOFTMAX => Op::Softmax,
+            op::LEAKY_RELU => Op::Activation(Activation::LeakyRelu { slope: self.real()? }),
+            op::ELU => Op::Activation(Activation::Elu { alpha: self.real()? }),
+            code => match ACTIVATIONS.iter().find(|(known, _)| *known == code) {
+                Some((_, activation)) => Op::Activation(*activation),
+                None => return Err(malformed(format!("unknown operation {code}"))),
+            },
+        };
+        Ok(Node { name, op, inputs })
+    }
+
+    fn window(&mut self) -> Result<Window> {
+        Ok(Window { kernel: self.numbers()?, stride: self.numbers()?, padding: self.numbers()? })
+    }
+
+    fn form(&mut self) -> Result<Option<Form>> {
+        Ok(match self.byte()? {
+            0 => None,
+            1 => Some(Form::F32),
+            2 => Some(Form::F16),
+            3 => match self.real()? {
+                step if step.is_finite() && step > 0.0 => Some(Form::Levels { step }),
+                step => return Err(malformed(format!("a step of {step}"))),
+            },
+            form => return Err(malformed(format!("unknown form {form}"))),
+        })
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8]> {
+        let (taken, rest) =
+            self.rest.split_at_checked(count).ok_or_else(|| malformed("it ends too early"))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    /// A varint, in its shortest form.
+    pub(super) fn number(&mut self) -> Result<u64> {
+        let mut value = 0u64;
+        for shift in (0..63).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                if byte == 0 && shift > 0 {
+                    return Err(malformed("a number is not in its shortest form"));
+                }
+                return Ok(value);
+            }
+        }
+        Err(malformed("a number of 2^63 or more"))
+    }
+
+    pub(super) fn size(&mut self) -> Result<usize> {
+        usize::try_from(self.number()?).map_err(|_| malformed("a number is too large"))
+    }
+
+    fn numbers<const N: usize>(&mut self) -> Result<[usize; N]> {
+        let mut values = [0; N];
+        for value in &mut values {
+            *value = self.size()?;
+        }
+        Ok(values)
+    }
+
+    fn real(&mut self) -> Result<f32> {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(self.take(4)?);
+        Ok(f32::from_le_bytes(bytes))
+    }
+
+    fn reals(&mut self) -> Result<Vec<f32>> {
+        (0..self.number()?).map(|_| self.real()).collect()
+    }
+
+    fn text(&mut self) -> Result<String> {
+        let length = self.size()?;
+        let text = std::str::from_utf8(self.take(length)?);
+        text.map(str::to_owned).map_err(|_| malformed("a name is not UTF-8"))
+    }
+}
+
+pub(super) fn malformed(problem: impl Into<String>) -> Error {
+    Error::corrupt("header", problem)
+}

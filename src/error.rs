@@ -1,0 +1,145 @@
+//! The one error of the library. Every variant says what was found where, and what would be right.
+
+use std::path::{Path, PathBuf};
+
+/// `Result` with this crate's [`enum@Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong between a checkpoint and its inference. Messages are one line each.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read or write.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Any other error, with the file it happened in.
+    #[error("{}: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+    /// The bytes are not in the format they are read as.
+    #[error("not a valid {format} file: {problem}")]
+    Format {
+        /// The format's name.
+        format: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A tensor of a checkpoint cannot be used.
+    #[error("tensor {tensor}: {problem}")]
+    Tensor {
+        /// The tensor's full name.
+        tensor: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A checkpoint holds no (theta, variance) pair.
+    #[error(
+        "no layer with a posterior: looked for {understood}, found {}; is this an SVDO checkpoint?",
+        list(seen)
+    )]
+    NoPosterior {
+        /// Every tensor in the checkpoint.
+        seen: Vec<String>,
+        /// The names that would have been understood.
+        understood: String,
+    },
+    /// The network description does not fit itself or the layers.
+    #[error("network: {problem}")]
+    Network {
+        /// What does not fit, with the node it concerns.
+        problem: String,
+    },
+    /// Checksum or structure of a `.svdo` file is wrong.
+    #[error("damaged .svdo file: {section}: {problem}")]
+    Corrupt {
+        /// The section of the file.
+        section: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The file is of a later version than this program reads.
+    #[error("container version {found}, this program reads up to {known}: use a newer svdo")]
+    Version {
+        /// The version in the file.
+        found: u8,
+        /// The newest version understood.
+        known: u8,
+    },
+    /// Something is larger than the limits in force.
+    #[error("{what} needs {needed}, the limit is {limit}")]
+    Limit {
+        /// The thing that is too large.
+        what: String,
+        /// Its size.
+        needed: u64,
+        /// The most that is allowed.
+        limit: u64,
+    },
+    /// Images, labels or arrays do not fit the network or each other.
+    #[error("{problem}")]
+    Data {
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// An argument has no meaning here.
+    #[error("{problem}")]
+    Argument {
+        /// What is wrong with it and what would be right.
+        problem: String,
+    },
+}
+
+impl Error {
+    /// Adds the file in which the error happened.
+    pub fn in_file(self, path: &Path) -> Self {
+        match self {
+            Self::Io { .. } | Self::InFile { .. } => self,
+            source => Self::InFile { path: path.into(), source: Box::new(source) },
+        }
+    }
+
+    pub(crate) fn network(problem: impl Into<String>) -> Self {
+        Self::Network { problem: problem.into() }
+    }
+
+    pub(crate) fn corrupt(section: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Corrupt { section: section.into(), problem: problem.into() }
+    }
+
+    pub(crate) fn data(problem: impl Into<String>) -> Self {
+        Self::Data { problem: problem.into() }
+    }
+}
+
+/// Adds the path to an I/O result.
+pub(crate) trait IoContext<T> {
+    fn at(self, path: &Path) -> Result<T>;
+}
+
+impl<T> IoContext<T> for std::io::Result<T> {
+    fn at(self, path: &Path) -> Result<T> {
+        self.map_err(|source| Error::Io { path: path.into(), source })
+    }
+}
+
+/// At most a dozen names, then how many more.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    if names.is_empty() {
+        return "no tensors at all".into();
+    }
+    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    text
+}

@@ -1,0 +1,32 @@
+//! Networks trained by sparse variational dropout, compressed into one small verified file and run
+//! sparse on a CPU.
+//!
+//! The modules in the order in which data flows through them; none imports one below it:
+#![deny(unsafe_code)]
+
+pub mod error;
+
+pub mod network;
+
+#[cfg(feature = "compress")]
+pub mod posterior;
+
+#[cfg(feature = "compress")]
+pub mod checkpoint;
+
+#[cfg(feature = "compress")]
+pub mod prune;
+
+#[cfg(feature = "compress")]
+pub mod simplify;
+
+pub mod model;
+
+#[cfg(feature = "compress")]
+pub mod quantize;
+
+pub mod entropy;
+
+pub mod container;
+
+pub use error::{Error, Result};

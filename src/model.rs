@@ -1,0 +1,162 @@
+//! What a `.svdo` file says: a network and, for each layer, which weights are not zero and their
+//! values.
+
+use crate::error::{Error, Result};
+use crate::network::Network;
+
+/// A network with sparse, possibly quantized weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// The network.
+    pub network: Network,
+    /// One for each layer of the network.
+    pub weights: Vec<LayerWeights>,
+}
+
+/// Weights and bias of one layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerWeights {
+    /// Where the weights are.
+    pub pattern: Pattern,
+    /// The weights, in the order of the pattern.
+    pub values: Values,
+    /// One value for each row.
+    pub bias: Option<Values>,
+}
+
+/// The places of a matrix that are not zero, row by row (CSR without values).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    rows: usize,
+    cols: usize,
+    row_starts: Vec<u32>,
+    columns: Vec<u32>,
+}
+
+impl Pattern {
+    /// An empty pattern to which rows are added.
+    pub fn with_columns(cols: usize) -> Self {
+        Self { rows: 0, cols, row_starts: vec![0], columns: Vec::new() }
+    }
+
+    /// Adds a row with entries in these columns.
+    ///
+    /// # Errors
+    /// [`Error::Network`] unless the columns ascend strictly and lie inside the matrix.
+    pub fn push_row(&mut self, columns: impl IntoIterator<Item = u32>) -> Result<()> {
+        let start = self.columns.len();
+        self.columns.extend(columns);
+        let row = &self.columns[start..];
+        let ascending = row.windows(2).all(|pair| pair[0] < pair[1]);
+        let inside = row.last().is_none_or(|&last| (last as usize) < self.cols);
+        let (Ok(end), true, true) = (u32::try_from(self.columns.len()), ascending, inside) else {
+            return Err(Error::network(format!(
+                "row {} of a matrix with {} columns has columns out of order or range, or the \
+                 matrix has 2^32 entries",
+                self.rows, self.cols
+            )));
+        };
+        self.row_starts.push(end);
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    /// The columns of a row, ascending.
+    pub fn row(&self, row: usize) -> &[u32] {
+        &self.columns[self.entries(row)]
+    }
+
+    /// The positions of a row's entries among all entries.
+    pub fn entries(&self, row: usize) -> std::ops::Range<usize> {
+        self.row_starts[row] as usize..self.row_starts[row + 1] as usize
+    }
+
+    /// The columns of all entries, row by row.
+    pub fn columns(&self) -> &[u32] {
+        &self.columns
+    }
+
+    /// Where each row's entries begin, and at the end their number.
+    pub fn row_starts(&self) -> &[u32] {
+        &self.row_starts
+    }
+}
+
+/// Numbers in the form in which they are stored.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Values {
+    /// IEEE binary32, bit for bit.
+    F32(Vec<f32>),
+    /// IEEE binary16.
+    F16(Vec<half::f16>),
+    /// Whole multiples of a step.
+    Levels {
+        /// The value of level 1; finite and positive.
+        step: f32,
+        /// Magnitudes below 2^24, so that the product is rounded once.
+        levels: Vec<i32>,
+    },
+}
+
+impl Values {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(v) => v.len(),
+            Self::F16(v) => v.len(),
+            Self::Levels { levels, .. } => levels.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The numbers: exact for [`Values::F32`] and [`Values::F16`], `level * step` rounded to f32
+    /// else. The same bits on every CPU.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match self {
+            Self::F32(v) => v.clone(),
+            Self::F16(v) => v.iter().map(|v| v.to_f32()).collect(),
+            Self::Levels { step, levels } => levels.iter().map(|&l| l as f32 * step).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_must_ascend_inside_the_matrix() {
+        let mut pattern = Pattern::with_columns(4);
+        pattern.push_row([0, 3]).unwrap();
+        pattern.push_row([]).unwrap();
+        assert_eq!((pattern.rows(), pattern.row(0), pattern.row(1)), (2, &[0, 3][..], &[][..]));
+        assert!(pattern.clone().push_row([2, 2]).is_err());
+        assert!(pattern.clone().push_row([3, 1]).is_err());
+        assert!(pattern.clone().push_row([4]).is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! Element-wise functions.
+
+/// A function applied to every element alone.
+///
+/// Transcendental functions come from `libm`, so that a folded constant and an inference give the
+/// same bits on every CPU.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// `x` above zero, `slope * x` below.
+    LeakyRelu {
+        /// The slope below zero.
+        slope: f32,
+    },
+    /// `x` above zero, `alpha (exp x - 1)` below.
+    Elu {
+        /// Minus the limit at minus infinity.
+        alpha: f32,
+    },
+    /// `1 / (1 + exp -x)`.
+    Sigmoid,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `min(max(x / 6 + 1/2, 0), 1)`.
+    HardSigmoid,
+    /// `x` times [`Activation::HardSigmoid`] of x.
+    HardSwish,
+    /// `x` times the sigmoid of x.
+    Silu,
+    /// `x Phi(x)`, Phi the normal distribution function, in its exact (erf) form.
+    Gelu,
+    /// `log(1 + exp x)`.
+    Softplus,
+}
+
+impl Activation {
+    /// The function at `x`. NaN stays NaN.
+    #[inline]
+    pub fn apply(self, x: f32) -> f32 {
+        match self {
+            Self::Relu => {
+                if x < 0.0 {
+                    0.0
+                } else {
+                    x
+                }
+            }
+            Self::Relu6 => x.clamp(0.0, 6.0),
+            Self::LeakyRelu { slope } => {
+                if x < 0.0 {
+                    slope * x
+                } else {
+                    x
+                }
+            }
+            Self::Elu { alpha } => {
+                if x < 0.0 {
+                    alpha * libm::expm1f(x)
+                } else {
+                    x
+                }
+            }
+            Self::Sigmoid => 1.0 / (1.0 + libm::expf(-x)),
+            Self::Tanh => libm::tanhf(x),
+            Self::HardSigmoid => hard_sigmoid(x),
+            Self::HardSwish => x * hard_sigmoid(x),
+            Self::Silu => x / (1.0 + libm::expf(-x)),
+            Self::Gelu => 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
+            Self::Softplus => x.max(0.0) + libm::log1pf(libm::expf(-x.abs())),
+        }
+    }
+
+    /// The function in f64, for the reference that inference is verified against.
+    pub fn apply_f64(self, x: f64) -> f64 {
+        match self {
+            Self::Relu => {
+                if x < 0.0 {
+                    0.0
+                } else {
+                    x
+                }
+            }
+            Self::Relu6 => x.clamp(0.0, 6.0),
+            Self::LeakyRelu { slope } => {
+                if x < 0.0 {
+                    f64::from(slope) * x
+                } else {
+                    x
+                }
+            }
+            Self::Elu { alpha } => {
+                if x < 0.0 {
+                    f64::from(alpha) * libm::expm1(x)
+                } else {
+                    x
+                }
+            }
+            Self::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
+            Self::Tanh => libm::tanh(x),
+            Self::HardSigmoid => (x / 6.0 + 0.5).clamp(0.0, 1.0),
+            Self::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
+            Self::Silu => x / (1.0 + libm::exp(-x)),
+            Self::Gelu => 0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2)),
+            Self::Softplus => x.max(0.0) + libm::log1p(libm::exp(-x.abs())),
+        }
+    }
+}
+
+#[inline]
+fn hard_sigmoid(x: f32) -> f32 {
+    (x / 6.0 + 0.5).clamp(0.0, 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn single_precision_follows_double() {
+        use Activation::*;
+        let all = [
+            Relu,
+            Relu6,
+            LeakyRelu { slope: 0.1 },
+            Elu { alpha: 1.0 },
+            Sigmoid,
+            Tanh,
+            HardSigmoid,
+            HardSwish,
+            Silu,
+            Gelu,
+            Softplus,
+        ];
+        for f in all {
+            for i in -2000..2000 {
+                let x = i as f32 / 100.0;
+                let (y, reference) = (f64::from(f.apply(x)), f.apply_f64(f64::from(x)));
+                assert!((y - reference).abs() <= 2e-6 * reference.abs().max(1.0), "{f:?}({x})");
+            }
+            assert!(f.apply(f32::NAN).is_nan(), "{f:?}");
+        }
+    }
+}

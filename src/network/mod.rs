@@ -1,0 +1,9 @@
+//! The network: a list of nodes in execution order over named, shaped weight layers.
+
+pub mod activation;
+#[cfg(feature = "compress")]
+pub mod describe;
+mod graph;
+
+pub use activation::Activation;
+pub use graph::{Input, Layer, Network, Node, Op, Shape, Source, Window};

@@ -1,0 +1,118 @@
+//! Quantization: kept weights in the form in which they will be stored.
+
+mod uniform;
+
+use half::f16;
+
+use crate::error::{Error, Result};
+use crate::model::{LayerWeights, Model, Pattern, Values};
+use crate::prune::{PrunedLayer, PrunedModel};
+
+/// A way to store weights and biases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Quantizer {
+    /// Every bit of every f32.
+    Exact,
+    /// Rounded to the nearest IEEE binary16.
+    F16,
+    /// Whole multiples of a step for each layer, in `bits` bits with the sign.
+    Uniform {
+        /// 2 to 16.
+        bits: u32,
+    },
+}
+
+/// A quantized layer and what it cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Quantized {
+    /// The stored form.
+    pub weights: LayerWeights,
+    /// The largest change of a weight or bias.
+    pub max_error: f64,
+    /// Kept weights that became zero and were dropped.
+    pub zeroed: usize,
+}
+
+impl Quantizer {
+    /// Quantizes every layer of a pruned model.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for bits out of range or a weight that binary16 cannot hold.
+    pub fn quantize(self, pruned: &PrunedModel) -> Result<(Model, Vec<Quantized>)> {
+        let layers = pruned
+            .layers
+            .iter()
+            .zip(&pruned.network.layers)
+            .map(|(layer, named)| self.quantize_layer(layer, &named.name))
+            .collect::<Result<Vec<_>>>()?;
+        let weights = layers.iter().map(|l| l.weights.clone()).collect();
+        Ok((Model { network: pruned.network.clone(), weights }, layers))
+    }
+
+    fn quantize_layer(self, layer: &PrunedLayer, name: &str) -> Result<Quantized> {
+        let exact = layer.weights.data();
+        let values = self.values(exact, name, 0)?;
+        let stored = values.to_f32();
+        let bias = match &layer.bias {
+            // A bias adds straight to a unit: it gets 8 bits at least.
+            Some(bias) => Some(self.values(bias, name, 8)?),
+            None => None,
+        };
+        let difference = |a: &[f32], b: &[f32]| {
+            a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
+        };
+        let bias_error = match (&layer.bias, &bias) {
+            (Some(exact), Some(values)) => difference(exact, &values.to_f32()),
+            _ => 0.0,
+        };
+        let max_error = difference(exact, &stored).max(bias_error);
+        let weights = without_zeros(layer, values, &stored, bias)?;
+        let zeroed = exact.len() - weights.pattern.len();
+        Ok(Quantized { weights, max_error, zeroed })
+    }
+
+    fn values(self, exact: &[f32], name: &str, least_bits: u32) -> Result<Values> {
+        match self {
+            Self::Exact => Ok(Values::F32(exact.to_vec())),
+            Self::F16 => {
+                let rounded: Vec<f16> = exact.iter().map(|&v| f16::from_f32(v)).collect();
+                match rounded.iter().position(|v| v.is_infinite()) {
+                    None => Ok(Values::F16(rounded)),
+                    Some(at) => Err(Error::Argument {
+                        problem: format!(
+                            "layer {name}: {} does not fit f16, use --quantize exact or uniform",
+                            exact[at]
+                        ),
+                    }),
+                }
+            }
+            Self::Uniform { bits } => uniform::quantize(exact, bits.max(least_bits)),
+        }
+    }
+}
+
+/// The stored layer without the weights that became zero.
+fn without_zeros(
+    layer: &PrunedLayer,
+    mut values: Values,
+    stored: &[f32],
+    bias: Option<Values>,
+) -> Result<LayerWeights> {
+    let mut pattern = Pattern::with_columns(layer.weights.cols());
+    let mut at = 0;
+    for row in layer.weights.outer_iterator() {
+        let start = at;
+        at += row.nnz();
+        let kept = row.indices().iter().zip(&stored[start..at]).filter(|(_, value)| **value != 0.0);
+        pattern.push_row(kept.map(|(&column, _)| column))?;
+    }
+    let mut keep = stored.iter().map(|&value| value != 0.0);
+    let mut next = || keep.next().unwrap_or(true);
+    match &mut values {
+        Values::F32(v) => v.retain(|_| next()),
+        Values::F16(v) => v.retain(|_| next()),
+        Values::Levels { levels, .. } => levels.retain(|_| next()),
+    }
+    Ok(LayerWeights { pattern, values, bias })
+}
