@@ -29,4 +29,18 @@ pub mod entropy;
 
 pub mod container;
 
+pub mod engine;
+
+#[cfg(feature = "compress")]
+pub mod compress;
+
+#[cfg(feature = "compress")]
+pub mod report;
+
+#[cfg(feature = "data")]
+pub mod data;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+
 pub use error::{Error, Result};

@@ -9,8 +9,19 @@ use crate::network::Network;
 pub struct Model {
     /// The network.
     pub network: Network,
+    /// The threshold on log alpha that pruned it, if known.
+    pub threshold: Option<f32>,
     /// One for each layer of the network.
     pub weights: Vec<LayerWeights>,
+}
+
+impl Model {
+    /// Forgets what inference does not need: names and the threshold.
+    pub fn strip(&mut self) {
+        self.threshold = None;
+        self.network.layers.iter_mut().for_each(|layer| layer.name.clear());
+        self.network.nodes.iter_mut().for_each(|node| node.name.clear());
+    }
 }
 
 /// Weights and bias of one layer.

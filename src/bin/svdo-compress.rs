@@ -1,1 +1,8 @@
-fn main() {}
+//! `svdo compress` as a program of its own.
+
+use clap::Parser;
+use svdo::cli;
+
+fn main() -> std::process::ExitCode {
+    cli::exit(cli::compress::Arguments::parse().run())
+}

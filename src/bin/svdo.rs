@@ -1,1 +1,8 @@
-fn main() {}
+//! All commands.
+
+use clap::Parser;
+use svdo::cli;
+
+fn main() -> std::process::ExitCode {
+    cli::exit(cli::Svdo::parse().run())
+}

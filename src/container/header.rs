@@ -10,11 +10,13 @@ use crate::network::{Activation, Input, Layer, Network, Node, Op, Shape, Source,
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Header {
     pub(super) network: Network,
+    pub(super) threshold: Option<f32>,
     /// For each layer, the form of its weights and of its bias.
     pub(super) forms: Vec<(Form, Option<Form>)>,
 }
 
 const NAMES: u64 = 1;
+const THRESHOLD: u64 = 2;
 const OP_MASK: u8 = 0x3f;
 const OP_INPUTS: u8 = 0x40;
 const OP_NAMED: u8 = 0x80;
@@ -48,9 +50,13 @@ const ACTIVATIONS: [(u8, Activation); 9] = [
 
 #[cfg(feature = "compress")]
 impl Header {
-    pub(super) fn encode(&self, names: bool) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        put(&mut out, if names { NAMES } else { 0 });
+        let names = self.network.layers.iter().any(|layer| !layer.name.is_empty())
+            || self.network.nodes.iter().any(|node| !node.name.is_empty());
+        let threshold = self.threshold.map_or(0, |_| THRESHOLD);
+        put(&mut out, if names { NAMES } else { 0 } | threshold);
+        self.threshold.iter().for_each(|&t| put_f32(&mut out, t));
         let Input { shape, scale, mean, std } = &self.network.input;
         put_all(&mut out, &[shape.channels, shape.height, shape.width]);
         put_f32(&mut out, *scale);
@@ -202,10 +208,11 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn header(&mut self) -> Result<Header> {
         let flags = self.number()?;
-        if flags & !NAMES != 0 {
+        if flags & !(NAMES | THRESHOLD) != 0 {
             return Err(malformed("unknown flags"));
         }
         let names = flags & NAMES != 0;
+        let threshold = if flags & THRESHOLD != 0 { Some(self.real()?) } else { None };
         let [channels, height, width] = self.numbers()?;
         let input = Input {
             shape: Shape::new(channels, height, width),
@@ -230,7 +237,7 @@ impl<'a> Fields<'a> {
             let node = self.node(index as usize)?;
             nodes.push(node);
         }
-        Ok(Header { network: Network { input, layers, nodes }, forms })
+        Ok(Header { network: Network { input, layers, nodes }, threshold, forms })
     }
 
     fn node(&mut self, index: usize) -> Result<Node> {

@@ -10,7 +10,7 @@ mod write;
 
 pub use read::read;
 #[cfg(feature = "compress")]
-pub use write::{Options, Written, WrittenLayer, write};
+pub use write::{Written, WrittenLayer, write};
 
 /// The first four bytes of every file.
 pub const MAGIC: [u8; 4] = *b"SVDO";

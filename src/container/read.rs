@@ -31,7 +31,7 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
     }
     let mut fields = Fields { rest: &bytes[5..] };
     let header = section(&mut fields, bytes, "header")?;
-    let Header { network, forms } = Header::decode(header)?;
+    let Header { network, threshold, forms } = Header::decode(header)?;
     let mut weights = Vec::new();
     for (index, (form, bias)) in forms.into_iter().enumerate() {
         let named = &network.layers[index];
@@ -47,7 +47,7 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
     if !fields.rest.is_empty() {
         return Err(Error::corrupt("end of file", format!("{} extra bytes", fields.rest.len())));
     }
-    Ok(Model { network, weights })
+    Ok(Model { network, threshold, weights })
 }
 
 /// Takes a section: its length, its content, and the checksum of all bytes from `start` on.

@@ -6,13 +6,6 @@ use crate::entropy::layer::{self, Form, Spent};
 use crate::error::Result;
 use crate::model::Model;
 
-/// What may be left out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Leave out the names of layers and nodes.
-    pub strip: bool,
-}
-
 /// A file and where its bytes went.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Written {
@@ -37,14 +30,15 @@ pub struct WrittenLayer {
 ///
 /// # Errors
 /// [`crate::Error::Network`] if the network does not fit its layers.
-pub fn write(model: &Model, options: Options) -> Result<Written> {
+pub fn write(model: &Model) -> Result<Written> {
     model.network.shapes()?;
     let forms = model
         .weights
         .iter()
         .map(|w| (Form::of(&w.values), w.bias.as_ref().map(Form::of)))
         .collect();
-    let header = Header { network: model.network.clone(), forms }.encode(!options.strip);
+    let header =
+        Header { network: model.network.clone(), threshold: model.threshold, forms }.encode();
     let mut bytes = MAGIC.to_vec();
     bytes.push(VERSION);
     put(&mut bytes, header.len() as u64);

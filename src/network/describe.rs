@@ -133,9 +133,6 @@ impl Description {
                 )));
             }
         };
-        if shape.elements()? == 0 {
-            return Err(Error::network("the input is empty"));
-        }
         let narrow = |values: &Option<Vec<f64>>| {
             values.iter().flatten().map(|&v| v as f32).collect::<Vec<_>>()
         };

@@ -236,7 +236,9 @@ impl Network {
     /// # Errors
     /// [`Error::Network`] names the first node that does not fit.
     pub fn shapes(&self) -> Result<Vec<Shape>> {
-        self.input.shape.elements()?;
+        if self.input.shape.elements()? == 0 {
+            return Err(Error::network("the input is empty"));
+        }
         for layer in &self.layers {
             layer.check()?;
         }

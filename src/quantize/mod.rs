@@ -47,7 +47,7 @@ impl Quantizer {
             .map(|(layer, named)| self.quantize_layer(layer, &named.name))
             .collect::<Result<Vec<_>>>()?;
         let weights = layers.iter().map(|l| l.weights.clone()).collect();
-        Ok((Model { network: pruned.network.clone(), weights }, layers))
+        Ok((Model { network: pruned.network.clone(), threshold: None, weights }, layers))
     }
 
     fn quantize_layer(self, layer: &PrunedLayer, name: &str) -> Result<Quantized> {

@@ -1,0 +1,235 @@
+//! `svdo-infer`.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Parser;
+
+use super::output::{self, Reports};
+use super::{Outcome, Threads, number, share, tier};
+use crate::checkpoint::Checkpoint;
+use crate::container;
+use crate::data;
+use crate::engine::Engine;
+use crate::engine::evaluate::compare;
+use crate::engine::verify::verify;
+use crate::error::IoContext;
+use crate::model::Model;
+use crate::report::gate::Gate;
+use crate::report::{Inference, Report, Verified, display};
+
+/// Run a .svdo file on images or arrays, or verify it against its checkpoint
+///
+/// With --labels: samples, error rate and time per sample. With --output: all outputs. With
+/// --verify: the sparse engine beside the dense theta of the checkpoint. With none of them: the
+/// best classes of each sample.
+#[derive(Debug, Parser)]
+#[command(name = "svdo-infer", version, max_term_width = 100)]
+pub struct Arguments {
+    /// The compressed model
+    model: PathBuf,
+
+    /// Samples: IDX (.gz or raw), .npy, .npz, PNG, or raw little-endian f32 (.f32, .raw, .bin);
+    /// values as stored, the model's own preprocessing is applied
+    #[arg(short, long, value_name = "FILE", num_args = 1.., required_unless_present = "verify")]
+    input: Vec<PathBuf>,
+
+    /// Which array of an .npz to read
+    #[arg(long, value_name = "NAME", requires = "input")]
+    array: Option<String>,
+
+    /// True classes, to count errors
+    #[arg(short, long, value_name = "FILE", requires = "input")]
+    labels: Option<PathBuf>,
+
+    /// Write the outputs as .npy or .json ([samples, outputs]; - for JSON on standard output)
+    #[arg(short, long, value_name = "FILE", requires = "input")]
+    output: Option<PathBuf>,
+
+    /// Print this many best classes of each sample
+    #[arg(short = 'k', long, value_name = "K", requires = "input")]
+    top: Option<usize>,
+
+    #[command(flatten)]
+    threads: Threads,
+
+    #[command(flatten)]
+    reports: Reports,
+
+    /// Compare with the dense theta of this checkpoint; exit with 1 beyond --tolerance
+    #[arg(long, value_name = "CHECKPOINT", help_heading = "Verification", conflicts_with_all = ["output", "top"])]
+    verify: Option<PathBuf>,
+
+    /// Network description, if the checkpoint carries none
+    #[arg(long, value_name = "FILE", requires = "verify", help_heading = "Verification")]
+    network: Option<PathBuf>,
+
+    /// Threshold by which to mask theta [default: the one the file was pruned by]
+    #[arg(long, requires = "verify", value_parser = number, allow_negative_numbers = true, help_heading = "Verification")]
+    thresh: Option<f32>,
+
+    /// Largest absolute difference of an output that passes; quantized files need more
+    #[arg(long, default_value_t = 1e-4, requires = "verify", help_heading = "Verification")]
+    tolerance: f64,
+
+    /// Random samples to run without --input
+    #[arg(long, default_value_t = 256, requires = "verify", help_heading = "Verification",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    samples: u32,
+
+    /// Exit with 1 unless the error rate is at most this: 0.02 or 2%
+    #[arg(long, value_name = "ERROR", value_parser = share, requires = "labels", help_heading = "Gates")]
+    assert_max_error: Option<f64>,
+}
+
+impl Arguments {
+    /// Runs the command.
+    pub fn run(self) -> anyhow::Result<Outcome> {
+        self.reports.check()?;
+        let start = Instant::now();
+        let bytes = std::fs::read(&self.model).at(&self.model)?;
+        let model = container::read(&bytes).map_err(|e| e.in_file(&self.model))?;
+        let engine = Engine::new(&model, tier()?).map_err(|e| e.in_file(&self.model))?;
+        let load_seconds = start.elapsed().as_secs_f64();
+        match &self.verify {
+            Some(checkpoint) => {
+                let threads = self.threads;
+                threads.pool(|| self.verify(&model, &engine, checkpoint))?
+            }
+            None => self.infer(&engine, load_seconds),
+        }
+    }
+
+    fn samples(&self, engine: &Engine) -> anyhow::Result<Vec<f32>> {
+        let shape = engine.input_shape();
+        Ok(data::read_samples(&self.input, self.array.as_deref(), shape)?.values)
+    }
+
+    fn labels(&self) -> anyhow::Result<Option<Vec<u32>>> {
+        Ok(self.labels.as_deref().map(data::read_labels).transpose()?)
+    }
+
+    fn infer(&self, engine: &Engine, load_seconds: f64) -> anyhow::Result<Outcome> {
+        let samples = self.samples(engine)?;
+        let labels = self.labels()?;
+        let outs = engine.output_shape().elements()?;
+        let count = samples.len() / engine.input_shape().elements()?;
+        let mut outputs = vec![0.0; count * outs];
+        let threads = self.threads.count();
+        let start = Instant::now();
+        engine.run_parallel(&samples, &mut outputs, threads)?;
+        let seconds = start.elapsed().as_secs_f64();
+
+        let evaluation = labels.map(|labels| compare(&outputs, outs, &labels)).transpose()?;
+        let mut gates = Vec::new();
+        if let (Some(limit), Some(found)) = (self.assert_max_error, &evaluation) {
+            gates.push(Gate::at_most("assert-max-error", limit, found.error_rate()));
+        }
+        let passed = gates.iter().all(|gate| gate.passed);
+        let report = Report::Infer(Inference {
+            model: display(&self.model),
+            samples: count,
+            error_rate: evaluation.map(|e| e.error_rate()),
+            cross_entropy: evaluation.map(|e| e.cross_entropy),
+            seconds_per_sample: seconds / count as f64,
+            load_seconds,
+            threads,
+            cpu: engine.tier().name(),
+            gates,
+        });
+        if let Some(path) = &self.output {
+            output::write(path, &encode_outputs(path, &outputs, outs)?)?;
+        }
+        let quiet = self.labels.is_none() && (self.output.is_none() || self.top.is_some());
+        if self.top.is_some() || quiet {
+            let text = best_classes(&outputs, outs, self.top.unwrap_or(1));
+            if !self.reports.take_stdout() {
+                output::write(Path::new("-"), text.as_bytes())?;
+            }
+        }
+        let only_outputs = self.output.as_deref() == Some(Path::new("-"));
+        if !quiet && !only_outputs || self.reports.any() {
+            self.reports.write(&report)?;
+        }
+        Ok(Outcome::of(passed))
+    }
+
+    fn verify(&self, model: &Model, engine: &Engine, path: &Path) -> anyhow::Result<Outcome> {
+        let checkpoint = Checkpoint::open(path, self.network.as_deref())?;
+        let threshold = self.thresh.or(model.threshold).context(
+            "the file does not say by which threshold it was pruned: give it with --thresh",
+        )?;
+        let random = self.input.is_empty();
+        let samples = match random {
+            true => random_samples(engine, self.samples as usize)?,
+            false => self.samples(engine)?,
+        };
+        let threads = self.threads.count();
+        let found = verify(engine, &checkpoint, f64::from(threshold), &samples, threads)?;
+        let files = (self.model.as_path(), path);
+        let mut report = Verified::new(files, threshold, self.tolerance, random, &found);
+        if let Some(labels) = self.labels()? {
+            let outs = engine.output_shape().elements()?;
+            let mut outputs = vec![0.0; found.samples * outs];
+            engine.run_parallel(&samples, &mut outputs, threads)?;
+            report.error_rate = Some(compare(&outputs, outs, &labels)?.error_rate());
+        }
+        let passed = report.passed;
+        self.reports.write(&Report::Verify(report))?;
+        Ok(Outcome::of(passed))
+    }
+}
+
+/// The outputs in the format that the file's name asks for.
+fn encode_outputs(path: &Path, outputs: &[f32], outs: usize) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let extension = path.extension().and_then(|e| e.to_str());
+    if extension == Some("npy") {
+        data::write_npy(&mut bytes, &[outputs.len() / outs, outs], outputs)?;
+        return Ok(bytes);
+    }
+    anyhow::ensure!(
+        extension == Some("json") || path == Path::new("-"),
+        "{}: outputs can be written as .npy or .json",
+        path.display()
+    );
+    anyhow::ensure!(
+        outputs.iter().all(|v| v.is_finite()),
+        "an output is not finite, which JSON cannot say: write .npy instead"
+    );
+    let rows: Vec<&[f32]> = outputs.chunks(outs).collect();
+    serde_json::to_writer(&mut bytes, &rows)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// A line for each sample: its number, then the best classes with their outputs.
+fn best_classes(outputs: &[f32], outs: usize, count: usize) -> String {
+    let mut text = String::new();
+    for (sample, row) in outputs.chunks(outs).enumerate() {
+        let mut order: Vec<usize> = (0..outs).collect();
+        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+        let _ = write!(text, "{sample}");
+        for class in order.into_iter().take(count) {
+            let _ = write!(text, "\t{class} ({:.4})", row[class]);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Uniform samples over the range that preprocessing maps to 0..1, the same at every run.
+fn random_samples(engine: &Engine, count: usize) -> anyhow::Result<Vec<f32>> {
+    let total = count.checked_mul(engine.input_shape().elements()?).context("too many samples")?;
+    let scale = 1.0 / engine.input_scale();
+    // SplitMix64 (Steele, Lea and Flood 2014): a counter and a hash.
+    let uniform = |i: usize| {
+        let mut z = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ z >> 31) >> 40) as f32 / (1 << 24) as f32
+    };
+    Ok((0..total).map(|i| uniform(i) * scale).collect())
+}

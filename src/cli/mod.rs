@@ -1,0 +1,150 @@
+//! The commands: each file holds one command's arguments and its calls into the library.
+//!
+//! Results go to standard output; progress and errors to standard error. Exit codes: 0 done, 1 a
+//! gate or verification failed, 2 usage, input or I/O error.
+
+pub mod compress;
+pub mod demo;
+pub mod infer;
+mod output;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::network::Shape;
+
+/// All commands in one.
+#[derive(Debug, Parser)]
+#[command(name = "svdo", version, about, max_term_width = 100)]
+pub struct Svdo {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Compress(compress::Arguments),
+    Infer(infer::Arguments),
+    Demo(demo::Arguments),
+}
+
+impl Svdo {
+    /// Runs the command.
+    pub fn run(self) -> anyhow::Result<Outcome> {
+        match self.command {
+            Command::Compress(arguments) => arguments.run(),
+            Command::Infer(arguments) => arguments.run(),
+            Command::Demo(arguments) => arguments.run(),
+        }
+    }
+}
+
+/// How a command that did its work ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything asked for holds.
+    Passed,
+    /// A gate or verification failed.
+    Failed,
+}
+
+impl Outcome {
+    fn of(passed: bool) -> Self {
+        if passed { Self::Passed } else { Self::Failed }
+    }
+}
+
+/// Turns a command's end into an exit code; an error goes to standard error in one line. A reader
+/// that has seen enough (a broken pipe) is no error.
+pub fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
+    match result {
+        Ok(Outcome::Passed) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::from(1),
+        Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = std::io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| {
+        let direct = cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == kind);
+        let ours = cause.downcast_ref::<crate::Error>();
+        direct
+            || ours.is_some_and(
+                |e| matches!(e, crate::Error::Io { source, .. } if source.kind() == kind),
+            )
+    })
+}
+
+/// `--threads`.
+#[derive(Debug, Clone, Copy, Args)]
+struct Threads {
+    /// Threads to use [default: all cores]; the results do not depend on it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl Threads {
+    fn count(self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        self.threads.map_or_else(cores, usize::from)
+    }
+
+    /// Runs `work` with this many threads for the parallel parts of the library.
+    fn pool<T: Send>(self, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+        Ok(rayon::ThreadPoolBuilder::new().num_threads(self.count()).build()?.install(work))
+    }
+}
+
+/// Labelled samples.
+struct Labelled {
+    samples: Vec<f32>,
+    labels: Vec<u32>,
+}
+
+impl Labelled {
+    fn read(images: &PathBuf, labels: &std::path::Path, shape: Shape) -> anyhow::Result<Self> {
+        let samples = crate::data::read_samples(std::slice::from_ref(images), None, shape)?;
+        let found = crate::data::read_labels(labels)?;
+        anyhow::ensure!(
+            found.len() == samples.len(),
+            "{} has {} samples, {} has {} labels",
+            images.display(),
+            samples.len(),
+            labels.display(),
+            found.len()
+        );
+        Ok(Self { samples: samples.values, labels: found })
+    }
+}
+
+/// `SVDO_CPU`, read here and nowhere else.
+fn tier() -> crate::Result<crate::engine::Tier> {
+    crate::engine::Tier::detect(std::env::var("SVDO_CPU").ok().as_deref())
+}
+
+/// A share given as `0.02` or `2%`.
+fn share(text: &str) -> Result<f64, String> {
+    let (digits, unit) = match text.strip_suffix('%') {
+        Some(digits) => (digits.trim_end(), 100.0),
+        None => (text, 1.0),
+    };
+    match digits.parse::<f64>() {
+        Ok(number) if (0.0..=unit).contains(&number) => Ok(number / unit),
+        _ => Err("expected a share from 0 to 1, or a percentage as 2%".into()),
+    }
+}
+
+/// A number that is not NaN.
+fn number(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(number) if !number.is_nan() => Ok(number),
+        _ => Err("expected a number".into()),
+    }
+}

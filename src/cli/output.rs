@@ -1,0 +1,123 @@
+//! Outputs that appear whole or not at all.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::error::{Error, IoContext};
+use crate::report::{Report, json, markdown, text};
+
+/// Writes a file by way of a temporary one beside it, or to standard output for `-`. A failure
+/// leaves an old file as it was.
+pub(super) fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    if path == Path::new("-") {
+        return to_stdout(content);
+    }
+    if path.exists() && !path.is_file() {
+        // A device or pipe cannot be replaced.
+        return Ok(std::fs::write(path, content).at(path)?);
+    }
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".svdo-");
+    #[cfg(unix)]
+    {
+        // As an ordinary new file: what the process's mask allows.
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        builder.permissions(permissions);
+    }
+    let mut file = builder.tempfile_in(folder).at(path)?;
+    file.write_all(content).at(path)?;
+    file.as_file().sync_all().at(path)?;
+    file.persist(path).map_err(|e| Error::Io { path: path.into(), source: e.error })?;
+    Ok(())
+}
+
+fn to_stdout(content: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(content).and_then(|()| out.flush()).context("standard output")
+}
+
+/// Where a report goes besides the terminal.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Reports")]
+pub(super) struct Reports {
+    /// Write the report as JSON (- for standard output, instead of the text)
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the report as Markdown (- for standard output, instead of the text)
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Append the Markdown report to the file named by $GITHUB_STEP_SUMMARY
+    #[arg(long)]
+    github: bool,
+}
+
+impl Reports {
+    /// Whether a report is asked for beyond the text.
+    pub(super) fn any(&self) -> bool {
+        self.json.is_some() || self.markdown.is_some() || self.github
+    }
+
+    /// Whether standard output is taken by a report.
+    pub(super) fn take_stdout(&self) -> bool {
+        [&self.json, &self.markdown].into_iter().flatten().any(|path| path == Path::new("-"))
+    }
+
+    /// Fails early on what could only fail at the end.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        let dash = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
+        anyhow::ensure!(
+            !(dash(&self.json) && dash(&self.markdown)),
+            "--json - and --markdown - both want standard output"
+        );
+        anyhow::ensure!(
+            !self.github || summary_file().is_some(),
+            "--github needs GITHUB_STEP_SUMMARY, which GitHub Actions sets"
+        );
+        Ok(())
+    }
+
+    /// Writes the report everywhere it is wanted.
+    pub(super) fn write(&self, report: &Report) -> anyhow::Result<()> {
+        if let Some(path) = &self.json {
+            write(path, json::render(report)?.as_bytes())?;
+        }
+        if let Some(path) = &self.markdown {
+            write(path, markdown::render(report).as_bytes())?;
+        }
+        if let (true, Some(path)) = (self.github, summary_file()) {
+            let append = || {
+                let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
+                file.write_all(markdown::render(report).as_bytes())
+            };
+            append().at(&path)?;
+        }
+        if !self.take_stdout() {
+            to_stdout(text::render(report).as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn summary_file() -> Option<PathBuf> {
+    std::env::var_os("GITHUB_STEP_SUMMARY").filter(|v| !v.is_empty()).map(PathBuf::from)
+}
+
+/// A progress bar on standard error, shown only on a terminal.
+pub(super) fn progress(total: u64, doing: &'static str) -> indicatif::ProgressBar {
+    let hidden = !io::stderr().is_terminal();
+    let bar =
+        if hidden { indicatif::ProgressBar::hidden() } else { indicatif::ProgressBar::new(total) };
+    let template = "{msg} [{bar:30}] {human_pos} of {human_len} weights, {eta} left";
+    if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_message(doing);
+    bar
+}

@@ -1,0 +1,211 @@
+//! The dense-theta path: the oracle of everything sparse.
+//!
+//! It reads theta from the original checkpoint, masks it by the same threshold if asked, and runs
+//! the network as described, unsimplified, in f64, with plain loops that share no code with the
+//! engine.
+
+use std::ops::Range;
+
+use crate::checkpoint::{Block, Checkpoint, Variance};
+use crate::error::{Error, Result};
+use crate::network::{Network, Op, Shape, Source, Window};
+use crate::posterior;
+
+/// A network over dense f64 weights.
+pub struct DenseNetwork {
+    network: Network,
+    shapes: Vec<Shape>,
+    weights: Vec<Vec<f64>>,
+    bias: Vec<Option<Vec<f64>>>,
+}
+
+impl DenseNetwork {
+    /// Reads all means of a checkpoint; those whose log alpha is above `threshold`, if given, are
+    /// replaced by zero.
+    pub fn new(checkpoint: &Checkpoint, threshold: Option<f64>) -> Result<Self> {
+        let network = checkpoint.network().clone();
+        let shapes = network.shapes()?;
+        let (mut weights, mut bias) = (Vec::new(), Vec::new());
+        for layer in 0..network.layers.len() {
+            let mut block = Block::default();
+            checkpoint.read_block(layer, 0, checkpoint.weights(layer), &mut block)?;
+            let kind = checkpoint.variance(layer);
+            let masked = block.theta.iter().enumerate().map(|(i, &theta)| {
+                let log_alpha = match kind {
+                    Some(Variance::LogSigma2) => posterior::log_alpha(theta, block.variance[i]),
+                    Some(Variance::LogSigma) => {
+                        posterior::log_alpha(theta, 2.0 * block.variance[i])
+                    }
+                    Some(Variance::LogAlpha) => f64::from(block.variance[i]),
+                    None => f64::NEG_INFINITY,
+                };
+                let pruned = threshold.is_some_and(|threshold| log_alpha > threshold);
+                if pruned { 0.0 } else { f64::from(theta) }
+            });
+            weights.push(masked.collect());
+            let widen = |b: Vec<f32>| b.into_iter().map(f64::from).collect();
+            bias.push(checkpoint.read_bias(layer)?.map(widen));
+        }
+        Ok(Self { network, shapes, weights, bias })
+    }
+
+    /// The outputs for one sample of raw values.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the sample does not have the input's shape.
+    pub fn run(&self, sample: &[f32]) -> Result<Vec<f64>> {
+        let input = &self.network.input;
+        let area = input.shape.area();
+        if sample.len() != input.shape.elements()? {
+            return Err(Error::data(format!(
+                "a sample of {} values for an input of shape {}",
+                sample.len(),
+                input.shape
+            )));
+        }
+        let first: Vec<f64> = sample
+            .iter()
+            .enumerate()
+            .map(|(at, &raw)| {
+                let (factor, offset) = input.affine(at / area);
+                f64::from(raw) * f64::from(factor) + f64::from(offset)
+            })
+            .collect();
+        let mut values: Vec<Vec<f64>> = Vec::with_capacity(self.network.nodes.len());
+        for (index, node) in self.network.nodes.iter().enumerate() {
+            let value = |source: &Source| match *source {
+                Source::Input => (&first, input.shape),
+                Source::Node(i) => (&values[i], self.shapes[i]),
+            };
+            let (x, shape) = value(&node.inputs[0]);
+            let out = self.shapes[index];
+            let y = match node.op {
+                Op::Linear { layer } => self.linear(layer, x),
+                Op::Conv2d { layer, stride, padding, groups } => {
+                    let dims = &self.network.layers[layer].shape;
+                    let window = Window { kernel: [dims[2], dims[3]], stride, padding };
+                    self.conv2d(layer, &window, groups, x, shape, out)
+                }
+                Op::MaxPool2d(window) => pool(&window, x, shape, out, |seen, _| {
+                    seen.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+                }),
+                Op::AvgPool2d { window, count_include_pad } => {
+                    pool(&window, x, shape, out, |seen, all| {
+                        let count = if count_include_pad { all } else { seen.len() };
+                        seen.iter().sum::<f64>() / count as f64
+                    })
+                }
+                Op::GlobalAvgPool2d => {
+                    let area = shape.area();
+                    x.chunks(area).map(|map| map.iter().sum::<f64>() / area as f64).collect()
+                }
+                Op::Activation(activation) => x.iter().map(|&v| activation.apply_f64(v)).collect(),
+                Op::Add => {
+                    let mut sum = x.clone();
+                    for other in &node.inputs[1..] {
+                        sum.iter_mut().zip(value(other).0).for_each(|(sum, v)| *sum += v);
+                    }
+                    sum
+                }
+                Op::Flatten => x.clone(),
+                Op::Softmax => softmax(x, shape),
+            };
+            values.push(y);
+        }
+        values.pop().ok_or_else(|| Error::network("there are no nodes"))
+    }
+
+    fn linear(&self, layer: usize, x: &[f64]) -> Vec<f64> {
+        let rows = self.weights[layer].chunks(x.len());
+        rows.enumerate().map(|(row, w)| self.bias_of(layer, row) + dot(w, x)).collect()
+    }
+
+    fn bias_of(&self, layer: usize, row: usize) -> f64 {
+        self.bias[layer].as_ref().map_or(0.0, |b| b[row])
+    }
+
+    fn conv2d(
+        &self,
+        layer: usize,
+        window: &Window,
+        groups: usize,
+        x: &[f64],
+        shape: Shape,
+        out: Shape,
+    ) -> Vec<f64> {
+        let seen = shape.channels / groups;
+        let [kh, kw] = window.kernel;
+        let mut y = Vec::with_capacity(out.channels * out.area());
+        for channel in 0..out.channels {
+            let first = channel / (out.channels / groups) * seen;
+            let w = &self.weights[layer][channel * seen * kh * kw..][..seen * kh * kw];
+            for oy in 0..out.height {
+                for ox in 0..out.width {
+                    let mut sum = self.bias_of(layer, channel);
+                    let (rows, top) = overlap(oy, window, 0, shape.height);
+                    let (columns, left) = overlap(ox, window, 1, shape.width);
+                    for c in 0..seen {
+                        for row in rows.clone() {
+                            let line = &x[((first + c) * shape.height + row) * shape.width..];
+                            let taps = &w[(c * kh + row + top - oy * window.stride[0]) * kw..];
+                            let tap = columns.start + left - ox * window.stride[1];
+                            sum += dot(&taps[tap..tap + columns.len()], &line[columns.clone()]);
+                        }
+                    }
+                    y.push(sum);
+                }
+            }
+        }
+        y
+    }
+}
+
+/// The inputs under a window along an axis, and the padding before them.
+fn overlap(at: usize, window: &Window, axis: usize, size: usize) -> (Range<usize>, usize) {
+    let before = window.padding[axis];
+    let start = at * window.stride[axis];
+    let end = (start + window.kernel[axis]).saturating_sub(before).min(size);
+    (start.saturating_sub(before).min(end)..end, before)
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn pool(
+    window: &Window,
+    x: &[f64],
+    shape: Shape,
+    out: Shape,
+    summary: impl Fn(&[f64], usize) -> f64,
+) -> Vec<f64> {
+    let mut y = Vec::with_capacity(out.channels * out.area());
+    for map in x.chunks(shape.area()) {
+        for oy in 0..out.height {
+            for ox in 0..out.width {
+                let (rows, _) = overlap(oy, window, 0, shape.height);
+                let (columns, _) = overlap(ox, window, 1, shape.width);
+                let seen: Vec<f64> = rows
+                    .flat_map(|row| &map[row * shape.width..][columns.clone()])
+                    .copied()
+                    .collect();
+                y.push(summary(&seen, window.kernel[0] * window.kernel[1]));
+            }
+        }
+    }
+    y
+}
+
+fn softmax(x: &[f64], shape: Shape) -> Vec<f64> {
+    let area = shape.area();
+    let mut y = vec![0.0; x.len()];
+    for place in 0..area {
+        let largest = x.iter().skip(place).step_by(area).copied().fold(f64::NEG_INFINITY, f64::max);
+        let exponential = |v: f64| libm::exp(v - largest);
+        let sum: f64 = x.iter().skip(place).step_by(area).map(|&v| exponential(v)).sum();
+        for at in (place..x.len()).step_by(area) {
+            y[at] = exponential(x[at]) / sum;
+        }
+    }
+    y
+}

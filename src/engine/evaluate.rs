@@ -1,0 +1,90 @@
+//! Error and cross-entropy on labelled samples.
+
+use super::Engine;
+use crate::error::{Error, Result};
+
+/// How well outputs match labels.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Evaluation {
+    /// Labelled samples.
+    pub samples: usize,
+    /// Samples whose largest output is not the labelled one.
+    pub errors: usize,
+    /// Mean of minus the log of the softmax of the outputs, in nats. Outputs that are
+    /// probabilities already are not understood here.
+    pub cross_entropy: f64,
+}
+
+impl Evaluation {
+    /// Share of wrong samples, 0 to 1.
+    pub fn error_rate(&self) -> f64 {
+        self.errors as f64 / self.samples.max(1) as f64
+    }
+}
+
+/// Runs labelled samples of raw values.
+///
+/// # Errors
+/// [`Error::Data`] if the numbers of samples and labels differ or a label is no output's number.
+pub fn evaluate(
+    engine: &Engine,
+    samples: &[f32],
+    labels: &[u32],
+    threads: usize,
+) -> Result<Evaluation> {
+    let (ins, outs) = (engine.input_shape().elements()?, engine.output_shape().elements()?);
+    let mut outputs = vec![0.0; samples.len() / ins * outs];
+    engine.run_parallel(samples, &mut outputs, threads)?;
+    compare(&outputs, outs, labels)
+}
+
+/// Compares outputs, `outs` for each sample, with labels.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn compare(outputs: &[f32], outs: usize, labels: &[u32]) -> Result<Evaluation> {
+    if outputs.len() != labels.len() * outs {
+        return Err(Error::data(format!(
+            "{} samples but {} labels",
+            outputs.len() / outs,
+            labels.len()
+        )));
+    }
+    if let Some(at) = labels.iter().position(|&label| label as usize >= outs) {
+        return Err(Error::data(format!(
+            "label {at} is {}, the network has {outs} outputs",
+            labels[at]
+        )));
+    }
+    let mut evaluation = Evaluation { samples: labels.len(), ..Default::default() };
+    for (outputs, &label) in outputs.chunks_exact(outs).zip(labels) {
+        let label = label as usize;
+        evaluation.errors += usize::from(top(outputs) != label);
+        let largest = f64::from(outputs[top(outputs)]);
+        let sum: f64 = outputs.iter().map(|&v| libm::exp(f64::from(v) - largest)).sum();
+        evaluation.cross_entropy += libm::log(sum) + largest - f64::from(outputs[label]);
+    }
+    evaluation.cross_entropy /= labels.len().max(1) as f64;
+    Ok(evaluation)
+}
+
+/// The index of the largest value, the first of equals.
+pub fn top<T: PartialOrd>(values: &[T]) -> usize {
+    (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_and_cross_entropy() {
+        let e = compare(&[2.0, 0.0, 0.0, 0.0, 1.0, 0.0], 3, &[0, 2]).unwrap();
+        assert_eq!((e.samples, e.errors, e.error_rate()), (2, 1, 0.5));
+        let first = (2f64.exp() + 2.0).ln() - 2.0;
+        let second = (1f64.exp() + 2.0).ln();
+        assert!((e.cross_entropy - (first + second) / 2.0).abs() < 1e-12);
+        assert!(compare(&[0.0; 3], 3, &[0, 1]).is_err());
+        assert!(compare(&[0.0; 3], 3, &[3]).is_err());
+    }
+}

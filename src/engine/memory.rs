@@ -1,0 +1,93 @@
+//! Places for activations in one arena, so that running allocates nothing.
+
+use std::ops::Range;
+
+/// A value that is alive from the step that makes it to the last that reads it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Value {
+    pub(super) elements: usize,
+    pub(super) made: usize,
+    pub(super) last_read: usize,
+}
+
+/// Gives each value a range of the arena such that values alive at the same time do not overlap:
+/// in order of size, each into the lowest gap that holds it. Returns the ranges and the arena's
+/// length.
+pub(super) fn place(values: &[Value]) -> (Vec<Range<usize>>, usize) {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by_key(|&i| (std::cmp::Reverse(values[i].elements), i));
+    let mut ranges = vec![0..0; values.len()];
+    let mut placed: Vec<usize> = Vec::new();
+    let mut length = 0;
+    for i in order {
+        let value = values[i];
+        let mut taken: Vec<Range<usize>> = placed
+            .iter()
+            .filter(|&&j| values[j].made <= value.last_read && value.made <= values[j].last_read)
+            .map(|&j| ranges[j].clone())
+            .collect();
+        taken.sort_by_key(|range| range.start);
+        let mut start = 0;
+        for range in taken {
+            if range.start >= start + value.elements {
+                break;
+            }
+            start = start.max(range.end);
+        }
+        ranges[i] = start..start + value.elements;
+        length = length.max(ranges[i].end);
+        placed.push(i);
+    }
+    (ranges, length)
+}
+
+/// Two ranges of the arena that do not overlap, the second to be written.
+pub(super) fn pair<T>(
+    arena: &mut [T],
+    read: Range<usize>,
+    write: Range<usize>,
+) -> (&[T], &mut [T]) {
+    if read.start < write.start {
+        let (low, high) = arena.split_at_mut(write.start);
+        (&low[read], &mut high[..write.len()])
+    } else {
+        let (low, high) = arena.split_at_mut(read.start);
+        (&high[..read.len()], &mut low[write])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn living_values_never_overlap(raw in prop::collection::vec((1usize..50, 0usize..20, 0usize..8), 1..40)) {
+            let values: Vec<Value> = raw
+                .iter()
+                .map(|&(elements, made, life)| Value { elements, made, last_read: made + life })
+                .collect();
+            let (ranges, length) = place(&values);
+            for (i, a) in values.iter().enumerate() {
+                prop_assert_eq!(ranges[i].len(), a.elements);
+                prop_assert!(ranges[i].end <= length);
+                for (j, b) in values.iter().enumerate().skip(i + 1) {
+                    let together = a.made <= b.last_read && b.made <= a.last_read;
+                    let apart = ranges[i].end <= ranges[j].start || ranges[j].end <= ranges[i].start;
+                    prop_assert!(!together || apart);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_needs_its_two_largest_neighbours() {
+        let chain: Vec<Value> = [8, 3, 5, 2]
+            .iter()
+            .enumerate()
+            .map(|(i, &elements)| Value { elements, made: i, last_read: i + 1 })
+            .collect();
+        assert_eq!(place(&chain).1, 11);
+    }
+}

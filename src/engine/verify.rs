@@ -1,0 +1,91 @@
+//! The sparse engine beside the dense-theta path.
+
+use rayon::prelude::*;
+
+use super::Engine;
+use super::dense::DenseNetwork;
+use super::evaluate::top;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+
+/// How far outputs are from a reference.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Deviation {
+    /// Largest absolute difference of an output.
+    pub max_abs_error: f64,
+    /// Mean absolute difference.
+    pub mean_abs_error: f64,
+    /// Share of samples whose largest output is the same one.
+    pub top1_agreement: f64,
+}
+
+/// What verification found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Verification {
+    /// Samples run.
+    pub samples: usize,
+    /// The engine against theta masked by the threshold: quantization and arithmetic.
+    pub engine: Deviation,
+    /// Masked theta against all of theta: pruning alone, both in f64.
+    pub pruning: Deviation,
+}
+
+/// Runs samples of raw values through the engine and through the checkpoint's theta, masked by
+/// `threshold` and unmasked.
+///
+/// # Errors
+/// [`Error::Data`] if the checkpoint's network takes or gives other shapes than the engine's.
+pub fn verify(
+    engine: &Engine,
+    checkpoint: &Checkpoint,
+    threshold: f64,
+    samples: &[f32],
+    threads: usize,
+) -> Result<Verification> {
+    let input = checkpoint.network().input.shape;
+    let output = checkpoint.network().output_shape_of_all()?;
+    if input != engine.input_shape() || output != engine.output_shape() {
+        return Err(Error::data(format!(
+            "the checkpoint maps {input} to {output}, the compressed model {} to {}: not the same \
+             network",
+            engine.input_shape(),
+            engine.output_shape()
+        )));
+    }
+    let (ins, outs) = (input.elements()?, output.elements()?);
+    let count = samples.len() / ins;
+    let mut sparse = vec![0.0; count * outs];
+    engine.run_parallel(samples, &mut sparse, threads)?;
+    let masked = DenseNetwork::new(checkpoint, Some(threshold))?;
+    let dense = DenseNetwork::new(checkpoint, None)?;
+    let run = |network: &DenseNetwork| -> Result<Vec<f64>> {
+        let rows = samples.par_chunks_exact(ins).map(|sample| network.run(sample));
+        Ok(rows.collect::<Result<Vec<_>>>()?.concat())
+    };
+    let pruned = run(&masked)?;
+    let sparse: Vec<f64> = sparse.into_iter().map(f64::from).collect();
+    if let Some(at) = sparse.iter().position(|v| !v.is_finite()) {
+        return Err(Error::data(format!(
+            "output {} of sample {} is {}",
+            at % outs,
+            at / outs,
+            sparse[at]
+        )));
+    }
+    Ok(Verification {
+        samples: count,
+        engine: deviation(&sparse, &pruned, outs),
+        pruning: deviation(&pruned, &run(&dense)?, outs),
+    })
+}
+
+fn deviation(found: &[f64], expected: &[f64], outs: usize) -> Deviation {
+    let differences = || found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    let rows = found.chunks_exact(outs).zip(expected.chunks_exact(outs));
+    let agreeing = rows.clone().filter(|(a, b)| top(a) == top(b)).count();
+    Deviation {
+        max_abs_error: differences().fold(0.0, f64::max),
+        mean_abs_error: differences().sum::<f64>() / found.len().max(1) as f64,
+        top1_agreement: agreeing as f64 / rows.len().max(1) as f64,
+    }
+}

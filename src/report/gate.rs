@@ -1,0 +1,35 @@
+//! Gates: conditions on a report that fail a build.
+
+use serde::Serialize;
+
+/// A condition and whether it held.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Gate {
+    /// The option that set it.
+    pub name: &'static str,
+    /// The bound.
+    pub limit: f64,
+    /// What was measured.
+    pub found: f64,
+    /// Whether it held.
+    pub passed: bool,
+}
+
+impl Gate {
+    /// Holds if `found` is at least `limit`.
+    pub fn at_least(name: &'static str, limit: f64, found: f64) -> Self {
+        Self { name, limit, found, passed: found >= limit }
+    }
+
+    /// Holds if `found` is at most `limit`.
+    pub fn at_most(name: &'static str, limit: f64, found: f64) -> Self {
+        Self { name, limit, found, passed: found <= limit }
+    }
+}
+
+impl std::fmt::Display for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verdict = if self.passed { "passed" } else { "FAILED" };
+        write!(f, "--{} {}: {} {verdict}", self.name, self.limit, self.found)
+    }
+}

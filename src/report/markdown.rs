@@ -1,0 +1,94 @@
+//! A report as Markdown, for a pull request or a step summary.
+
+use std::fmt::Write;
+
+use super::text::{group, percent, shape};
+use super::{Compression, Report, SIZE_RATIO, WEIGHT_RATIO};
+
+/// The report as Markdown.
+pub fn render(report: &Report) -> String {
+    match report {
+        Report::Compress(report) => compression(report),
+        other => format!("```text\n{}```\n", super::text::render(other)),
+    }
+}
+
+fn compression(report: &Compression) -> String {
+    let mut text = format!(
+        "### {} compressed {:.1}x\n\n{} bytes of f32 parameters in {} bytes: \
+         **size ratio {:.1}x**, **weight ratio {:.1}x** (threshold {}, quantize {}).\n\n",
+        escape(&report.input),
+        report.size_ratio,
+        group(report.dense_bytes),
+        group(report.file_bytes),
+        report.size_ratio,
+        report.weight_ratio,
+        report.threshold,
+        report.quantize
+    );
+    text.push_str("| layer | shape | kept | of | sparsity | units | stored | bytes |\n");
+    text.push_str("|---|---|--:|--:|--:|--:|--:|--:|\n");
+    for layer in &report.layers {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} of {} | {} | {} |",
+            escape(&layer.name),
+            shape(&layer.shape),
+            group(layer.kept),
+            group(layer.total),
+            percent(1.0 - layer.kept as f64 / layer.total as f64),
+            layer.units - layer.units_dead - layer.units_constant,
+            layer.units,
+            group(layer.stored),
+            group(layer.bytes)
+        );
+    }
+    let _ = writeln!(
+        text,
+        "| **total** | | {} | {} | {} | | {} | {} |\n",
+        group(report.weights_kept),
+        group(report.weights_total),
+        percent(1.0 - report.weights_kept as f64 / report.weights_total as f64),
+        group(report.weights_stored),
+        group(report.file_bytes)
+    );
+    if let Some(validation) = &report.validation {
+        let _ = writeln!(
+            text,
+            "Error on {} labelled samples: **{}** (pruned, not quantized: {}).\n",
+            validation.samples,
+            percent(validation.error_rate),
+            percent(validation.error_rate_pruned)
+        );
+    }
+    if !report.sweep.is_empty() {
+        text.push_str("| threshold | kept | weight ratio | bytes | size ratio | error |\n");
+        text.push_str("|--:|--:|--:|--:|--:|--:|\n");
+        for point in &report.sweep {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {:.2}x | {} | {:.2}x | {} |",
+                point.threshold,
+                group(point.weights_kept),
+                point.weight_ratio,
+                group(point.file_bytes),
+                point.size_ratio,
+                point.error_rate.map_or_else(|| "-".into(), percent)
+            );
+        }
+        text.push('\n');
+    }
+    for gate in &report.gates {
+        let _ = writeln!(text, "- `{gate}`");
+    }
+    for note in &report.notes {
+        let _ = writeln!(text, "- {}", escape(note));
+    }
+    let _ = writeln!(text, "\n<sub>{SIZE_RATIO}; {WEIGHT_RATIO}</sub>");
+    text
+}
+
+/// Keeps names from opening a table cell or a tag.
+fn escape(text: &str) -> String {
+    text.replace('|', "\\|").replace('<', "&lt;")
+}
