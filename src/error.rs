@@ -5,25 +5,26 @@ use std::path::{Path, PathBuf};
 /// `Result` with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong between a checkpoint and its inference. Messages are one line each.
+/// What can go wrong between a checkpoint and its inference. Messages are one line each and whole:
+/// a cause is part of its message, not a `source()` to be appended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused to read or write.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Any other error, with the file it happened in.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     InFile {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: Box<Error>,
+        cause: Box<Error>,
     },
     /// The bytes are not in the format they are read as.
     #[error("not a valid {format} file: {problem}")]
@@ -103,7 +104,7 @@ impl Error {
     pub fn in_file(self, path: &Path) -> Self {
         match self {
             Self::Io { .. } | Self::InFile { .. } => self,
-            source => Self::InFile { path: path.into(), source: Box::new(source) },
+            other => Self::InFile { path: path.into(), cause: Box::new(other) },
         }
     }
 
@@ -121,13 +122,15 @@ impl Error {
 }
 
 /// Adds the path to an I/O result.
+#[cfg(any(feature = "compress", feature = "data"))]
 pub(crate) trait IoContext<T> {
     fn at(self, path: &Path) -> Result<T>;
 }
 
+#[cfg(any(feature = "compress", feature = "data"))]
 impl<T> IoContext<T> for std::io::Result<T> {
     fn at(self, path: &Path) -> Result<T> {
-        self.map_err(|source| Error::Io { path: path.into(), source })
+        self.map_err(|cause| Error::Io { path: path.into(), cause })
     }
 }
 

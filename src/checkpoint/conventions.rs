@@ -98,16 +98,16 @@ pub(super) fn find_layers(tensors: &[TensorInfo]) -> Result<Found> {
                     .into(),
             });
         }
-        if let Some((_, tensor)) = variance {
-            if tensors[tensor].shape != tensors[theta].shape {
-                return Err(Error::Tensor {
-                    tensor: tensors[tensor].name.clone(),
-                    problem: format!(
-                        "shape {:?}, but {} has {:?}",
-                        tensors[tensor].shape, tensors[theta].name, tensors[theta].shape
-                    ),
-                });
-            }
+        if let Some((_, tensor)) = variance
+            && tensors[tensor].shape != tensors[theta].shape
+        {
+            return Err(Error::Tensor {
+                tensor: tensors[tensor].name.clone(),
+                problem: format!(
+                    "shape {:?}, but {} has {:?}",
+                    tensors[tensor].shape, tensors[theta].name, tensors[theta].shape
+                ),
+            });
         }
         layers.push(LayerTensors {
             name: prefix.to_owned(),
@@ -145,14 +145,6 @@ impl Found {
             claimed.extend(layer.variance.map(|(_, tensor)| tensor));
             chosen.push(layer.clone());
         }
-        let missed = |l: &&LayerTensors| l.variance.is_some() && !used.contains(&l.name.as_str());
-        if let Some(unused) = self.layers.iter().find(missed) {
-            return Err(Error::network(format!(
-                "layer {:?} is in the checkpoint but in no node: add it to the description or \
-                 take it out of the checkpoint",
-                unused.name
-            )));
-        }
         let rest: Vec<&str> = tensors
             .iter()
             .enumerate()
@@ -169,6 +161,19 @@ impl Found {
             self.notes.push(format!("not part of the network, ignored: {shown}{more}"));
         }
         Ok(chosen)
+    }
+
+    /// Refuses to leave out a layer that was trained to be pruned.
+    pub(super) fn all_used(&self, used: &[&str]) -> Result<()> {
+        let missed = |l: &&LayerTensors| l.variance.is_some() && !used.contains(&l.name.as_str());
+        match self.layers.iter().find(missed) {
+            None => Ok(()),
+            Some(unused) => Err(Error::network(format!(
+                "layer {:?} is in the checkpoint but in no node: add it to the description or \
+                 take it out of the checkpoint",
+                unused.name
+            ))),
+        }
     }
 }
 
@@ -226,7 +231,9 @@ mod tests {
     use super::super::tensor::DType;
     use super::*;
 
-    fn tensors(list: &[(&str, &[usize])]) -> Vec<TensorInfo> {
+    type Named<'a> = &'a [(&'a str, &'a [usize])];
+
+    fn tensors(list: Named<'_>) -> Vec<TensorInfo> {
         list.iter()
             .map(|(name, shape)| TensorInfo {
                 name: (*name).into(),
@@ -262,7 +269,7 @@ mod tests {
 
     #[test]
     fn every_refusal_says_what_it_saw() {
-        let cases: [(&[(&str, &[usize])], &str); 7] = [
+        let cases: [(Named<'_>, &str); 7] = [
             (&[("a.weight", &[3, 2])], "found a.weight F32 [3, 2]"),
             (&[], "found no tensors at all"),
             (&[("a.theta", &[3, 2])], "tensor a.theta: has no variance"),

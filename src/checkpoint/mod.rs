@@ -70,7 +70,9 @@ impl Checkpoint {
                 .iter()
                 .map(|l| Layer { name: l.name.clone(), shape: l.shape.clone() })
                 .collect();
-            Ok((layers, description.resolve(shapes)?, notes))
+            let network = description.resolve(shapes)?;
+            found.all_used(&description.layer_names())?;
+            Ok((layers, network, notes))
         };
         let (layers, network, notes) = build().map_err(|e: Error| e.in_file(path))?;
         Ok(Self { path: path.into(), source, layers, network, notes })

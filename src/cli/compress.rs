@@ -230,7 +230,7 @@ fn thresholds(text: &str) -> Result<Sweep, String> {
         return Err("expected FROM:TO:STEP, for example 0:6:0.5".into());
     };
     let count = ((to - from) / step + 1e-9).floor() + 1.0;
-    if text.split(':').count() != 3 || !(step > 0.0 && count >= 1.0 && count <= MOST) {
+    if text.split(':').count() != 3 || !(step > 0.0 && (1.0..=MOST).contains(&count)) {
         return Err(format!("expected FROM <= TO, STEP > 0, at most {MOST} thresholds"));
     }
     Ok(Sweep((0..count as usize).map(|i| (from + step * i as f64) as f32).collect()))

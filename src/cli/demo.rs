@@ -66,7 +66,7 @@ impl Arguments {
             output::write(&path, &compressed.written.bytes)?;
             let mut report = Compression::new(&checkpoint, &settings, &compressed);
             report.output = self.keep.is_some().then(|| display(&path));
-            let mut show = |title: &str, report: &Report| {
+            let show = |title: &str, report: &Report| {
                 let content = format!("--- {title}\n{}\n", text::render(report));
                 output::write("-".as_ref(), content.as_bytes())
             };

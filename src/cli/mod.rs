@@ -77,7 +77,7 @@ fn broken_pipe(error: &anyhow::Error) -> bool {
         let ours = cause.downcast_ref::<crate::Error>();
         direct
             || ours.is_some_and(
-                |e| matches!(e, crate::Error::Io { source, .. } if source.kind() == kind),
+                |e| matches!(e, crate::Error::Io { cause, .. } if cause.kind() == kind),
             )
     })
 }

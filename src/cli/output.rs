@@ -34,7 +34,7 @@ pub(super) fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let mut file = builder.tempfile_in(folder).at(path)?;
     file.write_all(content).at(path)?;
     file.as_file().sync_all().at(path)?;
-    file.persist(path).map_err(|e| Error::Io { path: path.into(), source: e.error })?;
+    file.persist(path).map_err(|e| Error::Io { path: path.into(), cause: e.error })?;
     Ok(())
 }
 

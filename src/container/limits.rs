@@ -9,6 +9,7 @@ const FREE: u64 = 1 << 16;
 const PER_BYTE: u64 = 16;
 
 /// The bytes that the code of a layer must have at least.
+#[cfg(feature = "compress")]
 pub(super) fn least_bytes(rows: usize, cols: usize, entries: usize) -> usize {
     let items = rows as u64 + cols as u64 + entries as u64;
     items.saturating_sub(FREE).div_ceil(PER_BYTE) as usize

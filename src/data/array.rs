@@ -111,8 +111,7 @@ fn check_fit(dims: &[u64], shape: Shape) -> Result<()> {
     }
     let channels_last = |sample: &[u64]| !vector && sample == [height, width, channels];
     if channels_last(dims) || batch.is_some_and(|(_, sample)| channels_last(sample)) {
-        let batch = if dims.len() == 4 { "[N, 3, 1, 2]" } else { "[2, 0, 1]" };
-        let axes = batch.replace("N, 3", "0, 3");
+        let axes = if dims.len() == 4 { "[0, 3, 1, 2]" } else { "[2, 0, 1]" };
         return Err(Error::data(format!(
             "the array of shape {dims:?} has its channels last, channels must come first as in \
              {shape}: transpose its axes to {axes}"
@@ -131,8 +130,7 @@ fn check_fit(dims: &[u64], shape: Shape) -> Result<()> {
 /// Rearranges values whose first index runs fastest so that the last does.
 fn to_c_order<T: Copy>(values: &[T], dims: &[u64]) -> Vec<T> {
     let dims: Vec<usize> = dims.iter().map(|&d| d as usize).collect();
-    let strides: Vec<usize> =
-        (0..dims.len()).map(|axis| dims[..axis].iter().product()).collect();
+    let strides: Vec<usize> = (0..dims.len()).map(|axis| dims[..axis].iter().product()).collect();
     let mut index = vec![0; dims.len()];
     let mut at = 0;
     let next = |_| {
@@ -157,7 +155,12 @@ mod tests {
     use crate::data::element::Kind;
     use std::path::Path;
 
-    fn array(bytes: &'static [u8], kind: Kind, dims: &[u64], fortran: bool) -> Result<Array<'static>> {
+    fn array(
+        bytes: &'static [u8],
+        kind: Kind,
+        dims: &[u64],
+        fortran: bool,
+    ) -> Result<Array<'static>> {
         let stream = Stream::new(Path::new("x"), "test", bytes);
         Array::new(stream, Element { kind, big_endian: false }, dims.to_vec(), fortran)
     }

@@ -100,7 +100,7 @@ mod tests {
         let mut whole = file(0x08, &[1, 2], &[1, 2, 3]);
         assert!(samples(&*whole, Shape::vector(2)).is_err());
         whole.pop();
-        let endless = GzEncoder::new(whole.chain(std::io::repeat(0)), Compression::fast());
+        let endless = GzEncoder::new((&*whole).chain(std::io::repeat(0)), Compression::fast());
         let error = samples(MultiGzDecoder::new(endless), Shape::vector(2)).unwrap_err();
         assert!(error.to_string().contains("bytes follow the 2"), "{error}");
     }

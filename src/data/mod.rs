@@ -1,36 +1,186 @@
-//! stub
-use crate::error::*;
+//! Images, labels and arrays from files: IDX, NumPy, PNG and raw floats, told apart by content.
+
+mod array;
+mod element;
+mod idx;
+mod npy;
+mod npy_header;
+mod npz;
+mod png;
+mod stream;
+
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Seek};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+
+use crate::error::{Error, IoContext, Result};
 use crate::network::Shape;
-use std::path::*;
+use array::{Array, sample_elements};
+use element::{Element, Kind};
+use npz::Archive;
+use stream::Stream;
+
+pub use npy::write_npy;
+
+/// Raw values of samples, each of the network's input shape, in `[sample, channel, row, column]`
+/// order.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Samples {
+    /// The shape of one sample.
     pub shape: Shape,
+    /// The values, as many as samples times elements of the shape.
     pub values: Vec<f32>,
 }
+
 impl Samples {
+    /// Number of samples.
     pub fn len(&self) -> usize {
-        self.values.len() / 784
+        self.shape.elements().ok().and_then(|n| self.values.len().checked_div(n)).unwrap_or(0)
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
-fn gz(p: &Path) -> Vec<u8> {
-    use std::io::Read;
-    let mut v = vec![];
-    flate2::read::GzDecoder::new(std::fs::File::open(p).unwrap()).read_to_end(&mut v).unwrap();
-    v
+
+/// Reads samples for a network whose input is `shape`, from one file or from several in order.
+///
+/// A file may be IDX or .npy (both also gzipped), .npz, PNG (one sample), or, where its content is
+/// none of these and its extension is .f32, .raw or .bin, little-endian f32 without a header.
+/// Arrays have the shape `[N, ...]` with channels first. Values are given as they are stored,
+/// pixels from 0 to 255. `array` names the array of a .npz with several.
+///
+/// # Errors
+/// A file that cannot be read, is damaged, holds no samples, or does not fit the shape.
+pub fn read_samples(paths: &[PathBuf], array: Option<&str>, shape: Shape) -> Result<Samples> {
+    let [first, others @ ..] = paths else {
+        return Err(Error::data("no files of samples were given"));
+    };
+    let mut values = samples_of(first, array, shape)?;
+    for path in others {
+        let more = samples_of(path, array, shape)?;
+        values.try_reserve(more.len()).map_err(Into::into).at(path)?;
+        values.extend(more);
+    }
+    Ok(Samples { shape, values })
 }
-pub fn read_samples(paths: &[PathBuf], _array: Option<&str>, shape: Shape) -> Result<Samples> {
-    Ok(Samples { shape, values: gz(&paths[0])[16..].iter().map(|&b| f32::from(b)).collect() })
-}
+
+/// Reads class labels from IDX or an integer .npy (both also gzipped) or a .npz with one array.
+///
+/// # Errors
+/// A file that cannot be read, is damaged, or holds anything but one class number per sample.
 pub fn read_labels(path: &Path) -> Result<Vec<u32>> {
-    Ok(gz(path)[8..].iter().map(|&b| u32::from(b)).collect())
+    let read = || match Source::open(path)? {
+        Source::Array(array) => array.labels(),
+        Source::Archive(mut archive) => archive.array(None)?.labels(),
+        Source::Picture(_) | Source::Raw(_) => {
+            Err(Error::data("labels are read from IDX, .npy or .npz files only"))
+        }
+    };
+    read().map_err(|e| e.in_file(path))
 }
-pub fn write_npy(
-    out: &mut impl std::io::Write,
-    shape: &[usize],
-    values: &[f32],
-) -> std::io::Result<()> {
-    for v in values {
-        out.write_all(&v.to_le_bytes())?;
+
+fn samples_of(path: &Path, array: Option<&str>, shape: Shape) -> Result<Vec<f32>> {
+    let read = || match (Source::open(path)?, array) {
+        (Source::Archive(mut archive), _) => archive.array(array)?.samples(shape),
+        (_, Some(name)) => Err(Error::data(format!(
+            "array {name:?} was asked for, but this is not a .npz file: leave the name out"
+        ))),
+        (Source::Array(array), None) => array.samples(shape),
+        (Source::Picture(file), None) => png::read(path, file, shape),
+        (Source::Raw(stream), None) => raw(stream, shape),
+    };
+    read().map_err(|e| e.in_file(path))
+}
+
+/// A file whose format is known.
+enum Source<'a> {
+    Array(Array<'a>),
+    Archive(Archive<'a, BufReader<File>>),
+    Picture(BufReader<File>),
+    Raw(Stream<'a>),
+}
+
+impl<'a> Source<'a> {
+    fn open(path: &'a Path) -> Result<Self> {
+        let mut file = File::open(path).at(path)?;
+        let head = head(&mut Stream::new(path, "data", &mut file))?;
+        if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+            file.rewind().at(path)?;
+            return Ok(Self::Archive(Archive::open(path, BufReader::new(file))?));
+        }
+        if head.starts_with(png::SIGNATURE) {
+            return Ok(Self::Picture(BufReader::new(file)));
+        }
+        let gzipped = is_gzip(&head);
+        let whole = Cursor::new(head.clone()).chain(file);
+        if gzipped {
+            let mut unpacked = MultiGzDecoder::new(whole);
+            let head = self::head(&mut Stream::new(path, "gzip", &mut unpacked))?;
+            let whole = Cursor::new(head.clone()).chain(unpacked);
+            return match array(path, &head, whole) {
+                Ok(array) => Ok(Self::Array(array?)),
+                Err(_) => Err(Error::data(
+                    "the gzipped file is neither IDX nor NumPy .npy: unpack anything else first",
+                )),
+            };
+        }
+        match array(path, &head, whole) {
+            Ok(array) => Ok(Self::Array(array?)),
+            Err(_) if head.is_empty() => Err(Error::data("the file is empty")),
+            Err(whole) if is_raw(path) => Ok(Self::Raw(Stream::new(path, "raw f32", whole))),
+            Err(_) => Err(Error::data(
+                "format not recognised: expected IDX or .npy (either may be gzipped), .npz, PNG, \
+                 or little-endian f32 in a file named .f32, .raw or .bin",
+            )),
+        }
     }
-    let _ = shape;
-    Ok(())
 }
+
+/// The array in bytes that begin with `head`; the bytes themselves if they are in no array format.
+fn array<'a, R: Read + 'a>(path: &'a Path, head: &[u8], whole: R) -> Result<Result<Array<'a>>, R> {
+    if idx::is_idx(head) {
+        Ok(idx::open(Stream::new(path, "IDX", whole)))
+    } else if head.starts_with(npy::MAGIC) {
+        Ok(npy::open(Stream::new(path, "NumPy .npy", whole)))
+    } else {
+        Err(whole)
+    }
+}
+
+/// Enough of the beginning to tell the format.
+fn head(stream: &mut Stream<'_>) -> Result<Vec<u8>> {
+    let mut head = vec![0; 8];
+    let length = stream.fill(&mut head)?;
+    head.truncate(length);
+    Ok(head)
+}
+
+/// Magic, the deflate method, and flags without reserved bits.
+fn is_gzip(head: &[u8]) -> bool {
+    matches!(head, [0x1f, 0x8b, 8, flags, ..] if flags & 0xe0 == 0)
+}
+
+fn is_raw(path: &Path) -> bool {
+    let known = |e: &str| ["f32", "raw", "bin"].iter().any(|k| e.eq_ignore_ascii_case(k));
+    path.extension().and_then(|e| e.to_str()).is_some_and(known)
+}
+
+/// Little-endian f32 up to the end.
+fn raw(mut stream: Stream<'_>, shape: Shape) -> Result<Vec<f32>> {
+    let bytes = 4 * sample_elements(shape)? as u64;
+    let little = Element { kind: Kind::F32, big_endian: false };
+    let (values, length) = stream.rest(little, |v| v as f32)?;
+    if !length.is_multiple_of(bytes) {
+        return Err(Error::data(format!(
+            "{length} bytes of raw f32, expected a multiple of {bytes} for samples of shape {shape}"
+        )));
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests;

@@ -81,8 +81,9 @@ impl<'a> Stream<'a> {
             self.append(&buffer[..found], element, &mut values, &convert)?;
         }
         if self.fill(&mut buffer[..1])? > 0 {
-            return Err(self
-                .invalid(format!("bytes follow the {expected} of values its header promises")));
+            return Err(
+                self.invalid(format!("bytes follow the {expected} of values its header promises"))
+            );
         }
         Ok(values)
     }

@@ -126,7 +126,7 @@ impl Positions {
         }
         let (mut in_row, mut left) = (0u32, false);
         let columns = self.columns.len() as u64;
-        for at in 0..present.len() {
+        for (at, slot) in present.iter_mut().enumerate() {
             // How often this column was used, in quarters of the mean of all columns.
             let quarters = 4 * u64::from(self.counts[at]) * columns / (u64::from(self.total) + 1);
             let column_class = match quarters {
@@ -149,8 +149,8 @@ impl Positions {
             };
             let neighbours = usize::from(left) << 1 | usize::from(self.above[at]);
             let context = (column_class * Self::ROW_CLASSES + row_class) * 4 + neighbours;
-            let bit = coder.bit(&mut self.entry[context], present[at]);
-            present[at] = bit;
+            let bit = coder.bit(&mut self.entry[context], *slot);
+            *slot = bit;
             left = bit;
             in_row += u32::from(bit);
         }
@@ -277,10 +277,10 @@ impl Levels {
     }
 
     fn code(&mut self, coder: &mut impl BitCoder, level: i32) -> i32 {
-        if let Some(zero) = &mut self.zero {
-            if coder.bit(zero, level == 0) {
-                return 0;
-            }
+        if let Some(zero) = &mut self.zero
+            && coder.bit(zero, level == 0)
+        {
+            return 0;
         }
         let negative = coder.bit(&mut self.sign, level < 0);
         let less_one = level.unsigned_abs().saturating_sub(1);

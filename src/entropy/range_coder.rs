@@ -99,7 +99,7 @@ impl Encoder {
     }
 
     fn split(&mut self, probability: u16, bit: bool) {
-        let bound = (u64::from(self.range) * u64::from(probability) >> 16) as u32;
+        let bound = ((u64::from(self.range) * u64::from(probability)) >> 16) as u32;
         if bit {
             self.range = bound;
         } else {
@@ -183,7 +183,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn split(&mut self, probability: u16) -> bool {
-        let bound = (u64::from(self.range) * u64::from(probability) >> 16) as u32;
+        let bound = ((u64::from(self.range) * u64::from(probability)) >> 16) as u32;
         let bit = self.code < bound;
         if bit {
             self.range = bound;

@@ -85,7 +85,7 @@ impl Shape {
 
 impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.area() == 1 {
+        if self.height == 1 && self.width == 1 {
             write!(f, "[{}]", self.channels)
         } else {
             write!(f, "[{}, {}, {}]", self.channels, self.height, self.width)

@@ -1,0 +1,133 @@
+//! A `.svdo` file that is cut or changed is refused, without a panic and without much memory.
+
+use crate::fixtures;
+use svdo::compress::{Settings, compress};
+use svdo::container;
+use svdo::network::describe::Description;
+use svdo::quantize::Quantizer;
+
+/// What reading may take beyond a multiple of the file's size.
+const FREE_BYTES: u64 = 4 << 20;
+const BYTES_PER_BYTE: u64 = 400;
+
+fn small_file(quantizer: Quantizer) -> Vec<u8> {
+    let description = r#"{"version": 1, "input": {"shape": [1, 6, 6], "scale": 0.5, "mean": [0.5]},
+        "nodes": [{"op": "conv2d", "layer": "c1", "padding": [1, 1, 1, 1], "name": "first"},
+                  {"op": "leaky_relu"}, {"op": "max_pool2d", "kernel": [2, 2]}, {"op": "flatten"},
+                  {"op": "linear", "layer": "fc"}, {"op": "softmax"}]}"#;
+    let description = Description::from_json(description).unwrap();
+    let shapes: [(&str, &[usize]); 2] = [("c1", &[3, 1, 3, 3]), ("fc", &[4, 27])];
+    let bytes = fixtures::random_checkpoint(&description, &shapes, 0.6, 11);
+    let checkpoint = fixtures::open(&bytes).unwrap();
+    let settings = Settings { quantizer, ..Settings::default() };
+    compress(&checkpoint, &settings, &|_| ()).unwrap().written.bytes
+}
+
+fn large_file() -> Vec<u8> {
+    let path = fixtures::path("lenet5_mnist.safetensors");
+    let checkpoint = svdo::checkpoint::Checkpoint::open(&path, None).unwrap();
+    let settings = Settings { quantizer: Quantizer::Uniform { bits: 5 }, ..Settings::default() };
+    compress(&checkpoint, &settings, &|_| ()).unwrap().written.bytes
+}
+
+/// Reads bytes and gives whether they were accepted; fails if that took too much memory.
+fn accepted(bytes: &[u8]) -> Option<svdo::model::Model> {
+    let mut result = None;
+    let used = allocation_counter::measure(|| result = container::read(bytes).ok());
+    let limit = FREE_BYTES + BYTES_PER_BYTE * bytes.len() as u64;
+    assert!(used.bytes_max <= limit, "{} bytes for a file of {}", used.bytes_max, bytes.len());
+    result
+}
+
+#[test]
+fn every_cut_and_every_changed_byte_of_small_files_is_refused() {
+    for quantizer in [Quantizer::Exact, Quantizer::F16, Quantizer::Uniform { bits: 4 }] {
+        let file = small_file(quantizer);
+        assert!(accepted(&file).is_some());
+        for length in 0..file.len() {
+            assert!(accepted(&file[..length]).is_none(), "{quantizer:?} cut to {length}");
+        }
+        assert!(accepted(&[&file[..], &[0]].concat()).is_none());
+        let mut changed = file.clone();
+        for at in 0..file.len() {
+            for flip in 1..=255 {
+                changed[at] = file[at] ^ flip;
+                assert!(accepted(&changed).is_none(), "{quantizer:?} byte {at} ^ {flip:#x}");
+            }
+            changed[at] = file[at];
+        }
+    }
+}
+
+#[test]
+fn sampled_damage_to_a_large_file_is_refused() {
+    let file = large_file();
+    assert!(accepted(&file).is_some());
+    for at in (0..file.len()).step_by(7) {
+        assert!(accepted(&file[..at]).is_none());
+        let mut changed = file.clone();
+        changed[at] ^= 1 << (at % 8);
+        assert!(accepted(&changed).is_none());
+    }
+}
+
+/// Sections as (start of the length, start of the content, end of the content).
+fn sections(file: &[u8]) -> Vec<(usize, usize, usize)> {
+    let (mut found, mut at) = (Vec::new(), 5);
+    while at < file.len() {
+        let (start, mut length, mut shift) = (at, 0usize, 0);
+        loop {
+            let byte = file[at];
+            length |= usize::from(byte & 0x7f) << shift;
+            (shift, at) = (shift + 7, at + 1);
+            if byte < 0x80 {
+                break;
+            }
+        }
+        found.push((start, at, at + length));
+        at += length + 4;
+    }
+    found
+}
+
+/// An attacker repairs the checksums: then a file may decode to something else, but still without
+/// a panic or much memory.
+#[test]
+fn damage_under_a_repaired_checksum_is_survived() {
+    for quantizer in [Quantizer::Exact, Quantizer::Uniform { bits: 4 }] {
+        let file = small_file(quantizer);
+        let mut refused = 0;
+        for (index, (start, from, to)) in sections(&file).into_iter().enumerate() {
+            for at in from..to {
+                for flip in 1..=255 {
+                    let mut changed = file.clone();
+                    changed[at] ^= flip;
+                    let sealed = if index == 0 { 0 } else { start };
+                    let sum = crc32fast::hash(&changed[sealed..to]);
+                    changed[to..to + 4].copy_from_slice(&sum.to_le_bytes());
+                    match accepted(&changed) {
+                        None => refused += 1,
+                        Some(model) => {
+                            // What is read can be planned or is refused there.
+                            let tier = svdo::engine::Tier::detect(None).unwrap();
+                            let _ = svdo::engine::Engine::new(&model, tier);
+                        }
+                    }
+                }
+            }
+        }
+        assert!(refused > 0);
+    }
+}
+
+#[test]
+fn other_files_are_named_for_what_they_are_not() {
+    for (bytes, expected) in [
+        (&b""[..], "0 bytes are too few"),
+        (b"PK\x03\x04 and so on", "it does not begin with SVDO"),
+        (b"SVDO\x63 from the future", "container version 99, this program reads up to 1"),
+    ] {
+        let error = container::read(bytes).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+    }
+}

@@ -1,0 +1,154 @@
+//! Simplification and the engine's operations against the dense f64 path, on random networks.
+
+use crate::fixtures::{self, Noise};
+use proptest::prelude::*;
+use svdo::compress::{Settings, compress};
+use svdo::engine::verify::verify;
+use svdo::engine::{Engine, Tier};
+use svdo::network::describe::Description;
+use svdo::prune::prune;
+use svdo::simplify::simplify;
+
+type Shapes = &'static [(&'static str, &'static [usize])];
+
+/// Every operation, with padding, strides, groups, branches and units that can and cannot go.
+const NETWORKS: [(&str, &str, Shapes); 6] = [
+    (
+        "padded convolutions",
+        r#"{"version": 1, "input": {"shape": [2, 9, 7], "scale": 0.5, "mean": [0.1, -0.2], "std": [0.5, 2]},
+            "nodes": [{"op": "conv2d", "layer": "a", "padding": [1, 1, 1, 1]}, {"op": "tanh"},
+                      {"op": "conv2d", "layer": "b", "stride": [2, 1], "padding": [2, 0, 1, 1]},
+                      {"op": "relu"}, {"op": "max_pool2d", "kernel": [2, 3], "stride": [1, 2], "padding": [1, 1, 0, 1]},
+                      {"op": "flatten"}, {"op": "linear", "layer": "c"}, {"op": "sigmoid"},
+                      {"op": "linear", "layer": "d"}, {"op": "softmax"}]}"#,
+        &[("a", &[6, 2, 3, 3]), ("b", &[5, 6, 3, 2]), ("c", &[8, 100]), ("d", &[4, 8])],
+    ),
+    (
+        "residual",
+        r#"{"version": 1, "input": {"shape": [3, 6, 6]},
+            "nodes": [{"op": "conv2d", "layer": "a", "padding": [1, 1, 1, 1]}, {"op": "relu", "name": "joint"},
+                      {"op": "conv2d", "layer": "b"}, {"op": "leaky_relu", "slope": 0.1},
+                      {"op": "conv2d", "layer": "c", "padding": [2, 2, 2, 2]}, {"op": "silu", "name": "branch"},
+                      {"op": "add", "inputs": ["joint", "branch", "joint"]}, {"op": "hard_swish"},
+                      {"op": "avg_pool2d", "kernel": [2, 2]}, {"op": "global_avg_pool2d"},
+                      {"op": "linear", "layer": "d"}]}"#,
+        &[("a", &[5, 3, 3, 3]), ("b", &[7, 5, 3, 3]), ("c", &[5, 7, 3, 3]), ("d", &[3, 5])],
+    ),
+    (
+        "groups",
+        r#"{"version": 1, "input": {"shape": [4, 5, 5]},
+            "nodes": [{"op": "conv2d", "layer": "a", "groups": 2}, {"op": "relu6"},
+                      {"op": "conv2d", "layer": "b", "padding": [1, 1, 1, 1], "groups": 6}, {"op": "elu"},
+                      {"op": "conv2d", "layer": "c"}, {"op": "gelu"}, {"op": "flatten"},
+                      {"op": "linear", "layer": "d"}, {"op": "softplus"}]}"#,
+        &[("a", &[6, 2, 2, 2]), ("b", &[6, 1, 3, 3]), ("c", &[4, 6, 1, 1]), ("d", &[2, 64])],
+    ),
+    (
+        "averages over padding",
+        r#"{"version": 1, "input": {"shape": [2, 6, 6]},
+            "nodes": [{"op": "conv2d", "layer": "a", "padding": [1, 0, 0, 1]}, {"op": "hard_sigmoid"},
+                      {"op": "avg_pool2d", "kernel": [3, 3], "stride": [2, 2], "padding": [1, 1, 1, 1]},
+                      {"op": "conv2d", "layer": "b", "padding": [1, 1, 0, 0]}, {"op": "relu"},
+                      {"op": "avg_pool2d", "kernel": [3, 2], "stride": [1, 1], "padding": [1, 1, 1, 0], "count_include_pad": false},
+                      {"op": "flatten"}, {"op": "linear", "layer": "c"}]}"#,
+        &[("a", &[5, 2, 2, 2]), ("b", &[4, 5, 2, 2]), ("c", &[3, 36])],
+    ),
+    (
+        "a layer used twice",
+        r#"{"version": 1, "input": {"shape": [7]},
+            "nodes": [{"op": "linear", "layer": "a"}, {"op": "relu"}, {"op": "linear", "layer": "a"},
+                      {"op": "relu", "name": "deep"}, {"op": "linear", "layer": "b"}, {"op": "tanh"},
+                      {"op": "linear", "layer": "c"}]}"#,
+        &[("a", &[7, 7]), ("b", &[6, 7]), ("c", &[3, 6])],
+    ),
+    (
+        "two readers",
+        r#"{"version": 1, "input": {"shape": [9]},
+            "nodes": [{"op": "linear", "layer": "a"}, {"op": "relu", "name": "h"},
+                      {"op": "linear", "layer": "b", "inputs": ["h"], "name": "left"},
+                      {"op": "sigmoid", "inputs": ["h"]}, {"op": "linear", "layer": "c", "name": "right"},
+                      {"op": "add", "inputs": ["left", "right"]}]}"#,
+        &[("a", &[12, 9]), ("b", &[4, 12]), ("c", &[4, 12])],
+    ),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn the_engine_gives_what_theta_gives(
+        which in 0..NETWORKS.len(), seed in any::<u32>(), density in 0.0f32..0.6, samples in 1usize..40,
+    ) {
+        let (name, description, shapes) = NETWORKS[which];
+        let description = Description::from_json(description).unwrap();
+        let bytes = fixtures::random_checkpoint(&description, shapes, density, seed.into());
+        let checkpoint = fixtures::open(&bytes).unwrap();
+        let length = checkpoint.network().input.shape.elements().unwrap();
+        let inputs = Noise::new(seed.into()).vec(samples * length);
+        for simplify in [false, true] {
+            let settings = Settings { simplify, ..Settings::default() };
+            let compressed = compress(&checkpoint, &settings, &|_| ()).unwrap();
+            let engine = Engine::new(&compressed.model, Tier::detect(None).unwrap()).unwrap();
+            let found = verify(&engine, &checkpoint, 3.0, &inputs, 1).unwrap();
+            prop_assert!(found.engine.max_abs_error < 5e-5, "{name}, simplify {simplify}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn simplification_ends_at_a_fixed_point(which in 0..NETWORKS.len(), seed in any::<u32>()) {
+        let (_, description, shapes) = NETWORKS[which];
+        let description = Description::from_json(description).unwrap();
+        let bytes = fixtures::random_checkpoint(&description, shapes, 0.2, seed.into());
+        let checkpoint = fixtures::open(&bytes).unwrap();
+        let mut model = prune(&checkpoint, 3.0, &|_| ()).unwrap();
+        let first = simplify(&mut model).unwrap();
+        let network = model.network.clone();
+        for (before, after) in first.iter().zip(simplify(&mut model).unwrap()) {
+            prop_assert_eq!((after.dead, after.constant, after.weights), (0, 0, 0));
+            prop_assert_eq!(after.units, before.units - before.dead - before.constant);
+            prop_assert_eq!(&after.kept, &before.kept);
+        }
+        prop_assert_eq!(network, model.network);
+    }
+}
+
+#[test]
+fn what_cannot_go_is_said_to_stay_and_why() {
+    let reasons: Vec<&str> = NETWORKS
+        .iter()
+        .flat_map(|(_, description, shapes)| {
+            let description = Description::from_json(description).unwrap();
+            (0..20).flat_map(move |seed| {
+                let bytes = fixtures::random_checkpoint(&description, shapes, 0.2, seed);
+                let mut model = prune(&fixtures::open(&bytes).unwrap(), 3.0, &|_| ()).unwrap();
+                let done = simplify(&mut model).unwrap();
+                done.into_iter().flat_map(|s| s.kept.into_keys()).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    for reason in [
+        "feeds the output",
+        "feeds a sum",
+        "feeds a softmax",
+        "grouped convolution",
+        "layer used twice",
+        "constant behind zero padding",
+    ] {
+        assert!(reasons.contains(&reason), "{reason}: {reasons:?}");
+    }
+}
+
+#[test]
+fn a_network_pruned_entirely_is_a_constant() {
+    let (_, description, shapes) = NETWORKS[0];
+    let description = Description::from_json(description).unwrap();
+    let bytes = fixtures::random_checkpoint(&description, shapes, 0.5, 1);
+    let checkpoint = fixtures::open(&bytes).unwrap();
+    let settings = Settings { threshold: f32::NEG_INFINITY, ..Settings::default() };
+    let compressed = compress(&checkpoint, &settings, &|_| ()).unwrap();
+    assert_eq!(compressed.statistics.iter().map(|s| s.kept).sum::<u64>(), 0);
+    let engine = Engine::new(&compressed.model, Tier::detect(None).unwrap()).unwrap();
+    let inputs = Noise::new(5).vec(3 * 126);
+    let found = verify(&engine, &checkpoint, f64::NEG_INFINITY, &inputs, 1).unwrap();
+    assert!(found.engine.max_abs_error < 1e-6, "{found:?}");
+}

@@ -1,0 +1,11 @@
+//! One binary for all integration tests, so that everything is linked once.
+#![allow(clippy::unwrap_used)]
+
+mod bad_checkpoints;
+mod commands;
+mod damaged_files;
+mod exactness;
+mod fixtures;
+mod formats;
+mod lenets;
+mod memory;

@@ -1,0 +1,86 @@
+//! Compression streams: its memory does not grow with the checkpoint. And running allocates
+//! nothing.
+
+use crate::fixtures;
+use svdo::checkpoint::Checkpoint;
+use svdo::compress::{Settings, compress};
+use svdo::engine::{Engine, Tier};
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_checkpoint_far_larger_than_the_memory_it_takes() {
+    use std::io::Write;
+    const ROWS: usize = 2048;
+    const COLUMNS: usize = 4096;
+    const LAYERS: usize = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.safetensors");
+
+    // One percent of the weights has a small variance; the same block again and again.
+    let mut noise = fixtures::Noise::new(7);
+    let theta: Vec<u8> = noise.vec(1 << 16).iter().flat_map(|v| v.to_le_bytes()).collect();
+    let log_sigma2: Vec<u8> = (0..1 << 16)
+        .flat_map(|_| if noise.below(100) == 0 { -12f32 } else { 9.0 }.to_le_bytes())
+        .collect();
+    let bytes = ROWS * COLUMNS * 4;
+    let mut header = serde_json::Map::new();
+    for layer in 0..LAYERS {
+        let at = 2 * layer * bytes;
+        for (part, start) in [("theta", at), ("log_sigma2", at + bytes)] {
+            let shape = [
+                if layer % 2 == 0 { ROWS } else { COLUMNS },
+                if layer % 2 == 0 { COLUMNS } else { ROWS },
+            ];
+            let entry = serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, start + bytes]});
+            header.insert(format!("fc{layer}.{part}"), entry);
+        }
+    }
+    let header = serde_json::Value::from(header).to_string();
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    for _ in 0..LAYERS {
+        for block in [&theta, &log_sigma2] {
+            (0..bytes / block.len()).for_each(|_| file.write_all(block).unwrap());
+        }
+    }
+    file.into_inner().unwrap();
+
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_svdo-compress"))
+        .arg(&path)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // The high-water mark only rises, so the last reading before the end is close to it.
+    let mut peak_kib = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()));
+        let mark = status.iter().flat_map(|s| s.lines()).find_map(|l| l.strip_prefix("VmHWM:"));
+        let mark = mark.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        peak_kib = peak_kib.max(mark.unwrap_or(0));
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    assert!(child.wait().unwrap().success());
+    let file_mib = std::fs::metadata(&path).unwrap().len() >> 20;
+    assert!(
+        file_mib == 256 && (1..96 << 10).contains(&peak_kib),
+        "{peak_kib} KiB of {file_mib} MiB"
+    );
+}
+
+#[test]
+fn running_allocates_nothing() {
+    for name in ["lenet300_mnist.safetensors", "lenet5_mnist.safetensors"] {
+        let checkpoint = Checkpoint::open(&fixtures::path(name), None).unwrap();
+        let compressed = compress(&checkpoint, &Settings::default(), &|_| ()).unwrap();
+        let engine = Engine::new(&compressed.model, Tier::detect(None).unwrap()).unwrap();
+        let mut workspace = engine.workspace(40);
+        let input = fixtures::Noise::new(1).vec(40 * 784);
+        let mut output = vec![0.0; 40 * 10];
+        let used = allocation_counter::measure(|| {
+            engine.run(&mut workspace, &input, &mut output).unwrap();
+            engine.run(&mut workspace, &input[..784], &mut output[..10]).unwrap();
+        });
+        assert_eq!(used.count_total, 0, "{name}");
+    }
+}
