@@ -1,7 +1,8 @@
 //! Networks trained by sparse variational dropout, compressed into one small verified file and run
 //! sparse on a CPU.
 //!
-//! The modules in the order in which data flows through them; none imports one below it:
+//! The modules stand in the order in which data flows through them; none uses one below it.
+//! ARCHITECTURE.md is the map.
 #![deny(unsafe_code)]
 
 pub mod error;
@@ -44,3 +45,8 @@ pub mod data;
 pub mod cli;
 
 pub use error::{Error, Result};
+
+/// Runs the README's example as a test.
+#[cfg(all(doctest, feature = "compress"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

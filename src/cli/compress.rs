@@ -23,7 +23,7 @@ use crate::report::{Compression, Report, Validation, display};
 #[derive(Debug, Parser)]
 #[command(name = "svdo-compress", version, max_term_width = 100)]
 pub struct Arguments {
-    /// The checkpoint: a .safetensors file with <layer>.theta, <layer>.log_sigma2, <layer>.bias
+    /// The checkpoint: .safetensors with theta, log_sigma2 and bias of each layer
     input: PathBuf,
 
     /// The file to write [default: the input's name with .svdo; with --sweep, none]
