@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 
-use super::output::{self, Reports};
-use super::{Labelled, Outcome, Threads, number, share, tier};
+use super::output::{self, CompressionReports, Reports};
+use super::{Labelled, Outcome, Threads, heat_map, number, share, tier};
 use crate::checkpoint::Checkpoint;
 use crate::compress::{Compressed, Settings, compress};
 use crate::engine::Engine;
@@ -21,7 +21,7 @@ use crate::report::{Compression, Report, Validation, display};
 /// pruning leaves dead or constant are removed exactly; the rest is quantized and entropy-coded.
 /// The file is read back and compared before it is written.
 #[derive(Debug, Parser)]
-#[command(name = "svdo-compress", version, max_term_width = 100)]
+#[command(name = "svdo-compress", version, long_version = super::long_version(), max_term_width = 100)]
 pub struct Arguments {
     /// The checkpoint: .safetensors with theta, log_sigma2 and bias of each layer
     input: PathBuf,
@@ -72,6 +72,9 @@ pub struct Arguments {
 
     #[command(flatten)]
     reports: Reports,
+
+    #[command(flatten)]
+    more_reports: CompressionReports,
 
     /// Exit with 1 unless the size ratio is at least this
     #[arg(long, value_name = "RATIO", help_heading = "Gates")]
@@ -139,7 +142,9 @@ impl Arguments {
             output::write(path, &compressed.written.bytes)?;
             report.output = Some(display(path));
         }
-        self.reports.write(&Report::Compress(Box::new(report)))?;
+        let change = self.more_reports.change(&report)?;
+        self.more_reports.write(&report, heat_map::draw(&compressed.model))?;
+        self.reports.write_with(&Report::Compress(Box::new(report)), change.as_ref())?;
         Ok(Outcome::of(passed))
     }
 

@@ -26,7 +26,7 @@ use crate::report::{Inference, Report, Verified, display};
 /// --verify: the sparse engine beside the dense theta of the checkpoint. With none of them: the
 /// best classes of each sample.
 #[derive(Debug, Parser)]
-#[command(name = "svdo-infer", version, max_term_width = 100)]
+#[command(name = "svdo-infer", version, long_version = super::long_version(), max_term_width = 100)]
 pub struct Arguments {
     /// The compressed model
     model: PathBuf,

@@ -5,7 +5,10 @@
 
 pub mod compress;
 pub mod demo;
+pub mod diff;
+mod heat_map;
 pub mod infer;
+pub mod manual;
 mod output;
 
 use std::path::PathBuf;
@@ -17,7 +20,7 @@ use crate::network::Shape;
 
 /// All commands in one.
 #[derive(Debug, Parser)]
-#[command(name = "svdo", version, about, max_term_width = 100)]
+#[command(name = "svdo", version, long_version = long_version(), about, max_term_width = 100)]
 pub struct Svdo {
     #[command(subcommand)]
     command: Command,
@@ -28,6 +31,9 @@ enum Command {
     Compress(compress::Arguments),
     Infer(infer::Arguments),
     Demo(demo::Arguments),
+    Diff(diff::Arguments),
+    Completions(manual::Completions),
+    Man(manual::Man),
 }
 
 impl Svdo {
@@ -37,6 +43,9 @@ impl Svdo {
             Command::Compress(arguments) => arguments.run(),
             Command::Infer(arguments) => arguments.run(),
             Command::Demo(arguments) => arguments.run(),
+            Command::Diff(arguments) => arguments.run(),
+            Command::Completions(arguments) => arguments.run(),
+            Command::Man(arguments) => arguments.run(),
         }
     }
 }
@@ -129,15 +138,36 @@ fn tier() -> crate::Result<crate::engine::Tier> {
     crate::engine::Tier::detect(std::env::var("SVDO_CPU").ok().as_deref())
 }
 
-/// A share given as `0.02` or `2%`.
+/// What a program is made of, for `--version`.
+fn long_version() -> &'static str {
+    static TEXT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+        let cpu = tier().map_or_else(|e| e.to_string(), |tier| tier.name().to_owned());
+        format!(
+            "{}\ncontainer versions: 1 to {}\nfeatures: infer, compress, data, cli\nkernels: {cpu}",
+            env!("CARGO_PKG_VERSION"),
+            crate::container::VERSION
+        )
+    });
+    &TEXT
+}
+
+/// A share of a whole, `0.02` or `2%`.
 fn share(text: &str) -> Result<f64, String> {
+    percentage(text)
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "expected a share from 0 to 1, or a percentage as 2%".into())
+}
+
+/// A number, or a percentage: `0.02` or `2%`.
+fn percentage(text: &str) -> Result<f64, String> {
     let (digits, unit) = match text.strip_suffix('%') {
         Some(digits) => (digits.trim_end(), 100.0),
         None => (text, 1.0),
     };
     match digits.parse::<f64>() {
-        Ok(number) if (0.0..=unit).contains(&number) => Ok(number / unit),
-        _ => Err("expected a share from 0 to 1, or a percentage as 2%".into()),
+        Ok(number) if number.is_finite() => Ok(number / unit),
+        _ => Err("expected a number, or a percentage as 2%".into()),
     }
 }
 

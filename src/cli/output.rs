@@ -7,7 +7,8 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::error::{Error, IoContext};
-use crate::report::{Report, json, markdown, text};
+use crate::report::diff::{self, Diff};
+use crate::report::{Compression, Report, badge, html, json, markdown, text};
 
 /// Writes a file by way of a temporary one beside it, or to standard output for `-`. A failure
 /// leaves an old file as it was.
@@ -85,28 +86,91 @@ impl Reports {
 
     /// Writes the report everywhere it is wanted.
     pub(super) fn write(&self, report: &Report) -> anyhow::Result<()> {
+        self.write_with(report, None)
+    }
+
+    /// The same with the change against an earlier report below it.
+    pub(super) fn write_with(&self, report: &Report, change: Option<&Diff>) -> anyhow::Result<()> {
+        let markdown = || {
+            let below = change.map_or_else(String::new, |c| format!("\n{}", c.markdown()));
+            markdown::render(report) + &below
+        };
         if let Some(path) = &self.json {
             write(path, json::render(report)?.as_bytes())?;
         }
         if let Some(path) = &self.markdown {
-            write(path, markdown::render(report).as_bytes())?;
+            write(path, markdown().as_bytes())?;
         }
         if let (true, Some(path)) = (self.github, summary_file()) {
             let append = || {
                 let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
-                file.write_all(markdown::render(report).as_bytes())
+                file.write_all(markdown().as_bytes())
             };
             append().at(&path)?;
         }
         if !self.take_stdout() {
-            to_stdout(text::render(report).as_bytes())?;
+            let below = change.map_or_else(String::new, |c| format!("\n{}", c.text()));
+            to_stdout((text::render(report) + &below).as_bytes())?;
+            if self.github {
+                to_stdout(annotations(report).as_bytes())?;
+            }
         }
         Ok(())
     }
 }
 
+/// An annotation for each gate that failed, in the language of workflow commands.
+fn annotations(report: &Report) -> String {
+    let gates = match report {
+        Report::Compress(report) => &report.gates[..],
+        Report::Infer(report) => &report.gates,
+        Report::Verify(_) => &[],
+    };
+    let failed = gates.iter().filter(|gate| !gate.passed);
+    failed.map(|gate| format!("::error title=svdo gate failed::{gate}\n")).collect()
+}
+
 fn summary_file() -> Option<PathBuf> {
     std::env::var_os("GITHUB_STEP_SUMMARY").filter(|v| !v.is_empty()).map(PathBuf::from)
+}
+
+/// Reports that only a compression has.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Reports")]
+pub(super) struct CompressionReports {
+    /// Write the report as one self-contained HTML page with plots
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write a shields.io endpoint badge (JSON)
+    #[arg(long, value_name = "FILE")]
+    badge: Option<PathBuf>,
+    /// Add the change against this earlier JSON report to the Markdown and the text
+    #[arg(long, value_name = "OLD.JSON")]
+    baseline: Option<PathBuf>,
+}
+
+impl CompressionReports {
+    /// The change against `--baseline`. Read before the new report may replace it.
+    pub(super) fn change(&self, report: &Compression) -> anyhow::Result<Option<Diff>> {
+        let old = self.baseline.as_deref().map(diff::read).transpose()?;
+        Ok(old.map(|old| Diff::new(&old, report)))
+    }
+
+    /// Writes the page and the badge.
+    pub(super) fn write(
+        &self,
+        report: &Compression,
+        heat_map: Option<(Vec<u8>, String)>,
+    ) -> anyhow::Result<()> {
+        if let Some(path) = &self.html {
+            let heat_map = heat_map.as_ref().map(|(png, caption)| (&png[..], caption.as_str()));
+            write(path, html::render(report, heat_map).as_bytes())?;
+        }
+        if let Some(path) = &self.badge {
+            write(path, badge::render(report).as_bytes())?;
+        }
+        Ok(())
+    }
 }
 
 /// A progress bar on standard error, shown only on a terminal.

@@ -1,12 +1,12 @@
 //! Gates: conditions on a report that fail a build.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A condition and whether it held.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Gate {
     /// The option that set it.
-    pub name: &'static str,
+    pub name: String,
     /// The bound.
     pub limit: f64,
     /// What was measured.
@@ -17,13 +17,13 @@ pub struct Gate {
 
 impl Gate {
     /// Holds if `found` is at least `limit`.
-    pub fn at_least(name: &'static str, limit: f64, found: f64) -> Self {
-        Self { name, limit, found, passed: found >= limit }
+    pub fn at_least(name: &str, limit: f64, found: f64) -> Self {
+        Self { name: name.into(), limit, found, passed: found >= limit }
     }
 
     /// Holds if `found` is at most `limit`.
-    pub fn at_most(name: &'static str, limit: f64, found: f64) -> Self {
-        Self { name, limit, found, passed: found <= limit }
+    pub fn at_most(name: &str, limit: f64, found: f64) -> Self {
+        Self { name: name.into(), limit, found, passed: found <= limit }
     }
 }
 

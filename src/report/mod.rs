@@ -2,14 +2,17 @@
 //!
 //! The fields are the JSON keys; `formats/report.schema.json` is their schema.
 
+pub mod badge;
+pub mod diff;
 pub mod gate;
+pub mod html;
 pub mod json;
 pub mod markdown;
 pub mod text;
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::compress::{Compressed, Settings};
@@ -36,7 +39,7 @@ pub enum Report {
 }
 
 /// Of `svdo-compress`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Compression {
     /// The checkpoint.
     pub input: String,
@@ -69,7 +72,7 @@ pub struct Compression {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
     /// Thresholds tried, if asked for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sweep: Vec<SweepPoint>,
     /// Conditions that were asserted.
     pub gates: Vec<Gate>,
@@ -78,7 +81,7 @@ pub struct Compression {
 }
 
 /// A layer of a [`Compression`].
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Layer {
     /// Prefix of its tensors.
     pub name: String,
@@ -101,7 +104,7 @@ pub struct Layer {
     /// Units removed as constants, folded into the next biases.
     pub units_constant: usize,
     /// Removable units left alone, by reason.
-    pub units_left: std::collections::BTreeMap<&'static str, usize>,
+    pub units_left: std::collections::BTreeMap<String, usize>,
     /// Weights that quantization made zero.
     pub zeroed: usize,
     /// Largest change of a weight or bias by quantization.
@@ -117,7 +120,7 @@ pub struct Layer {
 }
 
 /// Error on labelled data.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Validation {
     /// Labelled samples.
     pub samples: usize,
@@ -130,7 +133,7 @@ pub struct Validation {
 }
 
 /// One threshold of a sweep.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SweepPoint {
     /// The threshold.
     pub threshold: f64,
@@ -235,7 +238,11 @@ impl Compression {
                     units: simplified.units,
                     units_dead: simplified.dead,
                     units_constant: simplified.constant,
-                    units_left: simplified.kept.clone(),
+                    units_left: simplified
+                        .kept
+                        .iter()
+                        .map(|(why, n)| ((*why).into(), *n))
+                        .collect(),
                     zeroed: quantized.zeroed,
                     quantization_error: quantized.max_error,
                     position_bits: written.spent.positions,

@@ -295,3 +295,103 @@ fn the_usual_options_are_there() {
         assert_eq!(run(program, folder.path(), &["--no-such-option"]).code, 2);
     }
 }
+
+#[test]
+fn a_baseline_shows_what_changed_and_a_diff_gates_it() {
+    let folder = folder();
+    let here = folder.path();
+    let compress = |bits: &str, json: &str, more: &[&str]| {
+        let arguments =
+            ["model.safetensors", "--quantize", "uniform", "--bits", bits, "--json", json];
+        let done = run(COMPRESS, here, &[&arguments[..], more].concat());
+        assert_eq!(done.code, 0, "{}", done.err);
+        done.out
+    };
+    compress("5", "old.json", &[]);
+    let out = compress("6", "new.json", &["--baseline", "old.json"]);
+    let grown = |file: &str| {
+        json(&std::fs::read_to_string(here.join(file)).unwrap())["file_bytes"].as_f64().unwrap()
+    };
+    let growth = grown("new.json") / grown("old.json") - 1.0;
+    assert!(out.contains(&format!("{:+.2} %", 100.0 * growth)), "{out}");
+    let diff = |bound: &str| {
+        run(SVDO, here, &["diff", "old.json", "new.json", "--json", "--max-growth", bound])
+    };
+    let (failed, passed) = (diff("2%"), diff("90%"));
+    assert_eq!((failed.code, passed.code), (1, 0), "{}", failed.err);
+    let report = json(&failed.out);
+    assert!((report["growth"].as_f64().unwrap() - growth).abs() < 1e-12);
+    assert_eq!(report["layers"].as_array().unwrap().len(), 3);
+    assert_eq!(report["gates"][0]["passed"], false);
+    // A report of another command is refused.
+    std::fs::write(here.join("infer.json"), r#"{"report": "infer"}"#).unwrap();
+    let wrong = run(SVDO, here, &["diff", "old.json", "infer.json"]);
+    assert_eq!(
+        (wrong.code, wrong.err.contains("it is a report of infer")),
+        (2, true),
+        "{}",
+        wrong.err
+    );
+}
+
+#[test]
+fn the_page_needs_nothing_else_and_says_what_the_report_says() {
+    let folder = folder();
+    let here = folder.path();
+    let arguments = [
+        "model.safetensors",
+        "--html",
+        "r.html",
+        "--badge",
+        "b.json",
+        "--sweep",
+        "2:4:1",
+        "--json",
+        "r.json",
+    ];
+    assert_eq!(run(COMPRESS, here, &arguments).code, 0);
+    let page = std::fs::read_to_string(here.join("r.html")).unwrap();
+    let report = json(&std::fs::read_to_string(here.join("r.json")).unwrap());
+    for outside in ["http:", "https:", "<script", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    assert_eq!(page.matches("<svg").count(), 3 + 1);
+    assert!(page.contains("data:image/png;base64,"));
+    assert!(
+        page.contains("6,395")
+            && page.contains(&format!("{:.1}x", report["size_ratio"].as_f64().unwrap()))
+    );
+    let badge = json(&std::fs::read_to_string(here.join("b.json")).unwrap());
+    assert_eq!((&badge["schemaVersion"], &badge["color"]), (&1.into(), &"brightgreen".into()));
+}
+
+#[test]
+fn failed_gates_are_annotated() {
+    let folder = folder();
+    let output = Command::new(COMPRESS)
+        .args(["model.safetensors", "--github", "--assert-ratio", "9999"])
+        .current_dir(folder.path())
+        .env("GITHUB_STEP_SUMMARY", folder.path().join("summary.md"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("::error title=svdo gate failed::--assert-ratio 9999"), "{text}");
+}
+
+#[test]
+fn completions_and_manuals_cover_every_program() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(SVDO, folder.path(), &["completions", shell]);
+        assert_eq!(script.code, 0);
+        for program in ["svdo-compress", "svdo-infer", "assert-max-bytes"] {
+            assert!(script.out.contains(program), "{shell}: {program}");
+        }
+    }
+    assert_eq!(run(SVDO, folder.path(), &["man", "pages"]).code, 0);
+    for page in ["svdo.1", "svdo-compress.1", "svdo-infer.1", "svdo-diff.1", "svdo-demo.1"] {
+        let text = std::fs::read_to_string(folder.path().join("pages").join(page)).unwrap();
+        assert!(text.contains(".SH NAME"), "{page}");
+    }
+}

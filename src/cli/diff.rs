@@ -1,0 +1,48 @@
+//! `svdo diff`.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use super::output;
+use super::{Outcome, percentage};
+use crate::report::diff::{Diff, read};
+use crate::report::gate::Gate;
+
+/// Compare two JSON reports of svdo-compress, layer by layer
+#[derive(Debug, Parser)]
+pub struct Arguments {
+    /// The report before
+    old: PathBuf,
+
+    /// The report now
+    new: PathBuf,
+
+    /// Print as Markdown
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
+
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Exit with 1 if the file grew by more than this: 2% or 0.02
+    #[arg(long, value_name = "SHARE", value_parser = percentage, help_heading = "Gates")]
+    max_growth: Option<f64>,
+}
+
+impl Arguments {
+    /// Runs the command.
+    pub fn run(self) -> anyhow::Result<Outcome> {
+        let mut diff = Diff::new(&read(&self.old)?, &read(&self.new)?);
+        diff.gates
+            .extend(self.max_growth.map(|limit| Gate::at_most("max-growth", limit, diff.growth)));
+        let text = match (self.json, self.markdown) {
+            (true, _) => format!("{}\n", serde_json::to_string_pretty(&diff)?),
+            (_, true) => diff.markdown(),
+            _ => diff.text(),
+        };
+        output::write("-".as_ref(), text.as_bytes())?;
+        Ok(Outcome::of(diff.gates.iter().all(|gate| gate.passed)))
+    }
+}

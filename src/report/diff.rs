@@ -1,0 +1,156 @@
+//! Two compressions held against each other.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::gate::Gate;
+use super::text::{group, table};
+use super::{Compression, Layer};
+use crate::error::{Error, IoContext, Result};
+
+/// What changed from an old report to a new one.
+#[derive(Debug, Clone, Serialize)]
+pub struct Diff {
+    /// Bytes of the old file.
+    pub old_bytes: u64,
+    /// Bytes of the new file.
+    pub new_bytes: u64,
+    /// new_bytes / old_bytes - 1.
+    pub growth: f64,
+    /// Size ratio of the old file.
+    pub old_size_ratio: f64,
+    /// Size ratio of the new file.
+    pub new_size_ratio: f64,
+    /// Weights that the threshold kept before.
+    pub old_kept: u64,
+    /// And now.
+    pub new_kept: u64,
+    /// Layers of either report, the new one's first.
+    pub layers: Vec<LayerDiff>,
+    /// Conditions that were asserted.
+    pub gates: Vec<Gate>,
+}
+
+/// A layer of a [`Diff`]; 0 where a report lacks it.
+#[derive(Debug, Clone, Serialize)]
+pub struct LayerDiff {
+    /// Its name.
+    pub name: String,
+    /// Bytes of its section before.
+    pub old_bytes: u64,
+    /// And now.
+    pub new_bytes: u64,
+    /// Weights kept before.
+    pub old_kept: u64,
+    /// And now.
+    pub new_kept: u64,
+}
+
+/// Reads the JSON report of a compression.
+///
+/// # Errors
+/// I/O, or [`Error::Format`] if it is no such report.
+pub fn read(path: &Path) -> Result<Compression> {
+    #[derive(serde::Deserialize)]
+    struct Tagged {
+        report: String,
+        #[serde(flatten)]
+        rest: serde_json::Value,
+    }
+    let text = std::fs::read_to_string(path).at(path)?;
+    let invalid =
+        |problem: String| Error::Format { format: "svdo-compress report", problem }.in_file(path);
+    let tagged: Tagged = serde_json::from_str(&text).map_err(|e| invalid(e.to_string()))?;
+    if tagged.report != "compress" {
+        return Err(invalid(format!("it is a report of {}", tagged.report)));
+    }
+    serde_json::from_value(tagged.rest).map_err(|e| invalid(e.to_string()))
+}
+
+impl Diff {
+    /// Compares two reports.
+    pub fn new(old: &Compression, new: &Compression) -> Self {
+        let find = |report: &Compression, name: &str| -> (u64, u64) {
+            let layer = report.layers.iter().find(|layer| layer.name == name);
+            layer.map_or((0, 0), |layer: &Layer| (layer.bytes, layer.kept))
+        };
+        let gone = |layer: &&Layer| !new.layers.iter().any(|l| l.name == layer.name);
+        let layers = new
+            .layers
+            .iter()
+            .chain(old.layers.iter().filter(gone))
+            .map(|layer| {
+                let (old_bytes, old_kept) = find(old, &layer.name);
+                let (new_bytes, new_kept) = find(new, &layer.name);
+                LayerDiff { name: layer.name.clone(), old_bytes, new_bytes, old_kept, new_kept }
+            })
+            .collect();
+        Self {
+            old_bytes: old.file_bytes,
+            new_bytes: new.file_bytes,
+            growth: change(old.file_bytes, new.file_bytes),
+            old_size_ratio: old.size_ratio,
+            new_size_ratio: new.size_ratio,
+            old_kept: old.weights_kept,
+            new_kept: new.weights_kept,
+            layers,
+            gates: Vec::new(),
+        }
+    }
+
+    /// A table for a terminal.
+    pub fn text(&self) -> String {
+        let headings = ["layer", "kept", "now", "bytes", "now", "change"];
+        let mut rows = vec![headings.map(str::to_owned).to_vec()];
+        rows.extend(self.rows());
+        let mut text = table(&rows);
+        let _ = writeln!(
+            text,
+            "\nsize ratio {:.1}x -> {:.1}x",
+            self.old_size_ratio, self.new_size_ratio
+        );
+        for gate in &self.gates {
+            let _ = writeln!(text, "{gate}");
+        }
+        text
+    }
+
+    /// A table for a pull request.
+    pub fn markdown(&self) -> String {
+        let mut text = String::from("| layer | kept | now | bytes | now | change |\n");
+        text.push_str("|---|--:|--:|--:|--:|--:|\n");
+        for row in self.rows() {
+            let _ = writeln!(text, "| {} |", row.join(" | "));
+        }
+        let _ = writeln!(
+            text,
+            "\nSize ratio {:.1}x -> **{:.1}x**.",
+            self.old_size_ratio, self.new_size_ratio
+        );
+        for gate in &self.gates {
+            let _ = writeln!(text, "- `{gate}`");
+        }
+        text
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Vec<String>> + '_ {
+        let row = |name: &str, kept: [u64; 2], bytes: [u64; 2]| {
+            let change = format!("{:+.2} %", 100.0 * change(bytes[0], bytes[1]));
+            let mut row = vec![name.to_owned()];
+            row.extend([kept[0], kept[1], bytes[0], bytes[1]].map(group));
+            row.push(if bytes[0] == 0 { "new".into() } else { change });
+            row
+        };
+        let layers = self.layers.iter().map(move |layer| {
+            row(&layer.name, [layer.old_kept, layer.new_kept], [layer.old_bytes, layer.new_bytes])
+        });
+        let total = row("total", [self.old_kept, self.new_kept], [self.old_bytes, self.new_bytes]);
+        layers.chain([total])
+    }
+}
+
+fn change(old: u64, new: u64) -> f64 {
+    if old == 0 { 0.0 } else { new as f64 / old as f64 - 1.0 }
+}
