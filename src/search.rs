@@ -221,7 +221,7 @@ impl Search<'_> {
         let found = shapes
             .par_iter()
             .map(|shape| {
-                let (mut low, mut high) = (0.1f64, 4.0f64);
+                let (mut low, mut high) = (0.15f64, 3.0f64);
                 let (mut points, mut best): (Vec<Point>, Option<Point>) = (Vec::new(), None);
                 for _ in 0..this.bisections {
                     let step = (low * high).sqrt();
@@ -233,9 +233,9 @@ impl Search<'_> {
                         best = Some(point);
                     }
                     // A larger step makes the file smaller and worse.
-                    match (this.goal, holds) {
-                        (Goal::Bytes(_), true) | (_, false) => high = step,
-                        _ => low = step,
+                    match holds == matches!(this.goal, Goal::Bytes(_)) {
+                        true => high = step,
+                        false => low = step,
                     }
                 }
                 Ok((points, best))

@@ -36,24 +36,29 @@ pub struct Arguments {
     thresh: f32,
 
     /// How to store the kept weights
-    #[arg(long, value_enum, default_value_t = Quantize::Exact)]
+    #[arg(long, value_enum, default_value_t = Quantize::Rd)]
     quantize: Quantize,
 
     /// Bits of a weight for --quantize uniform, 2 to 16 [default: 8]
     #[arg(long, value_parser = clap::value_parser!(u32).range(2..=16))]
     bits: Option<u32>,
 
-    /// For --quantize rd: a layer's step over its posterior standard deviation
-    #[arg(long, value_name = "X", default_value_t = RateDistortion::default().step, value_parser = positive, help_heading = "Rate and distortion")]
-    step: f64,
+    /// For --quantize rd without data or a search: where to start from. Neither promises an error:
+    /// measure it with --validate, or bound it with a search
+    #[arg(long, value_enum, default_value_t = Preset::NearLossless, help_heading = "Rate and distortion")]
+    preset: Preset,
 
-    /// For --quantize rd: what a bit may cost in squared steps
-    #[arg(long, value_name = "X", default_value_t = RateDistortion::default().lambda, value_parser = from_zero, help_heading = "Rate and distortion")]
-    lambda: f64,
+    /// For --quantize rd: a layer's step over its posterior standard deviation [default: by preset]
+    #[arg(long, value_name = "X", value_parser = positive, help_heading = "Rate and distortion")]
+    step: Option<f64>,
 
-    /// For --quantize rd: how much farther each level is from the last, 0 to 3.9
-    #[arg(long, value_name = "C", default_value_t = 0.0, value_parser = curve, help_heading = "Rate and distortion")]
-    curve: f64,
+    /// For --quantize rd: what a bit may cost in squared steps [default: by preset]
+    #[arg(long, value_name = "X", value_parser = from_zero, help_heading = "Rate and distortion")]
+    lambda: Option<f64>,
+
+    /// For --quantize rd: how much farther each level is from the last, 0 to 3.9 [default: by preset]
+    #[arg(long, value_name = "C", value_parser = curve, help_heading = "Rate and distortion")]
+    curve: Option<f64>,
 
     /// For --quantize rd: weigh squared errors with sigma^(-2 gamma)
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = from_zero, help_heading = "Rate and distortion")]
@@ -143,6 +148,14 @@ enum Quantize {
     Rd,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Preset {
+    /// Steps of a third of the posterior's standard deviation: the error hardly moves
+    NearLossless,
+    /// Coarse steps, and more weights to zero: about half the bytes, at some error
+    Small,
+}
+
 /// Thresholds to try.
 #[derive(Debug, Clone, PartialEq)]
 struct Sweep(Vec<f32>);
@@ -212,13 +225,19 @@ impl Arguments {
             Quantize::Exact => Quantizer::Exact,
             Quantize::F16 => Quantizer::F16,
             Quantize::Uniform => Quantizer::Uniform { bits: self.bits.unwrap_or(8) },
-            Quantize::Rd => Quantizer::RateDistortion(RateDistortion {
-                step: self.step,
-                lambda: self.lambda,
-                curve: (self.curve * 64.0).round() as u8,
-                gamma: self.gamma,
-                bias: self.bias_step,
-            }),
+            Quantize::Rd => {
+                let preset = match self.preset {
+                    Preset::NearLossless => RateDistortion::default(),
+                    Preset::Small => RateDistortion::SMALL,
+                };
+                Quantizer::RateDistortion(RateDistortion {
+                    step: self.step.unwrap_or(preset.step),
+                    lambda: self.lambda.unwrap_or(preset.lambda),
+                    curve: self.curve.map_or(preset.curve, |c| (c * 64.0).round() as u8),
+                    gamma: self.gamma,
+                    bias: self.bias_step,
+                })
+            }
         };
         let (simplify, strip) = (!self.no_simplify, self.strip);
         Ok(Settings { threshold: self.thresh, quantizer, simplify, strip, fast: self.fast })

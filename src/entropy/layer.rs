@@ -456,3 +456,106 @@ impl ValueModel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn layer(rows: usize, cols: usize, entries: &[(usize, i32)], curve: u8) -> LayerWeights {
+        let mut sorted: std::collections::BTreeMap<usize, i32> = entries
+            .iter()
+            .map(|&(place, level)| (place % (rows * cols), if level == 0 { 1 } else { level }))
+            .collect();
+        if curve > 0 {
+            sorted.values_mut().for_each(|level| *level %= 256);
+            sorted.retain(|_, level| *level != 0);
+        }
+        let mut pattern = Pattern::with_columns(cols);
+        for row in 0..rows {
+            let places = sorted.range(row * cols..(row + 1) * cols);
+            pattern.push_row(places.map(|(place, _)| (place % cols) as u32)).unwrap();
+        }
+        let scale = Scale { step: 0.25, curve };
+        let values = Values::Levels { scale, levels: sorted.into_values().collect() };
+        let levels = (0..rows as i32).map(|i| i % 5 - 2).collect();
+        let bias = Some(Values::Levels { scale: Scale::even(0.5), levels });
+        LayerWeights { pattern, values, bias }
+    }
+
+    fn there_and_back(weights: &LayerWeights, geometry: Geometry, coding: Coding) -> usize {
+        let outline = Outline {
+            rows: weights.pattern.rows(),
+            geometry,
+            coding,
+            form: Form::of(&weights.values),
+            bias: weights.bias.as_ref().map(Form::of),
+        };
+        let (mut reader, mut bytes) = (Reader::new(outline), 0);
+        for rows in outline.blocks() {
+            let code = encode(weights, &outline, rows.clone(), &mut Spent::default());
+            reader.block(&code, rows, weights.pattern.len()).unwrap();
+            bytes += code.len();
+        }
+        assert_eq!(reader.finish(), *weights);
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn sparse_integer_matrices_survive(
+            rows in 1usize..30,
+            (channels, height, width) in (1usize..5, 1usize..5, 1usize..5),
+            entries in prop::collection::vec((any::<usize>(), -40i32..40), 0..300),
+            large in prop::collection::vec((any::<usize>(), -0xff_ffff..0x100_0000), 0..3),
+            curve in 0u8..2,
+        ) {
+            let geometry = Geometry { channels, height, width };
+            let entries: Vec<_> = entries.into_iter().chain(large).collect();
+            let weights = layer(rows, geometry.columns(), &entries, curve);
+            there_and_back(&weights, geometry, Coding::Mixed);
+            there_and_back(&weights, geometry, Coding::Gaps);
+        }
+
+        #[test]
+        fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), rows in 1usize..20, gaps: bool) {
+            let coding = if gaps { Coding::Gaps } else { Coding::Mixed };
+            let form = Form::Levels(Scale { step: 1.0, curve: 3 });
+            let geometry = Geometry { channels: 2, height: 3, width: 4 };
+            let outline = Outline { rows, geometry, coding, form, bias: Some(Form::F16) };
+            let _ = Reader::new(outline).block(&bytes, 0..rows, 100);
+        }
+    }
+
+    #[test]
+    fn blocks_cover_all_rows_and_survive() {
+        let geometry = Geometry::flat(3_000_000);
+        let entries: Vec<(usize, i32)> =
+            (0..2000).map(|i| (i * 7_919_777, 1 + i as i32 % 3)).collect();
+        let weights = layer(5, 3_000_000, &entries, 0);
+        there_and_back(&weights, geometry, Coding::Gaps);
+    }
+
+    #[test]
+    fn mixed_models_use_neighbours() {
+        // Blobs on a 20 x 20 map: mixing must beat the gaps by far.
+        let inside =
+            |row: usize, y: usize, x: usize| (y + row) % 20 / 4 == 2 && (x / 5) % 2 == row % 2;
+        let mut entries = Vec::new();
+        for row in 0..60 {
+            for place in 0..400 {
+                if inside(row, place / 20, place % 20) {
+                    entries.push((row * 400 + place, if row % 3 == 0 { -2 } else { 1 }));
+                }
+            }
+        }
+        let weights = layer(60, 400, &entries, 0);
+        let geometry = Geometry { channels: 1, height: 20, width: 20 };
+        let (mixed, gaps) = (
+            there_and_back(&weights, geometry, Coding::Mixed),
+            there_and_back(&weights, geometry, Coding::Gaps),
+        );
+        assert!(mixed * 2 < gaps, "{mixed} {gaps}");
+    }
+}

@@ -136,3 +136,52 @@ impl<const N: usize> Mixture<N> {
         bit
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::range_coder::{Decoder, Encoder};
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_curve_is_the_logistic_function_and_stretch_its_inverse() {
+        for logit in -MOST..=MOST {
+            let exact = 65536.0 / (1.0 + (-f64::from(logit) / 256.0).exp());
+            let found = f64::from(squash(logit));
+            assert!((found - exact).abs() < 0.02 * exact.min(65536.0 - exact) + 2.0, "{logit}");
+        }
+        for p in (0..=u16::MAX).step_by(16) {
+            let back = squash(stretch(p));
+            assert!((i32::from(back) - i32::from(p | 8)).abs() <= 80, "{p} {back}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn mixtures_learn_alike_on_both_sides(bits in prop::collection::vec((0usize..4, any::<bool>()), 0..2000)) {
+            let mut encoder = Encoder::new();
+            let mut mixture = Mixture::new([1, 4, 8], 2);
+            let slots = |at: usize, i: usize| [0, at, 2 * at + i % 2];
+            for (i, &(at, bit)) in bits.iter().enumerate() {
+                mixture.code(&mut encoder, slots(at, i), i % 2, bit);
+            }
+            let bytes = encoder.finish();
+            let (mut decoder, mut mixture) = (Decoder::new(&bytes), Mixture::new([1, 4, 8], 2));
+            for (i, &(at, bit)) in bits.iter().enumerate() {
+                prop_assert_eq!(mixture.code(&mut decoder, slots(at, i), i % 2, false), bit);
+            }
+            prop_assert!(decoder.finish().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_mixture_finds_the_model_that_knows() {
+        // The bit is a function of the second context, the third is noise.
+        let mut encoder = Encoder::new();
+        let mut mixture = Mixture::new([1, 2, 7], 1);
+        for i in 0..4000 {
+            mixture.code(&mut encoder, [0, i % 2, i * i % 7], 0, i % 2 == 1);
+        }
+        assert!(encoder.finish().len() < 100);
+    }
+}

@@ -32,6 +32,11 @@ impl Default for RateDistortion {
     }
 }
 
+impl RateDistortion {
+    /// Coarse: about half the bytes of the default.
+    pub const SMALL: Self = Self { step: 0.8, lambda: 0.04, curve: 13, gamma: 0.0, bias: 0.25 };
+}
+
 /// Times the weights are gone through; the models begin each with what they learned before.
 const PASSES: usize = 3;
 
@@ -62,7 +67,8 @@ impl RateDistortion {
             _ => vec![1.0; exact.len()],
         };
         let levels = if exact.len() > MOST_ADAPTIVE {
-            exact.iter().map(|&v| Ladder::new(scale).nearest(v)).collect()
+            let ladder = Ladder::new(scale);
+            exact.iter().map(|&v| ladder.nearest(v)).collect()
         } else {
             self.levels(layer, geometry, scale, &sensitivity, costs)
         };
@@ -117,15 +123,12 @@ impl RateDistortion {
                         at += 1;
                     }
                     let value = f64::from(matrix.data()[entry].abs()) / f64::from(scale.step);
-                    let size = self.choose(
-                        &mut context,
-                        at,
-                        &ladder,
-                        costs,
+                    let weight = Weight {
                         value,
-                        matrix.data()[entry] < 0.0,
-                        sensitivity[entry],
-                    );
+                        negative: matrix.data()[entry] < 0.0,
+                        sensitivity: sensitivity[entry],
+                    };
+                    let size = self.choose(&mut context, at, &ladder, costs, weight);
                     context.predict(at);
                     context.learn(size > 0);
                     levels[entry] = if matrix.data()[entry] < 0.0 { -size } else { size };
@@ -145,17 +148,14 @@ impl RateDistortion {
         levels
     }
 
-    /// The magnitude to give a weight of `value` steps.
-    #[allow(clippy::too_many_arguments)]
+    /// The magnitude to give a weight.
     fn choose(
         &self,
         context: &mut Context,
         at: usize,
         ladder: &Ladder,
         costs: &Costs,
-        value: f64,
-        negative: bool,
-        sensitivity: f64,
+        Weight { value, negative, sensitivity }: Weight,
     ) -> i32 {
         let below = ladder.below(value);
         let there = context.predict(at);
@@ -184,6 +184,14 @@ impl RateDistortion {
         }
         best
     }
+}
+
+/// A weight whose level is to be chosen.
+struct Weight {
+    /// Its magnitude in steps.
+    value: f64,
+    negative: bool,
+    sensitivity: f64,
 }
 
 /// Layers with more weights are rounded to the nearest level: their cost hardly depends on context.
@@ -263,5 +271,95 @@ impl Costs {
     fn of(&self, probability: u16, bit: bool) -> f64 {
         let at = usize::from(probability >> 4);
         self.0[if bit { at } else { 4095 - at }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ladders_find_the_level_below_and_the_nearest() {
+        for curve in [0, 13, 64] {
+            let ladder = Ladder::new(Scale { step: 0.5, curve });
+            let c = f64::from(curve) / 64.0;
+            for level in 1..20 {
+                let formula = match curve {
+                    0 => f64::from(level),
+                    _ => ((1.0 + c).powi(level) - 1.0) / c,
+                };
+                let value = ladder.value(level).unwrap();
+                assert!((value / formula - 1.0).abs() < 1e-6, "{curve} {level} {value}");
+                assert_eq!(ladder.below(value * 1.0001), level);
+                assert_eq!(ladder.below(value * 0.9999), level - 1);
+                assert_eq!(ladder.nearest((-0.5 * value) as f32), -level);
+            }
+        }
+        assert_eq!(Ladder::new(Scale { step: 1.0, curve: 64 }).nearest(f32::MAX), 128);
+    }
+
+    /// A layer with a weight of every other size from 0 to 2 on a diagonal band.
+    fn model() -> PrunedModel {
+        use crate::network::{Input, Layer, Network, Node, Op, Shape, Source};
+        let n = 40usize;
+        let (mut starts, mut columns, mut weights) = (vec![0], Vec::new(), Vec::new());
+        for row in 0..n {
+            for column in row..n.min(row + 5) {
+                columns.push(column as u32);
+                let size = ((row * 7 + column * 3) % 20 + 1) as f32 / 10.0;
+                weights.push(if (row + column) % 3 == 0 { -size } else { size });
+            }
+            starts.push(columns.len());
+        }
+        let log_sigma2 = Some(vec![-3.0; weights.len()]);
+        let weights = crate::prune::csr(n, n, starts, columns, weights).unwrap();
+        let bias = Some((0..n).map(|i| i as f32 * 0.01 - 0.2).collect());
+        let shape = vec![n, n];
+        let layer = PrunedLayer {
+            shape: shape.clone(),
+            weights,
+            log_sigma2,
+            bias,
+            statistics: Default::default(),
+        };
+        let network = Network {
+            input: Input::plain(Shape::vector(n)),
+            layers: vec![Layer { name: "a".into(), shape }],
+            nodes: vec![Node {
+                name: String::new(),
+                op: Op::Linear { layer: 0 },
+                inputs: vec![Source::Input],
+            }],
+        };
+        PrunedModel { network, layers: vec![layer] }
+    }
+
+    #[test]
+    fn without_rate_every_weight_takes_its_nearest_level() {
+        let model = model();
+        for curve in [0, 13] {
+            let settings = RateDistortion { lambda: 0.0, curve, ..RateDistortion::default() };
+            let (values, bias) = settings.quantize(&model).unwrap().swap_remove(0);
+            let Values::Levels { scale, levels } = &values else { panic!("not levels") };
+            let ladder = Ladder::new(*scale);
+            let nearest = model.layers[0].weights.data().iter().map(|&v| ladder.nearest(v));
+            assert!(nearest.eq(levels.iter().copied()), "{curve}");
+            assert!(bias.is_some_and(|bias| bias.len() == 40));
+        }
+    }
+
+    #[test]
+    fn rate_buys_zeros_and_smaller_files() {
+        let model = model();
+        let mut before = (usize::MAX, usize::MAX);
+        for lambda in [0.0, 0.3, 3.0] {
+            let settings = RateDistortion { step: 2.0, lambda, ..RateDistortion::default() };
+            let quantizer = crate::quantize::Quantizer::RateDistortion(settings);
+            let (stored, layers) = quantizer.quantize(&model).unwrap();
+            let file = crate::container::write(&stored, false).unwrap();
+            let kept = layers[0].weights.pattern.len();
+            assert!(kept < before.0 && file.bytes.len() < before.1, "{lambda}: {kept}");
+            before = (kept, file.bytes.len());
+        }
     }
 }
