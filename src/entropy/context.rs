@@ -57,7 +57,7 @@ impl Tally {
     fn add(&mut self, level: i32) {
         self.entries += 1;
         self.positive += u32::from(level > 0);
-        self.magnitudes += level.unsigned_abs();
+        self.magnitudes += level.unsigned_abs().min(255);
     }
 
     /// Whether most entries are negative, neither, positive; and clearly so.
@@ -93,7 +93,7 @@ pub struct Context {
     around: Vec<Around>,
     significance: Mixture<8>,
     sign: Mixture<6>,
-    magnitude: Mixture<6>,
+    magnitude: Mixture<5>,
     escape: Magnitude,
     /// Levels of this row and the two before.
     here: Vec<i32>,
@@ -127,7 +127,7 @@ impl Context {
                 4,
             ),
             sign: Mixture::new([1, 27, 25, 27 * 3, columns.len(), 9 * 5], 1),
-            magnitude: Mixture::new([1, 1, 6 * 6, 36, 6 * 6, 4 * 4 * 3].map(|n| n * UNARY), 2),
+            magnitude: Mixture::new([1, 36, 36, 36, 48].map(|n| n * UNARY), 2),
             escape: Magnitude::default(),
             columns,
             here: vec![0; n + 1],
@@ -246,7 +246,7 @@ impl Context {
         self.sign.predict(slots, 0)
     }
 
-    fn magnitude_slots(&self, at: usize) -> ([usize; 6], usize) {
+    fn magnitude_slots(&self, at: usize) -> ([usize; 5], usize) {
         let a = &self.around[at];
         let column = self.columns[at] as usize;
         let size = |at: u32| self.here[at as usize].unsigned_abs();
@@ -256,7 +256,6 @@ impl Context {
         let last = (self.last.unsigned_abs() as usize).min(5);
         let above = (self.above[column].unsigned_abs() as usize).min(3);
         let slots = [
-            0,
             0,
             self.column[column].magnitude() * 6 + self.row.magnitude(),
             near_tally.magnitude() * 6 + self.row.magnitude(),

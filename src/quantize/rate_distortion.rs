@@ -295,19 +295,22 @@ mod tests {
                 assert_eq!(ladder.nearest((-0.5 * value) as f32), -level);
             }
         }
-        assert_eq!(Ladder::new(Scale { step: 1.0, curve: 64 }).nearest(f32::MAX), 128);
+        assert_eq!(Ladder::new(Scale { step: 1.0, curve: 64 }).nearest(f32::MAX), 127);
     }
 
-    /// A layer with a weight of every other size from 0 to 2 on a diagonal band.
+    /// A layer of scattered weights between -2 and 2.
     fn model() -> PrunedModel {
         use crate::network::{Input, Layer, Network, Node, Op, Shape, Source};
-        let n = 40usize;
+        let n = 60usize;
         let (mut starts, mut columns, mut weights) = (vec![0], Vec::new(), Vec::new());
-        for row in 0..n {
-            for column in row..n.min(row + 5) {
-                columns.push(column as u32);
-                let size = ((row * 7 + column * 3) % 20 + 1) as f32 / 10.0;
-                weights.push(if (row + column) % 3 == 0 { -size } else { size });
+        let mut state = 5u32;
+        for _ in 0..n {
+            for column in 0..n as u32 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                if state >> 29 == 0 {
+                    columns.push(column);
+                    weights.push((state >> 8 & 0xffff) as f32 / 16384.0 - 2.0 + 1e-5);
+                }
             }
             starts.push(columns.len());
         }
@@ -344,7 +347,7 @@ mod tests {
             let ladder = Ladder::new(*scale);
             let nearest = model.layers[0].weights.data().iter().map(|&v| ladder.nearest(v));
             assert!(nearest.eq(levels.iter().copied()), "{curve}");
-            assert!(bias.is_some_and(|bias| bias.len() == 40));
+            assert!(bias.is_some_and(|bias| bias.len() == 60));
         }
     }
 
