@@ -35,7 +35,8 @@ pub(crate) fn nearest_short_step(step: f64) -> f32 {
     header::short_step(codes.min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0))
 }
 
-#[cfg(all(test, feature = "compress"))]
+#[cfg(test)]
+#[cfg(feature = "compress")]
 mod tests {
     use crate::model::{LayerWeights, Model, Pattern, Scale, Values};
     use crate::network::{Input, Layer, Network, Node, Op, Shape, Source};

@@ -404,7 +404,7 @@ impl Levels {
 /// The model of values that stand alone, without the context of other places.
 enum ValueModel {
     Floats(Floats),
-    Levels(Levels),
+    Levels(Box<Levels>),
 }
 
 impl ValueModel {
@@ -412,7 +412,7 @@ impl ValueModel {
         match form {
             Form::F32 => Self::Floats(Floats::new(8, 23)),
             Form::F16 => Self::Floats(Floats::new(5, 10)),
-            Form::Levels(_) => Self::Levels(Levels::new(may_be_zero)),
+            Form::Levels(_) => Self::Levels(Box::new(Levels::new(may_be_zero))),
         }
     }
 

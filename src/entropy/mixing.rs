@@ -20,7 +20,7 @@ const fn squash(logit: i32) -> u16 {
     let x = logit + 2048;
     let (at, part) = ((x >> 6) as usize, x & 63);
     let (from, to) = (CURVE[at] as i32, CURVE[at + 1] as i32);
-    (from + ((to - from) * part >> 6)) as u16
+    (from + (((to - from) * part) >> 6)) as u16
 }
 
 /// The largest logit whose [`squash`] is not above `16 i + 8`.
@@ -82,8 +82,8 @@ impl<const N: usize> Mixture<N> {
         (self.slots, self.set) = (slots, set);
         let base = self.tables[0][slots[0]].probability();
         let mut sum = 0i64;
-        for i in 0..N {
-            let model = self.tables[i][slots[i]];
+        for (i, &slot) in slots.iter().enumerate() {
+            let model = self.tables[i][slot];
             let p = if model.is_new() { base } else { model.probability() };
             self.logits[i] = stretch(p);
             sum += i64::from(self.logits[i]) * i64::from(self.weights[set][i]);

@@ -60,7 +60,7 @@ impl AdaptiveBit {
     pub fn update(&mut self, bit: bool) {
         let target = if bit { (1 << 24) - 1 } else { 0 };
         let rate = i64::from(Self::RATES[usize::from(self.seen)]);
-        let moved = (target - i64::from(self.probability)) * rate >> 16;
+        let moved = ((target - i64::from(self.probability)) * rate) >> 16;
         self.probability = (i64::from(self.probability) + moved) as u32;
         if self.seen < Self::MEMORY {
             self.seen += 1;
