@@ -8,6 +8,9 @@ use crate::prune::{PrunedModel, Statistics, prune};
 use crate::quantize::{Quantized, Quantizer};
 use crate::simplify::{Simplified, simplify};
 
+/// Times a model is simplified again after quantization.
+const MOST_ROUNDS: usize = 3;
+
 /// How to compress.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
@@ -19,11 +22,14 @@ pub struct Settings {
     pub simplify: bool,
     /// Whether names and the threshold are left out of the file.
     pub strip: bool,
+    /// Whether the file is to be decoded fast rather than small.
+    pub fast: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { threshold: 3.0, quantizer: Quantizer::Exact, simplify: true, strip: false }
+        let quantizer = Quantizer::Exact;
+        Self { threshold: 3.0, quantizer, simplify: true, strip: false, fast: false }
     }
 }
 
@@ -54,36 +60,55 @@ pub fn compress(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Compressed> {
     let mut pruned = prune(checkpoint, f64::from(settings.threshold), progress)?;
+    finish(&mut pruned, settings)
+}
+
+/// The part of [`compress`] after pruning; the model is left as it was last quantized.
+///
+/// # Errors
+/// As [`compress`].
+pub fn finish(pruned: &mut PrunedModel, settings: &Settings) -> Result<Compressed> {
     let statistics = pruned.layers.iter().map(|l| l.statistics.clone()).collect();
-    let simplified = if settings.simplify {
-        simplify(&mut pruned)?
+    let mut simplified = if settings.simplify {
+        simplify(pruned)?
     } else {
         let untouched =
             |l: &crate::network::Layer| Simplified { units: l.rows(), ..Default::default() };
         pruned.network.layers.iter().map(untouched).collect()
     };
-    encode(&pruned, settings).map(|(model, written, quantized)| Compressed {
-        model,
-        written,
-        statistics,
-        simplified,
-        quantized,
-    })
-}
-
-/// The part of [`compress`] after pruning and simplification.
-pub fn encode(
-    pruned: &PrunedModel,
-    settings: &Settings,
-) -> Result<(Model, Written, Vec<Quantized>)> {
-    let (mut model, quantized) = settings.quantizer.quantize(pruned)?;
+    let (mut model, mut quantized) = settings.quantizer.quantize(pruned)?;
+    let mut zeroed: Vec<usize> = quantized.iter().map(|layer| layer.zeroed).collect();
+    // Weights that became zero may leave units dead: without those, the rest is quantized again.
+    for _ in 0..MOST_ROUNDS {
+        if !settings.simplify || quantized.iter().all(|layer| layer.zeroed == 0) {
+            break;
+        }
+        let before = pruned.clone();
+        for (layer, quantized) in pruned.layers.iter_mut().zip(&quantized) {
+            layer.keep(&quantized.weights.pattern)?;
+        }
+        let again = simplify(pruned)?;
+        if again.iter().all(|layer| layer.dead + layer.constant == 0) {
+            *pruned = before;
+            break;
+        }
+        for (all, again) in simplified.iter_mut().zip(again) {
+            all.dead += again.dead;
+            all.constant += again.constant;
+            all.weights += again.weights;
+            all.kept = again.kept;
+        }
+        (model, quantized) = settings.quantizer.quantize(pruned)?;
+        zeroed.iter_mut().zip(&quantized).for_each(|(all, layer)| *all += layer.zeroed);
+    }
+    quantized.iter_mut().zip(zeroed).for_each(|(layer, all)| layer.zeroed = all);
     model.threshold = Some(settings.threshold);
     if settings.strip {
         model.strip();
     }
-    let written = container::write(&model)?;
+    let written = container::write(&model, settings.fast)?;
     if container::read(&written.bytes)? != model {
         return Err(Error::corrupt("check after writing", "the file decodes to another model"));
     }
-    Ok((model, written, quantized))
+    Ok(Compressed { model, written, statistics, simplified, quantized })
 }

@@ -36,6 +36,9 @@ pub mod engine;
 pub mod compress;
 
 #[cfg(feature = "compress")]
+pub mod search;
+
+#[cfg(feature = "compress")]
 pub mod report;
 
 #[cfg(feature = "data")]

@@ -121,13 +121,64 @@ pub enum Values {
     F32(Vec<f32>),
     /// IEEE binary16.
     F16(Vec<half::f16>),
-    /// Whole multiples of a step.
+    /// Levels on a scale.
     Levels {
-        /// The value of level 1; finite and positive.
-        step: f32,
-        /// Magnitudes below 2^24, so that the product is rounded once.
+        /// What the levels stand for.
+        scale: Scale,
+        /// Magnitudes below 2^24 on an even scale, below 2^8 on a curved one.
         levels: Vec<i32>,
     },
+}
+
+/// What levels stand for: level k > 0 is `step ((1 + c)^k - 1) / c`, or `k step` for c = 0; -k is
+/// its negative.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scale {
+    /// The value of level 1; finite and positive.
+    pub step: f32,
+    /// c in 1/64.
+    pub curve: u8,
+}
+
+impl Scale {
+    /// Levels at even distances.
+    pub fn even(step: f32) -> Self {
+        Self { step, curve: 0 }
+    }
+
+    /// Magnitudes of levels are below this.
+    pub fn most(self) -> u32 {
+        if self.curve == 0 { 1 << 24 } else { 1 << 8 }
+    }
+
+    /// The values of levels 0, 1 ... up to `most`, each rounded to f32 once on an even scale.
+    /// Multiplications and additions in f64 in the order of the recurrence
+    /// `v(k + 1) = v(k) (1 + c) + 1`, so that every CPU finds the same bits.
+    pub fn values(self, most: u32) -> Vec<f32> {
+        let growth = 1.0 + f64::from(self.curve) / 64.0;
+        let mut value = 0.0;
+        (0..=most)
+            .map(|_| {
+                let this = (value * f64::from(self.step)) as f32;
+                value = value * growth + 1.0;
+                this
+            })
+            .collect()
+    }
+
+    fn to_f32(self, levels: &[i32]) -> Vec<f32> {
+        if self.curve == 0 {
+            return levels.iter().map(|&level| level as f32 * self.step).collect();
+        }
+        let most = levels.iter().map(|level| level.unsigned_abs()).max().unwrap_or(0);
+        let values = self.values(most.min(self.most()));
+        let value = |&level: &i32| match values.get(level.unsigned_abs() as usize) {
+            Some(&value) if level < 0 => -value,
+            Some(&value) => value,
+            None => f32::NAN,
+        };
+        levels.iter().map(value).collect()
+    }
 }
 
 impl Values {
@@ -145,13 +196,13 @@ impl Values {
         self.len() == 0
     }
 
-    /// The numbers: exact for [`Values::F32`] and [`Values::F16`], `level * step` rounded to f32
-    /// else. The same bits on every CPU.
+    /// The numbers: exact for [`Values::F32`] and [`Values::F16`], by the [`Scale`] else. The same
+    /// bits on every CPU.
     pub fn to_f32(&self) -> Vec<f32> {
         match self {
             Self::F32(v) => v.clone(),
             Self::F16(v) => v.iter().map(|v| v.to_f32()).collect(),
-            Self::Levels { step, levels } => levels.iter().map(|&l| l as f32 * step).collect(),
+            Self::Levels { scale, levels } => scale.to_f32(levels),
         }
     }
 }

@@ -38,6 +38,32 @@ pub struct PrunedLayer {
     pub statistics: Statistics,
 }
 
+impl PrunedLayer {
+    /// Drops the weights that are not in a pattern of the same shape.
+    pub(crate) fn keep(&mut self, pattern: &crate::model::Pattern) -> Result<()> {
+        let (mut row_starts, mut columns, mut weights) = (vec![0], Vec::new(), Vec::new());
+        let mut log_sigma2 = self.log_sigma2.as_ref().map(|_| Vec::new());
+        let mut entry = 0;
+        for (row, entries) in self.weights.outer_iterator().enumerate() {
+            let kept = pattern.row(row);
+            for (column, &weight) in entries.iter() {
+                if kept.binary_search(&(column as u32)).is_ok() {
+                    columns.push(column as u32);
+                    weights.push(weight);
+                    if let (Some(kept), Some(all)) = (&mut log_sigma2, &self.log_sigma2) {
+                        kept.push(all[entry]);
+                    }
+                }
+                entry += 1;
+            }
+            row_starts.push(columns.len());
+        }
+        self.weights = csr(self.weights.rows(), self.weights.cols(), row_starts, columns, weights)?;
+        self.log_sigma2 = log_sigma2;
+        Ok(())
+    }
+}
+
 /// Counts over all weights of a layer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Statistics {

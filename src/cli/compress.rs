@@ -11,9 +11,10 @@ use crate::compress::{Compressed, Settings, compress};
 use crate::engine::Engine;
 use crate::engine::evaluate::{Evaluation, evaluate};
 use crate::prune::prune;
-use crate::quantize::Quantizer;
+use crate::quantize::{Quantizer, RateDistortion};
 use crate::report::gate::Gate;
-use crate::report::{Compression, Report, Validation, display};
+use crate::report::{Compression, Report, SearchPoint, Validation, display};
+use crate::search::{Found, Goal, Samples, search};
 
 /// Compress a checkpoint trained by sparse variational dropout into one .svdo file
 ///
@@ -35,12 +36,42 @@ pub struct Arguments {
     thresh: f32,
 
     /// How to store the kept weights
-    #[arg(long, value_enum, default_value_t = Quantize::Exact)]
+    #[arg(long, value_enum, default_value_t = Quantize::Rd)]
     quantize: Quantize,
 
     /// Bits of a weight for --quantize uniform, 2 to 16 [default: 8]
     #[arg(long, value_parser = clap::value_parser!(u32).range(2..=16))]
     bits: Option<u32>,
+
+    /// For --quantize rd without data or a search: where to start from. Neither promises an error:
+    /// measure it with --validate, or bound it with a search
+    #[arg(long, value_enum, default_value_t = Preset::NearLossless, help_heading = "Rate and distortion")]
+    preset: Preset,
+
+    /// For --quantize rd: a layer's step over its posterior standard deviation [default: by preset]
+    #[arg(long, value_name = "X", value_parser = positive, help_heading = "Rate and distortion")]
+    step: Option<f64>,
+
+    /// For --quantize rd: what a bit may cost in squared steps [default: by preset]
+    #[arg(long, value_name = "X", value_parser = from_zero, help_heading = "Rate and distortion")]
+    lambda: Option<f64>,
+
+    /// For --quantize rd: how much farther each level is from the last, 0 to 3.9 [default: by preset]
+    #[arg(long, value_name = "C", value_parser = curve, help_heading = "Rate and distortion")]
+    curve: Option<f64>,
+
+    /// For --quantize rd: weigh squared errors with sigma^(-2 gamma)
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = from_zero, help_heading = "Rate and distortion")]
+    gamma: f64,
+
+    /// For --quantize rd: the bias's step over the weights' step times the root of a row's weights
+    #[arg(long, value_name = "X", default_value_t = RateDistortion::default().bias, value_parser = positive, help_heading = "Rate and distortion")]
+    bias_step: f64,
+
+    /// Code positions for fast decoding rather than for size (as is always done in layers of more
+    /// than two million weights)
+    #[arg(long)]
+    fast: bool,
 
     /// Network description, if the checkpoint carries none (see formats/network.md)
     #[arg(long, value_name = "FILE")]
@@ -66,6 +97,25 @@ pub struct Arguments {
     /// Labels of --validate
     #[arg(long, value_name = "LABELS", requires = "validate")]
     labels: Option<PathBuf>,
+
+    /// Find the smallest file whose error on --validate is at most the pruned network's plus this:
+    /// 0.001 or 0.1%; the threshold may move below --thresh
+    #[arg(long, value_name = "ERROR", value_parser = share, requires = "validate", group = "goal", help_heading = "Search")]
+    max_error_increase: Option<f64>,
+
+    /// Find the smallest file whose outputs change by at most this share (root mean squares), on
+    /// --validate or else on random inputs
+    #[arg(long, value_name = "X", value_parser = positive, group = "goal", help_heading = "Search")]
+    max_output_error: Option<f64>,
+
+    /// Find the best file of at most this many bytes, by cross-entropy on --validate or else by the
+    /// change of outputs on random inputs
+    #[arg(long, value_name = "BYTES", group = "goal", help_heading = "Search")]
+    max_bytes: Option<u64>,
+
+    /// How long to search, 1 to 9
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=9), help_heading = "Search")]
+    effort: u32,
 
     #[command(flatten)]
     threads: Threads,
@@ -97,6 +147,16 @@ enum Quantize {
     F16,
     /// Multiples of one step for each layer
     Uniform,
+    /// Levels chosen by distortion and cost in bits, zero among them
+    Rd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Preset {
+    /// Steps of a third of the posterior's standard deviation: the error hardly moves
+    NearLossless,
+    /// Coarse steps, and more weights to zero: about half the bytes, at some error
+    Small,
 }
 
 /// Thresholds to try.
@@ -130,9 +190,22 @@ impl Arguments {
             sweep.push(report.sweep_point(evaluation));
         }
 
-        let compressed = with_progress(&checkpoint, &settings)?;
+        let (settings, compressed, points) = match self.goal() {
+            None => (settings, with_progress(&checkpoint, &settings)?, Vec::new()),
+            Some(goal) => {
+                let found = self.search(&checkpoint, &settings, goal, labelled.as_ref())?;
+                (found.settings, found.compressed, found.points)
+            }
+        };
         let mut report = Compression::new(&checkpoint, &settings, &compressed);
         report.sweep = sweep;
+        report.search = SearchPoint::all(&points);
+        if settings.threshold != self.thresh {
+            report.notes.push(format!(
+                "the search moved the threshold from {} to {}",
+                self.thresh, settings.threshold
+            ));
+        }
         if let Some(labelled) = &labelled {
             report.validation = Some(self.validation(&checkpoint, &compressed, labelled)?);
         }
@@ -157,9 +230,50 @@ impl Arguments {
             Quantize::Exact => Quantizer::Exact,
             Quantize::F16 => Quantizer::F16,
             Quantize::Uniform => Quantizer::Uniform { bits: self.bits.unwrap_or(8) },
+            Quantize::Rd => {
+                let preset = match self.preset {
+                    Preset::NearLossless => RateDistortion::default(),
+                    Preset::Small => RateDistortion::SMALL,
+                };
+                Quantizer::RateDistortion(RateDistortion {
+                    step: self.step.unwrap_or(preset.step),
+                    lambda: self.lambda.unwrap_or(preset.lambda),
+                    curve: self.curve.map_or(preset.curve, |c| (c * 64.0).round() as u8),
+                    gamma: self.gamma,
+                    bias: self.bias_step,
+                })
+            }
         };
         let (simplify, strip) = (!self.no_simplify, self.strip);
-        Ok(Settings { threshold: self.thresh, quantizer, simplify, strip })
+        Ok(Settings { threshold: self.thresh, quantizer, simplify, strip, fast: self.fast })
+    }
+
+    fn goal(&self) -> Option<Goal> {
+        let error = self.max_error_increase.map(Goal::ErrorIncrease);
+        let output = self.max_output_error.map(Goal::OutputError);
+        error.or(output).or(self.max_bytes.map(Goal::Bytes))
+    }
+
+    fn search(
+        &self,
+        checkpoint: &Checkpoint,
+        settings: &Settings,
+        goal: Goal,
+        labelled: Option<&Labelled>,
+    ) -> anyhow::Result<Found> {
+        anyhow::ensure!(
+            matches!(settings.quantizer, Quantizer::RateDistortion(_)),
+            "a search needs --quantize rd"
+        );
+        let random;
+        let samples = match labelled {
+            Some(Labelled { samples, labels }) => Samples { values: samples, labels: Some(labels) },
+            None => {
+                random = random_inputs(checkpoint)?;
+                Samples { values: &random, labels: None }
+            }
+        };
+        Ok(search(checkpoint, settings, goal, samples, self.effort, tier()?)?)
     }
 
     fn output_path(&self) -> anyhow::Result<Option<PathBuf>> {
@@ -225,6 +339,37 @@ fn with_progress(checkpoint: &Checkpoint, settings: &Settings) -> crate::Result<
     let compressed = compress(checkpoint, settings, &|done| bar.set_position(done));
     bar.finish_and_clear();
     compressed
+}
+
+/// Uniform raw values that become activations between 0 and 1.
+fn random_inputs(checkpoint: &Checkpoint) -> crate::Result<Vec<f32>> {
+    const SAMPLES: usize = 256;
+    let input = &checkpoint.network().input;
+    let most = if input.scale > 0.0 { 1.0 / input.scale } else { 1.0 };
+    let mut state = 1u64;
+    let next = || {
+        // The low bits of a linear congruence are poor, the high ones are not (Knuth's MMIX).
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u32 << 24) as f32 * most
+    };
+    Ok(std::iter::repeat_with(next).take(SAMPLES * input.shape.elements()?).collect())
+}
+
+fn from_zero(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
+        _ => Err("expected a number from 0 on".into()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    from_zero(text).ok().filter(|&n| n > 0.0).ok_or_else(|| "expected a number above 0".into())
+}
+
+fn curve(text: &str) -> Result<f64, String> {
+    let number = from_zero(text).ok().filter(|&n| n <= 3.9);
+    number.ok_or_else(|| "expected a number from 0 to 3.9".into())
 }
 
 /// `FROM:TO:STEP`, both ends included.

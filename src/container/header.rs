@@ -2,21 +2,34 @@
 //!
 //! Numbers are LEB128 varints, real numbers little-endian f32.
 
-use crate::entropy::layer::Form;
+use crate::entropy::layer::{Coding, Form};
 use crate::error::{Error, Result};
+use crate::model::Scale;
 use crate::network::{Activation, Input, Layer, Network, Node, Op, Shape, Source, Window};
+
+/// The steps that take one byte: `(8 + m) 2^(e - 27)` for m in its lower three bits, e in the upper
+/// five.
+pub(super) fn short_step(code: u8) -> f32 {
+    let mantissa = f32::from(8 + (code & 7));
+    // 2^(e - 27) by its bits.
+    mantissa * f32::from_bits((u32::from(code >> 3) + 100) << 23)
+}
 
 /// Everything that stands before the layers' sections.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Header {
     pub(super) network: Network,
     pub(super) threshold: Option<f32>,
-    /// For each layer, the form of its weights and of its bias.
-    pub(super) forms: Vec<(Form, Option<Form>)>,
+    /// For each layer, how its positions are coded, the form of its weights and of its bias.
+    pub(super) forms: Vec<(Coding, Form, Option<Form>)>,
 }
 
 const NAMES: u64 = 1;
 const THRESHOLD: u64 = 2;
+const FORM_MASK: u8 = 0x07;
+const CURVED: u8 = 0x08;
+const CONVOLUTION: u8 = 0x10;
+const GAPS: u8 = 0x20;
 const OP_MASK: u8 = 0x3f;
 const OP_INPUTS: u8 = 0x40;
 const OP_NAMED: u8 = 0x80;
@@ -65,14 +78,15 @@ impl Header {
             values.iter().for_each(|&v| put_f32(&mut out, v));
         }
         put(&mut out, self.network.layers.len() as u64);
-        for (layer, (weights, bias)) in self.network.layers.iter().zip(&self.forms) {
+        for (layer, (coding, weights, bias)) in self.network.layers.iter().zip(&self.forms) {
             if names {
                 put_text(&mut out, &layer.name);
             }
-            put(&mut out, layer.shape.len() as u64);
+            let convolution = if layer.shape.len() == 4 { CONVOLUTION } else { 0 };
+            let gaps = if *coding == Coding::Gaps { GAPS } else { 0 };
+            put_form(&mut out, Some(weights), convolution | gaps);
             put_all(&mut out, &layer.shape);
-            put_form(&mut out, Some(weights));
-            put_form(&mut out, bias.as_ref());
+            put_form(&mut out, bias.as_ref(), 0);
         }
         put(&mut out, self.network.nodes.len() as u64);
         for (index, node) in self.network.nodes.iter().enumerate() {
@@ -176,14 +190,23 @@ fn put_window(out: &mut Vec<u8>, window: &Window) {
 }
 
 #[cfg(feature = "compress")]
-fn put_form(out: &mut Vec<u8>, form: Option<&Form>) {
+fn put_form(out: &mut Vec<u8>, form: Option<&Form>, flags: u8) {
     match form {
-        None => out.push(0),
-        Some(Form::F32) => out.push(1),
-        Some(Form::F16) => out.push(2),
-        Some(Form::Levels { step }) => {
-            out.push(3);
-            put_f32(out, *step);
+        None => out.push(flags),
+        Some(Form::F32) => out.push(1 | flags),
+        Some(Form::F16) => out.push(2 | flags),
+        Some(Form::Levels(Scale { step, curve })) => {
+            let flags = if *curve == 0 { flags } else { flags | CURVED };
+            match (0..=u8::MAX).find(|&code| short_step(code) == *step) {
+                Some(code) => out.extend([4 | flags, code]),
+                None => {
+                    out.push(3 | flags);
+                    put_f32(out, *step);
+                }
+            }
+            if *curve > 0 {
+                out.push(*curve);
+            }
         }
     }
 }
@@ -223,14 +246,15 @@ impl<'a> Fields<'a> {
         let (mut layers, mut forms) = (Vec::new(), Vec::new());
         for _ in 0..self.number()? {
             let name = if names { self.text()? } else { String::new() };
-            let shape = match self.number()? {
-                2 => self.numbers::<2>()?.to_vec(),
-                4 => self.numbers::<4>()?.to_vec(),
-                n => return Err(malformed(format!("a layer of {n} dimensions"))),
+            let (weights, flags) = self.form(CONVOLUTION | GAPS)?;
+            let weights = weights.ok_or_else(|| malformed("a layer without weights"))?;
+            let shape = match flags & CONVOLUTION {
+                0 => self.numbers::<2>()?.to_vec(),
+                _ => self.numbers::<4>()?.to_vec(),
             };
             layers.push(Layer { name, shape });
-            let weights = self.form()?.ok_or_else(|| malformed("a layer without weights"))?;
-            forms.push((weights, self.form()?));
+            let coding = if flags & GAPS == 0 { Coding::Mixed } else { Coding::Gaps };
+            forms.push((coding, weights, self.form(0)?.0));
         }
         let mut nodes = Vec::new();
         for index in 0..self.number()? {
@@ -285,17 +309,28 @@ impl<'a> Fields<'a> {
         Ok(Window { kernel: self.numbers()?, stride: self.numbers()?, padding: self.numbers()? })
     }
 
-    fn form(&mut self) -> Result<Option<Form>> {
-        Ok(match self.byte()? {
+    /// A form and those of the flags in `known` that stand beside it.
+    fn form(&mut self, known: u8) -> Result<(Option<Form>, u8)> {
+        let byte = self.byte()?;
+        let (kind, flags) = (byte & FORM_MASK, byte & !(FORM_MASK | CURVED));
+        let step = match kind {
+            0..=2 => 0.0,
+            3 => self.real()?,
+            4 => short_step(self.byte()?),
+            _ => return Err(malformed(format!("unknown form {kind}"))),
+        };
+        let curve = if byte & CURVED == 0 { 0 } else { self.byte()? };
+        if flags & !known != 0 || byte & CURVED != 0 && (kind < 3 || curve == 0) {
+            return Err(malformed(format!("a form with unknown flags, {byte:#x}")));
+        }
+        let form = match kind {
             0 => None,
             1 => Some(Form::F32),
             2 => Some(Form::F16),
-            3 => match self.real()? {
-                step if step.is_finite() && step > 0.0 => Some(Form::Levels { step }),
-                step => return Err(malformed(format!("a step of {step}"))),
-            },
-            form => return Err(malformed(format!("unknown form {form}"))),
-        })
+            _ if step.is_finite() && step > 0.0 => Some(Form::Levels(Scale { step, curve })),
+            _ => return Err(malformed(format!("a step of {step}"))),
+        };
+        Ok((form, flags))
     }
 
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8]> {

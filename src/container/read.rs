@@ -1,8 +1,8 @@
 //! Reading a `.svdo` file.
 
-use super::header::{Fields, Header, malformed};
-use super::{MAGIC, VERSION, limits};
-use crate::entropy::layer;
+use super::header::{Fields, Header};
+use super::{MAGIC, SEALED, VERSION, geometry, limits};
+use crate::entropy::layer::{Coding, Outline, Reader};
 use crate::error::{Error, Result};
 use crate::model::Model;
 
@@ -29,41 +29,93 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
     if version != VERSION {
         return Err(Error::Version { found: version, known: VERSION });
     }
-    let mut fields = Fields { rest: &bytes[5..] };
-    let header = section(&mut fields, bytes, "header")?;
-    let Header { network, threshold, forms } = Header::decode(header)?;
+    let mut sections = Sections { bytes, at: 5, sealed: 0, checked: false };
+    let Header { network, threshold, forms } = Header::decode(sections.next("header")?)?;
+    let geometries = geometry::geometries(&network)?;
     let mut weights = Vec::new();
-    for (index, (form, bias)) in forms.into_iter().enumerate() {
-        let named = &network.layers[index];
-        let name = format!("layer {index} {}", named.name);
+    for (index, (coding, form, bias)) in forms.into_iter().enumerate() {
+        let (layer, geometry) = (&network.layers[index], geometries[index]);
+        let name = format!("layer {index} {}", layer.name);
         let name = name.trim_end();
-        let start = fields.rest;
-        let code = section(&mut fields, start, name)?;
-        let most = limits::most_entries(code.len(), named.rows(), named.cols())?;
-        let read = layer::decode(code, (named.rows(), named.cols()), most, form, bias)
-            .map_err(|e| Error::corrupt(name, e.to_string()))?;
-        weights.push(read);
+        let outline = Outline { rows: layer.rows(), geometry, coding, form, bias };
+        let places = outline.rows.saturating_mul(outline.cols());
+        if coding == Coding::Mixed && places > Outline::MOST_MIXED {
+            return Err(Error::Limit {
+                what: format!("{name} under mixed models"),
+                needed: places as u64,
+                limit: Outline::MOST_MIXED as u64,
+            });
+        }
+        let mut reader = Reader::new(outline);
+        for rows in outline.blocks() {
+            let code = sections.next(name)?;
+            let most = limits::most_entries(code.len(), rows.len(), outline.cols())?;
+            let read = reader.block(code, rows, most);
+            read.map_err(|e| Error::corrupt(name, e.to_string()))?;
+        }
+        weights.push(reader.finish());
     }
-    if !fields.rest.is_empty() {
-        return Err(Error::corrupt("end of file", format!("{} extra bytes", fields.rest.len())));
+    if sections.at != bytes.len() {
+        let extra = bytes.len() - sections.at;
+        return Err(Error::corrupt("end of file", format!("{extra} extra bytes")));
     }
     Ok(Model { network, threshold, weights })
 }
 
-/// Takes a section: its length, its content, and the checksum of all bytes from `start` on.
-fn section<'a>(fields: &mut Fields<'a>, start: &[u8], name: &str) -> Result<&'a [u8]> {
-    let mut take = || {
-        let length = fields.size()?;
-        let content = fields.take(length)?;
-        let sealed = start.len() - fields.rest.len();
-        let sum = fields.take(4)?;
-        if sum != crc32fast::hash(&start[..sealed]).to_le_bytes() {
-            return Err(malformed("its checksum does not match"));
+/// The sections of a file, each a length and that many bytes. Once [`SEALED`] bytes have come since
+/// the last checksum, and at the end, the CRC-32 of all bytes since then follows.
+struct Sections<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// End of the last checksum passed.
+    sealed: usize,
+    /// Whether the bytes from `sealed` to the next checksum were found intact.
+    checked: bool,
+}
+
+impl<'a> Sections<'a> {
+    /// The next section, no byte of which was looked at before its checksum was.
+    fn next(&mut self, name: &str) -> Result<&'a [u8]> {
+        if !self.checked {
+            self.check().map_err(|problem| Error::corrupt(name, problem))?;
+            self.checked = true;
         }
-        Ok(content)
-    };
-    take().map_err(|e| match e {
-        Error::Corrupt { problem, .. } => Error::corrupt(name, problem),
-        other => other,
-    })
+        let ended = || Error::corrupt(name, "it ends too early");
+        let (start, end) = self.section(self.at).ok_or_else(ended)?;
+        self.at = end;
+        if self.due(end) {
+            self.at += 4;
+            (self.sealed, self.checked) = (self.at, false);
+        }
+        Ok(&self.bytes[start..end])
+    }
+
+    /// Where the content of the section at `at` begins and ends.
+    fn section(&self, at: usize) -> Option<(usize, usize)> {
+        let mut fields = Fields { rest: self.bytes.get(at..)? };
+        let length = fields.size().ok()?;
+        let start = self.bytes.len() - fields.rest.len();
+        fields.take(length).ok()?;
+        Some((start, start + length))
+    }
+
+    /// Whether a checksum follows a section that ends here.
+    fn due(&self, end: usize) -> bool {
+        end - self.sealed >= SEALED || end + 4 == self.bytes.len()
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let mut end = self.at;
+        loop {
+            (_, end) = self.section(end).ok_or("it ends too early")?;
+            if self.due(end) {
+                break;
+            }
+        }
+        let sum = self.bytes.get(end..end + 4).ok_or("it ends too early")?;
+        match crc32fast::hash(&self.bytes[self.sealed..end]).to_le_bytes() == sum {
+            true => Ok(()),
+            false => Err("its checksum does not match"),
+        }
+    }
 }

@@ -1,11 +1,16 @@
-//! The code of one layer: which weights are there, their values, then the bias, in one stream.
+//! The code of a layer, in blocks of rows that are coded alone: which weights are there and their
+//! values, then the bias.
+
+use std::ops::Range;
 
 use half::f16;
 
+use super::context::{Context, Geometry};
+use super::gaps::Gaps;
 use super::models::{BitTree, Magnitude};
 use super::range_coder::{AdaptiveBit, BitCoder, Decoder, Encoder};
 use crate::error::{Error, Result};
-use crate::model::{LayerWeights, Pattern, Values};
+use crate::model::{LayerWeights, Pattern, Scale, Values};
 
 /// How the values of a layer or its bias are stored; the header says it before the layer is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,11 +19,8 @@ pub enum Form {
     F32,
     /// IEEE binary16.
     F16,
-    /// Multiples of a step.
-    Levels {
-        /// The value of level 1.
-        step: f32,
-    },
+    /// Levels.
+    Levels(Scale),
 }
 
 impl Form {
@@ -27,8 +29,62 @@ impl Form {
         match values {
             Values::F32(_) => Self::F32,
             Values::F16(_) => Self::F16,
-            Values::Levels { step, .. } => Self::Levels { step: *step },
+            Values::Levels { scale, .. } => Self::Levels(*scale),
         }
+    }
+
+    fn none(self) -> Values {
+        match self {
+            Self::F32 => Values::F32(Vec::new()),
+            Self::F16 => Values::F16(Vec::new()),
+            Self::Levels(scale) => Values::Levels { scale, levels: Vec::new() },
+        }
+    }
+}
+
+/// How positions are coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// Each place under a mixture of models: small, and slow in proportion to all places.
+    Mixed,
+    /// The gaps between entries, in blocks: fast, and slow in proportion to the entries alone.
+    Gaps,
+}
+
+/// What is known of a layer before its code is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outline {
+    /// Rows of its matrix.
+    pub rows: usize,
+    /// Its columns.
+    pub geometry: Geometry,
+    /// How positions are coded.
+    pub coding: Coding,
+    /// The form of its weights.
+    pub form: Form,
+    /// The form of its bias.
+    pub bias: Option<Form>,
+}
+
+impl Outline {
+    /// Most places of a layer under [`Coding::Mixed`].
+    pub const MOST_MIXED: usize = 1 << 22;
+    /// Places of a block under [`Coding::Gaps`], unless a single row has more.
+    const BLOCK: usize = 1 << 22;
+
+    /// Columns of its matrix.
+    pub fn cols(&self) -> usize {
+        self.geometry.columns()
+    }
+
+    /// The rows of each block.
+    pub fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let rows = self.rows;
+        let height = match self.coding {
+            Coding::Mixed => rows,
+            Coding::Gaps => (Self::BLOCK / self.cols()).max(1),
+        };
+        (0..rows).step_by(height).map(move |start| start..rows.min(start + height))
     }
 }
 
@@ -43,184 +99,235 @@ pub struct Spent {
     pub bias: f64,
 }
 
-/// Encodes a layer.
-pub fn encode(weights: &LayerWeights) -> (Vec<u8>, Spent) {
+/// Encodes one block of a layer; adds to `spent`.
+pub fn encode(
+    weights: &LayerWeights,
+    outline: &Outline,
+    rows: Range<usize>,
+    spent: &mut Spent,
+) -> Vec<u8> {
     let mut encoder = Encoder::new();
-    let mut spent = Spent::default();
-    encode_pattern(&mut encoder, &weights.pattern);
-    spent.positions = encoder.bits();
-    encode_values(&mut encoder, &weights.values, false);
-    spent.values = encoder.bits() - spent.positions;
+    match outline.coding {
+        Coding::Mixed => encode_mixed(&mut encoder, weights, outline, spent),
+        Coding::Gaps => encode_gaps(&mut encoder, weights, rows.clone(), spent),
+    }
     if let Some(bias) = &weights.bias {
-        encode_values(&mut encoder, bias, true);
-        spent.bias = encoder.bits() - spent.positions - spent.values;
+        let before = encoder.bits();
+        let mut model = ValueModel::new(Form::of(bias), true);
+        for row in rows {
+            model.encode(&mut encoder, bias, row);
+        }
+        spent.bias += encoder.bits() - before;
     }
-    (encoder.finish(), spent)
+    encoder.finish()
 }
 
-/// Decodes a layer of a shape and form that the header gives, with at most `most_entries` weights.
-///
-/// # Errors
-/// [`Error::Format`] if the stream is not that of such a layer.
-pub fn decode(
-    bytes: &[u8],
-    (rows, cols): (usize, usize),
-    most_entries: usize,
-    form: Form,
-    bias: Option<Form>,
-) -> Result<LayerWeights> {
-    let mut decoder = Decoder::new(bytes);
-    let pattern = decode_pattern(&mut decoder, rows, cols, most_entries)?;
-    let values = decode_values(&mut decoder, form, pattern.len(), false)?;
-    let bias = bias.map(|form| decode_values(&mut decoder, form, rows, true)).transpose()?;
-    decoder.finish()?;
-    Ok(LayerWeights { pattern, values, bias })
+/// Reads a layer block after block.
+#[derive(Debug)]
+pub struct Reader {
+    outline: Outline,
+    pattern: Pattern,
+    values: Values,
+    bias: Option<Values>,
 }
 
-fn ended_early() -> Error {
-    Error::Format { format: "range-coded", problem: "it ends too early".into() }
-}
-
-/// The contexts of the positions. Columns without any entry are named first and then passed over,
-/// as is every empty row. Elsewhere the model of an entry is chosen by how full its column has
-/// been, how full its row has been, and whether its neighbours to the left and above are there.
-struct Positions {
-    empty_row: AdaptiveBit,
-    entry: Vec<AdaptiveBit>,
-    /// The columns that are not empty.
-    columns: Vec<u32>,
-    /// Entries in each of those, in all rows so far.
-    counts: Vec<u32>,
-    /// Entries in all rows so far.
-    total: u32,
-    /// Rows so far.
-    rows: u32,
-    above: Vec<bool>,
-}
-
-impl Positions {
-    const COLUMN_CLASSES: usize = 6;
-    const ROW_CLASSES: usize = 3;
-
-    fn new(columns: Vec<u32>) -> Self {
-        let n = columns.len();
+impl Reader {
+    /// A reader that has seen no block.
+    pub fn new(outline: Outline) -> Self {
         Self {
-            empty_row: AdaptiveBit::NEW,
-            entry: vec![AdaptiveBit::NEW; 4 * Self::COLUMN_CLASSES * Self::ROW_CLASSES],
-            columns,
-            counts: vec![0; n],
-            total: 0,
-            rows: 0,
-            above: vec![false; n],
+            pattern: Pattern::with_columns(outline.cols()),
+            values: outline.form.none(),
+            bias: outline.bias.map(Form::none),
+            outline,
         }
     }
 
-    /// Codes a row of flags, one for each column that is not empty.
-    fn row(&mut self, coder: &mut impl BitCoder, present: &mut [bool]) {
-        let any = present.contains(&true);
-        self.rows += 1;
-        if !coder.bit(&mut self.empty_row, any) {
-            present.fill(false);
-            self.above.fill(false);
-            return;
+    /// Decodes the next block, with at most `most_entries` weights.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the stream is not that of such a block, [`Error::Limit`] if it has more
+    /// weights.
+    pub fn block(&mut self, bytes: &[u8], rows: Range<usize>, most_entries: usize) -> Result<()> {
+        let mut decoder = Decoder::new(bytes);
+        let most = self.pattern.len().saturating_add(most_entries);
+        match self.outline.coding {
+            Coding::Mixed => self.mixed(&mut decoder, most)?,
+            Coding::Gaps => self.gaps(&mut decoder, rows.clone(), most)?,
         }
-        let (mut in_row, mut left) = (0u32, false);
-        let columns = self.columns.len() as u64;
-        for (at, slot) in present.iter_mut().enumerate() {
-            // How often this column was used, in quarters of the mean of all columns.
-            let quarters = 4 * u64::from(self.counts[at]) * columns / (u64::from(self.total) + 1);
-            let column_class = match quarters {
-                0 => 0,
-                1..=2 => 1,
-                3..=4 => 2,
-                5..=8 => 3,
-                9..=16 => 4,
-                _ => 5,
-            };
-            // This row's entries so far against what the mean row has by here.
-            let expected = u64::from(self.total) * at as u64;
-            let found = (u64::from(in_row) * u64::from(self.rows)).saturating_mul(columns);
-            let row_class = if found.saturating_mul(2) < expected {
-                0
-            } else if found <= expected.saturating_mul(2) {
-                1
-            } else {
-                2
-            };
-            let neighbours = usize::from(left) << 1 | usize::from(self.above[at]);
-            let context = (column_class * Self::ROW_CLASSES + row_class) * 4 + neighbours;
-            let bit = coder.bit(&mut self.entry[context], *slot);
-            *slot = bit;
-            left = bit;
-            in_row += u32::from(bit);
+        if let Some(bias) = &mut self.bias {
+            let mut model = ValueModel::new(Form::of(bias), true);
+            for _ in rows {
+                check(&decoder, 0, 0)?;
+                model.decode(&mut decoder, bias)?;
+            }
         }
-        for (count, &bit) in self.counts.iter_mut().zip(&*present) {
-            *count += u32::from(bit);
+        decoder.finish()
+    }
+
+    /// The layer, after all its blocks.
+    pub fn finish(self) -> LayerWeights {
+        LayerWeights { pattern: self.pattern, values: self.values, bias: self.bias }
+    }
+
+    fn mixed(&mut self, decoder: &mut Decoder<'_>, most: usize) -> Result<()> {
+        let geometry = self.outline.geometry;
+        let columns = code_columns(decoder, geometry, &mut vec![false; geometry.columns()]);
+        let mut context = Context::new(geometry, columns);
+        let mut values = ValueModel::new(self.outline.form, false);
+        let mut row = Vec::new();
+        for _ in 0..self.outline.rows {
+            context.next_row();
+            row.clear();
+            for at in 0..context.columns().len() {
+                if decoder.code(context.predict(at), false) {
+                    context.learn(true);
+                    row.push(context.columns()[at]);
+                    if let Values::Levels { scale, levels } = &mut self.values {
+                        let level = context.level(decoder, at, 0);
+                        levels.push(in_range(level, *scale)?);
+                    } else {
+                        let negative = values.decode(decoder, &mut self.values)?;
+                        context.place(at, if negative { -1 } else { 1 });
+                    }
+                } else {
+                    context.learn(false);
+                }
+            }
+            check(decoder, self.pattern.len() + row.len(), most)?;
+            self.pattern.push_row(row.iter().copied())?;
         }
-        self.total += in_row;
-        self.above.copy_from_slice(present);
+        Ok(())
+    }
+
+    fn gaps(&mut self, decoder: &mut Decoder<'_>, rows: Range<usize>, most: usize) -> Result<()> {
+        let (mut gaps, mut values) = (Gaps::default(), ValueModel::new(self.outline.form, false));
+        let cols = self.outline.cols() as u64;
+        let end = rows.len() as u64 * cols;
+        let (mut next, mut row_end, mut row) = (0, cols, Vec::new());
+        loop {
+            next += u64::from(gaps.code(decoder, 0));
+            if next > end {
+                let problem = "an entry beyond the end of its block".into();
+                return Err(Error::Format { format: "range-coded", problem });
+            }
+            while next >= row_end && row_end <= end {
+                self.pattern.push_row(row.drain(..))?;
+                row_end += cols;
+            }
+            if next == end {
+                return check(decoder, self.pattern.len(), most);
+            }
+            row.push((next + cols - row_end) as u32);
+            values.decode(decoder, &mut self.values)?;
+            check(decoder, self.pattern.len() + row.len(), most)?;
+            next += 1;
+        }
     }
 }
 
-/// Codes which columns have an entry, each under a model chosen by the column before.
-fn code_columns(coder: &mut impl BitCoder, used: &[bool]) -> Vec<bool> {
-    let mut models = [AdaptiveBit::NEW; 2];
-    let mut before = true;
-    used.iter()
-        .map(|&used| {
-            before = coder.bit(&mut models[usize::from(before)], used);
-            before
-        })
-        .collect()
+/// Checks that the stream still goes on and has no more entries than it may.
+fn check(decoder: &Decoder<'_>, entries: usize, most: usize) -> Result<()> {
+    if decoder.overrun() {
+        return Err(Error::Format { format: "range-coded", problem: "it ends too early".into() });
+    }
+    if entries > most {
+        return Err(Error::Limit {
+            what: "the weights of a layer".into(),
+            needed: entries as u64,
+            limit: most as u64,
+        });
+    }
+    Ok(())
 }
 
-fn numbers(used: &[bool]) -> Vec<u32> {
+fn in_range(level: i32, scale: Scale) -> Result<i32> {
+    if level.unsigned_abs() < scale.most() {
+        return Ok(level);
+    }
+    let problem = format!("a level of {level}, {} or more", scale.most());
+    Err(Error::Format { format: "range-coded", problem })
+}
+
+/// Codes which columns have an entry, each under a model chosen by the columns before and above it
+/// on the map; gives their numbers.
+pub(crate) fn code_columns(
+    coder: &mut impl BitCoder,
+    geometry: Geometry,
+    used: &mut [bool],
+) -> Vec<u32> {
+    let mut models = [AdaptiveBit::NEW; 4];
+    for column in 0..used.len() {
+        let before = column == 0 || used[column - 1];
+        let above = match column.checked_sub(geometry.width) {
+            Some(above) if geometry.height > 1 => used[above],
+            _ => before,
+        };
+        let model = &mut models[usize::from(before) << 1 | usize::from(above)];
+        used[column] = coder.bit(model, used[column]);
+    }
     (0u32..).zip(used).filter(|(_, used)| **used).map(|(column, _)| column).collect()
 }
 
-fn encode_pattern(encoder: &mut Encoder, pattern: &Pattern) {
+fn encode_mixed(
+    encoder: &mut Encoder,
+    weights: &LayerWeights,
+    outline: &Outline,
+    spent: &mut Spent,
+) {
+    let pattern = &weights.pattern;
     let mut used = vec![false; pattern.cols()];
     pattern.columns().iter().for_each(|&column| used[column as usize] = true);
-    let columns = numbers(&code_columns(encoder, &used));
-    let mut place = vec![0u32; pattern.cols()];
-    for (at, &column) in columns.iter().enumerate() {
-        place[column as usize] = at as u32;
-    }
-    let mut present = vec![false; columns.len()];
-    let mut positions = Positions::new(columns);
+    let columns = code_columns(encoder, outline.geometry, &mut used);
+    let mut context = Context::new(outline.geometry, columns);
+    let mut values = ValueModel::new(outline.form, false);
+    let mut on_values = 0.0;
     for row in 0..pattern.rows() {
-        present.fill(false);
-        pattern.row(row).iter().for_each(|&c| present[place[c as usize] as usize] = true);
-        positions.row(encoder, &mut present);
+        context.next_row();
+        let mut entries = pattern.row(row).iter().zip(pattern.entries(row)).peekable();
+        for at in 0..context.columns().len() {
+            let column = context.columns()[at];
+            let entry = entries.next_if(|(there, _)| **there == column);
+            encoder.code(context.predict(at), entry.is_some());
+            context.learn(entry.is_some());
+            let Some((_, entry)) = entry else { continue };
+            let before = encoder.bits();
+            if let Values::Levels { levels, .. } = &weights.values {
+                context.level(encoder, at, levels[entry]);
+            } else {
+                let negative = values.encode(encoder, &weights.values, entry);
+                context.place(at, if negative { -1 } else { 1 });
+            }
+            on_values += encoder.bits() - before;
+        }
     }
+    spent.values += on_values;
+    spent.positions += encoder.bits() - on_values;
 }
 
-fn decode_pattern(
-    decoder: &mut Decoder<'_>,
-    rows: usize,
-    cols: usize,
-    most_entries: usize,
-) -> Result<Pattern> {
-    let columns = numbers(&code_columns(decoder, &vec![false; cols]));
-    let mut pattern = Pattern::with_columns(cols);
-    let mut present = vec![false; columns.len()];
-    let mut positions = Positions::new(columns);
-    for _ in 0..rows {
-        positions.row(decoder, &mut present);
-        if decoder.overrun() {
-            return Err(ended_early());
-        }
-        let entries = positions.columns.iter().zip(&present).filter(|(_, bit)| **bit);
-        pattern.push_row(entries.map(|(&column, _)| column))?;
-        if pattern.len() > most_entries {
-            return Err(Error::Limit {
-                what: "the weights of a layer".into(),
-                needed: pattern.len() as u64,
-                limit: most_entries as u64,
-            });
+fn encode_gaps(
+    encoder: &mut Encoder,
+    weights: &LayerWeights,
+    rows: Range<usize>,
+    spent: &mut Spent,
+) {
+    let (mut gaps, mut values) =
+        (Gaps::default(), ValueModel::new(Form::of(&weights.values), false));
+    let pattern = &weights.pattern;
+    let cols = pattern.cols();
+    let (mut passed, mut on_values) = (0, 0.0);
+    for row in rows.clone() {
+        for (&column, entry) in pattern.row(row).iter().zip(pattern.entries(row)) {
+            let place = (row - rows.start) * cols + column as usize;
+            gaps.code(encoder, (place - passed) as u32);
+            passed = place + 1;
+            let before = encoder.bits();
+            values.encode(encoder, &weights.values, entry);
+            on_values += encoder.bits() - before;
         }
     }
-    Ok(pattern)
+    gaps.code(encoder, (rows.len() * cols - passed) as u32);
+    spent.values += on_values;
+    spent.positions += encoder.bits() - on_values;
 }
 
 /// Signs and exponents of floating-point numbers under models, the lower bits of the fraction raw.
@@ -294,69 +401,161 @@ impl Levels {
     }
 }
 
-fn encode_values(encoder: &mut Encoder, values: &Values, may_be_zero: bool) {
-    match values {
-        Values::F32(values) => {
-            let mut model = Floats::new(8, 23);
-            for v in values {
-                model.code(encoder, v.to_bits());
-            }
+/// The model of values that stand alone, without the context of other places.
+enum ValueModel {
+    Floats(Floats),
+    Levels(Box<Levels>),
+}
+
+impl ValueModel {
+    fn new(form: Form, may_be_zero: bool) -> Self {
+        match form {
+            Form::F32 => Self::Floats(Floats::new(8, 23)),
+            Form::F16 => Self::Floats(Floats::new(5, 10)),
+            Form::Levels(_) => Self::Levels(Box::new(Levels::new(may_be_zero))),
         }
-        Values::F16(values) => {
-            let mut model = Floats::new(5, 10);
-            for v in values {
-                model.code(encoder, v.to_bits().into());
+    }
+
+    /// Encodes one of the values; says whether it is negative.
+    fn encode(&mut self, encoder: &mut Encoder, values: &Values, at: usize) -> bool {
+        match (self, values) {
+            (Self::Floats(model), Values::F32(v)) => {
+                model.code(encoder, v[at].to_bits());
+                v[at].is_sign_negative()
             }
+            (Self::Floats(model), Values::F16(v)) => {
+                model.code(encoder, v[at].to_bits().into());
+                v[at].is_sign_negative()
+            }
+            (Self::Levels(model), Values::Levels { levels, .. }) => {
+                model.code(encoder, levels[at]) < 0
+            }
+            _ => unreachable!("a model is made for the form of its values"),
         }
-        Values::Levels { levels, .. } => {
-            let mut model = Levels::new(may_be_zero);
-            for &level in levels {
-                model.code(encoder, level);
+    }
+
+    /// Decodes a value; says whether it is negative.
+    fn decode(&mut self, decoder: &mut Decoder<'_>, values: &mut Values) -> Result<bool> {
+        match (self, values) {
+            (Self::Floats(model), Values::F32(v)) => {
+                let value = f32::from_bits(model.code(decoder, 0));
+                v.push(value);
+                Ok(value.is_sign_negative())
             }
+            (Self::Floats(model), Values::F16(v)) => {
+                let value = f16::from_bits(model.code(decoder, 0) as u16);
+                v.push(value);
+                Ok(value.is_sign_negative())
+            }
+            (Self::Levels(model), Values::Levels { scale, levels }) => {
+                let level = in_range(model.code(decoder, 0), *scale)?;
+                levels.push(level);
+                Ok(level < 0)
+            }
+            _ => unreachable!("a model is made for the form of its values"),
         }
     }
 }
 
-fn decode_values(
-    decoder: &mut Decoder<'_>,
-    form: Form,
-    count: usize,
-    may_be_zero: bool,
-) -> Result<Values> {
-    /// Grows with what is decoded, so that a wrong count allocates nothing.
-    fn read<T>(
-        decoder: &mut Decoder<'_>,
-        count: usize,
-        mut next: impl FnMut(&mut Decoder<'_>) -> T,
-    ) -> Result<Vec<T>> {
-        let mut values = Vec::new();
-        for _ in 0..count {
-            if decoder.overrun() {
-                return Err(ended_early());
-            }
-            values.push(next(decoder));
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn layer(rows: usize, cols: usize, entries: &[(usize, i32)], curve: u8) -> LayerWeights {
+        let mut sorted: std::collections::BTreeMap<usize, i32> = entries
+            .iter()
+            .map(|&(place, level)| (place % (rows * cols), if level == 0 { 1 } else { level }))
+            .collect();
+        if curve > 0 {
+            sorted.values_mut().for_each(|level| *level %= 256);
+            sorted.retain(|_, level| *level != 0);
         }
-        Ok(values)
+        let mut pattern = Pattern::with_columns(cols);
+        for row in 0..rows {
+            let places = sorted.range(row * cols..(row + 1) * cols);
+            pattern.push_row(places.map(|(place, _)| (place % cols) as u32)).unwrap();
+        }
+        let scale = Scale { step: 0.25, curve };
+        let values = Values::Levels { scale, levels: sorted.into_values().collect() };
+        let levels = (0..rows as i32).map(|i| i % 5 - 2).collect();
+        let bias = Some(Values::Levels { scale: Scale::even(0.5), levels });
+        LayerWeights { pattern, values, bias }
     }
-    Ok(match form {
-        Form::F32 => {
-            let mut model = Floats::new(8, 23);
-            Values::F32(read(decoder, count, |d| f32::from_bits(model.code(d, 0)))?)
+
+    fn there_and_back(weights: &LayerWeights, geometry: Geometry, coding: Coding) -> usize {
+        let outline = Outline {
+            rows: weights.pattern.rows(),
+            geometry,
+            coding,
+            form: Form::of(&weights.values),
+            bias: weights.bias.as_ref().map(Form::of),
+        };
+        let (mut reader, mut bytes) = (Reader::new(outline), 0);
+        for rows in outline.blocks() {
+            let code = encode(weights, &outline, rows.clone(), &mut Spent::default());
+            reader.block(&code, rows, weights.pattern.len()).unwrap();
+            bytes += code.len();
         }
-        Form::F16 => {
-            let mut model = Floats::new(5, 10);
-            Values::F16(read(decoder, count, |d| f16::from_bits(model.code(d, 0) as u16))?)
+        assert_eq!(reader.finish(), *weights);
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn sparse_integer_matrices_survive(
+            rows in 1usize..30,
+            (channels, height, width) in (1usize..5, 1usize..5, 1usize..5),
+            entries in prop::collection::vec((any::<usize>(), -40i32..40), 0..300),
+            large in prop::collection::vec((any::<usize>(), -0xff_ffff..0x100_0000), 0..3),
+            curve in 0u8..2,
+        ) {
+            let geometry = Geometry { channels, height, width };
+            let entries: Vec<_> = entries.into_iter().chain(large).collect();
+            let weights = layer(rows, geometry.columns(), &entries, curve);
+            there_and_back(&weights, geometry, Coding::Mixed);
+            there_and_back(&weights, geometry, Coding::Gaps);
         }
-        Form::Levels { step } => {
-            let mut model = Levels::new(may_be_zero);
-            let levels = read(decoder, count, |d| model.code(d, 0))?;
-            if levels.iter().any(|l| l.unsigned_abs() >= 1 << 24) {
-                return Err(Error::Format {
-                    format: "range-coded",
-                    problem: "a level of 2^24 or more".into(),
-                });
+
+        #[test]
+        fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), rows in 1usize..20, gaps: bool) {
+            let coding = if gaps { Coding::Gaps } else { Coding::Mixed };
+            let form = Form::Levels(Scale { step: 1.0, curve: 3 });
+            let geometry = Geometry { channels: 2, height: 3, width: 4 };
+            let outline = Outline { rows, geometry, coding, form, bias: Some(Form::F16) };
+            let _ = Reader::new(outline).block(&bytes, 0..rows, 100);
+        }
+    }
+
+    #[test]
+    fn blocks_cover_all_rows_and_survive() {
+        let geometry = Geometry::flat(3_000_000);
+        let entries: Vec<(usize, i32)> =
+            (0..2000).map(|i| (i * 7_919_777, 1 + i as i32 % 3)).collect();
+        let weights = layer(5, 3_000_000, &entries, 0);
+        there_and_back(&weights, geometry, Coding::Gaps);
+    }
+
+    #[test]
+    fn mixed_models_use_neighbours() {
+        // Blobs on a 20 x 20 map: mixing must beat the gaps by far.
+        let inside =
+            |row: usize, y: usize, x: usize| (y + row) % 20 / 4 == 2 && (x / 5) % 2 == row % 2;
+        let mut entries = Vec::new();
+        for row in 0..60 {
+            for place in 0..400 {
+                if inside(row, place / 20, place % 20) {
+                    entries.push((row * 400 + place, if row % 3 == 0 { -2 } else { 1 }));
+                }
             }
-            Values::Levels { step, levels }
         }
-    })
+        let weights = layer(60, 400, &entries, 0);
+        let geometry = Geometry { channels: 1, height: 20, width: 20 };
+        let (mixed, gaps) = (
+            there_and_back(&weights, geometry, Coding::Mixed),
+            there_and_back(&weights, geometry, Coding::Gaps),
+        );
+        assert!(mixed * 2 < gaps, "{mixed} {gaps}");
+    }
 }

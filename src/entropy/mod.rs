@@ -3,7 +3,10 @@
 //! Integer arithmetic only, so that every CPU decodes the same bits. `formats/svdo-v1.md` specifies
 //! every step.
 
+pub mod context;
+pub mod gaps;
 pub mod layer;
+pub mod mixing;
 pub mod models;
 pub mod range_coder;
 

@@ -14,25 +14,54 @@ const LEAST_RANGE: u32 = 1 << 24;
 /// seen so far up to [`AdaptiveBit::MEMORY`].
 #[derive(Debug, Clone, Copy)]
 pub struct AdaptiveBit {
-    /// Probability of a 1 in 1/65536.
-    probability: u16,
-    seen: u8,
+    /// Probability of a 1 in 1/2^24.
+    probability: u32,
+    seen: u16,
 }
 
 impl AdaptiveBit {
     /// Bits after which the rate of adaptation stays the same.
-    pub const MEMORY: u8 = 160;
+    pub const MEMORY: u16 = 255;
     /// A model that has seen nothing.
-    pub const NEW: Self = Self { probability: 1 << 15, seen: 0 };
+    pub const NEW: Self = Self { probability: 1 << 23, seen: 0 };
     /// No event is ever less probable than this, in 1/65536.
-    const FLOOR: i32 = 24;
+    const FLOOR: u16 = 24;
+    /// `2^16 / (n + 1.5)`, rounded down.
+    const RATES: [u32; Self::MEMORY as usize + 1] = {
+        let mut rates = [0; Self::MEMORY as usize + 1];
+        let mut n = 0;
+        while n < rates.len() {
+            rates[n] = (1 << 17) / (2 * n as u32 + 3);
+            n += 1;
+        }
+        rates
+    };
 
-    fn update(&mut self, bit: bool) {
-        let target = if bit { 65536 } else { 0 };
-        let divisor = 2 * i32::from(self.seen) + 3;
-        let moved =
-            i32::from(self.probability) + 2 * (target - i32::from(self.probability)) / divisor;
-        self.probability = moved.clamp(Self::FLOOR, 65536 - Self::FLOOR) as u16;
+    /// The probability of a 1 in 1/65536.
+    #[inline]
+    pub fn probability(self) -> u16 {
+        ((self.probability >> 8) as u16).clamp(Self::FLOOR, u16::MAX - Self::FLOOR)
+    }
+
+    /// Whether it has seen nothing yet.
+    #[inline]
+    pub fn is_new(self) -> bool {
+        self.seen == 0
+    }
+
+    /// A model that starts from another's probability as if it had seen `seen` bits.
+    #[inline]
+    pub fn inherit(self, seen: u16) -> Self {
+        Self { seen, ..self }
+    }
+
+    /// Learns a bit.
+    #[inline]
+    pub fn update(&mut self, bit: bool) {
+        let target = if bit { (1 << 24) - 1 } else { 0 };
+        let rate = i64::from(Self::RATES[usize::from(self.seen)]);
+        let moved = ((target - i64::from(self.probability)) * rate) >> 16;
+        self.probability = (i64::from(self.probability) + moved) as u32;
         if self.seen < Self::MEMORY {
             self.seen += 1;
         }
@@ -42,15 +71,37 @@ impl AdaptiveBit {
 /// Encoder and decoder behind one interface, so that a model is written once: `bit` encodes the bit
 /// it is given, or ignores it and gives the bit it decodes.
 pub trait BitCoder {
+    /// One bit whose probability of being 1 is `probability / 65536`, which is not 0.
+    fn code(&mut self, probability: u16, bit: bool) -> bool;
+
     /// One bit under an adaptive model, which learns it.
-    fn bit(&mut self, model: &mut AdaptiveBit, bit: bool) -> bool;
+    #[inline]
+    fn bit(&mut self, model: &mut AdaptiveBit, bit: bool) -> bool {
+        let bit = self.code(model.probability(), bit);
+        model.update(bit);
+        bit
+    }
 
     /// One bit of probability 1/2.
-    fn raw_bit(&mut self, bit: bool) -> bool;
+    #[inline]
+    fn raw_bit(&mut self, bit: bool) -> bool {
+        self.code(1 << 15, bit)
+    }
 
     /// The lowest `count` bits of a number, highest first, each of probability 1/2.
     fn raw_bits(&mut self, count: u32, value: u32) -> u32 {
         (0..count).rev().fold(0, |read, i| read << 1 | u32::from(self.raw_bit(value >> i & 1 == 1)))
+    }
+}
+
+/// A coder that writes nothing: models learn from it what they would from an encoder.
+#[derive(Debug)]
+pub struct Rehearsal;
+
+impl BitCoder for Rehearsal {
+    #[inline]
+    fn code(&mut self, _: u16, bit: bool) -> bool {
+        bit
     }
 }
 
@@ -97,8 +148,11 @@ impl Encoder {
         }
         self.bytes
     }
+}
 
-    fn split(&mut self, probability: u16, bit: bool) {
+impl BitCoder for Encoder {
+    #[inline]
+    fn code(&mut self, probability: u16, bit: bool) -> bool {
         let bound = ((u64::from(self.range) * u64::from(probability)) >> 16) as u32;
         if bit {
             self.range = bound;
@@ -110,8 +164,11 @@ impl Encoder {
             self.range <<= 8;
             self.shift();
         }
+        bit
     }
+}
 
+impl Encoder {
     fn shift(&mut self) {
         if self.low > u64::from(u32::MAX) {
             self.carry();
@@ -128,19 +185,6 @@ impl Encoder {
                 break;
             }
         }
-    }
-}
-
-impl BitCoder for Encoder {
-    fn bit(&mut self, model: &mut AdaptiveBit, bit: bool) -> bool {
-        self.split(model.probability, bit);
-        model.update(bit);
-        bit
-    }
-
-    fn raw_bit(&mut self, bit: bool) -> bool {
-        self.split(1 << 15, bit);
-        bit
     }
 }
 
@@ -182,7 +226,16 @@ impl<'a> Decoder<'a> {
         Err(Error::Format { format: "range-coded", problem: problem.into() })
     }
 
-    fn split(&mut self, probability: u16) -> bool {
+    fn shift(&mut self) {
+        let byte = self.bytes.get(self.taken).copied().unwrap_or(0);
+        self.code = self.code << 8 | u32::from(byte);
+        self.taken += 1;
+    }
+}
+
+impl BitCoder for Decoder<'_> {
+    #[inline]
+    fn code(&mut self, probability: u16, _: bool) -> bool {
         let bound = ((u64::from(self.range) * u64::from(probability)) >> 16) as u32;
         let bit = self.code < bound;
         if bit {
@@ -196,24 +249,6 @@ impl<'a> Decoder<'a> {
             self.shift();
         }
         bit
-    }
-
-    fn shift(&mut self) {
-        let byte = self.bytes.get(self.taken).copied().unwrap_or(0);
-        self.code = self.code << 8 | u32::from(byte);
-        self.taken += 1;
-    }
-}
-
-impl BitCoder for Decoder<'_> {
-    fn bit(&mut self, model: &mut AdaptiveBit, _: bool) -> bool {
-        let bit = self.split(model.probability);
-        model.update(bit);
-        bit
-    }
-
-    fn raw_bit(&mut self, _: bool) -> bool {
-        self.split(1 << 15)
     }
 }
 

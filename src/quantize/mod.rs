@@ -1,15 +1,18 @@
 //! Quantization: kept weights in the form in which they will be stored.
 
+mod rate_distortion;
 mod uniform;
 
 use half::f16;
+
+pub use rate_distortion::RateDistortion;
 
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model, Pattern, Values};
 use crate::prune::{PrunedLayer, PrunedModel};
 
 /// A way to store weights and biases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Quantizer {
     /// Every bit of every f32.
@@ -21,6 +24,8 @@ pub enum Quantizer {
         /// 2 to 16.
         bits: u32,
     },
+    /// Levels chosen by their distortion and cost.
+    RateDistortion(RateDistortion),
 }
 
 /// A quantized layer and what it cost.
@@ -40,36 +45,25 @@ impl Quantizer {
     /// # Errors
     /// [`Error::Argument`] for bits out of range or a weight that binary16 cannot hold.
     pub fn quantize(self, pruned: &PrunedModel) -> Result<(Model, Vec<Quantized>)> {
+        let mut values = Vec::with_capacity(pruned.layers.len());
+        if let Self::RateDistortion(settings) = self {
+            values = settings.quantize(pruned)?;
+        } else {
+            for (layer, named) in pruned.layers.iter().zip(&pruned.network.layers) {
+                // A bias adds straight to a unit: it gets 8 bits at least.
+                let bias = layer.bias.as_ref().map(|bias| self.values(bias, &named.name, 8));
+                let weights = self.values(layer.weights.data(), &named.name, 0)?;
+                values.push((weights, bias.transpose()?));
+            }
+        }
         let layers = pruned
             .layers
             .iter()
-            .zip(&pruned.network.layers)
-            .map(|(layer, named)| self.quantize_layer(layer, &named.name))
+            .zip(values)
+            .map(|(layer, (weights, bias))| quantized(layer, weights, bias))
             .collect::<Result<Vec<_>>>()?;
         let weights = layers.iter().map(|l| l.weights.clone()).collect();
         Ok((Model { network: pruned.network.clone(), threshold: None, weights }, layers))
-    }
-
-    fn quantize_layer(self, layer: &PrunedLayer, name: &str) -> Result<Quantized> {
-        let exact = layer.weights.data();
-        let values = self.values(exact, name, 0)?;
-        let stored = values.to_f32();
-        let bias = match &layer.bias {
-            // A bias adds straight to a unit: it gets 8 bits at least.
-            Some(bias) => Some(self.values(bias, name, 8)?),
-            None => None,
-        };
-        let difference = |a: &[f32], b: &[f32]| {
-            a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
-        };
-        let bias_error = match (&layer.bias, &bias) {
-            (Some(exact), Some(values)) => difference(exact, &values.to_f32()),
-            _ => 0.0,
-        };
-        let max_error = difference(exact, &stored).max(bias_error);
-        let weights = without_zeros(layer, values, &stored, bias)?;
-        let zeroed = exact.len() - weights.pattern.len();
-        Ok(Quantized { weights, max_error, zeroed })
     }
 
     fn values(self, exact: &[f32], name: &str, least_bits: u32) -> Result<Values> {
@@ -88,8 +82,27 @@ impl Quantizer {
                 }
             }
             Self::Uniform { bits } => uniform::quantize(exact, bits.max(least_bits)),
+            Self::RateDistortion(_) => {
+                Err(Error::Argument { problem: "values alone have no rate".into() })
+            }
         }
     }
+}
+
+fn quantized(layer: &PrunedLayer, values: Values, bias: Option<Values>) -> Result<Quantized> {
+    let exact = layer.weights.data();
+    let stored = values.to_f32();
+    let difference = |a: &[f32], b: &[f32]| {
+        a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
+    };
+    let bias_error = match (&layer.bias, &bias) {
+        (Some(exact), Some(values)) => difference(exact, &values.to_f32()),
+        _ => 0.0,
+    };
+    let max_error = difference(exact, &stored).max(bias_error);
+    let weights = without_zeros(layer, values, &stored, bias)?;
+    let zeroed = exact.len() - weights.pattern.len();
+    Ok(Quantized { weights, max_error, zeroed })
 }
 
 /// The stored layer without the weights that became zero.

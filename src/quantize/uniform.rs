@@ -1,7 +1,7 @@
 //! Uniform quantization: levels from -(2^(bits-1) - 1) to 2^(bits-1) - 1.
 
 use crate::error::{Error, Result};
-use crate::model::Values;
+use crate::model::{Scale, Values};
 
 /// Quantizes to the step, among those that put the largest level between 60 and 100 % of the
 /// largest magnitude, with the least squared error.
@@ -12,7 +12,7 @@ pub(super) fn quantize(exact: &[f32], bits: u32) -> Result<Values> {
     let top = f64::from((1 << (bits - 1)) - 1);
     let largest = exact.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     if largest == 0.0 {
-        return Ok(Values::Levels { step: 1.0, levels: vec![0; exact.len()] });
+        return Ok(Values::Levels { scale: Scale::even(1.0), levels: vec![0; exact.len()] });
     }
     let (mut best, mut least) = (0.0, f64::INFINITY);
     for percent in (60..=100).rev().step_by(2) {
@@ -25,10 +25,10 @@ pub(super) fn quantize(exact: &[f32], bits: u32) -> Result<Values> {
     }
     if best == 0.0 {
         // Every weight is denormal: the step cannot be represented, zero is within 1e-38 of all.
-        return Ok(Values::Levels { step: 1.0, levels: vec![0; exact.len()] });
+        return Ok(Values::Levels { scale: Scale::even(1.0), levels: vec![0; exact.len()] });
     }
     let levels = exact.iter().map(|&v| level(v, best, top) as i32).collect();
-    Ok(Values::Levels { step: best, levels })
+    Ok(Values::Levels { scale: Scale::even(best), levels })
 }
 
 fn level(value: f32, step: f32, top: f64) -> f64 {
@@ -54,9 +54,10 @@ mod tests {
         let exact: Vec<f32> = (-50..=50).map(|i| i as f32 * 0.013).collect();
         for bits in [2, 5, 8, 16] {
             let values = quantize(&exact, bits).unwrap();
-            let Values::Levels { step, levels } = &values else { panic!("not levels") };
+            let Values::Levels { scale, levels } = &values else { panic!("not levels") };
             let top = (1 << (bits - 1)) - 1;
             assert!(levels.iter().all(|l| l.abs() <= top), "{bits}");
+            let step = scale.step;
             let clipped = 0.65 - top as f32 * step;
             for (a, b) in exact.iter().zip(values.to_f32()) {
                 assert!((a - b).abs() <= (0.5 * step).max(clipped) + 1e-6, "{bits}: {a} {b}");

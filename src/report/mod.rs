@@ -20,6 +20,7 @@ use crate::engine::evaluate::Evaluation;
 use crate::engine::verify::Verification;
 use crate::prune::Histogram;
 use crate::quantize::Quantizer;
+use crate::search::Point;
 use gate::Gate;
 
 /// What the two ratios mean; printed with them wherever they stand.
@@ -48,7 +49,7 @@ pub struct Compression {
     pub output: Option<String>,
     /// Weights with a log alpha above it were pruned.
     pub threshold: f64,
-    /// `exact`, `f16` or `uniform-N`.
+    /// `exact`, `f16`, `uniform-N` or `rd`.
     pub quantize: String,
     /// Bytes of the whole file.
     pub file_bytes: u64,
@@ -74,6 +75,9 @@ pub struct Compression {
     /// Thresholds tried, if asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sweep: Vec<SweepPoint>,
+    /// Configurations tried, if a search was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<SearchPoint>,
     /// Conditions that were asserted.
     pub gates: Vec<Gate>,
     /// What the user should know.
@@ -151,6 +155,66 @@ pub struct SweepPoint {
     /// On labelled data, if given; nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cross_entropy: Option<f64>,
+}
+
+/// One configuration of a search.
+#[derive(Debug, Clone, Serialize)]
+pub struct SearchPoint {
+    /// The threshold.
+    pub threshold: f64,
+    /// A layer's step over its posterior standard deviation.
+    pub step: f64,
+    /// What a bit may cost in squared steps.
+    pub lambda: f64,
+    /// Growth of the distance between levels.
+    pub curve: f64,
+    /// The bias's step over the weights' step times the root of a row's weights.
+    pub bias_step: f64,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Root mean square of the outputs' change over that of the pruned network's outputs about each
+    /// sample's mean.
+    pub output_error: f64,
+    /// On labelled data, if given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_rate: Option<f64>,
+    /// On labelled data, if given; nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cross_entropy: Option<f64>,
+    /// Whether no other configuration is both smaller and better, by cross-entropy or, without
+    /// labels, by output error.
+    pub frontier: bool,
+}
+
+impl SearchPoint {
+    /// The report of all configurations of a search, by size.
+    pub fn all(points: &[Point]) -> Vec<Self> {
+        let loss = |p: &Point| p.evaluation.map_or(p.output_error, |e| e.cross_entropy);
+        let mut sorted: Vec<&Point> = points.iter().collect();
+        sorted.sort_by(|a, b| {
+            (a.bytes, loss(a)).partial_cmp(&(b.bytes, loss(b))).unwrap_or(std::cmp::Ordering::Equal)
+        });
+        let mut least = f64::INFINITY;
+        sorted
+            .into_iter()
+            .map(|p| {
+                let frontier = loss(p) < least;
+                least = least.min(loss(p));
+                Self {
+                    threshold: shortest(p.threshold),
+                    step: p.settings.step,
+                    lambda: p.settings.lambda,
+                    curve: f64::from(p.settings.curve) / 64.0,
+                    bias_step: p.settings.bias,
+                    file_bytes: p.bytes,
+                    output_error: p.output_error,
+                    error_rate: p.evaluation.map(|e| e.error_rate()),
+                    cross_entropy: p.evaluation.map(|e| e.cross_entropy),
+                    frontier,
+                }
+            })
+            .collect()
+    }
 }
 
 /// Of `svdo-infer`.
@@ -280,6 +344,7 @@ impl Compression {
             layers,
             validation: None,
             sweep: Vec::new(),
+            search: Vec::new(),
             gates: Vec::new(),
             notes,
         }
@@ -347,6 +412,7 @@ fn quantizer_name(quantizer: Quantizer) -> String {
         Quantizer::Exact => "exact".into(),
         Quantizer::F16 => "f16".into(),
         Quantizer::Uniform { bits } => format!("uniform-{bits}"),
+        Quantizer::RateDistortion(_) => "rd".into(),
     }
 }
 

@@ -111,6 +111,33 @@ fn compression(report: &Compression) -> String {
             validation.cross_entropy
         );
     }
+    if !report.search.is_empty() {
+        let headings = [
+            "threshold",
+            "step",
+            "lambda",
+            "curve",
+            "bytes",
+            "output error",
+            "error",
+            "cross-entropy",
+        ];
+        let mut rows = vec![headings.map(str::to_owned).to_vec()];
+        for point in report.search.iter().filter(|point| point.frontier) {
+            rows.push(vec![
+                point.threshold.to_string(),
+                format!("{:.3}", point.step),
+                format!("{:.3}", point.lambda),
+                format!("{:.2}", point.curve),
+                group(point.file_bytes),
+                format!("{:.4}", point.output_error),
+                point.error_rate.map_or_else(String::new, percent),
+                point.cross_entropy.map_or_else(String::new, |c| format!("{c:.4}")),
+            ]);
+        }
+        let _ = writeln!(text, "\nfrontier of {} configurations tried:", report.search.len());
+        text.push_str(&table(&rows));
+    }
     if !report.sweep.is_empty() {
         let headings =
             ["threshold", "kept", "weight ratio", "bytes", "size ratio", "error", "cross-entropy"];

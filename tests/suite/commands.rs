@@ -153,6 +153,8 @@ fn sweeps_print_every_threshold_and_write_nothing() {
     let arguments = [
         "compress",
         "model.safetensors",
+        "--quantize",
+        "exact",
         "--sweep",
         "0:6:3",
         "--validate",

@@ -71,11 +71,11 @@ fn sampled_damage_to_a_large_file_is_refused() {
     }
 }
 
-/// Sections as (start of the length, start of the content, end of the content).
-fn sections(file: &[u8]) -> Vec<(usize, usize, usize)> {
+/// The content of each section, all before one checksum at the end of the file.
+fn sections(file: &[u8]) -> Vec<std::ops::Range<usize>> {
     let (mut found, mut at) = (Vec::new(), 5);
-    while at < file.len() {
-        let (start, mut length, mut shift) = (at, 0usize, 0);
+    while at + 4 < file.len() {
+        let (mut length, mut shift) = (0usize, 0);
         loop {
             let byte = file[at];
             length |= usize::from(byte & 0x7f) << shift;
@@ -84,9 +84,10 @@ fn sections(file: &[u8]) -> Vec<(usize, usize, usize)> {
                 break;
             }
         }
-        found.push((start, at, at + length));
-        at += length + 4;
+        found.push(at..at + length);
+        at += length;
     }
+    assert_eq!(at + 4, file.len());
     found
 }
 
@@ -97,14 +98,14 @@ fn damage_under_a_repaired_checksum_is_survived() {
     for quantizer in [Quantizer::Exact, Quantizer::Uniform { bits: 4 }] {
         let file = small_file(quantizer);
         let mut refused = 0;
-        for (index, (start, from, to)) in sections(&file).into_iter().enumerate() {
-            for at in from..to {
+        let end = file.len() - 4;
+        for section in sections(&file) {
+            for at in section {
                 for flip in 1..=255 {
                     let mut changed = file.clone();
                     changed[at] ^= flip;
-                    let sealed = if index == 0 { 0 } else { start };
-                    let sum = crc32fast::hash(&changed[sealed..to]);
-                    changed[to..to + 4].copy_from_slice(&sum.to_le_bytes());
+                    let sum = crc32fast::hash(&changed[..end]);
+                    changed[end..].copy_from_slice(&sum.to_le_bytes());
                     match accepted(&changed) {
                         None => refused += 1,
                         Some(model) => {

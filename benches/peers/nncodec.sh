@@ -1,0 +1,11 @@
+#!/bin/sh
+# NNCodec (ISO/IEC 15938-17 with DeepCABAC) and svdo on one checkpoint, both frontiers.
+#   nncodec.sh CHECKPOINT.safetensors IMAGES.idx[.gz] LABELS.idx[.gz]
+# Installs NNCodec from PyPI into its own environment, $NNCODEC_ENV or target/nncodec; svdo is
+# $SVDO or target/release/svdo.
+set -eu
+here=$(dirname "$0")
+env=${NNCODEC_ENV:-$here/../../target/nncodec}
+[ -x "$env/bin/python" ] || python3 -m venv "$env"
+"$env/bin/python" -c 'import nncodec' 2>/dev/null || "$env/bin/pip" install -q nncodec==2.1.3
+SVDO=${SVDO:-$here/../../target/release/svdo} exec "$env/bin/python" "$here/nncodec_frontier.py" "$@"

@@ -1,0 +1,368 @@
+//! Rate-distortion quantization: each weight takes the level, zero among them, with the least
+//! distortion plus lambda times the bits that the adaptive coder would spend on it there and then.
+
+use crate::container::{geometries, nearest_short_step};
+use crate::entropy::context::{Context, Geometry, UNARY};
+use crate::entropy::layer::code_columns;
+use crate::entropy::range_coder::Rehearsal;
+use crate::error::Result;
+use crate::model::{Scale, Values};
+use crate::prune::{PrunedLayer, PrunedModel};
+
+/// What sets rate against distortion.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RateDistortion {
+    /// The step of a layer in units of its posterior standard deviation, exp(mean log sigma) over
+    /// the kept weights; without a posterior, of a quarter of their root mean square.
+    pub step: f64,
+    /// What a bit may cost in squared steps.
+    pub lambda: f64,
+    /// Growth of the distance between levels, c of [`Scale`] in 1/64.
+    pub curve: u8,
+    /// Weighs each squared error with (sigma / sigma of the layer)^(-2 gamma).
+    pub gamma: f64,
+    /// The bias's step over that of the weights times the square root of the mean number of weights
+    /// in a row.
+    pub bias: f64,
+}
+
+impl Default for RateDistortion {
+    fn default() -> Self {
+        Self { step: 0.35, lambda: 0.02, curve: 0, gamma: 0.0, bias: 0.25 }
+    }
+}
+
+impl RateDistortion {
+    /// Coarse: about half the bytes of the default.
+    pub const SMALL: Self = Self { step: 0.8, lambda: 0.04, curve: 13, gamma: 0.0, bias: 0.25 };
+}
+
+/// Times the weights are gone through; the models begin each with what they learned before.
+const PASSES: usize = 3;
+
+impl RateDistortion {
+    /// The levels of every layer, one for each weight of its matrix, and its bias.
+    pub(super) fn quantize(&self, model: &PrunedModel) -> Result<Vec<(Values, Option<Values>)>> {
+        let costs = Costs::new();
+        let geometries = geometries(&model.network)?;
+        let layers = model.layers.iter().zip(geometries);
+        Ok(layers.map(|(layer, geometry)| self.quantize_layer(layer, geometry, &costs)).collect())
+    }
+
+    fn quantize_layer(
+        &self,
+        layer: &PrunedLayer,
+        geometry: Geometry,
+        costs: &Costs,
+    ) -> (Values, Option<Values>) {
+        let exact = layer.weights.data();
+        let unit = unit(layer);
+        let scale = Scale { step: nearest_short_step(self.step * unit), curve: self.curve };
+        let sensitivity: Vec<f64> = match &layer.log_sigma2 {
+            Some(log_sigma2) if self.gamma != 0.0 => {
+                let mean = 2.0 * libm::log(unit);
+                let weigh = |&l: &f32| libm::exp(self.gamma * (mean - f64::from(l)));
+                log_sigma2.iter().map(weigh).collect()
+            }
+            _ => vec![1.0; exact.len()],
+        };
+        let levels = if exact.len() > MOST_ADAPTIVE {
+            let ladder = Ladder::new(scale);
+            exact.iter().map(|&v| ladder.nearest(v)).collect()
+        } else {
+            self.levels(layer, geometry, scale, &sensitivity, costs)
+        };
+        let per_row = exact.len() as f64 / layer.shape[0].max(1) as f64;
+        let bias_step = self.bias * f64::from(scale.step) * per_row.max(1.0).sqrt();
+        let bias = layer.bias.as_ref().map(|bias| {
+            let scale = Scale::even(nearest_short_step(bias_step));
+            let most = f64::from(scale.most() - 1);
+            let level = |&v: &f32| {
+                (f64::from(v) / f64::from(scale.step)).round_ties_even().clamp(-most, most) as i32
+            };
+            Values::Levels { scale, levels: bias.iter().map(level).collect() }
+        });
+        (Values::Levels { scale, levels }, bias)
+    }
+
+    fn levels(
+        &self,
+        layer: &PrunedLayer,
+        geometry: Geometry,
+        scale: Scale,
+        sensitivity: &[f64],
+        costs: &Costs,
+    ) -> Vec<i32> {
+        let matrix = &layer.weights;
+        let ladder = Ladder::new(scale);
+        let mut levels: Vec<i32> = matrix.data().iter().map(|&v| ladder.nearest(v)).collect();
+        let mut learned: Option<Context> = None;
+        for _ in 0..PASSES {
+            let mut used = vec![false; matrix.cols()];
+            for (&column, &level) in matrix.indices().iter().zip(&levels) {
+                used[column as usize] |= level != 0;
+            }
+            let columns = code_columns(&mut Rehearsal, geometry, &mut used);
+            let mut context = Context::new(geometry, columns);
+            if let Some(learned) = learned.take() {
+                context.take(learned);
+            }
+            let mut entry = 0;
+            for row in matrix.outer_iterator() {
+                context.next_row();
+                let end = entry + row.nnz();
+                let mut at = 0;
+                for (&column, entry) in row.indices().iter().zip(entry..end) {
+                    if !used[column as usize] {
+                        levels[entry] = 0;
+                        continue;
+                    }
+                    while context.columns()[at] < column {
+                        context.predict(at);
+                        context.learn(false);
+                        at += 1;
+                    }
+                    let value = f64::from(matrix.data()[entry].abs()) / f64::from(scale.step);
+                    let weight = Weight {
+                        value,
+                        negative: matrix.data()[entry] < 0.0,
+                        sensitivity: sensitivity[entry],
+                    };
+                    let size = self.choose(&mut context, at, &ladder, costs, weight);
+                    context.predict(at);
+                    context.learn(size > 0);
+                    levels[entry] = if matrix.data()[entry] < 0.0 { -size } else { size };
+                    if size > 0 {
+                        context.level(&mut Rehearsal, at, levels[entry]);
+                    }
+                    at += 1;
+                }
+                for at in at..context.columns().len() {
+                    context.predict(at);
+                    context.learn(false);
+                }
+                entry = end;
+            }
+            learned = Some(context);
+        }
+        levels
+    }
+
+    /// The magnitude to give a weight.
+    fn choose(
+        &self,
+        context: &mut Context,
+        at: usize,
+        ladder: &Ladder,
+        costs: &Costs,
+        Weight { value, negative, sensitivity }: Weight,
+    ) -> i32 {
+        let below = ladder.below(value);
+        let there = context.predict(at);
+        let sign = context.predict_negative(at);
+        let cost = |error: f64, bits: f64| sensitivity * error * error + self.lambda * bits;
+        let (mut best, mut least) = (0, cost(value, costs.of(there, false)));
+        let mut bits = costs.of(there, true) + costs.of(sign, negative);
+        for size in 1..=below + 1 {
+            let Some(stands_for) = ladder.value(size) else { break };
+            let step = size as usize - 1;
+            let (last, more) = match step {
+                _ if step < UNARY => {
+                    let more = context.predict_more(at, step);
+                    (costs.of(more, false), costs.of(more, true))
+                }
+                // About what an Exp-Golomb code of the rest takes.
+                _ => (2.0 * f64::from(size - UNARY as i32).log2() + 1.0, 0.0),
+            };
+            if size + 2 >= below {
+                let total = cost(value - stands_for, bits + last);
+                if total < least {
+                    (best, least) = (size, total);
+                }
+            }
+            bits += more;
+        }
+        best
+    }
+}
+
+/// A weight whose level is to be chosen.
+struct Weight {
+    /// Its magnitude in steps.
+    value: f64,
+    negative: bool,
+    sensitivity: f64,
+}
+
+/// Layers with more weights are rounded to the nearest level: their cost hardly depends on context.
+const MOST_ADAPTIVE: usize = 1 << 21;
+
+/// The values of the levels in steps.
+struct Ladder {
+    step: f64,
+    /// Empty for even levels.
+    values: Vec<f64>,
+    most: i32,
+}
+
+impl Ladder {
+    fn new(scale: Scale) -> Self {
+        let most = scale.most() as i32 - 1;
+        let values = match scale.curve {
+            0 => Vec::new(),
+            _ => {
+                let values = Scale { step: 1.0, ..scale }.values(most as u32);
+                let finite = values.into_iter().take_while(|v| (v * scale.step).is_finite());
+                finite.map(f64::from).collect()
+            }
+        };
+        let most = if values.is_empty() { most } else { values.len() as i32 - 1 };
+        Self { step: f64::from(scale.step), values, most }
+    }
+
+    fn value(&self, level: i32) -> Option<f64> {
+        if level > self.most {
+            return None;
+        }
+        Some(self.values.get(level as usize).copied().unwrap_or(f64::from(level)))
+    }
+
+    /// The largest level not above a value.
+    fn below(&self, value: f64) -> i32 {
+        if self.values.is_empty() {
+            return value.min(f64::from(self.most)) as i32;
+        }
+        self.values.partition_point(|&v| v <= value) as i32 - 1
+    }
+
+    fn nearest(&self, value: f32) -> i32 {
+        let size = f64::from(value.abs()) / self.step;
+        let below = self.below(size);
+        let distance = |level| self.value(level).map_or(f64::INFINITY, |v| (v - size).abs());
+        let level = if distance(below + 1) < distance(below) { below + 1 } else { below };
+        if value < 0.0 { -level } else { level }
+    }
+}
+
+/// exp(mean log sigma) of a layer, or a quarter of the root mean square of its weights.
+fn unit(layer: &PrunedLayer) -> f64 {
+    let n = layer.weights.nnz();
+    let unit = match &layer.log_sigma2 {
+        Some(log_sigma2) => {
+            let sum: f64 = log_sigma2.iter().map(|&l| f64::from(l)).sum();
+            libm::exp(0.5 * sum / n as f64)
+        }
+        None => {
+            let sum: f64 = layer.weights.data().iter().map(|&w| f64::from(w).powi(2)).sum();
+            0.25 * (sum / n as f64).sqrt()
+        }
+    };
+    if unit.is_finite() && unit > 0.0 { unit } else { 1.0 }
+}
+
+/// The bits that an event of some probability costs.
+struct Costs(Vec<f64>);
+
+impl Costs {
+    fn new() -> Self {
+        Self((0..4096).map(|i| -libm::log2((f64::from(i) + 0.5) / 4096.0)).collect())
+    }
+
+    fn of(&self, probability: u16, bit: bool) -> f64 {
+        let at = usize::from(probability >> 4);
+        self.0[if bit { at } else { 4095 - at }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ladders_find_the_level_below_and_the_nearest() {
+        for curve in [0, 13, 64] {
+            let ladder = Ladder::new(Scale { step: 0.5, curve });
+            let c = f64::from(curve) / 64.0;
+            for level in 1..20 {
+                let formula = match curve {
+                    0 => f64::from(level),
+                    _ => ((1.0 + c).powi(level) - 1.0) / c,
+                };
+                let value = ladder.value(level).unwrap();
+                assert!((value / formula - 1.0).abs() < 1e-6, "{curve} {level} {value}");
+                assert_eq!(ladder.below(value * 1.0001), level);
+                assert_eq!(ladder.below(value * 0.9999), level - 1);
+                assert_eq!(ladder.nearest((-0.5 * value) as f32), -level);
+            }
+        }
+        assert_eq!(Ladder::new(Scale { step: 1.0, curve: 64 }).nearest(f32::MAX), 127);
+    }
+
+    /// A layer of scattered weights between -2 and 2.
+    fn model() -> PrunedModel {
+        use crate::network::{Input, Layer, Network, Node, Op, Shape, Source};
+        let n = 60usize;
+        let (mut starts, mut columns, mut weights) = (vec![0], Vec::new(), Vec::new());
+        let mut state = 5u32;
+        for _ in 0..n {
+            for column in 0..n as u32 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                if state >> 29 == 0 {
+                    columns.push(column);
+                    weights.push((state >> 8 & 0xffff) as f32 / 16384.0 - 2.0 + 1e-5);
+                }
+            }
+            starts.push(columns.len());
+        }
+        let log_sigma2 = Some(vec![-3.0; weights.len()]);
+        let weights = crate::prune::csr(n, n, starts, columns, weights).unwrap();
+        let bias = Some((0..n).map(|i| i as f32 * 0.01 - 0.2).collect());
+        let shape = vec![n, n];
+        let layer = PrunedLayer {
+            shape: shape.clone(),
+            weights,
+            log_sigma2,
+            bias,
+            statistics: Default::default(),
+        };
+        let network = Network {
+            input: Input::plain(Shape::vector(n)),
+            layers: vec![Layer { name: "a".into(), shape }],
+            nodes: vec![Node {
+                name: String::new(),
+                op: Op::Linear { layer: 0 },
+                inputs: vec![Source::Input],
+            }],
+        };
+        PrunedModel { network, layers: vec![layer] }
+    }
+
+    #[test]
+    fn without_rate_every_weight_takes_its_nearest_level() {
+        let model = model();
+        for curve in [0, 13] {
+            let settings = RateDistortion { lambda: 0.0, curve, ..RateDistortion::default() };
+            let (values, bias) = settings.quantize(&model).unwrap().swap_remove(0);
+            let Values::Levels { scale, levels } = &values else { panic!("not levels") };
+            let ladder = Ladder::new(*scale);
+            let nearest = model.layers[0].weights.data().iter().map(|&v| ladder.nearest(v));
+            assert!(nearest.eq(levels.iter().copied()), "{curve}");
+            assert!(bias.is_some_and(|bias| bias.len() == 60));
+        }
+    }
+
+    #[test]
+    fn rate_buys_zeros_and_smaller_files() {
+        let model = model();
+        let mut before = (usize::MAX, usize::MAX);
+        for lambda in [0.0, 0.3, 3.0] {
+            let settings = RateDistortion { step: 2.0, lambda, ..RateDistortion::default() };
+            let quantizer = crate::quantize::Quantizer::RateDistortion(settings);
+            let (stored, layers) = quantizer.quantize(&model).unwrap();
+            let file = crate::container::write(&stored, false).unwrap();
+            let kept = layers[0].weights.pattern.len();
+            assert!(kept < before.0 && file.bytes.len() < before.1, "{lambda}: {kept}");
+            before = (kept, file.bytes.len());
+        }
+    }
+}
