@@ -9,11 +9,10 @@ pub(super) const LANES_OF_VECTORS: usize = 32;
 /// Samples below which they run one by one rather than as a part-filled panel.
 pub(super) const WORTH_A_PANEL: usize = 3;
 
-/// Bytes of inputs that should stay in the first-level cache while rows go by.
-const NEAR: usize = 24 << 10;
-
-/// Entries that a row needs in a block for the block to be worth another pass over the outputs.
-const ENTRIES_OF_A_BLOCK: usize = 6;
+/// Bytes of inputs that stay in the first- and second-level cache while rows go by, and the entries
+/// that a row needs in a block of them: a block costs a pass over the outputs and, at the end of
+/// each row's entries, a branch that is rarely foreseen.
+const BLOCKS: [(usize, usize); 2] = [(24 << 10, 32), (128 << 10, 6)];
 
 /// Whether a dense product with a vector is the faster one.
 pub(super) fn dense_vector(rows: &[Vec<(u32, f32)>], columns: usize) -> bool {
@@ -44,10 +43,14 @@ pub(super) fn block(
     bytes: usize,
     grouped: bool,
 ) -> usize {
-    let block = (NEAR / bytes.max(1)).max(1);
     let entries: usize = rows.iter().map(Vec::len).sum();
-    let many = entries * block >= ENTRIES_OF_A_BLOCK * rows.len() * columns;
-    if (many || grouped) && block < columns { block } else { columns }
+    for (near, least) in BLOCKS {
+        let block = (near / bytes.max(1)).max(1);
+        if grouped || entries * block >= least * rows.len() * columns {
+            return block.min(columns);
+        }
+    }
+    columns
 }
 
 /// Bytes of a channel that a tile of a convolution reads.

@@ -24,7 +24,7 @@ impl Engine {
     /// a vector.
     fn lanes(&self, samples: usize) -> usize {
         let mut lanes = self.most_lanes.max(WIDTH);
-        if samples < cost::WORTH_A_PANEL || self.most_lanes == 1 {
+        if samples.min(self.most_lanes) < cost::WORTH_A_PANEL {
             return 1;
         }
         // The widest panel that is full, or nearly so.

@@ -15,6 +15,9 @@ const MOST: usize = 12;
 const MOST_GROUPED: usize = 3;
 const GROUP: usize = 4;
 
+/// Vectors of outputs that share the second-level cache with a block of inputs.
+const NEAR_VECTORS: usize = 4096;
+
 /// Rows of taps.
 #[derive(Debug, Clone)]
 pub(in crate::engine) struct TapRows {
@@ -191,9 +194,15 @@ impl Tile<'_> {
         let Self { rows, x, y, lanes, pitch, relu, length } = self;
         let (offsets, weights) = (rows.offsets.as_ptr(), rows.weights.as_ptr());
         let groups = rows.bias.len() / M;
-        for block in 0..rows.blocks {
+        // Outputs of a chunk of rows stay near while the blocks of inputs go by.
+        let chunk = (NEAR_VECTORS / (M * N)).max(1);
+        let passes = (0..groups).step_by(chunk).flat_map(|from| {
+            let to = groups.min(from + chunk);
+            (0..rows.blocks).map(move |block| (block, from..to))
+        });
+        for (block, chunk) in passes {
             let (first, last) = (block == 0, block + 1 == rows.blocks);
-            for group in 0..groups {
+            for group in chunk {
                 let start = rows.starts[block * groups + group] as usize;
                 let end = rows.starts[block * groups + group + 1] as usize;
                 if start == end && !first && !(last && relu) {
