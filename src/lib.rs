@@ -26,6 +26,9 @@ pub mod model;
 #[cfg(feature = "compress")]
 pub mod quantize;
 
+#[cfg(feature = "compress")]
+pub mod onnx;
+
 pub mod entropy;
 
 pub mod container;

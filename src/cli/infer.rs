@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Parser;
 
+use super::bench::Measure;
 use super::output::{self, Reports};
 use super::{Outcome, Threads, number, share, tier};
 use crate::checkpoint::Checkpoint;
@@ -28,12 +29,12 @@ use crate::report::{Inference, Report, Verified, display};
 #[derive(Debug, Parser)]
 #[command(name = "svdo-infer", version, long_version = super::long_version(), max_term_width = 100)]
 pub struct Arguments {
-    /// The compressed model
+    /// The compressed model, or an ONNX model as it is (.onnx)
     model: PathBuf,
 
     /// Samples: IDX (.gz or raw), .npy, .npz, PNG, or raw little-endian f32 (.f32, .raw, .bin);
     /// values as stored, the model's own preprocessing is applied
-    #[arg(short, long, value_name = "FILE", num_args = 1.., required_unless_present = "verify")]
+    #[arg(short, long, value_name = "FILE", num_args = 1.., required_unless_present_any = ["verify", "bench"])]
     input: Vec<PathBuf>,
 
     /// Which array of an .npz to read
@@ -57,6 +58,9 @@ pub struct Arguments {
 
     #[command(flatten)]
     reports: Reports,
+
+    #[command(flatten)]
+    measure: Measure,
 
     /// Compare with the dense theta of this checkpoint; exit with 1 beyond --tolerance
     #[arg(long, value_name = "CHECKPOINT", help_heading = "Verification", conflicts_with_all = ["output", "top"])]
@@ -90,9 +94,17 @@ impl Arguments {
         self.reports.check()?;
         let start = Instant::now();
         let bytes = std::fs::read(&self.model).at(&self.model)?;
-        let model = container::read(&bytes).map_err(|e| e.in_file(&self.model))?;
+        let onnx = self.model.extension().is_some_and(|extension| extension == "onnx");
+        let model = if onnx { crate::onnx::read(&bytes) } else { container::read(&bytes) };
+        let model = model.map_err(|e| e.in_file(&self.model))?;
         let engine = Engine::new(&model, tier()?).map_err(|e| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();
+        if self.measure.bench {
+            let named = (display(&self.model), &model);
+            let threads = self.threads.or(1);
+            let found = self.measure.run(named, tier()?, threads, load_seconds * 1e3)?;
+            return self.reports.write_other(&found.json()?, &found.text());
+        }
         match &self.verify {
             Some(checkpoint) => {
                 let threads = self.threads;
@@ -221,7 +233,7 @@ fn best_classes(outputs: &[f32], outs: usize, count: usize) -> String {
 }
 
 /// Uniform samples over the range that preprocessing maps to 0..1, the same at every run.
-fn random_samples(engine: &Engine, count: usize) -> anyhow::Result<Vec<f32>> {
+pub(super) fn random_samples(engine: &Engine, count: usize) -> anyhow::Result<Vec<f32>> {
     let total = count.checked_mul(engine.input_shape().elements()?).context("too many samples")?;
     let scale = 1.0 / engine.input_scale();
     // SplitMix64 (Steele, Lea and Flood 2014): a counter and a hash.

@@ -3,6 +3,7 @@
 //! Results go to standard output; progress and errors to standard error. Exit codes: 0 done, 1 a
 //! gate or verification failed, 2 usage, input or I/O error.
 
+mod bench;
 pub mod compress;
 pub mod demo;
 pub mod diff;
@@ -103,6 +104,11 @@ impl Threads {
     fn count(self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         self.threads.map_or_else(cores, usize::from)
+    }
+
+    /// Threads if they are given, else `default`.
+    fn or(self, default: usize) -> usize {
+        self.threads.map_or(default, usize::from)
     }
 
     /// Runs `work` with this many threads for the parallel parts of the library.

@@ -84,6 +84,21 @@ impl Reports {
         Ok(())
     }
 
+    /// Writes what has no Markdown form: JSON if it is wanted, and the text.
+    pub(super) fn write_other(&self, json: &str, text: &str) -> anyhow::Result<super::Outcome> {
+        anyhow::ensure!(
+            self.markdown.is_none() && !self.github,
+            "a benchmark is written as text or with --json"
+        );
+        if let Some(path) = &self.json {
+            write(path, json.as_bytes())?;
+        }
+        if !self.take_stdout() {
+            to_stdout(text.as_bytes())?;
+        }
+        Ok(super::Outcome::Passed)
+    }
+
     /// Writes the report everywhere it is wanted.
     pub(super) fn write(&self, report: &Report) -> anyhow::Result<()> {
         self.write_with(report, None)

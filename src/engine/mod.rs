@@ -1,13 +1,16 @@
 //! Inference: a model becomes a plan once, the plan runs any number of times.
 //!
-//! [`Engine`] is immutable and shared by threads; each thread brings a [`Workspace`]. Samples run in
-//! panels: `LANES` at a time, side by side as `[channel, row, column, lane]`, so that a weight is
-//! read once for all of them; single samples take the same kernels with one lane.
+//! [`Engine`] is immutable and shared by threads; each thread brings a [`Workspace`]. Samples run
+//! in panels, side by side as `[channel, row, column, lane]`, so that a weight is read once for all
+//! of them; a single sample is a panel of one lane.
 
+mod cost;
 #[cfg(feature = "compress")]
 pub mod dense;
+mod elementwise;
 pub mod evaluate;
 mod kernels;
+mod layout;
 mod memory;
 mod plan;
 mod run;
@@ -15,8 +18,5 @@ mod run;
 pub mod verify;
 
 pub use kernels::Tier;
-pub use plan::Engine;
+pub use plan::{Engine, Kernel, Options, StepInfo};
 pub use run::Workspace;
-
-/// Samples in a panel.
-pub const LANES: usize = 16;

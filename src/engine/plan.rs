@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::kernels::{Geometry, Matrix};
-use super::{Tier, memory};
+use super::kernels::{DenseRows, SlicedRows, TapRows};
+use super::layout::{self, Layout};
+use super::{Tier, cost, memory};
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model};
 use crate::network::{Activation, Input, Network, Op, Shape, Source, Window};
@@ -11,38 +12,85 @@ use crate::network::{Activation, Input, Network, Op, Shape, Source, Window};
 /// Most elements of all activations of one sample that are alive at once.
 const MOST_ACTIVATIONS: usize = 1 << 28;
 
+/// What a plan is made for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Which kernels may be chosen.
+    pub kernel: Kernel,
+    /// The number of samples that will be run at a time, if it is known: layouts for other
+    /// numbers are left out where that saves memory. Any number still runs.
+    pub batch: Option<usize>,
+}
+
+/// Which kernels a plan may choose.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kernel {
+    /// The one that should be the fastest for a layer's shape and density.
+    #[default]
+    Auto,
+    /// The dense one, zeros and all: what sparsity is compared to.
+    Dense,
+}
+
 /// A model ready to run. Immutable: one engine serves many threads, each with its own
 /// [`super::Workspace`].
 #[derive(Debug)]
 pub struct Engine {
     pub(super) input: Input,
     pub(super) input_range: Range<usize>,
+    pub(super) input_layout: Layout,
     pub(super) output: Shape,
     pub(super) output_range: Range<usize>,
+    pub(super) output_layout: Layout,
     pub(super) steps: Vec<Step>,
     pub(super) arena: usize,
     pub(super) tier: Tier,
+    pub(super) most_lanes: usize,
 }
 
 /// One operation, reading and writing ranges of the arena.
 #[derive(Debug)]
 pub(super) struct Step {
+    /// The node it belongs to.
+    pub(super) node: usize,
     pub(super) work: Work,
-    pub(super) inputs: Vec<Range<usize>>,
-    pub(super) output: Range<usize>,
+    pub(super) inputs: Vec<(Range<usize>, Layout)>,
+    pub(super) output: (Range<usize>, Layout),
     /// Applied to every element of the output at the end.
     pub(super) then: Option<Activation>,
 }
 
 #[derive(Debug)]
 pub(super) enum Work {
-    Linear(Matrix),
-    Conv2d(Matrix, Geometry),
-    Pool { pool: Pool, window: Window, input: Shape, output: Shape },
-    GlobalAvgPool { area: usize },
+    /// Single samples by one kernel, panels of samples by another.
+    Linear {
+        single: Option<Vector>,
+        panel: Option<TapRows>,
+    },
+    Conv2d {
+        taps: TapRows,
+        padding: [usize; 2],
+    },
+    /// The input of a convolution with a stride, by remainders of row and column.
+    Split {
+        stride: [usize; 2],
+        phases: [usize; 2],
+        padding: [usize; 2],
+    },
+    Pool {
+        pool: Pool,
+        window: Window,
+    },
+    GlobalAvgPool,
     Copy,
     Add,
-    Softmax { shape: Shape },
+    Softmax,
+}
+
+#[derive(Debug)]
+pub(super) enum Vector {
+    Sliced(SlicedRows),
+    Dense(DenseRows),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,110 +99,110 @@ pub(super) enum Pool {
     Average { count_include_pad: bool },
 }
 
+/// What a step is, for a profile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepInfo {
+    /// The node it belongs to, in the model's network.
+    pub node: usize,
+    /// The layer whose weights it uses.
+    pub layer: Option<usize>,
+    /// What it does, and by which kernel for single samples and for panels.
+    pub kernel: &'static str,
+    /// Weights that are not zero, each counted as often as it is used for one sample.
+    pub multiply_adds: usize,
+    /// Share of the layer's weights that are not zero; 1 for other steps.
+    pub density: f64,
+}
+
 impl Engine {
-    /// Plans a model for this CPU.
+    /// Plans a model for this CPU and for any batch.
     ///
     /// # Errors
     /// [`Error::Network`] if the network does not fit its weights, [`Error::Limit`] if the
     /// activations of one sample are more than 2^28 numbers.
     pub fn new(model: &Model, tier: Tier) -> Result<Self> {
+        Self::with_options(model, tier, Options::default())
+    }
+
+    /// Plans a model as `options` say.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn with_options(model: &Model, tier: Tier, options: Options) -> Result<Self> {
         let network = &model.network;
         let shapes = network.shapes()?;
         check_weights(model)?;
         let fused = fuse(network);
-        let made_by = |node: usize| fused.owner[node];
+        let layouts = layout::choose(network, &shapes, &fused.owner)?;
+        let maps = network.nodes.iter().any(|node| matches!(node.op, Op::Conv2d { .. }));
+        let most_lanes = if maps { cost::LANES_OF_MAPS } else { cost::LANES_OF_VECTORS };
+        let most_lanes = match options.batch {
+            Some(batch) => most_lanes.min(batch.next_power_of_two()),
+            None => most_lanes,
+        };
 
-        // Values: the input first, then one for each node that is a step of its own.
-        let mut values =
-            vec![memory::Value { elements: elements(network.input.shape)?, made: 0, last_read: 0 }];
+        let mut draft = Draft { values: vec![layouts.values[0]], steps: Vec::new() };
         let mut value_of = vec![0; network.nodes.len()];
         for (index, node) in network.nodes.iter().enumerate() {
-            if made_by(index) != index {
-                value_of[index] = value_of[made_by(index)];
+            if fused.owner[index] != index {
+                value_of[index] = value_of[fused.owner[index]];
                 continue;
             }
-            for source in &node.inputs {
-                let read = source_value(*source, &value_of);
-                values[read].last_read = index + 1;
-            }
-            value_of[index] = values.len();
-            values.push(memory::Value {
-                elements: elements(shapes[index])?,
-                made: index + 1,
-                last_read: index + 1,
-            });
-        }
-        let last = network.nodes.len() - 1;
-        values[value_of[last]].last_read = usize::MAX;
-        let (ranges, arena) = memory::place(&values);
-        if arena > MOST_ACTIVATIONS {
-            return Err(Error::Limit {
-                what: "the activations of one sample".into(),
-                needed: arena as u64,
-                limit: MOST_ACTIVATIONS as u64,
-            });
-        }
-
-        let shape_of = |source: Source| match source {
-            Source::Input => network.input.shape,
-            Source::Node(i) => shapes[i],
-        };
-        let mut steps = Vec::new();
-        for (index, node) in network.nodes.iter().enumerate() {
-            if made_by(index) != index {
-                continue;
-            }
-            let input = shape_of(node.inputs[0]);
+            let value = |source: &Source| match *source {
+                Source::Input => 0,
+                Source::Node(i) => value_of[i],
+            };
+            let mut inputs: Vec<usize> = node.inputs.iter().map(value).collect();
+            let x = draft.values[inputs[0]];
             let mut then = fused.activation[index];
+            let y = layouts.values[index + 1];
             let work = match node.op {
-                Op::Linear { layer } => Work::Linear(matrix(&model.weights[layer])),
+                Op::Linear { layer } => {
+                    inputs[0] = draft.contiguous(index, inputs[0]);
+                    linear(&model.weights[layer], most_lanes, options)
+                }
                 Op::Conv2d { layer, stride, padding, groups } => {
                     let dims = &network.layers[layer].shape;
-                    let geometry = Geometry {
-                        input: [input.height, input.width],
-                        output: [shapes[index].height, shapes[index].width],
-                        kernel: [dims[2], dims[3]],
+                    let padding = [padding[0], padding[1]];
+                    let phases = [stride[0].min(dims[2]), stride[1].min(dims[3])];
+                    let mut x = x;
+                    if let Some(split) = layouts.split[index] {
+                        x = split;
+                        let work = Work::Split { stride, phases, padding };
+                        inputs[0] = draft.push(index, work, inputs[0..1].to_vec(), split, None);
+                    }
+                    let taps = convolution(
+                        &model.weights[layer],
+                        dims,
                         stride,
-                        before: [padding[0], padding[1]],
-                        channels: dims[1],
-                        outputs_per_group: dims[0] / groups,
-                    };
-                    Work::Conv2d(matrix(&model.weights[layer]), geometry)
+                        groups,
+                        &x,
+                        most_lanes,
+                        options,
+                    );
+                    let padding = if stride == [1, 1] { padding } else { [0, 0] };
+                    Work::Conv2d { taps, padding }
                 }
-                Op::MaxPool2d(window) => {
-                    Work::Pool { pool: Pool::Max, window, input, output: shapes[index] }
+                Op::MaxPool2d(window) => Work::Pool { pool: Pool::Max, window },
+                Op::AvgPool2d { window, count_include_pad } => {
+                    Work::Pool { pool: Pool::Average { count_include_pad }, window }
                 }
-                Op::AvgPool2d { window, count_include_pad } => Work::Pool {
-                    pool: Pool::Average { count_include_pad },
-                    window,
-                    input,
-                    output: shapes[index],
-                },
-                Op::GlobalAvgPool2d => Work::GlobalAvgPool { area: input.area() },
+                Op::GlobalAvgPool2d => Work::GlobalAvgPool,
                 Op::Activation(activation) => {
                     then = Some(activation);
                     Work::Copy
                 }
+                Op::Flatten if then.is_none() && x.is_contiguous() && y.is_contiguous() => {
+                    value_of[index] = inputs[0];
+                    continue;
+                }
                 Op::Flatten => Work::Copy,
                 Op::Add => Work::Add,
-                Op::Softmax => Work::Softmax { shape: input },
+                Op::Softmax => Work::Softmax,
             };
-            let inputs = node
-                .inputs
-                .iter()
-                .map(|&source| ranges[source_value(source, &value_of)].clone())
-                .collect();
-            steps.push(Step { work, inputs, output: ranges[value_of[index]].clone(), then });
+            value_of[index] = draft.push(index, work, inputs, y, then);
         }
-        Ok(Self {
-            input: network.input.clone(),
-            input_range: ranges[0].clone(),
-            output: shapes[last],
-            output_range: ranges[value_of[last]].clone(),
-            steps,
-            arena,
-            tier,
-        })
+        draft.place(network, value_of[network.nodes.len() - 1], tier, most_lanes)
     }
 
     /// The shape of one input sample.
@@ -176,13 +224,159 @@ impl Engine {
     pub fn tier(&self) -> Tier {
         self.tier
     }
+
+    /// Bytes of weights, biases and indices in memory.
+    pub fn weight_bytes(&self) -> usize {
+        let bytes = |step: &Step| match &step.work {
+            Work::Linear { single, panel } => {
+                let single = single.as_ref().map_or(0, |vector| match vector {
+                    Vector::Sliced(rows) => rows.bytes(),
+                    Vector::Dense(rows) => rows.bytes(),
+                });
+                single + panel.as_ref().map_or(0, TapRows::bytes)
+            }
+            Work::Conv2d { taps, .. } => taps.bytes(),
+            _ => 0,
+        };
+        self.steps.iter().map(bytes).sum()
+    }
+
+    /// What each step does, in order. `model` is the one that the engine was made from.
+    pub fn steps(&self, model: &Model) -> Vec<StepInfo> {
+        let info = |step: &Step| {
+            let layer = match step.work {
+                Work::Linear { .. } | Work::Conv2d { .. } => {
+                    model.network.nodes[step.node].op.layer()
+                }
+                _ => None,
+            };
+            let entries = layer.map_or(0, |layer| model.weights[layer].pattern.len());
+            let all = layer.map_or(1, |layer| {
+                model.network.layers[layer].rows() * model.network.layers[layer].cols()
+            });
+            StepInfo {
+                node: step.node,
+                layer,
+                kernel: step.work.name(),
+                multiply_adds: entries * step.output.1.shape.area(),
+                density: if layer.is_some() { entries as f64 / all as f64 } else { 1.0 },
+            }
+        };
+        self.steps.iter().map(info).collect()
+    }
 }
 
-/// The value that a source reads: 0 is the input, others were numbered as their steps came.
-fn source_value(source: Source, value_of: &[usize]) -> usize {
-    match source {
-        Source::Input => 0,
-        Source::Node(i) => value_of[i],
+impl Work {
+    fn name(&self) -> &'static str {
+        let grouped = |taps: &Option<TapRows>| taps.as_ref().is_some_and(TapRows::grouped);
+        match self {
+            Self::Linear { single, panel } => match (single, grouped(panel)) {
+                (Some(Vector::Sliced(_)), false) => "sliced rows / taps",
+                (Some(Vector::Sliced(_)), true) => "sliced rows / shared taps",
+                (Some(Vector::Dense(_)), false) => "dense rows / taps",
+                (Some(Vector::Dense(_)), true) => "dense rows / shared taps",
+                (None, false) => "taps",
+                (None, true) => "shared taps",
+            },
+            Self::Conv2d { taps, .. } if taps.grouped() => "convolution, shared taps",
+            Self::Conv2d { .. } => "convolution, taps",
+            Self::Split { .. } => "split by stride",
+            Self::Pool { pool: Pool::Max, .. } => "max pool",
+            Self::Pool { .. } => "average pool",
+            Self::GlobalAvgPool => "global average pool",
+            Self::Copy => "copy",
+            Self::Add => "add",
+            Self::Softmax => "softmax",
+        }
+    }
+}
+
+/// Steps over numbered values, before these have places.
+struct Draft {
+    values: Vec<Layout>,
+    steps: Vec<DraftStep>,
+}
+
+struct DraftStep {
+    node: usize,
+    work: Work,
+    inputs: Vec<usize>,
+    output: usize,
+    then: Option<Activation>,
+}
+
+impl Draft {
+    fn push(
+        &mut self,
+        node: usize,
+        work: Work,
+        inputs: Vec<usize>,
+        layout: Layout,
+        then: Option<Activation>,
+    ) -> usize {
+        let output = self.values.len();
+        self.values.push(layout);
+        self.steps.push(DraftStep { node, work, inputs, output, then });
+        output
+    }
+
+    /// The value, or a copy of it without gaps.
+    fn contiguous(&mut self, node: usize, value: usize) -> usize {
+        let layout = self.values[value];
+        if layout.is_contiguous() {
+            return value;
+        }
+        self.push(node, Work::Copy, vec![value], Layout::contiguous(layout.shape), None)
+    }
+
+    fn place(
+        self,
+        network: &Network,
+        last: usize,
+        tier: Tier,
+        most_lanes: usize,
+    ) -> Result<Engine> {
+        let mut lives: Vec<memory::Value> = Vec::with_capacity(self.values.len());
+        for layout in &self.values {
+            layout.shape.elements()?;
+            lives.push(memory::Value { elements: layout.places(), made: 0, last_read: 0 });
+        }
+        for (at, step) in self.steps.iter().enumerate() {
+            for &input in &step.inputs {
+                lives[input].last_read = at + 1;
+            }
+            lives[step.output].made = at + 1;
+            lives[step.output].last_read = at + 1;
+        }
+        lives[last].last_read = usize::MAX;
+        let (ranges, arena) = memory::place(&lives);
+        if arena > MOST_ACTIVATIONS {
+            return Err(Error::Limit {
+                what: "the activations of one sample".into(),
+                needed: arena as u64,
+                limit: MOST_ACTIVATIONS as u64,
+            });
+        }
+        let at = |value: usize| (ranges[value].clone(), self.values[value]);
+        let steps = self.steps.into_iter().map(|step| Step {
+            node: step.node,
+            work: step.work,
+            inputs: step.inputs.iter().map(|&input| at(input)).collect(),
+            output: at(step.output),
+            then: step.then,
+        });
+        Ok(Engine {
+            steps: steps.collect(),
+            input: network.input.clone(),
+            input_range: ranges[0].clone(),
+            input_layout: self.values[0],
+            output: network.output_shape_of_all()?,
+            output_range: ranges[last].clone(),
+            output_layout: self.values[last],
+            arena,
+            tier,
+            most_lanes,
+        })
     }
 }
 
@@ -192,8 +386,7 @@ struct Fused {
     activation: Vec<Option<Activation>>,
 }
 
-/// A flatten is no work at all. An activation joins the step before it if nothing else reads that
-/// step's value.
+/// An activation joins the step before it if nothing else reads that step's value.
 fn fuse(network: &Network) -> Fused {
     let n = network.nodes.len();
     let mut readers = vec![0usize; n];
@@ -204,26 +397,17 @@ fn fuse(network: &Network) -> Fused {
     }
     let mut fused = Fused { owner: (0..n).collect(), activation: vec![None; n] };
     for (index, node) in network.nodes.iter().enumerate() {
-        let [Source::Node(before)] = node.inputs[..] else { continue };
-        let owner = fused.owner[before];
-        match node.op {
-            Op::Flatten => fused.owner[index] = owner,
-            Op::Activation(activation) if readers[before] == 1 => {
-                let alone = (owner..=before).all(|i| fused.owner[i] != owner || readers[i] == 1);
-                let linear = !matches!(network.nodes[owner].op, Op::Activation(_));
-                if alone && linear && fused.activation[owner].is_none() {
-                    fused.owner[index] = owner;
-                    fused.activation[owner] = Some(activation);
-                }
-            }
-            _ => {}
+        let (Op::Activation(activation), [Source::Node(before)]) = (node.op, &node.inputs[..])
+        else {
+            continue;
+        };
+        let plain = !matches!(network.nodes[*before].op, Op::Activation(_));
+        if plain && readers[*before] == 1 {
+            fused.owner[index] = *before;
+            fused.activation[*before] = Some(activation);
         }
     }
     fused
-}
-
-fn elements(shape: Shape) -> Result<usize> {
-    shape.elements()
 }
 
 fn check_weights(model: &Model) -> Result<()> {
@@ -240,12 +424,105 @@ fn check_weights(model: &Model) -> Result<()> {
     Err(Error::network("the weights do not have the shapes of the network's layers"))
 }
 
-fn matrix(weights: &LayerWeights) -> Matrix {
-    let rows = weights.pattern.rows();
-    Matrix {
-        row_starts: weights.pattern.row_starts().to_vec(),
-        columns: weights.pattern.columns().to_vec(),
-        values: weights.values.to_f32(),
-        bias: weights.bias.as_ref().map_or_else(|| vec![0.0; rows], |b| b.to_f32()),
+/// The entries of each row, zeros among them left out, and the bias.
+fn rows(weights: &LayerWeights) -> (Vec<Vec<(u32, f32)>>, Vec<f32>) {
+    let values = weights.values.to_f32();
+    let pattern = &weights.pattern;
+    let row = |row: usize| {
+        let entries =
+            pattern.row(row).iter().copied().zip(values[pattern.entries(row)].iter().copied());
+        entries.filter(|&(_, value)| value != 0.0).collect()
+    };
+    let bias = weights.bias.as_ref().map_or_else(|| vec![0.0; pattern.rows()], |b| b.to_f32());
+    ((0..pattern.rows()).map(row).collect(), bias)
+}
+
+fn linear(weights: &LayerWeights, most_lanes: usize, options: Options) -> Work {
+    let (rows, bias) = rows(weights);
+    let columns = weights.pattern.cols();
+    let dense = options.kernel == Kernel::Dense;
+    let single =
+        (options.batch.is_none_or(|batch| batch < cost::WORTH_A_PANEL || batch % most_lanes != 0))
+            .then(|| {
+                if dense || cost::dense_vector(&rows, columns) {
+                    return Some(Vector::Dense(DenseRows::new(columns, &rows, &bias)));
+                }
+                SlicedRows::new(columns, &rows, &bias).map(Vector::Sliced)
+            })
+            .flatten();
+    let panel = (options.batch.is_none_or(|batch| batch >= cost::WORTH_A_PANEL)
+        || single.is_none())
+    .then(|| {
+        let grouped = dense || cost::shared_taps(&rows);
+        let block = cost::block(&rows, columns, most_lanes * 4, grouped);
+        let taps: Vec<Vec<_>> = rows
+            .iter()
+            .map(|row| row.iter().map(|&(c, v)| (c / block as u32, c, v)).collect())
+            .collect();
+        let taps = if dense { with_zeros(taps, columns, |c| (c / block as u32, c)) } else { taps };
+        TapRows::new(&taps, columns.div_ceil(block), &bias, grouped)
+    });
+    Work::Linear { single, panel }
+}
+
+/// The taps of a convolution over the layout `x` of its input, split by remainders if it has a
+/// stride.
+fn convolution(
+    weights: &LayerWeights,
+    dims: &[usize],
+    stride: [usize; 2],
+    groups: usize,
+    x: &Layout,
+    most_lanes: usize,
+    options: Options,
+) -> TapRows {
+    let (rows, bias) = rows(weights);
+    let [_, seen, kh, kw] = dims[..] else { return TapRows::new(&[], 1, &[], false) };
+    let dense = options.kernel == Kernel::Dense;
+    let grouped = dense || cost::shared_taps(&rows);
+    let phases = [stride[0].min(kh), stride[1].min(kw)];
+    let channel_bytes = cost::bytes_of_channel(kh, kw, x.pitch, most_lanes);
+    let columns = kh * kw * seen;
+    let block =
+        cost::block(&rows, columns, channel_bytes.div_ceil(kh * kw), grouped).div_ceil(kh * kw);
+    let tap = |first: usize, column: u32| {
+        let column = column as usize;
+        let (c, ky, kx) = (column / (kh * kw), column / kw % kh, column % kw);
+        let plane = ((first + c) * phases[0] + ky % stride[0]) * phases[1] + kx % stride[1];
+        let offset = plane * x.plane() + ky / stride[0] * x.pitch + kx / stride[1];
+        ((c / block) as u32, offset as u32)
+    };
+    let per_group = rows.len() / groups;
+    let taps = rows.iter().enumerate().map(|(row, entries)| {
+        let first = row / per_group * seen;
+        let taps = entries.iter().map(|&(column, value)| {
+            let (block, offset) = tap(first, column);
+            (block, offset, value)
+        });
+        let taps: Vec<_> = taps.collect();
+        if dense {
+            return with_zeros(vec![taps], columns, |column| tap(first, column)).remove(0);
+        }
+        taps
+    });
+    TapRows::new(&taps.collect::<Vec<_>>(), seen.div_ceil(block), &bias, grouped)
+}
+
+/// Adds a zero for every column without a tap.
+fn with_zeros(
+    mut rows: Vec<Vec<(u32, u32, f32)>>,
+    columns: usize,
+    tap: impl Fn(u32) -> (u32, u32),
+) -> Vec<Vec<(u32, u32, f32)>> {
+    for row in &mut rows {
+        let mut there: Vec<u32> = row.iter().map(|tap| tap.1).collect();
+        there.sort_unstable();
+        for column in 0..columns as u32 {
+            let (block, offset) = tap(column);
+            if there.binary_search(&offset).is_err() {
+                row.push((block, offset, 0.0));
+            }
+        }
     }
+    rows
 }

@@ -1,30 +1,37 @@
 //! Running a plan.
 
-use std::ops::Range;
-
-use super::kernels::{Kernels, Portable};
-use super::plan::{Engine, Pool, Step, Work};
-use super::{LANES, Tier, memory};
+use super::kernels::{Aligned, Simd, Span, WIDTH, Work as Compiled, side_by_side};
+use super::layout::Layout;
+use super::plan::{Engine, Step, Vector, Work};
+use super::{Tier, cost, elementwise, memory};
 use crate::error::{Error, Result};
-use crate::network::{Shape, Window};
+use crate::network::Activation;
 
 /// The memory of one thread: the activations of a panel of samples. Made once, used again.
 #[derive(Debug)]
 pub struct Workspace {
-    /// `[element][1]`, for single samples.
-    single: Vec<[f32; 1]>,
-    /// `[element][LANES]`.
-    panel: Vec<[f32; LANES]>,
+    /// `[place][lane]`, for as many lanes as the panel at hand has.
+    arena: Aligned,
 }
 
-/// Samples below which they run one by one rather than as a part-filled panel.
-const WORTH_A_PANEL: usize = 4;
-
 impl Engine {
-    /// Memory to run up to `batch` samples at a time: with 1, no panel is allocated.
+    /// Memory to run up to `batch` samples at a time; more run in panels of fewer samples.
     pub fn workspace(&self, batch: usize) -> Workspace {
-        let panel = if batch >= WORTH_A_PANEL { self.arena } else { 0 };
-        Workspace { single: vec![[0.0; 1]; self.arena], panel: vec![[0.0; LANES]; panel] }
+        Workspace { arena: Aligned::zeros(self.arena * self.lanes(batch)) }
+    }
+
+    /// Lanes for the panel that comes next, with `samples` to go: 1, or a multiple of the width of
+    /// a vector.
+    fn lanes(&self, samples: usize) -> usize {
+        let mut lanes = self.most_lanes.max(WIDTH);
+        if samples.min(self.most_lanes) < cost::WORTH_A_PANEL {
+            return 1;
+        }
+        // The widest panel that is full, or nearly so.
+        while lanes > WIDTH && samples * 8 <= lanes * 6 {
+            lanes /= 2;
+        }
+        lanes
     }
 
     /// Runs samples of raw values, `[sample, channel, row, column]`, into `output`, one row for each
@@ -33,7 +40,22 @@ impl Engine {
     /// # Errors
     /// [`Error::Data`] if the lengths are not those of whole samples or do not fit each other.
     pub fn run(&self, workspace: &mut Workspace, input: &[f32], output: &mut [f32]) -> Result<()> {
-        let (ins, outs) = (self.input_range.len(), self.output_range.len());
+        self.run_observed(workspace, input, output, &mut |_| ())
+    }
+
+    /// Like [`Engine::run`], with a call of `done` after each step of each panel, in the order of
+    /// [`Engine::steps`]: for profiles.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub fn run_observed(
+        &self,
+        workspace: &mut Workspace,
+        input: &[f32],
+        output: &mut [f32],
+        done: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        let (ins, outs) = self.lengths();
         let samples = input.len() / ins;
         if input.len() != samples * ins || output.len() != samples * outs {
             return Err(Error::data(format!(
@@ -42,25 +64,37 @@ impl Engine {
                 output.len()
             )));
         }
-        let per_call = if workspace.panel.is_empty() { 1 } else { LANES };
-        for (x, y) in input.chunks(per_call * ins).zip(output.chunks_mut(per_call * outs)) {
-            if per_call > 1 && x.len() / ins >= WORTH_A_PANEL {
-                self.run_lanes(&mut workspace.panel, x, y);
-            } else {
-                for (x, y) in x.chunks_exact(ins).zip(y.chunks_exact_mut(outs)) {
-                    self.run_lanes(&mut workspace.single, x, y);
-                }
+        let room = workspace.arena.len() / self.arena.max(1);
+        let (mut input, mut output) = (input, output);
+        while !input.is_empty() {
+            let mut lanes = self.lanes(input.len() / ins);
+            while lanes > room {
+                lanes = if lanes > WIDTH { lanes / 2 } else { 1 };
             }
+            let count = lanes.min(input.len() / ins);
+            let (x, later) = input.split_at(count * ins);
+            let (y, after) = output.split_at_mut(count * outs);
+            self.run_panel(workspace.arena.numbers(), lanes, x, y, done);
+            (input, output) = (later, after);
         }
         Ok(())
     }
 
+    fn lengths(&self) -> (usize, usize) {
+        let length = |layout: &Layout| layout.shape.channels * layout.shape.area();
+        (length(&self.input_layout), length(&self.output_layout))
+    }
+
     /// Like [`Engine::run`] on up to `threads` threads, each with a workspace of its own. The
     /// outputs are the same for every number of threads.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
     pub fn run_parallel(&self, input: &[f32], output: &mut [f32], threads: usize) -> Result<()> {
-        let (ins, outs) = (self.input_range.len(), self.output_range.len());
-        let panels = (input.len() / ins).div_ceil(LANES);
-        let share = panels.div_ceil(threads.max(1)).max(1) * LANES;
+        let (ins, outs) = self.lengths();
+        let lanes = self.most_lanes.max(WIDTH);
+        let panels = (input.len() / ins).div_ceil(lanes);
+        let share = panels.div_ceil(threads.max(1)).max(1) * lanes;
         let work = |x: &[f32], y: &mut [f32]| self.run(&mut self.workspace(x.len() / ins), x, y);
         if threads <= 1 || panels <= 1 || output.len() / outs != input.len() / ins {
             return work(input, output);
@@ -75,158 +109,135 @@ impl Engine {
         })
     }
 
-    fn run_lanes<const P: usize>(&self, arena: &mut [[f32; P]], input: &[f32], output: &mut [f32]) {
-        self.load(&mut arena[self.input_range.clone()], input);
-        for step in &self.steps {
-            match self.tier {
-                Tier::Portable => step.run(&Portable, arena),
-            }
+    fn run_panel(
+        &self,
+        arena: &mut [f32],
+        lanes: usize,
+        input: &[f32],
+        output: &mut [f32],
+        done: &mut dyn FnMut(usize),
+    ) {
+        let range = self.input_range.start * lanes..self.input_range.end * lanes;
+        self.load(&mut arena[range], lanes, input);
+        for (at, step) in self.steps.iter().enumerate() {
+            step.run(self.tier, arena, lanes);
+            done(at);
         }
-        let outs = self.output_range.len();
-        let values = &arena[self.output_range.clone()];
-        for (lane, sample) in output.chunks_exact_mut(outs).enumerate() {
-            sample.iter_mut().zip(values).for_each(|(out, value)| *out = value[lane]);
+        let layout = &self.output_layout;
+        let values = &arena[self.output_range.start * lanes..self.output_range.end * lanes];
+        let rows = layout.shape.channels * layout.shape.height;
+        for (lane, sample) in output.chunks_exact_mut(self.lengths().1).enumerate() {
+            for (row, out) in (0..rows).zip(sample.chunks_exact_mut(layout.shape.width)) {
+                let start = layout.row(row / layout.shape.height, row % layout.shape.height);
+                let from = values[start * lanes + lane..].iter().step_by(lanes);
+                out.iter_mut().zip(from).for_each(|(out, value)| *out = *value);
+            }
         }
     }
 
     /// Puts raw samples side by side, preprocessed; lanes without a sample are zero.
-    fn load<const P: usize>(&self, values: &mut [[f32; P]], input: &[f32]) {
-        let (length, area) = (values.len(), self.input.shape.area());
-        for (channel, values) in values.chunks_exact_mut(area).enumerate() {
-            let (factor, offset) = self.input.affine(channel);
-            for (at, value) in values.iter_mut().enumerate() {
-                let from = channel * area + at;
-                *value = [0.0; P];
-                for (lane, sample) in input.chunks_exact(length).enumerate() {
-                    value[lane] = sample[from] * factor + offset;
-                }
-            }
+    fn load(&self, values: &mut [f32], lanes: usize, input: &[f32]) {
+        let layout = &self.input_layout;
+        let shape = layout.shape;
+        let stride = shape.channels * shape.area();
+        let samples = input.len() / stride;
+        layout.clear_border(lanes, values);
+        // Runs of elements that are together on both sides.
+        let same = self.input.mean.len() <= 1 && self.input.std.len() <= 1;
+        let (runs, length) = match (layout.is_contiguous(), same) {
+            (true, true) => (1, stride),
+            (true, false) => (shape.channels, shape.area()),
+            _ => (shape.channels * shape.height, shape.width),
+        };
+        for run in 0..runs {
+            let row = run * length / shape.width;
+            let (channel, row) = (row / shape.height, row % shape.height);
+            let to = layout.row(channel, row) * lanes;
+            let from = (&input[run * length..], stride, samples);
+            let affine = self.input.affine(channel);
+            side_by_side(self.tier, from, length, affine, lanes, &mut values[to..]);
         }
+    }
+}
+
+/// A closure, compiled for the tier's instruction set.
+struct Code<F>(F);
+
+impl<F: FnOnce()> Compiled for Code<F> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        (self.0)();
     }
 }
 
 impl Step {
-    fn run<const P: usize>(&self, kernels: &impl Kernels, arena: &mut [[f32; P]]) {
-        let first = &self.inputs[0];
-        match &self.work {
-            Work::Copy => {
-                if *first != self.output {
-                    arena.copy_within(first.clone(), self.output.start);
-                }
-            }
-            Work::Add => {
-                arena.copy_within(first.clone(), self.output.start);
-                for other in &self.inputs[1..] {
-                    let (x, y) = memory::pair(arena, other.clone(), self.output.clone());
-                    for (sum, x) in y.iter_mut().zip(x) {
-                        sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
-                    }
-                }
-            }
-            work => {
-                let (x, y) = memory::pair(arena, first.clone(), self.output.clone());
-                match work {
-                    Work::Linear(matrix) => kernels.linear(matrix, x, y),
-                    Work::Conv2d(matrix, geometry) => kernels.conv2d(matrix, geometry, x, y),
-                    Work::Pool { pool, window, input, output } => {
-                        pool2d(*pool, window, *input, *output, x, y);
-                    }
-                    Work::GlobalAvgPool { area } => global_average(*area, x, y),
-                    Work::Softmax { shape } => softmax(*shape, x, y),
-                    Work::Copy | Work::Add => {}
-                }
-            }
-        }
-        if let Some(activation) = self.then {
-            for values in &mut arena[self.output.clone()] {
-                values.iter_mut().for_each(|v| *v = activation.apply(*v));
-            }
-        }
-    }
-}
-
-/// The part of a window at output `at` that lies on the map.
-fn covered(at: usize, stride: usize, before: usize, kernel: usize, size: usize) -> Range<usize> {
-    let start = (at * stride).saturating_sub(before);
-    start..(at * stride + kernel).saturating_sub(before).min(size)
-}
-
-fn pool2d<const P: usize>(
-    pool: Pool,
-    window: &Window,
-    input: Shape,
-    output: Shape,
-    x: &[[f32; P]],
-    y: &mut [[f32; P]],
-) {
-    let planes = x.chunks_exact(input.area()).zip(y.chunks_exact_mut(output.area()));
-    let [top, left, ..] = window.padding;
-    for (x, y) in planes {
-        for oy in 0..output.height {
-            let rows = covered(oy, window.stride[0], top, window.kernel[0], input.height);
-            for ox in 0..output.width {
-                let columns = covered(ox, window.stride[1], left, window.kernel[1], input.width);
-                let out = &mut y[oy * output.width + ox];
-                let seen = rows.clone().flat_map(|row| &x[row * input.width..][columns.clone()]);
-                match pool {
-                    Pool::Max => {
-                        *out = [f32::NEG_INFINITY; P];
-                        for value in seen {
-                            // NaN wins, as it does in training frameworks.
-                            out.iter_mut().zip(value).for_each(|(out, &v)| {
-                                if v > *out || v.is_nan() {
-                                    *out = v;
-                                }
-                            });
+    fn run(&self, tier: Tier, arena: &mut [f32], lanes: usize) {
+        let numbers = |range: &std::ops::Range<usize>| range.start * lanes..range.end * lanes;
+        let (first, from) = &self.inputs[0];
+        let (output, to) = &self.output;
+        let relu = self.then == Some(Activation::Relu);
+        let mut activated = false;
+        {
+            let (x, y) = memory::pair(arena, numbers(first), numbers(output));
+            match &self.work {
+                Work::Linear { single, panel } => {
+                    match (single, panel) {
+                        (Some(Vector::Sliced(rows)), _) if lanes == 1 => rows.run(tier, x, y, relu),
+                        (Some(Vector::Dense(rows)), _) if lanes == 1 => rows.run(tier, x, y, relu),
+                        (_, Some(taps)) => {
+                            let span = Span { input: 0, output: 0, places: 1 };
+                            let spans = std::iter::once(span);
+                            taps.run(tier, spans, lanes, x, (y, lanes), relu);
+                        }
+                        (Some(_), None) | (None, None) => {
+                            unreachable!("planned for single samples")
                         }
                     }
-                    Pool::Average { count_include_pad } => {
-                        let area = if count_include_pad {
-                            window.kernel[0] * window.kernel[1]
-                        } else {
-                            rows.len() * columns.len()
-                        };
-                        *out = [0.0; P];
-                        for value in seen {
-                            out.iter_mut().zip(value).for_each(|(out, v)| *out += v);
-                        }
-                        out.iter_mut().for_each(|out| *out /= area as f32);
-                    }
+                    activated = relu;
                 }
+                Work::Conv2d { taps, padding } => {
+                    let input = from.before() - padding[0] * from.pitch - padding[1];
+                    let height = to.shape.height;
+                    // Row by row where rows fill tiles, else the whole map with the gaps.
+                    let by_row =
+                        lanes > 1 && to.shape.width * lanes / WIDTH >= 6 || to.pitch != from.pitch;
+                    let rows = if by_row { height } else { 1 };
+                    let places = if by_row { 0 } else { (height - 1) * to.pitch };
+                    let spans = (0..rows).map(|row| Span {
+                        input: input + row * from.pitch,
+                        output: to.before() + row * to.pitch,
+                        places: places + to.shape.width,
+                    });
+                    taps.run(tier, spans, lanes, x, (y, to.plane() * lanes), relu);
+                    activated = relu;
+                }
+                Work::Split { stride, phases, padding } => {
+                    let how = (*stride, *phases, *padding);
+                    tier.with(Code(|| elementwise::split((x, from), (y, to), lanes, how)));
+                }
+                Work::Pool { pool, window } => {
+                    tier.with(Code(|| {
+                        elementwise::pool(*pool, window, (x, from), (y, to), lanes);
+                    }));
+                }
+                Work::GlobalAvgPool => {
+                    tier.with(Code(|| elementwise::global_average((x, from), (y, to), lanes)));
+                }
+                Work::Softmax => elementwise::softmax((x, from), (y, to), lanes),
+                Work::Copy | Work::Add => elementwise::copy((x, from), (y, to), lanes),
             }
         }
-    }
-}
-
-fn global_average<const P: usize>(area: usize, x: &[[f32; P]], y: &mut [[f32; P]]) {
-    for (x, y) in x.chunks_exact(area).zip(y) {
-        *y = [0.0; P];
-        for value in x {
-            y.iter_mut().zip(value).for_each(|(sum, v)| *sum += v);
-        }
-        y.iter_mut().for_each(|sum| *sum /= area as f32);
-    }
-}
-
-/// Over the channels, at each place of the map alone.
-fn softmax<const P: usize>(shape: Shape, x: &[[f32; P]], y: &mut [[f32; P]]) {
-    let area = shape.area();
-    for place in 0..area {
-        let at = |channel: usize| channel * area + place;
-        let mut largest = [f32::NEG_INFINITY; P];
-        for channel in 0..shape.channels {
-            largest.iter_mut().zip(&x[at(channel)]).for_each(|(m, &v)| *m = m.max(v));
-        }
-        let mut sum = [0.0; P];
-        for channel in 0..shape.channels {
-            for lane in 0..P {
-                let e = libm::expf(x[at(channel)][lane] - largest[lane]);
-                y[at(channel)][lane] = e;
-                sum[lane] += e;
+        if let Work::Add = self.work {
+            for (at, (other, from)) in self.inputs.iter().enumerate().skip(1) {
+                activated = relu && at + 1 == self.inputs.len();
+                let (x, y) = memory::pair(arena, numbers(other), numbers(output));
+                tier.with(Code(|| elementwise::add((x, from), (y, to), lanes, activated)));
             }
         }
-        for channel in 0..shape.channels {
-            y[at(channel)].iter_mut().zip(&sum).for_each(|(v, sum)| *v /= sum);
+        let y = &mut arena[numbers(output)];
+        if let Some(activation) = self.then.filter(|_| !activated) {
+            tier.with(Code(|| elementwise::activate(activation, y, to, lanes)));
         }
+        to.clear_border(lanes, y);
     }
 }

@@ -4,6 +4,8 @@ pub mod activation;
 #[cfg(feature = "compress")]
 pub mod describe;
 mod graph;
+#[cfg(feature = "compress")]
+pub(crate) mod onnx_proto;
 
 pub use activation::Activation;
 pub use graph::{Input, Layer, Network, Node, Op, Shape, Source, Window};

@@ -88,9 +88,14 @@ proptest! {
         for simplify in [false, true] {
             let settings = Settings { simplify, ..Settings::default() };
             let compressed = compress(&checkpoint, &settings, &|_| ()).unwrap();
-            let engine = Engine::new(&compressed.model, Tier::detect(None).unwrap()).unwrap();
-            let found = verify(&engine, &checkpoint, 3.0, &inputs, 1).unwrap();
-            prop_assert!(found.engine.max_abs_error < 5e-5, "{name}, simplify {simplify}: {found:?}");
+            for tier in Tier::supported() {
+                let engine = Engine::new(&compressed.model, tier).unwrap();
+                let found = verify(&engine, &checkpoint, 3.0, &inputs, 1).unwrap();
+                prop_assert!(
+                    found.engine.max_abs_error < 5e-5,
+                    "{name}, {tier:?}, simplify {simplify}: {found:?}"
+                );
+            }
         }
     }
 

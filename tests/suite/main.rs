@@ -7,5 +7,6 @@ mod damaged_files;
 mod exactness;
 mod fixtures;
 mod formats;
+mod kernels;
 mod lenets;
 mod memory;

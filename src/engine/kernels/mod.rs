@@ -1,12 +1,31 @@
-//! Kernels for each instruction set, chosen when the engine is made.
+//! Kernels, written once over a vector of eight numbers and compiled for each instruction set.
 //!
-//! [`portable`] is the reference in safe Rust that every other set is compared to.
+//! A [`Simd`] token proves that the CPU has what its methods need; [`Tier`] chooses one when the
+//! engine is made. All unsafe code of the engine is in this folder, behind functions that check
+//! their bounds.
+#![allow(unsafe_code)]
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+mod aligned;
+mod dense;
+mod gather;
 mod portable;
+mod tiles;
+mod transpose;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
-pub(super) use portable::Portable;
+pub(super) use aligned::Aligned;
+pub(super) use dense::DenseRows;
+pub(super) use gather::SlicedRows;
+pub(super) use tiles::{Span, TapRows};
+pub(super) use transpose::side_by_side;
 
 use crate::error::{Error, Result};
+
+/// Numbers in a vector.
+pub(super) const WIDTH: usize = 8;
 
 /// An instruction set with kernels of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,98 +33,119 @@ use crate::error::{Error, Result};
 pub enum Tier {
     /// Plain Rust, for whatever the program was compiled for.
     Portable,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// AArch64 with NEON.
+    Neon,
 }
 
 impl Tier {
-    const ALL: [(&'static str, Self); 1] = [("portable", Self::Portable)];
+    const ALL: [(&'static str, Self); 3] =
+        [("portable", Self::Portable), ("avx2", Self::Avx2), ("neon", Self::Neon)];
 
-    /// The best tier of this CPU, at most `clamp` if one is named: the value of `SVDO_CPU`.
+    /// The tiers that this CPU runs, the best one last.
+    pub fn supported() -> Vec<Self> {
+        Self::ALL.iter().map(|(_, tier)| *tier).filter(|tier| tier.is_supported()).collect()
+    }
+
+    fn is_supported(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => x86_64::Avx2::new().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => aarch64::Neon::new().is_some(),
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+
+    /// The best tier of this CPU, or the one that is named: the value of `SVDO_CPU`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a name that is not a tier.
+    /// [`Error::Argument`] for a name that is not a tier of this CPU.
     pub fn detect(clamp: Option<&str>) -> Result<Self> {
-        let Some(name) = clamp.filter(|name| !name.is_empty()) else { return Ok(Self::Portable) };
-        match Self::ALL.iter().find(|(known, _)| *known == name) {
-            Some((_, tier)) => Ok(*tier),
-            None => Err(Error::Argument {
-                problem: format!(
-                    "SVDO_CPU={name}: this program has {}",
-                    Self::ALL.map(|(known, _)| known).join(", ")
-                ),
-            }),
-        }
+        let supported = Self::supported();
+        let Some(name) = clamp.filter(|name| !name.is_empty()) else {
+            return Ok(supported.last().copied().unwrap_or(Self::Portable));
+        };
+        supported.iter().copied().find(|tier| tier.name() == name).ok_or_else(|| {
+            let names: Vec<_> = supported.iter().map(|tier| tier.name()).collect();
+            Error::Argument {
+                problem: format!("SVDO_CPU={name}: on this CPU there are {}", names.join(", ")),
+            }
+        })
     }
 
     /// Its name, as `SVDO_CPU` takes it.
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, tier)| *tier == self).map_or("portable", |(name, _)| *name)
     }
-}
 
-/// A sparse matrix as kernels read it.
-#[derive(Debug, Clone)]
-pub(super) struct Matrix {
-    /// Where each row's entries begin, and at the end their number.
-    pub(super) row_starts: Vec<u32>,
-    /// Columns of a linear layer; of a convolution, `(channel * kh + ky) * kw + kx`.
-    pub(super) columns: Vec<u32>,
-    /// The weights.
-    pub(super) values: Vec<f32>,
-    /// One for each row.
-    pub(super) bias: Vec<f32>,
-}
-
-impl Matrix {
-    /// The columns and weights of a row.
-    pub(super) fn row(&self, row: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
-        let entries = self.row_starts[row] as usize..self.row_starts[row + 1] as usize;
-        self.columns[entries.clone()]
-            .iter()
-            .map(|&c| c as usize)
-            .zip(self.values[entries].iter().copied())
+    /// Runs `work` with the tier's token, compiled for its instruction set.
+    #[inline]
+    pub(super) fn with<W: Work>(self, work: W) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                if let Some(token) = x86_64::Avx2::new() {
+                    return token.run(work);
+                }
+                portable::Portable.run(work);
+            }
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => {
+                if let Some(token) = aarch64::Neon::new() {
+                    return token.run(work);
+                }
+                portable::Portable.run(work);
+            }
+            _ => portable::Portable.run(work),
+        }
     }
 }
 
-/// The geometry of a convolution, fixed when the engine is made.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Geometry {
-    /// Height and width of the input.
-    pub(super) input: [usize; 2],
-    /// Height and width of the output.
-    pub(super) output: [usize; 2],
-    /// Height and width of the window.
-    pub(super) kernel: [usize; 2],
-    /// Step down and right.
-    pub(super) stride: [usize; 2],
-    /// Padding above and to the left.
-    pub(super) before: [usize; 2],
-    /// Input channels that one output channel sees.
-    pub(super) channels: usize,
-    /// Output channels that see the same input channels.
-    pub(super) outputs_per_group: usize,
+/// Something to do with any instruction set. Implementations are `#[inline(always)]`, so that
+/// they are compiled for the set of the token they get.
+pub(super) trait Work {
+    fn run<S: Simd>(self, simd: S);
 }
 
-impl Geometry {
-    /// The outputs along axis `axis` whose window, at `offset`, lies on the input: first and end.
-    pub(super) fn valid(&self, axis: usize, offset: usize) -> (usize, usize) {
-        let (stride, before) = (self.stride[axis], self.before[axis]);
-        let first = before.saturating_sub(offset).div_ceil(stride);
-        let end = (self.input[axis] + before).saturating_sub(offset).div_ceil(stride);
-        (first.min(self.output[axis]), end.min(self.output[axis]))
-    }
-}
+/// Vectors of [`WIDTH`] f32. A value of an implementing type exists only where the CPU has its
+/// instructions.
+pub(super) trait Simd: Copy {
+    /// A vector.
+    type V: Copy;
 
-/// What every instruction set provides. Activations are `[element][P]`.
-pub(super) trait Kernels {
-    /// `y = W x + b`.
-    fn linear<const P: usize>(&self, matrix: &Matrix, x: &[[f32; P]], y: &mut [[f32; P]]);
+    /// Calls `work` from a function compiled for the instruction set.
+    fn run<W: Work>(self, work: W);
 
-    /// Cross-correlation with zero padding, plus bias.
-    fn conv2d<const P: usize>(
-        &self,
-        matrix: &Matrix,
-        geometry: &Geometry,
-        x: &[[f32; P]],
-        y: &mut [[f32; P]],
-    );
+    /// All lanes the same.
+    fn splat(self, value: f32) -> Self::V;
+
+    /// # Safety
+    /// Eight numbers at `from` can be read.
+    unsafe fn load(self, from: *const f32) -> Self::V;
+
+    /// # Safety
+    /// Eight numbers at `to` can be written.
+    unsafe fn store(self, to: *mut f32, v: Self::V);
+
+    /// `a * b + c`.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+
+    /// `max(v, 0)`; NaN stays NaN.
+    fn relu(self, v: Self::V) -> Self::V;
+
+    /// Lane i is `x[at[i]]`.
+    ///
+    /// # Safety
+    /// Eight indices at `at` can be read and the numbers there too.
+    unsafe fn gather(self, x: *const f32, at: *const u16) -> Self::V;
+
+    /// The sum of the lanes.
+    fn sum(self, v: Self::V) -> f32;
+
+    /// Rows to columns of eight by eight.
+    fn transpose(self, rows: [Self::V; 8]) -> [Self::V; 8];
 }

@@ -1,67 +1,64 @@
-//! The reference kernels: safe Rust over fixed-size lanes.
+//! Plain Rust over arrays of eight.
 
-use super::{Geometry, Kernels, Matrix};
+use super::{Simd, WIDTH, Work};
 
 /// Needs nothing of the CPU.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::engine) struct Portable;
+pub(super) struct Portable;
 
-#[inline(always)]
-fn add_scaled<const P: usize>(sum: &mut [f32; P], weight: f32, x: &[f32; P]) {
-    for lane in 0..P {
-        sum[lane] += weight * x[lane];
-    }
-}
+type V = [f32; WIDTH];
 
-impl Kernels for Portable {
-    fn linear<const P: usize>(&self, matrix: &Matrix, x: &[[f32; P]], y: &mut [[f32; P]]) {
-        for (row, y) in y.iter_mut().enumerate() {
-            let mut sum = [matrix.bias[row]; P];
-            for (column, weight) in matrix.row(row) {
-                add_scaled(&mut sum, weight, &x[column]);
-            }
-            *y = sum;
-        }
+impl Simd for Portable {
+    type V = V;
+
+    #[inline(always)]
+    fn run<W: Work>(self, work: W) {
+        work.run(self);
     }
 
-    fn conv2d<const P: usize>(
-        &self,
-        matrix: &Matrix,
-        geometry: &Geometry,
-        x: &[[f32; P]],
-        y: &mut [[f32; P]],
-    ) {
-        let [height, width] = geometry.output;
-        let [kh, kw] = geometry.kernel;
-        let [in_height, in_width] = geometry.input;
-        let [down, right] = geometry.stride;
-        for (row, map) in y.chunks_exact_mut(height * width).enumerate() {
-            map.fill([matrix.bias[row]; P]);
-            let group = row / geometry.outputs_per_group * geometry.channels;
-            for (column, weight) in matrix.row(row) {
-                let (channel, ky, kx) = (column / (kh * kw), column / kw % kh, column % kw);
-                let plane = &x[(group + channel) * in_height * in_width..][..in_height * in_width];
-                let (top, bottom) = geometry.valid(0, ky);
-                let (left, end) = geometry.valid(1, kx);
-                if left >= end {
-                    continue;
-                }
-                for oy in top..bottom {
-                    let iy = oy * down + ky - geometry.before[0];
-                    let ix = left * right + kx - geometry.before[1];
-                    let source = &plane[iy * in_width + ix..(iy + 1) * in_width];
-                    let target = &mut map[oy * width + left..oy * width + end];
-                    if right == 1 {
-                        for (sum, x) in target.iter_mut().zip(source) {
-                            add_scaled(sum, weight, x);
-                        }
-                    } else {
-                        for (sum, x) in target.iter_mut().zip(source.iter().step_by(right)) {
-                            add_scaled(sum, weight, x);
-                        }
-                    }
-                }
-            }
+    #[inline(always)]
+    fn splat(self, value: f32) -> V {
+        [value; WIDTH]
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> V {
+        // SAFETY: the caller's promise; an array of f32 needs no more alignment than one.
+        unsafe { from.cast::<V>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, v: V) {
+        // SAFETY: as above.
+        unsafe { to.cast::<V>().write(v) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: V, b: V, mut c: V) -> V {
+        for lane in 0..WIDTH {
+            c[lane] += a[lane] * b[lane];
         }
+        c
+    }
+
+    #[inline(always)]
+    fn relu(self, v: V) -> V {
+        v.map(|v| if v < 0.0 { 0.0 } else { v })
+    }
+
+    #[inline(always)]
+    unsafe fn gather(self, x: *const f32, at: *const u16) -> V {
+        // SAFETY: the caller promises eight indices and the numbers they point to.
+        std::array::from_fn(|lane| unsafe { *x.add(usize::from(*at.add(lane))) })
+    }
+
+    #[inline(always)]
+    fn sum(self, v: V) -> f32 {
+        ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]))
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: [V; 8]) -> [V; 8] {
+        std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]))
     }
 }

@@ -1,0 +1,255 @@
+//! Steps without weights, over maps of `lanes` numbers to a place.
+
+use std::ops::Range;
+
+use super::layout::Layout;
+use super::plan::Pool;
+use crate::network::{Activation, Shape, Window};
+
+/// Each row of each channel, as ranges of numbers in x and y.
+fn rows(
+    (x, y): (&Layout, &Layout),
+    lanes: usize,
+) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    let (x, y, shape) = (*x, *y, x.shape);
+    let length = shape.width * lanes;
+    (0..shape.channels).flat_map(move |c| {
+        (0..shape.height).map(move |row| {
+            let (from, to) = (x.row(c, row) * lanes, y.row(c, row) * lanes);
+            (from..from + length, to..to + length)
+        })
+    })
+}
+
+/// The same elements, perhaps as a vector.
+#[inline(always)]
+pub(super) fn copy((x, from): (&[f32], &Layout), (y, to): (&mut [f32], &Layout), lanes: usize) {
+    if from.shape == to.shape {
+        rows((from, to), lanes).for_each(|(from, to)| y[to].copy_from_slice(&x[from]));
+    } else if !to.is_contiguous() {
+        let area = from.shape.area();
+        for c in 0..to.shape.channels {
+            let (channel, place) = (c / area, c % area);
+            let row = from.row(channel, place / from.shape.width) + place % from.shape.width;
+            let (start, end) = (row * lanes, to.row(c, 0) * lanes);
+            y[end..end + lanes].copy_from_slice(&x[start..start + lanes]);
+        }
+    } else {
+        let same = Layout { shape: from.shape, zeros: [0; 4], pitch: from.shape.width };
+        rows((from, &same), lanes).for_each(|(from, to)| y[to].copy_from_slice(&x[from]));
+    }
+}
+
+/// `y += x`, then perhaps `max(y, 0)`.
+#[inline(always)]
+pub(super) fn add(
+    (x, from): (&[f32], &Layout),
+    (y, to): (&mut [f32], &Layout),
+    lanes: usize,
+    relu: bool,
+) {
+    let height = from.shape.height;
+    // A channel is one run where rows stand as far apart on both sides.
+    let places = (height - 1) * from.pitch + from.shape.width;
+    for c in 0..from.shape.channels {
+        let (x, y) = (&x[from.row(c, 0) * lanes..], &mut y[to.row(c, 0) * lanes..]);
+        let pairs = y[..places * lanes].iter_mut().zip(&x[..places * lanes]);
+        if relu {
+            pairs.for_each(|(y, x)| {
+                let sum = *y + x;
+                *y = if sum < 0.0 { 0.0 } else { sum };
+            });
+        } else {
+            pairs.for_each(|(y, x)| *y += x);
+        }
+    }
+}
+
+/// `y = activation(y)`.
+#[inline(always)]
+pub(super) fn activate(activation: Activation, y: &mut [f32], layout: &Layout, lanes: usize) {
+    for (row, _) in rows((layout, layout), lanes) {
+        match activation {
+            Activation::Relu => {
+                y[row].iter_mut().for_each(|v| *v = if *v < 0.0 { 0.0 } else { *v });
+            }
+            other => y[row].iter_mut().for_each(|v| *v = other.apply(*v)),
+        }
+    }
+}
+
+/// The input of a convolution with a stride: a map for each remainder of row and column, zeros
+/// around included.
+#[inline(always)]
+pub(super) fn split(
+    (x, from): (&[f32], &Layout),
+    (y, to): (&mut [f32], &Layout),
+    lanes: usize,
+    (stride, phases, padding): ([usize; 2], [usize; 2], [usize; 2]),
+) {
+    let Shape { height, width, .. } = to.shape;
+    for map in 0..to.shape.channels {
+        let (c, down, right) =
+            (map / phases[1] / phases[0], map / phases[1] % phases[0], map % phases[1]);
+        for row in 0..height {
+            let start = to.row(map, row) * lanes;
+            let y = &mut y[start..start + width * lanes];
+            let at = (row * stride[0] + down).wrapping_sub(padding[0]);
+            if at >= from.shape.height {
+                y.fill(0.0);
+                continue;
+            }
+            let start = from.row(c, at) * lanes;
+            let x = &x[start..start + from.shape.width * lanes];
+            // Output columns whose input column lies on the map.
+            let first = padding[1].saturating_sub(right).div_ceil(stride[1]).min(width);
+            let end = (from.shape.width + padding[1]).saturating_sub(right).div_ceil(stride[1]);
+            let end = end.clamp(first, width);
+            y[..first * lanes].fill(0.0);
+            y[end * lanes..].fill(0.0);
+            if first == end {
+                continue;
+            }
+            let x = &x[(first * stride[1] + right - padding[1]) * lanes..];
+            let y = &mut y[first * lanes..end * lanes];
+            if lanes == 1 {
+                y.iter_mut().zip(x.iter().step_by(stride[1])).for_each(|(y, x)| *y = *x);
+            } else {
+                let places = x.chunks(stride[1] * lanes);
+                y.chunks_exact_mut(lanes)
+                    .zip(places)
+                    .for_each(|(y, x)| y.copy_from_slice(&x[..lanes]));
+            }
+        }
+    }
+}
+
+/// The part of a window at output `at` that lies on the map.
+fn covered(at: usize, stride: usize, before: usize, kernel: usize, size: usize) -> Range<usize> {
+    let start = (at * stride).saturating_sub(before);
+    start..(at * stride + kernel).saturating_sub(before).min(size)
+}
+
+/// Outputs along an axis whose window's element `offset` lies on the map.
+fn reached(
+    offset: usize,
+    stride: usize,
+    before: usize,
+    size: usize,
+    outputs: usize,
+) -> Range<usize> {
+    let first = before.saturating_sub(offset).div_ceil(stride).min(outputs);
+    let end = (size + before).saturating_sub(offset).div_ceil(stride).min(outputs);
+    first..end.max(first)
+}
+
+#[inline(always)]
+pub(super) fn pool(
+    pool: Pool,
+    window: &Window,
+    (x, from): (&[f32], &Layout),
+    (y, to): (&mut [f32], &Layout),
+    lanes: usize,
+) {
+    let [top, left, ..] = window.padding;
+    let [kh, kw] = window.kernel;
+    let [down, right] = window.stride;
+    let (input, output) = (from.shape, to.shape);
+    let empty = if pool == Pool::Max { f32::NEG_INFINITY } else { 0.0 };
+    for c in 0..output.channels {
+        for oy in 0..output.height {
+            let start = to.row(c, oy) * lanes;
+            let y = &mut y[start..start + output.width * lanes];
+            let seen = covered(oy, down, top, kh, input.height);
+            if pool == Pool::Max && [kw, right, left] == [2, 2, 0] && seen.len() == 2 && lanes == 1
+            {
+                let row = |row: usize| &x[from.row(c, row)..][..2 * output.width];
+                let pairs =
+                    row(seen.start).chunks_exact(2).zip(row(seen.start + 1).chunks_exact(2));
+                for (y, (a, b)) in y.iter_mut().zip(pairs) {
+                    *y = larger(larger(a[0], a[1]), larger(b[0], b[1]));
+                }
+                continue;
+            }
+            y.fill(empty);
+            for row in seen.clone() {
+                let start = from.row(c, row) * lanes;
+                let x = &x[start..start + input.width * lanes];
+                for kx in 0..kw {
+                    let outs = reached(kx, right, left, input.width, output.width);
+                    if outs.is_empty() {
+                        continue;
+                    }
+                    let x = &x[(outs.start * right + kx - left) * lanes..];
+                    let y = &mut y[outs.start * lanes..outs.end * lanes];
+                    let places = y.chunks_exact_mut(lanes).zip(x.chunks(right * lanes));
+                    for (y, x) in places {
+                        for (y, &x) in y.iter_mut().zip(&x[..lanes]) {
+                            *y = if pool == Pool::Max { larger(*y, x) } else { *y + x };
+                        }
+                    }
+                }
+            }
+            if let Pool::Average { count_include_pad } = pool {
+                for (ox, y) in y.chunks_exact_mut(lanes).enumerate() {
+                    let columns = covered(ox, right, left, kw, input.width).len();
+                    let area = if count_include_pad { kh * kw } else { seen.len() * columns };
+                    y.iter_mut().for_each(|y| *y /= area as f32);
+                }
+            }
+        }
+    }
+}
+
+/// NaN wins, as it does in training frameworks.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
+#[inline(always)]
+pub(super) fn global_average(
+    (x, from): (&[f32], &Layout),
+    (y, to): (&mut [f32], &Layout),
+    lanes: usize,
+) {
+    let Shape { channels, height, width } = from.shape;
+    for c in 0..channels {
+        let start = to.row(c, 0) * lanes;
+        let y = &mut y[start..start + lanes];
+        y.fill(0.0);
+        for row in 0..height {
+            let start = from.row(c, row) * lanes;
+            let x = &x[start..start + width * lanes];
+            if lanes == 1 {
+                y[0] += x.iter().sum::<f32>();
+            } else {
+                for x in x.chunks_exact(lanes) {
+                    y.iter_mut().zip(x).for_each(|(sum, v)| *sum += v);
+                }
+            }
+        }
+        y.iter_mut().for_each(|sum| *sum /= (height * width) as f32);
+    }
+}
+
+/// Over the channels, at each place of the map alone.
+#[inline(always)]
+pub(super) fn softmax((x, from): (&[f32], &Layout), (y, to): (&mut [f32], &Layout), lanes: usize) {
+    let Shape { channels, height, width } = from.shape;
+    for row in 0..height {
+        for at in 0..width * lanes {
+            let (first, out) = (from.row(0, row) * lanes + at, to.row(0, row) * lanes + at);
+            let (step, out_step) = (from.plane() * lanes, to.plane() * lanes);
+            let mut largest = f32::NEG_INFINITY;
+            (0..channels).for_each(|c| largest = largest.max(x[first + c * step]));
+            let mut sum = 0.0;
+            for c in 0..channels {
+                let e = libm::expf(x[first + c * step] - largest);
+                y[out + c * out_step] = e;
+                sum += e;
+            }
+            (0..channels).for_each(|c| y[out + c * out_step] /= sum);
+        }
+    }
+}

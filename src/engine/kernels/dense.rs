@@ -1,0 +1,92 @@
+//! Dense matrix times vector, for matrices with few zeros.
+
+use super::{Simd, Tier, WIDTH, Work};
+
+/// Rows that share the loads of x.
+const GROUP: usize = 4;
+
+/// A dense matrix in groups of four rows: eight columns of each row side by side.
+#[derive(Debug, Clone)]
+pub(in crate::engine) struct DenseRows {
+    /// `[group][columns / 8][row of group][8]`.
+    values: Vec<f32>,
+    bias: Vec<f32>,
+    columns: usize,
+}
+
+impl DenseRows {
+    pub(in crate::engine) fn new(columns: usize, matrix: &[Vec<(u32, f32)>], bias: &[f32]) -> Self {
+        let steps = columns.div_ceil(WIDTH);
+        let mut values = vec![0.0; matrix.len().div_ceil(GROUP) * steps * GROUP * WIDTH];
+        for (row, entries) in matrix.iter().enumerate() {
+            for &(column, value) in entries {
+                let (step, lane) = (column as usize / WIDTH, column as usize % WIDTH);
+                values[((row / GROUP * steps + step) * GROUP + row % GROUP) * WIDTH + lane] = value;
+            }
+        }
+        Self { values, bias: bias.to_vec(), columns }
+    }
+
+    /// Bytes in memory.
+    pub(in crate::engine) fn bytes(&self) -> usize {
+        (self.values.len() + self.bias.len()) * 4
+    }
+
+    /// `y = W x + b`, then `max(y, 0)` if asked. The vector's slice must be as long as the columns
+    /// rounded up to eight; what stands past the columns must be finite.
+    pub(in crate::engine) fn run(&self, tier: Tier, x: &[f32], y: &mut [f32], relu: bool) {
+        tier.with(Product { matrix: self, x, y, relu });
+    }
+}
+
+struct Product<'a> {
+    matrix: &'a DenseRows,
+    x: &'a [f32],
+    y: &'a mut [f32],
+    relu: bool,
+}
+
+impl Work for Product<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { matrix, x, y, relu } = self;
+        let whole = matrix.columns / WIDTH;
+        let steps = matrix.columns.div_ceil(WIDTH);
+        // The last, part-filled step reads a copy that ends in zeros.
+        let mut last = [0f32; WIDTH];
+        let rest = &x[whole * WIDTH..matrix.columns];
+        last[..rest.len()].copy_from_slice(rest);
+        let rows = y[..matrix.bias.len()].chunks_mut(GROUP).zip(matrix.bias.chunks(GROUP));
+        let groups = matrix.values.chunks_exact((steps * GROUP * WIDTH).max(1));
+        for (w, (y, bias)) in groups.zip(rows) {
+            let mut even = [s.splat(0.0); GROUP];
+            let mut odd = even;
+            // SAFETY: w holds `steps` times 32 numbers, x at least `whole` times eight.
+            unsafe {
+                let step = |at: usize, x, mut sums: [S::V; GROUP]| {
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        let w = s.load(w.as_ptr().add((at * GROUP + row) * WIDTH));
+                        *sum = s.mul_add(w, x, *sum);
+                    }
+                    sums
+                };
+                let mut at = 0;
+                while at + 2 <= whole {
+                    even = step(at, s.load(x.as_ptr().add(at * WIDTH)), even);
+                    odd = step(at + 1, s.load(x.as_ptr().add((at + 1) * WIDTH)), odd);
+                    at += 2;
+                }
+                if at < whole {
+                    even = step(at, s.load(x.as_ptr().add(at * WIDTH)), even);
+                }
+                if whole < steps {
+                    odd = step(whole, s.load(last.as_ptr()), odd);
+                }
+            }
+            for (row, (y, bias)) in y.iter_mut().zip(bias).enumerate() {
+                let sum = s.sum(s.mul_add(s.splat(1.0), even[row], odd[row])) + bias;
+                *y = if relu && sum < 0.0 { 0.0 } else { sum };
+            }
+        }
+    }
+}

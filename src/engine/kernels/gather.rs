@@ -1,0 +1,121 @@
+//! Sparse matrix times vector: eight rows in eight lanes.
+
+use super::{Simd, Tier, WIDTH, Work};
+
+/// A sparse matrix in slices of eight rows of similar length (SELL-8-sigma, Kreutzer et al. 2014,
+/// sigma all rows): entry i of the eight rows stands side by side, rows filled up with zeros.
+#[derive(Debug, Clone)]
+pub(in crate::engine) struct SlicedRows {
+    /// Where each slice begins, in entries of eight, and at the end their number.
+    starts: Vec<u32>,
+    columns: Vec<u16>,
+    values: Vec<f32>,
+    /// The row of each lane of each slice; past the last row, the number of rows.
+    rows: Vec<u32>,
+    /// In the order of `rows`.
+    bias: Vec<f32>,
+    columns_of_matrix: usize,
+    rows_of_matrix: usize,
+}
+
+impl SlicedRows {
+    /// `None` if a column's number does not fit 16 bits.
+    pub(in crate::engine) fn new(
+        columns_of_matrix: usize,
+        matrix: &[Vec<(u32, f32)>],
+        bias: &[f32],
+    ) -> Option<Self> {
+        if columns_of_matrix > 1 << 16 {
+            return None;
+        }
+        let count = matrix.len();
+        let mut order: Vec<usize> = (0..count).collect();
+        order.sort_by_key(|&row| std::cmp::Reverse(matrix[row].len()));
+        let mut sliced = Self {
+            starts: vec![0],
+            columns: Vec::new(),
+            values: Vec::new(),
+            rows: Vec::new(),
+            bias: Vec::new(),
+            columns_of_matrix,
+            rows_of_matrix: count,
+        };
+        for slice in order.chunks(WIDTH) {
+            let longest = slice.iter().map(|&row| matrix[row].len()).max().unwrap_or(0);
+            for entry in 0..longest {
+                for lane in 0..WIDTH {
+                    let row = slice.get(lane).map_or(&[][..], |&row| &matrix[row]);
+                    let (column, value) = row.get(entry).copied().unwrap_or((0, 0.0));
+                    sliced.columns.push(column as u16);
+                    sliced.values.push(value);
+                }
+            }
+            for lane in 0..WIDTH {
+                sliced.rows.push(slice.get(lane).map_or(count, |&row| row) as u32);
+                sliced.bias.push(slice.get(lane).map_or(0.0, |&row| bias[row]));
+            }
+            sliced.starts.push((sliced.values.len() / WIDTH) as u32);
+        }
+        Some(sliced)
+    }
+
+    /// Bytes in memory.
+    pub(in crate::engine) fn bytes(&self) -> usize {
+        (self.starts.len() + self.values.len() + self.rows.len() + self.bias.len()) * 4
+            + self.columns.len() * 2
+    }
+
+    /// `y = W x + b`, then `max(y, 0)` if asked.
+    pub(in crate::engine) fn run(&self, tier: Tier, x: &[f32], y: &mut [f32], relu: bool) {
+        tier.with(Product { matrix: self, x, y, relu });
+    }
+}
+
+struct Product<'a> {
+    matrix: &'a SlicedRows,
+    x: &'a [f32],
+    y: &'a mut [f32],
+    relu: bool,
+}
+
+impl Work for Product<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { matrix, x, y, relu } = self;
+        assert!(x.len() >= matrix.columns_of_matrix && y.len() >= matrix.rows_of_matrix);
+        let (columns, values) = (matrix.columns.as_ptr(), matrix.values.as_ptr());
+        let x = x.as_ptr();
+        for (slice, bounds) in matrix.starts.windows(2).enumerate() {
+            let (start, end) = (bounds[0] as usize, bounds[1] as usize);
+            let mut result = [0f32; WIDTH];
+            // SAFETY: `new` made bias, rows, columns and values as long as `starts` says, eight to
+            // an entry, with columns below `columns_of_matrix`, which x has.
+            unsafe {
+                let entry = |at: usize, sum| {
+                    let x = s.gather(x, columns.add(at * WIDTH));
+                    s.mul_add(s.load(values.add(at * WIDTH)), x, sum)
+                };
+                let mut sums = [s.load(matrix.bias.as_ptr().add(slice * WIDTH)), s.splat(0.0)];
+                let mut at = start;
+                while at + 2 <= end {
+                    sums = [entry(at, sums[0]), entry(at + 1, sums[1])];
+                    at += 2;
+                }
+                if at < end {
+                    sums[0] = entry(at, sums[0]);
+                }
+                let one = s.splat(1.0);
+                let sum = s.mul_add(one, sums[0], sums[1]);
+                s.store(result.as_mut_ptr(), if relu { s.relu(sum) } else { sum });
+            }
+            let rows = &matrix.rows[slice * WIDTH..][..WIDTH];
+            for (&row, value) in rows.iter().zip(result) {
+                if let Some(y) =
+                    y.get_mut(row as usize).filter(|_| (row as usize) < matrix.rows_of_matrix)
+                {
+                    *y = value;
+                }
+            }
+        }
+    }
+}

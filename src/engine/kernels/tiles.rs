@@ -1,0 +1,258 @@
+//! Sparse rows times a map: convolution and batched products.
+//!
+//! A weight of an output row is a tap: the distance from an output's place to the input it
+//! multiplies. A tile of consecutive outputs of one row stays in registers while the row's taps
+//! go by, each one a broadcast and a multiply-add with the inputs at that distance. Neighbouring
+//! places are neighbouring pixels, or the samples of a panel, or both: the kernel does not care.
+//!
+//! Rows come one by one, or in groups of four that share their taps (absent weights are zeros):
+//! that reads inputs a quarter as often, and wins where most weights are there.
+
+use super::{Simd, Tier, WIDTH, Work};
+
+/// Vectors of a tile of one row, and of each of four rows.
+const MOST: usize = 12;
+const MOST_GROUPED: usize = 3;
+const GROUP: usize = 4;
+
+/// Vectors of outputs that share the second-level cache with a block of inputs.
+const NEAR_VECTORS: usize = 4096;
+
+/// Rows of taps.
+#[derive(Debug, Clone)]
+pub(in crate::engine) struct TapRows {
+    /// Rows in a group: 1 or [`GROUP`].
+    group: usize,
+    rows: usize,
+    /// `[block][group of rows]`, where its taps begin, and at the end their number.
+    starts: Vec<u32>,
+    /// Distances, in places.
+    offsets: Vec<u32>,
+    /// `[tap][row of group]`.
+    weights: Vec<f32>,
+    /// One for each row, filled up to whole groups.
+    bias: Vec<f32>,
+    blocks: usize,
+    farthest: usize,
+}
+
+/// Consecutive places of a row of outputs.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Span {
+    /// The first place, in the input before the tap is added, and in the output row.
+    pub(in crate::engine) input: usize,
+    pub(in crate::engine) output: usize,
+    /// How many.
+    pub(in crate::engine) places: usize,
+}
+
+impl TapRows {
+    /// From each row's taps (`block`, offset, weight), in order of blocks. Inputs of a block are
+    /// used up before the next one's.
+    pub(in crate::engine) fn new(
+        rows: &[Vec<(u32, u32, f32)>],
+        blocks: usize,
+        bias: &[f32],
+        grouped: bool,
+    ) -> Self {
+        let group = if grouped { GROUP } else { 1 };
+        let (mut starts, mut offsets, mut weights) = (vec![0], Vec::new(), Vec::new());
+        let mut bias = bias.to_vec();
+        bias.resize(rows.len().next_multiple_of(group), 0.0);
+        for block in 0..blocks as u32 {
+            for rows in rows.chunks(group) {
+                let mut taps: Vec<(u32, usize, f32)> = Vec::new();
+                for (at, row) in rows.iter().enumerate() {
+                    let own = row.iter().filter(|tap| tap.0 == block);
+                    taps.extend(own.map(|&(_, offset, weight)| (offset, at, weight)));
+                }
+                taps.sort_by_key(|&(offset, at, _)| (offset, at));
+                for same in taps.chunk_by(|a, b| a.0 == b.0) {
+                    offsets.push(same[0].0);
+                    let first = weights.len();
+                    weights.resize(first + group, 0.0);
+                    for &(_, at, weight) in same {
+                        weights[first + at] = weight;
+                    }
+                }
+                starts.push(offsets.len() as u32);
+            }
+        }
+        let farthest = offsets.iter().max().map_or(0, |&offset| offset as usize);
+        Self { group, rows: rows.len(), starts, offsets, weights, bias, blocks, farthest }
+    }
+
+    /// Bytes in memory.
+    pub(in crate::engine) fn bytes(&self) -> usize {
+        (self.starts.len() + self.offsets.len() + self.weights.len() + self.bias.len()) * 4
+    }
+
+    /// Whether rows share taps.
+    pub(in crate::engine) fn grouped(&self) -> bool {
+        self.group > 1
+    }
+
+    /// Fills the places of `spans` in every row of y, `pitch` numbers from row to row, then takes
+    /// `max(y, 0)` if asked. A place is `lanes` numbers. Eight numbers past the last place must be
+    /// there in x and y; those in y stay as they are.
+    pub(in crate::engine) fn run(
+        &self,
+        tier: Tier,
+        spans: impl Iterator<Item = Span> + Clone,
+        lanes: usize,
+        x: &[f32],
+        (y, pitch): (&mut [f32], usize),
+        relu: bool,
+    ) {
+        for span in spans.clone() {
+            let from = (span.input + self.farthest + span.places) * lanes + WIDTH;
+            let to = (self.rows - 1) * pitch + (span.output + span.places) * lanes + WIDTH;
+            assert!(from <= x.len() && to <= y.len(), "a span leaves its map");
+        }
+        tier.with(Tiles { rows: self, spans, lanes, x, y, pitch, relu });
+    }
+}
+
+struct Tiles<'a, I> {
+    rows: &'a TapRows,
+    spans: I,
+    lanes: usize,
+    x: &'a [f32],
+    y: &'a mut [f32],
+    pitch: usize,
+    relu: bool,
+}
+
+impl<I: Iterator<Item = Span>> Work for Tiles<'_, I> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { rows, spans, lanes, x, y, pitch, relu } = self;
+        let most = if rows.group == GROUP { MOST_GROUPED } else { MOST };
+        for span in spans {
+            let numbers = span.places * lanes;
+            let mut vectors = numbers.div_ceil(WIDTH);
+            let mut tiles = vectors.div_ceil(most);
+            let mut done = 0;
+            while vectors > 0 {
+                let size = vectors.div_ceil(tiles);
+                let length = (size * WIDTH).min(numbers - done);
+                // SAFETY: `TapRows::run` has checked that the span with its farthest tap and a
+                // vector more lies in x, and in y for every row.
+                unsafe {
+                    let x = x.as_ptr().add(span.input * lanes + done);
+                    let y = y.as_mut_ptr().add(span.output * lanes + done);
+                    let tile = Tile { rows, x, y, lanes, pitch, relu, length };
+                    if rows.group == GROUP {
+                        match size {
+                            1 => tile.run::<S, GROUP, 1>(s),
+                            2 => tile.run::<S, GROUP, 2>(s),
+                            _ => tile.run::<S, GROUP, 3>(s),
+                        }
+                    } else {
+                        match size {
+                            1 => tile.run::<S, 1, 1>(s),
+                            2 => tile.run::<S, 1, 2>(s),
+                            3 => tile.run::<S, 1, 3>(s),
+                            4 => tile.run::<S, 1, 4>(s),
+                            5 => tile.run::<S, 1, 5>(s),
+                            6 => tile.run::<S, 1, 6>(s),
+                            7 => tile.run::<S, 1, 7>(s),
+                            8 => tile.run::<S, 1, 8>(s),
+                            9 => tile.run::<S, 1, 9>(s),
+                            10 => tile.run::<S, 1, 10>(s),
+                            11 => tile.run::<S, 1, 11>(s),
+                            _ => tile.run::<S, 1, 12>(s),
+                        }
+                    }
+                }
+                done += size * WIDTH;
+                vectors -= size;
+                tiles -= 1;
+            }
+        }
+    }
+}
+
+struct Tile<'a> {
+    rows: &'a TapRows,
+    x: *const f32,
+    y: *mut f32,
+    lanes: usize,
+    pitch: usize,
+    relu: bool,
+    length: usize,
+}
+
+impl Tile<'_> {
+    /// All rows at `length` numbers in N vectors.
+    ///
+    /// # Safety
+    /// `length` numbers, rounded up to whole vectors, can be read from x at each tap's distance,
+    /// and from each row of y; `length` of them can be written there. The rows' group is M.
+    #[inline(always)]
+    unsafe fn run<S: Simd, const M: usize, const N: usize>(self, s: S) {
+        let Self { rows, x, y, lanes, pitch, relu, length } = self;
+        let (offsets, weights) = (rows.offsets.as_ptr(), rows.weights.as_ptr());
+        let groups = rows.bias.len() / M;
+        // Outputs of a chunk of rows stay near while the blocks of inputs go by.
+        let chunk = (NEAR_VECTORS / (M * N)).max(1);
+        let passes = (0..groups).step_by(chunk).flat_map(|from| {
+            let to = groups.min(from + chunk);
+            (0..rows.blocks).map(move |block| (block, from..to))
+        });
+        for (block, chunk) in passes {
+            let (first, last) = (block == 0, block + 1 == rows.blocks);
+            for group in chunk {
+                let start = rows.starts[block * groups + group] as usize;
+                let end = rows.starts[block * groups + group + 1] as usize;
+                if start == end && !first && !(last && relu) {
+                    continue;
+                }
+                let there = M.min(rows.rows - group * M);
+                // SAFETY: the caller's promise; taps start..end exist, with M weights each, and
+                // so do M biases.
+                unsafe {
+                    let y = y.add(group * M * pitch);
+                    let mut sums = [[s.splat(0.0); N]; M];
+                    for m in 0..M {
+                        for n in 0..N {
+                            if first {
+                                sums[m][n] = s.splat(*rows.bias.get_unchecked(group * M + m));
+                            } else if m < there {
+                                sums[m][n] = s.load(y.add(m * pitch + n * WIDTH));
+                            }
+                        }
+                    }
+                    for tap in start..end {
+                        let x = x.add(*offsets.add(tap) as usize * lanes);
+                        let x: [S::V; N] = std::array::from_fn(|n| s.load(x.add(n * WIDTH)));
+                        for m in 0..M {
+                            let weight = s.splat(*weights.add(tap * M + m));
+                            for n in 0..N {
+                                sums[m][n] = s.mul_add(weight, x[n], sums[m][n]);
+                            }
+                        }
+                    }
+                    for (m, sums) in sums.iter().enumerate().take(there) {
+                        let y = y.add(m * pitch);
+                        for n in 0..N {
+                            let sum = if last && relu { s.relu(sums[n]) } else { sums[n] };
+                            if (n + 1) * WIDTH <= length {
+                                s.store(y.add(n * WIDTH), sum);
+                            } else {
+                                let mut rest = [0f32; WIDTH];
+                                s.store(rest.as_mut_ptr(), sum);
+                                let count = length - n * WIDTH;
+                                std::ptr::copy_nonoverlapping(
+                                    rest.as_ptr(),
+                                    y.add(n * WIDTH),
+                                    count,
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

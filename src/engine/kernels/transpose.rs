@@ -1,0 +1,69 @@
+//! Samples to lanes.
+
+use super::{Simd, Tier, WIDTH, Work};
+
+/// `y[i * lanes + lane] = x[lane * stride + i] * factor + offset` for i in 0..length; lanes
+/// without a sample are zero.
+pub(in crate::engine) struct SideBySide<'a> {
+    pub(in crate::engine) x: &'a [f32],
+    pub(in crate::engine) stride: usize,
+    pub(in crate::engine) samples: usize,
+    pub(in crate::engine) length: usize,
+    pub(in crate::engine) affine: (f32, f32),
+    pub(in crate::engine) lanes: usize,
+    pub(in crate::engine) y: &'a mut [f32],
+}
+
+/// Puts samples side by side, see [`SideBySide`].
+pub(in crate::engine) fn side_by_side(
+    tier: Tier,
+    (x, stride, samples): (&[f32], usize, usize),
+    length: usize,
+    affine: (f32, f32),
+    lanes: usize,
+    y: &mut [f32],
+) {
+    tier.with(SideBySide { x, stride, samples, length, affine, lanes, y });
+}
+
+impl Work for SideBySide<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, stride, samples, length, affine: (factor, offset), lanes, y } = self;
+        assert!(samples <= lanes && y.len() >= length * lanes);
+        assert!(samples == 0 || x.len() >= (samples - 1) * stride + length);
+        if lanes == 1 && samples == 1 {
+            for (y, x) in y[..length].iter_mut().zip(&x[..length]) {
+                *y = x * factor + offset;
+            }
+            return;
+        }
+        let (factors, offsets) = (s.splat(factor), s.splat(offset));
+        let whole = length / WIDTH * WIDTH;
+        for first in (0..lanes).step_by(WIDTH) {
+            let full = first + WIDTH <= samples;
+            let start = if full { whole } else { 0 };
+            for i in (0..start).step_by(WIDTH) {
+                // SAFETY: samples first..first + 8 exist and i + 8 <= length, so that every read
+                // ends at (first + 7) * stride + length at most and every write at
+                // length * lanes: both asserted above.
+                unsafe {
+                    let from = x.as_ptr().add(first * stride + i);
+                    let rows = std::array::from_fn(|lane| s.load(from.add(lane * stride)));
+                    for (k, v) in s.transpose(rows).into_iter().enumerate() {
+                        let v = s.mul_add(v, factors, offsets);
+                        s.store(y.as_mut_ptr().add((i + k) * lanes + first), v);
+                    }
+                }
+            }
+            for lane in first..lanes.min(first + WIDTH) {
+                for i in start..length {
+                    y[i * lanes + lane] = match lane < samples {
+                        true => x[lane * stride + i] * factor + offset,
+                        false => 0.0,
+                    };
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! How activations lie in memory.
+//!
+//! A map keeps the zeros that padded convolutions read around it. Rows stand `pitch` places apart;
+//! the zeros to the right of a row are those to the left of the next. Maps that convolutions of
+//! stride 1 connect have the same pitch, so that a whole map is one run of places whose distance
+//! from their inputs is the same everywhere.
+
+use crate::error::Result;
+use crate::network::{Network, Op, Shape, Source};
+
+/// The places of a map: one for each element, `lanes` numbers each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) shape: Shape,
+    /// Zeros on each side: top, left, bottom, right.
+    pub(super) zeros: [usize; 4],
+    /// Places from row to row.
+    pub(super) pitch: usize,
+}
+
+impl Layout {
+    pub(super) fn contiguous(shape: Shape) -> Self {
+        Self { shape, zeros: [0; 4], pitch: shape.width }
+    }
+
+    pub(super) fn is_contiguous(&self) -> bool {
+        *self == Self::contiguous(self.shape)
+    }
+
+    /// Places before the first element of a channel.
+    pub(super) fn before(&self) -> usize {
+        self.zeros[0] * self.pitch + self.zeros[1]
+    }
+
+    /// Places of a channel.
+    pub(super) fn plane(&self) -> usize {
+        let [top, left, bottom, right] = self.zeros;
+        if top + left + bottom + right == 0 {
+            return self.shape.height * self.pitch;
+        }
+        self.before() + (self.shape.height + bottom) * self.pitch + right
+    }
+
+    /// Places of all channels, and a few that kernels may read past the end.
+    pub(super) fn places(&self) -> usize {
+        const SLACK: usize = 16;
+        (self.shape.channels * self.plane() + SLACK).next_multiple_of(16)
+    }
+
+    /// Where row `y` of channel `c` begins.
+    pub(super) fn row(&self, c: usize, y: usize) -> usize {
+        c * self.plane() + self.before() + y * self.pitch
+    }
+
+    /// Sets the zeros around every channel.
+    pub(super) fn clear_border(&self, lanes: usize, values: &mut [f32]) {
+        if self.zeros == [0; 4] {
+            return;
+        }
+        let Shape { channels, height, width } = self.shape;
+        for channel in
+            values[..channels * self.plane() * lanes].chunks_exact_mut(self.plane() * lanes)
+        {
+            let (before, map) = channel.split_at_mut(self.before() * lanes);
+            before.fill(0.0);
+            let (rows, after) = map.split_at_mut(height * self.pitch * lanes);
+            for row in rows.chunks_exact_mut(self.pitch * lanes) {
+                row[width * lanes..].fill(0.0);
+            }
+            after.fill(0.0);
+        }
+    }
+}
+
+/// The layout of the input (first) and of each node's output, and of the split input of each
+/// convolution with a stride.
+pub(super) struct Layouts {
+    pub(super) values: Vec<Layout>,
+    pub(super) split: Vec<Option<Layout>>,
+}
+
+/// Chooses layouts. `owner` names the node whose output a node's output is stored as.
+pub(super) fn choose(network: &Network, shapes: &[Shape], owner: &[usize]) -> Result<Layouts> {
+    let n = network.nodes.len();
+    // Values 0..=n are the input and the nodes, n + 1.. the split inputs.
+    let id = |source: Source| match source {
+        Source::Input => 0,
+        Source::Node(i) => owner[i] + 1,
+    };
+    let mut all = vec![Layout::contiguous(network.input.shape)];
+    all.extend(shapes.iter().map(|&shape| Layout::contiguous(shape)));
+    all.extend(shapes.iter().map(|&shape| Layout::contiguous(shape)));
+    let mut classes = Classes((0..all.len()).collect());
+    for (index, node) in network.nodes.iter().enumerate() {
+        if owner[index] != index {
+            continue;
+        }
+        let x = id(node.inputs[0]);
+        match node.op {
+            Op::Conv2d { layer, stride, padding, .. } => {
+                let dims = &network.layers[layer].shape;
+                if stride == [1, 1] {
+                    for (zeros, padding) in all[x].zeros.iter_mut().zip(padding) {
+                        *zeros = padding.max(*zeros);
+                    }
+                    classes.join(x, index + 1);
+                } else {
+                    let phases = [stride[0].min(dims[2]), stride[1].min(dims[3])];
+                    let out = shapes[index];
+                    all[n + 1 + index].shape = Shape::new(
+                        all[x].shape.channels * phases[0] * phases[1],
+                        out.height + (dims[2] - 1) / stride[0],
+                        out.width + (dims[3] - 1) / stride[1],
+                    );
+                    classes.join(n + 1 + index, index + 1);
+                }
+            }
+            Op::Activation(_) | Op::Add | Op::Softmax => {
+                node.inputs.iter().for_each(|&source| classes.join(id(source), index + 1));
+            }
+            _ => {}
+        }
+    }
+    let mut pitch = vec![0; all.len()];
+    for (value, layout) in all.iter().enumerate() {
+        let class = classes.of(value);
+        let gap = layout.zeros[1].max(layout.zeros[3]);
+        pitch[class] = pitch[class].max(layout.shape.width + gap);
+    }
+    for value in 0..all.len() {
+        all[value].pitch = pitch[classes.of(value)];
+    }
+    let split = network.nodes.iter().enumerate().map(|(index, node)| match node.op {
+        Op::Conv2d { stride, .. } if stride != [1, 1] => Some(all[n + 1 + index]),
+        _ => None,
+    });
+    Ok(Layouts { split: split.collect(), values: all[..=n].to_vec() })
+}
+
+/// Disjoint sets of values.
+struct Classes(Vec<usize>);
+
+impl Classes {
+    fn of(&self, mut value: usize) -> usize {
+        while self.0[value] != value {
+            value = self.0[value];
+        }
+        value
+    }
+
+    fn join(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.of(a), self.of(b));
+        self.0[a.max(b)] = a.min(b);
+    }
+}

@@ -1,0 +1,150 @@
+//! Every instruction set and kernel against sums in f64, within the bound of their rounding.
+
+use crate::fixtures::Noise;
+use svdo::engine::{Engine, Kernel, Options, Tier};
+use svdo::model::{LayerWeights, Model, Pattern, Values};
+use svdo::network::{Input, Layer, Network, Node, Op, Shape, Source};
+
+/// A model of one layer with random weights, their values row by row, zeros included.
+fn layer(
+    shape: &[usize],
+    op: Op,
+    input: Shape,
+    density: f64,
+    noise: &mut Noise,
+) -> (Model, Vec<f32>) {
+    let layer = Layer { name: "w".into(), shape: shape.to_vec() };
+    let (rows, cols) = (layer.rows(), layer.cols());
+    let mut dense = noise.vec(rows * cols);
+    for value in &mut dense {
+        if noise.below(1000) as f64 >= density * 1000.0 {
+            *value = 0.0;
+        }
+    }
+    let mut pattern = Pattern::with_columns(cols);
+    for row in dense.chunks(cols) {
+        pattern.push_row((0..cols as u32).filter(|&c| row[c as usize] != 0.0)).unwrap();
+    }
+    let values = Values::F32(dense.iter().copied().filter(|&v| v != 0.0).collect());
+    let bias = Some(Values::F32(noise.vec(rows)));
+    let node = Node { name: String::new(), op, inputs: vec![Source::Input] };
+    let network = Network { input: Input::plain(input), layers: vec![layer], nodes: vec![node] };
+    (
+        Model { network, threshold: None, weights: vec![LayerWeights { pattern, values, bias }] },
+        dense,
+    )
+}
+
+/// Runs all tiers and kernels and checks each output: off by at most (n + 2) u times the sum of
+/// the magnitudes, u = 2^-24, for n products in any order (Higham 2002, section 3.1).
+fn check(
+    model: &Model,
+    samples: usize,
+    x: &[f32],
+    exact: impl Fn(usize, usize) -> (f64, f64, usize),
+) {
+    for tier in Tier::supported() {
+        for kernel in [Kernel::Auto, Kernel::Dense] {
+            for batch in [None, Some(samples)] {
+                let engine = Engine::with_options(model, tier, Options { kernel, batch }).unwrap();
+                let outs = engine.output_shape().elements().unwrap();
+                let mut y = vec![f32::NAN; samples * outs];
+                engine.run(&mut engine.workspace(samples), x, &mut y).unwrap();
+                for (at, &found) in y.iter().enumerate() {
+                    let (sum, magnitude, count) = exact(at / outs, at % outs);
+                    let bound = (count + 2) as f64 * magnitude * 2f64.powi(-24);
+                    let error = (f64::from(found) - sum).abs();
+                    assert!(
+                        error <= bound,
+                        "{tier:?}, {kernel:?}, {samples} samples, output {at}: {found} for {sum}, \
+                         off by {error:e}, allowed {bound:e}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn bias(model: &Model, row: usize) -> f64 {
+    f64::from(model.weights[0].bias.as_ref().unwrap().to_f32()[row])
+}
+
+#[test]
+fn linear_layers_at_every_density_and_batch() {
+    let mut noise = Noise::new(11);
+    for (rows, cols) in [(1, 1), (7, 13), (30, 64), (21, 803), (1300, 410)] {
+        for density in [0.0, 0.01, 0.05, 0.2, 0.5, 1.0] {
+            let op = Op::Linear { layer: 0 };
+            let (model, w) = layer(&[rows, cols], op, Shape::vector(cols), density, &mut noise);
+            // Many rows: more than one chunk of them.
+            let large = rows > 1000;
+            if large && density != 0.2 {
+                continue;
+            }
+            let counts = [1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 65];
+            for samples in counts.into_iter().filter(|&samples| !large || samples == 33) {
+                let x = noise.vec(samples * cols);
+                check(&model, samples, &x, |sample, row| {
+                    let b = bias(&model, row);
+                    let (mut sum, mut magnitude) = (b, b.abs());
+                    for c in 0..cols {
+                        let product =
+                            f64::from(w[row * cols + c]) * f64::from(x[sample * cols + c]);
+                        (sum, magnitude) = (sum + product, magnitude + product.abs());
+                    }
+                    (sum, magnitude, cols)
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn convolutions_of_every_kind() {
+    let mut noise = Noise::new(12);
+    // Channels in and out, groups, kernel, stride, padding, height, width.
+    type Case = (usize, usize, usize, [usize; 2], [usize; 2], [usize; 4], usize, usize);
+    let cases: [Case; 8] = [
+        (3, 5, 1, [3, 3], [1, 1], [1, 1, 1, 1], 9, 11),
+        (40, 6, 1, [3, 3], [1, 1], [1, 1, 1, 1], 4, 4),
+        (2, 4, 1, [5, 5], [1, 1], [0; 4], 12, 12),
+        (4, 8, 4, [3, 2], [2, 1], [1, 0, 1, 1], 10, 7),
+        (3, 4, 1, [7, 7], [2, 2], [3, 3, 3, 3], 16, 20),
+        (6, 9, 1, [1, 1], [2, 2], [0; 4], 7, 7),
+        (5, 3, 1, [1, 1], [1, 1], [0; 4], 14, 14),
+        (3, 3, 1, [2, 2], [3, 3], [0, 2, 1, 0], 8, 40),
+    ];
+    for (cin, cout, groups, [kh, kw], stride, padding, height, width) in cases {
+        for density in [0.0, 0.1, 0.9] {
+            let op = Op::Conv2d { layer: 0, stride, padding, groups };
+            let input = Shape::new(cin, height, width);
+            let dims = [cout, cin / groups, kh, kw];
+            let (model, w) = layer(&dims, op, input, density, &mut noise);
+            let out = model.network.output_shape_of_all().unwrap();
+            for samples in [1, 4, 17] {
+                let x = noise.vec(samples * cin * height * width);
+                check(&model, samples, &x, |sample, at| {
+                    let (row, oy, ox) =
+                        (at / out.area(), at / out.width % out.height, at % out.width);
+                    let (b, seen) = (bias(&model, row), cin / groups);
+                    let (mut sum, mut magnitude) = (b, b.abs());
+                    for c in 0..seen {
+                        let channel = row / (cout / groups) * seen + c;
+                        for (ky, kx) in (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))) {
+                            let iy = (oy * stride[0] + ky).wrapping_sub(padding[0]);
+                            let ix = (ox * stride[1] + kx).wrapping_sub(padding[1]);
+                            if iy >= height || ix >= width {
+                                continue;
+                            }
+                            let x = x[((sample * cin + channel) * height + iy) * width + ix];
+                            let w = w[((row * seen + c) * kh + ky) * kw + kx];
+                            let product = f64::from(w) * f64::from(x);
+                            (sum, magnitude) = (sum + product, magnitude + product.abs());
+                        }
+                    }
+                    (sum, magnitude, seen * kh * kw)
+                });
+            }
+        }
+    }
+}
