@@ -7,6 +7,8 @@ pub mod compress;
 pub mod demo;
 pub mod infer;
 mod output;
+#[cfg(feature = "train")]
+pub mod train;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +30,8 @@ enum Command {
     Compress(compress::Arguments),
     Infer(infer::Arguments),
     Demo(demo::Arguments),
+    #[cfg(feature = "train")]
+    Train(train::Arguments),
 }
 
 impl Svdo {
@@ -37,6 +41,8 @@ impl Svdo {
             Command::Compress(arguments) => arguments.run(),
             Command::Infer(arguments) => arguments.run(),
             Command::Demo(arguments) => arguments.run(),
+            #[cfg(feature = "train")]
+            Command::Train(arguments) => arguments.run(),
         }
     }
 }
