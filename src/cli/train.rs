@@ -155,7 +155,8 @@ impl Arguments {
 
         let interrupted = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&interrupted);
-        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("Ctrl-C handler")?;
+        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
+            .context("Ctrl-C handler")?;
 
         let left = u64::from(trainer.config.epochs - trainer.progress.epoch)
             * u64::from(trainer.steps(&data))
@@ -231,14 +232,23 @@ impl Arguments {
             let left = weights.kept(trainer.config.thresh).iter().filter(|m| **m != 0.0).count();
             (total, kept) = (total + all, kept + left);
             let share = 100.0 * (all - left) as f64 / all as f64;
-            text += &format!("  {:8} {left} of {all} weights kept, sparsity {share:.2} %\n", weights.name);
+            text += &format!(
+                "  {:8} {left} of {all} weights kept, sparsity {share:.2} %\n",
+                weights.name
+            );
         }
         let ratio = total as f64 / kept.max(1) as f64;
-        text += &format!("weight ratio |W|/|W != 0| = {total}/{kept} = {ratio:.1}x at thresh {}\n", trainer.config.thresh);
+        text += &format!(
+            "weight ratio |W|/|W != 0| = {total}/{kept} = {ratio:.1}x at thresh {}\n",
+            trainer.config.thresh
+        );
         let mut measure = |name: &str, data: &Dataset| {
             let errors = trainer.evaluate(data).errors;
             let share = 100.0 * errors as f64 / data.len() as f64;
-            text += &format!("error of the pruned network on the {name}: {share:.2} % of {}\n", data.len());
+            text += &format!(
+                "error of the pruned network on the {name}: {share:.2} % of {}\n",
+                data.len()
+            );
         };
         if !validation.is_empty() {
             measure("validation split", validation);
@@ -246,10 +256,14 @@ impl Arguments {
         if self.test {
             let net = &trainer.net;
             let (flat, classes) = (net.is_flat(), net.classes());
-            let test = Dataset::read_idx(&self.data, "t10k", &trainer.network.input, flat, classes)?;
+            let test =
+                Dataset::read_idx(&self.data, "t10k", &trainer.network.input, flat, classes)?;
             let errors = trainer.evaluate(&test).errors;
             let share = 100.0 * errors as f64 / test.len() as f64;
-            text += &format!("error of the pruned network on the test set: {share:.2} % of {}\n", test.len());
+            text += &format!(
+                "error of the pruned network on the test set: {share:.2} % of {}\n",
+                test.len()
+            );
         }
         output::write(Path::new("-"), text.as_bytes())
     }
@@ -263,8 +277,9 @@ fn append(path: &Path, text: &str) -> anyhow::Result<()> {
 fn line(epoch: &Epoch) -> String {
     let sparsity: Vec<String> =
         epoch.sparsity.iter().map(|(name, share)| format!("{name} {share:.1}")).collect();
-    let validation =
-        epoch.validation_error.map_or(String::new(), |e| format!(", validation {:.2} %", 100.0 * e));
+    let validation = epoch
+        .validation_error
+        .map_or(String::new(), |e| format!(", validation {:.2} %", 100.0 * e));
     format!(
         "NLL {:.4}, KL {:.0}, error {:.2} %{validation}, sparsity % {}, {:.1}x",
         epoch.nll,

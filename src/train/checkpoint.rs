@@ -83,17 +83,8 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
     for weights in &mut trainer.net.weights {
         let [a, b, c, d] = &mut weights.moments;
         let [e, f] = &mut weights.bias_moments;
-        let all = [
-            &mut weights.theta,
-            &mut weights.log_sigma2,
-            &mut weights.bias,
-            a,
-            b,
-            c,
-            d,
-            e,
-            f,
-        ];
+        let all =
+            [&mut weights.theta, &mut weights.log_sigma2, &mut weights.bias, a, b, c, d, e, f];
         for (name, values) in STATE.iter().zip(all) {
             let name = format!("{}.{name}", weights.name);
             let view = tensors.tensor(&name).map_err(|e| invalid(format!("{name}: {e}")))?;
@@ -116,7 +107,8 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
 }
 
 fn metadata(trainer: &Trainer, with_progress: bool) -> Result<String> {
-    let failed = |e: serde_json::Error| Error::Format { format: "metadata", problem: e.to_string() };
+    let failed =
+        |e: serde_json::Error| Error::Format { format: "metadata", problem: e.to_string() };
     let network: &Network = &trainer.network;
     let mut value = json!({
         "network": serde_json::to_value(Description::of(network)).map_err(failed)?,

@@ -166,7 +166,14 @@ impl<T: Real> Conv<T> {
     }
 
     /// `theta` stands in for that of `weights`.
-    pub fn forward(&mut self, pass: Pass, weights: &Weights<T>, theta: &[T], x: &[T], batch: usize) {
+    pub fn forward(
+        &mut self,
+        pass: Pass,
+        weights: &Weights<T>,
+        theta: &[T],
+        x: &[T],
+        batch: usize,
+    ) {
         let geometry = self.geometry;
         let (oh, ow) = geometry.convolved();
         let positions = oh * ow;
@@ -193,7 +200,8 @@ impl<T: Real> Conv<T> {
                     let patches = Matrix::new(&scratch.patches, positions, weights.cols, stride);
                     multiply(&mut scratch.mean, channels, patches, theta);
                     if pass.sampled {
-                        let squares = Matrix::new(&scratch.squares, positions, weights.cols, stride);
+                        let squares =
+                            Matrix::new(&scratch.squares, positions, weights.cols, stride);
                         multiply(&mut scratch.variance, channels, squares, sigma2);
                         let (purpose, step, index) = (layer, pass.step, sample as u32);
                         Stream { seed: pass.seed, purpose, step, index }
@@ -363,7 +371,8 @@ struct Square<'a, T> {
 impl<T: Real> Kernel<T> for Square<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Element = T>>(self) {
-        let (xs, squares) = (self.x.chunks_exact(V::LANES), self.squares.chunks_exact_mut(V::LANES));
+        let (xs, squares) =
+            (self.x.chunks_exact(V::LANES), self.squares.chunks_exact_mut(V::LANES));
         for (x, square) in xs.zip(squares) {
             let x = V::load(x);
             (x * x).store(square);

@@ -22,20 +22,31 @@ impl Dataset {
     ///
     /// # Errors
     /// If a file is missing or does not fit the network.
-    pub fn read_idx(folder: &Path, part: &str, input: &Input, flat: bool, classes: usize) -> Result<Self> {
+    pub fn read_idx(
+        folder: &Path,
+        part: &str,
+        input: &Input,
+        flat: bool,
+        classes: usize,
+    ) -> Result<Self> {
         let images = find(folder, &format!("{part}-images-idx3-ubyte"))?;
         let labels = find(folder, &format!("{part}-labels-idx1-ubyte"))?;
         let samples = read_samples(&[images], None, input.shape)?;
         let labels = read_labels(&labels)?;
-        Self::new(&samples.values, labels, input, flat, classes)
-            .map_err(|e| e.in_file(folder))
+        Self::new(&samples.values, labels, input, flat, classes).map_err(|e| e.in_file(folder))
     }
 
     /// From raw values [sample][channel][row][column].
     ///
     /// # Errors
     /// If the numbers of samples and labels differ, or a label is not a class of the network.
-    pub fn new(raw: &[f32], labels: Vec<u32>, input: &Input, flat: bool, classes: usize) -> Result<Self> {
+    pub fn new(
+        raw: &[f32],
+        labels: Vec<u32>,
+        input: &Input,
+        flat: bool,
+        classes: usize,
+    ) -> Result<Self> {
         let (sample, area) = (input.shape.elements()?, input.shape.area());
         if raw.len() != labels.len() * sample {
             return Err(Error::data(format!(
@@ -50,7 +61,8 @@ impl Dataset {
         let mut values = vec![0.0; raw.len()];
         let mut scaled = vec![0.0; sample];
         for (from, to) in raw.chunks(sample).zip(values.chunks_mut(sample)) {
-            for (channel, (from, to)) in from.chunks(area).zip(scaled.chunks_mut(area)).enumerate() {
+            for (channel, (from, to)) in from.chunks(area).zip(scaled.chunks_mut(area)).enumerate()
+            {
                 let (factor, offset) = input.affine(channel);
                 from.iter().zip(to).for_each(|(x, y)| *y = x * factor + offset);
             }

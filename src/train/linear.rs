@@ -59,7 +59,14 @@ impl<T: Real> Linear<T> {
     }
 
     /// `theta` stands in for that of `weights`.
-    pub fn forward(&mut self, pass: Pass, weights: &Weights<T>, theta: &[T], x: &[T], batch: usize) {
+    pub fn forward(
+        &mut self,
+        pass: Pass,
+        weights: &Weights<T>,
+        theta: &[T],
+        x: &[T],
+        batch: usize,
+    ) {
         let (inputs, outputs, relu) = (self.inputs, self.outputs, self.relu);
         let (wide_in, wide_out) = (padded(inputs), padded(outputs));
         let layer = self.layer as u32;
@@ -201,7 +208,8 @@ struct Square<'a, T> {
 impl<T: Real> Kernel<T> for Square<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Element = T>>(self) {
-        let (xs, squares) = (self.x.chunks_exact(V::LANES), self.squares.chunks_exact_mut(V::LANES));
+        let (xs, squares) =
+            (self.x.chunks_exact(V::LANES), self.squares.chunks_exact_mut(V::LANES));
         for (x, square) in xs.zip(squares) {
             let x = V::load(x);
             (x * x).store(square);

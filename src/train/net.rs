@@ -54,11 +54,20 @@ impl<T: Real> Net<T> {
             gradients: Vec::new(),
             shape: network.input.shape,
             classes: network.output_shape_of_all()?.channels,
-            flat: matches!(network.nodes.first().map(|n| n.op), Some(Op::Flatten | Op::Linear { .. })),
+            flat: matches!(
+                network.nodes.first().map(|n| n.op),
+                Some(Op::Flatten | Op::Linear { .. })
+            ),
             batch,
         };
         for layer in &network.layers {
-            net.weights.push(Weights::new(Tier::detect(), &layer.name, layer.rows(), layer.cols(), log_sigma2));
+            net.weights.push(Weights::new(
+                Tier::detect(),
+                &layer.name,
+                layer.rows(),
+                layer.cols(),
+                log_sigma2,
+            ));
         }
         let mut used = vec![false; network.layers.len()];
         let mut index = 0;
@@ -125,7 +134,8 @@ impl<T: Real> Net<T> {
             };
             let width = match net.units.last() {
                 None => padded(input.elements()?),
-                Some(_) => padded(shapes[index.min(shapes.len() - 1)].elements()?).max(padded(input.elements()?)),
+                Some(_) => padded(shapes[index.min(shapes.len() - 1)].elements()?)
+                    .max(padded(input.elements()?)),
             };
             net.gradients.push(Buffer::zeros(batch * width));
             net.units.push(unit);

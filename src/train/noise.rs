@@ -120,8 +120,7 @@ fn normals<V: Vector<Element = f32>>(words: [[u32; WIDE]; 4], out: &mut [f32]) {
             for factor in [1.0 / 362_880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0] {
                 s = s.fma(z, V::splat(factor));
             }
-            for factor in
-                [-1.0 / 3_628_800.0, 1.0 / 40_320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5, 1.0]
+            for factor in [-1.0 / 3_628_800.0, 1.0 / 40_320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5, 1.0]
             {
                 c = c.fma(z, V::splat(factor));
             }
@@ -154,19 +153,13 @@ mod tests {
     #[test]
     fn philox_gives_the_known_answers() {
         let run = |counter: [u32; 4], key| philox(counter.map(|c| [c; WIDE]), key).map(|w| w[3]);
-        assert_eq!(
-            run([0; 4], [0; 2]),
-            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
-        );
+        assert_eq!(run([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(
             run([u32::MAX; 4], [u32::MAX; 2]),
             [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
         );
         assert_eq!(
-            run(
-                [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
-                [0xa409_3822, 0x299f_31d0]
-            ),
+            run([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
     }
@@ -180,9 +173,13 @@ mod tests {
                 z.iter().map(|v| f64::from(*v).powi(power)).sum::<f64>() / z.len() as f64
             };
             // Four standard errors each: sqrt((2k-1)!! variances / 2^20).
-            for (power, exact, tolerance) in
-                [(1, 0.0, 0.004), (2, 1.0, 0.0056), (3, 0.0, 0.0152), (4, 3.0, 0.039), (6, 15.0, 0.4)]
-            {
+            for (power, exact, tolerance) in [
+                (1, 0.0, 0.004),
+                (2, 1.0, 0.0056),
+                (3, 0.0, 0.0152),
+                (4, 3.0, 0.039),
+                (6, 15.0, 0.4),
+            ] {
                 assert!((moment(power) - exact).abs() < tolerance, "{tier:?} {power}");
             }
             let neighbours = z.windows(2).map(|w| f64::from(w[0] * w[1])).sum::<f64>();

@@ -26,13 +26,7 @@ impl<'a, T> Matrix<'a, T> {
 
     /// Rows as columns.
     pub fn transposed(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            row: self.column,
-            column: self.row,
-            ..self
-        }
+        Self { rows: self.columns, columns: self.rows, row: self.column, column: self.row, ..self }
     }
 }
 
@@ -81,12 +75,7 @@ mod tests {
         let b: Vec<f64> = (0..7 * 16).map(|i| f64::from(i * 7 % 19) - 9.0).collect();
         // a' b with a [7, 10 of 12], b [7, 5 of 16]; and (b' a)' through transposes.
         let mut found = [0.0; 10 * 6];
-        multiply(
-            &mut found,
-            6,
-            Matrix::new(&a, 7, 10, 12).transposed(),
-            Matrix::new(&b, 7, 5, 16),
-        );
+        multiply(&mut found, 6, Matrix::new(&a, 7, 10, 12).transposed(), Matrix::new(&b, 7, 5, 16));
         for i in 0..10 {
             for j in 0..5 {
                 let exact: f64 = (0..7).map(|k| a[k * 12 + i] * b[k * 16 + j]).sum();

@@ -20,7 +20,8 @@ const STILL: Update = Update {
 
 fn network(nodes: &str, input: &str, layers: &[(&str, &[usize])]) -> Network {
     let json = format!(r#"{{"version": 1, "input": {{"shape": {input}}}, "nodes": [{nodes}]}}"#);
-    let layers = layers.iter().map(|(n, s)| Layer { name: (*n).into(), shape: s.to_vec() }).collect();
+    let layers =
+        layers.iter().map(|(n, s)| Layer { name: (*n).into(), shape: s.to_vec() }).collect();
     Description::from_json(&json).unwrap().resolve(layers).unwrap()
 }
 
@@ -197,6 +198,142 @@ fn sampled_outputs_have_the_moments_of_sampled_weights() {
             let n = f64::from(STEPS);
             assert!((m - mw).abs() < 5.0 * (2.0 * vw / n).sqrt(), "mean {m} {mw}");
             assert!((v - vw).abs() < 5.0 * vw * (4.0 / n).sqrt(), "variance {v} {vw}");
+        }
+    }
+}
+
+mod runs {
+    use super::super::checkpoint::{checkpoint, resume, state};
+    use super::super::dataset::Dataset;
+    use super::super::noise::{EXPERIMENT, Stream};
+    use super::super::recipe::{self, Config};
+    use super::super::trainer::Trainer;
+    use crate::network::Network;
+
+    /// A small convolutional network, and a last batch smaller than the others.
+    fn setup() -> (Network, Config, Dataset, Dataset) {
+        let network = super::networks().remove(1);
+        let (_, config) = recipe::find("lenet-5-caffe").unwrap();
+        let config = Config { epochs: 3, batch: 20, kl_delay: 0.5, kl_ramp: 1.0, ..config };
+        let sample = network.input.shape.elements().unwrap();
+        let mut words = vec![0; 70 * sample];
+        Stream { seed: 4, purpose: EXPERIMENT, step: 0, index: 0 }.integers(&mut words);
+        // Four classes that differ in where the image is bright.
+        let value = |(i, w): (usize, &u32)| {
+            let bright = i % sample / (sample / 4) == i / sample % 4;
+            (w % 100) as f32 / 100.0 + if bright { 1.0 } else { 0.0 }
+        };
+        let raw: Vec<f32> = words.iter().enumerate().map(value).collect();
+        let labels = (0..70).map(|i| i % 4).collect();
+        let mut data = Dataset::new(&raw, labels, &network.input, false, 4).unwrap();
+        let validation = data.split_off(15);
+        (network, config, data, validation)
+    }
+
+    fn finish(trainer: &mut Trainer, data: &Dataset, validation: &Dataset) -> (Vec<u8>, Vec<u8>) {
+        while !trainer.is_done() {
+            trainer.step(data, validation).unwrap();
+        }
+        (checkpoint(trainer).unwrap(), state(trainer).unwrap())
+    }
+
+    #[test]
+    fn threads_do_not_change_a_byte() {
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let (network, config, data, validation) = setup();
+                let mut trainer = Trainer::new(network, config).unwrap();
+                finish(&mut trainer, &data, &validation)
+            })
+        };
+        let one = run(1);
+        assert!(run(2) == one && run(3) == one);
+    }
+
+    #[test]
+    fn a_resumed_training_ends_as_an_unbroken_one() {
+        let (network, config, data, validation) = setup();
+        let mut unbroken = Trainer::new(network.clone(), config.clone()).unwrap();
+        let whole = finish(&mut unbroken, &data, &validation);
+        for stop in [1, 3, 4, 7] {
+            let mut first = Trainer::new(network.clone(), config.clone()).unwrap();
+            for _ in 0..stop {
+                first.step(&data, &validation).unwrap();
+            }
+            let mut second = resume(&state(&first).unwrap()).unwrap();
+            assert!(finish(&mut second, &data, &validation) == whole, "stopped after {stop}");
+        }
+    }
+
+    #[test]
+    fn training_learns() {
+        let (network, config, data, validation) = setup();
+        let mut trainer = Trainer::new(
+            network,
+            Config { epochs: 40, rate: 1e-2, log_sigma2_rate: 1.0, kl_scale: 0.01, ..config },
+        )
+        .unwrap();
+        let before = trainer.evaluate(&validation);
+        finish(&mut trainer, &data, &validation);
+        let after = trainer.evaluate(&validation);
+        assert!(after.nll < 0.5 * before.nll, "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn divergence_names_the_step() {
+        let (network, config, data, validation) = setup();
+        let mut trainer = Trainer::new(network, Config { rate: 1e38, ..config }).unwrap();
+        let error = loop {
+            match trainer.step(&data, &validation) {
+                Ok(_) => assert!(!trainer.is_done(), "never noticed"),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(
+            error.contains("diverged in step") && error.contains("no longer finite"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_damaged_state_is_an_error() {
+        let (network, config, ..) = setup();
+        let whole = state(&Trainer::new(network, config).unwrap()).unwrap();
+        for length in [0, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
+            assert!(resume(&whole[..length]).is_err(), "{length}");
+        }
+        let renamed = String::from_utf8_lossy(&whole[..]).find("a.v_bias").unwrap();
+        let mut wrong = whole.clone();
+        wrong[renamed] = b'z';
+        assert!(resume(&wrong).is_err_and(|e| e.to_string().contains("a.v_bias")));
+    }
+
+    #[test]
+    fn the_checkpoint_opens_with_its_network_and_axes() {
+        let (network, config, ..) = setup();
+        let trainer = Trainer::new(network.clone(), config).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        std::fs::write(&path, checkpoint(&trainer).unwrap()).unwrap();
+        let opened = crate::checkpoint::Checkpoint::open(&path, None).unwrap();
+        for (index, layer) in opened.network().layers.iter().enumerate() {
+            let at = network.layers.iter().position(|l| l.name == layer.name).unwrap();
+            let theta = opened.read_theta(index).unwrap();
+            let weights = &trainer.net.weights[at];
+            let [channels, height, width] = match layer.shape[1..] {
+                [c, h, w] => [c, h, w],
+                _ => [layer.cols(), 1, 1],
+            };
+            for row in 0..layer.rows() {
+                for c in 0..channels {
+                    for place in 0..height * width {
+                        let inside = row * weights.stride + place * channels + c;
+                        let outside = row * layer.cols() + c * height * width + place;
+                        assert_eq!(theta[outside], weights.theta[inside]);
+                    }
+                }
+            }
         }
     }
 }

@@ -383,7 +383,8 @@ mod tests {
                 let error = (f64::from(y) - exact).abs() / exact;
                 assert!(error < 2e-7, "{tier:?} exp({x}) errs by {error}");
             }
-            let x: Vec<f32> = (0x0080_0000..0x7f80_0000u32).step_by(1237).map(f32::from_bits).collect();
+            let x: Vec<f32> =
+                (0x0080_0000..0x7f80_0000u32).step_by(1237).map(f32::from_bits).collect();
             let x = &x[..x.len() / 8 * 8];
             for (x, y) in x.iter().zip(map(tier, x, false)) {
                 let exact = f64::from(*x).ln();

@@ -165,8 +165,11 @@ impl<T: Real> Weights<T> {
         let size = count * self.stride;
         let [a, b, c, d] = &mut self.moments;
         let mut masks = self.mask.as_ref().map(|mask| mask.chunks(size));
-        let mut moments =
-            a.chunks_mut(size).zip(b.chunks_mut(size)).zip(c.chunks_mut(size)).zip(d.chunks_mut(size));
+        let mut moments = a
+            .chunks_mut(size)
+            .zip(b.chunks_mut(size))
+            .zip(c.chunks_mut(size))
+            .zip(d.chunks_mut(size));
         self.theta
             .chunks_mut(size)
             .zip(self.log_sigma2.chunks_mut(size))
@@ -225,7 +228,8 @@ impl<T: Real> Rows<'_, T> {
         } else {
             let (gradient, mask) = (theta, self.mask);
             let finite = &mut finite;
-            let kernel = Plain { theta: self.theta, moments: [a, b], gradient, mask, update, finite };
+            let kernel =
+                Plain { theta: self.theta, moments: [a, b], gradient, mask, update, finite };
             T::dispatch(tier, kernel);
         }
         finite
@@ -379,12 +383,7 @@ mod tests {
             let update = Update { count, ..update };
             for rows in weights.tasks() {
                 let at = rows.first * 16..(rows.first + rows.count) * 16;
-                assert!(rows.update(
-                    tier,
-                    &gradient(0.1)[at.clone()],
-                    &gradient(3.0)[at],
-                    &update
-                ));
+                assert!(rows.update(tier, &gradient(0.1)[at.clone()], &gradient(3.0)[at], &update));
             }
         }
         weights
@@ -412,7 +411,8 @@ mod tests {
     /// With beta1 = 0 and no rate, the first moment is the gradient itself.
     #[test]
     fn kl_gradients_are_the_slopes_of_the_kl() {
-        let still = Update { rate: 0.0, log_sigma2_rate: 0.0, beta1: 0.0, kl_weight: 1.0, ..UPDATE };
+        let still =
+            Update { rate: 0.0, log_sigma2_rate: 0.0, beta1: 0.0, kl_weight: 1.0, ..UPDATE };
         let mut weights = example::<f64>(Tier::Portable, still);
         let zeros = vec![0.0; 6 * 16];
         for rows in weights.tasks() {
@@ -424,7 +424,11 @@ mod tests {
                 let mut kl = [0.0; 2];
                 for (side, kl) in [-1e-6, 1e-6].iter().zip(&mut kl) {
                     let mut moved = example::<f64>(Tier::Portable, still);
-                    if which == 0 { moved.theta[index] += side } else { moved.log_sigma2[index] += side }
+                    if which == 0 {
+                        moved.theta[index] += side
+                    } else {
+                        moved.log_sigma2[index] += side
+                    }
                     *kl = moved.kl();
                 }
                 let slope = (kl[1] - kl[0]) / 2e-6;
