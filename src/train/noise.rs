@@ -139,7 +139,7 @@ pub fn shuffled(seed: u64, epoch: u32, length: usize) -> Vec<u32> {
     let mut order: Vec<u32> = (0..length as u32).collect();
     for last in (1..length).rev() {
         let word = u64::from(words[2 * last]) << 32 | u64::from(words[2 * last + 1]);
-        let chosen = (u128::from(word) * (last as u128 + 1) >> 64) as usize;
+        let chosen = ((u128::from(word) * (last as u128 + 1)) >> 64) as usize;
         order.swap(last, chosen);
     }
     order

@@ -300,7 +300,7 @@ impl<T: Real> Kernel<T> for Posterior<'_, T> {
             let t = rate.fma(step, t);
             let step = adam(g_sigma, &mut m_sigma[at..], &mut v_sigma[at..], constants);
             let log = sigma_rate.fma(step, log);
-            check = (t - t) + (log - log) + check;
+            check = (t + log).fma(zero, check);
             let log = log.min(V::splat(LOG_SIGMA2_MAX));
             t.store(&mut theta[at..]);
             log.store(&mut log_sigma2[at..]);
@@ -348,7 +348,7 @@ impl<T: Real> Kernel<T> for Plain<'_, T> {
             if let Some(mask) = self.mask {
                 t = t * V::load(&mask[at..]);
             }
-            check = (t - t) + check;
+            check = t.fma(V::splat(0.0), check);
             t.store(&mut self.theta[at..]);
         }
         *self.finite = check.is_zero();
