@@ -36,7 +36,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
 
-    /// The checkpoint to write; the state goes beside it, as <FILE>.state
+    /// The checkpoint to write; the state goes beside it, as FILE.state
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 

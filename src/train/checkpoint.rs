@@ -125,7 +125,7 @@ fn metadata(trainer: &Trainer, with_progress: bool) -> Result<String> {
     Ok(value.to_string())
 }
 
-/// From rows [ky][kx][in], `stride` apart, to [in][ky][kx] without gaps.
+/// From rows `ky, kx, in`, `stride` apart, to `in, ky, kx` without gaps.
 fn unpack(values: &[f32], layer: &Layer, stride: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity(layer.rows() * layer.cols());
     for row in values.chunks(stride) {

@@ -1,6 +1,6 @@
 //! A convolution with local reparameterization, and the ReLU and max-pool after it.
 //!
-//! Activations are [row][column][channel], weights [out][ky][kx][in]: a patch is a few runs of
+//! Activations are `row, column, channel`, weights `out, ky, kx, in`: a patch is a few runs of
 //! memory, and pooling runs over channels side by side. Only the pooled outputs are kept, with the
 //! place of the winner and the derivative by its variance; the backward pass is over the winners
 //! that the ReLU let through, a fraction of all outputs.

@@ -36,7 +36,7 @@ impl Dataset {
         Self::new(&samples.values, labels, input, flat, classes).map_err(|e| e.in_file(folder))
     }
 
-    /// From raw values [sample][channel][row][column].
+    /// From raw values `sample, channel, row, column`.
     ///
     /// # Errors
     /// If the numbers of samples and labels differ, or a label is not a class of the network.

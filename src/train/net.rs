@@ -9,7 +9,7 @@ use super::weights::{Update, Weights};
 use crate::error::{Error, Result};
 use crate::network::{Activation, Network, Op, Shape, Source, Window};
 
-/// A network in training. Activations of maps are [row][column][channel] inside.
+/// A network in training. Activations of maps are `row, column, channel` inside.
 pub struct Net<T> {
     /// The parameters of each of the network's layers.
     pub weights: Vec<Weights<T>>,
@@ -26,7 +26,7 @@ pub struct Net<T> {
 enum Unit<T> {
     Linear(Linear<T>),
     Conv(Conv<T>),
-    /// To [channel][row][column].
+    /// To `channel, row, column`.
     Flatten(Shape, Buffer<T>),
 }
 
@@ -160,7 +160,7 @@ impl<T: Real> Net<T> {
         padded(self.shape.channels * self.shape.area())
     }
 
-    /// Copies a sample given as [channel][row][column] to a row of the input.
+    /// Copies a sample given as `channel, row, column` to a row of the input.
     pub fn arrange(shape: Shape, flat: bool, from: &[f32], to: &mut [f32]) {
         let area = shape.area();
         if flat || shape.channels == 1 {
@@ -255,7 +255,7 @@ impl<T: Real> Net<T> {
     }
 }
 
-/// [row][column][channel] to [channel][row][column], or back.
+/// `row, column, channel` to `channel, row, column`, or back.
 fn transpose<T: Real>(shape: Shape, from: &[T], to: &mut [T], batch: usize, back: bool) {
     let (area, channels) = (shape.area(), shape.channels);
     let wide = padded(area * channels);
