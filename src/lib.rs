@@ -47,6 +47,9 @@ pub mod report;
 #[cfg(feature = "data")]
 pub mod data;
 
+#[cfg(feature = "train")]
+pub mod train;
+
 #[cfg(feature = "cli")]
 pub mod cli;
 

@@ -11,6 +11,8 @@ mod heat_map;
 pub mod infer;
 pub mod manual;
 mod output;
+#[cfg(feature = "train")]
+pub mod train;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +37,8 @@ enum Command {
     Diff(diff::Arguments),
     Completions(manual::Completions),
     Man(manual::Man),
+    #[cfg(feature = "train")]
+    Train(train::Arguments),
 }
 
 impl Svdo {
@@ -47,6 +51,8 @@ impl Svdo {
             Command::Diff(arguments) => arguments.run(),
             Command::Completions(arguments) => arguments.run(),
             Command::Man(arguments) => arguments.run(),
+            #[cfg(feature = "train")]
+            Command::Train(arguments) => arguments.run(),
         }
     }
 }

@@ -1,0 +1,291 @@
+//! `svdo-train`.
+
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Outcome, Threads, output};
+use crate::error::IoContext;
+use crate::train::checkpoint;
+use crate::train::dataset::Dataset;
+use crate::train::recipe::{self, Config};
+use crate::train::trainer::{Epoch, Trainer};
+
+/// How often a state is written on the way.
+const SAVE: Duration = Duration::from_secs(60);
+
+/// Train a network by sparse variational dropout to a checkpoint that svdo-compress takes
+///
+/// Ctrl-C finishes the step, writes checkpoint and state, and ends; --resume goes on from the state,
+/// bit for bit as if nothing had happened.
+#[derive(Debug, Parser)]
+#[command(name = "svdo-train", version, max_term_width = 100)]
+pub struct Arguments {
+    /// The network and its settings: lenet-300-100, lenet-5-caffe or mlp-784-500-300
+    #[arg(long, value_name = "NAME", required_unless_present = "resume")]
+    recipe: Option<String>,
+
+    /// Folder of train-images-idx3-ubyte and train-labels-idx1-ubyte (.gz)
+    #[arg(long, value_name = "FOLDER")]
+    data: PathBuf,
+
+    /// The checkpoint to write; the state goes beside it, as FILE.state
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+
+    /// Go on from this state; its settings hold
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "Settings"])]
+    resume: Option<PathBuf>,
+
+    /// Append one JSON line for each epoch to this file
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+
+    /// At the end, measure the error of the pruned network on the t10k files of --data
+    #[arg(long)]
+    test: bool,
+
+    /// Stop after this many steps of this run, as Ctrl-C would
+    #[arg(long, value_name = "N")]
+    max_steps: Option<u64>,
+
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(flatten)]
+    threads: Threads,
+}
+
+/// What replaces the recipe's settings.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "Settings", multiple = true)]
+#[command(next_help_heading = "Settings (in place of the recipe's)")]
+struct Settings {
+    /// Passes over the data
+    #[arg(long)]
+    epochs: Option<u32>,
+    /// Seed of initial weights, order of samples and noise
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Samples in a step
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Hold out this many samples at the end of the training data
+    #[arg(long, value_name = "N")]
+    validation: Option<usize>,
+    /// Adam's learning rate
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Rate of log sigma^2, as a multiple of --rate
+    #[arg(long, value_name = "FACTOR")]
+    log_sigma2_rate: Option<f64>,
+    /// Share of the training before the rates begin to fall
+    #[arg(long, value_name = "SHARE")]
+    constant: Option<f64>,
+    /// Epochs without KL
+    #[arg(long, value_name = "EPOCHS")]
+    kl_delay: Option<f64>,
+    /// Epochs over which the KL's weight then rises
+    #[arg(long, value_name = "EPOCHS")]
+    kl_ramp: Option<f64>,
+    /// The weight that the KL rises to
+    #[arg(long, value_name = "WEIGHT")]
+    kl_scale: Option<f64>,
+    /// Initial log sigma^2
+    #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
+    log_sigma2: Option<f64>,
+    /// Count weights with log alpha above this as pruned
+    #[arg(long, allow_negative_numbers = true)]
+    thresh: Option<f64>,
+}
+
+impl Settings {
+    fn over(&self, config: Config) -> Config {
+        Config {
+            epochs: self.epochs.unwrap_or(config.epochs),
+            seed: self.seed.unwrap_or(config.seed),
+            batch: self.batch.unwrap_or(config.batch),
+            validation: self.validation.unwrap_or(config.validation),
+            rate: self.rate.unwrap_or(config.rate),
+            log_sigma2_rate: self.log_sigma2_rate.unwrap_or(config.log_sigma2_rate),
+            constant: self.constant.unwrap_or(config.constant),
+            kl_delay: self.kl_delay.unwrap_or(config.kl_delay),
+            kl_ramp: self.kl_ramp.unwrap_or(config.kl_ramp),
+            kl_scale: self.kl_scale.unwrap_or(config.kl_scale),
+            log_sigma2: self.log_sigma2.unwrap_or(config.log_sigma2),
+            thresh: self.thresh.unwrap_or(config.thresh),
+            ..config
+        }
+    }
+}
+
+impl Arguments {
+    /// Runs the command.
+    pub fn run(self) -> anyhow::Result<Outcome> {
+        let threads = self.threads;
+        threads.pool(|| self.run_in_pool())?
+    }
+
+    fn run_in_pool(&self) -> anyhow::Result<Outcome> {
+        let mut trainer = match (&self.resume, &self.recipe) {
+            (Some(path), _) => {
+                let bytes = std::fs::read(path).at(path)?;
+                checkpoint::resume(&bytes).map_err(|e| e.in_file(path))?
+            }
+            (None, name) => {
+                let (network, config) = recipe::find(name.as_deref().unwrap_or_default())?;
+                Trainer::new(network, self.settings.over(config))?
+            }
+        };
+        let mut data = self.read(&trainer, "train")?;
+        let held_out = trainer.config.validation;
+        ensure!(
+            held_out < data.len(),
+            "--validation {held_out} leaves nothing of the {} samples to train on",
+            data.len()
+        );
+        let validation = data.split_off(held_out);
+
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&interrupted);
+        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
+            .context("Ctrl-C handler")?;
+
+        let left = u64::from(trainer.config.epochs - trainer.progress.epoch)
+            * u64::from(trainer.steps(&data))
+            - u64::from(trainer.progress.step);
+        let bar = if std::io::stderr().is_terminal() {
+            let style = "{bar:20} {pos}/{len} steps, {eta} left  {msg}";
+            ProgressBar::new(left).with_style(ProgressStyle::with_template(style)?)
+        } else {
+            ProgressBar::hidden()
+        };
+        let (mut saved, mut steps) = (Instant::now(), 0);
+        let mut begun = Instant::now();
+        while !trainer.is_done() {
+            let epoch = trainer.step(&data, &validation)?;
+            bar.inc(1);
+            steps += 1;
+            if let Some(epoch) = epoch {
+                bar.set_message(line(&epoch));
+                self.log(&epoch, begun.elapsed())?;
+                begun = Instant::now();
+                if saved.elapsed() > SAVE {
+                    self.save(&trainer)?;
+                    saved = Instant::now();
+                }
+            }
+            if interrupted.load(Ordering::Relaxed) || Some(steps) == self.max_steps {
+                break;
+            }
+        }
+        bar.finish_and_clear();
+        self.save(&trainer)?;
+        if !trainer.is_done() {
+            eprintln!(
+                "stopped in epoch {} of {}; go on with --resume {}",
+                trainer.progress.epoch + 1,
+                trainer.config.epochs,
+                self.state().display()
+            );
+            return Ok(Outcome::Passed);
+        }
+        self.summarize(&mut trainer, &validation)?;
+        Ok(Outcome::Passed)
+    }
+
+    fn read(&self, trainer: &Trainer, part: &str) -> crate::Result<Dataset> {
+        let net = &trainer.net;
+        Dataset::read_idx(&self.data, part, &trainer.network.input, net.is_flat(), net.classes())
+    }
+
+    fn state(&self) -> PathBuf {
+        let mut name = self.output.clone().into_os_string();
+        name.push(".state");
+        name.into()
+    }
+
+    fn save(&self, trainer: &Trainer) -> anyhow::Result<()> {
+        output::write(&self.state(), &checkpoint::state(trainer)?)?;
+        output::write(&self.output, &checkpoint::checkpoint(trainer)?)
+    }
+
+    fn log(&self, epoch: &Epoch, elapsed: Duration) -> anyhow::Result<()> {
+        let Some(path) = &self.log else { return Ok(()) };
+        let mut value = serde_json::to_value(epoch)?;
+        value["seconds"] = elapsed.as_secs_f64().into();
+        append(path, &format!("{value}\n"))
+    }
+
+    fn summarize(&self, trainer: &mut Trainer, validation: &Dataset) -> anyhow::Result<()> {
+        let mut text = format!("{} (seed {})\n", self.output.display(), trainer.config.seed);
+        let (mut total, mut kept) = (0, 0);
+        for weights in &trainer.net.weights {
+            let all = weights.rows * weights.cols;
+            let left = weights.kept(trainer.config.thresh).iter().filter(|m| **m != 0.0).count();
+            (total, kept) = (total + all, kept + left);
+            let share = 100.0 * (all - left) as f64 / all as f64;
+            text += &format!(
+                "  {:8} {left} of {all} weights kept, sparsity {share:.2} %\n",
+                weights.name
+            );
+        }
+        let ratio = total as f64 / kept.max(1) as f64;
+        text += &format!(
+            "weight ratio |W|/|W != 0| = {total}/{kept} = {ratio:.1}x at thresh {}\n",
+            trainer.config.thresh
+        );
+        let mut measure = |name: &str, data: &Dataset| {
+            let errors = trainer.evaluate(data).errors;
+            let share = 100.0 * errors as f64 / data.len() as f64;
+            text += &format!(
+                "error of the pruned network on the {name}: {share:.2} % of {}\n",
+                data.len()
+            );
+        };
+        if !validation.is_empty() {
+            measure("validation split", validation);
+        }
+        if self.test {
+            let net = &trainer.net;
+            let (flat, classes) = (net.is_flat(), net.classes());
+            let test =
+                Dataset::read_idx(&self.data, "t10k", &trainer.network.input, flat, classes)?;
+            let errors = trainer.evaluate(&test).errors;
+            let share = 100.0 * errors as f64 / test.len() as f64;
+            text += &format!(
+                "error of the pruned network on the test set: {share:.2} % of {}\n",
+                test.len()
+            );
+        }
+        output::write(Path::new("-"), text.as_bytes())
+    }
+}
+
+fn append(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path).at(path)?;
+    Ok(file.write_all(text.as_bytes()).at(path)?)
+}
+
+fn line(epoch: &Epoch) -> String {
+    let sparsity: Vec<String> =
+        epoch.sparsity.iter().map(|(name, share)| format!("{name} {share:.1}")).collect();
+    let validation = epoch
+        .validation_error
+        .map_or(String::new(), |e| format!(", validation {:.2} %", 100.0 * e));
+    format!(
+        "NLL {:.4}, KL {:.0}, error {:.2} %{validation}, sparsity % {}, {:.1}x",
+        epoch.nll,
+        epoch.kl,
+        100.0 * epoch.error,
+        sparsity.join(" "),
+        epoch.weight_ratio
+    )
+}

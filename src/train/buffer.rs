@@ -1,0 +1,52 @@
+//! Memory that starts on a cache line.
+
+#![allow(unsafe_code)]
+
+use std::ops::{Deref, DerefMut};
+
+use super::vector::Real;
+
+const LINE: usize = 64;
+
+/// A fixed-length array of numbers, zero at first, that begins on a cache line: loads of a whole
+/// vector never cross one when rows are padded by [`padded`].
+#[derive(Clone)]
+pub struct Buffer<T> {
+    lines: Vec<Line>,
+    length: usize,
+    element: std::marker::PhantomData<T>,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; LINE]);
+
+/// The length of a row in memory: a whole number of the widest vector's lanes.
+pub fn padded(length: usize) -> usize {
+    length.next_multiple_of(8)
+}
+
+impl<T: Real> Buffer<T> {
+    /// `length` zeros.
+    pub fn zeros(length: usize) -> Self {
+        let lines = vec![Line([0; LINE]); (length * size_of::<T>()).div_ceil(LINE)];
+        Self { lines, length, element: std::marker::PhantomData }
+    }
+}
+
+impl<T: Real> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: the lines hold at least `length` elements, are aligned more strictly than T, and
+        // every bit pattern is a T (f32 and f64 alone are Real).
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.length) }
+    }
+}
+
+impl<T: Real> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.length) }
+    }
+}

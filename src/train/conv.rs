@@ -1,0 +1,565 @@
+//! A convolution with local reparameterization, and the ReLU and max-pool after it.
+//!
+//! Activations are `row, column, channel`, weights `out, ky, kx, in`: a patch is a few runs of
+//! memory, and pooling runs over channels side by side. Only the pooled outputs are kept, with the
+//! place of the winner and the derivative by its variance; the backward pass is over the winners
+//! that the ReLU let through, a fraction of all outputs.
+
+use rayon::prelude::*;
+
+use super::buffer::{Buffer, padded};
+use super::linear::{Pass, VARIANCE_FLOOR};
+use super::noise::Stream;
+use super::product::{Matrix, multiply};
+use super::vector::{Kernel, Real, Vector};
+use super::weights::{Update, Weights};
+use crate::network::{Shape, Window};
+
+/// Parts of a batch that threads share; fixed, so that the results do not depend on their number.
+const PARTS: usize = 4;
+/// Vectors of a patch that a backward kernel holds in registers.
+const HELD: usize = 6;
+
+/// Shapes of a convolution and the pool after it.
+#[derive(Debug, Clone, Copy)]
+pub struct Geometry {
+    /// One input sample.
+    pub input: Shape,
+    /// The convolution's window.
+    pub window: Window,
+    /// Output channels.
+    pub channels: usize,
+    /// The pool's window; 1 x 1 for none.
+    pub pool: Window,
+    /// Whether a ReLU follows.
+    pub relu: bool,
+}
+
+impl Geometry {
+    fn convolved(&self) -> (usize, usize) {
+        self.window.output(self.input.height, self.input.width).unwrap_or((0, 0))
+    }
+
+    /// Of one sample after the pool.
+    pub fn output(&self) -> Shape {
+        let (height, width) = self.convolved();
+        let (height, width) = self.pool.output(height, width).unwrap_or((0, 0));
+        Shape::new(self.channels, height, width)
+    }
+
+    fn patch(&self) -> usize {
+        self.window.kernel[0] * self.window.kernel[1] * self.input.channels
+    }
+
+    /// Calls `each` with the places of a run: in the patches of `stride`, in the image, and length.
+    fn runs(&self, stride: usize, mut each: impl FnMut(usize, usize, usize)) {
+        let Window { kernel: [kh, kw], stride: [sy, sx], padding: [top, left, ..] } = self.window;
+        let Shape { channels, height, width } = self.input;
+        let (oh, ow) = self.convolved();
+        for (oy, ox) in (0..oh).flat_map(|oy| (0..ow).map(move |ox| (oy, ox))) {
+            let patch = (oy * ow + ox) * stride;
+            let x = ox * sx;
+            let (first, last) = (left.saturating_sub(x), (width + left).saturating_sub(x).min(kw));
+            for ky in 0..kh {
+                let y = oy * sy + ky;
+                if y < top || y - top >= height || first >= last {
+                    continue;
+                }
+                let image = ((y - top) * width + x + first - left) * channels;
+                each(patch + (ky * kw + first) * channels, image, (last - first) * channels);
+            }
+        }
+    }
+}
+
+/// Working memory of a convolution.
+pub struct Conv<T> {
+    /// Index of the layer.
+    pub layer: usize,
+    geometry: Geometry,
+    parts: Vec<Part<T>>,
+    /// Pooled outputs, one sample to a row, rows [`padded`].
+    pub output: Buffer<T>,
+    /// For each of them, channels padded: which position won.
+    winner: Buffer<T>,
+    /// For each of them, channels padded: the derivative by the winner's variance.
+    coefficient: Buffer<T>,
+}
+
+/// What one task needs for itself.
+struct Part<T> {
+    patches: Buffer<T>,
+    squares: Buffer<T>,
+    mean: Buffer<T>,
+    variance: Buffer<T>,
+    noise: Vec<f32>,
+    by_channel: Winners<T>,
+    by_position: Winners<T>,
+    theta: Buffer<T>,
+    sigma2: Buffer<T>,
+    bias: Buffer<T>,
+}
+
+/// Gradients at some (group, member) pairs, sorted by group.
+struct Winners<T> {
+    starts: Vec<usize>,
+    entries: Vec<(usize, T, T)>,
+}
+
+impl<T: Real> Winners<T> {
+    fn new() -> Self {
+        Self { starts: Vec::new(), entries: Vec::new() }
+    }
+
+    /// Counting sort of (channel, position, by mean, by variance).
+    fn sort(&mut self, groups: usize, list: &[(usize, usize, T, T)], by_position: bool) {
+        let key = |e: &(usize, usize, T, T)| if by_position { (e.1, e.0) } else { (e.0, e.1) };
+        self.starts.clear();
+        self.starts.resize(groups + 2, 0);
+        for entry in list {
+            self.starts[key(entry).0 + 2] += 1;
+        }
+        for group in 2..groups + 2 {
+            self.starts[group] += self.starts[group - 1];
+        }
+        self.entries.resize(list.len(), (0, T::of(0.0), T::of(0.0)));
+        for entry in list {
+            let (group, member) = key(entry);
+            self.entries[self.starts[group + 1]] = (member, entry.2, entry.3);
+            self.starts[group + 1] += 1;
+        }
+    }
+
+    fn group(&self, group: usize) -> &[(usize, T, T)] {
+        &self.entries[self.starts[group]..self.starts[group + 1]]
+    }
+}
+
+impl<T: Real> Conv<T> {
+    /// For batches of at most `batch`.
+    pub fn new(layer: usize, geometry: Geometry, batch: usize) -> Self {
+        let (oh, ow) = geometry.convolved();
+        let (positions, patch) = (oh * ow, padded(geometry.patch()));
+        let channels = padded(geometry.channels);
+        let pooled = geometry.output();
+        let part = || Part {
+            patches: Buffer::zeros(positions * patch),
+            squares: Buffer::zeros(positions * patch),
+            mean: Buffer::zeros(positions * channels),
+            variance: Buffer::zeros(positions * channels),
+            noise: vec![0.0; positions * channels],
+            by_channel: Winners::new(),
+            by_position: Winners::new(),
+            theta: Buffer::zeros(geometry.channels * patch),
+            sigma2: Buffer::zeros(geometry.channels * patch),
+            bias: Buffer::zeros(channels),
+        };
+        let kept = || Buffer::zeros(batch * pooled.area() * channels);
+        Self {
+            layer,
+            geometry,
+            parts: (0..PARTS).map(|_| part()).collect(),
+            output: Buffer::zeros(batch * padded(pooled.channels * pooled.area())),
+            winner: kept(),
+            coefficient: kept(),
+        }
+    }
+
+    /// `theta` stands in for that of `weights`.
+    pub fn forward(
+        &mut self,
+        pass: Pass,
+        weights: &Weights<T>,
+        theta: &[T],
+        x: &[T],
+        batch: usize,
+    ) {
+        let geometry = self.geometry;
+        let (oh, ow) = geometry.convolved();
+        let positions = oh * ow;
+        let (outputs, channels, stride) =
+            (geometry.channels, padded(geometry.channels), weights.stride);
+        let pooled = geometry.output();
+        let wide_in = padded(geometry.input.channels * geometry.input.area());
+        let wide_out = padded(pooled.channels * pooled.area());
+        let kept = pooled.area() * channels;
+        let theta = Matrix::new(theta, outputs, weights.cols, stride).transposed();
+        let sigma2 = Matrix::new(&weights.sigma2, outputs, weights.cols, stride).transposed();
+        let layer = self.layer as u32;
+        let part = batch.div_ceil(PARTS);
+        self.parts
+            .par_iter_mut()
+            .zip(self.output[..batch * wide_out].par_chunks_mut(part * wide_out))
+            .zip(self.winner.par_chunks_mut(part * kept))
+            .zip(self.coefficient.par_chunks_mut(part * kept))
+            .enumerate()
+            .for_each(|(number, (((scratch, output), winner), coefficient))| {
+                for (index, output) in output.chunks_mut(wide_out).enumerate() {
+                    let sample = number * part + index;
+                    scratch.gather(&geometry, stride, &x[sample * wide_in..], pass);
+                    let patches = Matrix::new(&scratch.patches, positions, weights.cols, stride);
+                    multiply(&mut scratch.mean, channels, patches, theta);
+                    if pass.sampled {
+                        let squares =
+                            Matrix::new(&scratch.squares, positions, weights.cols, stride);
+                        multiply(&mut scratch.variance, channels, squares, sigma2);
+                        let (purpose, step, index) = (layer, pass.step, sample as u32);
+                        Stream { seed: pass.seed, purpose, step, index }
+                            .normals(pass.tier, &mut scratch.noise);
+                    }
+                    let kernel = SamplePool {
+                        geometry: &geometry,
+                        mean: &scratch.mean,
+                        sampled: pass.sampled.then_some((&scratch.variance, &scratch.noise)),
+                        bias: &weights.bias,
+                        output,
+                        winner: &mut winner[index * kept..][..kept],
+                        coefficient: &mut coefficient[index * kept..][..kept],
+                    };
+                    T::dispatch(pass.tier, kernel);
+                }
+            });
+    }
+
+    /// From the gradient by the outputs to that by the inputs, then updates the weights. False if
+    /// one is no longer finite.
+    #[allow(clippy::too_many_arguments)]
+    pub fn backward(
+        &mut self,
+        pass: Pass,
+        weights: &mut Weights<T>,
+        x: &[T],
+        gradient: &[T],
+        x_gradient: Option<&mut [T]>,
+        batch: usize,
+        update: &Update,
+    ) -> bool {
+        let geometry = self.geometry;
+        let (outputs, channels, stride) =
+            (geometry.channels, padded(geometry.channels), weights.stride);
+        let (oh, ow) = geometry.convolved();
+        let pooled = geometry.output();
+        let wide_in = padded(geometry.input.channels * geometry.input.area());
+        let wide_out = padded(pooled.channels * pooled.area());
+        let kept = pooled.area() * channels;
+        let part = batch.div_ceil(PARTS);
+        let backward_part = |number: usize, scratch: &mut Part<T>, mut dx: Option<&mut [T]>| {
+            let mut list = Vec::new();
+            for sample in number * part..((number + 1) * part).min(batch) {
+                scratch.gather(&geometry, stride, &x[sample * wide_in..], pass);
+                list.clear();
+                for place in 0..pooled.area() {
+                    for channel in 0..outputs {
+                        let at = sample * wide_out + place * outputs + channel;
+                        let g = gradient[at];
+                        if g == T::of(0.0) || geometry.relu && self.output[at] <= T::of(0.0) {
+                            continue;
+                        }
+                        let at = sample * kept + place * channels + channel;
+                        let by_variance =
+                            if pass.sampled { g * self.coefficient[at] } else { T::of(0.0) };
+                        list.push((channel, self.winner[at].wide() as usize, g, by_variance));
+                        scratch.bias[channel] = scratch.bias[channel] + g;
+                    }
+                }
+                scratch.by_channel.sort(outputs, &list, false);
+                let kernel = WeightGradient {
+                    winners: &scratch.by_channel,
+                    rows: outputs,
+                    stride,
+                    patches: &scratch.patches,
+                    squares: &scratch.squares,
+                    theta: &mut scratch.theta,
+                    sigma2: &mut scratch.sigma2,
+                };
+                T::dispatch(pass.tier, kernel);
+                if let Some(dx) = &mut dx {
+                    scratch.by_position.sort(oh * ow, &list, true);
+                    let kernel = PatchGradient {
+                        winners: &scratch.by_position,
+                        positions: oh * ow,
+                        stride,
+                        theta: &weights.theta,
+                        sigma2: &weights.sigma2,
+                        patches: &mut scratch.patches,
+                    };
+                    T::dispatch(pass.tier, kernel);
+                    let dx = &mut dx[(sample - number * part) * wide_in..][..wide_in];
+                    dx.fill(T::of(0.0));
+                    let patches = &scratch.patches;
+                    geometry.runs(stride, |patch, image, length| {
+                        let from = &patches[patch..patch + length];
+                        for (to, from) in dx[image..image + length].iter_mut().zip(from) {
+                            *to = *to + *from;
+                        }
+                    });
+                }
+            }
+        };
+        // A small last batch may leave parts without samples.
+        for scratch in &mut self.parts {
+            scratch.theta.fill(T::of(0.0));
+            scratch.sigma2.fill(T::of(0.0));
+            scratch.bias.fill(T::of(0.0));
+        }
+        match x_gradient {
+            Some(dx) => self
+                .parts
+                .par_iter_mut()
+                .zip(dx[..batch * wide_in].par_chunks_mut(part * wide_in))
+                .enumerate()
+                .for_each(|(number, (scratch, dx))| backward_part(number, scratch, Some(dx))),
+            None => self
+                .parts
+                .par_iter_mut()
+                .enumerate()
+                .for_each(|(number, scratch)| backward_part(number, scratch, None)),
+        }
+
+        // The parts' sums, always in the same order.
+        let [first, rest @ ..] = &mut self.parts[..] else { return true };
+        for other in rest {
+            let pairs = [
+                (&mut first.theta, &other.theta),
+                (&mut first.sigma2, &other.sigma2),
+                (&mut first.bias, &other.bias),
+            ];
+            for (sum, part) in pairs {
+                sum.iter_mut().zip(part.iter()).for_each(|(sum, g)| *sum = *sum + *g);
+            }
+        }
+        let (theta, sigma2) = (&first.theta, &first.sigma2);
+        let finite = weights
+            .tasks()
+            .into_par_iter()
+            .map(|rows| {
+                let at = rows.first * stride..(rows.first + rows.count) * stride;
+                rows.update(pass.tier, &theta[at.clone()], &sigma2[at], update)
+            })
+            .reduce(|| true, |a, b| a && b);
+        weights.update_bias(pass.tier, &first.bias, update) && finite
+    }
+}
+
+impl<T: Real> Part<T> {
+    /// The image's patches, one for each position, and their squares if outputs are sampled.
+    fn gather(&mut self, geometry: &Geometry, stride: usize, image: &[T], pass: Pass) {
+        if geometry.window.padding != [0; 4] {
+            self.patches.fill(T::of(0.0));
+        }
+        let patches = &mut self.patches;
+        geometry.runs(stride, |patch, at, length| {
+            patches[patch..patch + length].copy_from_slice(&image[at..at + length]);
+        });
+        let used = geometry.patch();
+        if used < stride {
+            for row in patches.chunks_mut(stride) {
+                row[used..].fill(T::of(0.0));
+            }
+        }
+        if pass.sampled {
+            T::dispatch(pass.tier, Square { x: patches, squares: &mut self.squares });
+        }
+    }
+}
+
+struct Square<'a, T> {
+    x: &'a [T],
+    squares: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Square<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(self) {
+        let (xs, squares) =
+            (self.x.chunks_exact(V::LANES), self.squares.chunks_exact_mut(V::LANES));
+        for (x, square) in xs.zip(squares) {
+            let x = V::load(x);
+            (x * x).store(square);
+        }
+    }
+}
+
+/// Sampling, bias, max-pool and ReLU of one sample.
+struct SamplePool<'a, T> {
+    geometry: &'a Geometry,
+    mean: &'a [T],
+    sampled: Option<(&'a Buffer<T>, &'a Vec<f32>)>,
+    bias: &'a [T],
+    output: &'a mut [T],
+    winner: &'a mut [T],
+    coefficient: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for SamplePool<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(self) {
+        let Geometry { channels: outputs, pool, relu, .. } = *self.geometry;
+        let channels = padded(outputs);
+        let (oh, ow) = self.geometry.convolved();
+        let pooled = self.geometry.output();
+        let [top, left, ..] = pool.padding;
+        let lowest = V::splat(if relu { 0.0 } else { f64::NEG_INFINITY });
+        for place in 0..pooled.area() {
+            let (y0, x0) =
+                (place / pooled.width * pool.stride[0], place % pooled.width * pool.stride[1]);
+            let ys = y0.max(top) - top..(y0 + pool.kernel[0] - top).min(oh);
+            let xs = x0.max(left) - left..(x0 + pool.kernel[1] - left).min(ow);
+            for channel in (0..channels).step_by(V::LANES) {
+                let mut best = V::splat(f64::NEG_INFINITY);
+                let (mut winner, mut noise, mut deviation) =
+                    (V::splat(0.0), V::splat(0.0), V::splat(1.0));
+                for y in ys.clone() {
+                    for x in xs.clone() {
+                        let position = y * ow + x;
+                        let at = position * channels + channel;
+                        let mut value = V::load(&self.mean[at..]);
+                        let here = V::splat(position as f64);
+                        if let Some((variance, normals)) = self.sampled {
+                            let d = (V::load(&variance[at..]) + V::splat(VARIANCE_FLOOR)).sqrt();
+                            let z = convert::<V>(&normals[at..]);
+                            value = d.fma(z, value);
+                            noise = best.select_greater(value, noise, z);
+                            deviation = best.select_greater(value, deviation, d);
+                        }
+                        winner = best.select_greater(value, winner, here);
+                        best = best.select_greater(value, best, value);
+                    }
+                }
+                let at = place * channels + channel;
+                winner.store(&mut self.winner[at..]);
+                (V::splat(0.5) * noise / deviation).store(&mut self.coefficient[at..]);
+                // NaN must not become 0: the maximum keeps its second operand.
+                let y = lowest.max(best + V::load(&self.bias[channel..]));
+                let to = place * outputs + channel;
+                if channel + V::LANES <= outputs {
+                    y.store(&mut self.output[to..]);
+                } else if channel < outputs {
+                    let mut lanes = [T::of(0.0); 8];
+                    y.store(&mut lanes);
+                    let count = outputs - channel;
+                    self.output[to..to + count].copy_from_slice(&lanes[..count]);
+                }
+            }
+        }
+    }
+}
+
+/// f32 noise as a vector of any kind.
+#[inline(always)]
+fn convert<V: Vector>(normals: &[f32]) -> V
+where
+    V::Element: Real,
+{
+    let mut lanes = [V::Element::of(0.0); 8];
+    for (lane, z) in lanes[..V::LANES].iter_mut().zip(normals) {
+        *lane = V::Element::of(f64::from(*z));
+    }
+    V::load(&lanes)
+}
+
+/// `theta[c] += g patch`, `sigma2[c] += v patch^2` over the winners (position, g, v) of channel c.
+struct WeightGradient<'a, T> {
+    winners: &'a Winners<T>,
+    rows: usize,
+    stride: usize,
+    patches: &'a [T],
+    squares: &'a [T],
+    theta: &'a mut [T],
+    sigma2: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for WeightGradient<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(mut self) {
+        let whole = HELD * V::LANES;
+        let mut column = 0;
+        while column < self.stride {
+            if column + whole <= self.stride {
+                self.columns::<V, HELD>(column);
+                column += whole;
+            } else {
+                self.columns::<V, 1>(column);
+                column += V::LANES;
+            }
+        }
+    }
+}
+
+impl<T: Real> WeightGradient<'_, T> {
+    #[inline(always)]
+    fn columns<V: Vector<Element = T>, const N: usize>(&mut self, column: usize) {
+        for row in 0..self.rows {
+            let to = row * self.stride + column;
+            let (theta, sigma2) = (&mut self.theta[to..], &mut self.sigma2[to..]);
+            let mut a: [V; N] = std::array::from_fn(|i| V::load(&theta[i * V::LANES..]));
+            let mut b: [V; N] = std::array::from_fn(|i| V::load(&sigma2[i * V::LANES..]));
+            for &(position, g, v) in self.winners.group(row) {
+                let from = position * self.stride + column;
+                let patch = &self.patches[from..from + N * V::LANES];
+                let square = &self.squares[from..from + N * V::LANES];
+                let (g, v) = (V::splat(g.wide()), V::splat(v.wide()));
+                for i in 0..N {
+                    a[i] = g.fma(V::load(&patch[i * V::LANES..]), a[i]);
+                    b[i] = v.fma(V::load(&square[i * V::LANES..]), b[i]);
+                }
+            }
+            for i in 0..N {
+                a[i].store(&mut theta[i * V::LANES..]);
+                b[i].store(&mut sigma2[i * V::LANES..]);
+            }
+        }
+    }
+}
+
+/// Replaces each patch by its gradient `sum g theta[c] + 2 patch sum v sigma2[c]` over the winners
+/// (c, g, v) at its position.
+struct PatchGradient<'a, T> {
+    winners: &'a Winners<T>,
+    positions: usize,
+    stride: usize,
+    theta: &'a [T],
+    sigma2: &'a [T],
+    patches: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for PatchGradient<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(mut self) {
+        let whole = HELD * V::LANES;
+        let mut column = 0;
+        while column < self.stride {
+            if column + whole <= self.stride {
+                self.columns::<V, HELD>(column);
+                column += whole;
+            } else {
+                self.columns::<V, 1>(column);
+                column += V::LANES;
+            }
+        }
+    }
+}
+
+impl<T: Real> PatchGradient<'_, T> {
+    #[inline(always)]
+    fn columns<V: Vector<Element = T>, const N: usize>(&mut self, column: usize) {
+        for position in 0..self.positions {
+            let (mut a, mut b) = ([V::splat(0.0); N], [V::splat(0.0); N]);
+            for &(channel, g, v) in self.winners.group(position) {
+                let from = channel * self.stride + column;
+                let theta = &self.theta[from..from + N * V::LANES];
+                let sigma2 = &self.sigma2[from..from + N * V::LANES];
+                let (g, v) = (V::splat(g.wide()), V::splat(v.wide()));
+                for i in 0..N {
+                    a[i] = g.fma(V::load(&theta[i * V::LANES..]), a[i]);
+                    b[i] = v.fma(V::load(&sigma2[i * V::LANES..]), b[i]);
+                }
+            }
+            let patch = &mut self.patches[position * self.stride + column..];
+            for i in 0..N {
+                let x = V::load(&patch[i * V::LANES..]);
+                (x + x).fma(b[i], a[i]).store(&mut patch[i * V::LANES..]);
+            }
+        }
+    }
+}

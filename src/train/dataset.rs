@@ -1,0 +1,115 @@
+//! Labelled samples in memory, laid out and scaled as the network reads them.
+
+use std::path::{Path, PathBuf};
+
+use super::net::Net;
+use crate::data::{read_labels, read_samples};
+use crate::error::{Error, Result};
+use crate::network::Input;
+
+/// Samples with labels.
+pub struct Dataset {
+    /// One sample after the other.
+    values: Vec<f32>,
+    /// A class for each.
+    pub labels: Vec<u32>,
+    sample: usize,
+}
+
+impl Dataset {
+    /// Reads `<part>-images-idx3-ubyte` and `<part>-labels-idx1-ubyte`, with or without `.gz`, from
+    /// a folder; `part` is `train` or `t10k`.
+    ///
+    /// # Errors
+    /// If a file is missing or does not fit the network.
+    pub fn read_idx(
+        folder: &Path,
+        part: &str,
+        input: &Input,
+        flat: bool,
+        classes: usize,
+    ) -> Result<Self> {
+        let images = find(folder, &format!("{part}-images-idx3-ubyte"))?;
+        let labels = find(folder, &format!("{part}-labels-idx1-ubyte"))?;
+        let samples = read_samples(&[images], None, input.shape)?;
+        let labels = read_labels(&labels)?;
+        Self::new(&samples.values, labels, input, flat, classes).map_err(|e| e.in_file(folder))
+    }
+
+    /// From raw values `sample, channel, row, column`.
+    ///
+    /// # Errors
+    /// If the numbers of samples and labels differ, or a label is not a class of the network.
+    pub fn new(
+        raw: &[f32],
+        labels: Vec<u32>,
+        input: &Input,
+        flat: bool,
+        classes: usize,
+    ) -> Result<Self> {
+        let (sample, area) = (input.shape.elements()?, input.shape.area());
+        if raw.len() != labels.len() * sample {
+            return Err(Error::data(format!(
+                "{} samples have {} labels",
+                raw.len() / sample,
+                labels.len()
+            )));
+        }
+        if let Some(label) = labels.iter().find(|l| **l as usize >= classes) {
+            return Err(Error::data(format!("label {label}, the network has {classes} outputs")));
+        }
+        let mut values = vec![0.0; raw.len()];
+        let mut scaled = vec![0.0; sample];
+        for (from, to) in raw.chunks(sample).zip(values.chunks_mut(sample)) {
+            for (channel, (from, to)) in from.chunks(area).zip(scaled.chunks_mut(area)).enumerate()
+            {
+                let (factor, offset) = input.affine(channel);
+                from.iter().zip(to).for_each(|(x, y)| *y = x * factor + offset);
+            }
+            Net::<f32>::arrange(input.shape, flat, &scaled, to);
+        }
+        Ok(Self { values, labels, sample })
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Splits the last `count` samples off.
+    pub fn split_off(&mut self, count: usize) -> Self {
+        let first = self.len().saturating_sub(count);
+        let labels = self.labels.split_off(first);
+        Self { values: self.values.split_off(first * self.sample), labels, sample: self.sample }
+    }
+
+    /// Copies samples to rows of `to`, `row` apart, and their labels.
+    pub fn gather(
+        &self,
+        indices: impl Iterator<Item = usize>,
+        to: &mut [f32],
+        row: usize,
+        labels: &mut Vec<u32>,
+    ) {
+        labels.clear();
+        for (index, to) in indices.zip(to.chunks_mut(row)) {
+            to[..self.sample].copy_from_slice(&self.values[index * self.sample..][..self.sample]);
+            labels.push(self.labels[index]);
+        }
+    }
+}
+
+fn find(folder: &Path, name: &str) -> Result<PathBuf> {
+    let candidates = [folder.join(name), folder.join(format!("{name}.gz"))];
+    candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+        Error::data(format!(
+            "{} has neither {name} nor {name}.gz: give the folder of the four IDX files",
+            folder.display()
+        ))
+    })
+}

@@ -1,0 +1,290 @@
+//! A linear layer with local reparameterization (Kingma, Salimans and Welling, NIPS 2015): instead
+//! of weights, the outputs are sampled, `y ~ N(x theta' + b, x^2 sigma2')`.
+
+use rayon::prelude::*;
+
+use super::buffer::{Buffer, padded};
+use super::noise::Stream;
+use super::product::{Matrix, multiply};
+use super::vector::{Kernel, Real, Tier, Vector};
+use super::weights::{Update, Weights};
+
+/// Added to the variance of an output where its root is taken.
+pub const VARIANCE_FLOOR: f64 = 1e-12;
+/// Parts of a batch that threads share; fixed, so that the results do not depend on their number.
+const PARTS: usize = 2;
+
+/// How a pass is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass {
+    /// The instruction set.
+    pub tier: Tier,
+    /// The seed of the noise.
+    pub seed: u64,
+    /// The step of the noise.
+    pub step: u32,
+    /// Whether outputs are sampled; else they are the means.
+    pub sampled: bool,
+}
+
+/// Working memory of a linear layer, which includes the ReLU after it.
+pub struct Linear<T> {
+    /// Index of the layer.
+    pub layer: usize,
+    inputs: usize,
+    outputs: usize,
+    relu: bool,
+    squares: Buffer<T>,
+    /// Noise over twice the standard deviation: the derivative of an output by its variance.
+    coefficient: Buffer<T>,
+    variance_gradient: Buffer<T>,
+    /// The outputs, rows [`padded`].
+    pub output: Buffer<T>,
+}
+
+impl<T: Real> Linear<T> {
+    /// For batches of at most `batch`.
+    pub fn new(layer: usize, inputs: usize, outputs: usize, relu: bool, batch: usize) -> Self {
+        let wide = || Buffer::zeros(batch * padded(outputs));
+        Self {
+            layer,
+            inputs,
+            outputs,
+            relu,
+            squares: Buffer::zeros(batch * padded(inputs)),
+            coefficient: wide(),
+            variance_gradient: wide(),
+            output: wide(),
+        }
+    }
+
+    /// `theta` stands in for that of `weights`.
+    pub fn forward(
+        &mut self,
+        pass: Pass,
+        weights: &Weights<T>,
+        theta: &[T],
+        x: &[T],
+        batch: usize,
+    ) {
+        let (inputs, outputs, relu) = (self.inputs, self.outputs, self.relu);
+        let (wide_in, wide_out) = (padded(inputs), padded(outputs));
+        let layer = self.layer as u32;
+        let theta = Matrix::new(theta, outputs, inputs, weights.stride).transposed();
+        let sigma2 = Matrix::new(&weights.sigma2, outputs, inputs, weights.stride).transposed();
+        let part = batch.div_ceil(PARTS);
+        self.output[..batch * wide_out]
+            .par_chunks_mut(part * wide_out)
+            .zip(self.coefficient.par_chunks_mut(part * wide_out))
+            .zip(self.squares.par_chunks_mut(part * wide_in))
+            .zip(x.par_chunks(part * wide_in))
+            .enumerate()
+            .for_each(|(index, (((y, coefficient), squares), x))| {
+                let rows = y.len() / wide_out;
+                multiply(y, wide_out, Matrix::new(x, rows, inputs, wide_in), theta);
+                if pass.sampled {
+                    T::dispatch(pass.tier, Square { x, squares });
+                    let squares = Matrix::new(squares, rows, inputs, wide_in);
+                    multiply(coefficient, wide_out, squares, sigma2);
+                }
+                let mut noise = vec![0.0f32; wide_out];
+                let mut wide = vec![T::of(0.0); wide_out];
+                for row in 0..rows {
+                    let at = row * wide_out..(row + 1) * wide_out;
+                    if pass.sampled {
+                        let index = (index * part + row) as u32;
+                        Stream { seed: pass.seed, purpose: layer, step: pass.step, index }
+                            .normals(pass.tier, &mut noise);
+                        wide.iter_mut().zip(&noise).for_each(|(w, z)| *w = T::of(f64::from(*z)));
+                    }
+                    let kernel = Sample {
+                        y: &mut y[at.clone()],
+                        coefficient: &mut coefficient[at],
+                        noise: pass.sampled.then_some(&wide),
+                        bias: &weights.bias,
+                        relu,
+                    };
+                    T::dispatch(pass.tier, kernel);
+                    y[row * wide_out + outputs..(row + 1) * wide_out].fill(T::of(0.0));
+                }
+            });
+    }
+
+    /// From the gradient by the outputs (overwritten) to that by the inputs, then updates the
+    /// weights. False if one is no longer finite.
+    #[allow(clippy::too_many_arguments)]
+    pub fn backward(
+        &mut self,
+        pass: Pass,
+        weights: &mut Weights<T>,
+        x: &[T],
+        gradient: &mut [T],
+        x_gradient: Option<&mut [T]>,
+        batch: usize,
+        update: &Update,
+    ) -> bool {
+        let (inputs, outputs) = (self.inputs, self.outputs);
+        let (wide_in, wide_out) = (padded(inputs), padded(outputs));
+        let gradient = &mut gradient[..batch * wide_out];
+        let sampled = pass.sampled;
+        let kernel = Gate {
+            gradient,
+            variance_gradient: &mut self.variance_gradient,
+            y: self.relu.then_some(&self.output[..]),
+            coefficient: sampled.then_some(&self.coefficient[..]),
+        };
+        T::dispatch(pass.tier, kernel);
+        let mut bias = vec![T::of(0.0); wide_out];
+        for row in gradient.chunks(wide_out) {
+            bias.iter_mut().zip(row).for_each(|(sum, g)| *sum = *sum + *g);
+        }
+
+        if let Some(x_gradient) = x_gradient {
+            let part = batch.div_ceil(PARTS);
+            let theta = Matrix::new(&weights.theta, outputs, inputs, weights.stride);
+            let sigma2 = Matrix::new(&weights.sigma2, outputs, inputs, weights.stride);
+            x_gradient[..batch * wide_in]
+                .par_chunks_mut(part * wide_in)
+                .zip(self.squares.par_chunks_mut(part * wide_in))
+                .zip(x.par_chunks(part * wide_in))
+                .zip(gradient.par_chunks(part * wide_out))
+                .zip(self.variance_gradient.par_chunks(part * wide_out))
+                .for_each_init(
+                    || Buffer::<T>::zeros(part * wide_in),
+                    |scratch, ((((dx, _), x), g), v)| {
+                        let rows = dx.len() / wide_in;
+                        multiply(dx, wide_in, Matrix::new(g, rows, outputs, wide_out), theta);
+                        if sampled {
+                            let v = Matrix::new(v, rows, outputs, wide_out);
+                            multiply(scratch, wide_in, v, sigma2);
+                            T::dispatch(pass.tier, AddTwice { dx, x, by_square: scratch });
+                        }
+                    },
+                );
+        }
+
+        let x = Matrix::new(x, batch, inputs, wide_in);
+        let squares = Matrix::new(&self.squares, batch, inputs, wide_in);
+        let (gradient, variance_gradient) = (&gradient[..], &self.variance_gradient[..]);
+        let columns = |values: &'_ [T], first: usize, count: usize| -> Vec<T> {
+            let mut part = vec![T::of(0.0); batch * count];
+            for (to, from) in part.chunks_mut(count).zip(values.chunks(wide_out)) {
+                to.copy_from_slice(&from[first..first + count]);
+            }
+            part
+        };
+        let stride = weights.stride;
+        let finite = weights
+            .tasks()
+            .into_par_iter()
+            .map_init(
+                || (Buffer::<T>::zeros(0), Buffer::<T>::zeros(0)),
+                |(theta, sigma2), rows| {
+                    let size = rows.count * stride;
+                    if theta.len() < size {
+                        (*theta, *sigma2) = (Buffer::zeros(size), Buffer::zeros(size));
+                    }
+                    let part = columns(gradient, rows.first, rows.count);
+                    let part = Matrix::new(&part, batch, rows.count, rows.count).transposed();
+                    multiply(theta, stride, part, x);
+                    if sampled {
+                        let part = columns(variance_gradient, rows.first, rows.count);
+                        let part = Matrix::new(&part, batch, rows.count, rows.count).transposed();
+                        multiply(sigma2, stride, part, squares);
+                    }
+                    rows.update(pass.tier, &theta[..size], &sigma2[..size], update)
+                },
+            )
+            .reduce(|| true, |a, b| a && b);
+        weights.update_bias(pass.tier, &bias, update) && finite
+    }
+}
+
+struct Square<'a, T> {
+    x: &'a [T],
+    squares: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Square<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(self) {
+        let (xs, squares) =
+            (self.x.chunks_exact(V::LANES), self.squares.chunks_exact_mut(V::LANES));
+        for (x, square) in xs.zip(squares) {
+            let x = V::load(x);
+            (x * x).store(square);
+        }
+    }
+}
+
+/// `dx += 2 x by_square`.
+struct AddTwice<'a, T> {
+    dx: &'a mut [T],
+    x: &'a [T],
+    by_square: &'a [T],
+}
+
+impl<T: Real> Kernel<T> for AddTwice<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(self) {
+        for at in (0..self.dx.len()).step_by(V::LANES) {
+            let x = V::load(&self.x[at..]);
+            let sum = (x + x).fma(V::load(&self.by_square[at..]), V::load(&self.dx[at..]));
+            sum.store(&mut self.dx[at..]);
+        }
+    }
+}
+
+/// From mean (in `y`) and variance (in `coefficient`) to the sampled output and its derivative by
+/// the variance.
+struct Sample<'a, T> {
+    y: &'a mut [T],
+    coefficient: &'a mut [T],
+    noise: Option<&'a Vec<T>>,
+    bias: &'a [T],
+    relu: bool,
+}
+
+impl<T: Real> Kernel<T> for Sample<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(self) {
+        let lowest = V::splat(if self.relu { 0.0 } else { f64::NEG_INFINITY });
+        for at in (0..self.y.len()).step_by(V::LANES) {
+            let mut y = V::load(&self.y[at..]) + V::load(&self.bias[at..]);
+            if let Some(noise) = self.noise {
+                let variance = V::load(&self.coefficient[at..]) + V::splat(VARIANCE_FLOOR);
+                let noise = V::load(&noise[at..]);
+                let deviation = variance.sqrt();
+                y = deviation.fma(noise, y);
+                (V::splat(0.5) * noise / deviation).store(&mut self.coefficient[at..]);
+            }
+            // NaN must not become 0: the maximum keeps its second operand.
+            lowest.max(y).store(&mut self.y[at..]);
+        }
+    }
+}
+
+/// Closes the gradient where the ReLU did, and takes it on to the variance.
+struct Gate<'a, T> {
+    gradient: &'a mut [T],
+    variance_gradient: &'a mut [T],
+    y: Option<&'a [T]>,
+    coefficient: Option<&'a [T]>,
+}
+
+impl<T: Real> Kernel<T> for Gate<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(self) {
+        let zero = V::splat(0.0);
+        for at in (0..self.gradient.len()).step_by(V::LANES) {
+            let mut g = V::load(&self.gradient[at..]);
+            if let Some(y) = self.y {
+                g = V::load(&y[at..]).select_greater(zero, g, zero);
+                g.store(&mut self.gradient[at..]);
+            }
+            if let Some(coefficient) = self.coefficient {
+                (g * V::load(&coefficient[at..])).store(&mut self.variance_gradient[at..]);
+            }
+        }
+    }
+}

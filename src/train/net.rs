@@ -1,0 +1,274 @@
+//! A chain of layers, forwards and backwards.
+
+use super::buffer::{Buffer, padded};
+use super::conv::{Conv, Geometry};
+use super::linear::{Linear, Pass};
+use super::loss::{Outcome, cross_entropy};
+use super::vector::{Real, Tier};
+use super::weights::{Update, Weights};
+use crate::error::{Error, Result};
+use crate::network::{Activation, Network, Op, Shape, Source, Window};
+
+/// A network in training. Activations of maps are `row, column, channel` inside.
+pub struct Net<T> {
+    /// The parameters of each of the network's layers.
+    pub weights: Vec<Weights<T>>,
+    units: Vec<Unit<T>>,
+    /// One sample to a row, as [`Net::arrange`] lays it out.
+    pub input: Buffer<T>,
+    gradients: Vec<Buffer<T>>,
+    shape: Shape,
+    classes: usize,
+    flat: bool,
+    batch: usize,
+}
+
+enum Unit<T> {
+    Linear(Linear<T>),
+    Conv(Conv<T>),
+    /// To `channel, row, column`.
+    Flatten(Shape, Buffer<T>),
+}
+
+impl<T: Real> Unit<T> {
+    fn output(&self) -> &[T] {
+        match self {
+            Self::Linear(unit) => &unit.output,
+            Self::Conv(unit) => &unit.output,
+            Self::Flatten(_, output) => output,
+        }
+    }
+}
+
+impl<T: Real> Net<T> {
+    /// Memory for a network and batches of at most `batch`, log variances as given, means zero.
+    ///
+    /// # Errors
+    /// If the network has an operation that cannot be trained.
+    pub fn new(network: &Network, batch: usize, log_sigma2: f64) -> Result<Self> {
+        let shapes = network.shapes()?;
+        let mut net = Self {
+            weights: Vec::new(),
+            units: Vec::new(),
+            input: Buffer::zeros(batch * padded(network.input.shape.elements()?)),
+            gradients: Vec::new(),
+            shape: network.input.shape,
+            classes: network.output_shape_of_all()?.channels,
+            flat: matches!(
+                network.nodes.first().map(|n| n.op),
+                Some(Op::Flatten | Op::Linear { .. })
+            ),
+            batch,
+        };
+        for layer in &network.layers {
+            net.weights.push(Weights::new(
+                Tier::detect(),
+                &layer.name,
+                layer.rows(),
+                layer.cols(),
+                log_sigma2,
+            ));
+        }
+        let mut used = vec![false; network.layers.len()];
+        let mut index = 0;
+        while index < network.nodes.len() {
+            let node = &network.nodes[index];
+            let refuse = |what: String| Err(Error::network(format!("node {index}: {what}")));
+            let before = if index == 0 { Source::Input } else { Source::Node(index - 1) };
+            if node.inputs != [before] {
+                return refuse("only a plain chain can be trained, without joints".into());
+            }
+            if let Some(layer) = node.op.layer()
+                && std::mem::replace(&mut used[layer], true)
+            {
+                return refuse(format!("layer {:?} is used twice", network.layers[layer].name));
+            }
+            let input = if index == 0 { network.input.shape } else { shapes[index - 1] };
+            let next = |at: usize| network.nodes.get(at).map(|n| n.op);
+            let is_relu = |op| matches!(op, Some(Op::Activation(Activation::Relu)));
+            let unit = match node.op {
+                Op::Linear { layer } => {
+                    let relu = is_relu(next(index + 1));
+                    index += usize::from(relu);
+                    let outputs = network.layers[layer].rows();
+                    Unit::Linear(Linear::new(layer, input.channels, outputs, relu, batch))
+                }
+                Op::Conv2d { layer, stride, padding, groups: 1 } => {
+                    let shape = &network.layers[layer].shape;
+                    let kernel = [shape[2], shape[3]];
+                    let one = Window { kernel: [1, 1], stride: [1, 1], padding: [0; 4] };
+                    let mut geometry = Geometry {
+                        input,
+                        window: Window { kernel, stride, padding },
+                        channels: shape[0],
+                        pool: one,
+                        relu: false,
+                    };
+                    // ReLU and max-pool commute.
+                    loop {
+                        match next(index + 1) {
+                            Some(Op::Activation(Activation::Relu)) => geometry.relu = true,
+                            Some(Op::MaxPool2d(window)) if geometry.pool == one => {
+                                geometry.pool = window;
+                            }
+                            _ => break,
+                        }
+                        index += 1;
+                    }
+                    Unit::Conv(Conv::new(layer, geometry, batch))
+                }
+                Op::Flatten if net.units.is_empty() || input.channels == 1 || input.area() == 1 => {
+                    index += 1;
+                    continue;
+                }
+                Op::Flatten => {
+                    Unit::Flatten(input, Buffer::zeros(batch * padded(input.elements()?)))
+                }
+                _ => {
+                    return refuse(
+                        "training understands linear, conv2d without groups, relu after either, \
+                         max_pool2d after conv2d, and flatten"
+                            .into(),
+                    );
+                }
+            };
+            let width = match net.units.last() {
+                None => padded(input.elements()?),
+                Some(_) => padded(shapes[index.min(shapes.len() - 1)].elements()?)
+                    .max(padded(input.elements()?)),
+            };
+            net.gradients.push(Buffer::zeros(batch * width));
+            net.units.push(unit);
+            index += 1;
+        }
+        net.gradients.push(Buffer::zeros(batch * padded(net.classes)));
+        Ok(net)
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The most samples in a pass.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Distance of two samples in the input.
+    pub fn row(&self) -> usize {
+        padded(self.shape.channels * self.shape.area())
+    }
+
+    /// Copies a sample given as `channel, row, column` to a row of the input.
+    pub fn arrange(shape: Shape, flat: bool, from: &[f32], to: &mut [f32]) {
+        let area = shape.area();
+        if flat || shape.channels == 1 {
+            to[..from.len()].copy_from_slice(from);
+            return;
+        }
+        for (channel, plane) in from.chunks(area).enumerate() {
+            for (at, value) in plane.iter().enumerate() {
+                to[at * shape.channels + channel] = *value;
+            }
+        }
+    }
+
+    /// Whether the first layer reads the input as a vector.
+    pub fn is_flat(&self) -> bool {
+        self.flat
+    }
+
+    /// The network's outputs for the first `batch` rows of the input; `theta` stands in for the
+    /// means of each layer where given.
+    pub fn forward(&mut self, pass: Pass, theta: Option<&[Buffer<T>]>, batch: usize) {
+        for index in 0..self.units.len() {
+            let (before, rest) = self.units.split_at_mut(index);
+            let x = before.last().map_or(&self.input[..], Unit::output);
+            match &mut rest[0] {
+                Unit::Linear(unit) => {
+                    let weights = &self.weights[unit.layer];
+                    let theta = theta.map_or(&weights.theta[..], |theta| &theta[unit.layer]);
+                    unit.forward(pass, weights, theta, x, batch);
+                }
+                Unit::Conv(unit) => {
+                    let weights = &self.weights[unit.layer];
+                    let theta = theta.map_or(&weights.theta[..], |theta| &theta[unit.layer]);
+                    unit.forward(pass, weights, theta, x, batch);
+                }
+                Unit::Flatten(shape, output) => transpose(*shape, x, output, batch, false),
+            }
+        }
+    }
+
+    /// The outputs of the last forward pass, rows [`padded`].
+    pub fn output(&self) -> &[T] {
+        self.units.last().map_or(&self.input[..], Unit::output)
+    }
+
+    /// Loss of the last forward pass over samples with these labels.
+    pub fn loss(&mut self, labels: &[u32], scale: f64) -> Outcome {
+        let output = self.units.last().map_or(&self.input[..], Unit::output);
+        let last = self.gradients.len() - 1;
+        cross_entropy(output, self.classes, labels, scale, &mut self.gradients[last])
+    }
+
+    /// Takes the gradient of [`Net::loss`] back through the layers and updates them.
+    ///
+    /// # Errors
+    /// The name of the layer with a weight that is no longer finite.
+    pub fn backward(&mut self, pass: Pass, update: &Update, batch: usize) -> Result<(), String> {
+        for index in (0..self.units.len()).rev() {
+            let (before, rest) = self.units.split_at_mut(index);
+            let x = before.last().map_or(&self.input[..], Unit::output);
+            let (left, right) = self.gradients.split_at_mut(index + 1);
+            let (dx, gradient) = (&mut left[index], &mut right[0]);
+            let dx = (index > 0).then_some(&mut dx[..]);
+            let (layer, finite) = match &mut rest[0] {
+                Unit::Linear(unit) => {
+                    let weights = &mut self.weights[unit.layer];
+                    (unit.layer, unit.backward(pass, weights, x, gradient, dx, batch, update))
+                }
+                Unit::Conv(unit) => {
+                    let weights = &mut self.weights[unit.layer];
+                    (unit.layer, unit.backward(pass, weights, x, gradient, dx, batch, update))
+                }
+                Unit::Flatten(shape, _) => {
+                    if let Some(dx) = dx {
+                        transpose(*shape, gradient, dx, batch, true);
+                    }
+                    (0, true)
+                }
+            };
+            if !finite {
+                return Err(self.weights[layer].name.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws the initial means.
+    pub fn initialize(&mut self, tier: Tier, seed: u64) {
+        for (index, weights) in self.weights.iter_mut().enumerate() {
+            weights.initialize(tier, seed, index);
+        }
+    }
+}
+
+/// `row, column, channel` to `channel, row, column`, or back.
+fn transpose<T: Real>(shape: Shape, from: &[T], to: &mut [T], batch: usize, back: bool) {
+    let (area, channels) = (shape.area(), shape.channels);
+    let wide = padded(area * channels);
+    for (from, to) in from.chunks(wide).zip(to.chunks_mut(wide)).take(batch) {
+        for at in 0..area {
+            for channel in 0..channels {
+                let (inner, outer) = (at * channels + channel, channel * area + at);
+                if back {
+                    to[inner] = from[outer];
+                } else {
+                    to[outer] = from[inner];
+                }
+            }
+        }
+    }
+}

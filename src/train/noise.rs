@@ -1,0 +1,209 @@
+//! Random numbers that depend only on where they are used: Philox4x32-10 (Salmon, Moraes, Dror and
+//! Shaw, *Parallel random numbers: as easy as 1, 2, 3*, SC 2011) over counters made of step, layer,
+//! sample and position. Threads and batches can be cut as one likes.
+
+use super::vector::{Kernel, Real, Tier, Vector};
+
+/// Numbers made at a time.
+pub const BLOCK: usize = 32;
+/// Counters advanced side by side.
+const WIDE: usize = 8;
+
+/// A sequence of random numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream {
+    /// The seed of the training.
+    pub seed: u64,
+    /// What the numbers are for: a layer, or one of the constants below.
+    pub purpose: u32,
+    /// The training step or epoch.
+    pub step: u32,
+    /// The sample of the batch, or another index.
+    pub index: u32,
+}
+
+/// [`Stream::purpose`] of the initial weights of layer 0; those of others follow.
+pub const INITIAL_WEIGHTS: u32 = 1 << 16;
+/// [`Stream::purpose`] of the order of samples.
+pub const ORDER: u32 = 1 << 17;
+/// [`Stream::purpose`] of everything experiments draw.
+pub const EXPERIMENT: u32 = 1 << 18;
+
+impl Stream {
+    /// Fills `out` with standard normals; the first numbers are the same for every length.
+    pub fn normals(&self, tier: Tier, out: &mut [f32]) {
+        f32::dispatch(tier, Normals { stream: *self, out });
+    }
+
+    /// Fills `out` with uniform 32-bit integers.
+    pub fn integers(&self, out: &mut [u32]) {
+        for (block, part) in out.chunks_mut(4 * WIDE).enumerate() {
+            let words = self.words((block * WIDE) as u32);
+            for (lane, four) in part.chunks_mut(4).enumerate() {
+                for (value, word) in four.iter_mut().zip(words) {
+                    *value = word[lane];
+                }
+            }
+        }
+    }
+
+    /// Eight consecutive outputs of Philox, word by word.
+    #[inline(always)]
+    fn words(&self, first: u32) -> [[u32; WIDE]; 4] {
+        let counter = std::array::from_fn(|lane| first.wrapping_add(lane as u32));
+        philox(
+            [counter, [self.index; WIDE], [self.purpose; WIDE], [self.step; WIDE]],
+            [self.seed as u32, (self.seed >> 32) as u32],
+        )
+    }
+}
+
+/// Ten rounds on eight counters.
+#[inline(always)]
+fn philox(counter: [[u32; WIDE]; 4], key: [u32; 2]) -> [[u32; WIDE]; 4] {
+    const MULTIPLIERS: [u64; 2] = [0xd251_1f53, 0xcd9e_8d57];
+    const WEYL: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
+    let ([mut c0, mut c1, mut c2, mut c3], mut key) = (counter, key);
+    for _ in 0..10 {
+        let mut next = [[0; WIDE]; 4];
+        for lane in 0..WIDE {
+            let p = u64::from(c0[lane]) * MULTIPLIERS[0];
+            let q = u64::from(c2[lane]) * MULTIPLIERS[1];
+            next[0][lane] = (q >> 32) as u32 ^ c1[lane] ^ key[0];
+            next[1][lane] = q as u32;
+            next[2][lane] = (p >> 32) as u32 ^ c3[lane] ^ key[1];
+            next[3][lane] = p as u32;
+        }
+        [c0, c1, c2, c3] = next;
+        key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+    }
+    [c0, c1, c2, c3]
+}
+
+struct Normals<'a> {
+    stream: Stream,
+    out: &'a mut [f32],
+}
+
+impl Kernel<f32> for Normals<'_> {
+    #[inline(always)]
+    fn run<V: Vector<Element = f32>>(self) {
+        let mut blocks = self.out.chunks_exact_mut(BLOCK);
+        let mut counter = 0;
+        for block in &mut blocks {
+            normals::<V>(self.stream.words(counter), block);
+            counter = counter.wrapping_add(WIDE as u32);
+        }
+        let rest = blocks.into_remainder();
+        if !rest.is_empty() {
+            let mut block = [0.0; BLOCK];
+            normals::<V>(self.stream.words(counter), &mut block);
+            rest.copy_from_slice(&block[..rest.len()]);
+        }
+    }
+}
+
+/// Box and Muller's transform of 32 words. Each word gives 23 bits; the largest magnitude is 5.65.
+#[inline(always)]
+fn normals<V: Vector<Element = f32>>(words: [[u32; WIDE]; 4], out: &mut [f32]) {
+    let one_to_two = |words: [u32; WIDE]| words.map(|w| f32::from_bits(w >> 9 | 0x3f80_0000));
+    for (pair, out) in words.as_chunks::<2>().0.iter().zip(out.chunks_exact_mut(2 * WIDE)) {
+        let (radius, turn) = (one_to_two(pair[0]), one_to_two(pair[1]));
+        let (cosines, sines) = out.split_at_mut(WIDE);
+        for at in (0..WIDE).step_by(V::LANES) {
+            // In (0, 1], and half a turn either way: the half angle is within a quarter turn.
+            let u = V::splat(2.0) - V::load(&radius[at..]);
+            let half = (V::load(&turn[at..]) - V::splat(1.5)) * V::splat(std::f64::consts::PI);
+            let r = (V::splat(-2.0) * u.ln()).max(V::splat(0.0)).sqrt();
+            let z = half * half;
+            let (mut s, mut c) = (V::splat(-1.0 / 39_916_800.0), V::splat(1.0 / 479_001_600.0));
+            for factor in [1.0 / 362_880.0, -1.0 / 5040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0] {
+                s = s.fma(z, V::splat(factor));
+            }
+            for factor in [-1.0 / 3_628_800.0, 1.0 / 40_320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5, 1.0]
+            {
+                c = c.fma(z, V::splat(factor));
+            }
+            let s = s * half;
+            let twice = s + s;
+            (r * (V::splat(1.0) - twice * s)).store(&mut cosines[at..]);
+            (r * (twice * c)).store(&mut sines[at..]);
+        }
+    }
+}
+
+/// A permutation of `0..length`.
+pub fn shuffled(seed: u64, epoch: u32, length: usize) -> Vec<u32> {
+    let mut words = vec![0; 2 * length];
+    Stream { seed, purpose: ORDER, step: epoch, index: 0 }.integers(&mut words);
+    let mut order: Vec<u32> = (0..length as u32).collect();
+    for last in (1..length).rev() {
+        let word = u64::from(words[2 * last]) << 32 | u64::from(words[2 * last + 1]);
+        let chosen = ((u128::from(word) * (last as u128 + 1)) >> 64) as usize;
+        order.swap(last, chosen);
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The known answers published with Philox.
+    #[test]
+    fn philox_gives_the_known_answers() {
+        let run = |counter: [u32; 4], key| philox(counter.map(|c| [c; WIDE]), key).map(|w| w[3]);
+        assert_eq!(run([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(
+            run([u32::MAX; 4], [u32::MAX; 2]),
+            [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
+        );
+        assert_eq!(
+            run([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
+            [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
+        );
+    }
+
+    #[test]
+    fn normals_have_the_moments_of_the_normal_law() {
+        for tier in [Tier::Portable, Tier::detect()] {
+            let mut z = vec![0.0; 1 << 20];
+            Stream { seed: 7, purpose: 1, step: 2, index: 3 }.normals(tier, &mut z);
+            let moment = |power: i32| {
+                z.iter().map(|v| f64::from(*v).powi(power)).sum::<f64>() / z.len() as f64
+            };
+            // Four standard errors each: sqrt((2k-1)!! variances / 2^20).
+            for (power, exact, tolerance) in [
+                (1, 0.0, 0.004),
+                (2, 1.0, 0.0056),
+                (3, 0.0, 0.0152),
+                (4, 3.0, 0.039),
+                (6, 15.0, 0.4),
+            ] {
+                assert!((moment(power) - exact).abs() < tolerance, "{tier:?} {power}");
+            }
+            let neighbours = z.windows(2).map(|w| f64::from(w[0] * w[1])).sum::<f64>();
+            assert!((neighbours / z.len() as f64).abs() < 0.004);
+        }
+    }
+
+    #[test]
+    fn tiers_agree_and_lengths_do_not_matter() {
+        let stream = Stream { seed: 1, purpose: 2, step: 3, index: 4 };
+        let (mut a, mut b) = (vec![0.0; 1000], vec![0.0; 77]);
+        stream.normals(Tier::Portable, &mut a);
+        stream.normals(Tier::detect(), &mut b);
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 2e-5));
+        let mut c = vec![0.0; 1000];
+        stream.normals(Tier::detect(), &mut c);
+        assert_eq!(b, c[..77]);
+    }
+
+    #[test]
+    fn a_shuffle_is_a_permutation_that_differs_by_epoch() {
+        let (a, b) = (shuffled(1, 0, 1000), shuffled(1, 1, 1000));
+        let mut sorted = a.clone();
+        sorted.sort_unstable();
+        assert!(sorted.iter().copied().eq(0..1000) && a != b && a == shuffled(1, 0, 1000));
+    }
+}

@@ -1,0 +1,339 @@
+//! Gradients of whole networks by finite differences in f64, moments of the sampled outputs by
+//! Monte Carlo, and equality over threads.
+
+use super::linear::Pass;
+use super::net::Net;
+use super::vector::{Real, Tier};
+use super::weights::Update;
+use crate::network::describe::Description;
+use crate::network::{Layer, Network};
+
+const STILL: Update = Update {
+    rate: 0.0,
+    log_sigma2_rate: 0.0,
+    kl_weight: 0.5,
+    beta1: 0.0,
+    beta2: 0.9,
+    count: 1,
+    posterior: true,
+};
+
+fn network(nodes: &str, input: &str, layers: &[(&str, &[usize])]) -> Network {
+    let json = format!(r#"{{"version": 1, "input": {{"shape": {input}}}, "nodes": [{nodes}]}}"#);
+    let layers =
+        layers.iter().map(|(n, s)| Layer { name: (*n).into(), shape: s.to_vec() }).collect();
+    Description::from_json(&json).unwrap().resolve(layers).unwrap()
+}
+
+fn networks() -> Vec<Network> {
+    vec![
+        network(
+            r#"{"op": "linear", "layer": "a"}, {"op": "relu"}, {"op": "linear", "layer": "b"}"#,
+            "[11]",
+            &[("a", &[9, 11]), ("b", &[5, 9])],
+        ),
+        network(
+            r#"{"op": "conv2d", "layer": "a"}, {"op": "max_pool2d", "kernel": [2, 2]},
+               {"op": "relu"}, {"op": "conv2d", "layer": "b", "padding": [1, 1, 1, 1]},
+               {"op": "relu"}, {"op": "max_pool2d", "kernel": [2, 2], "stride": [1, 1]},
+               {"op": "flatten"}, {"op": "linear", "layer": "c"}"#,
+            "[2, 8, 9]",
+            &[("a", &[5, 2, 3, 3]), ("b", &[9, 5, 3, 3]), ("c", &[4, 36])],
+        ),
+        network(
+            r#"{"op": "conv2d", "layer": "a", "stride": [2, 1], "padding": [0, 1, 1, 0]},
+               {"op": "conv2d", "layer": "b"}, {"op": "flatten"}, {"op": "linear", "layer": "c"}"#,
+            "[3, 5, 5]",
+            &[("a", &[4, 3, 2, 3]), ("b", &[6, 4, 2, 2]), ("c", &[3, 36])],
+        ),
+    ]
+}
+
+fn prepare<T: Real>(network: &Network, batch: usize) -> (Net<T>, Vec<u32>) {
+    let mut net = Net::<T>::new(network, batch, -3.0).unwrap();
+    net.initialize(Tier::Portable, 5);
+    for weights in &mut net.weights {
+        for (i, log) in weights.log_sigma2.iter_mut().enumerate() {
+            *log = T::of(-3.0 + (i % 7) as f64 * 0.4);
+        }
+        for (i, bias) in weights.bias.iter_mut().take(weights.rows).enumerate() {
+            *bias = T::of(0.1 * (i % 3) as f64);
+        }
+        weights.refresh(Tier::Portable);
+    }
+    let (row, used) = (net.row(), network.input.shape.elements().unwrap());
+    for (i, x) in net.input.iter_mut().enumerate() {
+        let value = libm::sin((i * i % 101) as f64);
+        *x = T::of(if i % row < used { value } else { 0.0 });
+    }
+    let labels = (0..batch as u32).map(|i| i % net.classes() as u32).collect();
+    (net, labels)
+}
+
+const PASS: Pass = Pass { tier: Tier::Portable, seed: 11, step: 3, sampled: true };
+
+fn objective(net: &mut Net<f64>, labels: &[u32]) -> f64 {
+    net.weights.iter_mut().for_each(|w| w.refresh(Tier::Portable));
+    net.forward(PASS, None, labels.len());
+    let kl: f64 = net.weights.iter().map(super::weights::Weights::kl).sum();
+    2.5 * net.loss(labels, 2.5).nll + STILL.kl_weight * kl
+}
+
+/// Every parameter of every kind of layer. With beta1 = 0 and no rate the first moments are the
+/// gradients themselves.
+#[test]
+fn gradients_are_the_slopes_of_the_objective() {
+    for network in networks() {
+        let (mut net, labels) = prepare::<f64>(&network, 6);
+        let _ = objective(&mut net, &labels);
+        net.backward(PASS, &STILL, labels.len()).unwrap();
+        let (mut moved, _) = prepare::<f64>(&network, 6);
+        for layer in 0..net.weights.len() {
+            let weights = &net.weights[layer];
+            let (stride, cols) = (weights.stride, weights.cols);
+            let parameters = (0..3).flat_map(|kind| {
+                let count = if kind == 2 { weights.rows } else { weights.theta.len() };
+                (0..count).filter(move |i| kind == 2 || i % stride < cols).map(move |i| (kind, i))
+            });
+            for (kind, index) in parameters {
+                let found = match kind {
+                    0 => weights.moments[0][index],
+                    1 => weights.moments[2][index],
+                    _ => weights.bias_moments[0][index],
+                };
+                let mut at = |side: f64| {
+                    let weights = &mut moved.weights[layer];
+                    let parameter = match kind {
+                        0 => &mut weights.theta[index],
+                        1 => &mut weights.log_sigma2[index],
+                        _ => &mut weights.bias[index],
+                    };
+                    let old = *parameter;
+                    *parameter = old + side;
+                    let value = objective(&mut moved, &labels);
+                    let weights = &mut moved.weights[layer];
+                    match kind {
+                        0 => weights.theta[index] = old,
+                        1 => weights.log_sigma2[index] = old,
+                        _ => weights.bias[index] = old,
+                    }
+                    value
+                };
+                let slope = (at(1e-6) - at(-1e-6)) / 2e-6;
+                assert!(
+                    (slope - found).abs() < 2e-6 * slope.abs().max(10.0),
+                    "layer {layer} kind {kind} index {index}: slope {slope}, gradient {found}"
+                );
+            }
+        }
+    }
+}
+
+/// f32 on the widest vectors against f64 on one lane, through a forward and a backward pass.
+#[test]
+fn f32_kernels_agree_with_f64() {
+    for network in networks() {
+        let (mut exact, labels) = prepare::<f64>(&network, 7);
+        exact.forward(PASS, None, 7);
+        exact.loss(&labels, 1.0);
+        exact.backward(PASS, &STILL, 7).unwrap();
+        for tier in [Tier::Portable, Tier::detect()] {
+            let (mut net, _) = prepare::<f32>(&network, 7);
+            let pass = Pass { tier, ..PASS };
+            net.forward(pass, None, 7);
+            net.loss(&labels, 1.0);
+            net.backward(pass, &STILL, 7).unwrap();
+            for (a, b) in net.weights.iter().zip(&exact.weights) {
+                for tensor in [0, 2] {
+                    for (f, e) in a.moments[tensor].iter().zip(b.moments[tensor].iter()) {
+                        assert!((f64::from(*f) - e).abs() < 2e-4 * e.abs().max(1.0), "{f} {e}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Local reparameterization gives the moments that sampling the weights gives: the outputs of one
+/// linear layer and one convolution over many steps, against the exact mean and variance.
+#[test]
+fn sampled_outputs_have_the_moments_of_sampled_weights() {
+    let linear = network(r#"{"op": "linear", "layer": "a"}"#, "[11]", &[("a", &[4, 11])]);
+    let conv = network(
+        r#"{"op": "conv2d", "layer": "a", "padding": [1, 1, 0, 0]}, {"op": "flatten"}"#,
+        "[2, 3, 3]",
+        &[("a", &[2, 2, 2, 2])],
+    );
+    for network in [linear, conv] {
+        let (mut net, _) = prepare::<f64>(&network, 1);
+        const STEPS: u32 = 20_000;
+        let mut outputs = Vec::new();
+        for step in 0..STEPS {
+            net.forward(Pass { step, ..PASS }, None, 1);
+            outputs.push(net.output().to_vec());
+        }
+        // The same by sampling weights.
+        let mut by_weights = Vec::new();
+        let means = net.weights[0].theta.clone();
+        for step in 0..STEPS {
+            let mut theta = means.clone();
+            let mut noise = vec![0.0; theta.len()];
+            super::noise::Stream { seed: 99, purpose: 7, step, index: 0 }
+                .normals(Tier::Portable, &mut noise);
+            for ((theta, z), s2) in theta.iter_mut().zip(&noise).zip(net.weights[0].sigma2.iter()) {
+                *theta += s2.sqrt() * f64::from(*z);
+            }
+            net.forward(Pass { sampled: false, ..PASS }, Some(&[theta]), 1);
+            by_weights.push(net.output().to_vec());
+        }
+        let moments = |samples: &[Vec<f64>], at: usize| {
+            let n = f64::from(STEPS);
+            let mean = samples.iter().map(|s| s[at]).sum::<f64>() / n;
+            (mean, samples.iter().map(|s| (s[at] - mean).powi(2)).sum::<f64>() / n)
+        };
+        let elements = network.output_shape_of_all().unwrap().elements().unwrap();
+        for at in 0..elements {
+            let ((m, v), (mw, vw)) = (moments(&outputs, at), moments(&by_weights, at));
+            // Five standard errors of a difference of two means and of two variances.
+            let n = f64::from(STEPS);
+            assert!((m - mw).abs() < 5.0 * (2.0 * vw / n).sqrt(), "mean {m} {mw}");
+            assert!((v - vw).abs() < 5.0 * vw * (4.0 / n).sqrt(), "variance {v} {vw}");
+        }
+    }
+}
+
+mod runs {
+    use super::super::checkpoint::{checkpoint, resume, state};
+    use super::super::dataset::Dataset;
+    use super::super::noise::{EXPERIMENT, Stream};
+    use super::super::recipe::{self, Config};
+    use super::super::trainer::Trainer;
+    use crate::network::Network;
+
+    /// A small convolutional network, and a last batch smaller than the others.
+    fn setup() -> (Network, Config, Dataset, Dataset) {
+        let network = super::networks().remove(1);
+        let (_, config) = recipe::find("lenet-5-caffe").unwrap();
+        let config = Config { epochs: 3, batch: 20, kl_delay: 0.5, kl_ramp: 1.0, ..config };
+        let sample = network.input.shape.elements().unwrap();
+        let mut words = vec![0; 70 * sample];
+        Stream { seed: 4, purpose: EXPERIMENT, step: 0, index: 0 }.integers(&mut words);
+        // Four classes that differ in where the image is bright.
+        let value = |(i, w): (usize, &u32)| {
+            let bright = i % sample / (sample / 4) == i / sample % 4;
+            (w % 100) as f32 / 100.0 + if bright { 1.0 } else { 0.0 }
+        };
+        let raw: Vec<f32> = words.iter().enumerate().map(value).collect();
+        let labels = (0..70).map(|i| i % 4).collect();
+        let mut data = Dataset::new(&raw, labels, &network.input, false, 4).unwrap();
+        let validation = data.split_off(15);
+        (network, config, data, validation)
+    }
+
+    fn finish(trainer: &mut Trainer, data: &Dataset, validation: &Dataset) -> (Vec<u8>, Vec<u8>) {
+        while !trainer.is_done() {
+            trainer.step(data, validation).unwrap();
+        }
+        (checkpoint(trainer).unwrap(), state(trainer).unwrap())
+    }
+
+    #[test]
+    fn threads_do_not_change_a_byte() {
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let (network, config, data, validation) = setup();
+                let mut trainer = Trainer::new(network, config).unwrap();
+                finish(&mut trainer, &data, &validation)
+            })
+        };
+        let one = run(1);
+        assert!(run(2) == one && run(3) == one);
+    }
+
+    #[test]
+    fn a_resumed_training_ends_as_an_unbroken_one() {
+        let (network, config, data, validation) = setup();
+        let mut unbroken = Trainer::new(network.clone(), config.clone()).unwrap();
+        let whole = finish(&mut unbroken, &data, &validation);
+        for stop in [1, 3, 4, 7] {
+            let mut first = Trainer::new(network.clone(), config.clone()).unwrap();
+            for _ in 0..stop {
+                first.step(&data, &validation).unwrap();
+            }
+            let mut second = resume(&state(&first).unwrap()).unwrap();
+            assert!(finish(&mut second, &data, &validation) == whole, "stopped after {stop}");
+        }
+    }
+
+    #[test]
+    fn training_learns() {
+        let (network, config, data, validation) = setup();
+        let mut trainer = Trainer::new(
+            network,
+            Config { epochs: 40, rate: 1e-2, log_sigma2_rate: 1.0, kl_scale: 0.01, ..config },
+        )
+        .unwrap();
+        let before = trainer.evaluate(&validation);
+        finish(&mut trainer, &data, &validation);
+        let after = trainer.evaluate(&validation);
+        assert!(after.nll < 0.5 * before.nll, "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn divergence_names_the_step() {
+        let (network, config, data, validation) = setup();
+        let mut trainer = Trainer::new(network, Config { rate: 1e38, ..config }).unwrap();
+        let error = loop {
+            match trainer.step(&data, &validation) {
+                Ok(_) => assert!(!trainer.is_done(), "never noticed"),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(
+            error.contains("diverged in step") && error.contains("no longer finite"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_damaged_state_is_an_error() {
+        let (network, config, ..) = setup();
+        let whole = state(&Trainer::new(network, config).unwrap()).unwrap();
+        for length in [0, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
+            assert!(resume(&whole[..length]).is_err(), "{length}");
+        }
+        let renamed = String::from_utf8_lossy(&whole[..]).find("a.v_bias").unwrap();
+        let mut wrong = whole.clone();
+        wrong[renamed] = b'z';
+        assert!(resume(&wrong).is_err_and(|e| e.to_string().contains("a.v_bias")));
+    }
+
+    #[test]
+    fn the_checkpoint_opens_with_its_network_and_axes() {
+        let (network, config, ..) = setup();
+        let trainer = Trainer::new(network.clone(), config).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        std::fs::write(&path, checkpoint(&trainer).unwrap()).unwrap();
+        let opened = crate::checkpoint::Checkpoint::open(&path, None).unwrap();
+        for (index, layer) in opened.network().layers.iter().enumerate() {
+            let at = network.layers.iter().position(|l| l.name == layer.name).unwrap();
+            let theta = opened.read_theta(index).unwrap();
+            let weights = &trainer.net.weights[at];
+            let [channels, height, width] = match layer.shape[1..] {
+                [c, h, w] => [c, h, w],
+                _ => [layer.cols(), 1, 1],
+            };
+            for row in 0..layer.rows() {
+                for c in 0..channels {
+                    for place in 0..height * width {
+                        let inside = row * weights.stride + place * channels + c;
+                        let outside = row * layer.cols() + c * height * width + place;
+                        assert_eq!(theta[outside], weights.theta[inside]);
+                    }
+                }
+            }
+        }
+    }
+}

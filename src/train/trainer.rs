@@ -1,0 +1,204 @@
+//! The loop over steps and epochs.
+
+use serde::{Deserialize, Serialize};
+
+use super::buffer::Buffer;
+use super::dataset::Dataset;
+use super::linear::Pass;
+use super::loss::Outcome;
+use super::net::Net;
+use super::noise::shuffled;
+use super::recipe::Config;
+use super::vector::Tier;
+use super::weights::{Update, Weights};
+use crate::error::{Error, Result};
+use crate::network::Network;
+
+/// A training under way.
+pub struct Trainer {
+    /// What is trained.
+    pub network: Network,
+    /// How.
+    pub config: Config,
+    /// The parameters and working memory.
+    pub net: Net<f32>,
+    /// How far it is.
+    pub progress: Progress,
+    tier: Tier,
+    order: Vec<u32>,
+    labels: Vec<u32>,
+}
+
+/// How far a training is. The next step is `step` of `epoch`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Epochs done.
+    pub epoch: u32,
+    /// Steps done of the next one.
+    pub step: u32,
+    /// Steps done of all.
+    pub count: u64,
+    /// Sum of negative log likelihoods of this epoch's steps, with noise.
+    pub nll: f64,
+    /// Errors of this epoch's steps, with noise.
+    pub errors: u64,
+}
+
+/// An epoch in numbers, one line of the log.
+#[derive(Debug, Clone, Serialize)]
+pub struct Epoch {
+    /// Epochs done.
+    pub epoch: u32,
+    /// Mean negative log likelihood over the epoch's steps, in nats, with noise.
+    pub nll: f64,
+    /// Share of errors over the epoch's steps, with noise.
+    pub error: f64,
+    /// KL from the prior, in nats.
+    pub kl: f64,
+    /// The KL's weight in the last step.
+    pub kl_weight: f64,
+    /// Share of pruned weights of each layer, in percent.
+    pub sparsity: Vec<(String, f64)>,
+    /// All weights over those kept.
+    pub weight_ratio: f64,
+    /// Share of errors of the pruned network on the validation split.
+    pub validation_error: Option<f64>,
+}
+
+impl Trainer {
+    /// A training from its beginning.
+    ///
+    /// # Errors
+    /// If the network cannot be trained or a setting makes no sense.
+    pub fn new(network: Network, config: Config) -> Result<Self> {
+        config.check()?;
+        let tier = Tier::detect();
+        let mut net = Net::new(&network, config.batch, config.log_sigma2)?;
+        net.initialize(tier, config.seed);
+        let progress = Progress::default();
+        Ok(Self { network, config, net, progress, tier, order: Vec::new(), labels: Vec::new() })
+    }
+
+    /// Steps of an epoch: every sample once, the last batch may be smaller.
+    pub fn steps(&self, data: &Dataset) -> u32 {
+        data.len().div_ceil(self.config.batch) as u32
+    }
+
+    /// Whether all epochs are done.
+    pub fn is_done(&self) -> bool {
+        self.progress.epoch >= self.config.epochs
+    }
+
+    /// One step; at the end of an epoch its numbers come back.
+    ///
+    /// # Errors
+    /// If the loss or a weight is not finite, with the layer and the step.
+    pub fn step(&mut self, data: &Dataset, validation: &Dataset) -> Result<Option<Epoch>> {
+        let (steps, config) = (self.steps(data), &self.config);
+        if steps == 0 {
+            return Err(Error::data("there is no training data left beside the validation split"));
+        }
+        let Progress { epoch, step, count, .. } = self.progress;
+        if self.order.len() != data.len() || step == 0 {
+            self.order = shuffled(config.seed, epoch, data.len());
+        }
+        let first = step as usize * config.batch;
+        let batch = config.batch.min(data.len() - first);
+        let indices = self.order[first..first + batch].iter().map(|i| *i as usize);
+        let row = self.net.row();
+        data.gather(indices, &mut self.net.input, row, &mut self.labels);
+
+        let epochs = f64::from(epoch) + f64::from(step) / f64::from(steps);
+        let factor = config.rate_at(epochs / f64::from(config.epochs));
+        let update = Update {
+            rate: config.rate * factor,
+            log_sigma2_rate: config.rate * config.log_sigma2_rate * factor,
+            kl_weight: config.kl_at(epochs),
+            beta1: 0.9,
+            beta2: 0.999,
+            count: count + 1,
+            posterior: config.posterior,
+        };
+        let sampled = config.posterior;
+        let pass = Pass { tier: self.tier, seed: config.seed, step: count as u32, sampled };
+        self.net.forward(pass, None, batch);
+        let outcome = self.net.loss(&self.labels, data.len() as f64 / batch as f64);
+        let diverged = |layer: String| Error::Data {
+            problem: format!(
+                "the training diverged in step {} (epoch {epoch}): {layer} is no longer finite; \
+                 lower --rate or --log-sigma2-rate, or lengthen --kl-ramp",
+                count + 1
+            ),
+        };
+        if !outcome.nll.is_finite() {
+            return Err(diverged("the loss".into()));
+        }
+        self.net
+            .backward(pass, &update, batch)
+            .map_err(|layer| diverged(format!("layer {layer}")))?;
+        self.progress.nll += outcome.nll;
+        self.progress.errors += outcome.errors as u64;
+        self.progress.step += 1;
+        self.progress.count += 1;
+        if self.progress.step < steps {
+            return Ok(None);
+        }
+        let samples = data.len() as f64;
+        let mut numbers = Epoch {
+            epoch: epoch + 1,
+            nll: self.progress.nll / samples,
+            error: self.progress.errors as f64 / samples,
+            kl: if config.posterior { self.net.weights.iter().map(Weights::kl).sum() } else { 0.0 },
+            kl_weight: update.kl_weight,
+            sparsity: Vec::new(),
+            weight_ratio: 0.0,
+            validation_error: None,
+        };
+        self.progress = Progress { epoch: epoch + 1, count: count + 1, ..Progress::default() };
+        let (mut total, mut kept) = (0, 0);
+        let masks = self.masks();
+        for (weights, mask) in self.net.weights.iter().zip(&masks) {
+            let all = weights.rows * weights.cols;
+            let left = mask.iter().filter(|m| **m != 0.0).count();
+            (total, kept) = (total + all, kept + left);
+            let share = 100.0 * (all - left) as f64 / all as f64;
+            numbers.sparsity.push((weights.name.clone(), share));
+        }
+        numbers.weight_ratio = total as f64 / kept.max(1) as f64;
+        if !validation.is_empty() {
+            let errors = self.evaluate(validation).errors;
+            numbers.validation_error = Some(errors as f64 / validation.len() as f64);
+        }
+        Ok(Some(numbers))
+    }
+
+    /// One for each weight that is kept.
+    fn masks(&self) -> Vec<Buffer<f32>> {
+        self.net.weights.iter().map(|w| w.kept(self.threshold())).collect()
+    }
+
+    fn threshold(&self) -> f64 {
+        if self.config.posterior { self.config.thresh } else { f64::INFINITY }
+    }
+
+    /// Loss and errors of the pruned network without noise.
+    pub fn evaluate(&mut self, data: &Dataset) -> Outcome {
+        let mut theta = self.masks();
+        for (theta, weights) in theta.iter_mut().zip(&self.net.weights) {
+            theta.iter_mut().zip(weights.theta.iter()).for_each(|(m, t)| *m *= t);
+        }
+        let pass = Pass { tier: self.tier, seed: 0, step: 0, sampled: false };
+        let (mut total, mut labels) = (Outcome::default(), Vec::new());
+        let (row, size) = (self.net.row(), self.net.batch());
+        for first in (0..data.len()).step_by(size) {
+            let batch = size.min(data.len() - first);
+            data.gather(first..first + batch, &mut self.net.input, row, &mut labels);
+            self.net.forward(pass, Some(&theta), batch);
+            let outcome = self.net.loss(&labels, 1.0);
+            total.nll += outcome.nll;
+            total.errors += outcome.errors;
+        }
+        total
+    }
+}

@@ -1,0 +1,455 @@
+//! The parameters of a layer and the one pass that updates them.
+
+use super::buffer::{Buffer, padded};
+use super::noise::{INITIAL_WEIGHTS, Stream};
+use super::vector::{Kernel, Real, Tier, Vector};
+use crate::posterior;
+
+/// Added to theta^2 where its logarithm is taken.
+pub const THETA2_FLOOR: f64 = 1e-8;
+/// log_sigma2 stays at most this: a weight whose input is always zero feels no data, only the KL,
+/// which would let its variance grow without end.
+pub const LOG_SIGMA2_MAX: f64 = 4.0;
+/// Weights updated per task, about; their gradient stays in the second-level cache.
+const TASK: usize = 1 << 14;
+
+/// A layer's posterior N(theta, exp log_sigma2) for each weight, its bias, and the optimizer's
+/// moments. Rows are output units, `stride` apart, zero beyond `cols`.
+pub struct Weights<T> {
+    /// Prefix of the tensors' names.
+    pub name: String,
+    /// Output units.
+    pub rows: usize,
+    /// Inputs of a unit.
+    pub cols: usize,
+    /// Distance of rows.
+    pub stride: usize,
+    /// Posterior means.
+    pub theta: Buffer<T>,
+    /// Log posterior variances.
+    pub log_sigma2: Buffer<T>,
+    /// Their exponentials, kept up to date by the update.
+    pub sigma2: Buffer<T>,
+    /// One for each row, no posterior.
+    pub bias: Buffer<T>,
+    /// First and second moments of the gradients of theta, then of log_sigma2.
+    pub moments: [Buffer<T>; 4],
+    /// The same of the bias.
+    pub bias_moments: [Buffer<T>; 2],
+    /// Zero where a weight is held at zero (fine-tuning), one elsewhere.
+    pub mask: Option<Buffer<T>>,
+}
+
+/// What one update needs to know. Adam: Kingma and Ba, ICLR 2015.
+#[derive(Debug, Clone, Copy)]
+pub struct Update {
+    /// Learning rate of theta and bias.
+    pub rate: f64,
+    /// Learning rate of log_sigma2; theta alone is trained, without KL, if there is no posterior.
+    pub log_sigma2_rate: f64,
+    /// Weight of the KL.
+    pub kl_weight: f64,
+    /// Decay of the mean gradient.
+    pub beta1: f64,
+    /// Decay of the mean square.
+    pub beta2: f64,
+    /// Updates so far, this one included.
+    pub count: u64,
+    /// Whether the weights have variances to train.
+    pub posterior: bool,
+}
+
+impl Update {
+    const EPSILON: f64 = 1e-8;
+
+    fn corrections(&self) -> (f64, f64) {
+        let correction = |beta: f64| 1.0 / (1.0 - libm::pow(beta, self.count as f64));
+        (correction(self.beta1), correction(self.beta2))
+    }
+}
+
+/// A run of whole rows with everything that belongs to them.
+pub struct Rows<'a, T> {
+    /// The first row.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+    theta: &'a mut [T],
+    log_sigma2: &'a mut [T],
+    sigma2: &'a mut [T],
+    moments: [&'a mut [T]; 4],
+    mask: Option<&'a [T]>,
+}
+
+impl<T: Real> Weights<T> {
+    /// Zero means, log variances of `log_sigma2`.
+    pub fn new(tier: Tier, name: &str, rows: usize, cols: usize, log_sigma2: f64) -> Self {
+        let stride = padded(cols);
+        let zeros = || Buffer::zeros(rows * stride);
+        let mut weights = Self {
+            name: name.into(),
+            rows,
+            cols,
+            stride,
+            theta: zeros(),
+            log_sigma2: zeros(),
+            sigma2: zeros(),
+            bias: Buffer::zeros(padded(rows)),
+            moments: [zeros(), zeros(), zeros(), zeros()],
+            bias_moments: [Buffer::zeros(padded(rows)), Buffer::zeros(padded(rows))],
+            mask: None,
+        };
+        weights.log_sigma2.fill(T::of(log_sigma2));
+        weights.refresh(tier);
+        weights
+    }
+
+    /// Draws theta from N(0, 2 / cols) (He, Zhang, Ren and Sun, ICCV 2015).
+    pub fn initialize(&mut self, tier: Tier, seed: u64, layer: usize) {
+        let deviation = libm::sqrt(2.0 / self.cols as f64);
+        let mut normals = vec![0.0; self.cols];
+        for row in 0..self.rows {
+            let purpose = INITIAL_WEIGHTS + layer as u32;
+            Stream { seed, purpose, step: 0, index: row as u32 }.normals(tier, &mut normals);
+            let row = &mut self.theta[row * self.stride..][..self.cols];
+            for (theta, z) in row.iter_mut().zip(&normals) {
+                *theta = T::of(f64::from(*z) * deviation);
+            }
+        }
+    }
+
+    /// Recomputes sigma^2 from log_sigma2, in the arithmetic of the update.
+    pub fn refresh(&mut self, tier: Tier) {
+        T::dispatch(tier, Exponentials { from: &self.log_sigma2, to: &mut self.sigma2 });
+    }
+
+    /// Calls `each` with theta and log_sigma2 of every weight, in row order.
+    pub fn for_each(&self, mut each: impl FnMut(f64, f64)) {
+        for row in 0..self.rows {
+            let at = row * self.stride..row * self.stride + self.cols;
+            for (theta, log) in self.theta[at.clone()].iter().zip(&self.log_sigma2[at]) {
+                each(theta.wide(), log.wide());
+            }
+        }
+    }
+
+    /// The KL of all weights from the log-uniform prior, by the approximation of the paper.
+    pub fn kl(&self) -> f64 {
+        let mut sum = 0.0;
+        self.for_each(|theta, log| {
+            sum -= posterior::negative_kl(log - libm::log(theta * theta + THETA2_FLOOR));
+        });
+        sum
+    }
+
+    /// Whether weight (`row`, `col`) has log alpha of at most `threshold`.
+    fn keeps(&self, index: usize, threshold: f64) -> bool {
+        let (theta, log) = (self.theta[index].wide(), self.log_sigma2[index].wide());
+        theta != 0.0 && posterior::log_alpha(theta as f32, log as f32) <= threshold
+    }
+
+    /// One where a weight is kept at a threshold (where not zero, for +inf), zero elsewhere.
+    pub fn kept(&self, threshold: f64) -> Buffer<T> {
+        let mut kept = Buffer::zeros(self.theta.len());
+        for (index, kept) in kept.iter_mut().enumerate() {
+            *kept = T::of(f64::from(u8::from(
+                index % self.stride < self.cols && self.keeps(index, threshold),
+            )));
+        }
+        kept
+    }
+
+    /// Rows in tasks for threads to share; the cut does not depend on their number.
+    pub fn tasks(&mut self) -> Vec<Rows<'_, T>> {
+        let count = (TASK / self.stride).clamp(1, self.rows).next_multiple_of(4);
+        let size = count * self.stride;
+        let [a, b, c, d] = &mut self.moments;
+        let mut masks = self.mask.as_ref().map(|mask| mask.chunks(size));
+        let mut moments = a
+            .chunks_mut(size)
+            .zip(b.chunks_mut(size))
+            .zip(c.chunks_mut(size))
+            .zip(d.chunks_mut(size));
+        self.theta
+            .chunks_mut(size)
+            .zip(self.log_sigma2.chunks_mut(size))
+            .zip(self.sigma2.chunks_mut(size))
+            .enumerate()
+            .map(|(index, ((theta, log_sigma2), sigma2))| Rows {
+                first: index * count,
+                count: theta.len() / self.stride,
+                theta,
+                log_sigma2,
+                sigma2,
+                moments: match moments.next() {
+                    Some((((a, b), c), d)) => [a, b, c, d],
+                    None => [&mut [], &mut [], &mut [], &mut []],
+                },
+                mask: masks.as_mut().and_then(Iterator::next),
+            })
+            .collect()
+    }
+
+    /// Updates the bias.
+    pub fn update_bias(&mut self, tier: Tier, gradient: &[T], update: &Update) -> bool {
+        let [first, second] = &mut self.bias_moments;
+        let mut finite = true;
+        let kernel = Plain {
+            theta: &mut self.bias,
+            moments: [first, second],
+            gradient,
+            mask: None,
+            update,
+            finite: &mut finite,
+        };
+        T::dispatch(tier, kernel);
+        finite
+    }
+}
+
+impl<T: Real> Rows<'_, T> {
+    /// Updates these rows by the data's gradients of theta and of sigma^2, laid out as the rows.
+    /// False if a weight is no longer finite.
+    pub fn update(self, tier: Tier, theta: &[T], sigma2: &[T], update: &Update) -> bool {
+        let [a, b, c, d] = self.moments;
+        let mut finite = true;
+        if update.posterior {
+            let kernel = Posterior {
+                theta: self.theta,
+                log_sigma2: self.log_sigma2,
+                sigma2: self.sigma2,
+                moments: [a, b, c, d],
+                gradient_theta: theta,
+                gradient_sigma2: sigma2,
+                update,
+                finite: &mut finite,
+            };
+            T::dispatch(tier, kernel);
+        } else {
+            let (gradient, mask) = (theta, self.mask);
+            let finite = &mut finite;
+            let kernel =
+                Plain { theta: self.theta, moments: [a, b], gradient, mask, update, finite };
+            T::dispatch(tier, kernel);
+        }
+        finite
+    }
+}
+
+/// Adam, one vector.
+#[inline(always)]
+fn adam<V: Vector>(
+    gradient: V,
+    first: &mut [V::Element],
+    second: &mut [V::Element],
+    [beta1, beta2, correction, epsilon]: [V; 4],
+) -> V {
+    let m = V::load(first);
+    let m = (gradient - m).fma(V::splat(1.0) - beta1, m);
+    let v = V::load(second);
+    let v = (gradient * gradient - v).fma(V::splat(1.0) - beta2, v);
+    m.store(first);
+    v.store(second);
+    m / ((v * correction).sqrt() + epsilon)
+}
+
+fn adam_constants<V: Vector>(update: &Update) -> ([V; 4], f64) {
+    let (first, second) = update.corrections();
+    ([update.beta1, update.beta2, second, Update::EPSILON].map(V::splat), first)
+}
+
+/// The fused pass over weights with a posterior: log alpha, the gradient of the KL
+/// (-`posterior::negative_kl`), Adam on theta and log_sigma2, and the new sigma^2.
+struct Posterior<'a, T> {
+    theta: &'a mut [T],
+    log_sigma2: &'a mut [T],
+    sigma2: &'a mut [T],
+    moments: [&'a mut [T]; 4],
+    gradient_theta: &'a [T],
+    gradient_sigma2: &'a [T],
+    update: &'a Update,
+    finite: &'a mut bool,
+}
+
+impl<T: Real> Kernel<T> for Posterior<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(self) {
+        let Self { theta, log_sigma2, sigma2, gradient_theta, gradient_sigma2, update, .. } = self;
+        let [m_theta, v_theta, m_sigma, v_sigma] = self.moments;
+        let (constants, correction) = adam_constants::<V>(update);
+        let rate = V::splat(-update.rate * correction);
+        let sigma_rate = V::splat(-update.log_sigma2_rate * correction);
+        let weight = V::splat(update.kl_weight);
+        let (k2, k3) = (V::splat(-posterior::K2), V::splat(-posterior::K3));
+        let (k1k3, half) = (V::splat(posterior::K1 * posterior::K3), V::splat(0.5));
+        let (one, two, zero) = (V::splat(1.0), V::splat(2.0), V::splat(0.0));
+        let mut check = zero;
+        let length = theta.len();
+        for at in (0..length).step_by(V::LANES) {
+            let (t, log, s2) =
+                (V::load(&theta[at..]), V::load(&log_sigma2[at..]), V::load(&sigma2[at..]));
+            let square = t.fma(t, V::splat(THETA2_FLOOR));
+            let log_alpha = log - square.ln();
+            // d(-KL)/d(log alpha) = k1 k3 s (1 - s) + sigmoid(-log alpha) / 2, s the paper's sigmoid.
+            let u = k3.fma(log_alpha, k2).exp();
+            let slope = (k1k3 * u / ((one + u) * (one + u))) + half * square / (square + s2);
+            let slope = slope * weight;
+            let g = V::load(&gradient_theta[at..]) + slope * two * t / square;
+            let g_sigma = V::load(&gradient_sigma2[at..]).fma(s2, zero - slope);
+            let step = adam(g, &mut m_theta[at..], &mut v_theta[at..], constants);
+            let t = rate.fma(step, t);
+            let step = adam(g_sigma, &mut m_sigma[at..], &mut v_sigma[at..], constants);
+            let log = sigma_rate.fma(step, log);
+            check = (t + log).fma(zero, check);
+            let log = log.min(V::splat(LOG_SIGMA2_MAX));
+            t.store(&mut theta[at..]);
+            log.store(&mut log_sigma2[at..]);
+            log.exp().store(&mut sigma2[at..]);
+        }
+        *self.finite = check.is_zero();
+    }
+}
+
+struct Exponentials<'a, T> {
+    from: &'a [T],
+    to: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Exponentials<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(self) {
+        for at in (0..self.from.len()).step_by(V::LANES) {
+            V::load(&self.from[at..]).exp().store(&mut self.to[at..]);
+        }
+    }
+}
+
+/// Adam on weights without a posterior.
+struct Plain<'a, T> {
+    theta: &'a mut [T],
+    moments: [&'a mut [T]; 2],
+    gradient: &'a [T],
+    mask: Option<&'a [T]>,
+    update: &'a Update,
+    finite: &'a mut bool,
+}
+
+impl<T: Real> Kernel<T> for Plain<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(self) {
+        let [first, second] = self.moments;
+        let (constants, correction) = adam_constants::<V>(self.update);
+        let rate = V::splat(-self.update.rate * correction);
+        let mut check = V::splat(0.0);
+        for at in (0..self.theta.len()).step_by(V::LANES) {
+            let gradient = V::load(&self.gradient[at..]);
+            let step = adam(gradient, &mut first[at..], &mut second[at..], constants);
+            let mut t = rate.fma(step, V::load(&self.theta[at..]));
+            if let Some(mask) = self.mask {
+                t = t * V::load(&mask[at..]);
+            }
+            check = t.fma(V::splat(0.0), check);
+            t.store(&mut self.theta[at..]);
+        }
+        *self.finite = check.is_zero();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPDATE: Update = Update {
+        rate: 1e-3,
+        log_sigma2_rate: 1e-2,
+        kl_weight: 0.7,
+        beta1: 0.9,
+        beta2: 0.999,
+        count: 1,
+        posterior: true,
+    };
+
+    fn example<T: Real>(tier: Tier, update: Update) -> Weights<T> {
+        let mut weights = Weights::<T>::new(tier, "fc", 6, 13, -6.0);
+        weights.initialize(tier, 3, 0);
+        for (i, log) in weights.log_sigma2.iter_mut().enumerate() {
+            *log = T::of(-12.0 + (i % 17) as f64);
+        }
+        weights.refresh(tier);
+        let gradient = |scale: f64| -> Vec<T> {
+            (0..6 * 16).map(|i| T::of(scale * ((i * 7 % 11) as f64 - 5.0))).collect()
+        };
+        for count in 1..4 {
+            let update = Update { count, ..update };
+            for rows in weights.tasks() {
+                let at = rows.first * 16..(rows.first + rows.count) * 16;
+                assert!(rows.update(tier, &gradient(0.1)[at.clone()], &gradient(3.0)[at], &update));
+            }
+        }
+        weights
+    }
+
+    /// The vectorised f32 pass against the portable one and against f64 with libm.
+    #[test]
+    fn every_tier_updates_as_f64_does() {
+        let exact = example::<f64>(Tier::Portable, UPDATE);
+        for tier in [Tier::Portable, Tier::detect()] {
+            let found = example::<f32>(tier, UPDATE);
+            let pairs = [
+                (&found.theta, &exact.theta, 2e-6),
+                (&found.log_sigma2, &exact.log_sigma2, 2e-5),
+                (&found.sigma2, &exact.sigma2, 2e-5),
+            ];
+            for (found, exact, tolerance) in pairs {
+                for (f, e) in found.iter().zip(exact.iter()) {
+                    assert!((f64::from(*f) - e).abs() <= tolerance * e.abs().max(1.0), "{f} {e}");
+                }
+            }
+        }
+    }
+
+    /// With beta1 = 0 and no rate, the first moment is the gradient itself.
+    #[test]
+    fn kl_gradients_are_the_slopes_of_the_kl() {
+        let still =
+            Update { rate: 0.0, log_sigma2_rate: 0.0, beta1: 0.0, kl_weight: 1.0, ..UPDATE };
+        let mut weights = example::<f64>(Tier::Portable, still);
+        let zeros = vec![0.0; 6 * 16];
+        for rows in weights.tasks() {
+            let size = rows.count * 16;
+            rows.update(Tier::Portable, &zeros[..size], &zeros[..size], &still);
+        }
+        for index in [0, 5, 12, 16, 40, 90] {
+            for which in [0, 2] {
+                let mut kl = [0.0; 2];
+                for (side, kl) in [-1e-6, 1e-6].iter().zip(&mut kl) {
+                    let mut moved = example::<f64>(Tier::Portable, still);
+                    if which == 0 {
+                        moved.theta[index] += side
+                    } else {
+                        moved.log_sigma2[index] += side
+                    }
+                    *kl = moved.kl();
+                }
+                let slope = (kl[1] - kl[0]) / 2e-6;
+                let found = weights.moments[which][index];
+                assert!((slope - found).abs() < 1e-4 * slope.abs().max(1.0), "{slope} {found}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_weight_that_is_not_finite_is_noticed() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut weights = Weights::<f32>::new(Tier::detect(), "fc", 6, 13, -6.0);
+            let mut gradient = vec![0.0; 6 * 16];
+            gradient[21] = bad;
+            let zeros = vec![0.0; 6 * 16];
+            let finite = weights
+                .tasks()
+                .into_iter()
+                .all(|rows| rows.update(Tier::detect(), &gradient[..], &zeros, &UPDATE));
+            assert!(!finite, "{bad}");
+        }
+    }
+}
