@@ -55,6 +55,8 @@ pub(super) struct Found {
     pub(super) notes: Vec<String>,
     /// The profiles that name means and variances as this source does.
     pub(super) profiles: Vec<&'static Profile>,
+    /// Whether the source carries this library's own description.
+    pub(super) is_own: bool,
     names: Vec<String>,
 }
 
@@ -190,7 +192,7 @@ pub(super) fn find_layers(
         None if is_own => vec![&PROFILES[0]],
         None => matching(&roles, format),
     };
-    Ok(Found { layers, notes, profiles, names })
+    Ok(Found { layers, notes, profiles, is_own, names })
 }
 
 /// The profiles whose names for mean and variance these are; the general one if none.

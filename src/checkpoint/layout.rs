@@ -1,7 +1,7 @@
 //! Which index of a stored tensor is which: found by what fits, never guessed.
 
 use super::conventions::{Found, LayerTensors};
-use super::profile::{Dense, Kernel, PROFILES};
+use super::profile::{Dense, Kernel, PROFILES, Profile};
 use super::tensor::TensorSource;
 use super::view::View;
 use super::{Options, Variance};
@@ -86,6 +86,13 @@ pub(super) fn resolve(
     let used: Vec<&str> = used.iter().map(String::as_str).collect();
     let (tensors, described) = (source.tensors(), description.is_some());
     let mut layers = found.select(&used, tensors)?;
+    if layers.is_empty() {
+        let names: Vec<&str> = found.layers.iter().map(|l| l.name.as_str()).collect();
+        return Err(Error::network(format!(
+            "none of its layers is in the checkpoint, which has {}",
+            names.join(", ")
+        )));
+    }
     let has = |rank: usize| layers.iter().any(|l| l.shape.len() == rank);
     let (dense, kernels) = (has(2), has(4));
 
@@ -116,7 +123,7 @@ pub(super) fn resolve(
 
     found.all_used(&used)?;
     let mut notes = std::mem::take(&mut found.notes);
-    notes.push(evidence(source, found, options, &layout.describe(dense, kernels)));
+    notes.push(evidence(source, found, options, layout, [dense, kernels]));
     if !described {
         notes.push(format!(
             "no network description: assumed {} with relu between, input taken as it is",
@@ -154,10 +161,17 @@ pub(super) fn resolve(
 /// The layouts that the flags and profiles leave open.
 fn candidates(found: &Found, options: &Options, dense: bool, kernels: bool) -> Vec<Layout> {
     let mut layouts: Vec<Layout> = Vec::new();
-    for profile in &found.profiles {
+    let mut possible: Vec<(Dense, Kernel)> =
+        found.profiles.iter().map(|p| (p.dense, p.kernel)).collect();
+    // Names that say nothing: any framework may have written them.
+    let general = found.profiles.iter().any(|p| p.name == PROFILES[0].name);
+    if general && options.profile.is_none() && !found.is_own {
+        possible.extend([(Dense::InOut, Kernel::Oihw), (Dense::InOut, Kernel::Hwio)]);
+    }
+    for (dense_layout, kernel_layout) in possible {
         let layout = Layout {
-            dense: options.dense.unwrap_or(profile.dense),
-            kernel: options.kernel.unwrap_or(profile.kernel),
+            dense: options.dense.unwrap_or(dense_layout),
+            kernel: options.kernel.unwrap_or(kernel_layout),
         };
         let same = |l: &&Layout| {
             (!dense || l.dense == layout.dense) && (!kernels || l.kernel == layout.kernel)
@@ -198,25 +212,40 @@ fn fit(
 }
 
 /// What the file was taken for, and why.
-fn evidence(source: &dyn TensorSource, found: &Found, options: &Options, layout: &str) -> String {
-    // The general profile explains nothing where another fits as well.
-    let mut names: Vec<&str> = found.profiles.iter().map(|p| p.name).collect();
-    if names.len() > 1 {
-        names.retain(|name| *name != PROFILES[0].name);
-    }
-    let by = match (options.profile, &names[..]) {
-        (Some(_), _) => "as asked for".to_owned(),
-        (None, [_]) => "by the names of its tensors".to_owned(),
-        (None, _) => "which name their tensors alike".to_owned(),
+fn evidence(
+    source: &dyn TensorSource,
+    found: &Found,
+    options: &Options,
+    layout: Layout,
+    kinds: [bool; 2],
+) -> String {
+    let [dense, kernels] = kinds;
+    let fits = |p: &&&Profile| {
+        (!dense || p.dense == layout.dense) && (!kernels || p.kernel == layout.kernel)
     };
-    let mut text =
-        format!("{}, profile {} ({by}), layout {layout}", source.format(), names.join(" or "));
-    let mut thresholds: Vec<f32> = found.profiles.iter().filter_map(|p| p.threshold).collect();
+    let mut profiles: Vec<&Profile> = match options.profile {
+        Some(profile) => vec![profile],
+        None => found.profiles.iter().filter(fits).copied().collect(),
+    };
+    // The general profile explains nothing where another fits as well.
+    if profiles.len() > 1 {
+        profiles.retain(|p| p.name != PROFILES[0].name);
+    }
+    let names: Vec<&str> = profiles.iter().map(|p| p.name).collect();
+    let which = match (options.profile, &names[..]) {
+        (Some(profile), _) => format!("profile {} (as asked for)", profile.name),
+        (None, []) => "no known code base".to_owned(),
+        (None, [name]) => format!("profile {name} (by the names of its tensors)"),
+        (None, names) => format!("profile {} (which name their tensors alike)", names.join(" or ")),
+    };
+    let layout = layout.describe(dense, kernels);
+    let mut text = format!("{}, {which}, layout {layout}", source.format());
+    let mut thresholds: Vec<f32> = profiles.iter().filter_map(|p| p.threshold).collect();
     thresholds.dedup();
-    if let [threshold] = thresholds[..] {
-        if threshold != 3.0 {
-            text.push_str(&format!("; its authors prune at {threshold}"));
-        }
+    if let [threshold] = thresholds[..]
+        && threshold != 3.0
+    {
+        text.push_str(&format!("; its authors prune at {threshold}"));
     }
     text
 }

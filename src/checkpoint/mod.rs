@@ -138,12 +138,8 @@ impl Checkpoint {
     ) -> Result<Self> {
         let build = || {
             let embedded = source.metadata("svdo").and_then(embedded_network).transpose()?;
-            let mut found = conventions::find_layers(
-                source.tensors(),
-                options,
-                embedded.is_some(),
-                source.format(),
-            )?;
+            let (own, format) = (embedded.is_some(), source.format());
+            let mut found = conventions::find_layers(source.tensors(), options, own, format)?;
             layout::resolve(&*source, &mut found, description.or(embedded), options)
         };
         let (layers, network, found) = build().map_err(|e: Error| e.in_file(path))?;
@@ -165,7 +161,7 @@ impl Checkpoint {
             let mut sample = vec![0.0; self.weights(index).min(SAMPLE)];
             self.read_finite(view, 0, &mut sample, false)?;
             sample.sort_by(f32::total_cmp);
-            let median = sample[sample.len() / 2];
+            let median = sample[(sample.len() - 1) / 2];
             if median < IMPLAUSIBLE {
                 return Err(Error::Tensor {
                     tensor: self.source.tensors()[view.tensor].name.clone(),
