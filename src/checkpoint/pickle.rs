@@ -299,7 +299,7 @@ impl Machine<'_> {
         self.stack.last().copied().ok_or_else(|| "the stack is empty".into())
     }
 
-    fn to_mark(&mut self) -> Step<Vec<Id>> {
+    fn pop_to_mark(&mut self) -> Step<Vec<Id>> {
         let mark = self.marks.pop().ok_or("there is no mark")?;
         if mark > self.stack.len() {
             return Err("a mark is above the stack".into());
@@ -307,8 +307,8 @@ impl Machine<'_> {
         Ok(self.stack.split_off(mark))
     }
 
-    fn to_mark_in_pairs(&mut self) -> Step<Vec<(Id, Id)>> {
-        let items = self.to_mark()?;
+    fn pop_pairs_to_mark(&mut self) -> Step<Vec<(Id, Id)>> {
+        let items = self.pop_to_mark()?;
         if items.len() % 2 == 1 {
             return Err("a key without a value".into());
         }
@@ -441,7 +441,7 @@ impl Machine<'_> {
             b'.' => return self.pop().map(Some),
             b'(' => self.marks.push(self.stack.len()),
             b'0' => drop(self.pop()?),
-            b'1' => drop(self.to_mark()?),
+            b'1' => drop(self.pop_to_mark()?),
             b'2' => {
                 let top = self.pop()?;
                 self.stack.extend([top, top]);
@@ -531,15 +531,15 @@ impl Machine<'_> {
             0x8f => self.push(Node::List(Vec::new()))?,
             b')' => self.push(Node::Tuple(Vec::new()))?,
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.push(Node::Tuple(items))?;
             }
             b'l' | 0x91 => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.push(Node::List(items))?;
             }
             b'd' => {
-                let items = self.to_mark_in_pairs()?;
+                let items = self.pop_pairs_to_mark()?;
                 self.push(Node::Dict(items))?;
             }
             0x85 => self.tuple(1)?,
@@ -550,7 +550,7 @@ impl Machine<'_> {
                 self.append(vec![value])?;
             }
             b'e' | 0x90 => {
-                let values = self.to_mark()?;
+                let values = self.pop_to_mark()?;
                 self.append(values)?;
             }
             b's' => {
@@ -558,7 +558,7 @@ impl Machine<'_> {
                 self.set_items(vec![(key, value)])?;
             }
             b'u' => {
-                let pairs = self.to_mark_in_pairs()?;
+                let pairs = self.pop_pairs_to_mark()?;
                 self.set_items(pairs)?;
             }
             b'p' => {

@@ -69,13 +69,13 @@ pub(super) fn open(index: &Path) -> Result<Stored> {
         };
         let dtype = if entry.sliced { DType::Other("partitioned variable") } else { entry.dtype };
         let elements = entry.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
-        if let Some(size) = dtype.size() {
-            if elements.and_then(|n| n.checked_mul(size as u64)) != Some(entry.size) {
-                return Err(tensor(format!(
-                    "shape {:?} of type {dtype} in {} bytes: damaged",
-                    entry.shape, entry.size
-                )));
-            }
+        if let Some(size) = dtype.size()
+            && elements.and_then(|n| n.checked_mul(size as u64)) != Some(entry.size)
+        {
+            return Err(tensor(format!(
+                "shape {:?} of type {dtype} in {} bytes: damaged",
+                entry.shape, entry.size
+            )));
         }
         let (shape, start) = (entry.shape, entry.offset);
         stored
@@ -86,8 +86,11 @@ pub(super) fn open(index: &Path) -> Result<Stored> {
     Ok(stored)
 }
 
+/// Takes a key and its value.
+type Each<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<()>;
+
 /// Gives every key and value of a table to `each`.
-fn table_entries(bytes: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+fn table_entries(bytes: &[u8], each: Each<'_>) -> Result<()> {
     let footer = bytes
         .len()
         .checked_sub(FOOTER)
@@ -125,7 +128,7 @@ fn block(bytes: &[u8], offset: u64, size: u64) -> Result<&[u8]> {
     }
 }
 
-fn block_entries(block: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+fn block_entries(block: &[u8], each: Each<'_>) -> Result<()> {
     let damaged = || invalid("a block of the index is damaged");
     let restarts = block.last_chunk::<4>().map(|b| u32::from_le_bytes(*b) as usize);
     let entries = restarts

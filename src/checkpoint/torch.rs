@@ -39,10 +39,11 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
         let (needed, limit) = (archive.members[index].size, MAX_PICKLE);
         return Err(Error::Limit { what: "data.pkl".into(), needed, limit });
     }
-    if let Some(order) = archive.members.iter().position(|m| m.name == format!("{root}byteorder")) {
-        if archive.head(order, 16)? != b"little" {
-            return Err(invalid("it was written on a big-endian machine"));
-        }
+    let byte_order = format!("{root}byteorder");
+    if let Some(order) = archive.members.iter().position(|m| m.name == byte_order)
+        && archive.head(order, 16)? != b"little"
+    {
+        return Err(invalid("it was written on a big-endian machine"));
     }
     let description = archive.unpack(index)?;
     let pickle = pickle::read(&description, 0)?;

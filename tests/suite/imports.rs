@@ -225,7 +225,7 @@ fn hostile_pickles_do_nothing() {
         ("torch", "_utils.os.system"),
     ] {
         let mut program = format!("\u{80}\u{2}c{module}\n{name}\n").into_bytes();
-        program = program.into_iter().filter(|&b| b != 0xc2).collect();
+        program.retain(|&b| b != 0xc2);
         program.extend([b'X', touch.len() as u8, 0, 0, 0]);
         program.extend(touch.as_bytes());
         program.extend(b"\x85R.");
