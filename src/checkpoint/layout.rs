@@ -86,7 +86,7 @@ pub(super) fn resolve(
     let used: Vec<&str> = used.iter().map(String::as_str).collect();
     let (tensors, described) = (source.tensors(), description.is_some());
     let mut layers = found.select(&used, tensors)?;
-    if layers.is_empty() {
+    if layers.is_empty() && !used.is_empty() {
         let names: Vec<&str> = found.layers.iter().map(|l| l.name.as_str()).collect();
         return Err(Error::network(format!(
             "none of its layers is in the checkpoint, which has {}",
