@@ -9,6 +9,9 @@ pub mod error;
 
 pub mod network;
 
+#[cfg(feature = "data")]
+pub mod data;
+
 #[cfg(feature = "compress")]
 pub mod posterior;
 
@@ -17,6 +20,9 @@ pub mod checkpoint;
 
 #[cfg(feature = "compress")]
 pub mod prune;
+
+#[cfg(feature = "compress")]
+pub mod threshold;
 
 #[cfg(feature = "compress")]
 pub mod simplify;
@@ -42,10 +48,10 @@ pub mod compress;
 pub mod search;
 
 #[cfg(feature = "compress")]
-pub mod report;
+pub mod export;
 
-#[cfg(feature = "data")]
-pub mod data;
+#[cfg(feature = "compress")]
+pub mod report;
 
 #[cfg(feature = "train")]
 pub mod train;

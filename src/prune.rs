@@ -6,7 +6,6 @@ use sprs::CsMatI;
 use crate::checkpoint::{Block, Checkpoint, Variance};
 use crate::error::{Error, Result};
 use crate::network::Network;
-use crate::posterior;
 
 /// Weights of one layer, rows are output units: `[out, in]`, or `[out, in/groups * kh * kw]`.
 pub type Csr = CsMatI<f32, u32, usize>;
@@ -215,32 +214,23 @@ impl Kept {
             if theta == 0.0 {
                 kept.zero += 1;
             }
-            let log_sigma2 = match variance {
-                None => {
-                    if theta != 0.0 {
-                        kept.positions.push(start + offset);
-                        kept.weights.push(theta);
-                    }
-                    continue;
+            let Some(kind) = variance else {
+                if theta != 0.0 {
+                    kept.positions.push(start + offset);
+                    kept.weights.push(theta);
                 }
-                Some(Variance::LogSigma2) => block.variance[offset],
-                Some(Variance::LogSigma) => 2.0 * block.variance[offset],
-                Some(Variance::LogAlpha) => f32::NAN,
+                continue;
             };
-            let log_alpha = match variance {
-                _ if theta == 0.0 => f64::INFINITY,
-                Some(Variance::LogAlpha) => f64::from(block.variance[offset]),
-                _ => posterior::log_alpha(theta, log_sigma2),
+            let stored = block.variance[offset];
+            let log_alpha = match theta {
+                0.0 => f64::INFINITY,
+                theta => kind.log_alpha(theta, stored),
             };
             kept.histogram.add(log_alpha);
             if log_alpha <= threshold && theta != 0.0 {
                 kept.positions.push(start + offset);
                 kept.weights.push(theta);
-                kept.log_sigma2.push(if variance == Some(Variance::LogAlpha) {
-                    (log_alpha + posterior::log_theta2(theta)) as f32
-                } else {
-                    log_sigma2
-                });
+                kept.log_sigma2.push(kind.log_sigma2(theta, stored));
             }
         }
         kept

@@ -3,26 +3,95 @@
 //! Layers are read in blocks by position, never whole, so a checkpoint may be far larger than
 //! memory.
 
+mod archive;
+mod container;
 mod conventions;
+mod layout;
+mod names;
+mod numpy;
+mod pickle;
+mod pickled;
+pub mod profile;
 mod safetensors;
+mod stored;
 mod tensor;
+mod tensorflow;
+mod torch;
+mod view;
 
 use std::path::{Path, PathBuf};
 
-pub use conventions::{UNDERSTOOD, Variance};
+pub use container::{CONTAINERS, open_source};
+pub use conventions::UNDERSTOOD;
+pub use layout::Flatten;
 pub use tensor::{DType, TensorInfo, TensorSource};
 
 use crate::error::{Error, IoContext, Result};
+use crate::network::Network;
 use crate::network::describe::Description;
-use crate::network::{Layer, Network};
-use conventions::LayerTensors;
+use crate::posterior;
+use layout::LayerViews;
+use profile::{Dense, Kernel, Profile};
+use view::View;
+
+/// The form in which a posterior's variance is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Variance {
+    /// log sigma^2.
+    LogSigma2,
+    /// log sigma, half of the above.
+    LogSigma,
+    /// log sigma^2 - log theta^2.
+    LogAlpha,
+    /// sigma itself; its sign does not count.
+    Sigma,
+}
+
+impl Variance {
+    /// log alpha of a weight whose variance is stored in this form. As
+    /// [`crate::posterior::log_alpha`], but what is stored as log alpha is believed.
+    pub fn log_alpha(self, theta: f32, stored: f32) -> f64 {
+        match self {
+            Self::LogAlpha => f64::from(stored),
+            kind => posterior::log_alpha(theta, kind.log_sigma2(theta, stored)),
+        }
+    }
+
+    /// log sigma^2 of a weight whose variance is stored in this form.
+    pub fn log_sigma2(self, theta: f32, stored: f32) -> f32 {
+        match self {
+            Self::LogSigma2 => stored,
+            Self::LogSigma => 2.0 * stored,
+            Self::LogAlpha => (f64::from(stored) + posterior::log_theta2(theta)) as f32,
+            Self::Sigma => 2.0 * log_of(stored),
+        }
+    }
+}
+
+/// What the user says about a checkpoint. Everything left out is found in the file.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// The code base that wrote it.
+    pub profile: Option<&'static Profile>,
+    /// What the variances hold.
+    pub variance: Option<Variance>,
+    /// The layout of dense layers.
+    pub dense: Option<Dense>,
+    /// The layout of convolutions.
+    pub kernel: Option<Kernel>,
+    /// How a dense layer behind a convolution sees its inputs.
+    pub flatten: Option<Flatten>,
+    /// Whether masks beside the weights are left alone.
+    pub ignore_masks: bool,
+}
 
 /// An opened checkpoint: the network is known and every tensor that belongs to it is found and has
-/// the right shape; no weight has been read.
+/// the right shape.
 pub struct Checkpoint {
     path: PathBuf,
     source: Box<dyn TensorSource>,
-    layers: Vec<LayerTensors>,
+    layers: Vec<LayerViews>,
     network: Network,
     notes: Vec<String>,
 }
@@ -43,39 +112,69 @@ impl Checkpoint {
     /// # Errors
     /// Names the file and the tensor or node that does not fit.
     pub fn open(path: &Path, network: Option<&Path>) -> Result<Self> {
-        let source = safetensors::SafetensorsFile::open(path)?;
+        Self::open_with(path, network, &Options::default())
+    }
+
+    /// Opens a checkpoint of which something is known; see [`Checkpoint::open`].
+    ///
+    /// # Errors
+    /// Names the file and the tensor or node that does not fit; where the file can be read in two
+    /// ways, the flag that settles it.
+    pub fn open_with(path: &Path, network: Option<&Path>, options: &Options) -> Result<Self> {
+        let source = open_source(path)?;
         let description = network.map(read_description).transpose()?;
-        Self::from_source(path, Box::new(source), description)
+        Self::from_source(path, source, description, options)
     }
 
     /// Recognises the layers among a source's tensors. `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open_with`].
     pub fn from_source(
         path: &Path,
         source: Box<dyn TensorSource>,
         description: Option<Description>,
+        options: &Options,
     ) -> Result<Self> {
         let build = || {
-            let mut found = conventions::find_layers(source.tensors())?;
-            let mut notes = std::mem::take(&mut found.notes);
-            let description = match description {
-                Some(description) => description,
-                None => match source.metadata("svdo").and_then(embedded_network) {
-                    Some(description) => description?,
-                    None => describe_by_shapes(&found.layers, &mut notes)?,
-                },
-            };
-            let layers = found.select(&description.layer_names(), source.tensors())?;
-            notes.append(&mut found.notes);
-            let shapes = layers
-                .iter()
-                .map(|l| Layer { name: l.name.clone(), shape: l.shape.clone() })
-                .collect();
-            let network = description.resolve(shapes)?;
-            found.all_used(&description.layer_names())?;
-            Ok((layers, network, notes))
+            let embedded = source.metadata("svdo").and_then(embedded_network).transpose()?;
+            let (own, format) = (embedded.is_some(), source.format());
+            let mut found = conventions::find_layers(source.tensors(), options, own, format)?;
+            layout::resolve(&*source, &mut found, description.or(embedded), options)
         };
-        let (layers, network, notes) = build().map_err(|e: Error| e.in_file(path))?;
-        Ok(Self { path: path.into(), source, layers, network, notes })
+        let (layers, network, found) = build().map_err(|e: Error| e.in_file(path))?;
+        let notes = source.notes().iter().cloned().chain(found).collect();
+        let checkpoint = Self { path: path.into(), source, layers, network, notes };
+        if options.variance.is_none() && options.profile.is_none() {
+            checkpoint.check_log_sigma()?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Refuses a log sigma whose values are those of a log sigma^2. The usual initial log sigma is
+    /// -5 and training raises it, to medians of -4 to -3 on MNIST, where log sigma^2 has -8 to -5.5.
+    fn check_log_sigma(&self) -> Result<()> {
+        const SAMPLE: usize = 4096;
+        const IMPLAUSIBLE: f32 = -5.05;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let Some((Variance::LogSigma, view)) = &layer.variance else { continue };
+            let mut sample = vec![0.0; self.weights(index).min(SAMPLE)];
+            self.read_finite(view, 0, &mut sample, false)?;
+            sample.sort_by(f32::total_cmp);
+            let median = sample[(sample.len() - 1) / 2];
+            if median < IMPLAUSIBLE {
+                return Err(Error::Tensor {
+                    tensor: self.source.tensors()[view.tensor].name.clone(),
+                    problem: format!(
+                        "is named as log sigma, but its median of {median} is usual for log \
+                         sigma^2: say which it is with --variance log_sigma or --variance \
+                         log_sigma2"
+                    ),
+                }
+                .in_file(&self.path));
+            }
+        }
+        Ok(())
     }
 
     /// The file or folder.
@@ -93,14 +192,30 @@ impl Checkpoint {
         &self.notes
     }
 
-    /// How a layer's variance is stored; `None` for a layer without a posterior.
+    /// The container's name and its tensors as they are stored.
+    pub fn source(&self) -> &dyn TensorSource {
+        &*self.source
+    }
+
+    /// The form of the variances that [`Checkpoint::read_block`] gives; `None` for a layer without
+    /// a posterior.
     pub fn variance(&self, layer: usize) -> Option<Variance> {
-        self.layers[layer].variance.map(|(kind, _)| kind)
+        let layer = &self.layers[layer];
+        layer.variance.as_ref().map(|(kind, _)| match kind {
+            _ if layer.group.is_some() => Variance::LogSigma2,
+            kind => *kind,
+        })
     }
 
     /// Number of weights of a layer.
     pub fn weights(&self, layer: usize) -> usize {
         self.layers[layer].shape.iter().product()
+    }
+
+    /// Whether a layer's weights are stored in another order than they are read in, so that few
+    /// large reads are cheaper than many small ones.
+    pub fn is_reordered(&self, layer: usize) -> bool {
+        !self.layers[layer].theta.is_contiguous()
     }
 
     /// Reads the weights `start .. start + count` of a layer, in row order.
@@ -117,54 +232,85 @@ impl Checkpoint {
     ) -> Result<()> {
         let entry = &self.layers[layer];
         block.theta.resize(count, 0.0);
-        self.read_finite(entry.theta, start, &mut block.theta, false)?;
+        self.read_finite(&entry.theta, start, &mut block.theta, false)?;
         block.variance.clear();
-        if let Some((kind, tensor)) = entry.variance {
+        if let Some((kind, view)) = &entry.variance {
             block.variance.resize(count, 0.0);
-            self.read_finite(tensor, start, &mut block.variance, kind == Variance::LogAlpha)?;
+            self.read_finite(view, start, &mut block.variance, *kind == Variance::LogAlpha)?;
+            if entry.group.is_some() {
+                for (stored, &theta) in block.variance.iter_mut().zip(&block.theta) {
+                    *stored = kind.log_sigma2(theta, *stored);
+                }
+            }
         }
-        Ok(())
+        if let Some((mean, log_variance)) = &entry.group {
+            let mut factor = vec![0.0; count];
+            let mut spread = vec![0.0; count];
+            self.read_finite(mean, start, &mut factor, false)?;
+            self.read_finite(log_variance, start, &mut spread, false)?;
+            for (i, theta) in block.theta.iter_mut().enumerate() {
+                (*theta, block.variance[i]) =
+                    multiplied(*theta, block.variance[i], factor[i], spread[i]);
+            }
+        }
+        self.mask(entry, start, &mut block.theta)
     }
 
     /// All means of a layer, in row order.
     pub fn read_theta(&self, layer: usize) -> Result<Vec<f32>> {
+        let entry = &self.layers[layer];
         let mut theta = vec![0.0; self.weights(layer)];
-        self.read_finite(self.layers[layer].theta, 0, &mut theta, false)?;
+        self.read_finite(&entry.theta, 0, &mut theta, false)?;
+        if let Some((mean, _)) = &entry.group {
+            let mut factor = vec![0.0; theta.len()];
+            self.read_finite(mean, 0, &mut factor, false)?;
+            theta.iter_mut().zip(factor).for_each(|(theta, factor)| *theta *= factor);
+        }
+        self.mask(entry, 0, &mut theta)?;
         Ok(theta)
     }
 
     /// The bias of a layer, one value for each row.
     pub fn read_bias(&self, layer: usize) -> Result<Option<Vec<f32>>> {
         let entry = &self.layers[layer];
-        let Some(tensor) = entry.bias else { return Ok(None) };
+        let Some(view) = &entry.bias else { return Ok(None) };
         let mut bias = vec![0.0; entry.shape[0]];
-        self.read_finite(tensor, 0, &mut bias, false)?;
+        self.read_finite(view, 0, &mut bias, false)?;
         Ok(Some(bias))
     }
 
     /// Means and biases stored in 4 bytes each: the numerator of every size ratio.
     pub fn dense_bytes(&self) -> u64 {
-        let parameters = |layer: &LayerTensors| {
+        let parameters = |layer: &LayerViews| {
             let bias = if layer.bias.is_some() { layer.shape[0] } else { 0 };
             (layer.shape.iter().product::<usize>() + bias) as u64
         };
         4 * self.layers.iter().map(parameters).sum::<u64>()
     }
 
+    fn mask(&self, layer: &LayerViews, start: usize, theta: &mut [f32]) -> Result<()> {
+        if let Some(view) = &layer.mask {
+            let mut mask = vec![0.0; theta.len()];
+            self.read_finite(view, start, &mut mask, false)?;
+            theta.iter_mut().zip(mask).filter(|(_, m)| *m == 0.0).for_each(|(t, _)| *t = 0.0);
+        }
+        Ok(())
+    }
+
     fn read_finite(
         &self,
-        tensor: usize,
+        view: &View,
         start: usize,
         out: &mut [f32],
         may_be_infinite: bool,
     ) -> Result<()> {
         let in_file = |e: Error| e.in_file(&self.path);
-        self.source.read(tensor, start, out).map_err(in_file)?;
+        view.read(&*self.source, start, out).map_err(in_file)?;
         let usable = |v: &f32| if may_be_infinite { !v.is_nan() } else { v.is_finite() };
         match out.iter().position(|v| !usable(v)) {
             None => Ok(()),
             Some(at) => Err(in_file(Error::Tensor {
-                tensor: self.source.tensors()[tensor].name.clone(),
+                tensor: self.source.tensors()[view.tensor].name.clone(),
                 problem: format!(
                     "element {} is {}; the training has diverged or the file is damaged",
                     start + at,
@@ -173,6 +319,21 @@ impl Checkpoint {
             })),
         }
     }
+}
+
+/// The log of a standard deviation. Zero, a weight without noise, becomes the least finite number.
+fn log_of(sigma: f32) -> f32 {
+    (libm::log(f64::from(sigma.abs())) as f32).max(f32::MIN / 4.0)
+}
+
+/// Mean and log variance of the product of two independent Gaussians, a weight and the factor of
+/// its group (Louizos, Ullrich and Welling 2017, section 3.2): `z w` and
+/// `z^2 s_w^2 + s_z^2 w^2 + s_z^2 s_w^2`.
+fn multiplied(mean: f32, log_variance: f32, factor: f32, log_spread: f32) -> (f32, f32) {
+    let (w, z) = (f64::from(mean), f64::from(factor));
+    let (w_var, z_var) = (libm::exp(f64::from(log_variance)), libm::exp(f64::from(log_spread)));
+    let variance = z * z * w_var + z_var * w * w + z_var * w_var;
+    (mean * factor, (libm::log(variance) as f32).clamp(f32::MIN / 4.0, f32::MAX / 4.0))
 }
 
 /// Reads a network description file.
@@ -186,28 +347,4 @@ fn embedded_network(metadata: &str) -> Option<Result<Description>> {
     let value: serde_json::Value = serde_json::from_str(metadata).ok()?;
     let network = value.get("network")?;
     Some(Description::from_json(&network.to_string()))
-}
-
-fn describe_by_shapes(layers: &[LayerTensors], notes: &mut Vec<String>) -> Result<Description> {
-    let with_posterior: Vec<Layer> = layers
-        .iter()
-        .filter(|l| l.variance.is_some())
-        .map(|l| Layer { name: l.name.clone(), shape: l.shape.clone() })
-        .collect();
-    let Some(description) = Description::linear_chain(&with_posterior) else {
-        let shapes = with_posterior
-            .iter()
-            .map(|l| format!("{} {:?}", l.name, l.shape))
-            .collect::<Vec<_>>()
-            .join(", ");
-        return Err(Error::network(format!(
-            "the checkpoint carries no description and its layers ({shapes}) are not a plain \
-             chain of linear layers: describe them with --network FILE"
-        )));
-    };
-    notes.push(format!(
-        "no network description: assumed {} with relu between, input taken as it is",
-        description.layer_names().join(" -> ")
-    ));
-    Ok(description)
 }

@@ -1,104 +1,131 @@
-//! Safetensors files, read by position.
+//! Safetensors files, alone or as the shards of one checkpoint.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata};
 
-use super::tensor::{DType, TensorInfo, TensorSource};
+use super::stored::{Entry, Part, Stored};
+use super::tensor::DType;
 use crate::error::{Error, IoContext, Result};
 
 /// The largest header accepted, as in the reference implementation.
 const MAX_HEADER: u64 = 100_000_000;
-/// Bytes converted at a time.
-const BUFFER: usize = 1 << 16;
+/// The name under which a sharded checkpoint's table of contents goes.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-pub(super) struct SafetensorsFile {
-    file: File,
-    path: PathBuf,
-    tensors: Vec<TensorInfo>,
-    /// Where each tensor's bytes begin in the file.
-    starts: Vec<u64>,
-    metadata: HashMap<String, String>,
+/// One file.
+pub(super) fn open(path: &Path) -> Result<Stored> {
+    let mut stored = Stored::new("safetensors");
+    add(&mut stored, path)?;
+    Ok(stored)
 }
 
-impl SafetensorsFile {
-    /// Reads and checks the header; the tensors' bytes stay in the file.
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).at(path)?;
-        let length = file.metadata().at(path)?.len();
-        let invalid =
-            |problem: String| Error::Format { format: "safetensors", problem }.in_file(path);
-        if length < 8 {
-            return Err(invalid(format!("{length} bytes is too short for a header")));
+/// The shards that a table of contents maps tensors to; each must be there, with those tensors.
+pub(super) fn open_index(path: &Path) -> Result<Stored> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+        #[serde(default)]
+        metadata: BTreeMap<String, serde_json::Value>,
+    }
+    let invalid = |problem: String| Error::Format { format: "safetensors index", problem };
+    let index = Part::open(path)?;
+    let text = index.bytes(0, index.length(), MAX_HEADER)?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()).in_file(path))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut stored = Stored::new("sharded safetensors");
+    for shard in index.weight_map.values().collect::<BTreeSet<_>>() {
+        let inside = Path::new(shard).components().all(|c| matches!(c, Component::Normal(_)));
+        if !inside || shard.is_empty() {
+            let problem = format!("the shard {shard:?} is not the name of a file beside it");
+            return Err(invalid(problem).in_file(path));
         }
-        let mut size = [0; 8];
-        read_at(&file, &mut size, 0).at(path)?;
-        let header_length = u64::from_le_bytes(size);
-        if header_length > MAX_HEADER.min(length - 8) {
-            return Err(invalid(format!(
-                "its first 8 bytes announce a header of {header_length} bytes, the file has \
-                 {length}: truncated, or not safetensors"
-            )));
-        }
-        let mut header = vec![0; header_length as usize];
-        read_at(&file, &mut header, 8).at(path)?;
-        let header: Metadata = serde_json::from_slice(&header)
-            .map_err(|e| invalid(format!("unreadable header: {e}")))?;
-        let (expected, found) = (header.data_len() as u64, length - 8 - header_length);
-        if expected != found {
-            return Err(invalid(format!(
-                "the header describes {expected} bytes of tensors, the file has {found}: {}",
-                if found < expected { "truncated" } else { "extra bytes at the end" }
-            )));
-        }
-        let mut entries: Vec<_> = header.tensors().into_iter().collect();
-        entries.sort_by(|a, b| (a.1.data_offsets, &a.0).cmp(&(b.1.data_offsets, &b.0)));
-        let starts = entries
+        let first = super::tensor::TensorSource::tensors(&stored).len();
+        add(&mut stored, &folder.join(shard))?;
+        let there: BTreeSet<&str> = super::tensor::TensorSource::tensors(&stored)[first..]
             .iter()
-            .map(|(_, info)| 8 + header_length + info.data_offsets.0 as u64)
+            .map(|t| t.name.as_str())
             .collect();
-        let tensors = entries
-            .into_iter()
-            .map(|(name, info)| TensorInfo {
-                name,
-                dtype: dtype(info.dtype),
-                shape: info.shape.clone(),
-            })
-            .collect();
-        let metadata = header.metadata().clone().unwrap_or_default();
-        Ok(Self { file, path: path.into(), tensors, starts, metadata })
+        let mapped = index.weight_map.iter().filter(|(_, file)| *file == shard);
+        if let Some((name, _)) = mapped.into_iter().find(|(name, _)| !there.contains(name.as_str()))
+        {
+            let problem = format!("maps tensor {name} to {shard}, which does not hold it");
+            return Err(invalid(problem).in_file(path));
+        }
     }
+    if let Some(text) = index.metadata.get("svdo").and_then(|v| v.as_str()) {
+        stored.metadata.insert("svdo".into(), text.into());
+    }
+    stored.check_names().map_err(|e| e.in_file(path))?;
+    Ok(stored)
 }
 
-impl TensorSource for SafetensorsFile {
-    fn tensors(&self) -> &[TensorInfo] {
-        &self.tensors
+/// All safetensors files of a folder, by name.
+pub(super) fn open_folder(files: &[PathBuf]) -> Result<Stored> {
+    let mut stored = Stored::new("sharded safetensors");
+    for file in files {
+        add(&mut stored, file)?;
     }
+    stored.check_names()?;
+    Ok(stored)
+}
 
-    fn read(&self, tensor: usize, start: usize, out: &mut [f32]) -> Result<()> {
-        let info = &self.tensors[tensor];
-        let Some(size) = info.dtype.size() else {
-            return Err(Error::Tensor {
-                tensor: info.name.clone(),
-                problem: format!("type {}; F32, F16, BF16 and F64 can be read", info.dtype),
-            });
-        };
-        let mut buffer = [0; BUFFER];
-        let mut position = self.starts[tensor] + (start * size) as u64;
-        for part in out.chunks_mut(BUFFER / size) {
-            let bytes = &mut buffer[..part.len() * size];
-            read_at(&self.file, bytes, position).at(&self.path)?;
-            info.dtype.decode(bytes, part);
-            position += bytes.len() as u64;
+/// Reads and checks a header; the tensors' bytes stay in the file.
+fn add(stored: &mut Stored, path: &Path) -> Result<()> {
+    let part = Part::open(path)?;
+    let length = part.length();
+    let invalid = |problem: String| Error::Format { format: "safetensors", problem }.in_file(path);
+    if length < 8 {
+        return Err(invalid(format!("{length} bytes is too short for a header")));
+    }
+    let mut size = [0; 8];
+    part.read_at(&mut size, 0)?;
+    let header_length = u64::from_le_bytes(size);
+    if header_length > MAX_HEADER.min(length - 8) {
+        return Err(invalid(format!(
+            "its first 8 bytes announce a header of {header_length} bytes, the file has {length}: \
+             truncated, or not safetensors"
+        )));
+    }
+    let header = part.bytes(8, header_length, MAX_HEADER)?;
+    let header: Metadata =
+        serde_json::from_slice(&header).map_err(|e| invalid(format!("unreadable header: {e}")))?;
+    let (expected, found) = (header.data_len() as u64, length - 8 - header_length);
+    if expected != found {
+        return Err(invalid(format!(
+            "the header describes {expected} bytes of tensors, the file has {found}: {}",
+            if found < expected { "truncated" } else { "extra bytes at the end" }
+        )));
+    }
+    let part = stored.add_part(part);
+    let mut entries: Vec<_> = header.tensors().into_iter().collect();
+    entries.sort_by(|a, b| (a.1.data_offsets, &a.0).cmp(&(b.1.data_offsets, &b.0)));
+    for (name, info) in entries {
+        let start = 8 + header_length + info.data_offsets.0 as u64;
+        let (dtype, shape) = (dtype(info.dtype), info.shape.clone());
+        stored
+            .push(Entry { name, dtype, shape, part, start, strides: None })
+            .map_err(|e| e.in_file(path))?;
+    }
+    for (key, text) in header.metadata().iter().flatten() {
+        stored.metadata.entry(key.clone()).or_insert_with(|| text.clone());
+    }
+    Ok(())
+}
+
+/// The safetensors files of a folder, by name.
+pub(super) fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).at(folder)? {
+        let path = entry.at(folder)?.path();
+        if path.extension().is_some_and(|e| e == "safetensors") && path.is_file() {
+            files.push(path);
         }
-        Ok(())
     }
-
-    fn metadata(&self, key: &str) -> Option<&str> {
-        self.metadata.get(key).map(String::as_str)
-    }
+    files.sort();
+    Ok(files)
 }
 
 fn dtype(dtype: Dtype) -> DType {
@@ -107,8 +134,8 @@ fn dtype(dtype: Dtype) -> DType {
         Dtype::F64 => DType::F64,
         Dtype::F16 => DType::F16,
         Dtype::BF16 => DType::BF16,
-        Dtype::BOOL => DType::Other("BOOL"),
-        Dtype::U8 => DType::Other("U8"),
+        Dtype::BOOL => DType::Bool,
+        Dtype::U8 => DType::U8,
         Dtype::I8 => DType::Other("I8"),
         Dtype::I16 => DType::Other("I16"),
         Dtype::U16 => DType::Other("U16"),
@@ -118,23 +145,4 @@ fn dtype(dtype: Dtype) -> DType {
         Dtype::U64 => DType::Other("U64"),
         _ => DType::Other("another type"),
     }
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, bytes: &mut [u8], position: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, position)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, mut bytes: &mut [u8], mut position: u64) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, bytes, position)? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            n => {
-                bytes = &mut bytes[n..];
-                position += n as u64;
-            }
-        }
-    }
-    Ok(())
 }

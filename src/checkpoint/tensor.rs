@@ -14,17 +14,27 @@ pub enum DType {
     F16,
     /// The upper half of binary32.
     BF16,
+    /// Zero or one, as masks are; read as 0 and 1.
+    Bool,
+    /// A byte, as masks are; read as a number.
+    U8,
     /// Anything else: listed, not read.
     Other(&'static str),
 }
 
 impl DType {
+    /// Whether it is a floating-point number, as means and variances are.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F64 | Self::F16 | Self::BF16)
+    }
+
     /// Bytes of one element; `None` if it cannot be read.
     pub fn size(self) -> Option<usize> {
         match self {
             Self::F64 => Some(8),
             Self::F32 => Some(4),
             Self::F16 | Self::BF16 => Some(2),
+            Self::Bool | Self::U8 => Some(1),
             Self::Other(_) => None,
         }
     }
@@ -41,6 +51,8 @@ impl DType {
             Self::F64 => each(bytes, out, |b| f64::from_le_bytes(b) as f32),
             Self::F16 => each(bytes, out, |b| half::f16::from_le_bytes(b).to_f32()),
             Self::BF16 => each(bytes, out, |b| half::bf16::from_le_bytes(b).to_f32()),
+            Self::Bool => each(bytes, out, |[b]| f32::from(u8::from(b != 0))),
+            Self::U8 => each(bytes, out, |[b]| f32::from(b)),
             Self::Other(_) => out.fill(f32::NAN),
         }
     }
@@ -53,6 +65,8 @@ impl std::fmt::Display for DType {
             Self::F64 => "F64",
             Self::F16 => "F16",
             Self::BF16 => "BF16",
+            Self::Bool => "BOOL",
+            Self::U8 => "U8",
             Self::Other(name) => name,
         })
     }
@@ -71,12 +85,27 @@ pub struct TensorInfo {
 
 /// A container of tensors that can be read in parts, by many threads at once.
 pub trait TensorSource: Send + Sync {
+    /// The container's name, for people.
+    fn format(&self) -> &'static str;
+
     /// All tensors, in the order they are stored.
     fn tensors(&self) -> &[TensorInfo];
 
-    /// Reads the elements from `start` on, in storage order, until `out` is full.
+    /// How far apart neighbours lie along each dimension, in elements; `None` for row-major order.
+    fn strides(&self, tensor: usize) -> Option<&[usize]> {
+        let _ = tensor;
+        None
+    }
+
+    /// Reads the elements from `start` on, in the order in which they lie in the file, until `out`
+    /// is full. `start` counts from the tensor's first element.
     fn read(&self, tensor: usize, start: usize, out: &mut [f32]) -> Result<()>;
 
     /// A text that the container carries beside its tensors.
     fn metadata(&self, key: &str) -> Option<&str>;
+
+    /// What the user should know about how the container was read.
+    fn notes(&self) -> &[String] {
+        &[]
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, ValueEnum};
 
 use super::output::{self, CompressionReports, Reports};
-use super::{Labelled, Outcome, Threads, heat_map, number, share, tier};
+use super::{Labelled, Outcome, Threads, heat_map, import, share, tier};
 use crate::checkpoint::Checkpoint;
 use crate::compress::{Compressed, Settings, compress};
 use crate::engine::Engine;
@@ -24,16 +24,23 @@ use crate::search::{Found, Goal, Samples, search};
 #[derive(Debug, Parser)]
 #[command(name = "svdo-compress", version, long_version = super::long_version(), max_term_width = 100)]
 pub struct Arguments {
-    /// The checkpoint: .safetensors with theta, log_sigma2 and bias of each layer
+    /// The checkpoint: safetensors (or a folder of shards), PyTorch, NumPy or TensorFlow (see
+    /// formats/checkpoints.md)
     input: PathBuf,
 
     /// The file to write [default: the input's name with .svdo; with --sweep, none]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Prune weights with log alpha above this
-    #[arg(long, default_value = "3", value_parser = number, allow_negative_numbers = true)]
+    /// Prune weights with log alpha above this; `auto` for the valley of their histogram
+    #[arg(long, default_value = "3", value_parser = import::threshold, allow_negative_numbers = true)]
     thresh: f32,
+
+    #[command(flatten)]
+    target: import::Target,
+
+    #[command(flatten)]
+    import: import::Import,
 
     /// How to store the kept weights
     #[arg(long, value_enum, default_value_t = Quantize::Rd)]
@@ -167,13 +174,15 @@ impl Arguments {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Outcome> {
         let threads = self.threads;
-        threads.pool(|| self.run_in_pool())?
+        threads.pool(move || self.run_in_pool())?
     }
 
-    fn run_in_pool(&self) -> anyhow::Result<Outcome> {
+    fn run_in_pool(mut self) -> anyhow::Result<Outcome> {
         self.reports.check()?;
-        let settings = self.settings()?;
-        let checkpoint = Checkpoint::open(&self.input, self.network.as_deref())?;
+        let mut settings = self.settings()?;
+        let checkpoint = self.import.open(&self.input, self.network.as_deref())?;
+        self.thresh = self.target.threshold(&checkpoint, self.thresh)?;
+        settings.threshold = self.thresh;
         let shape = checkpoint.network().input.shape;
         let labelled = match (&self.validate, &self.labels) {
             (Some(images), Some(labels)) => Some(Labelled::read(images, labels, shape)?),
@@ -208,6 +217,17 @@ impl Arguments {
         }
         if let Some(labelled) = &labelled {
             report.validation = Some(self.validation(&checkpoint, &compressed, labelled)?);
+        }
+        if let Some((note, model)) = self.target.baseline(&checkpoint, &settings, &compressed)? {
+            let error = match &labelled {
+                Some(Labelled { samples, labels }) => {
+                    let engine = Engine::new(&model, tier()?)?;
+                    let found = evaluate(&engine, samples, labels, self.threads.count())?;
+                    format!(", error {:.2} %", 100.0 * found.error_rate())
+                }
+                None => String::new(),
+            };
+            report.notes.push(format!("{note}{error}"));
         }
         report.gates = self.gates(&report);
         let passed = report.gates.iter().all(|gate| gate.passed);

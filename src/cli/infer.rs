@@ -9,8 +9,7 @@ use clap::Parser;
 
 use super::bench::Measure;
 use super::output::{self, Reports};
-use super::{Outcome, Threads, number, share, tier};
-use crate::checkpoint::Checkpoint;
+use super::{Outcome, Threads, import, number, share, tier};
 use crate::container;
 use crate::data;
 use crate::engine::Engine;
@@ -69,6 +68,9 @@ pub struct Arguments {
     /// Network description, if the checkpoint carries none
     #[arg(long, value_name = "FILE", requires = "verify", help_heading = "Verification")]
     network: Option<PathBuf>,
+
+    #[command(flatten)]
+    import: import::Import,
 
     /// Threshold by which to mask theta [default: the one the file was pruned by]
     #[arg(long, requires = "verify", value_parser = number, allow_negative_numbers = true, help_heading = "Verification")]
@@ -169,7 +171,7 @@ impl Arguments {
     }
 
     fn verify(&self, model: &Model, engine: &Engine, path: &Path) -> anyhow::Result<Outcome> {
-        let checkpoint = Checkpoint::open(path, self.network.as_deref())?;
+        let checkpoint = self.import.open(path, self.network.as_deref())?;
         let threshold = self.thresh.or(model.threshold).context(
             "the file does not say by which threshold it was pruned: give it with --thresh",
         )?;

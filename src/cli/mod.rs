@@ -7,8 +7,11 @@ mod bench;
 pub mod compress;
 pub mod demo;
 pub mod diff;
+pub mod export;
 mod heat_map;
+mod import;
 pub mod infer;
+pub mod inspect;
 pub mod manual;
 mod output;
 #[cfg(feature = "train")]
@@ -33,6 +36,8 @@ pub struct Svdo {
 enum Command {
     Compress(compress::Arguments),
     Infer(infer::Arguments),
+    Export(export::Arguments),
+    Inspect(inspect::Arguments),
     Demo(demo::Arguments),
     Diff(diff::Arguments),
     Completions(manual::Completions),
@@ -47,6 +52,8 @@ impl Svdo {
         match self.command {
             Command::Compress(arguments) => arguments.run(),
             Command::Infer(arguments) => arguments.run(),
+            Command::Export(arguments) => arguments.run(),
+            Command::Inspect(arguments) => arguments.run(),
             Command::Demo(arguments) => arguments.run(),
             Command::Diff(arguments) => arguments.run(),
             Command::Completions(arguments) => arguments.run(),

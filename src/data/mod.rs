@@ -18,11 +18,21 @@ use flate2::read::MultiGzDecoder;
 use crate::error::{Error, IoContext, Result};
 use crate::network::Shape;
 use array::{Array, sample_elements};
-use element::{Element, Kind};
+use element::Element;
+pub(crate) use element::Kind;
 use npz::Archive;
 use stream::Stream;
 
 pub use npy::write_npy;
+
+/// The header of a .npy file, less its magic: element type, whether big-endian, shape, and whether
+/// the first index runs fastest.
+pub(crate) fn parse_npy_header(
+    header: &[u8],
+) -> std::result::Result<(Kind, bool, Vec<u64>, bool), String> {
+    let (element, dims, fortran_order) = npy_header::parse(header)?;
+    Ok((element.kind, element.big_endian, dims, fortran_order))
+}
 
 /// Raw values of samples, each of the network's input shape, in `[sample, channel, row, column]`
 /// order.

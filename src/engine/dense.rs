@@ -6,10 +6,9 @@
 
 use std::ops::Range;
 
-use crate::checkpoint::{Block, Checkpoint, Variance};
+use crate::checkpoint::{Block, Checkpoint};
 use crate::error::{Error, Result};
 use crate::network::{Network, Op, Shape, Source, Window};
-use crate::posterior;
 
 /// A network over dense f64 weights.
 pub struct DenseNetwork {
@@ -32,11 +31,7 @@ impl DenseNetwork {
             let kind = checkpoint.variance(layer);
             let masked = block.theta.iter().enumerate().map(|(i, &theta)| {
                 let log_alpha = match kind {
-                    Some(Variance::LogSigma2) => posterior::log_alpha(theta, block.variance[i]),
-                    Some(Variance::LogSigma) => {
-                        posterior::log_alpha(theta, 2.0 * block.variance[i])
-                    }
-                    Some(Variance::LogAlpha) => f64::from(block.variance[i]),
+                    Some(kind) => kind.log_alpha(theta, block.variance[i]),
                     None => f64::NEG_INFINITY,
                 };
                 let pruned = threshold.is_some_and(|threshold| log_alpha > threshold);

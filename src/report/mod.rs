@@ -158,7 +158,7 @@ pub struct SweepPoint {
 }
 
 /// One configuration of a search.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SearchPoint {
     /// The threshold.
     pub threshold: f64,

@@ -7,6 +7,7 @@ mod damaged_files;
 mod exactness;
 mod fixtures;
 mod formats;
+mod imports;
 mod kernels;
 mod lenets;
 mod memory;

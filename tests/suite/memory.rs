@@ -48,6 +48,7 @@ fn a_checkpoint_far_larger_than_the_memory_it_takes() {
 
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_svdo-compress"))
         .arg(&path)
+        .args(["--layout", "oi"])
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();

@@ -1,0 +1,132 @@
+//! Names as frameworks write them, made into `<layer>.<role>`; and files of models that look like
+//! SVDO but are not.
+
+use std::collections::BTreeSet;
+
+use super::conventions::split;
+use super::tensor::TensorInfo;
+use crate::error::{Error, Result};
+
+const SHADOW: &str = "/ExponentialMovingAverage";
+
+/// A name for each tensor; empty for one that another replaces.
+pub(super) fn normalised(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<String>> {
+    if is_list(tensors) {
+        return positions(tensors, notes);
+    }
+    let all: BTreeSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
+    let (mut shadows, mut names) = (0, Vec::with_capacity(tensors.len()));
+    for tensor in tensors {
+        let name = tensor.name.strip_suffix(":0").unwrap_or(&tensor.name);
+        if all.contains(format!("{name}{SHADOW}").as_str()) {
+            names.push(String::new());
+            continue;
+        }
+        if let Some(name) = name.strip_suffix(SHADOW) {
+            shadows += 1;
+            names.push(name.to_owned());
+        } else if let Some(table) = name.strip_suffix("_aux").filter(|n| all.contains(n)) {
+            names.push(format!("{table}/aux"));
+        } else if all.contains(format!("{name}_aux").as_str()) {
+            names.push(format!("{name}/weights"));
+        } else {
+            names.push(name.to_owned());
+        }
+    }
+    if shadows > 0 {
+        notes.push(format!("{shadows} tensors are read from their moving averages{SHADOW}"));
+    }
+    Ok(names)
+}
+
+/// Whether the names are only numbers.
+fn is_list(tensors: &[TensorInfo]) -> bool {
+    let number = |t: &TensorInfo| {
+        let last = split(&t.name).1;
+        let last = last.strip_prefix("arr_").unwrap_or(last);
+        !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit())
+    };
+    !tensors.is_empty() && tensors.iter().all(number)
+}
+
+/// A list of arrays: weights, bias if any, variance, layer by layer.
+fn positions(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<String>> {
+    let mut names = Vec::with_capacity(tensors.len());
+    let mut layer = 0;
+    while let Some(weights) = tensors.get(names.len()) {
+        let problem = |problem: String| Error::Tensor { tensor: weights.name.clone(), problem };
+        let rest = &tensors[names.len() + 1..];
+        if !matches!(weights.shape.len(), 2 | 4) {
+            let statistics = rest.len() >= 3
+                && weights.shape.len() == 1
+                && rest[..3].iter().all(|t| t.shape == weights.shape);
+            return Err(problem(if statistics {
+                "begins four arrays of one length, a batch normalisation (beta, gamma, mean, \
+                 inv_std): fold it into the layer before it (theta * s, log_sigma2 + log s^2, \
+                 bias) before saving"
+                    .into()
+            } else {
+                format!(
+                    "shape {:?} where the weights of a layer should be: lists are read as weights, \
+                     bias, variance of dense and convolutional layers (recurrent layers and \
+                     embeddings are not supported)",
+                    weights.shape
+                )
+            }));
+        }
+        let same = |t: &TensorInfo| t.shape == weights.shape;
+        let of_layer: &[&str] = match rest {
+            [first, ..] if same(first) => &["W", "ls"],
+            [bias, variance, ..] if bias.shape.len() == 1 && same(variance) => &["W", "b", "ls"],
+            _ => {
+                return Err(problem(format!(
+                    "shape {:?} is not followed by a bias and a variance of the same shape: \
+                     recurrent layers and embeddings are not supported",
+                    weights.shape
+                )));
+            }
+        };
+        names.extend(of_layer.iter().map(|role| format!("layer{layer}.{role}")));
+        layer += 1;
+    }
+    notes.push(format!(
+        "a list of arrays without names: read as weights, bias, variance of {layer} layers named \
+         layer0, layer1, ..."
+    ));
+    Ok(names)
+}
+
+/// Says why a file of a related but different model cannot be used.
+pub(super) fn refuse_other_models(names: &[String], tensors: &[TensorInfo]) -> Result<()> {
+    let all: BTreeSet<(&str, &str)> = names.iter().map(|n| split(n)).collect();
+    for (name, tensor) in names.iter().zip(tensors) {
+        let (prefix, role) = split(name);
+        let reason = match role {
+            "real" | "imag"
+                if all.contains(&(prefix, "real")) && all.contains(&(prefix, "imag")) =>
+            {
+                "is half of a complex weight: complex layers are not supported"
+            }
+            "logitalpha" => {
+                "is the logit of alpha, which is below 1 by construction (variational dropout \
+                 before its sparse form): nothing can be pruned by it"
+            }
+            "mu" if all.contains(&(prefix, "log_sigma"))
+                && ["W", "kernel", "weights"].iter().any(|w| all.contains(&(prefix, w))) =>
+            {
+                "is the location of a truncated log-normal noise on units (structured Bayesian \
+                 pruning): there is no log alpha of weights to prune by"
+            }
+            "logsig_w_in" | "logsig_w_hid" | "logsig_gates" => {
+                "belongs to a recurrent layer, which is not supported"
+            }
+            "z_mu" | "z_logvar" if prefix.ends_with("vdrop_central_data") => {
+                "holds all layers in one vector without their shapes: save each layer's w_mu, \
+                 w_logvar and bias under its own name"
+            }
+            _ => continue,
+        };
+        return Err(Error::Tensor { tensor: tensor.name.clone(), problem: reason.into() });
+    }
+    Ok(())
+}

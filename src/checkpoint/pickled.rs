@@ -1,0 +1,278 @@
+//! The tensors and arrays that a pickle describes, under the names of the dictionaries and lists
+//! that hold them.
+
+use super::pickle::{Id, Node, Pickle};
+use super::tensor::DType;
+use crate::error::{Error, Result};
+
+/// Dictionaries and lists in one another.
+const MAX_DEPTH: usize = 32;
+/// Members of dictionaries and lists that are looked at.
+const MAX_VISITS: usize = 1 << 20;
+
+/// A tensor or array, not yet found in a file.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) name: String,
+    pub(super) dtype: DType,
+    pub(super) shape: Vec<usize>,
+    /// In elements; `None` for row-major order.
+    pub(super) strides: Option<Vec<usize>>,
+    pub(super) data: Data,
+}
+
+/// Where the values are.
+#[derive(Debug)]
+pub(super) enum Data {
+    /// Bytes in the pickle itself.
+    Inline { start: u64, length: u64 },
+    /// Bytes written as a text, one character for each byte.
+    Latin1 { start: u64, length: u64 },
+    /// From this element of a PyTorch storage on.
+    Storage { storage: Storage, offset: usize },
+}
+
+/// A reference to a PyTorch storage.
+#[derive(Debug, Clone)]
+pub(super) struct Storage {
+    pub(super) key: String,
+    pub(super) dtype: DType,
+    pub(super) elements: usize,
+    /// Where this storage begins in the one it is a view of.
+    pub(super) view: usize,
+}
+
+/// Everything reachable from the root.
+pub(super) fn find(pickle: &Pickle) -> Result<Vec<Found>> {
+    let mut walk = Walk { pickle, found: Vec::new(), visits: 0 };
+    walk.visit(pickle.root, String::new(), 0)?;
+    Ok(walk.found)
+}
+
+fn invalid(name: &str, problem: &str) -> Error {
+    Error::Tensor {
+        tensor: if name.is_empty() { "(root)" } else { name }.into(),
+        problem: problem.into(),
+    }
+}
+
+struct Walk<'a> {
+    pickle: &'a Pickle,
+    found: Vec<Found>,
+    visits: usize,
+}
+
+impl Walk<'_> {
+    fn visit(&mut self, id: Id, name: String, depth: usize) -> Result<()> {
+        self.visits += 1;
+        if depth > MAX_DEPTH || self.visits > MAX_VISITS {
+            return Err(invalid(&name, "lies too deep in the pickle, or the pickle is a cycle"));
+        }
+        let pickle = self.pickle;
+        let below = |key: &str| match name.as_str() {
+            "" => key.to_owned(),
+            name => format!("{name}.{key}"),
+        };
+        match pickle.node(id) {
+            Node::List(items) | Node::Tuple(items) => {
+                for (index, &item) in items.iter().enumerate() {
+                    self.visit(item, below(&index.to_string()), depth + 1)?;
+                }
+            }
+            Node::Dict(items) => self.members(items, &below, depth)?,
+            Node::Call { function, arguments, state, items } => match function.as_str() {
+                "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor" => {
+                    let tensor = torch_tensor(pickle, *arguments)
+                        .ok_or_else(|| invalid(&name, "is not described as a tensor"))?;
+                    self.found.push(Found { name, ..tensor });
+                }
+                f if f.ends_with("_rebuild_parameter")
+                    || f.ends_with("_rebuild_parameter_with_state")
+                    || f == "torch.nn.parameter.Parameter" =>
+                {
+                    if let Some(&data) = pickle.items(*arguments).first() {
+                        self.visit(data, name, depth + 1)?;
+                    }
+                }
+                f if f.ends_with("multiarray._reconstruct") => {
+                    let state =
+                        state.ok_or_else(|| invalid(&name, "is an array without values"))?;
+                    match numpy_array(pickle, state) {
+                        Some(NumPy::Array(array)) => self.found.push(Found { name, ..array }),
+                        Some(NumPy::Objects(items)) => self.visit(items, name, depth + 1)?,
+                        None => return Err(invalid(&name, "is not described as an array")),
+                    }
+                }
+                f if f.ends_with("numeric._frombuffer") => {
+                    let array = from_buffer(pickle, *arguments)
+                        .ok_or_else(|| invalid(&name, "is not described as an array"))?;
+                    self.found.push(Found { name, ..array });
+                }
+                _ => {
+                    self.members(items, &below, depth)?;
+                    if let (Some(state), "argparse.Namespace") = (state, function.as_str()) {
+                        self.visit(*state, name, depth + 1)?;
+                    }
+                }
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn members(
+        &mut self,
+        items: &[(Id, Id)],
+        below: &dyn Fn(&str) -> String,
+        depth: usize,
+    ) -> Result<()> {
+        for &(key, value) in items {
+            let key = match self.pickle.node(key) {
+                Node::Text { text, .. } => text.clone(),
+                Node::Int(number) => number.to_string(),
+                _ => continue,
+            };
+            self.visit(value, below(&key), depth + 1)?;
+        }
+        Ok(())
+    }
+}
+
+/// `(storage, offset, size, stride, ...)`.
+fn torch_tensor(pickle: &Pickle, arguments: Id) -> Option<Found> {
+    let &[storage, offset, size, stride, ..] = pickle.items(arguments) else { return None };
+    let storage = torch_storage(pickle, storage)?;
+    let (shape, strides) = (pickle.sizes(size)?, pickle.sizes(stride)?);
+    let offset = pickle.size(offset)?;
+    if shape.len() != strides.len() {
+        return None;
+    }
+    // The last element must lie inside the storage.
+    let last = shape
+        .iter()
+        .zip(&strides)
+        .try_fold(offset, |n, (&d, &s)| n.checked_add(d.saturating_sub(1).checked_mul(s)?))?;
+    if !shape.contains(&0) && last >= storage.elements {
+        return None;
+    }
+    let dtype = storage.dtype;
+    let data = Data::Storage { storage, offset };
+    Some(Found { name: String::new(), dtype, shape, strides: Some(strides), data })
+}
+
+/// `('storage', type, key, device, elements[, view])`.
+fn torch_storage(pickle: &Pickle, id: Id) -> Option<Storage> {
+    let Node::Persistent(id) = *pickle.node(id) else { return None };
+    let &[tag, kind, key, _, elements, ref rest @ ..] = pickle.items(id) else { return None };
+    let Node::Global(kind) = pickle.node(kind) else { return None };
+    if pickle.text(tag) != Some("storage") {
+        return None;
+    }
+    let view = match rest.first().map(|&view| pickle.items(view)) {
+        Some(&[_, offset, _]) => pickle.size(offset)?,
+        _ => 0,
+    };
+    let dtype = match kind.rsplit('.').next()? {
+        "FloatStorage" => DType::F32,
+        "DoubleStorage" => DType::F64,
+        "HalfStorage" => DType::F16,
+        "BFloat16Storage" => DType::BF16,
+        "BoolStorage" => DType::Bool,
+        "ByteStorage" => DType::U8,
+        "LongStorage" => DType::Other("I64"),
+        "IntStorage" => DType::Other("I32"),
+        "ShortStorage" => DType::Other("I16"),
+        "CharStorage" => DType::Other("I8"),
+        "ComplexFloatStorage" | "ComplexDoubleStorage" => DType::Other("complex"),
+        _ => DType::Other("another type"),
+    };
+    let key = pickle.text(key)?.to_owned();
+    Some(Storage { key, dtype, elements: pickle.size(elements)?, view })
+}
+
+enum NumPy {
+    Array(Found),
+    Objects(Id),
+}
+
+/// `([version,] shape, dtype, fortran order, values)`.
+fn numpy_array(pickle: &Pickle, state: Id) -> Option<NumPy> {
+    let state = pickle.items(state);
+    let &[shape, dtype, fortran, values] = state.get(state.len().checked_sub(4)?..)? else {
+        return None;
+    };
+    if let Node::List(_) = pickle.node(values) {
+        return Some(NumPy::Objects(values));
+    }
+    let fortran = match pickle.node(fortran) {
+        Node::Bool(value) => *value,
+        Node::Int(value) => *value != 0,
+        _ => return None,
+    };
+    array(pickle, pickle.sizes(shape)?, dtype, fortran, values).map(NumPy::Array)
+}
+
+/// `(buffer, dtype, shape, order)`.
+fn from_buffer(pickle: &Pickle, arguments: Id) -> Option<Found> {
+    let &[values, dtype, shape, order] = pickle.items(arguments) else { return None };
+    array(pickle, pickle.sizes(shape)?, dtype, pickle.text(order) == Some("F"), values)
+}
+
+fn array(
+    pickle: &Pickle,
+    shape: Vec<usize>,
+    dtype: Id,
+    fortran: bool,
+    values: Id,
+) -> Option<Found> {
+    let dtype = numpy_dtype(pickle, dtype)?;
+    let data = match *pickle.node(values) {
+        Node::Bytes { start, length } => Data::Inline { start, length },
+        Node::Text { ref text, start } => Data::Inline { start, length: text.len() as u64 },
+        // Bytes as Python 3 writes them for Python 2.
+        Node::Call { ref function, arguments, .. } if function == "_codecs.encode" => {
+            let &[text, encoding] = pickle.items(arguments) else { return None };
+            if !matches!(pickle.text(encoding), Some("latin1" | "latin-1")) {
+                return None;
+            }
+            match *pickle.node(text) {
+                Node::Bytes { start, length } => Data::Latin1 { start, length },
+                Node::Text { ref text, start } => Data::Latin1 { start, length: text.len() as u64 },
+                _ => return None,
+            }
+        }
+        _ => return None,
+    };
+    let strides = if fortran { Some(fortran_strides(&shape)?) } else { None };
+    Some(Found { name: String::new(), dtype, shape, strides, data })
+}
+
+/// The first index runs fastest.
+pub(super) fn fortran_strides(shape: &[usize]) -> Option<Vec<usize>> {
+    let mut step = 1usize;
+    let next = |&d: &usize| {
+        let stride = step;
+        step = step.checked_mul(d.max(1))?;
+        Some(stride)
+    };
+    shape.iter().map(next).collect()
+}
+
+fn numpy_dtype(pickle: &Pickle, id: Id) -> Option<DType> {
+    let Node::Call { function, arguments, state, .. } = pickle.node(id) else { return None };
+    if function != "numpy.dtype" {
+        return None;
+    }
+    let name = pickle.text(*pickle.items(*arguments).first()?)?;
+    let order = state.and_then(|s| pickle.text(*pickle.items(s).get(1)?));
+    Some(match (name, order) {
+        ("f4", Some("<" | "=") | None) => DType::F32,
+        ("f8", Some("<" | "=") | None) => DType::F64,
+        ("f2", Some("<" | "=") | None) => DType::F16,
+        ("b1", _) => DType::Bool,
+        ("u1", _) => DType::U8,
+        ("c8" | "c16", _) => DType::Other("complex"),
+        (_, Some(">")) => DType::Other("big-endian"),
+        _ => DType::Other("another type"),
+    })
+}

@@ -1,0 +1,90 @@
+//! A compressed model as a dense one, for other programs: the weights are bit for bit those that
+//! the engine multiplies with.
+
+mod onnx;
+
+use crate::data::write_npy;
+use crate::error::{Error, Result};
+use crate::model::{LayerWeights, Model};
+use crate::network::describe::Description;
+
+pub use onnx::onnx;
+
+/// The weights of a layer, zeros included, row by row.
+pub fn dense(weights: &LayerWeights) -> Vec<f32> {
+    let pattern = &weights.pattern;
+    let values = weights.values.to_f32();
+    let mut dense = vec![0.0; pattern.rows() * pattern.cols()];
+    for (row, out) in dense.chunks_exact_mut(pattern.cols().max(1)).enumerate() {
+        for (&column, &value) in pattern.row(row).iter().zip(&values[pattern.entries(row)]) {
+            out[column as usize] = value;
+        }
+    }
+    dense
+}
+
+/// Name, shape and values of every tensor: `<layer>.weight` and `<layer>.bias`, in layer order.
+fn tensors(model: &Model) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let mut tensors = Vec::new();
+    for (index, (layer, weights)) in model.network.layers.iter().zip(&model.weights).enumerate() {
+        let name = layer_name(model, index);
+        tensors.push((format!("{name}.weight"), layer.shape.clone(), dense(weights)));
+        if let Some(bias) = &weights.bias {
+            tensors.push((format!("{name}.bias"), vec![layer.rows()], bias.to_f32()));
+        }
+    }
+    tensors
+}
+
+/// The name of a layer, made up if the file was stripped.
+fn layer_name(model: &Model, index: usize) -> String {
+    match model.network.layers[index].name.as_str() {
+        "" => format!("layer{index}"),
+        name => name.to_owned(),
+    }
+}
+
+/// A safetensors file that carries the network description as the importers expect it.
+///
+/// # Errors
+/// [`Error::Data`] if the names of two layers make the same tensor.
+pub fn safetensors(model: &Model) -> Result<Vec<u8>> {
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(model)
+        .into_iter()
+        .map(|(name, shape, values)| {
+            (name, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        })
+        .collect();
+    let unwritable = |e: &dyn std::fmt::Display| Error::data(format!("safetensors: {e}"));
+    let description = Description::of(&model.network);
+    let description = serde_json::json!({ "network": description }).to_string();
+    let metadata = [("svdo".to_owned(), description)].into();
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| {
+            let dtype = ::safetensors::Dtype::F32;
+            let view = ::safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes);
+            view.map(|view| (name.as_str(), view)).map_err(|e| unwritable(&e))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    ::safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(&e))
+}
+
+/// A NumPy archive of the tensors, stored without compression.
+///
+/// # Errors
+/// [`Error::Data`] if the archive cannot be written.
+pub fn npz(model: &Model) -> Result<Vec<u8>> {
+    let unwritable = |e: &dyn std::fmt::Display| Error::data(format!("npz: {e}"));
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    // No time of writing, so that the same model makes the same bytes.
+    let options = zip::write::SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Stored)
+        .last_modified_time(zip::DateTime::default())
+        .large_file(true);
+    for (name, shape, values) in tensors(model) {
+        zip.start_file(format!("{name}.npy"), options).map_err(|e| unwritable(&e))?;
+        write_npy(&mut zip, &shape, &values).map_err(|e| unwritable(&e))?;
+    }
+    Ok(zip.finish().map_err(|e| unwritable(&e))?.into_inner())
+}

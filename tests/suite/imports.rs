@@ -1,0 +1,377 @@
+//! Files that the real frameworks wrote (fixtures/import/make.py), each laid out as one of the code
+//! bases of formats/checkpoints.md: all hold one network, so all must give one file.
+
+use std::path::{Path, PathBuf};
+
+use svdo::checkpoint::profile::Profile;
+use svdo::checkpoint::{Checkpoint, Options, Variance};
+use svdo::compress::{Settings, compress};
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/import").join(name)
+}
+
+fn open(name: &str, network: Option<&str>, options: &Options) -> svdo::Result<Checkpoint> {
+    Checkpoint::open_with(&path(name), network.map(path).as_deref(), options)
+}
+
+/// The compressed file without names, and the notes.
+fn import(name: &str, network: Option<&str>, options: &Options) -> (Vec<u8>, String) {
+    let settings = Settings { strip: true, ..Settings::default() };
+    let done = open(name, network, options)
+        .and_then(|c| Ok((compress(&c, &settings, &|_| ())?.written.bytes, c.notes().join("; "))));
+    done.unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn profile(name: &str) -> Options {
+    Options { profile: Some(Profile::named(name).unwrap()), ..Options::default() }
+}
+
+/// What opening a file says, which must be an error of one line that names the file.
+fn refusal(name: &str, options: &Options) -> String {
+    match open(name, None, options) {
+        Ok(_) => panic!("{name} was accepted"),
+        Err(error) => {
+            let text = error.to_string();
+            assert!(!text.contains('\n') && text.contains(name), "{text}");
+            text
+        }
+    }
+}
+
+#[test]
+fn every_code_base_gives_the_same_file() {
+    let auto = Options::default();
+    let (mlp, _) = import("mlp.safetensors", None, &auto);
+    let (cnn, _) = import("cnn.safetensors", None, &auto);
+    assert!(mlp != cnn);
+    let cases: [(&str, &str, Options, &str); 42] = [
+        ("sparse-vd-pytorch_mlp.pt", "", auto, "PyTorch zip, profile sparse-vd-pytorch"),
+        ("sparse-vd-pytorch_cnn.pt", "cnn", auto, "layout oi,oihw"),
+        ("pytorch-ard_mlp.t7", "", auto, "PyTorch before 1.6, profile pytorch-ard or cplxmodule"),
+        ("pytorch-ard_mlp.t7", "mlp", auto, "the prefix net of all names is left out"),
+        ("pytorch-ard_cnn.t7", "cnn", auto, "layout oi,oihw"),
+        ("linear-svdo_mlp.pt", "", auto, "fc1.log_alpha ignored: fc1.log_sigma_2 says the same"),
+        ("linear-svdo_cnn.pt", "cnn", auto, "profile linear-svdo (by the names of its tensors)"),
+        ("var-drop_mlp.pth", "", auto, "layout oi"),
+        ("var-drop_cnn.pth", "cnn", profile("var-drop"), "profile var-drop (as asked for)"),
+        ("variance-networks_mlp.pt", "", auto, "layout oi"),
+        ("variance-networks_cnn.pt", "cnn", profile("variance-networks"), "(as asked for)"),
+        ("numenta_mlp.pt", "", auto, "fc1.w_mask is applied"),
+        ("numenta_cnn.pt", "cnn", auto, "profile numenta"),
+        ("kefirski_mlp.pt", "mlp", auto, "layout io"),
+        ("kefirski_mlp.pt", "", profile("kefirski"), "layout io"),
+        ("maxblumental_mlp.pt", "mlp", auto, "layout io"),
+        ("maxblumental_mlp.pt", "", auto, "layout io"),
+        ("cplxmodule_mask_mlp.pt", "", auto, "fc2.mask is applied"),
+        ("torch_views.pt", "", auto, "the prefix module of all names"),
+        ("torch_views_old.pt", "mlp", auto, "PyTorch before 1.6"),
+        ("state-of-sparsity_mlp.ckpt-5", "", auto, "TensorFlow checkpoint"),
+        ("state-of-sparsity_mlp.ckpt-5.index", "", profile("state-of-sparsity"), "layout io"),
+        ("state-of-sparsity_mlp.ckpt-5.data-00000-of-00001", "", auto, "layout io"),
+        ("state-of-sparsity_cnn.ckpt-5", "cnn", auto, "layout io,hwio"),
+        ("state-of-sparsity_cnn.ckpt-5", "cnn", auto, "row, column, channel of a [4, 2, 2] map"),
+        ("bayeswatch_mlp.ckpt-1", "", auto, "6 tensors are read from their moving averages"),
+        ("bayeswatch_mlp.npz", "", auto, "NumPy .npz, profile bayeswatch"),
+        ("cjratcliff_mlp.npz", "", auto, "profile cjratcliff"),
+        ("sparse-vd-keras_mlp.ckpt", "mlp", auto, "the prefix model of all names"),
+        ("sparse-vd-keras_cnn.npz", "cnn", auto, "layout io,hwio"),
+        ("bayesgroup_mlp.npy", "", profile("bayesgroup"), "2 layers named layer0, layer1"),
+        ("bayesgroup_mlp.npy", "mlp_list", profile("bayesgroup"), "NumPy object array"),
+        ("bayesgroup_cnn.npy", "cnn_list", profile("bayesgroup"), "layout io,oihw"),
+        ("sparse-bayesian-rnn_mlp.npy", "", profile("sparse-bayesian-rnn"), "layout io"),
+        (
+            "sparse-bayesian-rnn_mlp.npy",
+            "",
+            Options { variance: Some(Variance::LogSigma), ..auto },
+            "layout io",
+        ),
+        ("pickle2_mlp.pkl", "mlp", auto, "pickle"),
+        ("pickle4_mlp.pkl", "mlp", auto, "pickle"),
+        ("pickle5_mlp.pkl", "mlp", auto, "pickle"),
+        ("fortran_mlp.npz", "mlp", auto, "layout oi"),
+        ("deflated_mlp.npz", "mlp", auto, "layout oi"),
+        ("sharded", "", auto, "sharded safetensors"),
+        ("sharded/model.safetensors.index.json", "mlp", auto, "sharded safetensors"),
+    ];
+    for (name, network, options, note) in cases {
+        let network = (!network.is_empty()).then(|| format!("{network}.network.json"));
+        let (bytes, notes) = import(name, network.as_deref(), &options);
+        let expected = if name.contains("cnn") { &cnn } else { &mlp };
+        assert!(bytes == *expected, "{name} gives another file: {notes}");
+        assert!(notes.contains(note), "{name}: {notes:?} lacks {note:?}");
+    }
+}
+
+#[test]
+fn group_posteriors_are_multiplied_in() {
+    let auto = Options::default();
+    let (folded, _) = import("bayesian-compression_cnn.folded.safetensors", None, &auto);
+    let (bytes, notes) = import("bayesian-compression_cnn.pt", Some("cnn.network.json"), &auto);
+    assert!(bytes == folded, "{notes}");
+    assert!(notes.contains("profile bayesian-compression") && notes.contains("prune at -3"));
+}
+
+#[test]
+fn masks_can_be_left_alone() {
+    let ignore = Options { ignore_masks: true, ..Options::default() };
+    let (with, _) = import("cplxmodule_mask_mlp.pt", None, &Options::default());
+    let (without, _) = import("cplxmodule_mask_mlp.pt", None, &ignore);
+    assert!(without.len() > with.len());
+}
+
+#[test]
+fn what_cannot_be_used_says_why() {
+    let auto = Options::default();
+    for (name, expected) in [
+        ("refused_sigma_only.pt", "keeps its information in the variance"),
+        ("refused_complex.pt", "complex layers are not supported"),
+        ("refused_numenta_flat.pt", "one vector without their shapes"),
+        ("refused_whole_module.pt", "torch.nn.modules.linear.Linear is not among"),
+        ("refused_log_sigma.pt", "--variance log_sigma or --variance log_sigma2"),
+        ("refused_square.pt", "--layout oi or --layout io"),
+        ("refused_sbp.npz", "truncated log-normal"),
+        ("refused_varout.npz", "below 1 by construction"),
+        ("bayesgroup_mlp.npy", "--variance log_sigma or --profile"),
+    ] {
+        let found = refusal(name, &auto);
+        assert!(found.contains(expected), "{found:?} lacks {expected:?}");
+    }
+    let found = refusal("refused_sbp.npz", &profile("sbp"));
+    assert!(found.contains("log-normal"), "{found}");
+}
+
+#[test]
+fn flags_settle_what_the_file_leaves_open() {
+    use svdo::checkpoint::profile::Dense;
+    let auto = Options::default();
+    for dense in [Dense::OutIn, Dense::InOut] {
+        open("refused_square.pt", None, &Options { dense: Some(dense), ..auto }).unwrap();
+    }
+    for kind in [Variance::LogSigma, Variance::LogSigma2] {
+        open("refused_log_sigma.pt", None, &Options { variance: Some(kind), ..auto }).unwrap();
+    }
+    // What was saved under the wrong name is the same network when it is read as what it is.
+    let options = Options { variance: Some(Variance::LogSigma2), ..auto };
+    let (bytes, _) = import("refused_log_sigma.pt", None, &options);
+    assert!(bytes == import("mlp.safetensors", None, &auto).0);
+}
+
+/// No change of a byte and no cut may panic or read outside the file; only what was read may change.
+#[test]
+fn damaged_files_of_every_container() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in [
+        "sparse-vd-pytorch_mlp.pt",
+        "pytorch-ard_mlp.t7",
+        "pickle2_mlp.pkl",
+        "pickle5_mlp.pkl",
+        "bayesgroup_mlp.npy",
+        "deflated_mlp.npz",
+        "fortran_mlp.npz",
+        "state-of-sparsity_mlp.ckpt-5.index",
+    ] {
+        let whole = std::fs::read(path(name)).unwrap();
+        let copy = folder.path().join(name);
+        let data = name.replace(".index", ".data-00000-of-00001");
+        if data != name {
+            std::fs::copy(path(&data), folder.path().join(&data)).unwrap();
+        }
+        let try_it = |bytes: &[u8]| {
+            std::fs::write(&copy, bytes).unwrap();
+            let options = Options { variance: Some(Variance::LogSigma), ..Options::default() };
+            if let Ok(checkpoint) = Checkpoint::open_with(&copy, None, &options) {
+                for layer in 0..checkpoint.network().layers.len() {
+                    let _ = checkpoint.read_theta(layer);
+                }
+            }
+        };
+        for length in (0..whole.len()).step_by(11) {
+            try_it(&whole[..length]);
+        }
+        for at in (0..whole.len()).step_by(2) {
+            let mut bytes = whole.clone();
+            bytes[at] = [bytes[at] ^ 0x41, 0, 0xff][at / 2 % 3];
+            try_it(&bytes);
+        }
+    }
+}
+
+fn pickle(program: &[u8]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.pkl");
+    std::fs::write(&file, program).unwrap();
+    match Checkpoint::open(&file, None) {
+        Ok(_) => "accepted".into(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn hostile_pickles_do_nothing() {
+    let proof = tempfile::tempdir().unwrap().path().join("proof");
+    let touch = format!("touch {}", proof.display());
+    for (module, name) in [
+        ("os", "system"),
+        ("posix", "system"),
+        ("subprocess", "Popen"),
+        ("builtins", "eval"),
+        ("builtins", "exec"),
+        ("torch", "load"),
+        ("torch.hub", "load"),
+        ("numpy", "load"),
+        ("functools", "partial"),
+        ("builtins", "getattr"),
+        ("torch", "_utils.os.system"),
+    ] {
+        let mut program = format!("\u{80}\u{2}c{module}\n{name}\n").into_bytes();
+        program.retain(|&b| b != 0xc2);
+        program.extend([b'X', touch.len() as u8, 0, 0, 0]);
+        program.extend(touch.as_bytes());
+        program.extend(b"\x85R.");
+        let found = pickle(&program);
+        assert!(found.contains(&format!("{module}.{name} is not among")), "{found}");
+        assert!(!found.contains('\n'));
+    }
+    assert!(!proof.exists());
+    let repeat =
+        |head: &[u8], body: &[u8], times: usize| [head, &body.repeat(times), b"."].concat();
+    let nested = [&b"\x80\x02"[..], &b"]".repeat(100_000), &b"a".repeat(99_999), b"."].concat();
+    let cases: [(Vec<u8>, &str); 9] = [
+        (nested, "lies too deep"),
+        // A list that holds itself.
+        (b"\x80\x02]q\x00h\x00a.".to_vec(), "lies too deep"),
+        // Each list holds the one before ten times.
+        (
+            repeat(
+                b"\x80\x02]q\x00",
+                b"](h\x00h\x00h\x00h\x00h\x00h\x00h\x00h\x00h\x00h\x00eq\x00",
+                30,
+            ),
+            "lies too deep",
+        ),
+        (repeat(b"\x80\x02N", b"2", 1_100_000), "objects at once"),
+        (repeat(b"\x80\x02N", b"N", 1_100_000), "more than 1048576 objects"),
+        (repeat(b"\x80\x02", b"(", 1_100_000), "objects at once"),
+        (b"\x80\x02X\xff\xff\xff\xff.".to_vec(), "4294967295 bytes are announced"),
+        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\xff.".to_vec(), "bytes are announced"),
+        (b"\x80\x02i.".to_vec(), "opcode 0x69 has no place"),
+    ];
+    for (program, expected) in cases {
+        let found = pickle(&program);
+        assert!(found.contains(expected), "{found:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn archives_that_promise_too_much_are_not_unpacked() {
+    use std::io::Write;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bomb.npz");
+    let options = zip::write::SimpleFileOptions::default();
+    let mut bomb = zip::ZipWriter::new(std::fs::File::create(&file).unwrap());
+    bomb.start_file("a/theta.npy", options).unwrap();
+    let mut head = Vec::new();
+    svdo::data::write_npy(&mut head, &[1], &[1.0]).unwrap();
+    bomb.write_all(&head).unwrap();
+    (0..64).for_each(|_| bomb.write_all(&vec![0; 1 << 20]).unwrap());
+    bomb.finish().unwrap();
+    let error = Checkpoint::open(&file, None).err().unwrap().to_string();
+    assert!(error.contains("its header and its 67108996 bytes disagree"), "{error}");
+    // The same in the table of contents: a member of a size that its data cannot have.
+    let mut bytes = std::fs::read(path("deflated_mlp.npz")).unwrap();
+    let at = bytes.windows(4).position(|w| w == b"PK\x01\x02").unwrap() + 24;
+    bytes[at..at + 4].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
+    std::fs::write(&file, bytes).unwrap();
+    let error = Checkpoint::open(&file, None).err().unwrap().to_string();
+    assert!(error.contains("promises 2147483647 bytes, more than"), "{error}");
+}
+
+#[test]
+fn found_thresholds_keep_what_was_asked_for() {
+    let checkpoint = open("cnn.safetensors", None, &Options::default()).unwrap();
+    let kept = |threshold: f32| {
+        let model = svdo::prune::prune(&checkpoint, f64::from(threshold), &|_| ()).unwrap();
+        model.layers.iter().map(|l| l.statistics.kept).sum::<u64>()
+    };
+    let total = 4 * 2 * 9 + 5 * 16 + 3 * 5;
+    for density in [0.0, 0.1, 0.333, 0.5, 0.9] {
+        let threshold = svdo::threshold::at_density(&checkpoint, density).unwrap();
+        let most = (density * f64::from(total)).floor() as u64;
+        assert!(kept(threshold) <= most, "{density}");
+        assert!(kept(threshold.next_up()) > most, "{density}");
+    }
+    let all = svdo::threshold::at_density(&checkpoint, 1.0).unwrap();
+    assert_eq!((all, kept(all)), (f32::INFINITY, total as u64));
+    // Made with log alpha around -4 and around 5.
+    let valley = svdo::threshold::valley(&checkpoint).unwrap();
+    assert!((-3.0..4.0).contains(&valley), "{valley}");
+}
+
+#[test]
+fn magnitude_keeps_the_largest() {
+    let checkpoint = open("mlp.safetensors", None, &Options::default()).unwrap();
+    let model = svdo::threshold::largest(&checkpoint, &[7, 0]).unwrap();
+    let mut theta: Vec<f32> = checkpoint.read_theta(0).unwrap().iter().map(|t| t.abs()).collect();
+    theta.sort_by(|a, b| b.total_cmp(a));
+    let mut found: Vec<f32> = model.layers[0].weights.data().iter().map(|t| t.abs()).collect();
+    found.sort_by(|a, b| b.total_cmp(a));
+    assert_eq!(found, theta[..7]);
+    assert_eq!(model.layers[1].weights.nnz(), 0);
+}
+
+#[test]
+fn exports_hold_the_bits_of_the_model() {
+    let checkpoint = open("cnn.safetensors", None, &Options::default()).unwrap();
+    let settings = Settings { simplify: false, ..Settings::default() };
+    let model = compress(&checkpoint, &settings, &|_| ()).unwrap().model;
+    let exported = svdo::export::safetensors(&model).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&exported).unwrap();
+    for (index, layer) in model.network.layers.iter().enumerate() {
+        let theta = checkpoint.read_theta(index).unwrap();
+        let pruned = svdo::prune::prune_layer(&checkpoint, index, 3.0, &|_| ()).unwrap();
+        let mut expected = vec![0f32; theta.len()];
+        for (&value, (row, column)) in pruned.weights.iter() {
+            expected[row as usize * layer.cols() + column as usize] = value;
+        }
+        let expected: Vec<u8> = expected.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let weight = tensors.tensor(&format!("{}.weight", layer.name)).unwrap();
+        assert_eq!((weight.shape(), weight.data()), (&layer.shape[..], &expected[..]));
+        // In ONNX and .npz the values stand as they are.
+        let onnx = svdo::export::onnx(&model, false).unwrap();
+        assert!(onnx.windows(expected.len()).any(|w| w == expected));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.npz");
+    std::fs::write(&file, svdo::export::npz(&model).unwrap()).unwrap();
+    let source = svdo::checkpoint::open_source(&file).unwrap();
+    assert_eq!(source.tensors().len(), 6);
+    let mut weight = vec![0.0; 72];
+    source.read(0, 0, &mut weight).unwrap();
+    assert_eq!(weight, svdo::export::dense(&model.weights[0]));
+}
+
+#[test]
+fn inspect_shows_every_container() {
+    for name in [
+        "cnn.safetensors",
+        "sharded",
+        "pytorch-ard_mlp.t7",
+        "torch_views.pt",
+        "bayesgroup_mlp.npy",
+        "deflated_mlp.npz",
+        "pickle2_mlp.pkl",
+        "state-of-sparsity_cnn.ckpt-5",
+        "refused_sbp.npz",
+    ] {
+        let run = std::process::Command::new(env!("CARGO_BIN_EXE_svdo"))
+            .args(["inspect", "--json"])
+            .arg(path(name))
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{name}: {}", String::from_utf8_lossy(&run.stderr));
+        let found: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        assert!(found["tensors"].as_array().is_some_and(|t| !t.is_empty()), "{name}");
+        assert!(found["layers"].is_array() != found["problem"].is_string(), "{name}");
+    }
+}
