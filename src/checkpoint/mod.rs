@@ -43,9 +43,9 @@ impl Checkpoint {
     /// # Errors
     /// Names the file and the tensor or node that does not fit.
     pub fn open(path: &Path, network: Option<&Path>) -> Result<Self> {
-        let source = safetensors::SafetensorsFile::open(path)?;
+        let source = open_source(path)?;
         let description = network.map(read_description).transpose()?;
-        Self::from_source(path, Box::new(source), description)
+        Self::from_source(path, source, description)
     }
 
     /// Recognises the layers among a source's tensors. `path` is for messages.
@@ -173,6 +173,14 @@ impl Checkpoint {
             })),
         }
     }
+}
+
+/// Opens a file as a source of tensors. Nothing but its table of contents is read.
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub fn open_source(path: &Path) -> Result<Box<dyn TensorSource>> {
+    Ok(Box::new(safetensors::SafetensorsFile::open(path)?))
 }
 
 /// Reads a network description file.
