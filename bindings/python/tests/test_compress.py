@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -175,3 +176,19 @@ def test_bad_arguments_raise_value_or_type_errors(fixtures):
         svdo.compress([1, 2])
     with pytest.raises(TypeError, match="found the key 3"):
         svdo.compress({3: np.zeros(2)})
+
+
+def test_a_state_dict_is_not_copied(lenet300):
+    tensors, _ = lenet300
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    strided = {name: np.repeat(t, 2, axis=-1)[..., ::2] for name, t in tensors.items()}
+
+    def peak(state):
+        tracemalloc.start()
+        svdo.compress(state)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(tensors) < total / 10
+    assert peak(strided) > total  # NumPy's memory is counted

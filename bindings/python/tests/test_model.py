@@ -4,6 +4,7 @@ import copy
 import pickle
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -158,3 +159,17 @@ def test_one_model_serves_many_threads(chain):
     [w.start() for w in workers]
     [w.join() for w in workers]
     assert all(np.array_equal(r, expected) for r in results)
+
+
+def test_arrays_are_not_copied(model, images):
+    x = np.ascontiguousarray(images[:2000].reshape(-1, *model.input_shape), np.float32)
+
+    def peak(argument):
+        tracemalloc.start()
+        model(argument)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(x) < x.nbytes / 10
+    assert peak(x.astype(np.float64)) > x.nbytes  # NumPy's memory is counted

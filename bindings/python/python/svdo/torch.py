@@ -186,8 +186,10 @@ class Conv2dSVDO(_Posterior):
     def from_dense(cls, layer: nn.Conv2d, **options: Any) -> Conv2dSVDO:
         """A layer whose means are the weights of a trained one."""
         _plain_convolution(layer, "from_dense")
-        if layer.padding in ("same", "valid"):
-            raise ValueError(f"from_dense: padding={layer.padding!r}: give it in numbers")
+        if isinstance(layer.padding, str):
+            raise ValueError(  # noqa: TRY004
+                f"from_dense: padding={layer.padding!r}: give it in numbers"
+            )
         options = {"device": layer.weight.device, "dtype": layer.weight.dtype, **options}
         new = cls(
             layer.in_channels,
