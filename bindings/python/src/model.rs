@@ -1,6 +1,8 @@
 //! Compressed models, ready to run on arrays.
 
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use numpy::{
     PyArray, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods,
@@ -24,7 +26,11 @@ pub(crate) struct Model {
     bytes: Py<PyBytes>,
     network: String,
     threshold: Option<f32>,
+    work: usize,
 }
+
+/// Multiplications that are worth a thread of their own.
+const WORTH_A_THREAD: usize = 1 << 20;
 
 /// What `load` takes.
 #[derive(FromPyObject)]
@@ -59,12 +65,14 @@ struct Planned {
     engine: Engine,
     network: String,
     threshold: Option<f32>,
+    /// Multiplications for one sample.
+    work: usize,
 }
 
 impl Planned {
     fn with(self, bytes: Py<PyBytes>) -> Model {
-        let Self { engine, network, threshold } = self;
-        Model { engine, bytes, network, threshold }
+        let Self { engine, network, threshold, work } = self;
+        Model { engine, bytes, network, threshold, work }
     }
 }
 
@@ -73,7 +81,16 @@ fn plan(content: &[u8]) -> Result<Planned> {
     let engine = Engine::new(&model, tier()?)?;
     let network = serde_json::to_string(&Description::of(&model.network))
         .map_err(|e| Error::Data { problem: format!("network: {e}") })?;
-    Ok(Planned { engine, network, threshold: model.threshold })
+    let work = multiplications(&model)?;
+    Ok(Planned { engine, network, threshold: model.threshold, work })
+}
+
+/// How often a sample multiplies: each weight once at every place of its node's output.
+fn multiplications(model: &svdo::model::Model) -> Result<usize> {
+    let shapes = model.network.shapes()?;
+    let nodes = model.network.nodes.iter().zip(shapes);
+    let of = |layer: usize, shape: Shape| model.weights[layer].pattern.len() * shape.area();
+    Ok(nodes.filter_map(|(node, shape)| Some(of(node.op.layer()?, shape))).sum())
 }
 
 #[pymethods]
@@ -105,7 +122,8 @@ impl Model {
             Some(out) => checked_output(out, &shape)?,
         };
         let samples = batch.iter().product::<usize>();
-        let threads = threads.unwrap_or_else(|| if samples > 1 { cores() } else { 1 });
+        let worth = samples.saturating_mul(self.work) / WORTH_A_THREAD;
+        let threads = threads.unwrap_or_else(|| cores().min(worth));
         let input = x.try_readonly()?;
         let mut output = out.try_readwrite()?;
         let (values, results) = (input.as_slice()?, output.as_slice_mut()?);
@@ -209,9 +227,11 @@ fn tuple(shape: &[usize]) -> String {
     if shape.len() == 1 { format!("({list},)") } else { format!("({list})") }
 }
 
-/// The threads that this process may use.
+/// The threads that this process may use; asking the system takes longer than a small model.
 pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
+    static CORES: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get));
+    *CORES
 }
 
 /// `SVDO_CPU`, read here and nowhere else.

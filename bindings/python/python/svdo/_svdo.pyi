@@ -46,8 +46,8 @@ class Model:
             x: [*batch, *input_shape] with any batch dimensions, or none. A C-contiguous float32
                 array is read where it lies; anything else that holds numbers is converted.
             out: a C-contiguous float32 array [*batch, *output_shape] to write into.
-            threads: threads to use; all cores if None, one for a single sample. The outputs do
-                not depend on it. The interpreter's lock is released meanwhile.
+            threads: threads to use at most; if None, as many as the work is worth. The outputs
+                do not depend on it. The interpreter's lock is released meanwhile.
 
         Returns:
             float32 [*batch, *output_shape]: ``out`` if it was given.
