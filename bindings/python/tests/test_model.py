@@ -114,7 +114,7 @@ def test_loading(fixtures, tmp_path, model):
         svdo.load(tmp_path / "none.svdo")
     damaged = bytearray(report.data)
     damaged[len(damaged) // 2] ^= 1
-    with pytest.raises(svdo.SvdoError, match="damaged .svdo file: layer 0 fc1: its checksum"):
+    with pytest.raises(svdo.SvdoError, match="damaged .svdo file: .*its checksum"):
         svdo.load(bytes(damaged))
     path.write_bytes(report.data[:-3])
     with pytest.raises(svdo.SvdoError, match="model.svdo: damaged .svdo file"):
