@@ -1,0 +1,81 @@
+import os
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Model", "SvdoError", "compress", "load", "save"]
+
+class SvdoError(Exception):
+    """A checkpoint or file that cannot be used, in one line: file, tensor, expected, found."""
+
+@final
+class Model:
+    """A compressed network, ready to run. Immutable, safe to use from many threads at once, and
+    picklable. Made by :func:`svdo.load`."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample: (n,) or (channels, height, width)."""
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of one sample's output: (n,) or (channels, height, width)."""
+    @property
+    def threshold(self) -> float | None:
+        """The threshold on log alpha that pruned it; None if it was left out of the file."""
+    @property
+    def network(self) -> dict[str, Any]:
+        """The network description (formats/network.md)."""
+    @property
+    def cpu(self) -> str:
+        """The kernels it runs on; the environment variable SVDO_CPU clamps them."""
+    def to_bytes(self) -> bytes:
+        """The bytes of the .svdo file."""
+    def __call__(
+        self,
+        x: npt.ArrayLike,
+        /,
+        *,
+        out: npt.NDArray[np.float32] | None = None,
+        threads: int | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Run the network on raw values: its own preprocessing is applied.
+
+        Args:
+            x: [*batch, *input_shape] with any batch dimensions, or none. A C-contiguous float32
+                array is read where it lies; anything else that holds numbers is converted.
+            out: a C-contiguous float32 array [*batch, *output_shape] to write into.
+            threads: threads to use at most; if None, as many as the work is worth. The outputs
+                do not depend on it. The interpreter's lock is released meanwhile.
+
+        Returns:
+            float32 [*batch, *output_shape]: ``out`` if it was given.
+
+        Raises:
+            ValueError: a shape does not fit; the message says which would.
+            TypeError: ``x`` holds no numbers.
+        """
+
+def load(source: str | os.PathLike[str] | bytes) -> Model:
+    """Load a .svdo file, or its bytes.
+
+    Raises:
+        SvdoError: the file cannot be read, is damaged, of a later version or another format.
+    """
+
+def compress(
+    source: Path | list[tuple[str, npt.NDArray[Any]]],
+    thresh: float,
+    quantize: str,
+    bits: int | None,
+    network: str | Path | None,
+    output: Path | None,
+    simplify: bool,
+    strip: bool,
+    validate: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32]] | None,
+    threads: int | None,
+) -> tuple[str, str, str, bytes]: ...
+def save(
+    path: Path, named: list[tuple[str, npt.NDArray[Any]]], network: str | Path | None
+) -> None: ...

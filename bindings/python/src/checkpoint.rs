@@ -1,0 +1,214 @@
+//! From a checkpoint, stored or in memory, to a file.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use numpy::{PyArrayMethods, PyReadonlyArray1, PyUntypedArray};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use safetensors::tensor::{Dtype, TensorView};
+use svdo::checkpoint::{Checkpoint, DType, TensorSource, open_source, read_description};
+use svdo::compress::{Compressed, Settings, compress as run};
+use svdo::engine::Engine;
+use svdo::engine::evaluate::evaluate;
+use svdo::network::describe::Description;
+use svdo::prune::prune;
+use svdo::quantize::Quantizer;
+use svdo::report::{Compression, Report, Validation, display, json, markdown, text};
+use svdo::{Error, Result};
+
+use crate::arrays::Arrays;
+use crate::error::raised;
+use crate::files;
+use crate::model::{cores, tier};
+
+/// The name that a state dict goes by in messages and reports.
+const IN_MEMORY: &str = "state dict";
+
+/// Names and C-contiguous arrays.
+type Named<'py> = Vec<(String, Bound<'py, PyUntypedArray>)>;
+
+/// A checkpoint on disk or in memory.
+#[derive(FromPyObject)]
+pub(crate) enum Source<'py> {
+    Arrays(Named<'py>),
+    File(PathBuf),
+}
+
+/// A network description: a `str` is its JSON, a `pathlib.Path` a file with it.
+#[derive(FromPyObject)]
+pub(crate) enum Network {
+    Json(String),
+    File(PathBuf),
+}
+
+impl Network {
+    fn read(self) -> Result<Description> {
+        match self {
+            Self::Json(json) => Description::from_json(&json),
+            Self::File(path) => read_description(&path),
+        }
+    }
+}
+
+/// Report as JSON, text and Markdown, and the file's bytes.
+type Answer = (String, String, String, Py<PyBytes>);
+
+/// See the stub.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn compress(
+    py: Python<'_>,
+    source: Source<'_>,
+    thresh: f32,
+    quantize: &str,
+    bits: Option<u32>,
+    network: Option<Network>,
+    output: Option<PathBuf>,
+    simplify: bool,
+    strip: bool,
+    validate: Option<(PyReadonlyArray1<'_, f32>, PyReadonlyArray1<'_, u32>)>,
+    threads: Option<usize>,
+) -> PyResult<Answer> {
+    let quantizer = quantizer(quantize, bits).map_err(raised)?;
+    #[allow(clippy::needless_update)]
+    let settings =
+        Settings { threshold: thresh, quantizer, simplify, strip, ..Settings::default() };
+    let labelled = match &validate {
+        Some((samples, labels)) => Some((samples.as_slice()?, labels.as_slice()?)),
+        None => None,
+    };
+    let (path, arrays) = match source {
+        Source::File(path) => (path, None),
+        Source::Arrays(named) => (IN_MEMORY.into(), Some(Arrays::new(&named))),
+    };
+    let threads = threads.unwrap_or_else(cores);
+    let (report, bytes) = py
+        .detach(|| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            let pool = pool.map_err(|e| Error::Argument { problem: format!("threads: {e}") })?;
+            pool.install(|| {
+                let checkpoint = open(&path, arrays, network)?;
+                work(&checkpoint, &settings, labelled, output.as_deref(), threads)
+            })
+        })
+        .map_err(raised)?;
+    let report = Report::Compress(Box::new(report));
+    let json = json::render(&report).map_err(raised)?;
+    let bytes = PyBytes::new(py, &bytes).unbind();
+    Ok((json, text::render(&report), markdown::render(&report), bytes))
+}
+
+/// Opens the source and ties it to its network.
+fn open(path: &Path, arrays: Option<Arrays>, network: Option<Network>) -> Result<Checkpoint> {
+    let source: Box<dyn TensorSource> = match arrays {
+        Some(arrays) => Box::new(arrays),
+        None => open_source(path)?,
+    };
+    Checkpoint::from_source(path, source, network.map(Network::read).transpose()?)
+}
+
+fn work(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    labelled: Option<(&[f32], &[u32])>,
+    output: Option<&Path>,
+    threads: usize,
+) -> Result<(Compression, Vec<u8>)> {
+    let compressed = run(checkpoint, settings, &|_| ())?;
+    let mut report = Compression::new(checkpoint, settings, &compressed);
+    if let Some((samples, labels)) = labelled {
+        report.validation =
+            Some(validation(checkpoint, settings, &compressed, samples, labels, threads)?);
+    }
+    let bytes = compressed.written.bytes;
+    if let Some(path) = output {
+        files::write(path, |file| file.write_all(&bytes))?;
+        report.output = Some(display(path));
+    }
+    Ok((report, bytes))
+}
+
+fn validation(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    compressed: &Compressed,
+    samples: &[f32],
+    labels: &[u32],
+    threads: usize,
+) -> Result<Validation> {
+    let pruned = prune(checkpoint, f64::from(settings.threshold), &|_| ())?;
+    let (exact, _) = Quantizer::Exact.quantize(&pruned)?;
+    let before = evaluate(&Engine::new(&exact, tier()?)?, samples, labels, threads)?;
+    let after = evaluate(&Engine::new(&compressed.model, tier()?)?, samples, labels, threads)?;
+    Ok(Validation {
+        samples: after.samples,
+        error_rate_pruned: before.error_rate(),
+        error_rate: after.error_rate(),
+        cross_entropy: after.cross_entropy,
+    })
+}
+
+fn quantizer(name: &str, bits: Option<u32>) -> Result<Quantizer> {
+    let problem = match (name, bits) {
+        ("exact", None) => return Ok(Quantizer::Exact),
+        ("f16", None) => return Ok(Quantizer::F16),
+        ("uniform", bits) => return Ok(Quantizer::Uniform { bits: bits.unwrap_or(8) }),
+        ("exact" | "f16", Some(_)) => "bits is for quantize=\"uniform\"".into(),
+        _ => format!("quantize={name:?}: expected \"exact\", \"f16\" or \"uniform\""),
+    };
+    Err(Error::Argument { problem })
+}
+
+/// See the stub.
+#[pyfunction]
+pub(crate) fn save(
+    py: Python<'_>,
+    path: PathBuf,
+    named: Named<'_>,
+    network: Option<Network>,
+) -> PyResult<()> {
+    let arrays = Arrays::new(&named);
+    let infos = arrays.tensors().to_vec();
+    // The bytes of each array, kept borrowed while they are written.
+    let mut bytes = Vec::with_capacity(named.len());
+    for ((_, array), info) in named.iter().zip(&infos) {
+        if stored_type(info.dtype).is_none() {
+            let problem = format!("type {}; F32, F16 and F64 can be saved", info.dtype);
+            return Err(raised(Error::Tensor { tensor: info.name.clone(), problem }));
+        }
+        let flat = array.call_method1("reshape", (-1,))?.call_method1("view", ("uint8",))?;
+        bytes.push(flat.cast::<numpy::PyArray1<u8>>()?.try_readonly()?);
+    }
+    let slices = bytes.iter().map(|b| b.as_slice()).collect::<std::result::Result<Vec<_>, _>>()?;
+    py.detach(|| {
+        let checkpoint = open(&path, Some(arrays), network)?;
+        let description = Description::of(checkpoint.network());
+        let metadata = serde_json::json!({ "network": description }).to_string();
+        let metadata = HashMap::from([("svdo".to_owned(), metadata)]);
+        let tensors = infos.iter().zip(slices).map(|(info, slice)| {
+            let dtype = stored_type(info.dtype).unwrap_or(Dtype::U8);
+            Ok((info.name.as_str(), TensorView::new(dtype, info.shape.clone(), slice)?))
+        });
+        let tensors: std::result::Result<Vec<_>, safetensors::SafeTensorError> = tensors.collect();
+        files::write(&path, |file| {
+            let write =
+                |tensors| safetensors::serialize_to_file(tensors, Some(metadata), file.path());
+            tensors.and_then(write).map_err(|e| match e {
+                safetensors::SafeTensorError::IoError(e) => e,
+                other => io::Error::other(other),
+            })
+        })
+    })
+    .map_err(raised)
+}
+
+fn stored_type(dtype: DType) -> Option<Dtype> {
+    match dtype {
+        DType::F32 => Some(Dtype::F32),
+        DType::F64 => Some(Dtype::F64),
+        DType::F16 => Some(Dtype::F16),
+        _ => None,
+    }
+}

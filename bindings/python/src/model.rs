@@ -1,0 +1,240 @@
+//! Compressed models, ready to run on arrays.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use numpy::{
+    PyArray, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods,
+};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+use svdo::engine::{Engine, Tier};
+use svdo::network::Shape;
+use svdo::network::describe::Description;
+use svdo::{Error, Result, container};
+
+use crate::error::raised;
+
+/// See the stub.
+#[pyclass(frozen, module = "svdo")]
+pub(crate) struct Model {
+    engine: Engine,
+    /// The file, for copies and other processes.
+    bytes: Py<PyBytes>,
+    network: String,
+    threshold: Option<f32>,
+    work: usize,
+}
+
+/// Multiplications that are worth a thread of their own.
+const WORTH_A_THREAD: usize = 1 << 20;
+
+/// What `load` takes.
+#[derive(FromPyObject)]
+pub(crate) enum Stored<'py> {
+    Bytes(Bound<'py, PyBytes>),
+    File(PathBuf),
+}
+
+/// See the stub.
+#[pyfunction]
+pub(crate) fn load(py: Python<'_>, source: Stored<'_>) -> PyResult<Model> {
+    match source {
+        Stored::Bytes(bytes) => {
+            let content = bytes.as_bytes();
+            let planned = py.detach(|| plan(content)).map_err(raised)?;
+            Ok(planned.with(bytes.unbind()))
+        }
+        Stored::File(path) => {
+            let read = || {
+                let io = |cause| Error::Io { path: path.clone(), cause };
+                let content = std::fs::read(&path).map_err(io)?;
+                let planned = plan(&content).map_err(|e| e.in_file(&path))?;
+                Ok((content, planned))
+            };
+            let (content, planned) = py.detach(read).map_err(raised)?;
+            Ok(planned.with(PyBytes::new(py, &content).unbind()))
+        }
+    }
+}
+
+struct Planned {
+    engine: Engine,
+    network: String,
+    threshold: Option<f32>,
+    /// Multiplications for one sample.
+    work: usize,
+}
+
+impl Planned {
+    fn with(self, bytes: Py<PyBytes>) -> Model {
+        let Self { engine, network, threshold, work } = self;
+        Model { engine, bytes, network, threshold, work }
+    }
+}
+
+fn plan(content: &[u8]) -> Result<Planned> {
+    let model = container::read(content)?;
+    let engine = Engine::new(&model, tier()?)?;
+    let network = serde_json::to_string(&Description::of(&model.network))
+        .map_err(|e| Error::Data { problem: format!("network: {e}") })?;
+    let work = multiplications(&model)?;
+    Ok(Planned { engine, network, threshold: model.threshold, work })
+}
+
+/// How often a sample multiplies: each weight once at every place of its node's output.
+fn multiplications(model: &svdo::model::Model) -> Result<usize> {
+    let shapes = model.network.shapes()?;
+    let nodes = model.network.nodes.iter().zip(shapes);
+    let of = |layer: usize, shape: Shape| model.weights[layer].pattern.len() * shape.area();
+    Ok(nodes.filter_map(|(node, shape)| Some(of(node.op.layer()?, shape))).sum())
+}
+
+#[pymethods]
+impl Model {
+    #[pyo3(signature = (x, /, *, out=None, threads=None))]
+    fn __call__<'py>(
+        &self,
+        py: Python<'py>,
+        x: &Bound<'py, PyAny>,
+        out: Option<&Bound<'py, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if threads == Some(0) {
+            return Err(PyValueError::new_err("threads=0: expected at least 1"));
+        }
+        let x = contiguous_f32(x)?;
+        let (ins, outs) =
+            (dimensions(self.engine.input_shape()), dimensions(self.engine.output_shape()));
+        let Some(batch) = x.shape().strip_suffix(&ins[..]) else {
+            return Err(PyValueError::new_err(format!(
+                "input shape {}, expected {} after any batch dimensions",
+                tuple(x.shape()),
+                tuple(&ins)
+            )));
+        };
+        let shape = [batch, &outs].concat();
+        let out = match out {
+            None => PyArray::zeros(py, shape, false),
+            Some(out) => checked_output(out, &shape)?,
+        };
+        let samples = batch.iter().product::<usize>();
+        let worth = samples.saturating_mul(self.work) / WORTH_A_THREAD;
+        let threads = threads.unwrap_or_else(|| cores().min(worth));
+        let input = x.try_readonly()?;
+        let mut output = out.try_readwrite()?;
+        let (values, results) = (input.as_slice()?, output.as_slice_mut()?);
+        py.detach(|| self.engine.run_parallel(values, results, threads)).map_err(raised)?;
+        drop(output);
+        Ok(out.into_any())
+    }
+
+    #[getter]
+    fn input_shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, dimensions(self.engine.input_shape()))
+    }
+
+    #[getter]
+    fn output_shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, dimensions(self.engine.output_shape()))
+    }
+
+    #[getter]
+    fn threshold(&self) -> Option<f64> {
+        // The f64 that prints as shortly as the f32.
+        self.threshold.and_then(|t| t.to_string().parse().ok())
+    }
+
+    #[getter]
+    fn network<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.import("json")?.call_method1("loads", (&self.network,))
+    }
+
+    #[getter]
+    fn cpu(&self) -> &'static str {
+        self.engine.tier().name()
+    }
+
+    fn to_bytes(&self, py: Python<'_>) -> Py<PyBytes> {
+        self.bytes.clone_ref(py)
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (Py<PyBytes>,))> {
+        Ok((py.import("svdo")?.getattr("load")?, (self.to_bytes(py),)))
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        format!(
+            "<svdo.Model {} -> {}, {} bytes, {} kernels>",
+            tuple(&dimensions(self.engine.input_shape())),
+            tuple(&dimensions(self.engine.output_shape())),
+            self.bytes.bind(py).as_bytes().len(),
+            self.cpu()
+        )
+    }
+}
+
+/// The array itself if it is f32 in C order; otherwise a converted copy.
+fn contiguous_f32<'py>(x: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+    if let Ok(array) = x.cast::<PyArrayDyn<f32>>()
+        && array.is_c_contiguous()
+    {
+        return Ok(array.clone());
+    }
+    static AS_ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = x.py();
+    let asarray = AS_ARRAY.import(py, "numpy", "asarray")?;
+    let array = asarray.call1((x,))?;
+    let kind = array.cast::<PyUntypedArray>()?.dtype().kind();
+    if !b"fiub".contains(&kind) {
+        let dtype = array.getattr("dtype")?;
+        return Err(PyTypeError::new_err(format!("input of type {dtype}, expected numbers")));
+    }
+    let options = PyDict::new(py);
+    options.set_item("dtype", numpy::dtype::<f32>(py))?;
+    options.set_item("order", "C")?;
+    let array = asarray.call((array,), Some(&options))?;
+    Ok(array.cast_into::<PyArrayDyn<f32>>()?)
+}
+
+fn checked_output<'py>(
+    out: &Bound<'py, PyAny>,
+    shape: &[usize],
+) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+    match out.cast::<PyArrayDyn<f32>>() {
+        Ok(array) if array.is_c_contiguous() && array.shape() == shape => Ok(array.clone()),
+        _ => Err(PyValueError::new_err(format!(
+            "out: expected a C-contiguous float32 array of shape {}",
+            tuple(shape)
+        ))),
+    }
+}
+
+/// `(n,)` of a vector, `(channels, height, width)` of a map.
+fn dimensions(shape: Shape) -> Vec<usize> {
+    match shape {
+        Shape { channels, height: 1, width: 1 } => vec![channels],
+        Shape { channels, height, width } => vec![channels, height, width],
+    }
+}
+
+/// A shape as Python writes it.
+fn tuple(shape: &[usize]) -> String {
+    let list = shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    if shape.len() == 1 { format!("({list},)") } else { format!("({list})") }
+}
+
+/// The threads that this process may use; asking the system takes longer than a small model.
+pub(crate) fn cores() -> usize {
+    static CORES: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get));
+    *CORES
+}
+
+/// `SVDO_CPU`, read here and nowhere else.
+pub(crate) fn tier() -> Result<Tier> {
+    Tier::detect(std::env::var("SVDO_CPU").ok().as_deref())
+}

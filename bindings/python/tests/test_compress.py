@@ -1,0 +1,194 @@
+"""Compression of files and state dicts, its reports and its refusals."""
+
+import copy
+import json
+import os
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+import svdo
+from conftest import random_chain, read_safetensors, run_chain
+
+
+def network_of(metadata):
+    return json.loads(metadata["svdo"])["network"]
+
+
+@pytest.mark.parametrize("name", ["lenet300_mnist", "lenet5_mnist"])
+def test_a_state_dict_gives_the_bytes_of_its_file(fixtures, name):
+    path = fixtures / f"{name}.safetensors"
+    tensors, metadata = read_safetensors(path)
+    stored = svdo.compress(path)
+    memory = svdo.compress(tensors, network=network_of(metadata))
+    assert memory.data == stored.data
+    assert memory.layers == stored.layers
+    assert stored.file_bytes == len(stored.data) > 1000
+
+
+def test_reports_are_dicts_with_attributes_and_the_files_bytes(fixtures, tmp_path):
+    output = tmp_path / "lenet300.svdo"
+    report = svdo.compress(str(fixtures / "lenet300_mnist.safetensors"), thresh=2, output=output)
+    assert report["file_bytes"] == report.file_bytes == os.path.getsize(output)
+    assert output.read_bytes() == report.data
+    assert report.output == str(output) and report.threshold == 2
+    assert report.size_ratio == report.dense_bytes / report.file_bytes
+    layer = report.layers[0]
+    assert layer.name == layer["name"] == "fc1" and layer.total == 784 * 300
+    assert report.weights_kept == sum(layer.kept for layer in report.layers)
+    assert json.loads(report.to_json()) == report and report.report == "compress"
+    assert "size ratio" in str(report) and "| fc1 |" in report.to_markdown()
+    assert report.validation is None
+    for same in [pickle.loads(pickle.dumps(report)), copy.deepcopy(report)]:
+        assert same == report and same.data == report.data and str(same) == str(report)
+    with pytest.raises(AttributeError, match="no member 'ratio'; there are report, input"):
+        _ = report.ratio
+
+
+def test_settings_reach_the_library(fixtures, images, labels):
+    path = fixtures / "lenet300_mnist.safetensors"
+    exact = svdo.compress(path)
+    half = svdo.compress(path, quantize="f16")
+    few = svdo.compress(path, quantize="uniform", bits=5, strip=True, threads=1)
+    assert few.file_bytes < half.file_bytes < exact.file_bytes
+    assert few.quantize == "uniform-5" and few.layers[0].quantization_error > 0
+    assert svdo.load(few.data).threshold is None and svdo.load(half.data).threshold == 3
+    whole = svdo.compress(path, simplify=False)
+    assert whole.weights_stored == whole.weights_kept > exact.weights_stored
+    assert svdo.compress(path, thresh=-1e6).weights_kept == 0
+    report = svdo.compress(path, validate=(images, labels))
+    assert report.validation.samples == 10_000
+    assert report.validation.error_rate == pytest.approx(0.017, abs=0.002)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4", ">f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_any_float_in_any_layout(dtype, order):
+    state = random_chain()
+    stored = {k: np.array(v, dtype=dtype, order=order) for k, v in state.items()}
+    exact = {k: v.astype(np.float32) for k, v in stored.items()}
+    report = svdo.compress(stored)
+    assert report.data == svdo.compress(exact).data
+    x = np.random.default_rng(1).normal(size=(7, 6))
+    assert np.allclose(svdo.load(report.data)(x), run_chain(exact, x), atol=1e-5)
+    assert report.input == "state dict" and any("assumed 0 -> 1" in n for n in report.notes)
+
+
+def test_arrays_that_are_views_or_read_only_are_read_as_they_are():
+    state = random_chain()
+    views = {k: np.repeat(v, 2, axis=-1)[..., ::2] for k, v in state.items()}
+    for view in state.values():
+        view.setflags(write=False)
+    assert svdo.compress(views).data == svdo.compress(state).data
+
+
+def test_what_is_no_weight_is_ignored_with_a_note():
+    state = {**random_chain(), "steps": np.array(5), "flags": np.zeros(3, bool), "tag": "x"}
+    assert any("ignored: steps, flags, tag" in note for note in svdo.compress(state).notes)
+
+
+def test_networks_are_given_as_dict_or_file(fixtures, lenet5, tmp_path):
+    tensors, metadata = lenet5
+    network = network_of(metadata)
+    path = tmp_path / "network.json"
+    path.write_text(json.dumps(network))
+    expected = svdo.compress(tensors, network=network).data
+    file = fixtures / "lenet5_mnist.safetensors"
+    for given in [network, path, str(path)]:
+        assert svdo.compress(tensors, network=given).data == expected
+        assert svdo.compress(file, network=given).data == expected
+
+
+def test_saved_checkpoints_carry_tensors_and_network(lenet5, tmp_path):
+    tensors, metadata = lenet5
+    path = tmp_path / "saved.safetensors"
+    svdo.save(path, tensors, network_of(metadata))
+    saved, saved_metadata = read_safetensors(path)
+    assert saved.keys() == tensors.keys()
+    assert all(np.array_equal(saved[k], tensors[k]) for k in tensors)
+    assert [n["op"] for n in network_of(saved_metadata)["nodes"]] == [
+        n["op"] for n in network_of(metadata)["nodes"]
+    ]
+    assert svdo.compress(path).data == svdo.compress(tensors, network=network_of(metadata)).data
+    first = path.read_bytes()
+    svdo.save(path, tensors, network_of(metadata))
+    assert path.read_bytes() == first
+    assert os.listdir(tmp_path) == ["saved.safetensors"]
+
+
+def test_a_refused_save_leaves_the_old_file(lenet5, tmp_path):
+    path = tmp_path / "saved.safetensors"
+    path.write_bytes(b"old")
+    with pytest.raises(svdo.SvdoError, match="saved.safetensors: network: .*--network"):
+        svdo.save(path, lenet5[0])
+    with pytest.raises(svdo.SvdoError, match="tensor steps: type I64; F32, F16 and F64"):
+        svdo.save(path, {**random_chain(), "steps": np.array(5)})
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["saved.safetensors"]
+
+
+def test_bad_checkpoints_raise_one_line(fixtures, tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes((fixtures / "lenet300_mnist.safetensors").read_bytes()[:5000])
+    state = random_chain()
+    infinite = {**state, "0.theta": np.full((5, 6), np.nan, np.float32)}
+    cases = [
+        (lambda: svdo.compress(tmp_path / "none.safetensors"), "none.safetensors: No such file"),
+        (lambda: svdo.compress(broken), "broken.safetensors: not a valid safetensors file"),
+        (lambda: svdo.compress({}), "state dict: no layer with a posterior"),
+        (lambda: svdo.compress(infinite), "tensor 0.theta: element 0 is NaN"),
+        (lambda: svdo.compress({**state, "0.bias": np.zeros(4)}), r"0.bias: shape \[4\], expected"),
+        (lambda: svdo.compress({"a.theta": np.zeros((2, 2))}), "a.theta: has no variance"),
+        (
+            lambda: svdo.compress(state, output=tmp_path / "none" / "x.svdo"),
+            "x.svdo: No such file",
+        ),
+        (lambda: svdo.compress(state, network={"version": 1}), "network description.*`input`"),
+        (
+            lambda: svdo.compress(state, validate=(np.zeros((2, 6)), np.zeros(3, int))),
+            "2 samples but 3 labels",
+        ),
+    ]
+    for call, message in cases:
+        with pytest.raises(svdo.SvdoError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_bad_arguments_raise_value_or_type_errors(fixtures):
+    state = random_chain()
+    file = fixtures / "lenet300_mnist.safetensors"
+    for arguments, message in [
+        ({"thresh": float("nan")}, "thresh=nan"),
+        ({"thresh": -np.inf}, "thresh=-inf: expected a finite number"),
+        ({"quantize": "int3"}, 'quantize="int3": expected "exact", "f16" or "uniform"'),
+        ({"bits": 5}, "bits is for"),
+        ({"quantize": "uniform", "bits": 17}, "bits=17: expected 2 to 16"),
+        ({"threads": 0}, "threads=0"),
+        ({"validate": (np.zeros((2, 6)), [0.5, 1])}, "labels: expected integers"),
+        ({"validate": (np.zeros((2, 6)), [-1, 1])}, "labels: expected the numbers"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            svdo.compress(state, **arguments)
+    with pytest.raises(ValueError, match="the output would replace the input"):
+        svdo.compress(file, output=str(file))
+    with pytest.raises(TypeError, match="found list"):
+        svdo.compress([1, 2])
+    with pytest.raises(TypeError, match="found the key 3"):
+        svdo.compress({3: np.zeros(2)})
+
+
+def test_a_state_dict_is_not_copied(lenet300):
+    tensors, _ = lenet300
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    strided = {name: np.repeat(t, 2, axis=-1)[..., ::2] for name, t in tensors.items()}
+
+    def peak(state):
+        tracemalloc.start()
+        svdo.compress(state)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(tensors) < total / 10
+    assert peak(strided) > total  # NumPy's memory is counted

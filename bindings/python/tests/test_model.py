@@ -1,0 +1,175 @@
+"""Loading and running compressed models."""
+
+import copy
+import pickle
+import threading
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+import svdo
+from conftest import random_chain, read_safetensors, run_chain
+
+
+@pytest.fixture(scope="module")
+def model(fixtures):
+    return svdo.load(svdo.compress(fixtures / "lenet300_mnist.safetensors").data)
+
+
+@pytest.fixture(scope="module")
+def chain():
+    state = random_chain()
+    return state, svdo.load(svdo.compress(state).data)
+
+
+@pytest.mark.parametrize("name", ["lenet300_mnist", "lenet5_mnist"])
+def test_logits_of_the_real_networks(fixtures, images, labels, name):
+    model = svdo.load(svdo.compress(fixtures / f"{name}.safetensors").data)
+    pixels = images.reshape(-1, *model.input_shape)
+    logits = model(pixels)
+    reference, _ = read_safetensors(fixtures / f"{name}_reference.safetensors")
+    assert logits.dtype == np.float32 and logits.shape == (10_000, 10)
+    assert np.abs(logits - reference["logits"]).max() < 1e-3
+    expected = {"lenet300_mnist": 0.017, "lenet5_mnist": 0.0074}[name]
+    assert (logits.argmax(-1) != labels).mean() == pytest.approx(expected)
+
+
+def test_any_leading_batch_gives_the_same_numbers(chain):
+    state, model = chain
+    assert (model.input_shape, model.output_shape) == ((6,), (3,))
+    x = np.random.default_rng(2).normal(size=(2, 3, 4, 6)).astype(np.float32)
+    y = model(x)
+    assert y.shape == (2, 3, 4, 3)
+    assert np.allclose(y, run_chain(state, x.reshape(-1, 6)).reshape(y.shape), atol=1e-5)
+    assert model(x[0, 0, 0]).shape == (3,)
+    assert np.allclose(model(x[0, 0, 0]), y[0, 0, 0], atol=1e-6)
+    assert model(x[:0]).shape == (0, 3, 4, 3)
+    for threads in [1, 2, 7]:
+        assert np.array_equal(model(x, threads=threads), y)
+
+
+def test_whatever_holds_numbers_is_converted(chain):
+    _, model = chain
+    x = np.arange(12).reshape(2, 6)
+    y = model(x.astype(np.float32))
+    for same in [x, x.tolist(), x.astype(">f8"), x.astype(np.uint8), np.asfortranarray(x, "f4")]:
+        assert np.array_equal(model(same), y)
+    strided = np.zeros((2, 12), np.float32)
+    strided[:, ::2] = x
+    assert np.array_equal(model(strided[:, ::2]), y)
+    read_only = x.astype(np.float32)
+    read_only.setflags(write=False)
+    assert np.array_equal(model(read_only), y)
+
+
+def test_outputs_go_where_they_are_wanted(chain):
+    _, model = chain
+    x = np.ones((4, 6), np.float32)
+    whole = np.full((5, 3), 7, np.float32)
+    out = whole[:4]
+    assert model(x, out=out) is out
+    assert np.array_equal(out, model(x)) and (whole[4] == 7).all()
+    read_only = np.zeros((4, 3), np.float32)
+    read_only.setflags(write=False)
+    for bad in [np.zeros((4, 3)), np.zeros((4, 2), "f4"), np.zeros((3, 4), "f4").T, [0], read_only]:
+        with pytest.raises((ValueError, TypeError)):
+            model(x, out=bad)
+    shared = np.zeros(24, np.float32)
+    with pytest.raises((ValueError, TypeError)):
+        model(shared.reshape(4, 6), out=shared[:12].reshape(4, 3))
+
+
+def test_inputs_that_do_not_fit(chain):
+    _, model = chain
+    for bad, expected in [
+        (np.zeros((2, 5)), r"input shape \(2, 5\), expected \(6,\) after any batch dimensions"),
+        (np.float32(1), r"input shape \(\), expected \(6,\)"),
+    ]:
+        with pytest.raises(ValueError, match=expected):
+            model(bad)
+    for bad in [np.zeros((2, 6), complex), np.array(["a"] * 6), None]:
+        with pytest.raises(TypeError, match="expected numbers"):
+            model(bad)
+    with pytest.raises(ValueError, match="threads=0"):
+        model(np.zeros(6), threads=0)
+
+
+def test_loading(fixtures, tmp_path, model):
+    path = tmp_path / "model.svdo"
+    report = svdo.compress(fixtures / "lenet300_mnist.safetensors", output=path)
+    x = np.full(model.input_shape, 100, np.float32)
+    for same in [
+        svdo.load(path),
+        svdo.load(str(path)),
+        svdo.load(report.data),
+        pickle.loads(pickle.dumps(model)),
+        copy.deepcopy(model),
+    ]:
+        assert np.array_equal(same(x), model(x)) and same.to_bytes() == report.data
+    assert model.threshold == 3 and model.cpu
+    assert [n["op"] for n in model.network["nodes"]][-1] == "linear"
+    assert repr(model).startswith("<svdo.Model (")
+    with pytest.raises(svdo.SvdoError, match="none.svdo: No such file"):
+        svdo.load(tmp_path / "none.svdo")
+    damaged = bytearray(report.data)
+    damaged[len(damaged) // 2] ^= 1
+    with pytest.raises(svdo.SvdoError, match="damaged .svdo file: .*its checksum"):
+        svdo.load(bytes(damaged))
+    path.write_bytes(report.data[:-3])
+    with pytest.raises(svdo.SvdoError, match="model.svdo: damaged .svdo file"):
+        svdo.load(path)
+    with pytest.raises(svdo.SvdoError, match="not a valid .svdo file"):
+        svdo.load(b"PK")
+
+
+def test_the_lock_is_released_while_a_model_runs(fixtures, images):
+    model = svdo.load(svdo.compress(fixtures / "lenet5_mnist.safetensors").data)
+    pixels = np.ascontiguousarray(images.reshape(-1, *model.input_shape), np.float32)
+    spans = []
+
+    def run():
+        start = time.perf_counter()
+        model(pixels, threads=1)
+        spans.append((start, time.perf_counter()))
+
+    worker = threading.Thread(target=run)
+    ticks = []
+    worker.start()
+    while worker.is_alive():
+        ticks.append(time.perf_counter())
+        time.sleep(0.0005)
+    ((start, end),) = spans
+    # With the lock held, at most the ticks at the very ends would fall into the run.
+    inside = sum(start + 0.1 * (end - start) < tick < end - 0.1 * (end - start) for tick in ticks)
+    assert end - start > 0.02 and inside >= 5
+
+
+def test_one_model_serves_many_threads(chain):
+    _, model = chain
+    x = np.random.default_rng(3).normal(size=(64, 6)).astype(np.float32)
+    expected = model(x)
+    results = [None] * 8
+
+    def run(index):
+        for _ in range(20):
+            results[index] = model(x)
+
+    workers = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+    [w.start() for w in workers]
+    [w.join() for w in workers]
+    assert all(np.array_equal(r, expected) for r in results)
+
+
+def test_arrays_are_not_copied(model, images):
+    x = np.ascontiguousarray(images[:2000].reshape(-1, *model.input_shape), np.float32)
+
+    def peak(argument):
+        tracemalloc.start()
+        model(argument)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(x) < x.nbytes / 10
+    assert peak(x.astype(np.float64)) > x.nbytes  # NumPy's memory is counted
