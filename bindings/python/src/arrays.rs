@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use svdo::checkpoint::{DType, TensorInfo, TensorSource};
 use svdo::{Error, Result};
 
-/// Named arrays in C order. Arrays of types that cannot be weights are listed, not read.
+/// Named arrays in C order. Arrays of other types than floats and masks are listed, not read.
 pub(crate) struct Arrays {
     infos: Vec<TensorInfo>,
     values: Vec<Values>,
@@ -18,6 +18,8 @@ enum Values {
     F32(Py<PyArrayDyn<f32>>),
     F64(Py<PyArrayDyn<f64>>),
     F16(Py<PyArrayDyn<f16>>),
+    Bool(Py<PyArrayDyn<bool>>),
+    U8(Py<PyArrayDyn<u8>>),
     Unread,
 }
 
@@ -33,6 +35,10 @@ impl Arrays {
                 (DType::F64, Values::F64(array.clone().unbind()))
             } else if let Ok(array) = any.cast::<PyArrayDyn<f16>>() {
                 (DType::F16, Values::F16(array.clone().unbind()))
+            } else if let Ok(array) = any.cast::<PyArrayDyn<bool>>() {
+                (DType::Bool, Values::Bool(array.clone().unbind()))
+            } else if let Ok(array) = any.cast::<PyArrayDyn<u8>>() {
+                (DType::U8, Values::U8(array.clone().unbind()))
             } else {
                 (DType::Other(type_name(array)), Values::Unread)
             };
@@ -44,6 +50,10 @@ impl Arrays {
 }
 
 impl TensorSource for Arrays {
+    fn format(&self) -> &'static str {
+        "state dict"
+    }
+
     fn tensors(&self) -> &[TensorInfo] {
         &self.infos
     }
@@ -53,6 +63,8 @@ impl TensorSource for Arrays {
             Values::F32(array) => copy(array.bind(py), start, out, |v| v),
             Values::F64(array) => copy(array.bind(py), start, out, |v| v as f32),
             Values::F16(array) => copy(array.bind(py), start, out, f16::to_f32),
+            Values::Bool(array) => copy(array.bind(py), start, out, |v| f32::from(u8::from(v))),
+            Values::U8(array) => copy(array.bind(py), start, out, f32::from),
             Values::Unread => Err("its type cannot be read".to_owned()),
         })
         .map_err(|problem| Error::Tensor { tensor: self.infos[tensor].name.clone(), problem })
@@ -81,8 +93,6 @@ fn copy<T: numpy::Element + Copy>(
 fn type_name(array: &Bound<'_, PyUntypedArray>) -> &'static str {
     let dtype = array.dtype();
     match (dtype.kind(), dtype.itemsize()) {
-        (b'b', _) => "BOOL",
-        (b'u', 1) => "U8",
         (b'u', 2) => "U16",
         (b'u', 4) => "U32",
         (b'u', 8) => "U64",

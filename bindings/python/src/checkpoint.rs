@@ -1,6 +1,6 @@
 //! From a checkpoint, stored or in memory, to a file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,20 +8,23 @@ use numpy::{PyArrayMethods, PyReadonlyArray1, PyUntypedArray};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use safetensors::tensor::{Dtype, TensorView};
-use svdo::checkpoint::{Checkpoint, DType, TensorSource, open_source, read_description};
+use svdo::checkpoint::profile::{Dense, Kernel};
+use svdo::checkpoint::{Checkpoint, DType, Options, TensorSource, open_source, read_description};
 use svdo::compress::{Compressed, Settings, compress as run};
 use svdo::engine::Engine;
 use svdo::engine::evaluate::evaluate;
 use svdo::network::describe::Description;
 use svdo::prune::prune;
-use svdo::quantize::Quantizer;
-use svdo::report::{Compression, Report, Validation, display, json, markdown, text};
+use svdo::quantize::{Quantizer, RateDistortion};
+use svdo::report::{Compression, Report, SearchPoint, Validation, display, json, markdown, text};
+use svdo::search::{Goal, Samples, search};
 use svdo::{Error, Result};
 
 use crate::arrays::Arrays;
 use crate::error::raised;
 use crate::files;
 use crate::model::{cores, tier};
+use crate::options::options;
 
 /// The name that a state dict goes by in messages and reports.
 const IN_MEMORY: &str = "state dict";
@@ -65,20 +68,28 @@ pub(crate) fn compress(
     quantize: &str,
     bits: Option<u32>,
     network: Option<Network>,
+    read_as: BTreeMap<String, String>,
     output: Option<PathBuf>,
     simplify: bool,
     strip: bool,
-    validate: Option<(PyReadonlyArray1<'_, f32>, PyReadonlyArray1<'_, u32>)>,
+    fast: bool,
+    validate: Option<(PyReadonlyArray1<'_, f32>, Option<PyReadonlyArray1<'_, u32>>)>,
+    goal: Option<(String, f64)>,
+    effort: u32,
     threads: Option<usize>,
 ) -> PyResult<Answer> {
     let quantizer = quantizer(quantize, bits).map_err(raised)?;
-    #[allow(clippy::needless_update)]
-    let settings =
-        Settings { threshold: thresh, quantizer, simplify, strip, ..Settings::default() };
-    let labelled = match &validate {
-        Some((samples, labels)) => Some((samples.as_slice()?, labels.as_slice()?)),
+    let settings = Settings { threshold: thresh, quantizer, simplify, strip, fast };
+    let samples = match &validate {
+        Some((values, labels)) => {
+            let labels = labels.as_ref().map(|labels| labels.as_slice()).transpose()?;
+            Some(Samples { values: values.as_slice()?, labels })
+        }
         None => None,
     };
+    let goal = goal.map(|(name, bound)| named_goal(&name, bound)).transpose().map_err(raised)?;
+    let task = Task { settings, samples, goal, effort };
+    let read_as = options(&read_as).map_err(raised)?;
     let (path, arrays) = match source {
         Source::File(path) => (path, None),
         Source::Arrays(named) => (IN_MEMORY.into(), Some(Arrays::new(&named))),
@@ -89,8 +100,8 @@ pub(crate) fn compress(
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let pool = pool.map_err(|e| Error::Argument { problem: format!("threads: {e}") })?;
             pool.install(|| {
-                let checkpoint = open(&path, arrays, network)?;
-                work(&checkpoint, &settings, labelled, output.as_deref(), threads)
+                let checkpoint = open(&path, arrays, network, &read_as)?;
+                task.run(&checkpoint, output.as_deref(), threads)
             })
         })
         .map_err(raised)?;
@@ -101,33 +112,68 @@ pub(crate) fn compress(
 }
 
 /// Opens the source and ties it to its network.
-fn open(path: &Path, arrays: Option<Arrays>, network: Option<Network>) -> Result<Checkpoint> {
+fn open(
+    path: &Path,
+    arrays: Option<Arrays>,
+    network: Option<Network>,
+    read_as: &Options,
+) -> Result<Checkpoint> {
     let source: Box<dyn TensorSource> = match arrays {
         Some(arrays) => Box::new(arrays),
         None => open_source(path)?,
     };
-    Checkpoint::from_source(path, source, network.map(Network::read).transpose()?)
+    Checkpoint::from_source(path, source, network.map(Network::read).transpose()?, read_as)
 }
 
-fn work(
-    checkpoint: &Checkpoint,
-    settings: &Settings,
-    labelled: Option<(&[f32], &[u32])>,
-    output: Option<&Path>,
-    threads: usize,
-) -> Result<(Compression, Vec<u8>)> {
-    let compressed = run(checkpoint, settings, &|_| ())?;
-    let mut report = Compression::new(checkpoint, settings, &compressed);
-    if let Some((samples, labels)) = labelled {
-        report.validation =
-            Some(validation(checkpoint, settings, &compressed, samples, labels, threads)?);
+/// What to do with a checkpoint.
+struct Task<'a> {
+    settings: Settings,
+    samples: Option<Samples<'a>>,
+    goal: Option<Goal>,
+    effort: u32,
+}
+
+impl Task<'_> {
+    fn run(
+        &self,
+        checkpoint: &Checkpoint,
+        output: Option<&Path>,
+        threads: usize,
+    ) -> Result<(Compression, Vec<u8>)> {
+        let (settings, compressed, points) = match self.goal {
+            None => (self.settings, run(checkpoint, &self.settings, &|_| ())?, Vec::new()),
+            Some(goal) => {
+                let Some(samples) = self.samples else {
+                    let problem = "a search needs samples: give them with validate".into();
+                    return Err(Error::Argument { problem });
+                };
+                let found =
+                    search(checkpoint, &self.settings, goal, samples, self.effort, tier()?)?;
+                (found.settings, found.compressed, found.points)
+            }
+        };
+        let mut report = Compression::new(checkpoint, &settings, &compressed);
+        report.search = SearchPoint::all(&points);
+        if let Some(Samples { values, labels: Some(labels) }) = self.samples {
+            report.validation =
+                Some(validation(checkpoint, &self.settings, &compressed, values, labels, threads)?);
+        }
+        let bytes = compressed.written.bytes;
+        if let Some(path) = output {
+            files::write(path, |file| file.write_all(&bytes))?;
+            report.output = Some(display(path));
+        }
+        Ok((report, bytes))
     }
-    let bytes = compressed.written.bytes;
-    if let Some(path) = output {
-        files::write(path, |file| file.write_all(&bytes))?;
-        report.output = Some(display(path));
+}
+
+fn named_goal(name: &str, bound: f64) -> Result<Goal> {
+    match name {
+        "max_error_increase" => Ok(Goal::ErrorIncrease(bound)),
+        "max_output_error" => Ok(Goal::OutputError(bound)),
+        "max_bytes" => Ok(Goal::Bytes(bound as u64)),
+        _ => Err(Error::Argument { problem: format!("{name} is no goal") }),
     }
-    Ok((report, bytes))
 }
 
 fn validation(
@@ -155,8 +201,9 @@ fn quantizer(name: &str, bits: Option<u32>) -> Result<Quantizer> {
         ("exact", None) => return Ok(Quantizer::Exact),
         ("f16", None) => return Ok(Quantizer::F16),
         ("uniform", bits) => return Ok(Quantizer::Uniform { bits: bits.unwrap_or(8) }),
-        ("exact" | "f16", Some(_)) => "bits is for quantize=\"uniform\"".into(),
-        _ => format!("quantize={name:?}: expected \"exact\", \"f16\" or \"uniform\""),
+        ("rd", None) => return Ok(Quantizer::RateDistortion(RateDistortion::default())),
+        ("exact" | "f16" | "rd", Some(_)) => "bits is for quantize=\"uniform\"".into(),
+        _ => format!("quantize={name:?}: expected \"exact\", \"f16\", \"uniform\" or \"rd\""),
     };
     Err(Error::Argument { problem })
 }
@@ -182,8 +229,10 @@ pub(crate) fn save(
         bytes.push(flat.cast::<numpy::PyArray1<u8>>()?.try_readonly()?);
     }
     let slices = bytes.iter().map(|b| b.as_slice()).collect::<std::result::Result<Vec<_>, _>>()?;
+    let saved_as =
+        Options { dense: Some(Dense::OutIn), kernel: Some(Kernel::Oihw), ..Options::default() };
     py.detach(|| {
-        let checkpoint = open(&path, Some(arrays), network)?;
+        let checkpoint = open(&path, Some(arrays), network, &saved_as)?;
         let description = Description::of(checkpoint.network());
         let metadata = serde_json::json!({ "network": description }).to_string();
         let metadata = HashMap::from([("svdo".to_owned(), metadata)]);

@@ -9,6 +9,7 @@ mod checkpoint;
 mod error;
 mod files;
 mod model;
+mod options;
 
 /// The module `svdo._svdo`.
 #[pyo3::pymodule]
@@ -18,5 +19,5 @@ mod _svdo {
     #[pymodule_export]
     use super::error::SvdoError;
     #[pymodule_export]
-    use super::model::{Model, load};
+    use super::model::{Model, export, load};
 }

@@ -1,5 +1,6 @@
 //! Compressed models, ready to run on arrays.
 
+use std::io::Write;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -17,6 +18,7 @@ use svdo::network::describe::Description;
 use svdo::{Error, Result, container};
 
 use crate::error::raised;
+use crate::files;
 
 /// See the stub.
 #[pyclass(frozen, module = "svdo")]
@@ -59,6 +61,37 @@ pub(crate) fn load(py: Python<'_>, source: Stored<'_>) -> PyResult<Model> {
             Ok(planned.with(PyBytes::new(py, &content).unbind()))
         }
     }
+}
+
+/// See the stub.
+#[pyfunction]
+pub(crate) fn export(
+    py: Python<'_>,
+    source: Stored<'_>,
+    format: &str,
+    sparse: bool,
+    output: PathBuf,
+) -> PyResult<()> {
+    let (content, path) = match &source {
+        Stored::Bytes(bytes) => (Ok(bytes.as_bytes().to_vec()), None),
+        Stored::File(path) => (std::fs::read(path), Some(path.clone())),
+    };
+    py.detach(|| {
+        let here = |e: Error| match &path {
+            Some(path) => e.in_file(path),
+            None => e,
+        };
+        let io = |cause| Error::Io { path: path.clone().unwrap_or_default(), cause };
+        let model = container::read(&content.map_err(io)?).map_err(here)?;
+        let written = match format {
+            "safetensors" => svdo::export::safetensors(&model),
+            "npz" => svdo::export::npz(&model),
+            _ => svdo::export::onnx(&model, sparse),
+        };
+        let written = written.map_err(|e| e.in_file(&output))?;
+        files::write(&output, |file| file.write_all(&written))
+    })
+    .map_err(raised)
 }
 
 struct Planned {

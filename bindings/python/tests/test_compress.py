@@ -62,6 +62,65 @@ def test_settings_reach_the_library(fixtures, images, labels):
     assert report.validation.error_rate == pytest.approx(0.017, abs=0.002)
 
 
+def test_searches_hold_their_bounds(fixtures, images, labels):
+    path = fixtures / "lenet300_mnist.safetensors"
+    plain = svdo.compress(path, quantize="rd")
+    assert plain.quantize == "rd" and plain.search == []
+    settings = {"quantize": "rd", "effort": 1, "validate": (images[:1000], labels[:1000])}
+    report = svdo.compress(path, **settings, max_error_increase=0.01)
+    found = report.validation
+    assert found.error_rate <= found.error_rate_pruned + 0.01
+    assert report.file_bytes < plain.file_bytes and len(report.search) > 1
+    model = svdo.load(report.data)
+    logits = model(images[:1000].reshape(-1, *model.input_shape))
+    assert (logits.argmax(-1) != labels[:1000]).mean() == pytest.approx(found.error_rate)
+    settings["validate"] = images[:200], None
+    small = svdo.compress(path, **settings, max_bytes=4000)
+    assert small.file_bytes <= 4000 and small.validation is None
+    with pytest.raises(ValueError, match="needs labels"):
+        svdo.compress(path, **settings, max_error_increase=0.01)
+
+
+def test_other_layouts_and_variances_are_read_as_told():
+    state = random_chain()
+    expected = svdo.compress(state).data
+    other = {k: v.T if v.ndim == 2 else v for k, v in state.items()}
+    assert svdo.compress(other, layout="io").data == expected
+    halves = {k.replace("sigma2", "sigma"): v / 2 if "sigma" in k else v for k, v in state.items()}
+    assert svdo.compress(halves, variance="log_sigma").data == expected
+    for arguments, message in [
+        ({"layout": "xy"}, 'layout="xy": expected oi, io, oihw, hwio'),
+        ({"layout": "oi,io"}, "takes one of oi and io"),
+        ({"variance": "tau"}, 'variance="tau": expected log_sigma2'),
+        ({"flatten": "x"}, "expected channels-first, channels-last"),
+        ({"profile": "none"}, 'profile="none": expected'),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            svdo.compress(state, **arguments)
+
+
+def test_exports_hold_the_weights_that_run(tmp_path):
+    state = random_chain()
+    report = svdo.compress(state, output=tmp_path / "m.svdo", simplify=False)
+    for source in [tmp_path / "m.svdo", report.data, svdo.load(report.data)]:
+        svdo.export(source, tmp_path / "m.npz")
+        dense = np.load(tmp_path / "m.npz")
+        kept = state["0.log_sigma2"] - np.log(state["0.theta"].astype(np.float64) ** 2) <= 3
+        assert np.array_equal(dense["0.weight"], np.where(kept, state["0.theta"], 0))
+        assert np.array_equal(dense["1.bias"], state["1.bias"])
+    svdo.export(report.data, tmp_path / "m.safetensors")
+    tensors, metadata = read_safetensors(tmp_path / "m.safetensors")
+    assert np.array_equal(tensors["0.weight"], dense["0.weight"]) and "svdo" in metadata
+    svdo.export(report.data, tmp_path / "m.onnx", sparse=True)
+    assert (tmp_path / "m.onnx").stat().st_size > 100
+    with pytest.raises(ValueError, match="expected a name that ends in"):
+        svdo.export(report.data, tmp_path / "m.txt")
+    with pytest.raises(ValueError, match="sparse is for .onnx"):
+        svdo.export(report.data, tmp_path / "m.npz", sparse=True)
+    with pytest.raises(svdo.SvdoError, match="none.svdo: No such file"):
+        svdo.export(tmp_path / "none.svdo", tmp_path / "m.npz")
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4", ">f8"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_any_float_in_any_layout(dtype, order):
@@ -161,10 +220,15 @@ def test_bad_arguments_raise_value_or_type_errors(fixtures):
     for arguments, message in [
         ({"thresh": float("nan")}, "thresh=nan"),
         ({"thresh": -np.inf}, "thresh=-inf: expected a finite number"),
-        ({"quantize": "int3"}, 'quantize="int3": expected "exact", "f16" or "uniform"'),
+        ({"quantize": "int3"}, 'quantize="int3": expected "exact", "f16", "uniform" or "rd"'),
         ({"bits": 5}, "bits is for"),
         ({"quantize": "uniform", "bits": 17}, "bits=17: expected 2 to 16"),
         ({"threads": 0}, "threads=0"),
+        ({"max_bytes": 100}, 'max_bytes: a search needs quantize="rd"'),
+        ({"max_bytes": 100, "quantize": "rd"}, "a search needs samples"),
+        ({"max_bytes": 9, "max_output_error": 1}, "max_output_error and max_bytes: one goal"),
+        ({"max_output_error": -1, "quantize": "rd"}, "max_output_error=-1.0: expected"),
+        ({"max_bytes": 100, "quantize": "rd", "effort": 10}, "effort=10: expected 1 to 9"),
         ({"validate": (np.zeros((2, 6)), [0.5, 1])}, "labels: expected integers"),
         ({"validate": (np.zeros((2, 6)), [-1, 1])}, "labels: expected the numbers"),
     ]:

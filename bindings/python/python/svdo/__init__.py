@@ -8,11 +8,11 @@
 ``svdo.torch`` holds the layers and the loss to train with; importing it needs PyTorch.
 """
 
-from svdo._checkpoint import compress, save
+from svdo._checkpoint import compress, export, save
 from svdo._report import Record, Report
 from svdo._svdo import Model, SvdoError, load
 
-__all__ = ["Model", "Record", "Report", "SvdoError", "compress", "load", "save"]
+__all__ = ["Model", "Record", "Report", "SvdoError", "compress", "export", "load", "save"]
 
 
 def __getattr__(name: str) -> object:

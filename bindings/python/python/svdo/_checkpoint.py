@@ -27,10 +27,20 @@ def compress(
     quantize: str = "exact",
     bits: int | None = None,
     network: Network | None = None,
+    profile: str | None = None,
+    variance: str | None = None,
+    layout: str | None = None,
+    flatten: str | None = None,
+    ignore_masks: bool = False,
     output: PathLike | None = None,
     simplify: bool = True,
     strip: bool = False,
-    validate: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    fast: bool = False,
+    validate: tuple[npt.ArrayLike, npt.ArrayLike | None] | None = None,
+    max_error_increase: float | None = None,
+    max_output_error: float | None = None,
+    max_bytes: int | None = None,
+    effort: int = 5,
     threads: int | None = None,
 ) -> Report:
     """Compress a checkpoint trained by sparse variational dropout.
@@ -45,16 +55,36 @@ def compress(
             names are in formats/checkpoints.md. Arrays are read where they lie.
         thresh: prune weights with a log alpha above this.
         quantize: ``"exact"`` keeps every bit of every f32, ``"f16"`` rounds to binary16,
-            ``"uniform"`` to multiples of one step for each layer.
+            ``"uniform"`` to multiples of one step for each layer, ``"rd"`` chooses levels by their
+            distortion and their cost in bits.
         bits: bits of a weight for ``"uniform"``, 2 to 16; 8 if None.
         network: the network description (formats/network.md) as a dict or a file. Needed if the
             checkpoint carries none and is no plain chain of linear layers.
+        profile: the code base that wrote the checkpoint, as formats/checkpoints.md names it; found
+            if None.
+        variance: what the variances hold: ``"log_sigma2"``, ``"log_sigma"``, ``"log_alpha"`` or
+            ``"sigma"``; what their names say if None.
+        layout: of dense layers (``"oi"``, ``"io"``) and of convolutions (``"oihw"``, ``"hwio"``),
+            with a comma between: found if None.
+        flatten: how a dense layer sees the map of a convolution: ``"channels-first"`` or
+            ``"channels-last"``; the latter with hwio if None.
+        ignore_masks: leave masks that are stored beside the weights alone.
         output: the file to write, whole or not at all. None writes none: the bytes are in
             ``Report.data`` in any case.
         simplify: remove dead and constant units.
         strip: leave names and the threshold out of the file.
-        validate: samples [batch, *input_shape] of raw values and labels [batch], on which to
-            measure the error of the result. Not the test set if you choose settings by it.
+        fast: code for fast decoding rather than for size.
+        validate: samples [batch, *input_shape] of raw values and labels [batch] (or None), on
+            which to measure the error of the result. Not the test set if you choose settings by
+            it, as a search does.
+        max_error_increase: search the smallest file whose error rate on ``validate`` is at most
+            that of the pruned network plus this. A search needs ``quantize="rd"`` and
+            ``validate``; the threshold may move below ``thresh``, never above.
+        max_output_error: search the smallest file whose outputs change by at most this share (root
+            mean squares); needs no labels.
+        max_bytes: search the best file of at most this many bytes, by cross-entropy or, without
+            labels, by the change of outputs.
+        effort: how long to search, 1 to 9.
         threads: threads to use; all cores if None. The result does not depend on it.
 
     Raises:
@@ -67,20 +97,38 @@ def compress(
         raise ValueError(f"bits={bits}: expected 2 to 16")
     if threads is not None and not 1 <= threads <= 1024:
         raise ValueError(f"threads={threads}: expected 1 to 1024")
+    goals = {
+        "max_error_increase": max_error_increase,
+        "max_output_error": max_output_error,
+        "max_bytes": max_bytes,
+    }
+    goal = [(name, float(bound)) for name, bound in goals.items() if bound is not None]
+    if len(goal) > 1:
+        raise ValueError(f"{goal[0][0]} and {goal[1][0]}: one goal at a time")
+    if goal:
+        _check_search(quantize, *goal[0], effort)
     is_file = isinstance(checkpoint, (str, os.PathLike))
     source = Path(checkpoint) if is_file else _arrays(checkpoint)  # type: ignore[arg-type]
     if output is not None and is_file and Path(output) == source:
         raise ValueError("the output would replace the input")
+    words = {"profile": profile, "variance": variance, "layout": layout, "flatten": flatten}
+    read_as = {name: word for name, word in words.items() if word is not None}
+    if ignore_masks:
+        read_as["ignore_masks"] = ""
     answer = _svdo.compress(
         source,
         thresh,
         quantize,
         bits,
         _network(network),
+        read_as,
         None if output is None else Path(output),
         simplify,
         strip,
+        fast,
         None if validate is None else _labelled(*validate),
+        goal[0] if goal else None,
+        effort,
         threads,
     )
     return Report._parse(*answer)
@@ -102,6 +150,31 @@ def save(path: PathLike, state_dict: StateDict, network: Network | None = None) 
     _svdo.save(Path(path), _arrays(state_dict), _network(network))
 
 
+def export(
+    model: PathLike | bytes | _svdo.Model, output: PathLike, *, sparse: bool = False
+) -> None:
+    """Write a compressed model as a dense one, with the weights that it runs with, bit for bit.
+
+    Args:
+        model: a .svdo file, its bytes, or a loaded model.
+        output: the file to write, whole or not at all; its extension says what: ``.safetensors``
+            and ``.npz`` hold ``<layer>.weight`` [out, in] or [out, in/groups, kh, kw] and
+            ``<layer>.bias`` [out], ``.onnx`` the whole network, preprocessing included.
+        sparse: for ``.onnx``: weights as sparse initializers.
+
+    Raises:
+        SvdoError: the model cannot be read or exported, or the file not be written.
+        ValueError: an argument has no meaning.
+    """
+    format = Path(output).suffix[1:]
+    if format not in ("safetensors", "npz", "onnx"):
+        raise ValueError(f"{output}: expected a name that ends in .safetensors, .onnx or .npz")
+    if sparse and format != "onnx":
+        raise ValueError("sparse is for .onnx")
+    source = model.to_bytes() if isinstance(model, _svdo.Model) else model
+    _svdo.export(source, format, sparse, Path(output))
+
+
 def _network(network: Network | None) -> str | Path | None:
     """JSON as str, a file as Path."""
     if network is None:
@@ -111,7 +184,19 @@ def _network(network: Network | None) -> str | Path | None:
     return Path(network)
 
 
-def _labelled(samples: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Any, Any]:
+def _check_search(quantize: str, goal: str, bound: float, effort: int) -> None:
+    if quantize != "rd":
+        raise ValueError(f'{goal}: a search needs quantize="rd"')
+    if not (math.isfinite(bound) and bound >= 0):
+        raise ValueError(f"{goal}={bound}: expected a number from 0 on")
+    if not 1 <= effort <= 9:
+        raise ValueError(f"effort={effort}: expected 1 to 9")
+
+
+def _labelled(samples: npt.ArrayLike, labels: npt.ArrayLike | None) -> tuple[Any, Any]:
+    values = np.ascontiguousarray(samples, dtype=np.float32).reshape(-1)
+    if labels is None:
+        return values, None
     classes = np.asarray(labels)
     if classes.dtype.kind not in "iu" or classes.ndim != 1:
         raise ValueError(
@@ -119,8 +204,7 @@ def _labelled(samples: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Any, Any]:
         )
     if classes.size and not 0 <= int(classes.min()) <= int(classes.max()) < 2**32:
         raise ValueError("labels: expected the numbers of classes, from 0")
-    values = np.ascontiguousarray(samples, dtype=np.float32)
-    return values.reshape(-1), np.ascontiguousarray(classes, dtype=np.uint32)
+    return values, np.ascontiguousarray(classes, dtype=np.uint32)
 
 
 def _arrays(state_dict: StateDict) -> list[tuple[str, npt.NDArray[Any]]]:

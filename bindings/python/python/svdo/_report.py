@@ -70,6 +70,12 @@ class Report(Record):
         """samples, error_rate_pruned, error_rate and cross_entropy; None without data."""
         return self.get("validation")
 
+    @property
+    def search(self) -> list[Record]:
+        """The configurations that a search tried, by size; empty without one."""
+        tried: list[Record] = self.get("search", [])
+        return tried
+
     def to_json(self) -> str:
         """The report as ``svdo-compress --json`` writes it."""
         return json.dumps(self, indent=2, ensure_ascii=False) + "\n"

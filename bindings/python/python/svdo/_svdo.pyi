@@ -5,7 +5,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Model", "SvdoError", "compress", "load", "save"]
+__all__ = ["Model", "SvdoError", "compress", "export", "load", "save"]
 
 class SvdoError(Exception):
     """A checkpoint or file that cannot be used, in one line: file, tensor, expected, found."""
@@ -70,12 +70,19 @@ def compress(
     quantize: str,
     bits: int | None,
     network: str | Path | None,
+    read_as: dict[str, str],
     output: Path | None,
     simplify: bool,
     strip: bool,
-    validate: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32]] | None,
+    fast: bool,
+    validate: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32] | None] | None,
+    goal: tuple[str, float] | None,
+    effort: int,
     threads: int | None,
 ) -> tuple[str, str, str, bytes]: ...
 def save(
     path: Path, named: list[tuple[str, npt.NDArray[Any]]], network: str | Path | None
+) -> None: ...
+def export(
+    source: str | os.PathLike[str] | bytes, format: str, sparse: bool, output: Path
 ) -> None: ...
