@@ -18,6 +18,21 @@ pub(super) struct Import {
     #[arg(long, value_name = "NAME", value_parser = profile)]
     profile: Option<&'static Profile>,
 
+    #[command(flatten)]
+    reading: Reading,
+}
+
+impl Import {
+    /// Opens a checkpoint as the flags say.
+    pub(super) fn open(&self, path: &Path, network: Option<&Path>) -> anyhow::Result<Checkpoint> {
+        self.reading.open(path, network, self.profile)
+    }
+}
+
+/// What may be said without naming a code base.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Import")]
+pub(super) struct Reading {
     /// What the variances hold [default: what their names say]
     #[arg(long, value_enum)]
     variance: Option<VarianceKind>,
@@ -59,9 +74,14 @@ enum Order {
     ChannelsLast,
 }
 
-impl Import {
+impl Reading {
     /// Opens a checkpoint as the flags say.
-    pub(super) fn open(&self, path: &Path, network: Option<&Path>) -> anyhow::Result<Checkpoint> {
+    pub(super) fn open(
+        &self,
+        path: &Path,
+        network: Option<&Path>,
+        profile: Option<&'static Profile>,
+    ) -> anyhow::Result<Checkpoint> {
         let (mut dense, mut kernel) = (None, None);
         for layout in &self.layout {
             let again = match layout {
@@ -73,7 +93,7 @@ impl Import {
             anyhow::ensure!(!again, "--layout takes one of oi and io, one of oihw and hwio");
         }
         let options = Options {
-            profile: self.profile,
+            profile,
             variance: self.variance.map(|kind| match kind {
                 VarianceKind::LogSigma2 => Variance::LogSigma2,
                 VarianceKind::LogSigma => Variance::LogSigma,
@@ -112,8 +132,8 @@ pub(super) struct Target {
     target_sparsity: Option<f64>,
 
     /// Report the same file with as many weights of each layer chosen by another rule
-    #[arg(long, value_enum)]
-    baseline: Option<Baseline>,
+    #[arg(long, value_name = "RULE", value_enum)]
+    pruning_baseline: Option<Baseline>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -148,7 +168,7 @@ impl Target {
         settings: &Settings,
         compressed: &Compressed,
     ) -> anyhow::Result<Option<(String, Model)>> {
-        let Some(Baseline::Magnitude) = self.baseline else { return Ok(None) };
+        let Some(Baseline::Magnitude) = self.pruning_baseline else { return Ok(None) };
         let kept: Vec<u64> = compressed.statistics.iter().map(|s| s.kept).collect();
         let mut pruned = threshold::largest(checkpoint, &kept)?;
         let Compressed { model, written, .. } = finish(&mut pruned, settings)?;

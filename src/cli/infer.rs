@@ -70,7 +70,7 @@ pub struct Arguments {
     network: Option<PathBuf>,
 
     #[command(flatten)]
-    import: import::Import,
+    import: import::Reading,
 
     /// Threshold by which to mask theta [default: the one the file was pruned by]
     #[arg(long, requires = "verify", value_parser = number, allow_negative_numbers = true, help_heading = "Verification")]
@@ -171,7 +171,7 @@ impl Arguments {
     }
 
     fn verify(&self, model: &Model, engine: &Engine, path: &Path) -> anyhow::Result<Outcome> {
-        let checkpoint = self.import.open(path, self.network.as_deref())?;
+        let checkpoint = self.import.open(path, self.network.as_deref(), None)?;
         let threshold = self.thresh.or(model.threshold).context(
             "the file does not say by which threshold it was pruned: give it with --thresh",
         )?;

@@ -76,7 +76,7 @@ pub struct Compression {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sweep: Vec<SweepPoint>,
     /// Configurations tried, if a search was asked for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub search: Vec<SearchPoint>,
     /// Conditions that were asserted.
     pub gates: Vec<Gate>,
