@@ -7,6 +7,7 @@
 //!
 //! Rows come one by one, or in groups of four that share their taps (absent weights are zeros):
 //! that reads inputs a quarter as often, and wins where most weights are there.
+#![allow(clippy::needless_range_loop)] // a tile is read by its coordinates
 
 use super::{Simd, Tier, WIDTH, Work};
 
