@@ -12,7 +12,7 @@ use crate::{container, export};
 /// Write a .svdo file as a dense model: .safetensors, .onnx or .npz
 ///
 /// The weights are bit for bit those that svdo-infer runs with. safetensors and .npz hold
-/// <layer>.weight and <layer>.bias; safetensors also the network description; .onnx is a whole
+/// LAYER.weight and LAYER.bias; safetensors also the network description; .onnx is a whole
 /// network, preprocessing included.
 #[derive(Debug, Parser)]
 #[command(name = "svdo-export", version, max_term_width = 100)]
