@@ -5,8 +5,6 @@
 //! their bounds.
 #![allow(unsafe_code)]
 
-#[cfg(target_arch = "aarch64")]
-mod aarch64;
 mod aligned;
 mod dense;
 mod gather;
@@ -35,13 +33,10 @@ pub enum Tier {
     Portable,
     /// x86-64 with AVX2 and FMA.
     Avx2,
-    /// AArch64 with NEON.
-    Neon,
 }
 
 impl Tier {
-    const ALL: [(&'static str, Self); 3] =
-        [("portable", Self::Portable), ("avx2", Self::Avx2), ("neon", Self::Neon)];
+    const ALL: [(&'static str, Self); 2] = [("portable", Self::Portable), ("avx2", Self::Avx2)];
 
     /// The tiers that this CPU runs, the best one last.
     pub fn supported() -> Vec<Self> {
@@ -53,8 +48,6 @@ impl Tier {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => x86_64::Avx2::new().is_some(),
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => aarch64::Neon::new().is_some(),
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -89,13 +82,6 @@ impl Tier {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
                 if let Some(token) = x86_64::Avx2::new() {
-                    return token.run(work);
-                }
-                portable::Portable.run(work);
-            }
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => {
-                if let Some(token) = aarch64::Neon::new() {
                     return token.run(work);
                 }
                 portable::Portable.run(work);
