@@ -5,7 +5,7 @@ use crate::container::{self, Written};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::prune::{PrunedModel, Statistics, prune};
-use crate::quantize::{Quantized, Quantizer};
+use crate::quantize::{Calibration, Quantized, Quantizer};
 use crate::simplify::{Simplified, simplify};
 
 /// Times a model is simplified again after quantization.
@@ -60,23 +60,35 @@ pub fn compress(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Compressed> {
     let mut pruned = prune(checkpoint, f64::from(settings.threshold), progress)?;
-    finish(&mut pruned, settings)
+    finish(&mut pruned, settings, None)
 }
 
-/// The part of [`compress`] after pruning; the model is left as it was last quantized.
+/// The part of [`compress`] after pruning; the model is left as it was last quantized. With a
+/// calibration, weights are fitted to its reference as they are quantized.
 ///
 /// # Errors
 /// As [`compress`].
-pub fn finish(pruned: &mut PrunedModel, settings: &Settings) -> Result<Compressed> {
+pub fn finish(
+    pruned: &mut PrunedModel,
+    settings: &Settings,
+    calibration: Option<&Calibration<'_>>,
+) -> Result<Compressed> {
     let statistics = pruned.layers.iter().map(|l| l.statistics.clone()).collect();
     let mut simplified = if settings.simplify {
         simplify(pruned)?
     } else {
-        let untouched =
-            |l: &crate::network::Layer| Simplified { units: l.rows(), ..Default::default() };
+        let untouched = |l: &crate::network::Layer| Simplified {
+            units: l.rows(),
+            left: (0..l.rows() as u32).collect(),
+            ..Default::default()
+        };
         pruned.network.layers.iter().map(untouched).collect()
     };
-    let (mut model, mut quantized) = settings.quantizer.quantize(pruned)?;
+    let quantize = |pruned: &PrunedModel, simplified: &[Simplified]| {
+        let units: Vec<&[u32]> = simplified.iter().map(|layer| &layer.left[..]).collect();
+        settings.quantizer.quantize_calibrated(pruned, calibration.map(|c| (c, &units[..])))
+    };
+    let (mut model, mut quantized) = quantize(pruned, &simplified)?;
     let mut zeroed: Vec<usize> = quantized.iter().map(|layer| layer.zeroed).collect();
     // Weights that became zero may leave units dead: without those, the rest is quantized again.
     for _ in 0..MOST_ROUNDS {
@@ -97,8 +109,9 @@ pub fn finish(pruned: &mut PrunedModel, settings: &Settings) -> Result<Compresse
             all.constant += again.constant;
             all.weights += again.weights;
             all.kept = again.kept;
+            all.left = again.left.iter().map(|&unit| all.left[unit as usize]).collect();
         }
-        (model, quantized) = settings.quantizer.quantize(pruned)?;
+        (model, quantized) = quantize(pruned, &simplified)?;
         zeroed.iter_mut().zip(&quantized).for_each(|(all, layer)| *all += layer.zeroed);
     }
     quantized.iter_mut().zip(zeroed).for_each(|(layer, all)| layer.zeroed = all);

@@ -125,7 +125,7 @@ pub fn search(
         ..*settings
     };
     let at = search.thresholds.iter().position(|&t| t == best.threshold).unwrap_or(0);
-    let compressed = finish(&mut search.pruned[at].clone(), &settings)?;
+    let compressed = finish(&mut search.pruned[at].clone(), &settings, None)?;
     let (points, reference) = (search.points, search.evaluation);
     Ok(Found { settings, compressed, points, reference })
 }
@@ -256,7 +256,7 @@ impl Search<'_> {
             quantizer: Quantizer::RateDistortion(settings),
             ..self.user
         };
-        let compressed = finish(&mut self.pruned[threshold].clone(), &all)?;
+        let compressed = finish(&mut self.pruned[threshold].clone(), &all, None)?;
         let found = run(&compressed.model, self.samples, self.tier)?;
         let outs = outputs(&compressed.model, self.tier)?;
         let squares: f64 =

@@ -28,6 +28,8 @@ pub struct Simplified {
     pub weights: usize,
     /// Removable units that had to stay, by reason.
     pub kept: BTreeMap<&'static str, usize>,
+    /// The numbers of the units that are left.
+    pub left: Vec<u32>,
 }
 
 const FEEDS_OUTPUT: &str = "feeds the output";
@@ -66,6 +68,7 @@ pub fn simplify(model: &mut PrunedModel) -> Result<Vec<Simplified>> {
     }) {}
     for (index, rows) in layers.into_iter().enumerate() {
         done[index].weights = before[index] - rows.weights();
+        done[index].left.clone_from(&rows.units);
         model.network.layers[index].shape.clone_from(&rows.shape);
         rows.store(&mut model.layers[index])?;
     }
@@ -251,6 +254,8 @@ fn remove_units(
 struct Rows {
     shape: Vec<usize>,
     rows: Vec<Vec<Entry>>,
+    /// The rows' numbers before anything was removed.
+    units: Vec<u32>,
     bias: Option<Vec<f64>>,
 }
 
@@ -264,7 +269,7 @@ struct Entry {
 impl Rows {
     fn new(layer: &PrunedLayer) -> Self {
         let mut variances = layer.log_sigma2.iter().flatten();
-        let rows = layer
+        let rows: Vec<Vec<Entry>> = layer
             .weights
             .outer_iterator()
             .map(|row| {
@@ -277,7 +282,8 @@ impl Rows {
             })
             .collect();
         let bias = layer.bias.as_ref().map(|b| b.iter().map(|&v| f64::from(v)).collect());
-        Self { shape: layer.shape.clone(), rows, bias }
+        let units = (0..rows.len() as u32).collect();
+        Self { shape: layer.shape.clone(), rows, units, bias }
     }
 
     fn weights(&self) -> usize {
@@ -317,6 +323,8 @@ impl Rows {
     fn drop_rows(&mut self, removed: &[bool]) {
         let mut gone = removed.iter();
         self.rows.retain(|_| !gone.next().copied().unwrap_or(false));
+        let mut gone = removed.iter();
+        self.units.retain(|_| !gone.next().copied().unwrap_or(false));
         if let Some(bias) = &mut self.bias {
             let mut gone = removed.iter();
             bias.retain(|_| !gone.next().copied().unwrap_or(false));

@@ -171,7 +171,7 @@ impl Target {
         let Some(Baseline::Magnitude) = self.pruning_baseline else { return Ok(None) };
         let kept: Vec<u64> = compressed.statistics.iter().map(|s| s.kept).collect();
         let mut pruned = threshold::largest(checkpoint, &kept)?;
-        let Compressed { model, written, .. } = finish(&mut pruned, settings)?;
+        let Compressed { model, written, .. } = finish(&mut pruned, settings, None)?;
         let note = format!(
             "baseline: the same numbers of weights chosen by magnitude make {} bytes, by log alpha \
              {} bytes",

@@ -1,10 +1,14 @@
 //! Quantization: kept weights in the form in which they will be stored.
 
+mod calibrate;
+mod feedback;
+mod propagate;
 mod rate_distortion;
 mod uniform;
 
 use half::f16;
 
+pub use calibrate::Calibration;
 pub use rate_distortion::RateDistortion;
 
 use crate::error::{Error, Result};
@@ -45,9 +49,19 @@ impl Quantizer {
     /// # Errors
     /// [`Error::Argument`] for bits out of range or a weight that binary16 cannot hold.
     pub fn quantize(self, pruned: &PrunedModel) -> Result<(Model, Vec<Quantized>)> {
+        self.quantize_calibrated(pruned, None)
+    }
+
+    /// As [`Quantizer::quantize`]; levels that are chosen by distortion are fitted to a calibration,
+    /// with the reference's units that each layer's are.
+    pub(crate) fn quantize_calibrated(
+        self,
+        pruned: &PrunedModel,
+        calibration: Option<(&Calibration<'_>, &[&[u32]])>,
+    ) -> Result<(Model, Vec<Quantized>)> {
         let mut values = Vec::with_capacity(pruned.layers.len());
         if let Self::RateDistortion(settings) = self {
-            values = settings.quantize(pruned)?;
+            values = settings.quantize(pruned, calibration)?;
         } else {
             for (layer, named) in pruned.layers.iter().zip(&pruned.network.layers) {
                 // A bias adds straight to a unit: it gets 8 bits at least.

@@ -8,6 +8,8 @@ use crate::entropy::range_coder::Rehearsal;
 use crate::error::Result;
 use crate::model::{Scale, Values};
 use crate::prune::{PrunedLayer, PrunedModel};
+use crate::quantize::calibrate::{Calibration, Fit, Pass};
+use crate::quantize::propagate::Propagation;
 
 /// What sets rate against distortion.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,47 +44,76 @@ const PASSES: usize = 3;
 
 impl RateDistortion {
     /// The levels of every layer, one for each weight of its matrix, and its bias.
-    pub(super) fn quantize(&self, model: &PrunedModel) -> Result<Vec<(Values, Option<Values>)>> {
+    pub(super) fn quantize(
+        &self,
+        model: &PrunedModel,
+        calibration: Option<(&Calibration<'_>, &[&[u32]])>,
+    ) -> Result<Vec<(Values, Option<Values>)>> {
         let costs = Costs::new();
         let geometries = geometries(&model.network)?;
-        let layers = model.layers.iter().zip(geometries);
-        Ok(layers.map(|(layer, geometry)| self.quantize_layer(layer, geometry, &costs)).collect())
+        let Some((calibration, units)) = calibration else {
+            let layers = model.layers.iter().zip(geometries);
+            return Ok(layers.map(|(l, geometry)| self.layer(l, geometry, &costs, None)).collect());
+        };
+        // In the order in which they run: each layer makes up for the errors of those before it.
+        let mut net = Propagation::new(&model.network, &model.layers)?;
+        let mut found = vec![None; model.layers.len()];
+        let in_use = model.network.nodes.iter().filter_map(|node| node.op.layer());
+        for layer in in_use.chain(0..model.layers.len()) {
+            if found[layer].is_none() {
+                let fit = match found.len() {
+                    _ if model.layers[layer].weights.nnz() > MOST_ADAPTIVE => None,
+                    _ => calibration.fit(&net, layer, units[layer]),
+                };
+                let values = self.layer(&model.layers[layer], geometries[layer], &costs, fit);
+                net.weights[layer].values = values.0.to_f32();
+                net.weights[layer].bias = values.1.as_ref().map(Values::to_f32);
+                found[layer] = Some(values);
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
     }
 
-    fn quantize_layer(
+    fn layer(
         &self,
         layer: &PrunedLayer,
         geometry: Geometry,
         costs: &Costs,
+        fit: Option<Fit<'_>>,
     ) -> (Values, Option<Values>) {
         let exact = layer.weights.data();
         let unit = unit(layer);
         let scale = Scale { step: nearest_short_step(self.step * unit), curve: self.curve };
-        let sensitivity: Vec<f64> = match &layer.log_sigma2 {
+        let per_row = exact.len() as f64 / layer.shape[0].max(1) as f64;
+        let bias_step = self.bias * f64::from(scale.step) * per_row.max(1.0).sqrt();
+        let bias_scale = Scale::even(nearest_short_step(bias_step));
+        let mut bias = layer.bias.as_ref().map(|bias| {
+            let levels = bias.iter().map(|&v| even_level(f64::from(v), bias_scale)).collect();
+            Values::Levels { scale: bias_scale, levels }
+        });
+        let levels = if exact.len() > MOST_ADAPTIVE {
+            let ladder = Ladder::new(scale);
+            exact.iter().map(|&v| ladder.nearest(v)).collect()
+        } else {
+            let aim = match fit {
+                Some(fit) => Aim::Outputs(fit),
+                None => Aim::Weights(self.sensitivity(layer, unit)),
+            };
+            self.levels(layer, geometry, scale, bias.as_mut(), aim, costs)
+        };
+        (Values::Levels { scale, levels }, bias)
+    }
+
+    /// What a squared error of each weight counts.
+    fn sensitivity(&self, layer: &PrunedLayer, unit: f64) -> Vec<f64> {
+        match &layer.log_sigma2 {
             Some(log_sigma2) if self.gamma != 0.0 => {
                 let mean = 2.0 * libm::log(unit);
                 let weigh = |&l: &f32| libm::exp(self.gamma * (mean - f64::from(l)));
                 log_sigma2.iter().map(weigh).collect()
             }
-            _ => vec![1.0; exact.len()],
-        };
-        let levels = if exact.len() > MOST_ADAPTIVE {
-            let ladder = Ladder::new(scale);
-            exact.iter().map(|&v| ladder.nearest(v)).collect()
-        } else {
-            self.levels(layer, geometry, scale, &sensitivity, costs)
-        };
-        let per_row = exact.len() as f64 / layer.shape[0].max(1) as f64;
-        let bias_step = self.bias * f64::from(scale.step) * per_row.max(1.0).sqrt();
-        let bias = layer.bias.as_ref().map(|bias| {
-            let scale = Scale::even(nearest_short_step(bias_step));
-            let most = f64::from(scale.most() - 1);
-            let level = |&v: &f32| {
-                (f64::from(v) / f64::from(scale.step)).round_ties_even().clamp(-most, most) as i32
-            };
-            Values::Levels { scale, levels: bias.iter().map(level).collect() }
-        });
-        (Values::Levels { scale, levels }, bias)
+            _ => vec![1.0; layer.weights.nnz()],
+        }
     }
 
     fn levels(
@@ -90,14 +121,15 @@ impl RateDistortion {
         layer: &PrunedLayer,
         geometry: Geometry,
         scale: Scale,
-        sensitivity: &[f64],
+        mut bias: Option<&mut Values>,
+        mut aim: Aim<'_>,
         costs: &Costs,
     ) -> Vec<i32> {
         let matrix = &layer.weights;
         let ladder = Ladder::new(scale);
         let mut levels: Vec<i32> = matrix.data().iter().map(|&v| ladder.nearest(v)).collect();
         let mut learned: Option<Context> = None;
-        for _ in 0..PASSES {
+        for pass in 0..PASSES {
             let mut used = vec![false; matrix.cols()];
             for (&column, &level) in matrix.indices().iter().zip(&levels) {
                 used[column as usize] |= level != 0;
@@ -107,14 +139,25 @@ impl RateDistortion {
             if let Some(learned) = learned.take() {
                 context.take(learned);
             }
-            let mut entry = 0;
-            for row in matrix.outer_iterator() {
+            let mut first = 0;
+            for (number, row) in matrix.outer_iterator().enumerate() {
                 context.next_row();
-                let end = entry + row.nnz();
+                let entries = first..first + row.nnz();
+                let exact = &matrix.data()[entries.clone()];
+                if let Aim::Outputs(fit) = &mut aim {
+                    let values = levels[entries.clone()].iter().map(|&l| ladder.stands_for(l));
+                    let weights = exact.iter().map(|&w| f64::from(w)).zip(values);
+                    let bias = layer.bias.as_ref().zip(bias.as_deref());
+                    let bias = bias.map(|(exact, now)| (f64::from(exact[number]), even_value(now, number)));
+                    fit.begin(KINDS[pass], number, row.indices(), weights, bias);
+                }
                 let mut at = 0;
-                for (&column, entry) in row.indices().iter().zip(entry..end) {
+                for (k, (&column, entry)) in row.indices().iter().zip(entries).enumerate() {
                     if !used[column as usize] {
                         levels[entry] = 0;
+                        if let Aim::Outputs(fit) = &mut aim {
+                            fit.set(k, 0.0);
+                        }
                         continue;
                     }
                     while context.columns()[at] < column {
@@ -122,18 +165,24 @@ impl RateDistortion {
                         context.learn(false);
                         at += 1;
                     }
-                    let value = f64::from(matrix.data()[entry].abs()) / f64::from(scale.step);
+                    let (target, sensitivity) = match &mut aim {
+                        Aim::Weights(sensitivity) => (f64::from(exact[k]), sensitivity[entry]),
+                        Aim::Outputs(fit) => fit.target(k),
+                    };
                     let weight = Weight {
-                        value,
-                        negative: matrix.data()[entry] < 0.0,
-                        sensitivity: sensitivity[entry],
+                        value: target.abs() / f64::from(scale.step),
+                        negative: target < 0.0,
+                        sensitivity,
                     };
                     let size = self.choose(&mut context, at, &ladder, costs, weight);
                     context.predict(at);
                     context.learn(size > 0);
-                    levels[entry] = if matrix.data()[entry] < 0.0 { -size } else { size };
+                    levels[entry] = if target < 0.0 { -size } else { size };
                     if size > 0 {
                         context.level(&mut Rehearsal, at, levels[entry]);
+                    }
+                    if let Aim::Outputs(fit) = &mut aim {
+                        fit.set(k, ladder.stands_for(levels[entry]));
                     }
                     at += 1;
                 }
@@ -141,7 +190,12 @@ impl RateDistortion {
                     context.predict(at);
                     context.learn(false);
                 }
-                entry = end;
+                if let (Aim::Outputs(fit), Some(Values::Levels { scale, levels })) =
+                    (&mut aim, bias.as_deref_mut())
+                {
+                    levels[number] = even_level(fit.target(row.nnz()).0, *scale);
+                }
+                first += row.nnz();
             }
             learned = Some(context);
         }
@@ -186,6 +240,29 @@ impl RateDistortion {
     }
 }
 
+/// What levels are to come close to.
+enum Aim<'u> {
+    /// The weights, with what a squared error of each counts.
+    Weights(Vec<f64>),
+    /// The outputs of the layer.
+    Outputs(Fit<'u>),
+}
+
+/// How each pass over a layer that is fitted to outputs finds the values to come close to.
+const KINDS: [Pass; PASSES] = [Pass::Feedback, Pass::Feedback, Pass::Descent];
+
+fn even_level(value: f64, scale: Scale) -> i32 {
+    let most = f64::from(scale.most() - 1);
+    (value / f64::from(scale.step)).round_ties_even().clamp(-most, most) as i32
+}
+
+fn even_value(values: &Values, at: usize) -> f64 {
+    match values {
+        Values::Levels { scale, levels } => f64::from(levels[at]) * f64::from(scale.step),
+        _ => 0.0,
+    }
+}
+
 /// A weight whose level is to be chosen.
 struct Weight {
     /// Its magnitude in steps.
@@ -225,6 +302,12 @@ impl Ladder {
             return None;
         }
         Some(self.values.get(level as usize).copied().unwrap_or(f64::from(level)))
+    }
+
+    /// The weight that a level is.
+    fn stands_for(&self, level: i32) -> f64 {
+        let size = self.value(level.abs()).unwrap_or(0.0) * self.step;
+        if level < 0 { -size } else { size }
     }
 
     /// The largest level not above a value.
@@ -342,7 +425,7 @@ mod tests {
         let model = model();
         for curve in [0, 13] {
             let settings = RateDistortion { lambda: 0.0, curve, ..RateDistortion::default() };
-            let (values, bias) = settings.quantize(&model).unwrap().swap_remove(0);
+            let (values, bias) = settings.quantize(&model, None).unwrap().swap_remove(0);
             let Values::Levels { scale, levels } = &values else { panic!("not levels") };
             let ladder = Ladder::new(*scale);
             let nearest = model.layers[0].weights.data().iter().map(|&v| ladder.nearest(v));

@@ -1,0 +1,363 @@
+//! Values through a pruned network, forwards and backwards, for a block of samples side by side.
+//!
+//! Plain loops in f32 whose sums have one order on every CPU: what is computed here reaches files.
+
+use crate::error::Result;
+use crate::network::{Network, Op, Shape, Source, Window};
+use crate::prune::PrunedLayer;
+
+/// Samples of a block, the inner dimension of all values: `[element][lane]`.
+pub(super) const LANES: usize = 32;
+
+/// The weights of a layer as they are run.
+#[derive(Debug, Clone)]
+pub(super) struct Weights {
+    pub starts: Vec<usize>,
+    pub columns: Vec<u32>,
+    pub values: Vec<f32>,
+    pub bias: Option<Vec<f32>>,
+}
+
+impl Weights {
+    /// The weights that pruning left.
+    pub fn of(layer: &PrunedLayer) -> Self {
+        Self {
+            starts: layer.weights.indptr().raw_storage().to_vec(),
+            columns: layer.weights.indices().to_vec(),
+            values: layer.weights.data().to_vec(),
+            bias: layer.bias.clone(),
+        }
+    }
+}
+
+/// What a layer sees of its input at each place of its output.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patches {
+    input: Shape,
+    output: Shape,
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 4],
+    /// Input and output channels of a group.
+    group: [usize; 2],
+}
+
+impl Patches {
+    fn new(op: Op, layer: &[usize], input: Shape, output: Shape) -> Self {
+        let whole = [input.channels, output.channels];
+        match op {
+            Op::Conv2d { stride, padding, groups, .. } => Self {
+                input,
+                output,
+                kernel: [layer[2], layer[3]],
+                stride,
+                padding,
+                group: whole.map(|n| n / groups),
+            },
+            _ => Self {
+                input,
+                output,
+                kernel: [1, 1],
+                stride: [1, 1],
+                padding: [0; 4],
+                group: whole,
+            },
+        }
+    }
+
+    /// Places of the output.
+    pub fn places(&self) -> usize {
+        self.output.area()
+    }
+
+    /// Whether every row sees the same inputs.
+    pub fn is_whole(&self) -> bool {
+        self.group[1] == self.output.channels
+    }
+
+    /// The input's element that a column stands for at a place, unless it is padding.
+    pub fn element(&self, row: usize, place: usize, column: usize) -> Option<usize> {
+        let (rest, x) = (column / self.kernel[1], column % self.kernel[1]);
+        let (channel, y) = (rest / self.kernel[0], rest % self.kernel[0]);
+        let at = |place: usize, axis: usize, tap: usize, size: usize| {
+            let at = place * self.stride[axis] + tap;
+            at.checked_sub(self.padding[axis]).filter(|&at| at < size)
+        };
+        let y = at(place / self.output.width, 0, y, self.input.height)?;
+        let x = at(place % self.output.width, 1, x, self.input.width)?;
+        let channel = row / self.group[1] * self.group[0] + channel;
+        Some((channel * self.input.height + y) * self.input.width + x)
+    }
+}
+
+/// A network with the weights it is run with.
+pub(super) struct Propagation<'a> {
+    network: &'a Network,
+    shapes: Vec<Shape>,
+    /// One for each layer; they may be replaced by others with the same rows and columns.
+    pub weights: Vec<Weights>,
+}
+
+impl<'a> Propagation<'a> {
+    pub fn new(network: &'a Network, layers: &[PrunedLayer]) -> Result<Self> {
+        let weights = layers.iter().map(Weights::of).collect();
+        Ok(Self { network, shapes: network.shapes()?, weights })
+    }
+
+    /// Elements of a sample.
+    pub fn elements(&self) -> usize {
+        self.network.input.shape.channels * self.network.input.shape.area()
+    }
+
+    /// Columns of a layer.
+    pub fn columns(&self, layer: usize) -> usize {
+        self.network.layers[layer].cols()
+    }
+
+    /// Where a node's first input comes from.
+    pub fn source(&self, node: usize) -> Source {
+        self.network.nodes[node].inputs[0]
+    }
+
+    /// The shape of a value.
+    pub fn shape(&self, source: Source) -> Shape {
+        match source {
+            Source::Input => self.network.input.shape,
+            Source::Node(node) => self.shapes[node],
+        }
+    }
+
+    /// What the layer of a node sees.
+    pub fn patches(&self, node: usize, layer: usize) -> Patches {
+        let input = self.shape(self.network.nodes[node].inputs[0]);
+        let op = self.network.nodes[node].op;
+        Patches::new(op, &self.network.layers[layer].shape, input, self.shapes[node])
+    }
+
+    /// Up to [`LANES`] raw samples as the network's input; lanes without a sample are zero.
+    pub fn load(&self, raw: &[f32]) -> Vec<f32> {
+        let input = &self.network.input;
+        let (area, elements) = (input.shape.area(), input.shape.channels * input.shape.area());
+        let mut values = vec![0.0; elements * LANES];
+        for (lane, sample) in raw.chunks_exact(elements).enumerate() {
+            for (at, &raw) in sample.iter().enumerate() {
+                let (factor, offset) = input.affine(at / area);
+                values[at * LANES + lane] = raw * factor + offset;
+            }
+        }
+        values
+    }
+
+    /// The values of all nodes before node `end`, given the input's.
+    pub fn forward(&self, input: &[f32], end: usize) -> Vec<Vec<f32>> {
+        let mut values: Vec<Vec<f32>> = Vec::with_capacity(end);
+        for node in 0..end {
+            let value = self.node(node, |source| match source {
+                Source::Input => input,
+                Source::Node(node) => &values[node],
+            });
+            values.push(value);
+        }
+        values
+    }
+
+    fn node<'v>(&self, node: usize, value: impl Fn(Source) -> &'v [f32]) -> Vec<f32> {
+        let inputs = &self.network.nodes[node].inputs;
+        let (x, from, to) = (value(inputs[0]), self.shape(inputs[0]), self.shapes[node]);
+        let mut y = vec![0.0; to.channels * to.area() * LANES];
+        match self.network.nodes[node].op {
+            Op::Linear { layer } | Op::Conv2d { layer, .. } => {
+                let (weights, patches) = (&self.weights[layer], self.patches(node, layer));
+                for (at, y) in y.chunks_exact_mut(LANES).enumerate() {
+                    let (row, place) = (at / to.area(), at % to.area());
+                    y.fill(weights.bias.as_ref().map_or(0.0, |bias| bias[row]));
+                    for entry in weights.starts[row]..weights.starts[row + 1] {
+                        let column = weights.columns[entry] as usize;
+                        if let Some(element) = patches.element(row, place, column) {
+                            add(y, &x[element * LANES..][..LANES], weights.values[entry]);
+                        }
+                    }
+                }
+            }
+            Op::MaxPool2d(window) => {
+                y.fill(f32::NEG_INFINITY);
+                each_under(&window, from, to, |at, seen| {
+                    let x = &x[seen * LANES..][..LANES];
+                    let y = &mut y[at * LANES..][..LANES];
+                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = if x > *y { x } else { *y });
+                });
+            }
+            Op::AvgPool2d { window, count_include_pad } => {
+                let counts = counts(&window, from, to, count_include_pad);
+                each_under(&window, from, to, |at, seen| {
+                    add(&mut y[at * LANES..][..LANES], &x[seen * LANES..][..LANES], counts[at]);
+                });
+            }
+            Op::GlobalAvgPool2d => {
+                for (at, x) in x.chunks_exact(LANES).enumerate() {
+                    let channel = at / from.area();
+                    add(&mut y[channel * LANES..][..LANES], x, 1.0 / from.area() as f32);
+                }
+            }
+            Op::Activation(activation) => {
+                y.iter_mut().zip(x).for_each(|(y, &x)| *y = activation.apply(x));
+            }
+            Op::Add => {
+                for &source in inputs {
+                    add(&mut y, value(source), 1.0);
+                }
+            }
+            Op::Flatten => y.copy_from_slice(x),
+            Op::Softmax => {
+                y.copy_from_slice(x);
+                softmax(&mut y, from);
+            }
+        }
+        y
+    }
+
+    /// Given gradients by the value of node `end - 1`, calls `layer` with each layer's node and the
+    /// gradients by its outputs, last node first.
+    pub fn backward(
+        &self,
+        input: &[f32],
+        values: &[Vec<f32>],
+        last: Vec<f32>,
+        mut layer: impl FnMut(usize, &[f32]),
+    ) {
+        let end = values.len();
+        let mut gradients: Vec<Vec<f32>> = vec![Vec::new(); end];
+        gradients[end - 1] = last;
+        for node in (0..end).rev() {
+            let gradient = std::mem::take(&mut gradients[node]);
+            if gradient.is_empty() {
+                continue;
+            }
+            let op = self.network.nodes[node].op;
+            if op.layer().is_some() {
+                layer(node, &gradient);
+            }
+            for &source in &self.network.nodes[node].inputs {
+                let Source::Node(from) = source else { continue };
+                let mut onto = std::mem::take(&mut gradients[from]);
+                onto.resize(values[from].len(), 0.0);
+                let x = match source {
+                    Source::Input => input,
+                    Source::Node(node) => &values[node],
+                };
+                self.transposed(node, (x, &values[node]), &gradient, &mut onto);
+                gradients[from] = onto;
+            }
+        }
+    }
+
+    /// Adds what the gradient by a node's output is by its input.
+    fn transposed(&self, node: usize, (x, y): (&[f32], &[f32]), dy: &[f32], dx: &mut [f32]) {
+        let from = self.shape(self.network.nodes[node].inputs[0]);
+        let to = self.shapes[node];
+        let lanes = |at: usize| at * LANES..at * LANES + LANES;
+        match self.network.nodes[node].op {
+            Op::Linear { layer } | Op::Conv2d { layer, .. } => {
+                let (weights, patches) = (&self.weights[layer], self.patches(node, layer));
+                for (at, dy) in dy.chunks_exact(LANES).enumerate() {
+                    let (row, place) = (at / to.area(), at % to.area());
+                    for entry in weights.starts[row]..weights.starts[row + 1] {
+                        let column = weights.columns[entry] as usize;
+                        if let Some(element) = patches.element(row, place, column) {
+                            add(&mut dx[lanes(element)], dy, weights.values[entry]);
+                        }
+                    }
+                }
+            }
+            Op::MaxPool2d(window) => {
+                // The first of equals has it all.
+                let mut open = vec![true; dy.len()];
+                each_under(&window, from, to, |at, seen| {
+                    for lane in 0..LANES {
+                        let (at, seen) = (at * LANES + lane, seen * LANES + lane);
+                        if open[at] && x[seen] == y[at] {
+                            open[at] = false;
+                            dx[seen] += dy[at];
+                        }
+                    }
+                });
+            }
+            Op::AvgPool2d { window, count_include_pad } => {
+                let counts = counts(&window, from, to, count_include_pad);
+                each_under(&window, from, to, |at, seen| {
+                    add(&mut dx[lanes(seen)], &dy[lanes(at)], counts[at]);
+                });
+            }
+            Op::GlobalAvgPool2d => {
+                for (at, dx) in dx.chunks_exact_mut(LANES).enumerate() {
+                    add(dx, &dy[lanes(at / from.area())], 1.0 / from.area() as f32);
+                }
+            }
+            Op::Activation(activation) => {
+                const STEP: f64 = 1e-3;
+                for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+                    let x = f64::from(x);
+                    let rise = activation.apply_f64(x + STEP) - activation.apply_f64(x - STEP);
+                    *dx += dy * (rise / (2.0 * STEP)) as f32;
+                }
+            }
+            Op::Add | Op::Flatten => add(dx, dy, 1.0),
+            Op::Softmax => {
+                for place in 0..to.area() {
+                    for lane in 0..LANES {
+                        let at = |channel| (channel * to.area() + place) * LANES + lane;
+                        let mean: f32 = (0..to.channels).map(|c| y[at(c)] * dy[at(c)]).sum();
+                        (0..to.channels).for_each(|c| dx[at(c)] += y[at(c)] * (dy[at(c)] - mean));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn add(sum: &mut [f32], values: &[f32], factor: f32) {
+    sum.iter_mut().zip(values).for_each(|(sum, &value)| *sum += factor * value);
+}
+
+/// Softmax over the channels of values `[channel, row, column][lane]`.
+pub(super) fn softmax(values: &mut [f32], shape: Shape) {
+    let stride = shape.area() * LANES;
+    for start in 0..stride {
+        let at = |channel: usize| start + channel * stride;
+        let largest = (0..shape.channels).map(|c| values[at(c)]).fold(f32::NEG_INFINITY, f32::max);
+        let mut sum = 0.0;
+        for c in 0..shape.channels {
+            values[at(c)] = libm::expf(values[at(c)] - largest);
+            sum += values[at(c)];
+        }
+        (0..shape.channels).for_each(|c| values[at(c)] /= sum);
+    }
+}
+
+/// Calls `each` with every element of a pool's output and every element of the input under it.
+fn each_under(window: &Window, from: Shape, to: Shape, mut each: impl FnMut(usize, usize)) {
+    let under = |at: usize, axis: usize, size: usize| {
+        let start = at * window.stride[axis];
+        let before = window.padding[axis];
+        start.saturating_sub(before)..(start + window.kernel[axis]).saturating_sub(before).min(size)
+    };
+    for at in 0..to.channels * to.area() {
+        let (channel, place) = (at / to.area(), at % to.area());
+        for y in under(place / to.width, 0, from.height) {
+            for x in under(place % to.width, 1, from.width) {
+                each(at, (channel * from.height + y) * from.width + x);
+            }
+        }
+    }
+}
+
+/// One over the elements under each element of a mean.
+fn counts(window: &Window, from: Shape, to: Shape, include_padding: bool) -> Vec<f32> {
+    let mut counts = vec![0.0; to.channels * to.area()];
+    if include_padding {
+        counts.fill((window.kernel[0] * window.kernel[1]) as f32);
+    } else {
+        each_under(window, from, to, |at, _| counts[at] += 1.0);
+    }
+    counts.iter().map(|&n: &f32| 1.0 / n).collect()
+}
