@@ -13,12 +13,20 @@ pub struct Evaluation {
     /// Mean of minus the log of the softmax of the outputs, in nats. Outputs that are
     /// probabilities already are not understood here.
     pub cross_entropy: f64,
+    /// Its standard error.
+    pub cross_entropy_se: f64,
 }
 
 impl Evaluation {
     /// Share of wrong samples, 0 to 1.
     pub fn error_rate(&self) -> f64 {
         self.errors as f64 / self.samples.max(1) as f64
+    }
+
+    /// Its standard error, as that of a share of drawn samples.
+    pub fn error_rate_se(&self) -> f64 {
+        let share = self.error_rate();
+        (share * (1.0 - share) / self.samples.max(1) as f64).sqrt()
     }
 }
 
@@ -57,14 +65,20 @@ pub fn compare(outputs: &[f32], outs: usize, labels: &[u32]) -> Result<Evaluatio
         )));
     }
     let mut evaluation = Evaluation { samples: labels.len(), ..Default::default() };
+    let mut squares = 0.0;
     for (outputs, &label) in outputs.chunks_exact(outs).zip(labels) {
         let label = label as usize;
         evaluation.errors += usize::from(top(outputs) != label);
         let largest = f64::from(outputs[top(outputs)]);
         let sum: f64 = outputs.iter().map(|&v| libm::exp(f64::from(v) - largest)).sum();
-        evaluation.cross_entropy += libm::log(sum) + largest - f64::from(outputs[label]);
+        let nats = libm::log(sum) + largest - f64::from(outputs[label]);
+        evaluation.cross_entropy += nats;
+        squares += nats * nats;
     }
-    evaluation.cross_entropy /= labels.len().max(1) as f64;
+    let n = labels.len().max(1) as f64;
+    evaluation.cross_entropy /= n;
+    let variance = squares / n - evaluation.cross_entropy * evaluation.cross_entropy;
+    evaluation.cross_entropy_se = (variance.max(0.0) / n).sqrt();
     Ok(evaluation)
 }
 
@@ -84,6 +98,8 @@ mod tests {
         let first = (2f64.exp() + 2.0).ln() - 2.0;
         let second = (1f64.exp() + 2.0).ln();
         assert!((e.cross_entropy - (first + second) / 2.0).abs() < 1e-12);
+        assert!((e.cross_entropy_se - (first - second).abs() / 2.0 / 2f64.sqrt()).abs() < 1e-12);
+        assert!((e.error_rate_se() - 0.125f64.sqrt()).abs() < 1e-12);
         assert!(compare(&[0.0; 3], 3, &[0, 1]).is_err());
         assert!(compare(&[0.0; 3], 3, &[3]).is_err());
     }

@@ -3,25 +3,23 @@
 //! The reference is the pruned network before quantization. A layer is fitted, by least squares over
 //! the weights that it keeps, to the reference's outputs given what the compressed layers before it
 //! give: errors made earlier are made up for, not passed on. All that is needed are second moments
-//! of its inputs, and of inputs and the reference's outputs. Errors of a unit count as much as the
-//! network's outputs feel them (the diagonal of the Fisher information by the unit's output).
+//! of its inputs, and of inputs and the reference's outputs. An error counts the same in every unit:
+//! weighing units by how much the network's outputs feel them saved nothing.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::feedback::Unit;
-use super::propagate::{LANES, Propagation, Weights, softmax};
+use super::propagate::{LANES, Propagation, Weights};
 use crate::error::{Error, Result};
-use crate::network::{Network, Op, Shape, Source};
+use crate::network::{Network, Source};
 use crate::prune::PrunedModel;
 
 /// Layers with more columns are quantized as without calibration: memory grows with their square.
 const MOST_COLUMNS: usize = 4096;
 /// Places of samples at which a layer is fitted, at most.
 const MOST_PLACES: usize = 1 << 14;
-/// Samples over which importance is averaged.
-const IMPORTANCE_SAMPLES: usize = 256;
-/// Classes whose gradients are followed, at most.
-const MOST_CLASSES: usize = 16;
 /// Weights of a unit among which an error is fed back.
 const MOST_FED_BACK: usize = 512;
 /// Of the mean square of the inputs, added to each; it draws weights to where they were.
@@ -41,9 +39,10 @@ struct Reference {
     node: usize,
     places: Places,
     rows: usize,
+    /// Of the layer before anything is removed, and 1 for the bias.
+    columns: usize,
     /// `[place][row]`.
     outputs: Vec<f32>,
-    importance: Vec<f64>,
     /// For a layer that sees the network's input, which no compression changes.
     moments: Option<Moments>,
 }
@@ -160,9 +159,8 @@ impl<'a> Calibration<'a> {
             )));
         }
         let net = Propagation::new(network, &reference.layers)?;
-        let importance = importance(network, &net, samples, elements);
         let mut this = Self { samples, layers: Vec::new(), left_out: Vec::new() };
-        for (layer, importance) in importance.into_iter().enumerate() {
+        for layer in 0..network.layers.len() {
             let uses = |node: &usize| network.nodes[*node].op.layer() == Some(layer);
             let mut nodes = (0..network.nodes.len()).filter(uses);
             let (node, again) = (nodes.next(), nodes.next());
@@ -178,7 +176,8 @@ impl<'a> Calibration<'a> {
             let area = net.patches(node, layer).places();
             let places = Places::new(samples.len() / elements, area, columns, rows);
             let outputs = this.outputs(&net, node, places, rows);
-            let mut found = Reference { node, places, rows, outputs, importance, moments: None };
+            let mut found =
+                Reference { node, places, rows, columns: columns + 1, outputs, moments: None };
             if sees_input(network, node) {
                 found.moments = Some(this.moments(&net, layer, &found, columns));
             }
@@ -192,16 +191,22 @@ impl<'a> Calibration<'a> {
         &self.left_out
     }
 
-    /// Bytes of memory that calibrating takes, at most: what is kept, and the largest layer's
-    /// inputs and moments.
+    /// Samples on which a layer is fitted, at most.
+    pub fn most_samples(&self) -> usize {
+        self.layers.iter().flatten().map(|l| l.places.samples).max().unwrap_or(0)
+    }
+
+    /// Bytes of memory that calibrating takes: what is kept, and the largest layer's inputs and
+    /// moments.
     pub fn memory(&self) -> usize {
-        let layers = self.layers.iter().flatten();
-        let kept = layers.clone().map(|l| {
+        let layers = || self.layers.iter().flatten();
+        let kept = |l: &Reference| {
             4 * l.outputs.len()
-                + l.moments.as_ref().map_or(0, |m| 8 * (m.inputs.len() + m.outputs.len()))
-        });
-        let most = layers.map(|l| l.places.count() * 4 * MOST_COLUMNS.min(l.rows)).max();
-        kept.sum::<usize>() + most.unwrap_or(0)
+                + l.moments.as_ref().map_or(0, |_| 8 * l.columns * (l.columns + l.rows))
+        };
+        let taken =
+            |l: &Reference| 4 * l.places.count() * l.columns + 8 * l.columns * (l.columns + l.rows);
+        layers().map(kept).sum::<usize>() + layers().map(taken).max().unwrap_or(0)
     }
 
     /// The fit of a layer whose predecessors have the weights they will be run with. `units` are
@@ -218,60 +223,43 @@ impl<'a> Calibration<'a> {
             Some(moments) => moments.clone(),
             None => self.moments(net, layer, reference, columns),
         };
-        let importance: Vec<f64> =
-            units.iter().map(|&unit| reference.importance[unit as usize]).collect();
-        Some(Fit::new(moments, units, importance, &net.weights[layer]))
+        Some(Fit::new(moments, units, &net.weights[layer]))
     }
 
-    /// Calls `each` with every sample's number among those of `places`, its lane and the values of
-    /// the nodes up to `end`, in parallel, and gives the results in order.
-    fn blocks<T: Send>(
+    /// Calls `each`, in parallel, with every block of samples among those of `places` and its
+    /// input; gives the results one after the other.
+    fn blocks(
         &self,
         net: &Propagation<'_>,
-        samples: usize,
-        number: impl Fn(usize) -> usize + Sync,
-        each: impl Fn(std::ops::Range<usize>, Vec<f32>) -> T + Sync,
-    ) -> Vec<T> {
+        places: Places,
+        each: impl Fn(Range<usize>, Vec<f32>) -> Vec<f32> + Sync,
+    ) -> Vec<f32> {
         let elements = net.elements();
-        let blocks = (0..samples.div_ceil(LANES)).into_par_iter();
-        blocks
+        let blocks = (0..places.samples.div_ceil(LANES)).into_par_iter();
+        let found: Vec<Vec<f32>> = blocks
             .map(|block| {
-                let range = block * LANES..samples.min((block + 1) * LANES);
-                let raw: Vec<f32> = range
-                    .clone()
-                    .flat_map(|at| &self.samples[number(at) * elements..][..elements])
-                    .copied()
-                    .collect();
+                let range = block * LANES..places.samples.min((block + 1) * LANES);
+                let sample = |at| &self.samples[places.sample(at) * elements..][..elements];
+                let raw: Vec<f32> = range.clone().flat_map(sample).copied().collect();
                 each(range, net.load(&raw))
             })
-            .collect()
+            .collect();
+        found.concat()
     }
 
     /// The outputs of a layer's node, `[place][row]`.
-    fn outputs(
-        &self,
-        net: &Propagation<'_>,
-        node: usize,
-        places: Places,
-        rows: usize,
-    ) -> Vec<f32> {
-        let blocks = self.blocks(
-            net,
-            places.samples,
-            |at| places.sample(at),
-            |range, input| {
-                let y = net.forward(&input, node + 1).pop().unwrap_or_default();
-                let mut found = Vec::with_capacity(range.len() * places.each * rows);
-                for (lane, at) in range.enumerate() {
-                    for place in places.of_sample(at) {
-                        let element = |row: usize| (row * places.area + place) * LANES + lane;
-                        found.extend((0..rows).map(|row| y[element(row)]));
-                    }
+    fn outputs(&self, net: &Propagation<'_>, node: usize, places: Places, rows: usize) -> Vec<f32> {
+        self.blocks(net, places, |range, input| {
+            let y = net.forward(&input, node + 1).pop().unwrap_or_default();
+            let mut found = Vec::with_capacity(range.len() * places.each * rows);
+            for (lane, at) in range.enumerate() {
+                for place in places.of_sample(at) {
+                    let element = |row: usize| (row * places.area + place) * LANES + lane;
+                    found.extend((0..rows).map(|row| y[element(row)]));
                 }
-                found
-            },
-        );
-        blocks.concat()
+            }
+            found
+        })
     }
 
     fn moments(
@@ -283,30 +271,25 @@ impl<'a> Calibration<'a> {
     ) -> Moments {
         let (node, places) = (reference.node, reference.places);
         let patches = net.patches(node, layer);
-        let blocks = self.blocks(
-            net,
-            places.samples,
-            |at| places.sample(at),
-            |range, input| {
-                let values = net.forward(&input, node);
-                let x = match net.source(node) {
-                    Source::Input => &input,
-                    Source::Node(from) => &values[from],
-                };
-                let mut found = Vec::with_capacity(range.len() * places.each * (columns + 1));
-                for (lane, at) in range.enumerate() {
-                    for place in places.of_sample(at) {
-                        found.extend((0..columns).map(|column| {
-                            let element = patches.element(0, place, column);
-                            element.map_or(0.0, |element| x[element * LANES + lane])
-                        }));
-                        found.push(1.0);
-                    }
+        let x = self.blocks(net, places, |range, input| {
+            let values = net.forward(&input, node);
+            let x = match net.source(node) {
+                Source::Input => &input,
+                Source::Node(from) => &values[from],
+            };
+            let mut found = Vec::with_capacity(range.len() * places.each * (columns + 1));
+            for (lane, at) in range.enumerate() {
+                for place in places.of_sample(at) {
+                    found.extend((0..columns).map(|column| {
+                        let element = patches.element(0, place, column);
+                        element.map_or(0.0, |element| x[element * LANES + lane])
+                    }));
+                    found.push(1.0);
                 }
-                found
-            },
-        );
-        Moments::new(&blocks.concat(), columns + 1, &reference.outputs, reference.rows)
+            }
+            found
+        });
+        Moments::new(&x, columns + 1, &reference.outputs, reference.rows)
     }
 }
 
@@ -318,104 +301,19 @@ fn sees_input(network: &Network, node: usize) -> bool {
     })
 }
 
-/// For each layer, how much the network's outputs feel a squared error of each row's output: the
-/// mean over samples, summed over places, of the squared gradient of the log likelihood of classes
-/// drawn from the network's own softmax. A single output counts as it is.
-fn importance(
-    network: &Network,
-    net: &Propagation<'_>,
-    samples: &[f32],
-    elements: usize,
-) -> Vec<Vec<f64>> {
-    let softmax_last = matches!(network.nodes.last().map(|n| n.op), Some(Op::Softmax));
-    let end = network.nodes.len() - usize::from(softmax_last && network.nodes.len() > 1);
-    let shape = net.shape(Source::Node(end - 1));
-    let zeros = || -> Vec<Vec<f64>> {
-        network.layers.iter().map(|layer| vec![0.0; layer.rows()]).collect()
-    };
-    let count = (samples.len() / elements).min(IMPORTANCE_SAMPLES);
-    let of = samples.len() / elements;
-    let blocks = (0..count.div_ceil(LANES)).into_par_iter();
-    let sums: Vec<Vec<Vec<f64>>> = blocks
-        .map(|block| {
-            let range = block * LANES..count.min((block + 1) * LANES);
-            let lanes = range.len();
-            let raw: Vec<f32> = range
-                .flat_map(|at| &samples[at * of / count * elements..][..elements])
-                .copied()
-                .collect();
-            let input = net.load(&raw);
-            let values = net.forward(&input, end);
-            let mut sums = zeros();
-            for (gradient, weight) in gradients(&values[end - 1], shape) {
-                net.backward(&input, &values, gradient, |node, gradient| {
-                    let Some(layer) = network.nodes[node].op.layer() else { return };
-                    let area = gradient.len() / LANES / sums[layer].len();
-                    for (at, gradient) in gradient.chunks_exact(LANES).enumerate() {
-                        let squares = gradient[..lanes].iter().zip(&weight);
-                        sums[layer][at / area] += squares
-                            .map(|(&g, &w)| f64::from(g) * f64::from(g) * f64::from(w))
-                            .sum::<f64>();
-                    }
-                });
-            }
-            sums
-        })
-        .collect();
-    sums.into_iter().fold(zeros(), |mut all, block| {
-        for (all, block) in all.iter_mut().flatten().zip(block.into_iter().flatten()) {
-            *all += block;
-        }
-        all
-    })
-}
-
-/// Gradients by the outputs whose weighted squares make up the Fisher information: for class k,
-/// with the weight of its probability, the unit vector of k less all probabilities.
-fn gradients(outputs: &[f32], shape: Shape) -> Vec<(Vec<f32>, Vec<f32>)> {
-    let classes = outputs.len() / LANES;
-    if classes == 1 {
-        return vec![(vec![1.0; LANES], vec![1.0; LANES])];
-    }
-    let mut probabilities = outputs.to_vec();
-    softmax(&mut probabilities, Shape::vector(shape.channels * shape.area()));
-    let step = classes.div_ceil(MOST_CLASSES);
-    (0..classes)
-        .step_by(step)
-        .map(|class| {
-            let weight = probabilities[class * LANES..][..LANES].to_vec();
-            let mut gradient: Vec<f32> = probabilities.iter().map(|p| -p).collect();
-            gradient[class * LANES..][..LANES].iter_mut().for_each(|g| *g += 1.0);
-            (gradient, weight)
-        })
-        .collect()
-}
-
-/// How the next value of a weight is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pass {
-    /// With those after it free.
-    Feedback,
-    /// With all others as they are.
-    Descent,
-}
-
 /// A layer's units, to be set weight after weight.
 #[derive(Debug)]
 pub(super) struct Fit<'u> {
     moments: Moments,
     units: &'u [u32],
-    importance: Vec<f64>,
     damping: f64,
     norm: f64,
-    pass: Pass,
     row: Row,
 }
 
 /// The unit at hand: its weights, the bias last.
 #[derive(Debug, Default)]
 struct Row {
-    number: usize,
     columns: Vec<usize>,
     b: Vec<f64>,
     values: Vec<f64>,
@@ -425,23 +323,13 @@ struct Row {
 }
 
 impl<'u> Fit<'u> {
-    fn new(moments: Moments, units: &'u [u32], mut importance: Vec<f64>, layer: &Weights) -> Self {
-        let m = moments.columns;
-        let mean = (0..m - 1).map(|c| moments.input(c, c)).sum::<f64>() / (m - 1).max(1) as f64;
+    fn new(moments: Moments, units: &'u [u32], layer: &Weights) -> Self {
+        let last = moments.columns - 1;
+        let mean = (0..last).map(|c| moments.input(c, c)).sum::<f64>() / last as f64;
         let damping = if mean > 0.0 { DAMPING * mean } else { 1.0 };
-        if importance.iter().sum::<f64>() <= 0.0 {
-            importance.fill(1.0);
-        }
-        let mut norm = 0.0;
-        for (row, &importance) in importance.iter().enumerate() {
-            for &column in &layer.columns[layer.starts[row]..layer.starts[row + 1]] {
-                norm += importance * (moments.input(column as usize, column as usize) + damping);
-            }
-        }
-        norm /= layer.columns.len().max(1) as f64;
-        let norm = if norm > 0.0 { norm } else { 1.0 };
-        let row = Row::default();
-        Self { moments, units, importance, damping, norm, pass: Pass::Feedback, row }
+        let squares = layer.columns.iter().map(|&c| moments.input(c as usize, c as usize));
+        let norm = damping + squares.sum::<f64>() / layer.columns.len().max(1) as f64;
+        Self { moments, units, damping, norm, row: Row::default() }
     }
 
     fn a(&self, i: usize, j: usize) -> f64 {
@@ -449,59 +337,44 @@ impl<'u> Fit<'u> {
         self.moments.input(self.row.columns[i], self.row.columns[j]) + damping
     }
 
-    /// Begins a row: its columns, the weights that pruning left, the values they have now, and both
-    /// of the bias, if there is one.
+    /// Begins a row: its columns, and for each the weight that pruning left and the value it has now;
+    /// the same of the bias, if there is one.
     pub fn begin(
         &mut self,
-        pass: Pass,
         row: usize,
         columns: &[u32],
         weights: impl Iterator<Item = (f64, f64)>,
         bias: Option<(f64, f64)>,
     ) {
         let unit = self.units[row] as usize;
-        let places = columns.iter().map(|&c| c as usize);
         let last = bias.map(|_| self.moments.columns - 1);
-        let columns: Vec<usize> = places.chain(last).collect();
+        let columns: Vec<usize> = columns.iter().map(|&c| c as usize).chain(last).collect();
         let (exact, values): (Vec<f64>, Vec<f64>) = weights.chain(bias).unzip();
         let b = columns.iter().zip(&exact);
         let b = b.map(|(&c, w)| self.moments.output(c, unit) + self.damping * w).collect();
-        self.pass = pass;
-        self.row = Row { number: row, columns, b, values, start: 0, unit: None };
-        if bias.is_none() {
-            // The outputs that a missing bias would have made are no part of the fit's inputs.
-            self.row.unit = None;
-        }
+        self.row = Row { columns, b, values, start: 0, unit: None };
     }
 
-    /// The best value of the row's weight k, or of its bias after the last, and what a squared
-    /// deviation from it costs over the mean of the layer's.
+    /// The best value of the row's weight k, or after the last of its bias, with those before it as
+    /// they are set and those after it free; and what a squared deviation from it costs, over what
+    /// it costs on average in the layer.
     pub fn target(&mut self, k: usize) -> (f64, f64) {
-        let n = self.row.columns.len();
-        let (target, curvature) = match self.pass {
-            Pass::Feedback => {
-                if k.is_multiple_of(MOST_FED_BACK) || self.row.unit.is_none() {
-                    let start = k / MOST_FED_BACK * MOST_FED_BACK;
-                    let end = n.min(start + MOST_FED_BACK);
-                    let others = || (0..start).chain(end..n);
-                    let rest = |i: usize| others().map(|j| self.a(i, j) * self.row.values[j]).sum::<f64>();
-                    let b: Vec<f64> = (start..end).map(|i| self.row.b[i] - rest(i)).collect();
-                    let unit = Unit::new(&b, |i, j| self.a(start + i, start + j));
-                    (self.row.start, self.row.unit) = (start, Some(unit));
-                }
-                let before = &self.row.values[self.row.start..k];
-                match &self.row.unit {
-                    Some(unit) => unit.target(k - self.row.start, before),
-                    None => (self.row.values[k], 1.0),
-                }
-            }
-            Pass::Descent => {
-                let slope: f64 = (0..n).map(|j| self.a(k, j) * self.row.values[j]).sum();
-                let curvature = self.a(k, k);
-                (self.row.values[k] + (self.row.b[k] - slope) / curvature, curvature)
-            }
+        if k.is_multiple_of(MOST_FED_BACK) || self.row.unit.is_none() {
+            let start = k / MOST_FED_BACK * MOST_FED_BACK;
+            let n = self.row.columns.len();
+            let end = n.min(start + MOST_FED_BACK);
+            let value = |i: usize, j: usize| self.a(i, j) * self.row.values[j];
+            let others = |i: usize| (0..start).chain(end..n).map(|j| value(i, j)).sum::<f64>();
+            let b: Vec<f64> = (start..end).map(|i| self.row.b[i] - others(i)).collect();
+            let unit = Unit::new(&b, |i, j| self.a(start + i, start + j));
+            (self.row.start, self.row.unit) = (start, Some(unit));
+        }
+        let Row { start, ref unit, ref values, .. } = self.row;
+        let (target, curvature) = match unit {
+            Some(unit) => unit.target(k - start, &values[start..k]),
+            None => unreachable!("set above"),
         };
-        (target, self.importance[self.row.number] * curvature / self.norm)
+        (target, curvature / self.norm)
     }
 
     /// Sets the row's weight k, or its bias after the last.

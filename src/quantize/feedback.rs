@@ -82,9 +82,7 @@ mod tests {
             .collect();
         let y: Vec<f64> = x.iter().map(|x| x.iter().sum::<f64>() + next()).collect();
         let dot = |f: &dyn Fn(usize) -> f64| (0..samples).map(f).sum::<f64>();
-        let a = (0..n)
-            .map(|i| (0..n).map(|j| dot(&|s| x[s][i] * x[s][j])).collect())
-            .collect();
+        let a = (0..n).map(|i| (0..n).map(|j| dot(&|s| x[s][i] * x[s][j])).collect()).collect();
         let b = (0..n).map(|i| dot(&|s| x[s][i] * y[s])).collect();
         (x, y, a, b)
     }

@@ -1,4 +1,4 @@
-//! Values through a pruned network, forwards and backwards, for a block of samples side by side.
+//! Values through a pruned network, for a block of samples side by side.
 //!
 //! Plain loops in f32 whose sums have one order on every CPU: what is computed here reaches files.
 
@@ -215,104 +215,6 @@ impl<'a> Propagation<'a> {
         }
         y
     }
-
-    /// Given gradients by the value of node `end - 1`, calls `layer` with each layer's node and the
-    /// gradients by its outputs, last node first.
-    pub fn backward(
-        &self,
-        input: &[f32],
-        values: &[Vec<f32>],
-        last: Vec<f32>,
-        mut layer: impl FnMut(usize, &[f32]),
-    ) {
-        let end = values.len();
-        let mut gradients: Vec<Vec<f32>> = vec![Vec::new(); end];
-        gradients[end - 1] = last;
-        for node in (0..end).rev() {
-            let gradient = std::mem::take(&mut gradients[node]);
-            if gradient.is_empty() {
-                continue;
-            }
-            let op = self.network.nodes[node].op;
-            if op.layer().is_some() {
-                layer(node, &gradient);
-            }
-            for &source in &self.network.nodes[node].inputs {
-                let Source::Node(from) = source else { continue };
-                let mut onto = std::mem::take(&mut gradients[from]);
-                onto.resize(values[from].len(), 0.0);
-                let x = match source {
-                    Source::Input => input,
-                    Source::Node(node) => &values[node],
-                };
-                self.transposed(node, (x, &values[node]), &gradient, &mut onto);
-                gradients[from] = onto;
-            }
-        }
-    }
-
-    /// Adds what the gradient by a node's output is by its input.
-    fn transposed(&self, node: usize, (x, y): (&[f32], &[f32]), dy: &[f32], dx: &mut [f32]) {
-        let from = self.shape(self.network.nodes[node].inputs[0]);
-        let to = self.shapes[node];
-        let lanes = |at: usize| at * LANES..at * LANES + LANES;
-        match self.network.nodes[node].op {
-            Op::Linear { layer } | Op::Conv2d { layer, .. } => {
-                let (weights, patches) = (&self.weights[layer], self.patches(node, layer));
-                for (at, dy) in dy.chunks_exact(LANES).enumerate() {
-                    let (row, place) = (at / to.area(), at % to.area());
-                    for entry in weights.starts[row]..weights.starts[row + 1] {
-                        let column = weights.columns[entry] as usize;
-                        if let Some(element) = patches.element(row, place, column) {
-                            add(&mut dx[lanes(element)], dy, weights.values[entry]);
-                        }
-                    }
-                }
-            }
-            Op::MaxPool2d(window) => {
-                // The first of equals has it all.
-                let mut open = vec![true; dy.len()];
-                each_under(&window, from, to, |at, seen| {
-                    for lane in 0..LANES {
-                        let (at, seen) = (at * LANES + lane, seen * LANES + lane);
-                        if open[at] && x[seen] == y[at] {
-                            open[at] = false;
-                            dx[seen] += dy[at];
-                        }
-                    }
-                });
-            }
-            Op::AvgPool2d { window, count_include_pad } => {
-                let counts = counts(&window, from, to, count_include_pad);
-                each_under(&window, from, to, |at, seen| {
-                    add(&mut dx[lanes(seen)], &dy[lanes(at)], counts[at]);
-                });
-            }
-            Op::GlobalAvgPool2d => {
-                for (at, dx) in dx.chunks_exact_mut(LANES).enumerate() {
-                    add(dx, &dy[lanes(at / from.area())], 1.0 / from.area() as f32);
-                }
-            }
-            Op::Activation(activation) => {
-                const STEP: f64 = 1e-3;
-                for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-                    let x = f64::from(x);
-                    let rise = activation.apply_f64(x + STEP) - activation.apply_f64(x - STEP);
-                    *dx += dy * (rise / (2.0 * STEP)) as f32;
-                }
-            }
-            Op::Add | Op::Flatten => add(dx, dy, 1.0),
-            Op::Softmax => {
-                for place in 0..to.area() {
-                    for lane in 0..LANES {
-                        let at = |channel| (channel * to.area() + place) * LANES + lane;
-                        let mean: f32 = (0..to.channels).map(|c| y[at(c)] * dy[at(c)]).sum();
-                        (0..to.channels).for_each(|c| dx[at(c)] += y[at(c)] * (dy[at(c)] - mean));
-                    }
-                }
-            }
-        }
-    }
 }
 
 fn add(sum: &mut [f32], values: &[f32], factor: f32) {
@@ -320,7 +222,7 @@ fn add(sum: &mut [f32], values: &[f32], factor: f32) {
 }
 
 /// Softmax over the channels of values `[channel, row, column][lane]`.
-pub(super) fn softmax(values: &mut [f32], shape: Shape) {
+fn softmax(values: &mut [f32], shape: Shape) {
     let stride = shape.area() * LANES;
     for start in 0..stride {
         let at = |channel: usize| start + channel * stride;

@@ -8,7 +8,7 @@ use crate::entropy::range_coder::Rehearsal;
 use crate::error::Result;
 use crate::model::{Scale, Values};
 use crate::prune::{PrunedLayer, PrunedModel};
-use crate::quantize::calibrate::{Calibration, Fit, Pass};
+use crate::quantize::calibrate::{Calibration, Fit};
 use crate::quantize::propagate::Propagation;
 
 /// What sets rate against distortion.
@@ -61,10 +61,9 @@ impl RateDistortion {
         let in_use = model.network.nodes.iter().filter_map(|node| node.op.layer());
         for layer in in_use.chain(0..model.layers.len()) {
             if found[layer].is_none() {
-                let fit = match found.len() {
-                    _ if model.layers[layer].weights.nnz() > MOST_ADAPTIVE => None,
-                    _ => calibration.fit(&net, layer, units[layer]),
-                };
+                let adaptive = model.layers[layer].weights.nnz() <= MOST_ADAPTIVE;
+                let fit = || calibration.fit(&net, layer, units[layer]);
+                let fit = adaptive.then(fit).flatten();
                 let values = self.layer(&model.layers[layer], geometries[layer], &costs, fit);
                 net.weights[layer].values = values.0.to_f32();
                 net.weights[layer].bias = values.1.as_ref().map(Values::to_f32);
@@ -129,7 +128,7 @@ impl RateDistortion {
         let ladder = Ladder::new(scale);
         let mut levels: Vec<i32> = matrix.data().iter().map(|&v| ladder.nearest(v)).collect();
         let mut learned: Option<Context> = None;
-        for pass in 0..PASSES {
+        for _ in 0..PASSES {
             let mut used = vec![false; matrix.cols()];
             for (&column, &level) in matrix.indices().iter().zip(&levels) {
                 used[column as usize] |= level != 0;
@@ -148,8 +147,9 @@ impl RateDistortion {
                     let values = levels[entries.clone()].iter().map(|&l| ladder.stands_for(l));
                     let weights = exact.iter().map(|&w| f64::from(w)).zip(values);
                     let bias = layer.bias.as_ref().zip(bias.as_deref());
-                    let bias = bias.map(|(exact, now)| (f64::from(exact[number]), even_value(now, number)));
-                    fit.begin(KINDS[pass], number, row.indices(), weights, bias);
+                    let bias = bias
+                        .map(|(exact, now)| (f64::from(exact[number]), even_value(now, number)));
+                    fit.begin(number, row.indices(), weights, bias);
                 }
                 let mut at = 0;
                 for (k, (&column, entry)) in row.indices().iter().zip(entries).enumerate() {
@@ -247,9 +247,6 @@ enum Aim<'u> {
     /// The outputs of the layer.
     Outputs(Fit<'u>),
 }
-
-/// How each pass over a layer that is fitted to outputs finds the values to come close to.
-const KINDS: [Pass; PASSES] = [Pass::Feedback, Pass::Feedback, Pass::Descent];
 
 fn even_level(value: f64, scale: Scale) -> i32 {
     let most = f64::from(scale.most() - 1);

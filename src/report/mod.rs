@@ -20,7 +20,7 @@ use crate::engine::evaluate::Evaluation;
 use crate::engine::verify::Verification;
 use crate::prune::Histogram;
 use crate::quantize::Quantizer;
-use crate::search::Point;
+use crate::search::{Change, Point};
 use gate::Gate;
 
 /// What the two ratios mean; printed with them wherever they stand.
@@ -123,7 +123,7 @@ pub struct Layer {
     pub log_alpha_histogram: Vec<u64>,
 }
 
-/// Error on labelled data.
+/// Error on labelled data; each `_se` is a standard error.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Validation {
     /// Labelled samples.
@@ -132,8 +132,46 @@ pub struct Validation {
     pub error_rate_pruned: f64,
     /// Of the file.
     pub error_rate: f64,
+    /// Of the file.
+    #[serde(default)]
+    pub error_rate_se: f64,
+    /// error_rate - error_rate_pruned.
+    #[serde(default)]
+    pub error_increase: f64,
+    /// Of samples paired.
+    #[serde(default)]
+    pub error_increase_se: f64,
+    /// Of the pruned network, nats.
+    #[serde(default)]
+    pub cross_entropy_pruned: f64,
     /// Of the file, nats.
     pub cross_entropy: f64,
+    /// Of the file.
+    #[serde(default)]
+    pub cross_entropy_se: f64,
+    /// Of the file's class probabilities from those of the pruned network, nats.
+    #[serde(default)]
+    pub divergence: f64,
+}
+
+impl Validation {
+    /// From the pruned network's evaluation and what the file changes.
+    pub fn new(pruned: &Evaluation, change: &Change) -> Self {
+        let (evaluation, increase) =
+            (change.evaluation.unwrap_or_default(), change.increase().unwrap_or_default());
+        Self {
+            samples: evaluation.samples,
+            error_rate_pruned: pruned.error_rate(),
+            error_rate: evaluation.error_rate(),
+            error_rate_se: evaluation.error_rate_se(),
+            error_increase: increase.0,
+            error_increase_se: increase.1,
+            cross_entropy_pruned: pruned.cross_entropy,
+            cross_entropy: evaluation.cross_entropy,
+            cross_entropy_se: evaluation.cross_entropy_se,
+            divergence: change.divergence,
+        }
+    }
 }
 
 /// One threshold of a sweep.
@@ -175,31 +213,46 @@ pub struct SearchPoint {
     /// Root mean square of the outputs' change over that of the pruned network's outputs about each
     /// sample's mean.
     pub output_error: f64,
+    /// Of the class probabilities from those of the pruned network, nats.
+    #[serde(default)]
+    pub divergence: f64,
     /// On labelled data, if given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_rate: Option<f64>,
+    /// Over the pruned network's, on labelled data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_increase: Option<f64>,
+    /// Standard error of error_increase, of samples paired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_increase_se: Option<f64>,
     /// On labelled data, if given; nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cross_entropy: Option<f64>,
-    /// Whether no other configuration is both smaller and better, by cross-entropy or, without
-    /// labels, by output error.
+    /// Standard error of cross_entropy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_entropy_se: Option<f64>,
+    /// Whether no other configuration is both smaller and better, by divergence or, without labels,
+    /// by output error.
     pub frontier: bool,
+    /// Whether the file is this one.
+    #[serde(default)]
+    pub chosen: bool,
 }
 
 impl SearchPoint {
     /// The report of all configurations of a search, by size.
-    pub fn all(points: &[Point]) -> Vec<Self> {
-        let loss = |p: &Point| p.evaluation.map_or(p.output_error, |e| e.cross_entropy);
+    pub fn all(points: &[Point], best: Option<&Point>) -> Vec<Self> {
         let mut sorted: Vec<&Point> = points.iter().collect();
-        sorted.sort_by(|a, b| {
-            (a.bytes, loss(a)).partial_cmp(&(b.bytes, loss(b))).unwrap_or(std::cmp::Ordering::Equal)
-        });
-        let mut least = f64::INFINITY;
+        sorted.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.loss().total_cmp(&b.loss())));
+        let (mut least, mut chosen) = (f64::INFINITY, false);
         sorted
             .into_iter()
             .map(|p| {
-                let frontier = loss(p) < least;
-                least = least.min(loss(p));
+                let frontier = p.loss() < least;
+                least = least.min(p.loss());
+                let is_best = best == Some(p) && !chosen;
+                chosen |= is_best;
+                let (evaluation, increase) = (p.change.evaluation, p.change.increase());
                 Self {
                     threshold: shortest(p.threshold),
                     step: p.settings.step,
@@ -207,10 +260,15 @@ impl SearchPoint {
                     curve: f64::from(p.settings.curve) / 64.0,
                     bias_step: p.settings.bias,
                     file_bytes: p.bytes,
-                    output_error: p.output_error,
-                    error_rate: p.evaluation.map(|e| e.error_rate()),
-                    cross_entropy: p.evaluation.map(|e| e.cross_entropy),
+                    output_error: p.change.output_error,
+                    divergence: p.change.divergence,
+                    error_rate: evaluation.map(|e| e.error_rate()),
+                    error_increase: increase.map(|i| i.0),
+                    error_increase_se: increase.map(|i| i.1),
+                    cross_entropy: evaluation.map(|e| e.cross_entropy),
+                    cross_entropy_se: evaluation.map(|e| e.cross_entropy_se),
                     frontier,
+                    chosen: is_best,
                 }
             })
             .collect()

@@ -104,11 +104,19 @@ fn compression(report: &Compression) -> String {
     if let Some(validation) = &report.validation {
         let _ = writeln!(
             text,
-            "error on {} labelled samples: {} (pruned, not quantized: {}), cross-entropy {:.4}",
+            "error on {} labelled samples: {} +- {} (pruned, not quantized: {}; change {:+.3} +- \
+             {:.3} %)\n  cross-entropy {:.4} +- {:.4} (pruned: {:.4}), divergence of outputs {:.5}; \
+             +- is a standard error",
             validation.samples,
             percent(validation.error_rate),
+            percent(validation.error_rate_se),
             percent(validation.error_rate_pruned),
-            validation.cross_entropy
+            100.0 * validation.error_increase,
+            100.0 * validation.error_increase_se,
+            validation.cross_entropy,
+            validation.cross_entropy_se,
+            validation.cross_entropy_pruned,
+            validation.divergence
         );
     }
     if !report.search.is_empty() {
@@ -119,11 +127,16 @@ fn compression(report: &Compression) -> String {
             "curve",
             "bytes",
             "output error",
+            "divergence",
             "error",
+            "+-",
             "cross-entropy",
+            "+-",
+            "",
         ];
+        let number = |value: Option<f64>| value.map_or_else(String::new, |v| format!("{v:.4}"));
         let mut rows = vec![headings.map(str::to_owned).to_vec()];
-        for point in report.search.iter().filter(|point| point.frontier) {
+        for point in report.search.iter().filter(|p| p.frontier || p.chosen) {
             rows.push(vec![
                 point.threshold.to_string(),
                 format!("{:.3}", point.step),
@@ -131,8 +144,12 @@ fn compression(report: &Compression) -> String {
                 format!("{:.2}", point.curve),
                 group(point.file_bytes),
                 format!("{:.4}", point.output_error),
+                format!("{:.5}", point.divergence),
                 point.error_rate.map_or_else(String::new, percent),
-                point.cross_entropy.map_or_else(String::new, |c| format!("{c:.4}")),
+                point.error_increase_se.map_or_else(String::new, percent),
+                number(point.cross_entropy),
+                number(point.cross_entropy_se),
+                if point.chosen { "chosen".into() } else { String::new() },
             ]);
         }
         let _ = writeln!(text, "\nfrontier of {} configurations tried:", report.search.len());

@@ -11,13 +11,11 @@ use safetensors::tensor::{Dtype, TensorView};
 use svdo::checkpoint::profile::{Dense, Kernel};
 use svdo::checkpoint::{Checkpoint, DType, Options, TensorSource, open_source, read_description};
 use svdo::compress::{Compressed, Settings, compress as run};
-use svdo::engine::Engine;
-use svdo::engine::evaluate::evaluate;
 use svdo::network::describe::Description;
 use svdo::prune::prune;
 use svdo::quantize::{Quantizer, RateDistortion};
 use svdo::report::{Compression, Report, SearchPoint, Validation, display, json, markdown, text};
-use svdo::search::{Goal, Samples, search};
+use svdo::search::{Goal, Samples, measure, search};
 use svdo::{Error, Result};
 
 use crate::arrays::Arrays;
@@ -138,25 +136,24 @@ impl Task<'_> {
         &self,
         checkpoint: &Checkpoint,
         output: Option<&Path>,
-        threads: usize,
     ) -> Result<(Compression, Vec<u8>)> {
-        let (settings, compressed, points) = match self.goal {
-            None => (self.settings, run(checkpoint, &self.settings, &|_| ())?, Vec::new()),
+        let (settings, compressed, points, best) = match self.goal {
+            None => (self.settings, run(checkpoint, &self.settings, &|_| ())?, Vec::new(), None),
             Some(goal) => {
                 let Some(samples) = self.samples else {
                     let problem = "a search needs samples: give them with validate".into();
                     return Err(Error::Argument { problem });
                 };
                 let found =
-                    search(checkpoint, &self.settings, goal, samples, self.effort, tier()?)?;
-                (found.settings, found.compressed, found.points)
+                    search(checkpoint, &self.settings, goal, samples, None, self.effort, tier()?)?;
+                (found.settings, found.compressed, found.points, Some(found.best))
             }
         };
         let mut report = Compression::new(checkpoint, &settings, &compressed);
-        report.search = SearchPoint::all(&points);
+        report.search = SearchPoint::all(&points, best.as_ref());
         if let Some(Samples { values, labels: Some(labels) }) = self.samples {
             report.validation =
-                Some(validation(checkpoint, &self.settings, &compressed, values, labels, threads)?);
+                Some(validation(checkpoint, &self.settings, &compressed, values, labels)?);
         }
         let bytes = compressed.written.bytes;
         if let Some(path) = output {
@@ -182,18 +179,12 @@ fn validation(
     compressed: &Compressed,
     samples: &[f32],
     labels: &[u32],
-    threads: usize,
 ) -> Result<Validation> {
     let pruned = prune(checkpoint, f64::from(settings.threshold), &|_| ())?;
     let (exact, _) = Quantizer::Exact.quantize(&pruned)?;
-    let before = evaluate(&Engine::new(&exact, tier()?)?, samples, labels, threads)?;
-    let after = evaluate(&Engine::new(&compressed.model, tier()?)?, samples, labels, threads)?;
-    Ok(Validation {
-        samples: after.samples,
-        error_rate_pruned: before.error_rate(),
-        error_rate: after.error_rate(),
-        cross_entropy: after.cross_entropy,
-    })
+    let samples = Samples { values: samples, labels: Some(labels) };
+    let (before, change) = measure(&exact, &compressed.model, samples, tier()?)?;
+    Ok(Validation::new(&before.unwrap_or_default(), &change))
 }
 
 fn quantizer(name: &str, bits: Option<u32>) -> Result<Quantizer> {

@@ -1,0 +1,294 @@
+//! Descent over lines: along a line only the step is free, and it is set to where the bound is.
+
+use rayon::prelude::*;
+
+use super::measure::Reference;
+use super::{Goal, Point};
+use crate::compress::{Settings, finish};
+use crate::error::{Error, Result};
+use crate::prune::PrunedModel;
+use crate::quantize::{Calibration, Quantizer, RateDistortion};
+
+/// Steps that are tried.
+const STEPS: (f64, f64) = (0.02, 20.0);
+/// The largest curve that is tried, in 1/64.
+const MOST_CURVE: u8 = 128;
+/// How far from the bound the file chosen may stay, as a share.
+const NEAR: f64 = 0.02;
+/// Configurations tried to come as near.
+const MOST_REFINED: usize = 6;
+
+/// All of a configuration but the step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Line {
+    threshold: usize,
+    settings: RateDistortion,
+}
+
+/// A line with the points tried on it.
+#[derive(Debug, Clone)]
+struct Tried {
+    line: Line,
+    points: Vec<Point>,
+}
+
+pub(super) struct Search<'a> {
+    pub thresholds: Vec<f32>,
+    pub pruned: Vec<PrunedModel>,
+    pub user: Settings,
+    pub goal: Goal,
+    pub calibration: Option<&'a Calibration<'a>>,
+    pub reference: Reference<'a>,
+    pub points: Vec<Point>,
+}
+
+impl Search<'_> {
+    /// The best configuration that holds the goal.
+    pub fn descend(&mut self, start: RateDistortion, effort: u32) -> Result<Point> {
+        let line = Line { threshold: 0, settings: start };
+        let mut best = self.try_lines(&[line], start.step, 4)?.swap_remove(0);
+        let (rounds, each) = match effort {
+            ..=3 => (1, 2),
+            4..=6 => (2, 2),
+            _ => (4, 3),
+        };
+        for round in 0..rounds {
+            let before = best.line;
+            for coordinate in 0..4 {
+                let lines = neighbours(best.line, coordinate, round, self.thresholds.len());
+                let step = self.at_bound(&best).0;
+                for tried in self.try_lines(&lines, step, each)? {
+                    if self.at_bound(&tried).1 < self.at_bound(&best).1 {
+                        best = tried;
+                    }
+                }
+            }
+            if best.line == before && round > 0 {
+                break;
+            }
+        }
+        self.refine(best)
+    }
+
+    /// Comes near the bound on the best line; gives the best point of all that hold the goal.
+    fn refine(&mut self, mut best: Tried) -> Result<Point> {
+        let mut aim = 1.0 - NEAR / 2.0;
+        for _ in 0..MOST_REFINED {
+            let near = |p: &Point| self.held(p) >= self.bound() * (1.0 - NEAR);
+            if best.points.iter().any(|p| self.holds(p) && near(p)) {
+                break;
+            }
+            let step = self.next_step(&best, aim);
+            let point = self.point(best.line, step)?;
+            if self.held(&point) <= self.bound() && !self.holds(&point) {
+                // Errors by chance above what the divergence says: stay farther below.
+                aim *= 0.85;
+            }
+            best.points.push(point);
+            self.points.push(point);
+        }
+        let score = |p: &Point| match self.goal {
+            Goal::Bytes(_) => [p.loss(), p.bytes as f64],
+            _ => [p.bytes as f64, p.loss()],
+        };
+        let by_score = |a: &&Point, b: &&Point| {
+            let (a, b) = (score(a), score(b));
+            a[0].total_cmp(&b[0]).then(a[1].total_cmp(&b[1]))
+        };
+        if let Some(found) = self.points.iter().filter(|p| self.holds(p)).min_by(by_score) {
+            return Ok(*found);
+        }
+        let nearest = self.points.iter().min_by(|a, b| self.held(a).total_cmp(&self.held(b)));
+        let nearest = nearest.map(|p| {
+            let increase = p
+                .change
+                .increase()
+                .map(|(increase, _)| format!(", error increase {:.3} %", 100.0 * increase));
+            format!(
+                "{} bytes, output error {:.4}{}",
+                p.bytes,
+                p.change.output_error,
+                increase.unwrap_or_default()
+            )
+        });
+        Err(Error::Argument {
+            problem: format!(
+                "none of {} configurations holds {}; the nearest: {}. Allow more, or change --thresh",
+                self.points.len(),
+                self.goal,
+                nearest.unwrap_or_default()
+            ),
+        })
+    }
+
+    /// Tries lines, each at so many steps, from a step that should be near the bound.
+    fn try_lines(&mut self, lines: &[Line], step: f64, each: usize) -> Result<Vec<Tried>> {
+        let this = &*self;
+        let found = lines
+            .par_iter()
+            .map(|&line| {
+                let mut tried = Tried { line, points: vec![this.point(line, step)?] };
+                for _ in 1..each {
+                    let step = this.next_step(&tried, 1.0);
+                    tried.points.push(this.point(line, step)?);
+                }
+                Ok(tried)
+            })
+            .collect::<Result<Vec<Tried>>>()?;
+        self.points.extend(found.iter().flat_map(|tried| &tried.points));
+        Ok(found)
+    }
+
+    fn point(&self, line: Line, step: f64) -> Result<Point> {
+        // A step of few digits, so that a report says all of it.
+        let step = (step * 1000.0).round() / 1000.0;
+        let settings = RateDistortion { step, ..line.settings };
+        let all = Settings {
+            threshold: self.thresholds[line.threshold],
+            quantizer: Quantizer::RateDistortion(settings),
+            ..self.user
+        };
+        let mut pruned = self.pruned[line.threshold].clone();
+        let compressed = finish(&mut pruned, &all, self.calibration)?;
+        Ok(Point {
+            threshold: all.threshold,
+            settings,
+            bytes: compressed.written.bytes.len() as u64,
+            change: self.reference.change(&compressed.model)?,
+        })
+    }
+
+    /// What the bound is on.
+    fn held(&self, point: &Point) -> f64 {
+        match self.goal {
+            Goal::Bytes(_) => point.bytes as f64,
+            Goal::OutputError(_) => point.change.output_error,
+            Goal::ErrorIncrease(_) => point.change.divergence,
+        }
+    }
+
+    /// What is to be small.
+    fn score(&self, point: &Point) -> f64 {
+        match self.goal {
+            Goal::Bytes(_) => point.loss(),
+            _ => point.bytes as f64,
+        }
+    }
+
+    fn bound(&self) -> f64 {
+        match self.goal {
+            Goal::Bytes(most) => most as f64,
+            Goal::OutputError(most) => most,
+            Goal::ErrorIncrease(most) => {
+                let (error, change) = self.rates().unwrap_or((0.4, 0.8));
+                let samples = self.reference.evaluation.map_or(1, |e| e.samples).max(1) as f64;
+                // Where the increase is as large as its standard error, it might as well be none.
+                (most / error).max(change / (samples * error * error))
+            }
+        }
+    }
+
+    /// By how much the error rate rises, and how many samples change from right to wrong or back,
+    /// for each nat of divergence: over the points tried within the range where that is small.
+    pub fn rates(&self) -> Option<(f64, f64)> {
+        const SMALL: f64 = 0.05;
+        let near = self.points.iter().filter(|p| p.change.divergence < SMALL);
+        let (mut rise, mut changed, mut nats) = (0.0, 0.0, 0.0);
+        for (point, (increase, _)) in near.filter_map(|p| Some((p, p.change.increase()?))) {
+            let (worse, better) = point.change.errors?;
+            let samples = point.change.evaluation?.samples.max(1) as f64;
+            rise += increase;
+            changed += (worse + better) as f64 / samples;
+            nats += point.change.divergence;
+        }
+        // A factor below a tenth is luck.
+        (nats > 0.0).then(|| ((rise / nats).max(0.1), (changed / nats).max(0.1)))
+    }
+
+    fn holds(&self, point: &Point) -> bool {
+        let measured = match (self.goal, point.change.increase()) {
+            (Goal::ErrorIncrease(most), Some((increase, _))) => increase <= most + 1e-12,
+            (Goal::ErrorIncrease(_), None) => false,
+            _ => true,
+        };
+        measured && self.held(point) <= self.bound()
+    }
+
+    /// The two points nearest the bound: how the held quantity and the score go with the step, all
+    /// as logarithms.
+    fn slopes(&self, tried: &Tried) -> ([f64; 3], f64, f64) {
+        let logarithms = |p: &Point| {
+            [p.settings.step, self.held(p).max(1e-12), self.score(p).max(1e-12)].map(libm::log)
+        };
+        let bound = libm::log(self.bound().max(1e-12));
+        let mut points: Vec<[f64; 3]> = tried.points.iter().map(logarithms).collect();
+        points.sort_by(|a, b| (a[1] - bound).abs().total_cmp(&(b[1] - bound).abs()));
+        let (held, score) = match self.goal {
+            Goal::Bytes(_) => (-0.7, 1.6),
+            _ => (1.6, -0.7),
+        };
+        let apart = points.get(1).map(|p| [0, 1, 2].map(|i| p[i] - points[0][i]));
+        let slopes = apart.filter(|d| d[0].abs() > 1e-3).map(|d| (d[1] / d[0], d[2] / d[0]));
+        // Noise must not turn a slope.
+        let within = |slope: f64, usual: f64| {
+            usual.signum() * (slope * usual.signum()).clamp(usual.abs() / 4.0, usual.abs() * 4.0)
+        };
+        let (h, s) = slopes.unwrap_or((held, score));
+        (points[0], within(h, held), within(s, score))
+    }
+
+    /// The step expected at the bound, and the score there.
+    fn at_bound(&self, tried: &Tried) -> (f64, f64) {
+        let (nearest, held, score) = self.slopes(tried);
+        let far = (libm::log(self.bound().max(1e-12)) - nearest[1]) / held;
+        (clamp(libm::exp(nearest[0] + far)), libm::exp(nearest[2] + score * far))
+    }
+
+    /// The next step to try on a line, towards a share of the bound.
+    fn next_step(&self, tried: &Tried, share: f64) -> f64 {
+        let (nearest, held, _) = self.slopes(tried);
+        let far = (libm::log((self.bound() * share).max(1e-12)) - nearest[1]) / held;
+        clamp(libm::exp(nearest[0] + far.clamp(-1.4, 1.4)))
+    }
+}
+
+fn clamp(step: f64) -> f64 {
+    step.clamp(STEPS.0, STEPS.1)
+}
+
+/// Lines that differ from one in one coordinate, farther in the first round than in others.
+fn neighbours(line: Line, coordinate: usize, round: usize, thresholds: usize) -> Vec<Line> {
+    let s = line.settings;
+    let with = |settings| Line { settings, ..line };
+    let wide = round == 0;
+    let mut lines: Vec<Line> = match coordinate {
+        0 => {
+            let all = 0..thresholds;
+            let near = |&at: &usize| match at.abs_diff(line.threshold) {
+                apart if wide => apart.is_multiple_of(2),
+                apart => apart == 1,
+            };
+            all.filter(near).map(|threshold| Line { threshold, ..line }).collect()
+        }
+        1 => {
+            let factors = if wide { [0.4, 2.5] } else { [0.63, 1.6] };
+            let lambda = |f: &f64| (1e4 * s.lambda.max(0.005) * f).round() / 1e4;
+            factors.iter().map(|f| with(RateDistortion { lambda: lambda(f), ..s })).collect()
+        }
+        2 => {
+            let curves = if wide {
+                [0, 8, 20]
+            } else {
+                [s.curve.saturating_sub(4), s.curve.saturating_add(4).min(MOST_CURVE), s.curve]
+            };
+            curves.iter().map(|&curve| with(RateDistortion { curve, ..s })).collect()
+        }
+        _ => {
+            let factors = if wide { [0.5, 2.0] } else { [0.7, 1.4] };
+            let bias = |f: &f64| (1e4 * s.bias * f).round() / 1e4;
+            factors.iter().map(|f| with(RateDistortion { bias: bias(f), ..s })).collect()
+        }
+    };
+    lines.retain(|other| *other != line);
+    lines
+}
