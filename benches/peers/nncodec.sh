@@ -1,6 +1,6 @@
 #!/bin/sh
 # NNCodec (ISO/IEC 15938-17 with DeepCABAC) and svdo on one checkpoint, both frontiers.
-#   nncodec.sh CHECKPOINT.safetensors IMAGES.idx[.gz] LABELS.idx[.gz]
+#   nncodec.sh CHECKPOINT.safetensors IMAGES.idx[.gz] LABELS.idx[.gz] [IMAGES-TO-CALIBRATE-WITH]
 # Installs NNCodec from PyPI into its own environment, $NNCODEC_ENV or target/nncodec; svdo is
 # $SVDO or target/release/svdo.
 set -eu

@@ -1,7 +1,9 @@
 """Frontiers of size and loss: NNCodec over thresholds and quantization parameters, svdo by its own
-search, on the same labelled samples. Prints one table as tab-separated values."""
+search, on the same labelled samples. Prints both frontiers and, at equal losses, the bytes of both,
+as tab-separated values."""
 import gzip
 import json
+import math
 import os
 import struct
 import subprocess
@@ -15,6 +17,9 @@ from nncodec import nnc
 
 THRESHOLDS = [3.0, 2.5, 2.0, 1.5, 1.0, 0.5]
 PARAMETERS = range(-30, -11)
+# At which the two are compared: cross-entropy over the pruned network's, and rises of its error.
+TIMES = [1.02, 1.05, 1.1, 1.2, 1.5]
+RISES = [0, 0.0005, 0.001, 0.002, 0.005]
 
 
 def read_checkpoint(path):
@@ -62,10 +67,34 @@ def run(network, tensors, images):
     return x
 
 
-def main(checkpoint, images, labels):
+def frontier(points, loss):
+    """(bytes, loss) of points that no smaller one betters."""
+    found, least = [], float("inf")
+    for point in sorted(points, key=lambda p: (p[3], p[loss])):
+        if point[loss] < least:
+            least = point[loss]
+            found.append((point[3], least))
+    return found
+
+
+def bytes_at(frontier, loss):
+    """Bytes at a loss, between the points of a frontier on logarithmic scales."""
+    for (small, high), (large, low) in zip(frontier, frontier[1:]):
+        if high >= loss >= low:
+            share = (math.log(high) - math.log(loss)) / (math.log(high) - math.log(low))
+            return small * (large / small) ** share
+    return None
+
+
+def main(checkpoint, images_path, labels_path, calibrate=None):
     tensors, network = read_checkpoint(checkpoint)
-    images, labels = read_idx(images), torch.tensor(read_idx(labels).astype(np.int64))
+    images = read_idx(images_path)
+    labels = torch.tensor(read_idx(labels_path).astype(np.int64))
     torch.set_num_threads(1)
+    with torch.no_grad():
+        reference = run(network, pruned(tensors, 3.0), images)
+    start = F.cross_entropy(reference, labels).item()
+    errors = (reference.argmax(1) != labels).float().mean().item()
     points = []
     with tempfile.TemporaryDirectory() as folder:
         stream = os.path.join(folder, "stream.nnc")
@@ -79,11 +108,15 @@ def main(checkpoint, images, labels):
                 error = (outputs.argmax(1) != labels).float().mean().item()
                 loss = F.cross_entropy(outputs, labels).item()
                 points.append(("nncodec", threshold, qp, os.path.getsize(stream), error, loss))
-        for most in sorted({p[3] for p in points})[:: max(1, len(points) // 4)]:
-            paths = sys.argv[1:4]
-            command = [os.environ["SVDO"], "compress", paths[0], "--quantize", "rd", "--max-bytes"]
-            command += [str(most), "--validate", paths[1], "--labels", paths[2], "--strip"]
-            command += ["-o", os.path.join(folder, "x.svdo"), "--json", "-"]
+        peer = frontier(points, 5)
+        for times in TIMES:
+            most = bytes_at(peer, times * start)
+            if most is None:
+                continue
+            command = [os.environ["SVDO"], "compress", checkpoint, "--strip", "--max-bytes"]
+            command += [str(round(0.75 * most)), "--validate", images_path, "--labels", labels_path]
+            command += ["--calibrate", calibrate] if calibrate else []
+            command += ["--sweep", "3:3:1", "-o", os.path.join(folder, "x.svdo"), "--json", "-"]
             report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
             for p in report["search"]:
                 row = (p["threshold"], p["step"], p["file_bytes"], p["error_rate"], p["cross_entropy"])
@@ -96,7 +129,20 @@ def main(checkpoint, images, labels):
                 least = point[5]
                 _, threshold, parameter, size, error, loss = point
                 print(f"{codec}\t{threshold}\t{parameter:.3g}\t{size}\t{100 * error:.2f}\t{loss:.4f}")
+    print("\nequal\tnncodec bytes\tsvdo bytes\tsvdo over nncodec")
+    losses = [(f"cross-entropy {t} x pruned", 5, t * start) for t in TIMES]
+    losses += [(f"error + {100 * rise:.2g} %", 4, errors + rise) for rise in RISES]
+    for name, column, loss in losses:
+        both = [frontier([p for p in points if p[0] == c], column) for c in ("nncodec", "svdo")]
+        if column == 4:
+            # Errors are counts: the smallest file within the bound.
+            sizes = [min((b for b, error in f if error <= loss), default=None) for f in both]
+        else:
+            sizes = [bytes_at(f, loss) for f in both]
+        if None not in sizes:
+            ratio = 100 * (sizes[1] / sizes[0] - 1)
+            print(f"{name}\t{sizes[0]:.0f}\t{sizes[1]:.0f}\t{ratio:+.1f} %")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:5])

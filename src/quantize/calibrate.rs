@@ -196,8 +196,8 @@ impl<'a> Calibration<'a> {
         self.layers.iter().flatten().map(|l| l.places.samples).max().unwrap_or(0)
     }
 
-    /// Bytes of memory that calibrating takes: what is kept, and the largest layer's inputs and
-    /// moments.
+    /// Bytes of memory that calibrating takes for one configuration at a time: what is kept, and the
+    /// largest layer's inputs, twice while they are gathered, and moments.
     pub fn memory(&self) -> usize {
         let layers = || self.layers.iter().flatten();
         let kept = |l: &Reference| {
@@ -205,7 +205,7 @@ impl<'a> Calibration<'a> {
                 + l.moments.as_ref().map_or(0, |_| 8 * l.columns * (l.columns + l.rows))
         };
         let taken =
-            |l: &Reference| 4 * l.places.count() * l.columns + 8 * l.columns * (l.columns + l.rows);
+            |l: &Reference| 8 * l.columns * (l.places.count() + l.columns + l.rows);
         layers().map(kept).sum::<usize>() + layers().map(taken).max().unwrap_or(0)
     }
 
@@ -359,7 +359,7 @@ impl<'u> Fit<'u> {
     /// they are set and those after it free; and what a squared deviation from it costs, over what
     /// it costs on average in the layer.
     pub fn target(&mut self, k: usize) -> (f64, f64) {
-        if k.is_multiple_of(MOST_FED_BACK) || self.row.unit.is_none() {
+        if self.row.unit.is_none() || k >= self.row.start + MOST_FED_BACK {
             let start = k / MOST_FED_BACK * MOST_FED_BACK;
             let n = self.row.columns.len();
             let end = n.min(start + MOST_FED_BACK);

@@ -7,7 +7,7 @@ use crate::network::{Network, Op, Shape, Source, Window};
 use crate::prune::PrunedLayer;
 
 /// Samples of a block, the inner dimension of all values: `[element][lane]`.
-pub(super) const LANES: usize = 32;
+pub(super) const LANES: usize = 16;
 
 /// The weights of a layer as they are run.
 #[derive(Debug, Clone)]
@@ -148,7 +148,8 @@ impl<'a> Propagation<'a> {
         values
     }
 
-    /// The values of all nodes before node `end`, given the input's.
+    /// The values of the nodes before node `end`, given the input's; those that neither it nor any
+    /// node from there on reads are empty, but for the last.
     pub fn forward(&self, input: &[f32], end: usize) -> Vec<Vec<f32>> {
         let mut values: Vec<Vec<f32>> = Vec::with_capacity(end);
         for node in 0..end {
@@ -157,6 +158,13 @@ impl<'a> Propagation<'a> {
                 Source::Node(node) => &values[node],
             });
             values.push(value);
+            for &source in &self.network.nodes[node].inputs {
+                if let Source::Node(from) = source
+                    && !self.network.nodes[node + 1..].iter().any(|n| n.inputs.contains(&source))
+                {
+                    values[from] = Vec::new();
+                }
+            }
         }
         values
     }

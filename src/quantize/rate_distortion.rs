@@ -217,7 +217,8 @@ impl RateDistortion {
         let cost = |error: f64, bits: f64| sensitivity * error * error + self.lambda * bits;
         let (mut best, mut least) = (0, cost(value, costs.of(there, false)));
         let mut bits = costs.of(there, true) + costs.of(sign, negative);
-        for size in 1..=below + 1 {
+        let mut size = 1;
+        while size <= below + 1 {
             let Some(stands_for) = ladder.value(size) else { break };
             let step = size as usize - 1;
             let (last, more) = match step {
@@ -226,7 +227,7 @@ impl RateDistortion {
                     (costs.of(more, false), costs.of(more, true))
                 }
                 // About what an Exp-Golomb code of the rest takes.
-                _ => (2.0 * f64::from(size - UNARY as i32).log2() + 1.0, 0.0),
+                _ => (2.0 * libm::log2(f64::from(size - UNARY as i32)) + 1.0, 0.0),
             };
             if size + 2 >= below {
                 let total = cost(value - stands_for, bits + last);
@@ -235,6 +236,8 @@ impl RateDistortion {
                 }
             }
             bits += more;
+            // Between the unary part and the levels around the value there is nothing to add.
+            size = if step < UNARY { size + 1 } else { (size + 1).max(below - 2) };
         }
         best
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::text::{group, percent, shape};
-use super::{Compression, Layer, SIZE_RATIO, SweepPoint, WEIGHT_RATIO, occupied};
+use super::{Compression, Layer, SIZE_RATIO, SearchPoint, SweepPoint, WEIGHT_RATIO, occupied};
 
 const STYLE: &str = include_str!("html.css");
 
@@ -27,6 +27,7 @@ pub fn render(report: &Compression, heat_map: Option<(&[u8], &str)>) -> String {
     layers(&mut page, &report.layers);
     histograms(&mut page, report);
     sweep(&mut page, &report.sweep, report.threshold);
+    search(&mut page, &report.search);
     if let Some((png, caption)) = heat_map {
         use base64::Engine as _;
         let data = base64::engine::general_purpose::STANDARD.encode(png);
@@ -60,7 +61,8 @@ fn tiles(page: &mut String, report: &Compression) {
     tile(percent(1.0 - share(report.weights_kept, report.weights_total)), &kept);
     if let Some(v) = &report.validation {
         let what = format!(
-            "error on {} images; {} before quantization",
+            "&plusmn; {} error on {} images; {} before quantization",
+            percent(v.error_rate_se),
             v.samples,
             percent(v.error_rate_pruned)
         );
@@ -220,6 +222,77 @@ fn sweep(page: &mut String, points: &[SweepPoint], threshold: f64) {
         true,
     ));
     page.push_str("</div>\n");
+}
+
+/// Every configuration of a search: the change of the outputs against size, both on logarithmic
+/// scales.
+fn search(page: &mut String, points: &[SearchPoint]) {
+    const LEFT: f64 = 44.0;
+    const BASE: f64 = HEIGHT - 20.0;
+    let labelled = points.iter().all(|p| p.error_rate.is_some());
+    let loss = |p: &SearchPoint| if labelled { p.divergence } else { p.output_error };
+    let shown: Vec<&SearchPoint> = points.iter().filter(|p| loss(p) > 0.0).collect();
+    let range = |value: &dyn Fn(&SearchPoint) -> f64| {
+        let values = shown.iter().map(|p| value(p));
+        values.fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(v), b.max(v)))
+    };
+    let ((x0, x1), (y0, y1)) = (range(&|p| p.file_bytes as f64), range(&loss));
+    if shown.len() < 2 {
+        return;
+    }
+    let share = |v: f64, (a, b): (f64, f64)| (v / a).ln() / (b / a).ln().max(1e-12);
+    let x = |v: f64| LEFT + 6.0 + share(v, (x0, x1)) * (WIDTH - LEFT - 18.0);
+    let y = |v: f64| BASE - 6.0 - share(v, (y0, y1)) * (BASE - 16.0);
+    let what = match labelled {
+        true => "divergence of the class probabilities from those of the pruned network, nats",
+        false => "change of the outputs",
+    };
+    let mut svg = open_svg();
+    let frontier: Vec<String> = shown
+        .iter()
+        .filter(|p| p.frontier)
+        .map(|p| format!("{:.1},{:.1}", x(p.file_bytes as f64), y(loss(p))))
+        .collect();
+    let _ = write!(
+        svg,
+        "<line x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{BASE}\" y2=\"{BASE}\" stroke=\"var(--line)\"/>\
+         <polyline points=\"{}\" fill=\"none\" stroke=\"var(--gone)\" stroke-width=\"1.5\"/>\
+         <text x=\"0\" y=\"12\">{y1:.4}</text><text x=\"0\" y=\"{BASE}\">{y0:.4}</text>\
+         <text x=\"{LEFT}\" y=\"{:.0}\">{} B</text>\
+         <text x=\"{WIDTH}\" y=\"{:.0}\" text-anchor=\"end\">{} B</text>",
+        frontier.join(" "),
+        HEIGHT - 5.0,
+        group(x0 as u64),
+        HEIGHT - 5.0,
+        group(x1 as u64)
+    );
+    for p in &shown {
+        let (fill, radius) = if p.chosen { ("kept", 5.0) } else { ("paper", 2.5) };
+        let error = p.error_rate.map_or_else(String::new, |e| format!(", error {}", percent(e)));
+        let _ = write!(
+            svg,
+            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"{radius}\" fill=\"var(--{fill})\" \
+             stroke=\"var(--kept)\"><title>{} B, {:.5}{error}: threshold {}, step {:.3}, lambda \
+             {:.4}, curve {:.2}</title></circle>",
+            x(p.file_bytes as f64),
+            y(loss(p)),
+            group(p.file_bytes),
+            loss(p),
+            p.threshold,
+            p.step,
+            p.lambda,
+            p.curve
+        );
+    }
+    svg.push_str("</svg>");
+    let _ = writeln!(
+        page,
+        "<h2>What the search tried</h2>\n<p class=\"soft\">Each dot is one of {} configurations, the \
+         filled one was chosen; the line is the frontier. Down and left is better; both scales are \
+         logarithmic.</p>\n<div class=\"plots\"><figure>{svg}<figcaption>{what} (up) against size\
+         </figcaption></figure></div>",
+        points.len()
+    );
 }
 
 fn scatter(points: &[(f64, f64, f64)], threshold: f64, as_percent: bool) -> Option<String> {

@@ -189,10 +189,13 @@ impl Search<'_> {
     }
 
     /// By how much the error rate rises, and how many samples change from right to wrong or back,
-    /// for each nat of divergence: over the points tried within the range where that is small.
+    /// for each nat of divergence: over the points tried that are not far from the goal.
     pub fn rates(&self) -> Option<(f64, f64)> {
-        const SMALL: f64 = 0.05;
-        let near = self.points.iter().filter(|p| p.change.divergence < SMALL);
+        let near = match self.goal {
+            Goal::ErrorIncrease(most) => (8.0 * most).max(0.002),
+            _ => 0.05,
+        };
+        let near = self.points.iter().filter(|p| p.change.divergence < near);
         let (mut rise, mut changed, mut nats) = (0.0, 0.0, 0.0);
         for (point, (increase, _)) in near.filter_map(|p| Some((p, p.change.increase()?))) {
             let (worse, better) = point.change.errors?;

@@ -9,10 +9,10 @@ use svdo::network::describe::Description;
 use svdo::prune::prune;
 use svdo::simplify::simplify;
 
-type Shapes = &'static [(&'static str, &'static [usize])];
+pub type Shapes = &'static [(&'static str, &'static [usize])];
 
 /// Every operation, with padding, strides, groups, branches and units that can and cannot go.
-const NETWORKS: [(&str, &str, Shapes); 6] = [
+pub const NETWORKS: [(&str, &str, Shapes); 6] = [
     (
         "padded convolutions",
         r#"{"version": 1, "input": {"shape": [2, 9, 7], "scale": 0.5, "mean": [0.1, -0.2], "std": [0.5, 2]},

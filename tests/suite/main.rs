@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_checkpoints;
+mod calibration;
 mod commands;
 mod damaged_files;
 mod exactness;
@@ -11,3 +12,4 @@ mod imports;
 mod kernels;
 mod lenets;
 mod memory;
+mod search;

@@ -99,7 +99,7 @@ pub(crate) fn compress(
             let pool = pool.map_err(|e| Error::Argument { problem: format!("threads: {e}") })?;
             pool.install(|| {
                 let checkpoint = open(&path, arrays, network, &read_as)?;
-                task.run(&checkpoint, output.as_deref(), threads)
+                task.run(&checkpoint, output.as_deref())
             })
         })
         .map_err(raised)?;

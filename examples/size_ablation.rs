@@ -1,0 +1,118 @@
+//! What each part of the quantizer is worth: bytes of the whole file at the same change of outputs.
+//!
+//! `size_ablation CHECKPOINT IMAGES LABELS [NATS]`, on images and labels of the training data. Each
+//! row changes one setting; the step is set so that the divergence from the network pruned at 3 is
+//! 0.004 nats, or as given. Prints tab-separated values.
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use svdo::checkpoint::Checkpoint;
+use svdo::compress::{Settings, finish};
+use svdo::engine::Tier;
+use svdo::prune::prune;
+use svdo::quantize::{Calibration, Quantizer, RateDistortion};
+use svdo::search::{Samples, measure};
+
+/// Images that are run; those calibrated with are the last of them.
+const SAMPLES: usize = 20_000;
+const CALIBRATED: usize = 10_000;
+
+#[derive(Clone, Copy)]
+struct Row {
+    name: &'static str,
+    threshold: f32,
+    calibrated: bool,
+    simplify: bool,
+    rd: RateDistortion,
+}
+
+/// The rows of the table, with and without calibration.
+fn rows() -> Vec<Row> {
+    let rd = RateDistortion { step: 0.6, lambda: 0.04, curve: 13, gamma: 0.0, bias: 0.25 };
+    let all = Row { name: "all", threshold: 1.5, calibrated: true, simplify: true, rd };
+    let changed = [
+        all,
+        Row { name: "threshold 3", threshold: 3.0, ..all },
+        Row { name: "threshold 0.5", threshold: 0.5, ..all },
+        Row { name: "even levels", rd: RateDistortion { curve: 0, ..rd }, ..all },
+        Row { name: "bits without a price", rd: RateDistortion { lambda: 0.0, ..rd }, ..all },
+        Row { name: "dead units kept", simplify: false, ..all },
+        Row { name: "gamma 0.5", rd: RateDistortion { gamma: 0.5, ..rd }, ..all },
+        Row { name: "gamma 1", rd: RateDistortion { gamma: 1.0, ..rd }, ..all },
+    ];
+    let both = [true, false].map(|calibrated| changed.map(|row| Row { calibrated, ..row }));
+    // A calibration weighs errors by itself.
+    both.concat().into_iter().filter(|r| !(r.calibrated && r.rd.gamma > 0.0)).collect()
+}
+
+fn main() -> svdo::Result<()> {
+    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let [checkpoint, images, labels, nats @ ..] = &arguments[..] else {
+        eprintln!("usage: size_ablation CHECKPOINT IMAGES LABELS [NATS]");
+        std::process::exit(2);
+    };
+    let nats = nats.first().and_then(|n| n.to_str()?.parse().ok()).unwrap_or(0.004f64);
+    let checkpoint = Checkpoint::open(checkpoint, None)?;
+    let shape = checkpoint.network().input.shape;
+    let elements = shape.elements()?;
+    let values = svdo::data::read_samples(std::slice::from_ref(images), None, shape)?.values;
+    let labels = svdo::data::read_labels(labels)?;
+    let count = labels.len().min(SAMPLES);
+    let (values, labels) = (&values[..count * elements], &labels[..count]);
+    let reference = prune(&checkpoint, 3.0, &|_| ())?;
+    let (exact, _) = Quantizer::Exact.quantize(&reference)?;
+    let fitted = &values[count.saturating_sub(CALIBRATED) * elements..];
+    let calibration = Calibration::new(&reference, fitted)?;
+    let tier = Tier::detect(None)?;
+    let samples = Samples { values, labels: Some(labels) };
+
+    let point = |row: &Row, step: f64| -> svdo::Result<[f64; 3]> {
+        let quantizer = Quantizer::RateDistortion(RateDistortion { step, ..row.rd });
+        let (threshold, simplify) = (row.threshold, row.simplify);
+        let settings = Settings { threshold, quantizer, simplify, strip: true, fast: false };
+        let mut pruned = prune(&checkpoint, f64::from(threshold), &|_| ())?;
+        let calibration = row.calibrated.then_some(&calibration);
+        let compressed = finish(&mut pruned, &settings, calibration)?;
+        let (_, change) = measure(&exact, &compressed.model, samples, tier)?;
+        let bytes = compressed.written.bytes.len() as f64;
+        Ok([step, bytes, change.divergence.max(1e-9)].map(f64::ln))
+    };
+    // Bytes of the nearest point, moved to the divergence along the usual slope of the logarithms.
+    let bytes = |row: &Row| -> svdo::Result<Option<f64>> {
+        let mut found = vec![point(row, row.rd.step)?];
+        for _ in 0..5 {
+            let slope = match found[..] {
+                [.., a, b] if (b[0] - a[0]).abs() > 1e-6 => {
+                    ((b[2] - a[2]) / (b[0] - a[0])).max(0.5)
+                }
+                _ => 1.6,
+            };
+            let last = found[found.len() - 1];
+            let next = last[0] + ((nats.ln() - last[2]) / slope).clamp(-1.2, 1.2);
+            found.push(point(row, next.exp().clamp(0.02, 20.0))?);
+        }
+        found.sort_by(|a, b| (a[2] - nats.ln()).abs().total_cmp(&(b[2] - nats.ln()).abs()));
+        let near = (found[0][2] - nats.ln()).abs() < 0.25;
+        Ok(near.then(|| (found[0][1] + 0.25 * (found[0][2] - nats.ln())).exp()))
+    };
+    let rows = rows();
+    let found = rows.par_iter().map(bytes).collect::<svdo::Result<Vec<_>>>()?;
+    println!("setting\tcalibrated\tbytes\tover all\tover its own kind");
+    for (row, bytes) in rows.iter().zip(&found) {
+        let over = |other: Option<f64>| match (bytes, other) {
+            (Some(bytes), Some(other)) => format!("{:+.1} %", 100.0 * (bytes / other - 1.0)),
+            _ => "-".into(),
+        };
+        let own = rows.iter().position(|r| r.name == "all" && r.calibrated == row.calibrated);
+        println!(
+            "{}\t{}\t{}\t{}\t{}",
+            row.name,
+            if row.calibrated { "yes" } else { "no" },
+            bytes.map_or_else(|| "-".into(), |b| format!("{b:.0}")),
+            over(found[0]),
+            over(own.and_then(|at| found[at]))
+        );
+    }
+    Ok(())
+}
