@@ -74,8 +74,8 @@ fn threads_change_neither_the_way_nor_the_file() {
 
 #[test]
 fn what_cannot_be_held_is_refused_with_the_nearest() {
-    let problem = run(Goal::Bytes(60), true, false, 2).unwrap_err().to_string();
-    assert!(problem.contains("at most 60 bytes") && problem.contains("the nearest: "), "{problem}");
+    let problem = run(Goal::Bytes(10), true, false, 2).unwrap_err().to_string();
+    assert!(problem.contains("at most 10 bytes") && problem.contains("the nearest: "), "{problem}");
     let problem = run(Goal::ErrorIncrease(0.1), false, false, 2).unwrap_err().to_string();
     assert!(problem.contains("labels"), "{problem}");
 }
