@@ -204,8 +204,7 @@ impl<'a> Calibration<'a> {
             4 * l.outputs.len()
                 + l.moments.as_ref().map_or(0, |_| 8 * l.columns * (l.columns + l.rows))
         };
-        let taken =
-            |l: &Reference| 8 * l.columns * (l.places.count() + l.columns + l.rows);
+        let taken = |l: &Reference| 8 * l.columns * (l.places.count() + l.columns + l.rows);
         layers().map(kept).sum::<usize>() + layers().map(taken).max().unwrap_or(0)
     }
 
