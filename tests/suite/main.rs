@@ -11,3 +11,5 @@ mod imports;
 mod kernels;
 mod lenets;
 mod memory;
+#[cfg(feature = "train")]
+mod train;
