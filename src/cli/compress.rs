@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 use super::output::{self, CompressionReports, Reports};
 use super::{Labelled, Outcome, Threads, heat_map, import, share, tier};
 use crate::checkpoint::Checkpoint;
-use crate::compress::{Compressed, Settings, compress};
+use crate::compress::{Coded, Settings, code};
 use crate::engine::Engine;
 use crate::engine::evaluate::{Evaluation, evaluate};
 use crate::prune::prune;
@@ -203,7 +203,7 @@ impl Arguments {
             None => (settings, with_progress(&checkpoint, &settings)?, Vec::new()),
             Some(goal) => {
                 let found = self.search(&checkpoint, &settings, goal, labelled.as_ref())?;
-                (found.settings, found.compressed, found.points)
+                (found.settings, found.compressed.coded, found.points)
             }
         };
         let mut report = Compression::new(&checkpoint, &settings, &compressed);
@@ -236,7 +236,11 @@ impl Arguments {
             report.output = Some(display(path));
         }
         let change = self.more_reports.change(&report)?;
-        self.more_reports.write(&report, heat_map::draw(&compressed.model))?;
+        let heat_map = match self.more_reports.has_page() {
+            true => heat_map::draw(&compressed.model()?),
+            false => None,
+        };
+        self.more_reports.write(&report, heat_map)?;
         self.reports.write_with(&Report::Compress(Box::new(report)), change.as_ref())?;
         Ok(Outcome::of(passed))
     }
@@ -310,18 +314,18 @@ impl Arguments {
 
     fn evaluate(
         &self,
-        compressed: &Compressed,
+        compressed: &Coded,
         labelled: Option<&Labelled>,
     ) -> anyhow::Result<Option<Evaluation>> {
         let Some(Labelled { samples, labels }) = labelled else { return Ok(None) };
-        let engine = Engine::new(&compressed.model, tier()?)?;
+        let engine = Engine::new(&compressed.model()?, tier()?)?;
         Ok(Some(evaluate(&engine, samples, labels, self.threads.count())?))
     }
 
     fn validation(
         &self,
         checkpoint: &Checkpoint,
-        compressed: &Compressed,
+        compressed: &Coded,
         labelled: &Labelled,
     ) -> anyhow::Result<Validation> {
         let threads = self.threads.count();
@@ -329,7 +333,7 @@ impl Arguments {
         let pruned = prune(checkpoint, f64::from(self.thresh), &|_| ())?;
         let (exact, _) = Quantizer::Exact.quantize(&pruned)?;
         let before = run(&Engine::new(&exact, tier()?)?)?;
-        let after = run(&Engine::new(&compressed.model, tier()?)?)?;
+        let after = run(&Engine::new(&compressed.model()?, tier()?)?)?;
         Ok(Validation {
             samples: after.samples,
             error_rate_pruned: before.error_rate(),
@@ -353,10 +357,10 @@ impl Arguments {
     }
 }
 
-fn with_progress(checkpoint: &Checkpoint, settings: &Settings) -> crate::Result<Compressed> {
+fn with_progress(checkpoint: &Checkpoint, settings: &Settings) -> crate::Result<Coded> {
     let total = (0..checkpoint.network().layers.len()).map(|l| checkpoint.weights(l) as u64).sum();
     let bar = output::progress(total, "pruning");
-    let compressed = compress(checkpoint, settings, &|done| bar.set_position(done));
+    let compressed = code(checkpoint, settings, &|done| bar.set_position(done));
     bar.finish_and_clear();
     compressed
 }

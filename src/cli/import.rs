@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::checkpoint::profile::{Dense, Kernel, PROFILES, Profile};
 use crate::checkpoint::{Checkpoint, Flatten, Options, Variance};
-use crate::compress::{Compressed, Settings, finish};
+use crate::compress::{Coded, Compressed, Settings, finish};
 use crate::model::Model;
 use crate::threshold;
 
@@ -166,16 +166,16 @@ impl Target {
         &self,
         checkpoint: &Checkpoint,
         settings: &Settings,
-        compressed: &Compressed,
+        compressed: &Coded,
     ) -> anyhow::Result<Option<(String, Model)>> {
         let Some(Baseline::Magnitude) = self.pruning_baseline else { return Ok(None) };
         let kept: Vec<u64> = compressed.statistics.iter().map(|s| s.kept).collect();
         let mut pruned = threshold::largest(checkpoint, &kept)?;
-        let Compressed { model, written, .. } = finish(&mut pruned, settings)?;
+        let Compressed { model, coded } = finish(&mut pruned, settings)?;
         let note = format!(
             "baseline: the same numbers of weights chosen by magnitude make {} bytes, by log alpha \
              {} bytes",
-            written.bytes.len(),
+            coded.written.bytes.len(),
             compressed.written.bytes.len()
         );
         Ok(Some((note, model)))

@@ -171,6 +171,11 @@ impl CompressionReports {
         Ok(old.map(|old| Diff::new(&old, report)))
     }
 
+    /// Whether a page is asked for.
+    pub(super) fn has_page(&self) -> bool {
+        self.html.is_some()
+    }
+
     /// Writes the page and the badge.
     pub(super) fn write(
         &self,

@@ -1,10 +1,21 @@
 //! The whole way from a checkpoint to a file.
+//!
+//! [`code`] goes layer by layer: what it holds of a network are the kept weights, packed, and the
+//! bytes of the file. [`finish`] begins with a pruned model, for searches that try many settings on
+//! one. Both give the same file.
+
+mod stream;
+
+pub use stream::code;
+
+use std::ops::Deref;
 
 use crate::checkpoint::Checkpoint;
 use crate::container::{self, Written};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::prune::{PrunedModel, Statistics, prune};
+use crate::network::Layer;
+use crate::prune::{PrunedModel, Statistics};
 use crate::quantize::{Quantized, Quantizer};
 use crate::simplify::{Simplified, simplify};
 
@@ -33,11 +44,9 @@ impl Default for Settings {
     }
 }
 
-/// A compressed checkpoint with everything a report needs.
+/// A file with everything a report needs.
 #[derive(Debug, Clone)]
-pub struct Compressed {
-    /// The model as it will be read from the file.
-    pub model: Model,
+pub struct Coded {
     /// The file.
     pub written: Written,
     /// Counts of pruning, for each layer.
@@ -45,22 +54,66 @@ pub struct Compressed {
     /// What simplification removed, for each layer.
     pub simplified: Vec<Simplified>,
     /// What quantization changed, for each layer.
-    pub quantized: Vec<Quantized>,
+    pub quantized: Vec<Rounding>,
 }
 
-/// Prunes, simplifies, quantizes and encodes; then reads the file back and compares it, so that a
+impl Coded {
+    /// The model that the file holds.
+    ///
+    /// # Errors
+    /// None for a file that was just made.
+    pub fn model(&self) -> Result<Model> {
+        container::read(&self.written.bytes)
+    }
+}
+
+/// What quantization did to a layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rounding {
+    /// Weights in the file.
+    pub stored: usize,
+    /// Kept weights that became zero and were dropped.
+    pub zeroed: usize,
+    /// The largest change of a weight or bias.
+    pub max_error: f64,
+}
+
+impl Rounding {
+    fn of(quantized: &Quantized) -> Self {
+        let Quantized { weights, max_error, zeroed } = quantized;
+        Self { stored: weights.pattern.len(), zeroed: *zeroed, max_error: *max_error }
+    }
+}
+
+/// A compressed checkpoint: the file, and the model that it holds.
+#[derive(Debug, Clone)]
+pub struct Compressed {
+    /// The model as it is read from the file.
+    pub model: Model,
+    /// The file.
+    pub coded: Coded,
+}
+
+impl Deref for Compressed {
+    type Target = Coded;
+
+    fn deref(&self) -> &Coded {
+        &self.coded
+    }
+}
+
+/// Prunes, simplifies, quantizes, encodes, and decodes what was encoded to compare it, so that a
 /// result is a file that decodes to the model. `progress` is told the weights done so far.
 ///
 /// # Errors
-/// What reading the checkpoint meets; [`Error::Corrupt`] if the file does not decode to the model,
-/// which would be a defect of this library.
+/// As [`code`].
 pub fn compress(
     checkpoint: &Checkpoint,
     settings: &Settings,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Compressed> {
-    let mut pruned = prune(checkpoint, f64::from(settings.threshold), progress)?;
-    finish(&mut pruned, settings)
+    let coded = code(checkpoint, settings, progress)?;
+    Ok(Compressed { model: coded.model()?, coded })
 }
 
 /// The part of [`compress`] after pruning; the model is left as it was last quantized.
@@ -72,8 +125,6 @@ pub fn finish(pruned: &mut PrunedModel, settings: &Settings) -> Result<Compresse
     let mut simplified = if settings.simplify {
         simplify(pruned)?
     } else {
-        let untouched =
-            |l: &crate::network::Layer| Simplified { units: l.rows(), ..Default::default() };
         pruned.network.layers.iter().map(untouched).collect()
     };
     let (mut model, mut quantized) = settings.quantizer.quantize(pruned)?;
@@ -97,6 +148,7 @@ pub fn finish(pruned: &mut PrunedModel, settings: &Settings) -> Result<Compresse
             all.constant += again.constant;
             all.weights += again.weights;
             all.kept = again.kept;
+            all.left = again.left.iter().map(|&unit| all.left[unit as usize]).collect();
         }
         (model, quantized) = settings.quantizer.quantize(pruned)?;
         zeroed.iter_mut().zip(&quantized).for_each(|(all, layer)| *all += layer.zeroed);
@@ -110,5 +162,12 @@ pub fn finish(pruned: &mut PrunedModel, settings: &Settings) -> Result<Compresse
     if container::read(&written.bytes)? != model {
         return Err(Error::corrupt("check after writing", "the file decodes to another model"));
     }
-    Ok(Compressed { model, written, statistics, simplified, quantized })
+    let quantized = quantized.iter().map(Rounding::of).collect();
+    Ok(Compressed { model, coded: Coded { written, statistics, simplified, quantized } })
+}
+
+/// What is said of a layer that is not simplified.
+fn untouched(layer: &Layer) -> Simplified {
+    let left = (0..layer.rows() as u32).collect();
+    Simplified { units: layer.rows(), left, ..Default::default() }
 }
