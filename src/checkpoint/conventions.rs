@@ -203,7 +203,7 @@ fn matching(roles: &[(&str, &str)], format: &str) -> Vec<&'static Profile> {
         })
     };
     let origin = |p: &Profile| match p.origin {
-        Origin::Torch => !format.starts_with("TensorFlow"),
+        Origin::Torch => !format.starts_with("TensorFlow") && !format.starts_with("Keras"),
         Origin::TensorFlow => !format.starts_with("PyTorch"),
         Origin::Positions | Origin::Any => true,
     };

@@ -45,7 +45,7 @@ fn every_code_base_gives_the_same_file() {
     let (mlp, _) = import("mlp.safetensors", None, &auto);
     let (cnn, _) = import("cnn.safetensors", None, &auto);
     assert!(mlp != cnn);
-    let cases: [(&str, &str, Options, &str); 42] = [
+    let cases: [(&str, &str, Options, &str); 51] = [
         ("sparse-vd-pytorch_mlp.pt", "", auto, "PyTorch zip, profile sparse-vd-pytorch"),
         ("sparse-vd-pytorch_cnn.pt", "cnn", auto, "layout oi,oihw"),
         ("pytorch-ard_mlp.t7", "", auto, "PyTorch before 1.6, profile pytorch-ard or cplxmodule"),
@@ -91,6 +91,15 @@ fn every_code_base_gives_the_same_file() {
         ("pickle5_mlp.pkl", "mlp", auto, "pickle"),
         ("fortran_mlp.npz", "mlp", auto, "layout oi"),
         ("deflated_mlp.npz", "mlp", auto, "layout oi"),
+        ("sparse-vd-keras_mlp.weights.h5", "", auto, "Keras HDF5, profile sparse-vd-keras"),
+        ("sparse-vd-keras_mlp.weights.h5", "mlp", auto, "stores variables without names"),
+        ("sparse-vd-keras_mlp.keras", "mlp", auto, "layout io"),
+        ("sparse-vd-keras_cnn.keras", "cnn", auto, "layout io,hwio"),
+        ("sparse-vd-keras_mlp.h5", "", auto, "Keras HDF5"),
+        ("sparse-vd-keras_model_mlp.h5", "mlp", auto, "layout io"),
+        ("sparse-vd-keras_model_mlp.h5", "", profile("sparse-vd-keras"), "(as asked for)"),
+        ("hdf5_latest_mlp.h5", "mlp", auto, "Keras HDF5"),
+        ("hdf5_ordered_mlp.h5", "", auto, "Keras HDF5"),
         ("sharded", "", auto, "sharded safetensors"),
         ("sharded/model.safetensors.index.json", "mlp", auto, "sharded safetensors"),
     ];
@@ -132,6 +141,7 @@ fn what_cannot_be_used_says_why() {
         ("refused_square.pt", "--layout oi or --layout io"),
         ("refused_sbp.npz", "truncated log-normal"),
         ("refused_varout.npz", "below 1 by construction"),
+        ("refused_chunked.h5", "stored in chunks: save it without compression"),
         ("bayesgroup_mlp.npy", "--variance log_sigma or --profile"),
     ] {
         let found = refusal(name, &auto);
@@ -170,6 +180,9 @@ fn damaged_files_of_every_container() {
         "deflated_mlp.npz",
         "fortran_mlp.npz",
         "state-of-sparsity_mlp.ckpt-5.index",
+        "sparse-vd-keras_mlp.h5",
+        "sparse-vd-keras_mlp.keras",
+        "hdf5_latest_mlp.h5",
     ] {
         let whole = std::fs::read(path(name)).unwrap();
         let copy = folder.path().join(name);
