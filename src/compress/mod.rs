@@ -6,7 +6,7 @@
 
 mod stream;
 
-pub use stream::code;
+pub use stream::{code, code_at};
 
 use std::ops::Deref;
 

@@ -9,7 +9,7 @@ use crate::entropy::context::Geometry;
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model};
 use crate::network::{Input, Layer, Network, Node, Op, Shape, Source};
-use crate::prune::{Layers, Packed, PrunedLayer, PrunedModel, prune_layer};
+use crate::prune::{Layers, PackedLayers, PrunedLayer, PrunedModel, Thresholds, prune_layer};
 use crate::simplify::{Simplified, simplify_layers};
 
 /// Compresses a checkpoint of any size. Memory grows with the kept weights alone: 5 to 9 bytes for
@@ -24,15 +24,29 @@ pub fn code(
     settings: &Settings,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Coded> {
+    code_at(checkpoint, settings, &settings.threshold.into(), progress)
+}
+
+/// [`code`] with other thresholds than that of the settings, for each layer its own. The file then
+/// says no threshold.
+///
+/// # Errors
+/// As [`code`].
+pub fn code_at(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    thresholds: &Thresholds,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Coded> {
     let (mut network, mut before) = (checkpoint.network().clone(), 0);
-    let mut layers = Vec::with_capacity(network.layers.len());
+    let mut layers = PackedLayers::default();
     for index in 0..network.layers.len() {
-        let threshold = f64::from(settings.threshold);
+        let threshold = thresholds.of(index);
         let layer = prune_layer(checkpoint, index, threshold, &|n| progress(before + n))?;
         before += layer.statistics.total;
-        layers.push(Packed::of(&layer));
+        layers.push(&layer);
     }
-    let statistics = layers.iter().map(|layer| layer.statistics().clone()).collect();
+    let statistics = layers.statistics();
     let mut simplified: Vec<Simplified> = match settings.simplify {
         true => simplify_layers(&mut network, &mut layers)?,
         false => network.layers.iter().map(untouched).collect(),
@@ -57,7 +71,10 @@ pub fn code(
     drop(layers);
     let codes = pending.par_iter_mut().map(|layer| layer.code(settings.fast));
     let codes = codes.collect::<Result<Vec<_>>>()?;
-    let threshold = Some(settings.threshold);
+    let threshold = match thresholds {
+        Thresholds::All(threshold) => Some(*threshold as f32),
+        Thresholds::Each(_) => None,
+    };
     let mut shell = Model { network, threshold, weights: Vec::new() };
     if settings.strip {
         shell.strip();
@@ -94,7 +111,7 @@ impl Pending {
 /// Quantizes all layers; those of which weights became zero are left without them.
 fn quantize(
     network: &Network,
-    layers: &mut Vec<Packed>,
+    layers: &mut PackedLayers,
     settings: &Settings,
 ) -> Result<(Vec<Pending>, Vec<Rounding>)> {
     let geometries = geometries(network)?;
@@ -106,7 +123,7 @@ fn quantize(
             let mut layer = layers.layer(index)?.into_owned();
             let name = &network.layers[index].name;
             let (single, rounding) = Single::quantize(&mut layer, name, geometries[index], settings)?;
-            let rest = (rounding.zeroed > 0).then(|| Packed::of(&layer));
+            let rest = (rounding.zeroed > 0).then_some(layer);
             let layer = match settings.fast || !container::is_mixed(single.weights()) {
                 true => Pending::Code(Some(single.code(settings.fast)?)),
                 false => Pending::Weights(single),
@@ -118,7 +135,7 @@ fn quantize(
             pending.push(layer);
             roundings.push(rounding);
             if let Some(rest) = rest {
-                layers[index] = rest;
+                layers.put(index, rest);
             }
         }
     }

@@ -52,7 +52,10 @@ pub fn write(model: &Model, fast: bool) -> Result<Written> {
 /// The code of one layer.
 pub(crate) struct LayerCode {
     outline: Outline,
-    blocks: Vec<(Vec<u8>, Spent)>,
+    /// Of all blocks, one behind the other.
+    bytes: Vec<u8>,
+    /// Bytes of each block, and what they were spent on.
+    blocks: Vec<(usize, Spent)>,
 }
 
 impl LayerCode {
@@ -73,10 +76,13 @@ impl LayerCode {
             let least = limits::least_bytes(rows.len(), weights.pattern.cols(), entries);
             let mut code = layer::encode(weights, &outline, rows, &mut spent);
             code.resize(code.len().max(least), 0);
-            code.shrink_to_fit();
             (code, spent)
         };
-        Self { outline, blocks: blocks.into_par_iter().map(encode).collect() }
+        let codes: Vec<(Vec<u8>, Spent)> = blocks.into_par_iter().map(encode).collect();
+        let blocks = codes.iter().map(|(code, spent)| (code.len(), *spent)).collect();
+        let mut bytes = Vec::with_capacity(codes.iter().map(|(code, _)| code.len()).sum());
+        codes.into_iter().for_each(|(code, _)| bytes.extend(code));
+        Self { outline, bytes, blocks }
     }
 }
 
@@ -90,7 +96,7 @@ pub(crate) fn assemble(network: &Network, threshold: Option<f32>, codes: &[Layer
     let forms = codes.iter().map(|c| (c.outline.coding, c.outline.form, c.outline.bias)).collect();
     let header = Header { network: network.clone(), threshold, forms }.encode();
     let sections = codes.iter().map(|code| code.blocks.len()).sum::<usize>();
-    let content = codes.iter().flat_map(|code| &code.blocks).map(|(code, _)| code.len() + 14);
+    let content = codes.iter().map(|code| code.bytes.len() + 14 * code.blocks.len());
     let mut bytes = Vec::with_capacity(content.sum::<usize>() + header.len() + 19);
     bytes.extend(MAGIC);
     bytes.push(VERSION);
@@ -100,10 +106,13 @@ pub(crate) fn assemble(network: &Network, threshold: Option<f32>, codes: &[Layer
     let (mut layers, mut left) = (Vec::with_capacity(codes.len()), sections);
     for code in codes {
         let mut layer = WrittenLayer { bytes: 0, spent: Spent::default() };
-        for (code, spent) in &code.blocks {
+        let mut rest = &code.bytes[..];
+        for (length, spent) in &code.blocks {
             left -= 1;
+            let (block, behind) = rest.split_at(*length);
+            rest = behind;
             let start = bytes.len();
-            put_section(&mut bytes, code, &mut sealed, left == 0);
+            put_section(&mut bytes, block, &mut sealed, left == 0);
             layer.bytes += bytes.len() - start;
             layer.spent.positions += spent.positions;
             layer.spent.values += spent.values;

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use sprs::CsMatI;
 
 pub use histogram::Histogram;
-pub(crate) use packed::Packed;
+pub(crate) use packed::PackedLayers;
 
 use crate::checkpoint::{Block, Checkpoint};
 use crate::error::{Error, Result};
@@ -86,6 +86,37 @@ pub struct Statistics {
     pub histogram: Histogram,
 }
 
+/// Thresholds on log alpha.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Thresholds {
+    /// One for all layers.
+    All(f64),
+    /// One for each layer.
+    Each(Vec<f64>),
+}
+
+impl Thresholds {
+    /// That of a layer.
+    pub fn of(&self, layer: usize) -> f64 {
+        match self {
+            Self::All(threshold) => *threshold,
+            Self::Each(thresholds) => thresholds.get(layer).copied().unwrap_or(f64::NAN),
+        }
+    }
+}
+
+impl From<f64> for Thresholds {
+    fn from(threshold: f64) -> Self {
+        Self::All(threshold)
+    }
+}
+
+impl From<f32> for Thresholds {
+    fn from(threshold: f32) -> Self {
+        Self::All(threshold.into())
+    }
+}
+
 /// Prunes every layer of a checkpoint, one after the other.
 ///
 /// A weight is kept if its log alpha is at most `threshold` and its mean is not zero. The layers of
@@ -95,13 +126,15 @@ pub struct Statistics {
 /// [`Error::Argument`] for a threshold that is NaN; what reading the checkpoint meets.
 pub fn prune(
     checkpoint: &Checkpoint,
-    threshold: f64,
+    threshold: impl Into<Thresholds>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<PrunedModel> {
+    let thresholds = threshold.into();
     let network = checkpoint.network().clone();
     let mut before = 0;
     let layers = (0..network.layers.len())
         .map(|index| {
+            let threshold = thresholds.of(index);
             let layer = prune_layer(checkpoint, index, threshold, &|n| progress(before + n))?;
             before += layer.statistics.total;
             Ok(layer)
@@ -180,16 +213,6 @@ impl Layers for Vec<PrunedLayer> {
 
     fn put(&mut self, index: usize, layer: PrunedLayer) {
         self[index] = layer;
-    }
-}
-
-impl Layers for Vec<Packed> {
-    fn layer(&self, index: usize) -> Result<Cow<'_, PrunedLayer>> {
-        self[index].unpack().map(Cow::Owned)
-    }
-
-    fn put(&mut self, index: usize, layer: PrunedLayer) {
-        self[index] = Packed::of(&layer);
     }
 }
 
