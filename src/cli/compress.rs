@@ -209,7 +209,7 @@ impl Arguments {
             None => (settings, with_progress(&checkpoint, &settings, &thresholds)?, Vec::new()),
             Some(goal) => {
                 let found = self.search(&checkpoint, &settings, goal, labelled.as_ref())?;
-                (found.settings, found.compressed.coded, found.points)
+                (found.settings, found.compressed.into(), found.points)
             }
         };
         let mut report = Compression::new(&checkpoint, &settings, &compressed);

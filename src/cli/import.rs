@@ -316,11 +316,11 @@ impl Target {
         }
         let kept: Vec<u64> = compressed.statistics.iter().map(|s| s.kept).collect();
         let mut pruned = threshold::largest(checkpoint, &kept)?;
-        let Compressed { model, coded } = finish(&mut pruned, settings)?;
+        let Compressed { model, written, .. } = finish(&mut pruned, settings)?;
         let note = format!(
             "baseline: the same numbers of weights chosen by magnitude make {} bytes, by log alpha \
              {} bytes",
-            coded.written.bytes.len(),
+            written.bytes.len(),
             compressed.written.bytes.len()
         );
         Ok(Some((note, model)))

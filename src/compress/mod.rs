@@ -8,8 +8,6 @@ mod stream;
 
 pub use stream::{code, code_at};
 
-use std::ops::Deref;
-
 use crate::checkpoint::Checkpoint;
 use crate::container::{self, Written};
 use crate::error::{Error, Result};
@@ -85,20 +83,49 @@ impl Rounding {
     }
 }
 
-/// A compressed checkpoint: the file, and the model that it holds.
+/// A compressed checkpoint: what [`Coded`] is, and the model that the file holds.
 #[derive(Debug, Clone)]
 pub struct Compressed {
     /// The model as it is read from the file.
     pub model: Model,
     /// The file.
-    pub coded: Coded,
+    pub written: Written,
+    /// Counts of pruning, for each layer.
+    pub statistics: Vec<Statistics>,
+    /// What simplification removed, for each layer.
+    pub simplified: Vec<Simplified>,
+    /// What quantization changed, for each layer.
+    pub quantized: Vec<Rounding>,
 }
 
-impl Deref for Compressed {
-    type Target = Coded;
+impl From<Compressed> for Coded {
+    fn from(compressed: Compressed) -> Self {
+        let Compressed { model: _, written, statistics, simplified, quantized } = compressed;
+        Self { written, statistics, simplified, quantized }
+    }
+}
 
-    fn deref(&self) -> &Coded {
-        &self.coded
+/// What a report takes from either.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct Parts<'a> {
+    pub written: &'a Written,
+    pub statistics: &'a [Statistics],
+    pub simplified: &'a [Simplified],
+    pub quantized: &'a [Rounding],
+}
+
+impl<'a> From<&'a Coded> for Parts<'a> {
+    fn from(coded: &'a Coded) -> Self {
+        let Coded { written, statistics, simplified, quantized } = coded;
+        Self { written, statistics, simplified, quantized }
+    }
+}
+
+impl<'a> From<&'a Compressed> for Parts<'a> {
+    fn from(compressed: &'a Compressed) -> Self {
+        let Compressed { model: _, written, statistics, simplified, quantized } = compressed;
+        Self { written, statistics, simplified, quantized }
     }
 }
 
@@ -113,7 +140,9 @@ pub fn compress(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Compressed> {
     let coded = code(checkpoint, settings, progress)?;
-    Ok(Compressed { model: coded.model()?, coded })
+    let model = coded.model()?;
+    let Coded { written, statistics, simplified, quantized } = coded;
+    Ok(Compressed { model, written, statistics, simplified, quantized })
 }
 
 /// The part of [`compress`] after pruning; the model is left as it was last quantized.
@@ -163,7 +192,7 @@ pub fn finish(pruned: &mut PrunedModel, settings: &Settings) -> Result<Compresse
         return Err(Error::corrupt("check after writing", "the file decodes to another model"));
     }
     let quantized = quantized.iter().map(Rounding::of).collect();
-    Ok(Compressed { model, coded: Coded { written, statistics, simplified, quantized } })
+    Ok(Compressed { model, written, statistics, simplified, quantized })
 }
 
 /// What is said of a layer that is not simplified.

@@ -15,7 +15,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
-use crate::compress::{Coded, Settings};
+use crate::compress::{Parts, Settings};
 use crate::engine::evaluate::Evaluation;
 use crate::engine::verify::Verification;
 use crate::prune::Histogram;
@@ -283,7 +283,12 @@ pub struct Pruning {
 
 impl Compression {
     /// The report of a compression; gates, sweep and validation are added by who has them.
-    pub fn new(checkpoint: &Checkpoint, settings: &Settings, compressed: &Coded) -> Self {
+    pub fn new<'a>(
+        checkpoint: &Checkpoint,
+        settings: &Settings,
+        compressed: impl Into<Parts<'a>>,
+    ) -> Self {
+        let compressed = compressed.into();
         let layers = checkpoint.network().layers.iter().enumerate();
         let layers: Vec<Layer> = layers
             .map(|(i, layer)| {
