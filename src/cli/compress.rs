@@ -7,10 +7,10 @@ use clap::{Parser, ValueEnum};
 use super::output::{self, CompressionReports, Reports};
 use super::{Labelled, Outcome, Threads, heat_map, import, share, tier};
 use crate::checkpoint::Checkpoint;
-use crate::compress::{Compressed, Settings, compress};
+use crate::compress::{Coded, Settings, code_at};
 use crate::engine::Engine;
 use crate::engine::evaluate::{Evaluation, evaluate};
-use crate::prune::prune;
+use crate::prune::{Thresholds, prune};
 use crate::quantize::{Quantizer, RateDistortion};
 use crate::report::gate::Gate;
 use crate::report::{Compression, Report, SearchPoint, Validation, display};
@@ -183,6 +183,12 @@ impl Arguments {
         let checkpoint = self.import.open(&self.input, self.network.as_deref())?;
         self.thresh = self.target.threshold(&checkpoint, self.thresh)?;
         settings.threshold = self.thresh;
+        let by_layer = self.target.by_layer(&checkpoint, self.thresh)?;
+        anyhow::ensure!(
+            by_layer.is_none() || self.goal().is_none() && self.sweep.is_none(),
+            "thresholds by layer go with neither a search nor a sweep"
+        );
+        let thresholds = by_layer.clone().unwrap_or(self.thresh.into());
         let shape = checkpoint.network().input.shape;
         let labelled = match (&self.validate, &self.labels) {
             (Some(images), Some(labels)) => Some(Labelled::read(images, labels, shape)?),
@@ -193,17 +199,17 @@ impl Arguments {
         let mut sweep = Vec::new();
         for &threshold in self.sweep.iter().flat_map(|sweep| &sweep.0) {
             let settings = Settings { threshold, ..settings };
-            let compressed = with_progress(&checkpoint, &settings)?;
+            let compressed = with_progress(&checkpoint, &settings, &threshold.into())?;
             let evaluation = self.evaluate(&compressed, labelled.as_ref())?;
             let report = Compression::new(&checkpoint, &settings, &compressed);
             sweep.push(report.sweep_point(evaluation));
         }
 
         let (settings, compressed, points) = match self.goal() {
-            None => (settings, with_progress(&checkpoint, &settings)?, Vec::new()),
+            None => (settings, with_progress(&checkpoint, &settings, &thresholds)?, Vec::new()),
             Some(goal) => {
                 let found = self.search(&checkpoint, &settings, goal, labelled.as_ref())?;
-                (found.settings, found.compressed, found.points)
+                (found.settings, found.compressed.into(), found.points)
             }
         };
         let mut report = Compression::new(&checkpoint, &settings, &compressed);
@@ -215,10 +221,22 @@ impl Arguments {
                 self.thresh, settings.threshold
             ));
         }
-        if let Some(labelled) = &labelled {
-            report.validation = Some(self.validation(&checkpoint, &compressed, labelled)?);
+        report.notes.extend(self.target.masks(&checkpoint, &thresholds)?);
+        if let Some(thresholds) = &by_layer {
+            report.notes.push(format!(
+                "each layer has its own threshold, which svdo-infer --verify has to be told: \
+                 --thresh {}",
+                import::as_flag(&checkpoint, thresholds)
+            ));
         }
-        if let Some((note, model)) = self.target.baseline(&checkpoint, &settings, &compressed)? {
+        if let Some(labelled) = &labelled {
+            let found = self.validation(&checkpoint, &thresholds, &compressed, labelled)?;
+            report.validation = Some(found);
+            report.notes.extend(self.claimed(&checkpoint, labelled)?);
+        }
+        let magnitude = self.more_reports.by_magnitude();
+        let baseline = self.target.baseline(&checkpoint, &settings, &compressed, magnitude)?;
+        if let Some((note, model)) = baseline {
             let error = match &labelled {
                 Some(Labelled { samples, labels }) => {
                     let engine = Engine::new(&model, tier()?)?;
@@ -236,7 +254,11 @@ impl Arguments {
             report.output = Some(display(path));
         }
         let change = self.more_reports.change(&report)?;
-        self.more_reports.write(&report, heat_map::draw(&compressed.model))?;
+        let heat_map = match self.more_reports.has_page() {
+            true => heat_map::draw(&compressed.model()?),
+            false => None,
+        };
+        self.more_reports.write(&report, heat_map)?;
         self.reports.write_with(&Report::Compress(Box::new(report)), change.as_ref())?;
         Ok(Outcome::of(passed))
     }
@@ -310,32 +332,55 @@ impl Arguments {
 
     fn evaluate(
         &self,
-        compressed: &Compressed,
+        compressed: &Coded,
         labelled: Option<&Labelled>,
     ) -> anyhow::Result<Option<Evaluation>> {
         let Some(Labelled { samples, labels }) = labelled else { return Ok(None) };
-        let engine = Engine::new(&compressed.model, tier()?)?;
+        let engine = Engine::new(&compressed.model()?, tier()?)?;
         Ok(Some(evaluate(&engine, samples, labels, self.threads.count())?))
     }
 
     fn validation(
         &self,
         checkpoint: &Checkpoint,
-        compressed: &Compressed,
+        thresholds: &Thresholds,
+        compressed: &Coded,
         labelled: &Labelled,
     ) -> anyhow::Result<Validation> {
         let threads = self.threads.count();
         let run = |engine: &Engine| evaluate(engine, &labelled.samples, &labelled.labels, threads);
-        let pruned = prune(checkpoint, f64::from(self.thresh), &|_| ())?;
+        let pruned = prune(checkpoint, thresholds.clone(), &|_| ())?;
         let (exact, _) = Quantizer::Exact.quantize(&pruned)?;
         let before = run(&Engine::new(&exact, tier()?)?)?;
-        let after = run(&Engine::new(&compressed.model, tier()?)?)?;
+        let after = run(&Engine::new(&compressed.model()?, tier()?)?)?;
         Ok(Validation {
             samples: after.samples,
             error_rate_pruned: before.error_rate(),
             error_rate: after.error_rate(),
             cross_entropy: after.cross_entropy,
         })
+    }
+
+    /// A warning if theta, unpruned, is far less accurate than the file claims.
+    fn claimed(
+        &self,
+        checkpoint: &Checkpoint,
+        Labelled { samples, labels }: &Labelled,
+    ) -> anyhow::Result<Option<String>> {
+        const FAR: f64 = 0.05;
+        let Some(claimed) = checkpoint.claimed_accuracy() else { return Ok(None) };
+        let (dense, _) = Quantizer::Exact.quantize(&prune(checkpoint, f64::INFINITY, &|_| ())?)?;
+        let found = evaluate(&Engine::new(&dense, tier()?)?, samples, labels, self.threads.count())?;
+        let accuracy = 1.0 - found.error_rate();
+        Ok((accuracy < claimed - FAR).then(|| {
+            format!(
+                "WARNING: theta without pruning is right on {:.2} % of --validate, the checkpoint \
+                 claims {:.2} %: are preprocessing, network and layout those of its training, and \
+                 does it predict with its means?",
+                100.0 * accuracy,
+                100.0 * claimed
+            )
+        }))
     }
 
     fn gates(&self, report: &Compression) -> Vec<Gate> {
@@ -353,10 +398,14 @@ impl Arguments {
     }
 }
 
-fn with_progress(checkpoint: &Checkpoint, settings: &Settings) -> crate::Result<Compressed> {
+fn with_progress(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    thresholds: &Thresholds,
+) -> crate::Result<Coded> {
     let total = (0..checkpoint.network().layers.len()).map(|l| checkpoint.weights(l) as u64).sum();
     let bar = output::progress(total, "pruning");
-    let compressed = compress(checkpoint, settings, &|done| bar.set_position(done));
+    let compressed = code_at(checkpoint, settings, thresholds, &|done| bar.set_position(done));
     bar.finish_and_clear();
     compressed
 }

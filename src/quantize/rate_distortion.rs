@@ -66,7 +66,7 @@ impl RateDistortion {
             }
             _ => vec![1.0; exact.len()],
         };
-        let levels = if exact.len() > MOST_ADAPTIVE {
+        let levels = if layer.weights.rows() * layer.weights.cols() > MOST_ADAPTIVE {
             let ladder = Ladder::new(scale);
             exact.iter().map(|&v| ladder.nearest(v)).collect()
         } else {
@@ -194,7 +194,8 @@ struct Weight {
     sensitivity: f64,
 }
 
-/// Layers with more weights are rounded to the nearest level: their cost hardly depends on context.
+/// Layers with more places are rounded to the nearest level: they are coded by the gaps between their
+/// weights, whose cost does not depend on context.
 const MOST_ADAPTIVE: usize = 1 << 21;
 
 /// The values of the levels in steps.
