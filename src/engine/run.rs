@@ -1,6 +1,6 @@
 //! Running a plan.
 
-use super::kernels::{Aligned, Simd, Span, WIDTH, Work as Compiled, side_by_side};
+use super::kernels::{Aligned, Simd, Span, WIDTH, Work as Compiled, one_by_one, side_by_side};
 use super::layout::Layout;
 use super::plan::{Engine, Step, Vector, Work};
 use super::{Tier, cost, elementwise, memory};
@@ -123,15 +123,25 @@ impl Engine {
             step.run(self.tier, arena, lanes);
             done(at);
         }
-        let layout = &self.output_layout;
         let values = &arena[self.output_range.start * lanes..self.output_range.end * lanes];
-        let rows = layout.shape.channels * layout.shape.height;
-        for (lane, sample) in output.chunks_exact_mut(self.lengths().1).enumerate() {
-            for (row, out) in (0..rows).zip(sample.chunks_exact_mut(layout.shape.width)) {
-                let start = layout.row(row / layout.shape.height, row % layout.shape.height);
-                let from = values[start * lanes + lane..].iter().step_by(lanes);
-                out.iter_mut().zip(from).for_each(|(out, value)| *out = *value);
-            }
+        self.store(values, lanes, output);
+    }
+
+    /// Takes samples apart.
+    fn store(&self, values: &[f32], lanes: usize, output: &mut [f32]) {
+        let layout = &self.output_layout;
+        let shape = layout.shape;
+        let stride = shape.channels * shape.area();
+        let samples = output.len() / stride;
+        let (runs, length) = match layout.is_contiguous() {
+            true => (1, stride),
+            false => (shape.channels * shape.height, shape.width),
+        };
+        for run in 0..runs {
+            let row = run * length / shape.width;
+            let from = layout.row(row / shape.height, row % shape.height) * lanes;
+            let to = (&mut output[run * length..], stride, samples);
+            one_by_one(self.tier, (&values[from..], lanes), length, to);
         }
     }
 

@@ -7,6 +7,9 @@
 //!
 //! Rows come one by one, or in groups of four that share their taps (absent weights are zeros):
 //! that reads inputs a quarter as often, and wins where most weights are there.
+//!
+//! Chunks of rows go through blocks of inputs, so that both stay near. Within a chunk and a block
+//! the rows with equally many taps follow each other: the end of a row is then foreseen.
 #![allow(clippy::needless_range_loop)] // a tile is read by its coordinates
 
 use super::{Simd, Tier, WIDTH, Work};
@@ -16,8 +19,8 @@ const MOST: usize = 12;
 const MOST_GROUPED: usize = 3;
 const GROUP: usize = 4;
 
-/// Vectors of outputs that share the second-level cache with a block of inputs.
-const NEAR_VECTORS: usize = 4096;
+/// Rows whose outputs stay in the second-level cache while the blocks of inputs go by.
+const CHUNK: usize = 512;
 
 /// Rows of taps.
 #[derive(Debug, Clone)]
@@ -25,16 +28,26 @@ pub(in crate::engine) struct TapRows {
     /// Rows in a group: 1 or [`GROUP`].
     group: usize,
     rows: usize,
-    /// `[block][group of rows]`, where its taps begin, and at the end their number.
-    starts: Vec<u32>,
-    /// Distances, in places.
+    /// `[chunk][block]`, where its runs begin, and at the end their number.
+    passes: Vec<u32>,
+    runs: Vec<Run>,
+    /// The groups of rows of each run.
+    order: Vec<u32>,
+    /// Distances, in places, `[run][group of rows][tap]`.
     offsets: Vec<u32>,
-    /// `[tap][row of group]`.
+    /// `[run][group of rows][tap][row of group]`.
     weights: Vec<f32>,
     /// One for each row, filled up to whole groups.
     bias: Vec<f32>,
     blocks: usize,
     farthest: usize,
+}
+
+/// Groups of rows with as many taps each in a block.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    taps: u32,
+    groups: u32,
 }
 
 /// Consecutive places of a row of outputs.
@@ -57,35 +70,67 @@ impl TapRows {
         grouped: bool,
     ) -> Self {
         let group = if grouped { GROUP } else { 1 };
-        let (mut starts, mut offsets, mut weights) = (vec![0], Vec::new(), Vec::new());
-        let mut bias = bias.to_vec();
-        bias.resize(rows.len().next_multiple_of(group), 0.0);
-        for block in 0..blocks as u32 {
-            for rows in rows.chunks(group) {
-                let mut taps: Vec<(u32, usize, f32)> = Vec::new();
-                for (at, row) in rows.iter().enumerate() {
-                    let own = row.iter().filter(|tap| tap.0 == block);
-                    taps.extend(own.map(|&(_, offset, weight)| (offset, at, weight)));
-                }
-                taps.sort_by_key(|&(offset, at, _)| (offset, at));
-                for same in taps.chunk_by(|a, b| a.0 == b.0) {
-                    offsets.push(same[0].0);
-                    let first = weights.len();
-                    weights.resize(first + group, 0.0);
-                    for &(_, at, weight) in same {
-                        weights[first + at] = weight;
-                    }
-                }
-                starts.push(offsets.len() as u32);
+        let mut all = Self {
+            group,
+            rows: rows.len(),
+            passes: vec![0],
+            runs: Vec::new(),
+            order: Vec::new(),
+            offsets: Vec::new(),
+            weights: Vec::new(),
+            bias: bias.to_vec(),
+            blocks,
+            farthest: 0,
+        };
+        all.bias.resize(rows.len().next_multiple_of(group), 0.0);
+        for (chunk, rows) in rows.chunks(CHUNK).enumerate() {
+            let mut rows: Vec<Vec<_>> = rows.to_vec();
+            rows.iter_mut().for_each(|row| row.sort_by_key(|&(block, offset, _)| (block, offset)));
+            for block in 0..blocks as u32 {
+                all.pass(block, chunk * (CHUNK / group), &rows);
             }
         }
-        let farthest = offsets.iter().max().map_or(0, |&offset| offset as usize);
-        Self { group, rows: rows.len(), starts, offsets, weights, bias, blocks, farthest }
+        all.farthest = all.offsets.iter().max().map_or(0, |&offset| offset as usize);
+        all
+    }
+
+    /// Adds the taps that a chunk of rows, from group `first` on, has in a block.
+    fn pass(&mut self, block: u32, first: usize, rows: &[Vec<(u32, u32, f32)>]) {
+        let mut groups: Vec<(usize, Vec<(u32, usize, f32)>)> = Vec::new();
+        for (at, rows) in rows.chunks(self.group).enumerate() {
+            let mut taps = Vec::new();
+            for (at, row) in rows.iter().enumerate() {
+                let start = row.partition_point(|tap| tap.0 < block);
+                let end = row.partition_point(|tap| tap.0 <= block);
+                taps.extend(row[start..end].iter().map(|&(_, offset, w)| (offset, at, w)));
+            }
+            taps.sort_by_key(|&(offset, at, _)| (offset, at));
+            groups.push((first + at, taps));
+        }
+        let distinct = |taps: &[(u32, usize, f32)]| taps.chunk_by(|a, b| a.0 == b.0).count();
+        groups.sort_by_cached_key(|(_, taps)| distinct(taps));
+        for groups in groups.chunk_by(|a, b| distinct(&a.1) == distinct(&b.1)) {
+            let taps = distinct(&groups[0].1) as u32;
+            self.runs.push(Run { taps, groups: groups.len() as u32 });
+            for (at, taps) in groups {
+                self.order.push(*at as u32);
+                for same in taps.chunk_by(|a, b| a.0 == b.0) {
+                    self.offsets.push(same[0].0);
+                    let first = self.weights.len();
+                    self.weights.resize(first + self.group, 0.0);
+                    for &(_, at, weight) in same {
+                        self.weights[first + at] = weight;
+                    }
+                }
+            }
+        }
+        self.passes.push(self.runs.len() as u32);
     }
 
     /// Bytes in memory.
     pub(in crate::engine) fn bytes(&self) -> usize {
-        (self.starts.len() + self.offsets.len() + self.weights.len() + self.bias.len()) * 4
+        let numbers = self.passes.len() + self.runs.len() * 2 + self.order.len();
+        (numbers + self.offsets.len() + self.weights.len() + self.bias.len()) * 4
     }
 
     /// Whether rows share taps.
@@ -193,62 +238,62 @@ impl Tile<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd, const M: usize, const N: usize>(self, s: S) {
         let Self { rows, x, y, lanes, pitch, relu, length } = self;
-        let (offsets, weights) = (rows.offsets.as_ptr(), rows.weights.as_ptr());
-        let groups = rows.bias.len() / M;
-        // Outputs of a chunk of rows stay near while the blocks of inputs go by.
-        let chunk = (NEAR_VECTORS / (M * N)).max(1);
-        let passes = (0..groups).step_by(chunk).flat_map(|from| {
-            let to = groups.min(from + chunk);
-            (0..rows.blocks).map(move |block| (block, from..to))
-        });
-        for (block, chunk) in passes {
+        let (mut offsets, mut weights) = (rows.offsets.as_ptr(), rows.weights.as_ptr());
+        let mut order = rows.order.as_slice();
+        for (pass, bounds) in rows.passes.windows(2).enumerate() {
+            let block = pass % rows.blocks;
             let (first, last) = (block == 0, block + 1 == rows.blocks);
-            for group in chunk {
-                let start = rows.starts[block * groups + group] as usize;
-                let end = rows.starts[block * groups + group + 1] as usize;
-                if start == end && !first && !(last && relu) {
+            for &Run { taps, groups } in &rows.runs[bounds[0] as usize..bounds[1] as usize] {
+                let (run, later) = order.split_at(groups as usize);
+                order = later;
+                if taps == 0 && !first && !(last && relu) {
                     continue;
                 }
-                let there = M.min(rows.rows - group * M);
-                // SAFETY: the caller's promise; taps start..end exist, with M weights each, and
-                // so do M biases.
-                unsafe {
-                    let y = y.add(group * M * pitch);
-                    let mut sums = [[s.splat(0.0); N]; M];
-                    for m in 0..M {
-                        for n in 0..N {
-                            if first {
-                                sums[m][n] = s.splat(*rows.bias.get_unchecked(group * M + m));
-                            } else if m < there {
-                                sums[m][n] = s.load(y.add(m * pitch + n * WIDTH));
-                            }
-                        }
-                    }
-                    for tap in start..end {
-                        let x = x.add(*offsets.add(tap) as usize * lanes);
-                        let x: [S::V; N] = std::array::from_fn(|n| s.load(x.add(n * WIDTH)));
+                for &group in run {
+                    let group = group as usize;
+                    let there = M.min(rows.rows - group * M);
+                    // SAFETY: the caller's promise; the run's taps exist, with M weights each, and
+                    // so do M biases.
+                    unsafe {
+                        let y = y.add(group * M * pitch);
+                        let mut sums = [[s.splat(0.0); N]; M];
                         for m in 0..M {
-                            let weight = s.splat(*weights.add(tap * M + m));
                             for n in 0..N {
-                                sums[m][n] = s.mul_add(weight, x[n], sums[m][n]);
+                                if first {
+                                    sums[m][n] = s.splat(*rows.bias.get_unchecked(group * M + m));
+                                } else if m < there {
+                                    sums[m][n] = s.load(y.add(m * pitch + n * WIDTH));
+                                }
                             }
                         }
-                    }
-                    for (m, sums) in sums.iter().enumerate().take(there) {
-                        let y = y.add(m * pitch);
-                        for n in 0..N {
-                            let sum = if last && relu { s.relu(sums[n]) } else { sums[n] };
-                            if (n + 1) * WIDTH <= length {
-                                s.store(y.add(n * WIDTH), sum);
-                            } else {
-                                let mut rest = [0f32; WIDTH];
-                                s.store(rest.as_mut_ptr(), sum);
-                                let count = length - n * WIDTH;
-                                std::ptr::copy_nonoverlapping(
-                                    rest.as_ptr(),
-                                    y.add(n * WIDTH),
-                                    count,
-                                );
+                        for tap in 0..taps as usize {
+                            let x = x.add(*offsets.add(tap) as usize * lanes);
+                            let x: [S::V; N] = std::array::from_fn(|n| s.load(x.add(n * WIDTH)));
+                            for m in 0..M {
+                                let weight = s.splat(*weights.add(tap * M + m));
+                                for n in 0..N {
+                                    sums[m][n] = s.mul_add(weight, x[n], sums[m][n]);
+                                }
+                            }
+                        }
+                        offsets = offsets.add(taps as usize);
+                        weights = weights.add(taps as usize * M);
+                        for (m, sums) in sums.iter().enumerate().take(there) {
+                            let y = y.add(m * pitch);
+                            for n in 0..N {
+                                let sum = if last && relu { s.relu(sums[n]) } else { sums[n] };
+                                if (n + 1) * WIDTH <= length {
+                                    s.store(y.add(n * WIDTH), sum);
+                                } else {
+                                    let mut rest = [0f32; WIDTH];
+                                    s.store(rest.as_mut_ptr(), sum);
+                                    let count = length - n * WIDTH;
+                                    std::ptr::copy_nonoverlapping(
+                                        rest.as_ptr(),
+                                        y.add(n * WIDTH),
+                                        count,
+                                    );
+                                }
                             }
                         }
                     }
