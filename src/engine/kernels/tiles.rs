@@ -182,33 +182,33 @@ impl<I: Iterator<Item = Span>> Work for Tiles<'_, I> {
             while vectors > 0 {
                 let size = vectors.div_ceil(tiles);
                 let length = (size * WIDTH).min(numbers - done);
-                // SAFETY: `TapRows::run` has checked that the span with its farthest tap and a
-                // vector more lies in x, and in y for every row.
-                unsafe {
-                    let x = x.as_ptr().add(span.input * lanes + done);
-                    let y = y.as_mut_ptr().add(span.output * lanes + done);
-                    let tile = Tile { rows, x, y, lanes, pitch, relu, length };
-                    if rows.group == GROUP {
-                        match size {
-                            1 => tile.run::<S, GROUP, 1>(s),
-                            2 => tile.run::<S, GROUP, 2>(s),
-                            _ => tile.run::<S, GROUP, 3>(s),
-                        }
-                    } else {
-                        match size {
-                            1 => tile.run::<S, 1, 1>(s),
-                            2 => tile.run::<S, 1, 2>(s),
-                            3 => tile.run::<S, 1, 3>(s),
-                            4 => tile.run::<S, 1, 4>(s),
-                            5 => tile.run::<S, 1, 5>(s),
-                            6 => tile.run::<S, 1, 6>(s),
-                            7 => tile.run::<S, 1, 7>(s),
-                            8 => tile.run::<S, 1, 8>(s),
-                            9 => tile.run::<S, 1, 9>(s),
-                            10 => tile.run::<S, 1, 10>(s),
-                            11 => tile.run::<S, 1, 11>(s),
-                            _ => tile.run::<S, 1, 12>(s),
-                        }
+                let at = Place {
+                    x: x.as_ptr().wrapping_add(span.input * lanes + done),
+                    y: y.as_mut_ptr().wrapping_add(span.output * lanes + done),
+                    lanes,
+                    pitch,
+                    length,
+                };
+                if rows.group == GROUP {
+                    match size {
+                        1 => s.run(Tile::<GROUP, 1> { rows, at, relu }),
+                        2 => s.run(Tile::<GROUP, 2> { rows, at, relu }),
+                        _ => s.run(Tile::<GROUP, 3> { rows, at, relu }),
+                    }
+                } else {
+                    match size {
+                        1 => s.run(Tile::<1, 1> { rows, at, relu }),
+                        2 => s.run(Tile::<1, 2> { rows, at, relu }),
+                        3 => s.run(Tile::<1, 3> { rows, at, relu }),
+                        4 => s.run(Tile::<1, 4> { rows, at, relu }),
+                        5 => s.run(Tile::<1, 5> { rows, at, relu }),
+                        6 => s.run(Tile::<1, 6> { rows, at, relu }),
+                        7 => s.run(Tile::<1, 7> { rows, at, relu }),
+                        8 => s.run(Tile::<1, 8> { rows, at, relu }),
+                        9 => s.run(Tile::<1, 9> { rows, at, relu }),
+                        10 => s.run(Tile::<1, 10> { rows, at, relu }),
+                        11 => s.run(Tile::<1, 11> { rows, at, relu }),
+                        _ => s.run(Tile::<1, 12> { rows, at, relu }),
                     }
                 }
                 done += size * WIDTH;
@@ -219,25 +219,28 @@ impl<I: Iterator<Item = Span>> Work for Tiles<'_, I> {
     }
 }
 
-struct Tile<'a> {
-    rows: &'a TapRows,
+/// Where a tile is: `length` numbers, rounded up to whole vectors, can be read from x at each tap's
+/// distance and from y in each row, and the length written there. [`TapRows::run`] has checked it.
+#[derive(Clone, Copy)]
+struct Place {
     x: *const f32,
     y: *mut f32,
     lanes: usize,
     pitch: usize,
-    relu: bool,
     length: usize,
 }
 
-impl Tile<'_> {
-    /// All rows at `length` numbers in N vectors.
-    ///
-    /// # Safety
-    /// `length` numbers, rounded up to whole vectors, can be read from x at each tap's distance,
-    /// and from each row of y; `length` of them can be written there. The rows' group is M.
+/// All rows, in groups of M, at N vectors. A function of its own, for the sake of its registers.
+struct Tile<'a, const M: usize, const N: usize> {
+    rows: &'a TapRows,
+    at: Place,
+    relu: bool,
+}
+
+impl<const M: usize, const N: usize> Work for Tile<'_, M, N> {
     #[inline(always)]
-    unsafe fn run<S: Simd, const M: usize, const N: usize>(self, s: S) {
-        let Self { rows, x, y, lanes, pitch, relu, length } = self;
+    fn run<S: Simd>(self, s: S) {
+        let Self { rows, at, relu } = self;
         let (mut offsets, mut weights) = (rows.offsets.as_ptr(), rows.weights.as_ptr());
         let mut order = rows.order.as_slice();
         for (pass, bounds) in rows.passes.windows(2).enumerate() {
@@ -251,53 +254,82 @@ impl Tile<'_> {
                 }
                 for &group in run {
                     let group = group as usize;
-                    let there = M.min(rows.rows - group * M);
-                    // SAFETY: the caller's promise; the run's taps exist, with M weights each, and
-                    // so do M biases.
+                    // SAFETY: `Place` promises what is read and written; the run's taps exist, with
+                    // M weights each, and so do M biases of the group.
                     unsafe {
-                        let y = y.add(group * M * pitch);
+                        let y = at.y.add(group * M * at.pitch);
+                        let there = if M == 1 { 1 } else { M.min(rows.rows - group * M) };
                         let mut sums = [[s.splat(0.0); N]; M];
-                        for m in 0..M {
-                            for n in 0..N {
-                                if first {
-                                    sums[m][n] = s.splat(*rows.bias.get_unchecked(group * M + m));
-                                } else if m < there {
-                                    sums[m][n] = s.load(y.add(m * pitch + n * WIDTH));
-                                }
-                            }
-                        }
-                        for tap in 0..taps as usize {
-                            let x = x.add(*offsets.add(tap) as usize * lanes);
-                            let x: [S::V; N] = std::array::from_fn(|n| s.load(x.add(n * WIDTH)));
+                        if first {
                             for m in 0..M {
-                                let weight = s.splat(*weights.add(tap * M + m));
-                                for n in 0..N {
-                                    sums[m][n] = s.mul_add(weight, x[n], sums[m][n]);
-                                }
+                                sums[m] = [s.splat(*rows.bias.get_unchecked(group * M + m)); N];
+                            }
+                        } else {
+                            for m in 0..there {
+                                sums[m] = load(s, y.add(m * at.pitch));
                             }
                         }
-                        offsets = offsets.add(taps as usize);
-                        weights = weights.add(taps as usize * M);
-                        for (m, sums) in sums.iter().enumerate().take(there) {
-                            let y = y.add(m * pitch);
-                            for n in 0..N {
-                                let sum = if last && relu { s.relu(sums[n]) } else { sums[n] };
-                                if (n + 1) * WIDTH <= length {
-                                    s.store(y.add(n * WIDTH), sum);
-                                } else {
-                                    let mut rest = [0f32; WIDTH];
-                                    s.store(rest.as_mut_ptr(), sum);
-                                    let count = length - n * WIDTH;
-                                    std::ptr::copy_nonoverlapping(
-                                        rest.as_ptr(),
-                                        y.add(n * WIDTH),
-                                        count,
-                                    );
+                        for _ in 0..taps {
+                            let x = at.x.add(*offsets as usize * at.lanes);
+                            if M == 1 {
+                                // A vector at a time: an operand from memory needs no register.
+                                let weight = s.splat(*weights);
+                                for n in 0..N {
+                                    let x = s.load(x.add(n * WIDTH));
+                                    sums[0][n] = s.mul_add(weight, x, sums[0][n]);
+                                }
+                            } else {
+                                let x: [S::V; N] = load(s, x);
+                                for m in 0..M {
+                                    let weight = s.splat(*weights.add(m));
+                                    for n in 0..N {
+                                        sums[m][n] = s.mul_add(weight, x[n], sums[m][n]);
+                                    }
                                 }
                             }
+                            offsets = offsets.add(1);
+                            weights = weights.add(M);
+                        }
+                        for (m, sums) in sums.iter().enumerate().take(there) {
+                            let sums = sums.map(|v| if last && relu { s.relu(v) } else { v });
+                            store(s, y.add(m * at.pitch), sums, at.length);
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// N vectors.
+///
+/// # Safety
+/// They can be read.
+#[inline(always)]
+unsafe fn load<S: Simd, const N: usize>(s: S, from: *const f32) -> [S::V; N] {
+    // SAFETY: the caller's promise.
+    std::array::from_fn(|n| unsafe { s.load(from.add(n * WIDTH)) })
+}
+
+/// The first `length` numbers of N vectors, of which the last one may be in part.
+///
+/// # Safety
+/// They can be written.
+#[inline(always)]
+unsafe fn store<S: Simd, const N: usize>(s: S, to: *mut f32, vectors: [S::V; N], length: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (n, &v) in vectors[..N - 1].iter().enumerate() {
+            s.store(to.add(n * WIDTH), v);
+        }
+        let to = to.add((N - 1) * WIDTH);
+        if length == N * WIDTH {
+            s.store(to, vectors[N - 1]);
+        } else {
+            let mut rest = [0f32; WIDTH];
+            s.store(rest.as_mut_ptr(), vectors[N - 1]);
+            for (i, value) in rest.into_iter().enumerate().take(length - (N - 1) * WIDTH) {
+                to.add(i).write(value);
             }
         }
     }
