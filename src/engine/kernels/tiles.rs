@@ -56,6 +56,8 @@ pub(in crate::engine) struct Span {
     /// The first place, in the input before the tap is added, and in the output row.
     pub(in crate::engine) input: usize,
     pub(in crate::engine) output: usize,
+    /// The first place in a row of what the sums are added to.
+    pub(in crate::engine) onto: usize,
     /// How many.
     pub(in crate::engine) places: usize,
 }
@@ -138,25 +140,37 @@ impl TapRows {
         self.group > 1
     }
 
-    /// Fills the places of `spans` in every row of y, `pitch` numbers from row to row, then takes
-    /// `max(y, 0)` if asked. A place is `lanes` numbers. Eight numbers past the last place must be
-    /// there in x and y; those in y stay as they are.
+    /// Fills the places of `spans` in every row of y, `pitch` numbers from row to row, with the sums
+    /// of the taps, the bias and, if given, `onto`; then takes `max(y, 0)` if asked. A place is
+    /// `lanes` numbers. Eight numbers past the last place must be there in x, y and `onto`; those in
+    /// y stay as they are.
     pub(in crate::engine) fn run(
         &self,
         tier: Tier,
         spans: impl Iterator<Item = Span> + Clone,
         lanes: usize,
-        x: &[f32],
+        (x, onto): (&[f32], Option<Onto<'_>>),
         (y, pitch): (&mut [f32], usize),
         relu: bool,
     ) {
         for span in spans.clone() {
             let from = (span.input + self.farthest + span.places) * lanes + WIDTH;
             let to = (self.rows - 1) * pitch + (span.output + span.places) * lanes + WIDTH;
-            assert!(from <= x.len() && to <= y.len(), "a span leaves its map");
+            let onto = onto.is_none_or(|onto| {
+                let end = (span.onto + span.places) * lanes + WIDTH;
+                (self.rows - 1) * onto.pitch + end <= onto.values.len()
+            });
+            assert!(from <= x.len() && to <= y.len() && onto, "a span leaves its map");
         }
-        tier.with(Tiles { rows: self, spans, lanes, x, y, pitch, relu });
+        tier.with(Tiles { rows: self, spans, lanes, x, onto, y, pitch, relu });
     }
+}
+
+/// What the sums are added to: rows `pitch` numbers apart.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Onto<'a> {
+    pub(in crate::engine) values: &'a [f32],
+    pub(in crate::engine) pitch: usize,
 }
 
 struct Tiles<'a, I> {
@@ -164,6 +178,7 @@ struct Tiles<'a, I> {
     spans: I,
     lanes: usize,
     x: &'a [f32],
+    onto: Option<Onto<'a>>,
     y: &'a mut [f32],
     pitch: usize,
     relu: bool,
@@ -172,7 +187,7 @@ struct Tiles<'a, I> {
 impl<I: Iterator<Item = Span>> Work for Tiles<'_, I> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { rows, spans, lanes, x, y, pitch, relu } = self;
+        let Self { rows, spans, lanes, x, onto, y, pitch, relu } = self;
         let most = if rows.group == GROUP { MOST_GROUPED } else { MOST };
         for span in spans {
             let numbers = span.places * lanes;
@@ -184,6 +199,10 @@ impl<I: Iterator<Item = Span>> Work for Tiles<'_, I> {
                 let length = (size * WIDTH).min(numbers - done);
                 let at = Place {
                     x: x.as_ptr().wrapping_add(span.input * lanes + done),
+                    onto: onto.map(|onto| {
+                        let start = span.onto * lanes + done;
+                        (onto.values.as_ptr().wrapping_add(start), onto.pitch)
+                    }),
                     y: y.as_mut_ptr().wrapping_add(span.output * lanes + done),
                     lanes,
                     pitch,
@@ -220,10 +239,13 @@ impl<I: Iterator<Item = Span>> Work for Tiles<'_, I> {
 }
 
 /// Where a tile is: `length` numbers, rounded up to whole vectors, can be read from x at each tap's
-/// distance and from y in each row, and the length written there. [`TapRows::run`] has checked it.
+/// distance, from y in each row and from `onto` in each row, and the length written to y.
+/// [`TapRows::run`] has checked it.
 #[derive(Clone, Copy)]
 struct Place {
     x: *const f32,
+    /// What the sums are added to, and the distance of its rows.
+    onto: Option<(*const f32, usize)>,
     y: *mut f32,
     lanes: usize,
     pitch: usize,
@@ -262,11 +284,19 @@ impl<const M: usize, const N: usize> Work for Tile<'_, M, N> {
                         let mut sums = [[s.splat(0.0); N]; M];
                         if first {
                             for m in 0..M {
-                                sums[m] = [s.splat(*rows.bias.get_unchecked(group * M + m)); N];
+                                let bias = s.splat(*rows.bias.get_unchecked(group * M + m));
+                                sums[m] = [bias; N];
+                                if let Some((onto, pitch)) = at.onto.filter(|_| m < there) {
+                                    let onto: [S::V; N] =
+                                        load(s, onto.add((group * M + m) * pitch));
+                                    sums[m] = onto.map(|v| s.mul_add(s.splat(1.0), v, bias));
+                                }
                             }
                         } else {
-                            for m in 0..there {
-                                sums[m] = load(s, y.add(m * at.pitch));
+                            for m in 0..M {
+                                if m < there {
+                                    sums[m] = load(s, y.add(m * at.pitch));
+                                }
                             }
                         }
                         for _ in 0..taps {
@@ -290,9 +320,13 @@ impl<const M: usize, const N: usize> Work for Tile<'_, M, N> {
                             offsets = offsets.add(1);
                             weights = weights.add(M);
                         }
-                        for (m, sums) in sums.iter().enumerate().take(there) {
-                            let sums = sums.map(|v| if last && relu { s.relu(v) } else { v });
-                            store(s, y.add(m * at.pitch), sums, at.length);
+                        // Loops of constant length keep the sums in registers.
+                        for m in 0..M {
+                            if m < there {
+                                let sums =
+                                    sums[m].map(|v| if last && relu { s.relu(v) } else { v });
+                                store(s, y.add(m * at.pitch), sums, at.length);
+                            }
                         }
                     }
                 }
