@@ -129,7 +129,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     );
     for (index, (name, method)) in family(config.drop_rate).into_iter().enumerate() {
         (surroundings.progress)(&format!("training by {name}"));
-        let (curve, error, sparsity) = train_by(method, &config, &train, &test)?;
+        let Trained { curve, error, sparsity } = train_by(method, &config, &train, &test)?;
         let nll = curve.last().map_or(f64::NAN, |p| p.1);
         let _ = writeln!(
             text,
@@ -155,7 +155,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
             Panel {
                 title: "a small network trained by each".into(),
                 x: Axis::new("epoch"),
-                y: Axis::logarithmic("NLL of the means on test data, nats per sample"),
+                y: Axis::new("NLL on test data, nats per sample"),
                 series: curves,
             },
         ],
@@ -198,7 +198,13 @@ fn links(config: &Config) -> Result<(Vec<Check>, Vec<Series>)> {
     let mut each = vec![0.0; inputs];
     draw(1).uniforms(0, &mut each);
     each.iter_mut().for_each(|u| *u = libm::log(0.05 + 0.95 * *u));
-    let layer = |method: Method| Layer::new(0, inputs, 2, method, config.seed);
+    // Two outputs whose weights resemble each other, so that shared noise shows in their covariance.
+    let layer = |method: Method| {
+        let mut layer = Layer::new(0, inputs, 2, method, config.seed);
+        let (first, second) = layer.theta.split_at_mut(inputs);
+        second.iter_mut().zip(first).for_each(|(b, a)| *b = 0.6 * *b + 0.8 * *a);
+        layer
+    };
     let with_alphas = |method: Method| Layer { spread: each.clone(), ..layer(method) };
     let plain = layer(Method::NONE);
     let (a, b) = plain.theta.split_at(inputs);
@@ -339,14 +345,18 @@ fn density(values: &[f64], middle: f64, half: f64) -> Vec<(f64, f64)> {
     counts.iter().enumerate().map(|(bin, count)| (place(bin), height(*count))).collect()
 }
 
-/// The test NLL by epoch, the error at the end (of the pruned network, where the method prunes) and
-/// the share of weights removed.
-fn train_by(
-    method: Method,
-    config: &Config,
-    train: &Task,
-    test: &Task,
-) -> Result<(Vec<(f64, f64)>, f64, f64)> {
+/// What became of a training.
+struct Trained {
+    /// Epochs and test NLL of a sample.
+    curve: Vec<(f64, f64)>,
+    /// Of the pruned network, where the method prunes.
+    error: f64,
+    /// Share of weights removed.
+    sparsity: f64,
+}
+
+/// Trains the small network.
+fn train_by(method: Method, config: &Config, train: &Task, test: &Task) -> Result<Trained> {
     let sizes = [train.features, config.hidden, config.task.classes as usize];
     let net = Mlp::new(&sizes, &[method; 2], config.seed)?;
     let mut training = Training::new(net, config.rate, config.spread_rate, config.seed);
@@ -370,5 +380,6 @@ fn train_by(
     let error = pruned.evaluate(&test.x, targets).errors as f64 / test.len() as f64;
     let weights = |net: &Mlp| net.layers.iter().map(|l| l.theta.len() as f64).collect::<Vec<_>>();
     let gone = pruned.sparsity().iter().zip(weights(&pruned)).map(|(s, n)| s * n).sum::<f64>();
-    Ok((curve, error, gone / weights(&pruned).iter().sum::<f64>()))
+    let sparsity = gone / weights(&pruned).iter().sum::<f64>();
+    Ok(Trained { curve, error, sparsity })
 }

@@ -105,7 +105,7 @@ pub fn run(settings: Value, _: &Surroundings<'_>) -> Result<Findings> {
                 series: vec![
                     Series::rule("exact", 0.0),
                     Series::line("sigmoid (Molchanov 2017)", deviation(2)),
-                    Series::line("ARD (leaves: +0.64 at small alpha)", deviation(3)),
+                    Series::line("ARD", deviation(3)),
                     Series::line("cubic (Kingma 2015)", deviation(4)),
                     Series::line("bound log(alpha) / 2", deviation(5)),
                 ],

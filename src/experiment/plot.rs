@@ -160,7 +160,8 @@ impl Series {
 impl Figure {
     /// The figure as an SVG document.
     pub fn render(&self) -> String {
-        let legend = self.panels.iter().map(|p| p.series.len().div_ceil(2)).max().unwrap_or(0);
+        let legend =
+            self.panels.iter().map(|p| p.series.len().div_ceil(p.columns())).max().unwrap_or(0);
         let step = LEFT + PLOT_WIDTH + RIGHT;
         let width = step * self.panels.len() as f64;
         let height = TOP + PLOT_HEIGHT + 58.0 + LEGEND * legend as f64;
@@ -174,6 +175,12 @@ impl Figure {
 }
 
 impl Panel {
+    /// Of the legend: two, or one where a name needs the room.
+    fn columns(&self) -> usize {
+        const HALF: usize = 23;
+        if self.series.iter().all(|s| s.name.chars().count() <= HALF) { 2 } else { 1 }
+    }
+
     fn draw(&self, svg: &mut String, left: f64) {
         let all = || self.series.iter().flat_map(|s| &s.points);
         let x_ends = self.x.ends(all().map(|p| p.0));
@@ -256,9 +263,10 @@ impl Panel {
             }
         }
         svg.push_str("</g>\n");
+        let columns = self.columns();
         for (index, series) in self.series.iter().enumerate() {
-            let at = left + PLOT_WIDTH / 2.0 * (index % 2) as f64;
-            let line = bottom + 64.0 + LEGEND * (index / 2) as f64;
+            let at = left + PLOT_WIDTH / 2.0 * (index % columns) as f64;
+            let line = bottom + 64.0 + LEGEND * (index / columns) as f64;
             let sample = match series.style {
                 Style::Dots => marker(index, at + 13.0, line - 4.5),
                 _ => format!(

@@ -103,7 +103,7 @@ impl Layer {
         let draw = Draw { seed, step: 0, layer: INITIAL_WEIGHTS + index as u32 };
         for (row, theta) in theta.chunks_mut(inputs).enumerate() {
             draw.normals(row, theta);
-            theta.iter_mut().for_each(|t| *t *= libm::sqrt(2.0 / inputs as f64));
+            theta.iter_mut().for_each(|t| *t *= (2.0 / inputs as f64).sqrt());
         }
         let (Spread::Fixed(start) | Spread::Alpha(_, start) | Spread::Variance(start)) =
             method.spread;
@@ -251,7 +251,7 @@ impl Layer {
                 each_row(&mut eps, self.outputs, Draw::normals);
                 let mut y = self.outputs_of(x, &self.theta);
                 for ((y, variance), eps) in y.iter_mut().zip(&variance).zip(&eps) {
-                    *y += libm::sqrt(*variance) * eps;
+                    *y += variance.sqrt() * eps;
                 }
                 (y, trace(x, Sample::Outputs { eps, variance, sigma2 }))
             }
@@ -318,7 +318,7 @@ impl Layer {
             }
             Sample::Outputs { eps, variance, sigma2 } => {
                 // y = m + sqrt(v) eps: dv = dy eps / (2 sqrt v), nothing where there is no variance.
-                let half = |v: f64| if v > 0.0 { 0.5 / libm::sqrt(v) } else { 0.0 };
+                let half = |v: f64| if v > 0.0 { 0.5 / v.sqrt() } else { 0.0 };
                 let dv: Vec<f64> = dy
                     .iter()
                     .zip(eps)
@@ -360,14 +360,14 @@ impl Layer {
     /// `w = theta + sigma eps`.
     fn sampled(&self, eps: &[f64]) -> Vec<f64> {
         let each = self.theta.iter().zip(eps).enumerate();
-        each.map(|(index, (theta, eps))| theta + libm::sqrt(self.sigma2(index)) * eps).collect()
+        each.map(|(index, (theta, eps))| theta + self.sigma2(index).sqrt() * eps).collect()
     }
 
     /// Adds derivatives by `w = theta + sigma eps`: `d w / d sigma^2 = eps / (2 sigma)`.
     fn by_sample(&self, dw: &[f64], eps: &[f64], gradient: &mut Gradient) {
         add(&mut gradient.theta, dw);
         for (index, (dw, eps)) in dw.iter().zip(eps).enumerate() {
-            let sigma = libm::sqrt(self.sigma2(index));
+            let sigma = self.sigma2(index).sqrt();
             if sigma > 0.0 {
                 self.by_sigma2(index, dw * eps / (2.0 * sigma), gradient);
             }

@@ -260,6 +260,6 @@ fn adam(values: &mut [f64], gradient: &[f64], moments: [&mut Vec<f64>; 2], rate:
     for (((value, g), m), v) in values.iter_mut().zip(gradient).zip(first).zip(second) {
         *m += (1.0 - BETAS[0]) * (g - *m);
         *v += (1.0 - BETAS[1]) * (g * g - *v);
-        *value -= rate * *m * corrections[0] / (libm::sqrt(*v * corrections[1]) + 1e-8);
+        *value -= rate * *m * corrections[0] / ((*v * corrections[1]).sqrt() + 1e-8);
     }
 }
