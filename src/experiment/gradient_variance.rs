@@ -12,8 +12,8 @@ use super::plot::{Axis, Figure, Panel, Series};
 use super::task::{Shape, Task};
 use super::{Findings, Surroundings, csv, demand, pretty, read};
 use crate::error::Result;
-use crate::train::family::{Estimator, Method, Mlp, Share, Spread, Targets, Training};
-use crate::train::noise::shuffled;
+use crate::train::family::{Draw, Estimator, Method, Mlp, Share, Spread, Targets, Training};
+use crate::train::noise::{EXPERIMENT, shuffled};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -204,16 +204,9 @@ fn parameterized(net: &Mlp, estimator: Estimator, additive: bool, log_alpha: f64
 
 /// Samples drawn with replacement.
 fn batch(config: &Config, data: &Task, repeat: u32, size: usize) -> (Vec<f64>, Vec<u32>) {
-    let mut indices = Vec::new();
-    while indices.len() < size {
-        let more =
-            shuffled(config.seed, 1_000_000 + repeat + 100_000 * indices.len() as u32, data.len());
-        indices.push(more[0]);
-        if data.len() > 50 * size {
-            // Without replacement is as good where data abounds, and faster.
-            indices.extend(&more[1..size]);
-        }
-    }
+    let mut uniform = vec![0.0; size];
+    Draw { seed: config.seed, step: repeat, layer: EXPERIMENT + 1 }.uniforms(size, &mut uniform);
+    let indices: Vec<u32> = uniform.iter().map(|u| (u * data.len() as f64) as u32).collect();
     data.gather(&indices)
 }
 

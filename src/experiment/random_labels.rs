@@ -230,3 +230,20 @@ fn binary_dropout(
     }
     Ok((course, right(&training.net, &test_x, test)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_of_labels_is_drawn_anew_from_all_classes() {
+        let truth = vec![3; 20_000];
+        assert_eq!(relabelled(&truth, 0.0, 1), truth);
+        for share in [0.5, 1.0] {
+            let labels = relabelled(&truth, share, 1);
+            let count = |class| labels.iter().filter(|l| **l == class).count() as f64 / 20_000.0;
+            assert!((count(3) - (1.0 - 0.9 * share)).abs() < 0.015, "{}", count(3));
+            assert!((0..10).filter(|c| *c != 3).all(|c| (count(c) - 0.1 * share).abs() < 0.01));
+        }
+    }
+}
