@@ -7,6 +7,8 @@ mod bench;
 pub mod compress;
 pub mod demo;
 pub mod diff;
+#[cfg(feature = "train")]
+pub mod experiment;
 pub mod export;
 mod heat_map;
 mod import;
@@ -44,6 +46,8 @@ enum Command {
     Man(manual::Man),
     #[cfg(feature = "train")]
     Train(train::Arguments),
+    #[cfg(feature = "train")]
+    Experiment(experiment::Arguments),
 }
 
 impl Svdo {
@@ -60,6 +64,8 @@ impl Svdo {
             Command::Man(arguments) => arguments.run(),
             #[cfg(feature = "train")]
             Command::Train(arguments) => arguments.run(),
+            #[cfg(feature = "train")]
+            Command::Experiment(arguments) => arguments.run(),
         }
     }
 }

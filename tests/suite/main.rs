@@ -5,6 +5,7 @@ mod bad_checkpoints;
 mod commands;
 mod damaged_files;
 mod exactness;
+mod experiments;
 mod fixtures;
 mod formats;
 mod imports;
