@@ -124,7 +124,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
 
 /// A recipe with some of its settings replaced.
 pub(super) fn recipe_with(name: &str, changes: &Map<String, Value>) -> Result<(Network, Settings)> {
-    let (network, settings) = recipe::find(name)?;
+    let (network, settings) = recipe::find(name, 1.0)?;
     let wrong = |e: serde_json::Error| Error::Argument { problem: format!("setting train: {e}") };
     let mut all = serde_json::to_value(settings).map_err(wrong)?;
     if let Some(all) = all.as_object_mut() {
@@ -143,7 +143,7 @@ pub(super) fn mnist(
     let classes = network.output_shape_of_all()?.channels;
     let flat =
         !matches!(network.nodes.first().map(|n| n.op), Some(crate::network::Op::Conv2d { .. }));
-    Dataset::read_idx(folder, part, &network.input, flat, classes)
+    Dataset::read(folder, part == "t10k", &network.input, flat, classes)
 }
 
 /// Trains to the end.
