@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let name = arguments.first().map_or("lenet-300-100", String::as_str);
     let number = |at: usize, default: usize| arguments.get(at).map_or(Ok(default), |a| a.parse());
     let (threads, steps) = (number(1, 1)?, number(2, 40)?);
-    let (network, config) = recipe::find(name)?;
+    let (network, config) = recipe::find(name, 1.0)?;
     let mut pixels = vec![0; 1000 * 784];
     Stream { seed: 1, purpose: EXPERIMENT, step: 0, index: 0 }.integers(&mut pixels);
     let raw: Vec<f32> = pixels.iter().map(|p| (p % 256) as f32).collect();

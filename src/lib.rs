@@ -56,6 +56,9 @@ pub mod report;
 #[cfg(feature = "train")]
 pub mod train;
 
+#[cfg(feature = "train")]
+pub mod experiment;
+
 #[cfg(feature = "cli")]
 pub mod cli;
 

@@ -91,23 +91,105 @@ pub fn negative_kl_exact(log_alpha: f64) -> f64 {
     -0.5 * sum
 }
 
+/// The derivative of [`negative_kl_exact`] by log alpha: `x D(x)`, D Dawson's integral and
+/// `x^2 = 1 / (2 alpha)` (Hron, Matthews and Ghahramani, *Variational Bayesian dropout: pitfalls and
+/// fixes*, ICML 2018, appendix B). It falls from 1/2 to 0, over a hump near log alpha = -2.
+pub fn negative_kl_exact_gradient(log_alpha: f64) -> f64 {
+    let x = libm::exp(-0.5 * (log_alpha + std::f64::consts::LN_2));
+    // Beyond, 1/2 + alpha/2 + 3 alpha^2/2 is exact to rounding.
+    if x > 1e4 { 0.5 + 0.25 / (x * x) } else { x * dawson(x) }
+}
+
+/// Dawson's integral `exp(-x^2) int_0^x exp(t^2) dt` by the sum over odd n of
+/// `exp(-(x - n h)^2) / (n sqrt pi)`, whose error is of the order of `exp(-(pi / 2h)^2)`: below
+/// rounding for h = 1/4 (Rybicki, *Computers in Physics* 3, 1989).
+fn dawson(x: f64) -> f64 {
+    const H: f64 = 0.25;
+    let nearest = 2.0 * libm::round(x / (2.0 * H)); // even, so that odd offsets give odd n
+    let rest = x - nearest * H;
+    let terms = (-25..=25).step_by(2).map(|offset| {
+        let distance = rest - f64::from(offset) * H;
+        libm::exp(-distance * distance) / (nearest + f64::from(offset))
+    });
+    terms.sum::<f64>() / std::f64::consts::PI.sqrt()
+}
+
 /// `-KL` under automatic relevance determination, where the prior's variance is optimised away:
 /// `-0.5 log(1 + 1/alpha)` (Kharitonov, Molchanov and Vetrov 2018, eq. 13).
 pub fn negative_kl_ard(log_alpha: f64) -> f64 {
     -0.5 * softplus(-log_alpha)
 }
 
+const CUBIC: [f64; 3] = [1.16145124, -1.50204118, 0.58629921];
+
 /// `-KL` by the cubic of K15, eq. 12, without its constant; only meant for alpha <= 1.
 pub fn negative_kl_cubic(log_alpha: f64) -> f64 {
-    const C: [f64; 3] = [1.16145124, -1.50204118, 0.58629921];
     let alpha = libm::exp(log_alpha);
-    0.5 * log_alpha + alpha * (C[0] + alpha * (C[1] + alpha * C[2]))
+    0.5 * log_alpha + alpha * (CUBIC[0] + alpha * (CUBIC[1] + alpha * CUBIC[2]))
 }
 
 /// The bound `0.5 log alpha` of K15, section 4.2: below `-KL` (less its constant) where
 /// `E log|eps| <= 0`, that is for alpha below about 2.42.
 pub fn negative_kl_bound(log_alpha: f64) -> f64 {
     0.5 * log_alpha
+}
+
+/// The forms of `-KL(q || log-uniform prior)` as a function of log alpha, to choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KlForm {
+    /// [`negative_kl`], the approximation of M17.
+    Sigmoid,
+    /// [`negative_kl_exact`].
+    Exact,
+    /// [`negative_kl_ard`], of another prior.
+    Ard,
+    /// [`negative_kl_cubic`], for alpha of at most 1.
+    Cubic,
+    /// [`negative_kl_bound`], for alpha of at most 1.
+    Bound,
+}
+
+impl KlForm {
+    /// Every form.
+    pub const ALL: [Self; 5] = [Self::Exact, Self::Sigmoid, Self::Ard, Self::Cubic, Self::Bound];
+
+    /// `-KL` of one weight.
+    pub fn negative(self, log_alpha: f64) -> f64 {
+        match self {
+            Self::Sigmoid => negative_kl(log_alpha),
+            Self::Exact => negative_kl_exact(log_alpha),
+            Self::Ard => negative_kl_ard(log_alpha),
+            Self::Cubic => negative_kl_cubic(log_alpha),
+            Self::Bound => negative_kl_bound(log_alpha),
+        }
+    }
+
+    /// Its derivative by log alpha.
+    pub fn gradient(self, log_alpha: f64) -> f64 {
+        match self {
+            Self::Sigmoid => negative_kl_gradient(log_alpha),
+            Self::Exact => negative_kl_exact_gradient(log_alpha),
+            Self::Ard => 0.5 * sigmoid(-log_alpha),
+            Self::Cubic => {
+                let alpha = libm::exp(log_alpha);
+                let [c1, c2, c3] = CUBIC;
+                0.5 + alpha * (c1 + alpha * (2.0 * c2 + alpha * 3.0 * c3))
+            }
+            Self::Bound => 0.5,
+        }
+    }
+
+    /// Whether the form may only be used for alpha of at most 1.
+    pub fn is_bounded(self) -> bool {
+        matches!(self, Self::Cubic | Self::Bound)
+    }
+}
+
+/// KL of N(theta, sigma2) from N(0, prior): `(log(prior / sigma2) + (sigma2 + theta^2) / prior - 1) / 2`
+/// (Kingma and Welling, *Auto-encoding variational Bayes*, ICLR 2014, appendix B).
+pub fn gaussian_kl(theta: f64, sigma2: f64, prior: f64) -> f64 {
+    0.5 * (libm::log(prior / sigma2) + (sigma2 + theta * theta) / prior - 1.0)
 }
 
 fn sigmoid(x: f64) -> f64 {
@@ -185,11 +267,41 @@ mod tests {
     }
 
     #[test]
-    fn gradient_is_the_slope() {
-        for i in -80..80 {
-            let la = f64::from(i) / 10.0;
-            let slope = (negative_kl(la + 1e-5) - negative_kl(la - 1e-5)) / 2e-5;
-            assert!((slope - negative_kl_gradient(la)).abs() < 1e-8, "{la}");
+    fn gradients_are_the_slopes() {
+        for form in KlForm::ALL {
+            for i in -80..80 {
+                let la = f64::from(i) / 10.0;
+                if la > 0.0 && form.is_bounded() {
+                    continue;
+                }
+                let slope = (form.negative(la + 1e-4) - form.negative(la - 1e-4)) / 2e-4;
+                let found = form.gradient(la);
+                assert!((slope - found).abs() < 1e-7, "{form:?} at {la}: {slope} {found}");
+            }
+        }
+        for la in [-40.0, -17.8, -17.7, 40.0] {
+            let far = negative_kl_exact_gradient(la) - if la < 0.0 { 0.5 } else { 0.0 };
+            assert!(far.abs() < 1e-7, "{la} {far}");
+        }
+    }
+
+    /// Against the definition, E log q(w) - E log p(w), by a sum over a fine grid.
+    #[test]
+    fn the_kl_of_two_normal_laws_is_its_integral() {
+        let log_density = |w: f64, mean: f64, variance: f64| {
+            let d = w - mean;
+            -0.5 * (d * d / variance + libm::log(2.0 * std::f64::consts::PI * variance))
+        };
+        for (theta, sigma2, prior) in [(0.0, 1.0, 1.0), (0.3, 0.04, 1.0), (-1.0, 2.0, 0.5)] {
+            let step = 1e-3 * libm::sqrt(sigma2);
+            let integral: f64 = (-10_000..=10_000)
+                .map(|i| theta + f64::from(i) * step)
+                .map(|w| {
+                    let log_q = log_density(w, theta, sigma2);
+                    libm::exp(log_q) * (log_q - log_density(w, 0.0, prior)) * step
+                })
+                .sum();
+            assert!((gaussian_kl(theta, sigma2, prior) - integral).abs() < 1e-6);
         }
     }
 

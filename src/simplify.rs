@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use crate::error::Result;
 use crate::network::{Activation, Network, Op, Shape, Source};
-use crate::prune::{PrunedLayer, PrunedModel, csr};
+use crate::prune::{Layers, PrunedLayer, PrunedModel, csr};
 
 /// What went from one layer, and what could not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,34 +45,56 @@ const LAST: &str = "last unit of its layer";
 /// # Errors
 /// [`crate::Error::Network`] if the network does not fit its layers.
 pub fn simplify(model: &mut PrunedModel) -> Result<Vec<Simplified>> {
-    let shapes = model.network.shapes()?;
-    let wiring = Wiring::new(&model.network, &shapes);
-    let mut layers: Vec<Rows> = model.layers.iter().map(Rows::new).collect();
-    let mut done: Vec<Simplified> =
-        layers.iter().map(|l| Simplified { units: l.rows.len(), ..Default::default() }).collect();
-    let before: Vec<usize> = layers.iter().map(Rows::weights).collect();
-    while (0..model.network.nodes.len()).fold(false, |changed, node| {
-        let Some(layer) = model.network.nodes[node].op.layer() else { return changed };
-        let report = &mut done[layer];
-        report.kept.clear();
-        match &wiring.readers[node] {
-            Ok(readers) => remove_units(&mut layers, layer, readers, report) || changed,
-            Err(reason) => {
-                let empty = layers[layer].rows.iter().filter(|row| row.is_empty()).count();
-                if empty > 0 {
-                    report.kept.insert(reason, empty);
+    simplify_layers(&mut model.network, &mut model.layers)
+}
+
+/// [`simplify`] for layers that are kept in another form; at most two are taken out at a time.
+pub(crate) fn simplify_layers(
+    network: &mut Network,
+    layers: &mut dyn Layers,
+) -> Result<Vec<Simplified>> {
+    let shapes = network.shapes()?;
+    let wiring = Wiring::new(network, &shapes);
+    let mut units = Units { layers, of: Vec::with_capacity(network.layers.len()) };
+    for index in 0..network.layers.len() {
+        units.of.push(LayerUnits::new(&*units.layers.layer(index)?));
+    }
+    let mut done: Vec<Simplified> = units
+        .of
+        .iter()
+        .map(|l| Simplified { units: l.empty.len(), ..Default::default() })
+        .collect();
+    let before: Vec<usize> = units.of.iter().map(|l| l.weights).collect();
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for (node, readers) in network.nodes.iter().zip(&wiring.readers) {
+            let Some(layer) = node.op.layer() else { continue };
+            let report = &mut done[layer];
+            report.kept.clear();
+            match readers {
+                Ok(readers) => changed |= units.remove(layer, readers, report)?,
+                Err(reason) => {
+                    let empty = units.of[layer].empty.iter().filter(|&&empty| empty).count();
+                    if empty > 0 {
+                        report.kept.insert(reason, empty);
+                    }
                 }
-                changed
             }
         }
-    }) {}
-    for (index, rows) in layers.into_iter().enumerate() {
-        done[index].weights = before[index] - rows.weights();
-        done[index].left.clone_from(&rows.units);
-        model.network.layers[index].shape.clone_from(&rows.shape);
-        rows.store(&mut model.layers[index])?;
     }
-    model.network.shapes()?;
+    let Units { layers, of } = units;
+    for (index, units) in of.into_iter().enumerate() {
+        done[index].weights = before[index] - units.weights;
+        done[index].left = units.left;
+        if units.changed {
+            let mut layer = layers.layer(index)?.into_owned();
+            layer.bias = units.bias.map(|b| b.into_iter().map(|v| v as f32).collect());
+            network.layers[index].shape.clone_from(&layer.shape);
+            layers.put(index, layer);
+        }
+    }
+    network.shapes()?;
     Ok(done)
 }
 
@@ -187,167 +209,198 @@ fn carry(constant: f64, path: &[Step]) -> Option<f64> {
     })
 }
 
-/// Removes what can be removed from one layer; says whether anything changed.
-fn remove_units(
-    layers: &mut [Rows],
-    layer: usize,
-    readers: &[Reader],
-    report: &mut Simplified,
-) -> bool {
-    let units = layers[layer].rows.len();
-    let mut read = vec![false; units];
-    for reader in readers {
-        for entry in layers[reader.layer].rows.iter().flatten() {
-            read[entry.column as usize / reader.columns] = true;
-        }
-    }
-    let mut removed = vec![false; units];
-    // For each reader, the constants that it is to absorb, 0 elsewhere.
-    let mut constants = vec![vec![0.0; units]; readers.len()];
-    let (mut dead, mut folded) = (0, 0);
-    for unit in 0..units {
-        if !read[unit] {
-            removed[unit] = true;
-            dead += 1;
-        } else if layers[layer].rows[unit].is_empty() {
-            let bias = layers[layer].bias.as_ref().map_or(0.0, |b| b[unit]);
-            let values: Option<Vec<f64>> =
-                readers.iter().map(|reader| carry(bias, &reader.path)).collect();
-            let Some(values) = values else {
-                *report.kept.entry(PADDING).or_default() += 1;
-                continue;
-            };
-            removed[unit] = true;
-            folded += 1;
-            for (constants, value) in constants.iter_mut().zip(values) {
-                constants[unit] = value;
-            }
-        }
-    }
-    if !removed.contains(&false) {
-        // A layer keeps one unit, so that no shape is empty.
-        removed[0] = false;
-        constants.iter_mut().for_each(|c| c[0] = 0.0);
-        report.kept.insert(LAST, 1);
-        if read[0] {
-            folded -= 1;
-        } else {
-            dead -= 1;
-        }
-    }
-    if !removed.contains(&true) {
-        return false;
-    }
-    report.dead += dead;
-    report.constant += folded;
-    for (reader, constants) in readers.iter().zip(&constants) {
-        layers[reader.layer].absorb(reader.columns, constants);
-    }
-    for reader in readers {
-        layers[reader.layer].drop_columns(reader.columns, &removed);
-    }
-    layers[layer].drop_rows(&removed);
-    true
+/// The layers of a network, and what is known of their units.
+struct Units<'a> {
+    layers: &'a mut dyn Layers,
+    of: Vec<LayerUnits>,
 }
 
-/// A layer as rows that can shrink.
-struct Rows {
-    shape: Vec<usize>,
-    rows: Vec<Vec<Entry>>,
-    /// The rows' numbers before anything was removed.
-    units: Vec<u32>,
+/// What has to be known of a layer to decide about units.
+struct LayerUnits {
+    /// Weights left.
+    weights: usize,
+    /// Whether a row has no weight.
+    empty: Vec<bool>,
+    /// Whether a column has a weight.
+    read: Vec<bool>,
     bias: Option<Vec<f64>>,
+    /// The rows' numbers before anything was removed.
+    left: Vec<u32>,
+    changed: bool,
 }
 
-#[derive(Clone, Copy)]
-struct Entry {
-    column: u32,
-    weight: f32,
-    log_sigma2: f32,
-}
-
-impl Rows {
+impl LayerUnits {
     fn new(layer: &PrunedLayer) -> Self {
-        let mut variances = layer.log_sigma2.iter().flatten();
-        let rows: Vec<Vec<Entry>> = layer
-            .weights
-            .outer_iterator()
-            .map(|row| {
-                row.iter()
-                    .map(|(column, &weight)| {
-                        let log_sigma2 = variances.next().copied().unwrap_or(f32::NAN);
-                        Entry { column: column as u32, weight, log_sigma2 }
-                    })
-                    .collect()
-            })
-            .collect();
-        let bias = layer.bias.as_ref().map(|b| b.iter().map(|&v| f64::from(v)).collect());
-        let units = (0..rows.len() as u32).collect();
-        Self { shape: layer.shape.clone(), rows, units, bias }
-    }
-
-    fn weights(&self) -> usize {
-        self.rows.iter().map(Vec::len).sum()
+        let mut read = vec![false; layer.weights.cols()];
+        layer.weights.indices().iter().for_each(|&column| read[column as usize] = true);
+        Self {
+            weights: layer.weights.nnz(),
+            empty: layer.weights.outer_iterator().map(|row| row.nnz() == 0).collect(),
+            read,
+            bias: layer.bias.as_ref().map(|b| b.iter().map(|&v| f64::from(v)).collect()),
+            left: (0..layer.weights.rows() as u32).collect(),
+            changed: false,
+        }
     }
 
     /// Adds what constant inputs contribute to the bias.
-    fn absorb(&mut self, columns: usize, constants: &[f64]) {
+    fn absorb(&mut self, layer: &PrunedLayer, columns: usize, constants: &[f64]) {
         if constants.iter().all(|&c| c == 0.0) {
             return;
         }
-        let bias = self.bias.get_or_insert_with(|| vec![0.0; self.rows.len()]);
-        for (bias, row) in bias.iter_mut().zip(&self.rows) {
-            for entry in row {
-                *bias += f64::from(entry.weight) * constants[entry.column as usize / columns];
+        let bias = self.bias.get_or_insert_with(|| vec![0.0; layer.weights.rows()]);
+        for (bias, row) in bias.iter_mut().zip(layer.weights.outer_iterator()) {
+            for (column, &weight) in row.iter() {
+                *bias += f64::from(weight) * constants[column / columns];
             }
         }
     }
 
-    fn drop_columns(&mut self, columns: usize, removed: &[bool]) {
-        let mut renumbered = Vec::with_capacity(removed.len());
-        let mut left = 0;
-        for &gone in removed {
-            renumbered.push(left);
-            left += usize::from(!gone);
+    /// Takes in what a layer became.
+    fn update(&mut self, layer: &PrunedLayer) {
+        let (bias, left) = (self.bias.take(), std::mem::take(&mut self.left));
+        *self = Self { bias, left, changed: true, ..Self::new(layer) };
+    }
+}
+
+impl Units<'_> {
+    /// Removes what can be removed from one layer; says whether anything changed.
+    fn remove(
+        &mut self,
+        layer: usize,
+        readers: &[Reader],
+        report: &mut Simplified,
+    ) -> Result<bool> {
+        let units = self.of[layer].empty.len();
+        let mut read = vec![false; units];
+        for reader in readers {
+            let columns = self.of[reader.layer].read.chunks(reader.columns);
+            read.iter_mut().zip(columns).for_each(|(read, of)| *read |= of.contains(&true));
         }
-        for row in &mut self.rows {
-            row.retain(|entry| !removed[entry.column as usize / columns]);
-            for entry in row {
-                let unit = entry.column as usize / columns;
-                entry.column -= ((unit - renumbered[unit]) * columns) as u32;
+        let mut removed = vec![false; units];
+        // For each reader, the constants that it is to absorb, 0 elsewhere.
+        let mut constants = vec![vec![0.0; units]; readers.len()];
+        let (mut dead, mut folded) = (0, 0);
+        for unit in 0..units {
+            if !read[unit] {
+                removed[unit] = true;
+                dead += 1;
+            } else if self.of[layer].empty[unit] {
+                let bias = self.of[layer].bias.as_ref().map_or(0.0, |b| b[unit]);
+                let values: Option<Vec<f64>> =
+                    readers.iter().map(|reader| carry(bias, &reader.path)).collect();
+                let Some(values) = values else {
+                    *report.kept.entry(PADDING).or_default() += 1;
+                    continue;
+                };
+                removed[unit] = true;
+                folded += 1;
+                for (constants, value) in constants.iter_mut().zip(values) {
+                    constants[unit] = value;
+                }
             }
         }
-        self.shape[1] = self.shape[1] / removed.len() * left;
-    }
-
-    fn drop_rows(&mut self, removed: &[bool]) {
-        let mut gone = removed.iter();
-        self.rows.retain(|_| !gone.next().copied().unwrap_or(false));
-        let mut gone = removed.iter();
-        self.units.retain(|_| !gone.next().copied().unwrap_or(false));
-        if let Some(bias) = &mut self.bias {
-            let mut gone = removed.iter();
-            bias.retain(|_| !gone.next().copied().unwrap_or(false));
-        }
-        self.shape[0] = self.rows.len();
-    }
-
-    fn store(self, layer: &mut PrunedLayer) -> Result<()> {
-        let mut row_starts = vec![0];
-        let (mut columns, mut weights, mut variances) = (Vec::new(), Vec::new(), Vec::new());
-        for row in &self.rows {
-            for entry in row {
-                columns.push(entry.column);
-                weights.push(entry.weight);
-                variances.push(entry.log_sigma2);
+        if !removed.contains(&false) {
+            // A layer keeps one unit, so that no shape is empty.
+            removed[0] = false;
+            constants.iter_mut().for_each(|c| c[0] = 0.0);
+            report.kept.insert(LAST, 1);
+            if read[0] {
+                folded -= 1;
+            } else {
+                dead -= 1;
             }
-            row_starts.push(columns.len());
         }
-        let cols = self.shape[1..].iter().product();
-        layer.weights = csr(self.rows.len(), cols, row_starts, columns, weights)?;
-        layer.log_sigma2 = layer.log_sigma2.as_ref().map(|_| variances);
-        layer.bias = self.bias.map(|b| b.into_iter().map(|v| v as f32).collect());
-        layer.shape = self.shape;
-        Ok(())
+        if !removed.contains(&true) {
+            return Ok(false);
+        }
+        report.dead += dead;
+        report.constant += folded;
+        for (reader, constants) in readers.iter().zip(&constants) {
+            let whole = self.layers.layer(reader.layer)?;
+            self.of[reader.layer].absorb(&whole, reader.columns, constants);
+            let rest = without_columns(&whole, reader.columns, &removed)?;
+            self.of[reader.layer].update(&rest);
+            self.layers.put(reader.layer, rest);
+        }
+        let rest = without_rows(&*self.layers.layer(layer)?, &removed)?;
+        if let Some(bias) = &mut self.of[layer].bias {
+            retain(bias, &removed);
+        }
+        retain(&mut self.of[layer].left, &removed);
+        self.of[layer].update(&rest);
+        self.layers.put(layer, rest);
+        Ok(true)
     }
+}
+
+/// Keeps the values that are not marked.
+fn retain<T>(values: &mut Vec<T>, removed: &[bool]) {
+    let mut gone = removed.iter();
+    values.retain(|_| !gone.next().copied().unwrap_or(false));
+}
+
+/// A layer whose inputs lost units of `columns` columns each.
+fn without_columns(layer: &PrunedLayer, columns: usize, removed: &[bool]) -> Result<PrunedLayer> {
+    let mut renumbered = Vec::with_capacity(removed.len());
+    let mut left = 0;
+    for &gone in removed {
+        renumbered.push(left);
+        left += usize::from(!gone);
+    }
+    let mut shape = layer.shape.clone();
+    shape[1] = shape[1] / removed.len() * left;
+    rebuilt(
+        layer,
+        shape,
+        |_| true,
+        |column| {
+            let unit = column / columns;
+            (!removed[unit]).then(|| column - (unit - renumbered[unit]) * columns)
+        },
+    )
+}
+
+/// A layer without some of its units.
+fn without_rows(layer: &PrunedLayer, removed: &[bool]) -> Result<PrunedLayer> {
+    let mut shape = layer.shape.clone();
+    shape[0] = removed.iter().filter(|&&gone| !gone).count();
+    rebuilt(layer, shape, |row| !removed[row], Some)
+}
+
+/// A layer of another shape with the rows that stay and the columns' new numbers. The bias is left.
+fn rebuilt(
+    layer: &PrunedLayer,
+    shape: Vec<usize>,
+    stays: impl Fn(usize) -> bool,
+    column: impl Fn(usize) -> Option<usize>,
+) -> Result<PrunedLayer> {
+    let (mut row_starts, mut columns) = (vec![0], Vec::new());
+    let (mut weights, mut log_sigma2) = (Vec::new(), layer.log_sigma2.as_ref().map(|_| Vec::new()));
+    let mut entry = 0;
+    for (row, entries) in layer.weights.outer_iterator().enumerate() {
+        let first = entry;
+        entry += entries.nnz();
+        if !stays(row) {
+            continue;
+        }
+        for ((old, &weight), entry) in entries.iter().zip(first..) {
+            if let Some(new) = column(old) {
+                columns.push(new as u32);
+                weights.push(weight);
+                if let (Some(new), Some(old)) = (&mut log_sigma2, &layer.log_sigma2) {
+                    new.push(old[entry]);
+                }
+            }
+        }
+        row_starts.push(columns.len());
+    }
+    let (rows, cols) = (shape[0], shape[1..].iter().product());
+    Ok(PrunedLayer {
+        weights: csr(rows, cols, row_starts, columns, weights)?,
+        shape,
+        log_sigma2,
+        bias: layer.bias.clone(),
+        statistics: layer.statistics.clone(),
+    })
 }

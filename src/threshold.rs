@@ -35,15 +35,16 @@ fn add(mut a: Vec<u64>, b: Vec<u64>) -> Vec<u64> {
     a
 }
 
-/// Counts of a number made of each log alpha, over all layers with a posterior. Weights with a mean
-/// of zero are left out: they are pruned at any threshold.
+/// Counts of a number made of each log alpha, over layers with a posterior. Weights with a mean of
+/// zero are left out: they are pruned at any threshold.
 fn count(
     checkpoint: &Checkpoint,
+    layers: &[usize],
     bins: usize,
     bin: impl Fn(f64) -> Option<usize> + Sync + Send,
 ) -> Result<Vec<u64>> {
     let mut counts = vec![0; bins];
-    for layer in 0..checkpoint.network().layers.len() {
+    for &layer in layers {
         let Some(kind) = checkpoint.variance(layer) else { continue };
         let each = |counts: &mut Vec<u64>, _, block: &Block| {
             for (&theta, &stored) in block.theta.iter().zip(&block.variance) {
@@ -72,20 +73,19 @@ fn from_key(key: u32) -> f32 {
     f32::from_bits(if key >> 31 == 1 { key & !(1 << 31) } else { !key })
 }
 
-/// The threshold that keeps as many weights as it can but at most this share of those with a
-/// posterior. Exact, in two passes over the checkpoint.
+/// The threshold that keeps as many weights as it can but at most this share of those of the layers
+/// that have a posterior. Exact, in two passes over the layers.
 ///
 /// # Errors
 /// [`Error::Argument`] unless 0 <= density <= 1; what reading meets.
-pub fn at_density(checkpoint: &Checkpoint, density: f64) -> Result<f32> {
+pub fn at_density(checkpoint: &Checkpoint, layers: &[usize], density: f64) -> Result<f32> {
     if !(0.0..=1.0).contains(&density) {
         return Err(Error::Argument {
             problem: format!("a density of {density}: 0 to 1 are possible"),
         });
     }
-    let with_posterior = |l: &usize| checkpoint.variance(*l).is_some();
-    let layers = 0..checkpoint.network().layers.len();
-    let total: usize = layers.filter(with_posterior).map(|l| checkpoint.weights(l)).sum();
+    let with_posterior = |l: &&usize| checkpoint.variance(**l).is_some();
+    let total: usize = layers.iter().filter(with_posterior).map(|&l| checkpoint.weights(l)).sum();
     // Shares of round numbers, as 0.02 of 300, are not lost to rounding.
     let most = (density * total as f64 + 1e-6).floor() as u64;
     let mut kept = 0;
@@ -96,10 +96,10 @@ pub fn at_density(checkpoint: &Checkpoint, density: f64) -> Result<f32> {
             !fits
         })
     };
-    let high = count(checkpoint, 1 << 16, |la| Some((key(la) >> 16) as usize))?;
+    let high = count(checkpoint, layers, 1 << 16, |la| Some((key(la) >> 16) as usize))?;
     let Some(high) = fits(&high) else { return Ok(f32::INFINITY) };
     let in_bin = |la| (key(la) >> 16 == high as u32).then(|| (key(la) & 0xffff) as usize);
-    let low = fits(&count(checkpoint, 1 << 16, in_bin)?).unwrap_or(1 << 16);
+    let low = fits(&count(checkpoint, layers, 1 << 16, in_bin)?).unwrap_or(1 << 16);
     let first_out = (high as u64) << 16 | low as u64;
     let threshold = from_key(first_out.saturating_sub(1).min(u64::from(u32::MAX)) as u32);
     Ok(if threshold.is_nan() { f32::NEG_INFINITY } else { threshold })
@@ -119,7 +119,8 @@ pub fn valley(checkpoint: &Checkpoint) -> Result<f32> {
         let at = (la - FIRST) * PER_UNIT;
         (0.0..BINS as f64).contains(&at).then_some(at as usize)
     };
-    let counts = count(checkpoint, BINS, bin)?;
+    let layers: Vec<usize> = (0..checkpoint.network().layers.len()).collect();
+    let counts = count(checkpoint, &layers, BINS, bin)?;
     let Some(lowest) = lowest_between_modes(&counts) else {
         return Err(Error::Argument {
             problem: "--thresh auto: the histogram of log alpha has no two clear modes (was the \

@@ -5,13 +5,13 @@ use std::path::Path;
 use super::archive::Archive;
 use super::stored::{Part, Stored};
 use super::tensor::TensorSource;
-use super::{numpy, safetensors, tensorflow, torch};
+use super::{hdf5, keras, numpy, safetensors, tensorflow, torch};
 use crate::error::{Error, IoContext, Result};
 
 /// Every container that is read, for messages and help.
 pub const CONTAINERS: &str = "safetensors (one file, an index of shards, or a folder), PyTorch \
      (.pt, .pth, .t7), NumPy (.npy, .npz), pickles of NumPy arrays, TensorFlow checkpoints \
-     (prefix or .index)";
+     (prefix or .index), Keras (.h5, .keras)";
 
 /// Opens any container. Nothing but its table of contents is read.
 ///
@@ -41,8 +41,8 @@ fn open(path: &Path) -> Result<Stored> {
     if head.starts_with(numpy::MAGIC) {
         return numpy::open_npy(part, path);
     }
-    if head.starts_with(b"\x89HDF\r\n\x1a\n") {
-        return Err(keras_refusal());
+    if head.starts_with(hdf5::MAGIC) {
+        return keras::open(part);
     }
     if tail == tensorflow::MAGIC {
         return tensorflow::open(path);
@@ -74,15 +74,17 @@ fn open(path: &Path) -> Result<Stored> {
 fn open_zip(part: Part) -> Result<Stored> {
     let archive = Archive::open(&part)?;
     let has = |end: &str| archive.members.iter().any(|m| m.name.ends_with(end));
-    let (pickle, arrays, keras) = (has("data.pkl"), has(".npy"), has("model.weights.h5"));
+    let (pickle, arrays, weights) = (has("data.pkl"), has(".npy"), has(keras::WEIGHTS));
     drop(archive);
-    match (pickle, arrays, keras) {
+    match (pickle, arrays, weights) {
         (true, _, _) => torch::open_zip(part),
         (_, true, _) => numpy::open_npz(part),
-        (_, _, true) => Err(keras_refusal()),
+        (_, _, true) => keras::open_zip(part),
         _ => Err(Error::Format {
             format: "checkpoint",
-            problem: "a zip archive without a data.pkl (PyTorch) or .npy members (NumPy)".into(),
+            problem: "a zip archive without a data.pkl (PyTorch), .npy members (NumPy) or a \
+                      model.weights.h5 (Keras)"
+                .into(),
         }),
     }
 }
@@ -126,13 +128,4 @@ fn open_folder(folder: &Path) -> Result<Stored> {
 
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn keras_refusal() -> Error {
-    Error::Format {
-        format: "checkpoint",
-        problem: "Keras HDF5 is not read directly: convert it with \
-                  fixtures/import/keras_to_npz.py (see formats/checkpoints.md)"
-            .into(),
-    }
 }

@@ -2,7 +2,7 @@
 
 use super::names;
 use super::profile::{Origin, PROFILES, Profile};
-use super::tensor::TensorInfo;
+use super::tensor::{TensorInfo, TensorSource};
 use super::{Options, Variance};
 use crate::error::{Error, Result};
 
@@ -57,7 +57,12 @@ pub(super) struct Found {
     pub(super) profiles: Vec<&'static Profile>,
     /// Whether the source carries this library's own description.
     pub(super) is_own: bool,
-    names: Vec<String>,
+    /// The tensors under their names as conventions have them.
+    pub(super) names: Vec<String>,
+    /// Tensors of batch normalisations that are folded.
+    pub(super) folded: Vec<usize>,
+    ignore_masks: bool,
+    claimed: Vec<usize>,
 }
 
 /// Groups tensors into layers by the part of their names before the last `.` or `/`.
@@ -169,7 +174,7 @@ pub(super) fn find_layers(
             theta,
             variance,
             bias: BIAS.iter().find_map(|role| find(prefix, role)),
-            mask: MASK.iter().find_map(|r| find(prefix, r)).filter(|_| !options.ignore_masks),
+            mask: MASK.iter().find_map(|role| find(prefix, role)),
             group,
             fixed: variance.is_some_and(|(_, tensor)| split(&names[tensor]).1 == "aux"),
         });
@@ -192,7 +197,9 @@ pub(super) fn find_layers(
         None if is_own => vec![&PROFILES[0]],
         None => matching(&roles, format),
     };
-    Ok(Found { layers, notes, profiles, is_own, names })
+    let (folded, claimed) = (Vec::new(), Vec::new());
+    let ignore_masks = options.ignore_masks;
+    Ok(Found { layers, notes, profiles, is_own, names, folded, ignore_masks, claimed })
 }
 
 /// The profiles whose names for mean and variance these are; the general one if none.
@@ -203,7 +210,7 @@ fn matching(roles: &[(&str, &str)], format: &str) -> Vec<&'static Profile> {
         })
     };
     let origin = |p: &Profile| match p.origin {
-        Origin::Torch => !format.starts_with("TensorFlow"),
+        Origin::Torch => !format.starts_with("TensorFlow") && !format.starts_with("Keras"),
         Origin::TensorFlow => !format.starts_with("PyTorch"),
         Origin::Positions | Origin::Any => true,
     };
@@ -235,20 +242,35 @@ impl Found {
             }
             if let Some(mask) = layer.mask {
                 let mask = &tensors[mask].name;
-                self.notes.push(format!("{mask} is applied: weights it marks 0 are pruned"));
+                self.notes.push(match self.ignore_masks {
+                    true => format!("{mask} is left alone, as asked for"),
+                    false => format!("{mask} is applied: weights it marks 0 are pruned"),
+                });
             }
             claimed.extend([layer.theta].into_iter().chain(layer.bias).chain(layer.mask));
             claimed.extend(layer.variance.map(|(_, tensor)| tensor));
             claimed.extend(layer.group.into_iter().flat_map(|(mean, variance)| [mean, variance]));
             chosen.push(layer.clone());
         }
+        self.claimed = claimed;
+        Ok(chosen)
+    }
+
+    /// Notes the tensors that no layer of the network uses.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if a batch normalisation is among them.
+    pub(super) fn note_rest(&mut self, tensors: &[TensorInfo]) -> Result<()> {
         let rest: Vec<&str> = tensors
             .iter()
             .enumerate()
             .filter(|(i, _)| {
                 let role = split(&self.names[*i]).1;
                 let stale = VARIANCE.iter().any(|(name, _)| role == *name);
-                !claimed.contains(i) && !stale && !self.names[*i].is_empty()
+                !self.claimed.contains(i)
+                    && !self.folded.contains(i)
+                    && !stale
+                    && !self.names[*i].is_empty()
             })
             .map(|(_, t)| t.name.as_str())
             .collect();
@@ -256,8 +278,8 @@ impl Found {
             return Err(Error::Tensor {
                 tensor: (*norm).to_owned(),
                 problem: "belongs to a batch normalisation, which the network description does \
-                          not name: fold it into the layer before it (theta * s, log_sigma2 + \
-                          log s^2, bias) before saving"
+                          not name: add a node {\"op\": \"batch_norm\", \"layer\": its prefix} \
+                          behind the layer into which it is to be folded"
                     .into(),
             });
         }
@@ -267,20 +289,29 @@ impl Found {
                 if rest.len() > 6 { format!(" and {} more", rest.len() - 6) } else { "".into() };
             self.notes.push(format!("not part of the network, ignored: {shown}{more}"));
         }
-        Ok(chosen)
+        Ok(())
     }
 
-    /// Refuses to leave out a layer that was trained to be pruned.
-    pub(super) fn all_used(&self, used: &[&str]) -> Result<()> {
+    /// Refuses to leave out a layer that was trained to be pruned, unless its weights are those of
+    /// another one that is used.
+    pub(super) fn all_used(&mut self, used: &[&str], source: &dyn TensorSource) -> Result<()> {
         let missed = |l: &&LayerTensors| l.variance.is_some() && !used.contains(&l.name.as_str());
-        match self.layers.iter().find(missed) {
-            None => Ok(()),
-            Some(unused) => Err(Error::network(format!(
-                "layer {:?} is in the checkpoint but in no node: add it to the description or \
-                 take it out of the checkpoint",
-                unused.name
-            ))),
+        for missed in self.layers.iter().filter(missed) {
+            match self.layers.iter().find(|l| l.is_tied(missed, source) && !missed.is(l)) {
+                Some(tied) if used.contains(&tied.name.as_str()) => self.notes.push(format!(
+                    "{} is {}, one tensor with two names: loaded once",
+                    missed.name, tied.name
+                )),
+                _ => {
+                    return Err(Error::network(format!(
+                        "layer {:?} is in the checkpoint but in no node: add it to the description \
+                         or take it out of the checkpoint",
+                        missed.name
+                    )));
+                }
+            }
         }
+        Ok(())
     }
 
     /// Takes `net.`, `module.` and the like from the layers' names, unless the description uses
@@ -319,6 +350,19 @@ fn is_statistic(name: &str) -> bool {
 }
 
 impl LayerTensors {
+    fn is(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+
+    /// Whether mean and variance are the very tensors of another layer.
+    pub(super) fn is_tied(&self, other: &Self, source: &dyn TensorSource) -> bool {
+        let variances = match (self.variance, other.variance) {
+            (Some((_, one)), Some((_, other))) => source.is_same(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        variances && source.is_same(self.theta, other.theta)
+    }
+
     fn check(&self, tensors: &[TensorInfo]) -> Result<()> {
         let all = [Some(self.theta), self.variance.map(|(_, tensor)| tensor), self.bias];
         for tensor in all.into_iter().flatten().map(|t| &tensors[t]) {
@@ -405,6 +449,7 @@ mod tests {
         ]);
         let mut found = find_layers(&list, &Options::default(), false, "").unwrap();
         let layers = found.select(&["b/c", "a"], &list).unwrap();
+        found.note_rest(&list).unwrap();
         assert_eq!(layers[0].variance, Some((Variance::LogSigma2, 5)));
         assert_eq!((layers[1].theta, layers[1].bias), (0, Some(2)));
         assert_eq!(

@@ -1,6 +1,7 @@
 //! Which index of a stored tensor is which: found by what fits, never guessed.
 
 use super::conventions::{Found, LayerTensors};
+use super::norm::{self, Fold};
 use super::profile::{Dense, Kernel, PROFILES, Profile};
 use super::tensor::TensorSource;
 use super::view::View;
@@ -66,15 +67,25 @@ pub(super) struct LayerViews {
     pub(super) bias: Option<View>,
     pub(super) mask: Option<View>,
     pub(super) group: Option<(View, View)>,
+    /// The batch normalisation behind it.
+    pub(super) fold: Option<Fold>,
 }
 
 /// Settles the layout, the network and with them how every tensor is read.
 pub(super) fn resolve(
     source: &dyn TensorSource,
     found: &mut Found,
-    description: Option<Description>,
+    mut description: Option<Description>,
     options: &Options,
 ) -> Result<(Vec<LayerViews>, Network, Vec<String>)> {
+    let norms = match &mut description {
+        Some(description) => norm::take_out(description)?,
+        None => Vec::new(),
+    };
+    if let Some(description) = &mut description {
+        found.strip_wrappers(&description.layer_names());
+        untie(source, found, description);
+    }
     let used: Vec<String> = match &description {
         Some(description) => description.layer_names().into_iter().map(Into::into).collect(),
         None => {
@@ -121,7 +132,16 @@ pub(super) fn resolve(
         (None, _) => return Err(first_error.unwrap_or(Error::network("there are no layers"))),
     };
 
-    found.all_used(&used)?;
+    found.all_used(&used, source)?;
+    let mut folds: Vec<Option<Fold>> = network.layers.iter().map(|_| None).collect();
+    for norm in &norms {
+        for (layer, fold) in network.layers.iter().zip(&mut folds) {
+            if layer.name == norm.layer {
+                *fold = Some(norm.read(source, found, layer.rows())?);
+            }
+        }
+    }
+    found.note_rest(source.tensors())?;
     let mut notes = std::mem::take(&mut found.notes);
     notes.push(evidence(source, found, options, layout, [dense, kernels]));
     if !described {
@@ -145,7 +165,8 @@ pub(super) fn resolve(
         Flatten::ChannelsLast => flattened_maps(&network)?,
     };
     let mut views = Vec::with_capacity(layers.len());
-    for ((layer, wanted), map) in layers.iter().zip(&network.layers).zip(maps) {
+    let named = layers.iter().zip(&network.layers);
+    for (((layer, wanted), map), fold) in named.zip(maps).zip(folds) {
         if let Some(map) = map {
             notes.push(format!(
                 "layer {}: its inputs are taken as row, column, channel of a {map} map (--flatten \
@@ -153,9 +174,26 @@ pub(super) fn resolve(
                 layer.name
             ));
         }
-        views.push(LayerViews::new(source, layer, layout, &wanted.shape, map)?);
+        let views_of = LayerViews::new(source, layer, layout, &wanted.shape, map)?;
+        views.push(LayerViews { fold, ..views_of });
     }
     Ok((views, network, notes))
+}
+
+/// Calls layers that are one tensor under two names by the first of them, so that it is loaded once.
+fn untie(source: &dyn TensorSource, found: &Found, description: &mut Description) {
+    let mut used: Vec<&LayerTensors> = Vec::new();
+    for node in &mut description.nodes {
+        let Some(name) = &mut node.layer else { continue };
+        let Some(layer) = found.layers.iter().find(|l| l.name == *name) else { continue };
+        let tied = |first: &&&LayerTensors| {
+            first.name != layer.name && first.bias == layer.bias && first.is_tied(layer, source)
+        };
+        match used.iter().find(tied) {
+            Some(first) => name.clone_from(&first.name),
+            None => used.push(layer),
+        }
+    }
 }
 
 /// The layouts that the flags and profiles leave open.
@@ -341,6 +379,14 @@ impl LayerViews {
             Some((mean, variance)) => Some((factor(mean)?, factor(variance)?)),
             None => None,
         };
-        Ok(Self { shape: shape.into(), theta: oriented(theta), variance, bias, mask, group })
+        Ok(Self {
+            shape: shape.into(),
+            theta: oriented(theta),
+            variance,
+            bias,
+            mask,
+            group,
+            fold: None,
+        })
     }
 }

@@ -6,8 +6,12 @@
 mod archive;
 mod container;
 mod conventions;
+mod hdf5;
+mod keras;
 mod layout;
+mod mask;
 mod names;
+mod norm;
 mod numpy;
 mod pickle;
 mod pickled;
@@ -24,6 +28,7 @@ use std::path::{Path, PathBuf};
 pub use container::{CONTAINERS, open_source};
 pub use conventions::UNDERSTOOD;
 pub use layout::Flatten;
+pub use mask::Disagreement;
 pub use tensor::{DType, TensorInfo, TensorSource};
 
 use crate::error::{Error, IoContext, Result};
@@ -94,6 +99,7 @@ pub struct Checkpoint {
     layers: Vec<LayerViews>,
     network: Network,
     notes: Vec<String>,
+    ignore_masks: bool,
 }
 
 /// A run of weights of one layer, in row order.
@@ -144,7 +150,8 @@ impl Checkpoint {
         };
         let (layers, network, found) = build().map_err(|e: Error| e.in_file(path))?;
         let notes = source.notes().iter().cloned().chain(found).collect();
-        let checkpoint = Self { path: path.into(), source, layers, network, notes };
+        let (path, ignore_masks) = (path.into(), options.ignore_masks);
+        let checkpoint = Self { path, source, layers, network, notes, ignore_masks };
         if options.variance.is_none() && options.profile.is_none() {
             checkpoint.check_log_sigma()?;
         }
@@ -218,12 +225,35 @@ impl Checkpoint {
         !self.layers[layer].theta.is_contiguous()
     }
 
+    /// The accuracy that the file says its network has, 0 to 1.
+    pub fn claimed_accuracy(&self) -> Option<f64> {
+        let (_, claimed) = self.source.accuracy()?;
+        Some(if claimed > 1.0 { claimed / 100.0 } else { claimed })
+    }
+
     /// Reads the weights `start .. start + count` of a layer, in row order.
     ///
     /// # Errors
     /// I/O, or a value that is not finite, with its tensor and position. (A stored log alpha may be
     /// infinite.)
     pub fn read_block(
+        &self,
+        layer: usize,
+        start: usize,
+        count: usize,
+        block: &mut Block,
+    ) -> Result<()> {
+        self.read_unmasked(layer, start, count, block)?;
+        let Some(view) = self.layers[layer].mask.as_ref().filter(|_| !self.ignore_masks) else {
+            return Ok(());
+        };
+        let mut mask = vec![0.0; count];
+        self.read_finite(view, start, &mut mask, false)?;
+        block.theta.iter_mut().zip(mask).filter(|(_, m)| *m == 0.0).for_each(|(t, _)| *t = 0.0);
+        Ok(())
+    }
+
+    fn read_unmasked(
         &self,
         layer: usize,
         start: usize,
@@ -253,48 +283,45 @@ impl Checkpoint {
                     multiplied(*theta, block.variance[i], factor[i], spread[i]);
             }
         }
-        self.mask(entry, start, &mut block.theta)
+        if let Some(fold) = &entry.fold {
+            let columns = entry.shape[1..].iter().product();
+            fold.weights(block, self.variance(layer), start, columns);
+        }
+        Ok(())
     }
 
     /// All means of a layer, in row order.
     pub fn read_theta(&self, layer: usize) -> Result<Vec<f32>> {
-        let entry = &self.layers[layer];
-        let mut theta = vec![0.0; self.weights(layer)];
-        self.read_finite(&entry.theta, 0, &mut theta, false)?;
-        if let Some((mean, _)) = &entry.group {
-            let mut factor = vec![0.0; theta.len()];
-            self.read_finite(mean, 0, &mut factor, false)?;
-            theta.iter_mut().zip(factor).for_each(|(theta, factor)| *theta *= factor);
-        }
-        self.mask(entry, 0, &mut theta)?;
-        Ok(theta)
+        let mut block = Block::default();
+        self.read_block(layer, 0, self.weights(layer), &mut block)?;
+        Ok(block.theta)
     }
 
     /// The bias of a layer, one value for each row.
     pub fn read_bias(&self, layer: usize) -> Result<Option<Vec<f32>>> {
         let entry = &self.layers[layer];
-        let Some(view) = &entry.bias else { return Ok(None) };
-        let mut bias = vec![0.0; entry.shape[0]];
-        self.read_finite(view, 0, &mut bias, false)?;
-        Ok(Some(bias))
+        let bias = match &entry.bias {
+            Some(view) => {
+                let mut bias = vec![0.0; entry.shape[0]];
+                self.read_finite(view, 0, &mut bias, false)?;
+                Some(bias)
+            }
+            None => None,
+        };
+        Ok(match &entry.fold {
+            Some(fold) => Some(fold.bias(bias)),
+            None => bias,
+        })
     }
 
     /// Means and biases stored in 4 bytes each: the numerator of every size ratio.
     pub fn dense_bytes(&self) -> u64 {
         let parameters = |layer: &LayerViews| {
-            let bias = if layer.bias.is_some() { layer.shape[0] } else { 0 };
+            let has_bias = layer.bias.is_some() || layer.fold.is_some();
+            let bias = if has_bias { layer.shape[0] } else { 0 };
             (layer.shape.iter().product::<usize>() + bias) as u64
         };
         4 * self.layers.iter().map(parameters).sum::<u64>()
-    }
-
-    fn mask(&self, layer: &LayerViews, start: usize, theta: &mut [f32]) -> Result<()> {
-        if let Some(view) = &layer.mask {
-            let mut mask = vec![0.0; theta.len()];
-            self.read_finite(view, start, &mut mask, false)?;
-            theta.iter_mut().zip(mask).filter(|(_, m)| *m == 0.0).for_each(|(t, _)| *t = 0.0);
-        }
-        Ok(())
     }
 
     fn read_finite(
@@ -307,6 +334,10 @@ impl Checkpoint {
         let in_file = |e: Error| e.in_file(&self.path);
         view.read(&*self.source, start, out).map_err(in_file)?;
         let usable = |v: &f32| if may_be_infinite { !v.is_nan() } else { v.is_finite() };
+        // Without an early end, so that it is vectorised.
+        if out.iter().fold(true, |all, v| all & usable(v)) {
+            return Ok(());
+        }
         match out.iter().position(|v| !usable(v)) {
             None => Ok(()),
             Some(at) => Err(in_file(Error::Tensor {

@@ -52,7 +52,7 @@ fn is_list(tensors: &[TensorInfo]) -> bool {
 /// A list of arrays: weights, bias if any, variance, layer by layer.
 fn positions(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<String>> {
     let mut names = Vec::with_capacity(tensors.len());
-    let mut layer = 0;
+    let (mut layer, mut norms) = (0, 0);
     while let Some(weights) = tensors.get(names.len()) {
         let problem = |problem: String| Error::Tensor { tensor: weights.name.clone(), problem };
         let rest = &tensors[names.len() + 1..];
@@ -60,19 +60,19 @@ fn positions(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<Stri
             let statistics = rest.len() >= 3
                 && weights.shape.len() == 1
                 && rest[..3].iter().all(|t| t.shape == weights.shape);
-            return Err(problem(if statistics {
-                "begins four arrays of one length, a batch normalisation (beta, gamma, mean, \
-                 inv_std): fold it into the layer before it (theta * s, log_sigma2 + log s^2, \
-                 bias) before saving"
-                    .into()
-            } else {
-                format!(
-                    "shape {:?} where the weights of a layer should be: lists are read as weights, \
-                     bias, variance of dense and convolutional layers (recurrent layers and \
-                     embeddings are not supported)",
-                    weights.shape
-                )
-            }));
+            if statistics && layer > 0 {
+                let norm = |role: &str| format!("norm{}.{role}", layer - 1);
+                names.extend(["beta", "gamma", "running_mean", "inv_std"].map(norm));
+                norms += 1;
+                continue;
+            }
+            return Err(problem(format!(
+                "shape {:?} where the weights of a layer should be: lists are read as weights, \
+                 bias, variance of dense and convolutional layers, each perhaps followed by beta, \
+                 gamma, mean and inv_std of a batch normalisation (recurrent layers and embeddings \
+                 are not supported)",
+                weights.shape
+            )));
         }
         let same = |t: &TensorInfo| t.shape == weights.shape;
         let of_layer: &[&str] = match rest {
@@ -93,6 +93,12 @@ fn positions(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<Stri
         "a list of arrays without names: read as weights, bias, variance of {layer} layers named \
          layer0, layer1, ..."
     ));
+    if norms > 0 {
+        notes.push(format!(
+            "{norms} batch normalisations (beta, gamma, mean, inv_std), each named as norm0 behind \
+             layer0"
+        ));
+    }
     Ok(names)
 }
 

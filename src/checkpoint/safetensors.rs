@@ -109,6 +109,8 @@ fn add(stored: &mut Stored, path: &Path) -> Result<()> {
             .push(Entry { name, dtype, shape, part, start, strides: None })
             .map_err(|e| e.in_file(path))?;
     }
+    let metadata = header.metadata().as_ref();
+    stored.claims(|name| metadata?.get(name)?.parse().ok());
     for (key, text) in header.metadata().iter().flatten() {
         stored.metadata.entry(key.clone()).or_insert_with(|| text.clone());
     }

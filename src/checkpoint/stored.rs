@@ -118,6 +118,7 @@ pub(super) struct Entry {
     pub(super) strides: Option<Vec<usize>>,
 }
 
+#[derive(PartialEq)]
 struct Place {
     part: usize,
     start: u64,
@@ -132,12 +133,14 @@ pub(super) struct Stored {
     places: Vec<Place>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) notes: Vec<String>,
+    accuracy: Option<(&'static str, f64)>,
 }
 
 impl Stored {
     pub(super) fn new(format: &'static str) -> Self {
         let (parts, tensors, places) = (Vec::new(), Vec::new(), Vec::new());
-        Self { format, parts, tensors, places, metadata: BTreeMap::new(), notes: Vec::new() }
+        let (metadata, notes) = (BTreeMap::new(), Vec::new());
+        Self { format, parts, tensors, places, metadata, notes, accuracy: None }
     }
 
     /// Gives the part's number.
@@ -171,6 +174,14 @@ impl Stored {
         self.tensors.push(TensorInfo { name, dtype, shape });
         self.places.push(Place { part, start, strides });
         Ok(())
+    }
+
+    /// Takes in the accuracy that the file says its network has, under one of the usual names.
+    pub(super) fn claims(&mut self, number: impl Fn(&str) -> Option<f64>) {
+        const NAMES: [&str; 7] =
+            ["accuracy", "acc", "test_acc", "test_accuracy", "best_acc", "val_acc", "acc1"];
+        let found = NAMES.into_iter().find_map(|name| Some((name, number(name)?)));
+        self.accuracy = self.accuracy.or(found.filter(|(_, a)| (0.0..=100.0).contains(a)));
     }
 
     /// An error if two tensors have one name.
@@ -246,6 +257,15 @@ impl TensorSource for Stored {
 
     fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    fn accuracy(&self) -> Option<(&'static str, f64)> {
+        self.accuracy
+    }
+
+    fn is_same(&self, one: usize, other: usize) -> bool {
+        let (a, b) = (&self.tensors[one], &self.tensors[other]);
+        a.dtype == b.dtype && a.shape == b.shape && self.places[one] == self.places[other]
     }
 }
 

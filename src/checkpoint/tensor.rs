@@ -104,6 +104,16 @@ pub trait TensorSource: Send + Sync {
     /// A text that the container carries beside its tensors.
     fn metadata(&self, key: &str) -> Option<&str>;
 
+    /// The accuracy that the file says its network has, as it stands there, and under which name.
+    fn accuracy(&self) -> Option<(&'static str, f64)> {
+        None
+    }
+
+    /// Whether two tensors are the same elements of the same file: one tensor, used twice.
+    fn is_same(&self, one: usize, other: usize) -> bool {
+        one == other
+    }
+
     /// What the user should know about how the container was read.
     fn notes(&self) -> &[String] {
         &[]

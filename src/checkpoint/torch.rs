@@ -47,6 +47,7 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
     }
     let description = archive.unpack(index)?;
     let pickle = pickle::read(&description, 0)?;
+    stored.claims(|name| pickle.number(pickle.member(pickle.root, name)?));
     let found = pickled::find(&pickle)?;
 
     let mut places: HashMap<String, (Option<Part>, u64, u64)> = HashMap::new();
@@ -118,6 +119,7 @@ pub(super) fn open_legacy(part: Part) -> Result<Stored> {
         return Err(invalid("the version is not 1001"));
     }
     let (tensors, keys) = (next()?, next()?);
+    stored.claims(|name| tensors.number(tensors.member(tensors.root, name)?));
     let found = pickled::find(&tensors)?;
     let mut sizes: HashMap<&str, DType> = HashMap::new();
     for tensor in &found {

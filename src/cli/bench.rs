@@ -34,9 +34,10 @@ pub(super) struct Measure {
     #[arg(long, value_enum, default_value = "auto", requires = "bench")]
     kernel: KernelName,
 
-    /// Print the time of each step
-    #[arg(long, requires = "bench")]
-    profile: bool,
+    /// With --bench, print the time of each step; with --verify, --profile=NAME is the code base that
+    /// wrote the checkpoint
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(super) profile: Option<String>,
 
     /// Measure another kernel too, run by run in turn, and give the ratio
     #[arg(long, value_enum, value_name = "KERNEL", requires = "bench")]
@@ -171,7 +172,7 @@ impl Measure {
         let multiply_adds: usize = infos.iter().map(|step| step.multiply_adds).sum();
         let gflops = |multiply_adds: usize, time: f64| (multiply_adds * batch) as f64 * 2e-3 / time;
         let mut steps = Vec::new();
-        if self.profile {
+        if self.profile.is_some() {
             const RUNS: u32 = 20;
             let mut spent = vec![Duration::ZERO; infos.len()];
             for _ in 0..RUNS {

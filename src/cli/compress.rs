@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, ValueEnum};
 
 use super::output::{self, CompressionReports, Reports};
+use super::samples::{claimed, random_inputs, samples_of};
+use super::sweep::{Sweep, thresholds};
 use super::{Labelled, Outcome, Threads, heat_map, import, share, tier};
 use crate::checkpoint::Checkpoint;
-use crate::compress::{Compressed, Settings, finish};
+use crate::compress::{Coded, Settings, code_at, finish};
 use crate::engine::Engine;
 use crate::engine::evaluate::{Evaluation, evaluate};
-use crate::network::Shape;
-use crate::prune::{PrunedModel, prune};
+use crate::prune::{PrunedModel, Thresholds, prune};
 use crate::quantize::{Calibration, Quantizer, RateDistortion};
 use crate::report::gate::Gate;
 use crate::report::{Compression, Report, SearchPoint, Validation, display};
@@ -178,10 +179,6 @@ enum Preset {
     Small,
 }
 
-/// Thresholds to try.
-#[derive(Debug, Clone, PartialEq)]
-struct Sweep(Vec<f32>);
-
 impl Arguments {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Outcome> {
@@ -195,26 +192,38 @@ impl Arguments {
         let checkpoint = self.import.open(&self.input, self.network.as_deref())?;
         self.thresh = self.target.threshold(&checkpoint, self.thresh)?;
         settings.threshold = self.thresh;
+        let by_layer = self.target.by_layer(&checkpoint, self.thresh)?;
+        anyhow::ensure!(
+            by_layer.is_none() || self.goal().is_none() && self.sweep.is_none(),
+            "thresholds by layer go with neither a search nor a sweep"
+        );
+        let thresholds = by_layer.clone().unwrap_or(self.thresh.into());
         let shape = checkpoint.network().input.shape;
         let labelled = match (&self.validate, &self.labels) {
             (Some(images), Some(labels)) => Some(Labelled::read(images, labels, shape)?),
             _ => None,
         };
         let output = self.output_path()?;
-        let samples = self.calibrate.as_deref().map(|path| calibration_samples(path, shape));
+        let samples = self.calibrate.as_deref().map(|path| samples_of(path, shape));
         let samples = samples.transpose()?;
         let mut notes = Vec::new();
-        let reference = prune(&checkpoint, f64::from(self.thresh), &|_| ())?;
-        let calibration = match &samples {
-            Some(samples) => Some(self.calibration(&reference, samples, &mut notes)?),
-            None => None,
+        let reference = match samples.is_some() || labelled.is_some() {
+            true => Some(prune(&checkpoint, thresholds.clone(), &|_| ())?),
+            false => None,
+        };
+        let calibration = match (&reference, &samples) {
+            (Some(reference), Some(samples)) => {
+                Some(self.calibration(reference, samples, &mut notes)?)
+            }
+            _ => None,
         };
         let calibration = calibration.as_ref();
 
         let mut sweep = Vec::new();
-        for threshold in self.sweep_thresholds() {
+        for threshold in self.sweep_thresholds(by_layer.is_some()) {
             let settings = Settings { threshold, ..settings };
-            let compressed = with_progress(&checkpoint, &settings, calibration)?;
+            let at = threshold.into();
+            let compressed = with_progress(&checkpoint, &settings, &at, calibration)?;
             let evaluation = self.evaluate(&compressed, labelled.as_ref())?;
             let report = Compression::new(&checkpoint, &settings, &compressed);
             sweep.push(report.sweep_point(evaluation));
@@ -230,8 +239,8 @@ impl Arguments {
             }
         };
         let (settings, compressed) = match &found {
-            None => (settings, with_progress(&checkpoint, &settings, calibration)?),
-            Some(found) => (found.settings, found.compressed.clone()),
+            None => (settings, with_progress(&checkpoint, &settings, &thresholds, calibration)?),
+            Some(found) => (found.settings, found.compressed.clone().into()),
         };
         let mut report = Compression::new(&checkpoint, &settings, &compressed);
         report.sweep = sweep;
@@ -240,13 +249,24 @@ impl Arguments {
             report.search = SearchPoint::all(&found.points, Some(&found.best));
             report.notes.extend(self.search_notes(found));
         }
-        if let Some(Labelled { samples, labels }) = &labelled {
-            let (exact, _) = Quantizer::Exact.quantize(&reference)?;
-            let data = Samples { values: samples, labels: Some(labels) };
-            let (pruned, change) = measure(&exact, &compressed.model, data, tier()?)?;
-            report.validation = pruned.map(|pruned| Validation::new(&pruned, &change));
+        report.notes.extend(self.target.masks(&checkpoint, &thresholds)?);
+        if let Some(thresholds) = &by_layer {
+            report.notes.push(format!(
+                "each layer has its own threshold, which svdo-infer --verify has to be told: \
+                 --thresh {}",
+                import::as_flag(&checkpoint, thresholds)
+            ));
         }
-        if let Some((note, model)) = self.target.baseline(&checkpoint, &settings, &compressed)? {
+        if let (Some(labelled), Some(reference)) = (&labelled, &reference) {
+            let (exact, _) = Quantizer::Exact.quantize(reference)?;
+            let data = Samples { values: &labelled.samples, labels: Some(&labelled.labels) };
+            let (pruned, change) = measure(&exact, &compressed.model()?, data, tier()?)?;
+            report.validation = pruned.map(|pruned| Validation::new(&pruned, &change));
+            report.notes.extend(claimed(&checkpoint, labelled, self.threads.count())?);
+        }
+        let magnitude = self.more_reports.by_magnitude();
+        let baseline = self.target.baseline(&checkpoint, &settings, &compressed, magnitude)?;
+        if let Some((note, model)) = baseline {
             let error = match &labelled {
                 Some(Labelled { samples, labels }) => {
                     let engine = Engine::new(&model, tier()?)?;
@@ -264,7 +284,11 @@ impl Arguments {
             report.output = Some(display(path));
         }
         let change = self.more_reports.change(&report)?;
-        self.more_reports.write(&report, heat_map::draw(&compressed.model))?;
+        let heat_map = match self.more_reports.has_page() {
+            true => heat_map::draw(&compressed.model()?),
+            false => None,
+        };
+        self.more_reports.write(&report, heat_map)?;
         self.reports.write_with(&Report::Compress(Box::new(report)), change.as_ref())?;
         Ok(Outcome::of(passed))
     }
@@ -330,10 +354,10 @@ impl Arguments {
     }
 
     /// The thresholds asked for, or with labelled data those around the user's.
-    fn sweep_thresholds(&self) -> Vec<f32> {
+    fn sweep_thresholds(&self, by_layer: bool) -> Vec<f32> {
         match &self.sweep {
             Some(sweep) => sweep.0.clone(),
-            None if self.validate.is_some() => {
+            None if self.validate.is_some() && !by_layer => {
                 [-2.0, -1.0, 0.0, 1.0].iter().map(|apart| self.thresh + apart).collect()
             }
             None => Vec::new(),
@@ -392,11 +416,11 @@ impl Arguments {
 
     fn evaluate(
         &self,
-        compressed: &Compressed,
+        compressed: &Coded,
         labelled: Option<&Labelled>,
     ) -> anyhow::Result<Option<Evaluation>> {
         let Some(Labelled { samples, labels }) = labelled else { return Ok(None) };
-        let engine = Engine::new(&compressed.model, tier()?)?;
+        let engine = Engine::new(&compressed.model()?, tier()?)?;
         Ok(Some(evaluate(&engine, samples, labels, self.threads.count())?))
     }
 
@@ -415,38 +439,23 @@ impl Arguments {
     }
 }
 
-/// Samples to calibrate with.
-fn calibration_samples(path: &Path, shape: Shape) -> anyhow::Result<Vec<f32>> {
-    Ok(crate::data::read_samples(&[path.to_path_buf()], None, shape)?.values)
-}
-
 fn with_progress(
     checkpoint: &Checkpoint,
     settings: &Settings,
+    thresholds: &Thresholds,
     calibration: Option<&Calibration<'_>>,
-) -> crate::Result<Compressed> {
+) -> crate::Result<Coded> {
     let total = (0..checkpoint.network().layers.len()).map(|l| checkpoint.weights(l) as u64).sum();
     let bar = output::progress(total, "pruning");
-    let threshold = f64::from(settings.threshold);
-    let pruned = prune(checkpoint, threshold, &|done| bar.set_position(done));
-    let compressed = pruned.and_then(|mut pruned| finish(&mut pruned, settings, calibration));
+    let progress = |done| bar.set_position(done);
+    let compressed = match calibration {
+        None => code_at(checkpoint, settings, thresholds, &progress),
+        Some(_) => prune(checkpoint, thresholds.clone(), &progress)
+            .and_then(|mut pruned| finish(&mut pruned, settings, calibration))
+            .map(Coded::from),
+    };
     bar.finish_and_clear();
     compressed
-}
-
-/// Uniform raw values that become activations between 0 and 1.
-fn random_inputs(checkpoint: &Checkpoint) -> crate::Result<Vec<f32>> {
-    const SAMPLES: usize = 256;
-    let input = &checkpoint.network().input;
-    let most = if input.scale > 0.0 { 1.0 / input.scale } else { 1.0 };
-    let mut state = 1u64;
-    let next = || {
-        // The low bits of a linear congruence are poor, the high ones are not (Knuth's MMIX).
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u32 << 24) as f32 * most
-    };
-    Ok(std::iter::repeat_with(next).take(SAMPLES * input.shape.elements()?).collect())
 }
 
 fn from_zero(text: &str) -> Result<f64, String> {
@@ -463,35 +472,4 @@ fn positive(text: &str) -> Result<f64, String> {
 fn curve(text: &str) -> Result<f64, String> {
     let number = from_zero(text).ok().filter(|&n| n <= 3.9);
     number.ok_or_else(|| "expected a number from 0 to 3.9".into())
-}
-
-/// `FROM:TO:STEP`, both ends included.
-fn thresholds(text: &str) -> Result<Sweep, String> {
-    const MOST: f64 = 1000.0;
-    let parts: Vec<f64> = text.split(':').filter_map(|part| part.parse().ok()).collect();
-    let [from, to, step] = parts[..] else {
-        return Err("expected FROM:TO:STEP, for example 0:6:0.5".into());
-    };
-    let count = ((to - from) / step + 1e-9).floor() + 1.0;
-    if text.split(':').count() != 3 || !(step > 0.0 && (1.0..=MOST).contains(&count)) {
-        return Err(format!("expected FROM <= TO, STEP > 0, at most {MOST} thresholds"));
-    }
-    Ok(Sweep((0..count as usize).map(|i| (from + step * i as f64) as f32).collect()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sweeps_include_both_ends() {
-        assert_eq!(thresholds("0:1:0.1").unwrap().0.len(), 11);
-        assert_eq!(thresholds("-1:1:2").unwrap().0, [-1.0, 1.0]);
-        assert_eq!(thresholds("3:3:1").unwrap().0, [3.0]);
-        for bad in
-            ["", "1:2", "2:1:1", "0:1:0", "0:1:-1", "0:9:1e-9", "a:b:c", "0:1:1:1", "nan:1:1"]
-        {
-            assert!(thresholds(bad).is_err(), "{bad}");
-        }
-    }
 }

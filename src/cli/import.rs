@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use crate::checkpoint::profile::{Dense, Kernel, PROFILES, Profile};
 use crate::checkpoint::{Checkpoint, Flatten, Options, Variance};
-use crate::compress::{Compressed, Settings, finish};
+use crate::compress::{Coded, Compressed, Settings, finish};
 use crate::model::Model;
+use crate::prune::Thresholds;
 use crate::threshold;
 
 /// What the user says about a checkpoint.
@@ -112,7 +114,8 @@ impl Reading {
     }
 }
 
-fn profile(name: &str) -> Result<&'static Profile, String> {
+/// The code base of a name.
+pub(super) fn profile(name: &str) -> Result<&'static Profile, String> {
     Profile::named(name).ok_or_else(|| {
         let names: Vec<&str> = PROFILES.iter().map(|p| p.name).collect();
         format!("expected one of {}", names.join(", "))
@@ -123,17 +126,103 @@ fn profile(name: &str) -> Result<&'static Profile, String> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Target")]
 pub(super) struct Target {
-    /// Choose the threshold that keeps at most this share of all weights: 0.02 or 2%
-    #[arg(long, value_name = "SHARE", value_parser = super::share, conflicts_with_all = ["thresh", "target_sparsity"])]
-    target_density: Option<f64>,
+    /// Choose the threshold that keeps at most this share of all weights: 0.02 or 2%; or of layers,
+    /// each its own threshold: fc1=1%,fc2=5% (others keep --thresh)
+    #[arg(long, value_name = "SHARE", value_parser = shares, conflicts_with = "target_sparsity")]
+    target_density: Option<Shares>,
 
-    /// Choose the threshold that prunes at least this share of all weights: 0.98 or 98%
-    #[arg(long, value_name = "SHARE", value_parser = super::share, conflicts_with = "thresh")]
-    target_sparsity: Option<f64>,
+    /// Choose the threshold that prunes at least this share of all weights: 0.98 or 98%; or of
+    /// layers, each its own threshold: fc1=99%,fc2=95% (others keep --thresh)
+    #[arg(long, value_name = "SHARE", value_parser = shares)]
+    target_sparsity: Option<Shares>,
 
-    /// Report the same file with as many weights of each layer chosen by another rule
+    /// Compare masks that the checkpoint carries with the threshold, and report where they disagree
+    #[arg(long)]
+    compare_masks: bool,
+
+    /// Report the same file with as many weights of each layer chosen by another rule (as
+    /// --baseline magnitude does)
     #[arg(long, value_name = "RULE", value_enum)]
     pruning_baseline: Option<Baseline>,
+}
+
+/// A value for all layers, or values for some by their names.
+#[derive(Debug, Clone, PartialEq)]
+enum ByLayer {
+    All(f64),
+    Each(Vec<(String, f64)>),
+}
+
+impl ByLayer {
+    fn parse(text: &str, value: impl Fn(&str) -> Result<f64, String>) -> Result<Self, String> {
+        if !text.contains('=') {
+            return value(text).map(Self::All);
+        }
+        let mut each: Vec<(String, f64)> = Vec::new();
+        for part in text.split(',') {
+            let (name, of) = part.rsplit_once('=').ok_or("expected LAYER=VALUE,LAYER=VALUE")?;
+            if each.iter().any(|(other, _)| other == name) {
+                return Err(format!("layer {name} is named twice"));
+            }
+            each.push((name.to_owned(), value(of)?));
+        }
+        Ok(Self::Each(each))
+    }
+
+    /// The layers' numbers with their values; an error names a layer that is not there.
+    fn resolve(&self, checkpoint: &Checkpoint) -> anyhow::Result<Vec<(usize, f64)>> {
+        let layers = &checkpoint.network().layers;
+        match self {
+            Self::All(value) => Ok((0..layers.len()).map(|layer| (layer, *value)).collect()),
+            Self::Each(each) => each
+                .iter()
+                .map(|(name, value)| {
+                    let found = layers.iter().position(|layer| layer.name == *name);
+                    let names = || layers.iter().map(|l| l.name.as_str()).collect::<Vec<_>>();
+                    let found = found.with_context(|| {
+                        format!("there is no layer {name}; there are {}", names().join(", "))
+                    })?;
+                    Ok((found, *value))
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Shares of weights.
+#[derive(Debug, Clone, PartialEq)]
+struct Shares(ByLayer);
+
+fn shares(text: &str) -> Result<Shares, String> {
+    ByLayer::parse(text, super::share).map(Shares)
+}
+
+/// Thresholds for `svdo-infer --verify`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Limits(ByLayer);
+
+/// Parses `3` or `fc1=2.5,fc2=3`.
+pub(super) fn limits(text: &str) -> Result<Limits, String> {
+    ByLayer::parse(text, |text| super::number(text).map(f64::from)).map(Limits)
+}
+
+impl Limits {
+    /// One for each layer; those not named take `other`.
+    pub(super) fn thresholds(
+        &self,
+        checkpoint: &Checkpoint,
+        other: Option<f32>,
+    ) -> anyhow::Result<Thresholds> {
+        if let Self(ByLayer::All(threshold)) = self {
+            return Ok(Thresholds::All(*threshold));
+        }
+        let mut each = vec![other.map(f64::from); checkpoint.network().layers.len()];
+        for (layer, threshold) in self.0.resolve(checkpoint)? {
+            each[layer] = Some(threshold);
+        }
+        let each: Option<Vec<f64>> = each.into_iter().collect();
+        Ok(Thresholds::Each(each.context("--thresh has to name every layer")?))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -151,24 +240,80 @@ pub(super) fn threshold(text: &str) -> Result<f32, String> {
 }
 
 impl Target {
-    /// The threshold that the flags ask for; `given` is that of --thresh.
+    /// The threshold that the flags ask for all layers; `given` is that of --thresh.
     pub(super) fn threshold(&self, checkpoint: &Checkpoint, given: f32) -> anyhow::Result<f32> {
-        let density = self.target_density.or(self.target_sparsity.map(|s| 1.0 - s));
-        Ok(match density {
-            Some(density) => threshold::at_density(checkpoint, density)?,
-            None if given.is_nan() => threshold::valley(checkpoint)?,
-            None => given,
+        let all: Vec<usize> = (0..checkpoint.network().layers.len()).collect();
+        Ok(match self.density() {
+            Some(ByLayer::All(density)) => threshold::at_density(checkpoint, &all, density)?,
+            _ if given.is_nan() => threshold::valley(checkpoint)?,
+            _ => given,
         })
     }
 
-    /// The model of the baseline, if asked for, and a sentence about it.
+    /// The thresholds of the layers, if the flags name layers; `other` is that of the rest.
+    pub(super) fn by_layer(
+        &self,
+        checkpoint: &Checkpoint,
+        other: f32,
+    ) -> anyhow::Result<Option<Thresholds>> {
+        let Some(densities @ ByLayer::Each(_)) = self.density() else { return Ok(None) };
+        let mut each = vec![f64::from(other); checkpoint.network().layers.len()];
+        for (layer, density) in densities.resolve(checkpoint)? {
+            each[layer] = threshold::at_density(checkpoint, &[layer], density)?.into();
+        }
+        Ok(Some(Thresholds::Each(each)))
+    }
+
+    fn density(&self) -> Option<ByLayer> {
+        let kept = |pruned: &ByLayer| match pruned {
+            ByLayer::All(share) => ByLayer::All(1.0 - share),
+            ByLayer::Each(each) => ByLayer::Each(
+                each.iter().map(|(name, share)| (name.clone(), 1.0 - share)).collect(),
+            ),
+        };
+        let density = self.target_density.as_ref().map(|Shares(density)| density.clone());
+        density.or(self.target_sparsity.as_ref().map(|Shares(sparsity)| kept(sparsity)))
+    }
+
+    /// Sentences about the masks of the checkpoint, if asked for.
+    pub(super) fn masks(
+        &self,
+        checkpoint: &Checkpoint,
+        thresholds: &Thresholds,
+    ) -> anyhow::Result<Vec<String>> {
+        let mut notes = Vec::new();
+        if !self.compare_masks {
+            return Ok(notes);
+        }
+        for (index, layer) in checkpoint.network().layers.iter().enumerate() {
+            let threshold = thresholds.of(index);
+            let Some(found) = checkpoint.compare_mask(index, threshold)? else { continue };
+            notes.push(format!(
+                "the mask of layer {} and log alpha <= {} disagree on {} of {} weights: {} kept by \
+                 the mask alone, {} by the threshold alone",
+                layer.name,
+                shortest(threshold),
+                found.only_mask + found.only_threshold,
+                found.total,
+                found.only_mask,
+                found.only_threshold
+            ));
+        }
+        anyhow::ensure!(!notes.is_empty(), "--compare-masks: the checkpoint carries no masks");
+        Ok(notes)
+    }
+
+    /// The model of the baseline, if asked for here or by `also`, and a sentence about it.
     pub(super) fn baseline(
         &self,
         checkpoint: &Checkpoint,
         settings: &Settings,
-        compressed: &Compressed,
+        compressed: &Coded,
+        also: bool,
     ) -> anyhow::Result<Option<(String, Model)>> {
-        let Some(Baseline::Magnitude) = self.pruning_baseline else { return Ok(None) };
+        if self.pruning_baseline.is_none() && !also {
+            return Ok(None);
+        }
         let kept: Vec<u64> = compressed.statistics.iter().map(|s| s.kept).collect();
         let mut pruned = threshold::largest(checkpoint, &kept)?;
         let Compressed { model, written, .. } = finish(&mut pruned, settings, None)?;
@@ -179,5 +324,35 @@ impl Target {
             compressed.written.bytes.len()
         );
         Ok(Some((note, model)))
+    }
+}
+
+/// The f32 that a threshold is, in few digits.
+fn shortest(threshold: f64) -> f32 {
+    threshold as f32
+}
+
+/// The thresholds as `--thresh` takes them.
+pub(super) fn as_flag(checkpoint: &Checkpoint, thresholds: &Thresholds) -> String {
+    let layers = checkpoint.network().layers.iter().enumerate();
+    let each = layers.map(|(i, layer)| format!("{}={}", layer.name, shortest(thresholds.of(i))));
+    each.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_for_all_or_by_name() {
+        let each = |list: &[(&str, f64)]| {
+            Ok(Shares(ByLayer::Each(list.iter().map(|(n, v)| ((*n).into(), *v)).collect())))
+        };
+        assert_eq!(shares("98%"), Ok(Shares(ByLayer::All(0.98))));
+        assert_eq!(shares("fc1=0.99,a=b=50%"), each(&[("fc1", 0.99), ("a=b", 0.5)]));
+        for bad in ["", "fc1=", "fc1=2", "fc1=0.5,0.3", "fc1=0.5,fc1=0.6", "x"] {
+            assert!(shares(bad).is_err(), "{bad}");
+        }
+        assert_eq!(limits("-0.5"), Ok(Limits(ByLayer::All(-0.5))));
     }
 }

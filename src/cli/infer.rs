@@ -9,7 +9,7 @@ use clap::Parser;
 
 use super::bench::Measure;
 use super::output::{self, Reports};
-use super::{Outcome, Threads, import, number, share, tier};
+use super::{Outcome, Threads, import, share, tier};
 use crate::container;
 use crate::data;
 use crate::engine::Engine;
@@ -72,9 +72,10 @@ pub struct Arguments {
     #[command(flatten)]
     import: import::Reading,
 
-    /// Threshold by which to mask theta [default: the one the file was pruned by]
-    #[arg(long, requires = "verify", value_parser = number, allow_negative_numbers = true, help_heading = "Verification")]
-    thresh: Option<f32>,
+    /// Threshold by which to mask theta, or of each layer: fc1=2.5,fc2=3 [default: the one the file
+    /// was pruned by]
+    #[arg(long, requires = "verify", value_parser = import::limits, allow_hyphen_values = true, help_heading = "Verification")]
+    thresh: Option<import::Limits>,
 
     /// Largest absolute difference of an output that passes; quantized files need more
     #[arg(long, default_value_t = 1e-4, requires = "verify", help_heading = "Verification")]
@@ -171,17 +172,26 @@ impl Arguments {
     }
 
     fn verify(&self, model: &Model, engine: &Engine, path: &Path) -> anyhow::Result<Outcome> {
-        let checkpoint = self.import.open(path, self.network.as_deref(), None)?;
-        let threshold = self.thresh.or(model.threshold).context(
-            "the file does not say by which threshold it was pruned: give it with --thresh",
-        )?;
+        let profile = self.measure.profile.as_deref().map(import::profile).transpose();
+        let profile = profile.map_err(|problem| anyhow::anyhow!("--profile: {problem}"))?;
+        let checkpoint = self.import.open(path, self.network.as_deref(), profile)?;
+        let thresholds = match (&self.thresh, model.threshold) {
+            (Some(limits), threshold) => limits.thresholds(&checkpoint, threshold)?,
+            (None, Some(threshold)) => threshold.into(),
+            (None, None) => anyhow::bail!(
+                "the file does not say by which threshold it was pruned: give it with --thresh"
+            ),
+        };
+        // Of thresholds by layer, the report gives the highest.
+        let layers = 0..checkpoint.network().layers.len();
+        let threshold = layers.map(|l| thresholds.of(l) as f32).fold(f32::NEG_INFINITY, f32::max);
         let random = self.input.is_empty();
         let samples = match random {
             true => random_samples(engine, self.samples as usize)?,
             false => self.samples(engine)?,
         };
         let threads = self.threads.count();
-        let found = verify(engine, &checkpoint, f64::from(threshold), &samples, threads)?;
+        let found = verify(engine, &checkpoint, thresholds.clone(), &samples, threads)?;
         let files = (self.model.as_path(), path);
         let mut report = Verified::new(files, threshold, self.tolerance, random, &found);
         if let Some(labels) = self.labels()? {

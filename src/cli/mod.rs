@@ -7,6 +7,8 @@ mod bench;
 pub mod compress;
 pub mod demo;
 pub mod diff;
+#[cfg(feature = "train")]
+pub mod experiment;
 pub mod export;
 mod heat_map;
 mod import;
@@ -14,6 +16,8 @@ pub mod infer;
 pub mod inspect;
 pub mod manual;
 mod output;
+mod samples;
+mod sweep;
 #[cfg(feature = "train")]
 pub mod train;
 
@@ -44,6 +48,8 @@ enum Command {
     Man(manual::Man),
     #[cfg(feature = "train")]
     Train(train::Arguments),
+    #[cfg(feature = "train")]
+    Experiment(experiment::Arguments),
 }
 
 impl Svdo {
@@ -60,6 +66,8 @@ impl Svdo {
             Command::Man(arguments) => arguments.run(),
             #[cfg(feature = "train")]
             Command::Train(arguments) => arguments.run(),
+            #[cfg(feature = "train")]
+            Command::Experiment(arguments) => arguments.run(),
         }
     }
 }

@@ -159,16 +159,28 @@ pub(super) struct CompressionReports {
     /// Write a shields.io endpoint badge (JSON)
     #[arg(long, value_name = "FILE")]
     badge: Option<PathBuf>,
-    /// Add the change against this earlier JSON report to the Markdown and the text
-    #[arg(long, value_name = "OLD.JSON")]
+    /// Add the change against this earlier JSON report to the Markdown and the text; or, for
+    /// `magnitude`, report the same file with as many weights of each layer chosen by |theta|
+    #[arg(long, value_name = "OLD.JSON|magnitude")]
     baseline: Option<PathBuf>,
 }
 
 impl CompressionReports {
     /// The change against `--baseline`. Read before the new report may replace it.
     pub(super) fn change(&self, report: &Compression) -> anyhow::Result<Option<Diff>> {
-        let old = self.baseline.as_deref().map(diff::read).transpose()?;
+        let old = self.baseline.as_deref().filter(|_| !self.by_magnitude());
+        let old = old.map(diff::read).transpose()?;
         Ok(old.map(|old| Diff::new(&old, report)))
+    }
+
+    /// Whether the comparison asked for is with pruning by magnitude.
+    pub(super) fn by_magnitude(&self) -> bool {
+        self.baseline.as_deref() == Some(Path::new("magnitude"))
+    }
+
+    /// Whether a page is asked for.
+    pub(super) fn has_page(&self) -> bool {
+        self.html.is_some()
     }
 
     /// Writes the page and the badge.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -16,6 +16,7 @@ use crate::error::IoContext;
 use crate::train::checkpoint;
 use crate::train::dataset::Dataset;
 use crate::train::recipe::{self, Config};
+use crate::train::start;
 use crate::train::trainer::{Epoch, Trainer};
 
 /// How often a state is written on the way.
@@ -28,11 +29,35 @@ const SAVE: Duration = Duration::from_secs(60);
 #[derive(Debug, Parser)]
 #[command(name = "svdo-train", version, max_term_width = 100)]
 pub struct Arguments {
-    /// The network and its settings: lenet-300-100, lenet-5-caffe or mlp-784-500-300
-    #[arg(long, value_name = "NAME", required_unless_present = "resume")]
+    /// The network and its settings: lenet-300-100, lenet-5-caffe, mlp-784-500-300, alexnet-cifar or
+    /// vgg-like
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present_any = ["network", "init_from", "finetune", "resume"]
+    )]
     recipe: Option<String>,
 
-    /// Folder of train-images-idx3-ubyte and train-labels-idx1-ubyte (.gz)
+    /// Factor of vgg-like's channels
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "recipe")]
+    width: f64,
+
+    /// Train this network, with the settings of LeNet-300-100: a description with "layers", the shape
+    /// of each
+    #[arg(long, value_name = "FILE", conflicts_with = "recipe")]
+    network: Option<PathBuf>,
+
+    /// Begin with the weights of this checkpoint of an ordinary network, instead of random ones
+    #[arg(long, value_name = "FILE")]
+    init_from: Option<PathBuf>,
+
+    /// Train only the weights of this checkpoint that --thresh keeps, without noise; the others stay
+    /// zero
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["init_from", "recipe"])]
+    finetune: Option<PathBuf>,
+
+    /// Folder of MNIST's train-images-idx3-ubyte and train-labels-idx1-ubyte (.gz), or of CIFAR-10's
+    /// data_batch_1.bin to data_batch_5.bin
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
 
@@ -41,14 +66,18 @@ pub struct Arguments {
     output: PathBuf,
 
     /// Go on from this state; its settings hold
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipe", "Settings"])]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["recipe", "network", "init_from", "finetune", "Settings"]
+    )]
     resume: Option<PathBuf>,
 
     /// Append one JSON line for each epoch to this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 
-    /// At the end, measure the error of the pruned network on the t10k files of --data
+    /// At the end, measure the error of the pruned network on the test files of --data
     #[arg(long)]
     test: bool,
 
@@ -80,9 +109,19 @@ struct Settings {
     /// Hold out this many samples at the end of the training data
     #[arg(long, value_name = "N")]
     validation: Option<usize>,
-    /// Adam's learning rate
+    /// Learning rate
     #[arg(long)]
     rate: Option<f64>,
+    /// Use Nesterov's momentum in place of Adam; --rate is then by the mean loss of a sample
+    #[arg(long)]
+    momentum: Option<f64>,
+    /// Follow every layer but the last by batch normalization, which the checkpoint has folded in
+    #[arg(long)]
+    batch_norm: bool,
+    /// Stop after this many epochs without a better bound on the validation split (likelihood there
+    /// plus KL), counted once the KL has its full weight, and keep the best checkpoint
+    #[arg(long, value_name = "EPOCHS")]
+    patience: Option<u32>,
     /// Rate of log sigma^2, as a multiple of --rate
     #[arg(long, value_name = "FACTOR")]
     log_sigma2_rate: Option<f64>,
@@ -114,6 +153,9 @@ impl Settings {
             batch: self.batch.unwrap_or(config.batch),
             validation: self.validation.unwrap_or(config.validation),
             rate: self.rate.unwrap_or(config.rate),
+            momentum: self.momentum.or(config.momentum),
+            batch_norm: self.batch_norm || config.batch_norm,
+            patience: self.patience.or(config.patience),
             log_sigma2_rate: self.log_sigma2_rate.unwrap_or(config.log_sigma2_rate),
             constant: self.constant.unwrap_or(config.constant),
             kl_delay: self.kl_delay.unwrap_or(config.kl_delay),
@@ -134,17 +176,8 @@ impl Arguments {
     }
 
     fn run_in_pool(&self) -> anyhow::Result<Outcome> {
-        let mut trainer = match (&self.resume, &self.recipe) {
-            (Some(path), _) => {
-                let bytes = std::fs::read(path).at(path)?;
-                checkpoint::resume(&bytes).map_err(|e| e.in_file(path))?
-            }
-            (None, name) => {
-                let (network, config) = recipe::find(name.as_deref().unwrap_or_default())?;
-                Trainer::new(network, self.settings.over(config))?
-            }
-        };
-        let mut data = self.read(&trainer, "train")?;
+        let mut trainer = self.start()?;
+        let mut data = self.read(&trainer, false)?;
         let held_out = trainer.config.validation;
         ensure!(
             held_out < data.len(),
@@ -168,6 +201,8 @@ impl Arguments {
             ProgressBar::hidden()
         };
         let (mut saved, mut steps) = (Instant::now(), 0);
+        // Then the checkpoint is that of the best epoch, and written at its end.
+        let waits = trainer.config.patience.is_some();
         let mut begun = Instant::now();
         while !trainer.is_done() {
             let epoch = trainer.step(&data, &validation)?;
@@ -177,8 +212,8 @@ impl Arguments {
                 bar.set_message(line(&epoch));
                 self.log(&epoch, begun.elapsed())?;
                 begun = Instant::now();
-                if saved.elapsed() > SAVE {
-                    self.save(&trainer)?;
+                if saved.elapsed() > SAVE || waits && epoch.keep {
+                    self.save(&mut trainer, epoch.keep)?;
                     saved = Instant::now();
                 }
             }
@@ -187,7 +222,7 @@ impl Arguments {
             }
         }
         bar.finish_and_clear();
-        self.save(&trainer)?;
+        self.save(&mut trainer, !waits)?;
         if !trainer.is_done() {
             eprintln!(
                 "stopped in epoch {} of {}; go on with --resume {}",
@@ -197,13 +232,39 @@ impl Arguments {
             );
             return Ok(Outcome::Passed);
         }
+        if waits {
+            trainer = start::from_own(&self.output, &trainer)?;
+        }
         self.summarize(&mut trainer, &validation)?;
         Ok(Outcome::Passed)
     }
 
-    fn read(&self, trainer: &Trainer, part: &str) -> crate::Result<Dataset> {
+    fn start(&self) -> anyhow::Result<Trainer> {
+        if let Some(path) = &self.resume {
+            let bytes = std::fs::read(path).at(path)?;
+            return Ok(checkpoint::resume(&bytes).map_err(|e| e.in_file(path))?);
+        }
+        let (network, config) = match (&self.recipe, &self.network) {
+            (Some(name), _) => {
+                let (network, config) = recipe::find(name, self.width)?;
+                (Some(network), config)
+            }
+            (_, Some(path)) => (Some(start::describe(path)?), Config::named("network")),
+            _ if self.finetune.is_some() => (None, Config::fine_tuning()),
+            _ => (None, Config::named("network")),
+        };
+        let config = self.settings.over(config);
+        Ok(match (&self.finetune, &self.init_from, network) {
+            (Some(path), _, network) => start::from_survivors(path, network.as_ref(), config)?,
+            (_, Some(path), network) => start::from_dense(path, network.as_ref(), config)?,
+            (_, _, Some(network)) => Trainer::new(network, config)?,
+            _ => bail!("give --recipe, --network, --init-from, --finetune or --resume"),
+        })
+    }
+
+    fn read(&self, trainer: &Trainer, test: bool) -> crate::Result<Dataset> {
         let net = &trainer.net;
-        Dataset::read_idx(&self.data, part, &trainer.network.input, net.is_flat(), net.classes())
+        Dataset::read(&self.data, test, &trainer.network.input, net.is_flat(), net.classes())
     }
 
     fn state(&self) -> PathBuf {
@@ -212,9 +273,13 @@ impl Arguments {
         name.into()
     }
 
-    fn save(&self, trainer: &Trainer) -> anyhow::Result<()> {
+    /// The state, and the checkpoint unless a better one is there.
+    fn save(&self, trainer: &mut Trainer, kept: bool) -> anyhow::Result<()> {
         output::write(&self.state(), &checkpoint::state(trainer)?)?;
-        output::write(&self.output, &checkpoint::checkpoint(trainer)?)
+        if kept || !self.output.exists() {
+            output::write(&self.output, &checkpoint::checkpoint(trainer)?)?;
+        }
+        Ok(())
     }
 
     fn log(&self, epoch: &Epoch, elapsed: Duration) -> anyhow::Result<()> {
@@ -254,10 +319,7 @@ impl Arguments {
             measure("validation split", validation);
         }
         if self.test {
-            let net = &trainer.net;
-            let (flat, classes) = (net.is_flat(), net.classes());
-            let test =
-                Dataset::read_idx(&self.data, "t10k", &trainer.network.input, flat, classes)?;
+            let test = self.read(trainer, true)?;
             let errors = trainer.evaluate(&test).errors;
             let share = 100.0 * errors as f64 / test.len() as f64;
             text += &format!(

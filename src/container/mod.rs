@@ -13,6 +13,8 @@ mod write;
 pub(crate) use geometry::geometries;
 pub use read::read;
 #[cfg(feature = "compress")]
+pub(crate) use write::{LayerCode, assemble, is_mixed};
+#[cfg(feature = "compress")]
 pub use write::{Written, WrittenLayer, write};
 
 /// The first four bytes of every file.

@@ -4,9 +4,11 @@ use rayon::prelude::*;
 
 use super::header::{Header, put};
 use super::{MAGIC, SEALED, VERSION, geometries, limits};
+use crate::entropy::context::Geometry;
 use crate::entropy::layer::{self, Coding, Form, Outline, Spent};
 use crate::error::Result;
-use crate::model::Model;
+use crate::model::{LayerWeights, Model};
+use crate::network::Network;
 
 /// Most places of a layer whose positions are coded for size.
 const MIXED: usize = 1 << 21;
@@ -37,55 +39,88 @@ pub struct WrittenLayer {
 /// # Errors
 /// [`crate::Error::Network`] if the network does not fit its layers.
 pub fn write(model: &Model, fast: bool) -> Result<Written> {
-    let outlines: Vec<Outline> = geometries(&model.network)?
-        .into_iter()
-        .zip(&model.weights)
-        .map(|(geometry, weights)| {
-            let rows = weights.pattern.rows();
-            let mixed = !fast && rows.saturating_mul(geometry.columns()) <= MIXED;
-            Outline {
-                rows,
-                geometry,
-                coding: if mixed { Coding::Mixed } else { Coding::Gaps },
-                form: Form::of(&weights.values),
-                bias: weights.bias.as_ref().map(Form::of),
-            }
-        })
+    let geometries = geometries(&model.network)?;
+    let codes: Vec<LayerCode> = model
+        .weights
+        .par_iter()
+        .zip(geometries)
+        .map(|(weights, geometry)| LayerCode::new(weights, geometry, fast))
         .collect();
-    let forms = outlines.iter().map(|o| (o.coding, o.form, o.bias)).collect();
-    let header =
-        Header { network: model.network.clone(), threshold: model.threshold, forms }.encode();
-    let blocks: Vec<(usize, std::ops::Range<usize>)> =
-        outlines.iter().enumerate().flat_map(|(i, o)| o.blocks().map(move |b| (i, b))).collect();
-    let codes: Vec<(usize, Vec<u8>, Spent)> = blocks
-        .into_par_iter()
-        .map(|(index, rows)| {
-            let (weights, mut spent) = (&model.weights[index], Spent::default());
-            let entries =
-                weights.pattern.row_starts()[rows.end] - weights.pattern.row_starts()[rows.start];
-            let least = limits::least_bytes(rows.len(), weights.pattern.cols(), entries as usize);
-            let mut code = layer::encode(weights, &outlines[index], rows, &mut spent);
-            code.resize(code.len().max(least), 0);
-            (index, code, spent)
-        })
-        .collect();
+    Ok(assemble(&model.network, model.threshold, &codes))
+}
 
-    let mut bytes = MAGIC.to_vec();
+/// The code of one layer.
+pub(crate) struct LayerCode {
+    outline: Outline,
+    /// Of all blocks, one behind the other.
+    bytes: Vec<u8>,
+    /// Bytes of each block, and what they were spent on.
+    blocks: Vec<(usize, Spent)>,
+}
+
+impl LayerCode {
+    /// Encodes a layer whose columns are as `geometry` says; `fast` as for [`write`].
+    pub(crate) fn new(weights: &LayerWeights, geometry: Geometry, fast: bool) -> Self {
+        let outline = Outline {
+            rows: weights.pattern.rows(),
+            geometry,
+            coding: if fast || !is_mixed(weights) { Coding::Gaps } else { Coding::Mixed },
+            form: Form::of(&weights.values),
+            bias: weights.bias.as_ref().map(Form::of),
+        };
+        let blocks: Vec<_> = outline.blocks().collect();
+        let encode = |rows: std::ops::Range<usize>| {
+            let mut spent = Spent::default();
+            let starts = weights.pattern.row_starts();
+            let entries = (starts[rows.end] - starts[rows.start]) as usize;
+            let least = limits::least_bytes(rows.len(), weights.pattern.cols(), entries);
+            let mut code = layer::encode(weights, &outline, rows, &mut spent);
+            code.resize(code.len().max(least), 0);
+            (code, spent)
+        };
+        let codes: Vec<(Vec<u8>, Spent)> = blocks.into_par_iter().map(encode).collect();
+        let blocks = codes.iter().map(|(code, spent)| (code.len(), *spent)).collect();
+        let mut bytes = Vec::with_capacity(codes.iter().map(|(code, _)| code.len()).sum());
+        codes.into_iter().for_each(|(code, _)| bytes.extend(code));
+        Self { outline, bytes, blocks }
+    }
+}
+
+/// Whether a layer's positions are coded for size unless asked otherwise.
+pub(crate) fn is_mixed(weights: &LayerWeights) -> bool {
+    weights.pattern.rows().saturating_mul(weights.pattern.cols()) <= MIXED
+}
+
+/// Puts the codes of all layers into a file.
+pub(crate) fn assemble(network: &Network, threshold: Option<f32>, codes: &[LayerCode]) -> Written {
+    let forms = codes.iter().map(|c| (c.outline.coding, c.outline.form, c.outline.bias)).collect();
+    let header = Header { network: network.clone(), threshold, forms }.encode();
+    let sections = codes.iter().map(|code| code.blocks.len()).sum::<usize>();
+    let content = codes.iter().map(|code| code.bytes.len() + 14 * code.blocks.len());
+    let mut bytes = Vec::with_capacity(content.sum::<usize>() + header.len() + 19);
+    bytes.extend(MAGIC);
     bytes.push(VERSION);
     let mut sealed = 0;
-    put_section(&mut bytes, &header, &mut sealed, codes.is_empty());
+    put_section(&mut bytes, &header, &mut sealed, sections == 0);
     let header_bytes = bytes.len();
-    let mut layers = vec![WrittenLayer { bytes: 0, spent: Spent::default() }; outlines.len()];
-    for (at, (index, code, spent)) in codes.iter().enumerate() {
-        let start = bytes.len();
-        put_section(&mut bytes, code, &mut sealed, at + 1 == codes.len());
-        let layer = &mut layers[*index];
-        layer.bytes += bytes.len() - start;
-        layer.spent.positions += spent.positions;
-        layer.spent.values += spent.values;
-        layer.spent.bias += spent.bias;
+    let (mut layers, mut left) = (Vec::with_capacity(codes.len()), sections);
+    for code in codes {
+        let mut layer = WrittenLayer { bytes: 0, spent: Spent::default() };
+        let mut rest = &code.bytes[..];
+        for (length, spent) in &code.blocks {
+            left -= 1;
+            let (block, behind) = rest.split_at(*length);
+            rest = behind;
+            let start = bytes.len();
+            put_section(&mut bytes, block, &mut sealed, left == 0);
+            layer.bytes += bytes.len() - start;
+            layer.spent.positions += spent.positions;
+            layer.spent.values += spent.values;
+            layer.spent.bias += spent.bias;
+        }
+        layers.push(layer);
     }
-    Ok(Written { bytes, header_bytes, layers })
+    Written { bytes, header_bytes, layers }
 }
 
 /// Puts the length and content of a section, then, where one is due, the CRC-32 of all bytes since

@@ -1,6 +1,7 @@
 //! Images, labels and arrays from files: IDX, NumPy, PNG and raw floats, told apart by content.
 
 mod array;
+mod cifar;
 mod element;
 mod idx;
 mod npy;
@@ -23,6 +24,7 @@ pub(crate) use element::Kind;
 use npz::Archive;
 use stream::Stream;
 
+pub use cifar::read_cifar10;
 pub use npy::write_npy;
 
 /// The header of a .npy file, less its magic: element type, whether big-endian, shape, and whether

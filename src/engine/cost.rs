@@ -9,10 +9,11 @@ pub(super) const LANES_OF_VECTORS: usize = 32;
 /// Samples below which they run one by one rather than as a part-filled panel.
 pub(super) const WORTH_A_PANEL: usize = 3;
 
-/// Bytes of inputs that stay in the first- and second-level cache while rows go by, and the entries
-/// that a row needs in a block of them: a block costs a pass over the outputs and, at the end of
-/// each row's entries, a branch that is rarely foreseen.
-const BLOCKS: [(usize, usize); 2] = [(24 << 10, 32), (128 << 10, 6)];
+/// Bytes of inputs that stay in the first-level cache while rows go by.
+const NEAR: usize = 24 << 10;
+
+/// Entries of a row in a block of inputs that are worth the pass over the outputs.
+const WORTH_A_PASS: usize = 10;
 
 /// Whether a dense product with a vector is the faster one.
 pub(super) fn dense_vector(rows: &[Vec<(u32, f32)>], columns: usize) -> bool {
@@ -43,14 +44,12 @@ pub(super) fn block(
     bytes: usize,
     grouped: bool,
 ) -> usize {
-    let entries: usize = rows.iter().map(Vec::len).sum();
-    for (near, least) in BLOCKS {
-        let block = (near / bytes.max(1)).max(1);
-        if grouped || entries * block >= least * rows.len() * columns {
-            return block.min(columns);
-        }
+    let near = (NEAR / bytes.max(1)).max(1);
+    if grouped {
+        return near.min(columns);
     }
-    columns
+    let entries: usize = rows.iter().map(Vec::len).sum();
+    near.max(WORTH_A_PASS * rows.len() * columns / entries.max(1)).min(columns)
 }
 
 /// Bytes of a channel that a tile of a convolution reads.

@@ -9,6 +9,7 @@ use std::ops::Range;
 use crate::checkpoint::{Block, Checkpoint};
 use crate::error::{Error, Result};
 use crate::network::{Network, Op, Shape, Source, Window};
+use crate::prune::Thresholds;
 
 /// A network over dense f64 weights.
 pub struct DenseNetwork {
@@ -19,9 +20,9 @@ pub struct DenseNetwork {
 }
 
 impl DenseNetwork {
-    /// Reads all means of a checkpoint; those whose log alpha is above `threshold`, if given, are
+    /// Reads all means of a checkpoint; those whose log alpha is above their layer's threshold, if given, are
     /// replaced by zero.
-    pub fn new(checkpoint: &Checkpoint, threshold: Option<f64>) -> Result<Self> {
+    pub fn new(checkpoint: &Checkpoint, thresholds: Option<&Thresholds>) -> Result<Self> {
         let network = checkpoint.network().clone();
         let shapes = network.shapes()?;
         let (mut weights, mut bias) = (Vec::new(), Vec::new());
@@ -29,6 +30,7 @@ impl DenseNetwork {
             let mut block = Block::default();
             checkpoint.read_block(layer, 0, checkpoint.weights(layer), &mut block)?;
             let kind = checkpoint.variance(layer);
+            let threshold = thresholds.map(|thresholds| thresholds.of(layer));
             let masked = block.theta.iter().enumerate().map(|(i, &theta)| {
                 let log_alpha = match kind {
                     Some(kind) => kind.log_alpha(theta, block.variance[i]),

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::kernels::WIDTH;
 use super::layout::Layout;
 use super::plan::Pool;
 use crate::network::{Activation, Shape, Window};
@@ -40,27 +41,53 @@ pub(super) fn copy((x, from): (&[f32], &Layout), (y, to): (&mut [f32], &Layout),
     }
 }
 
-/// `y += x`, then perhaps `max(y, 0)`.
+/// `y = a + b`, or `y += a` without b, then perhaps `max(y, 0)`.
 #[inline(always)]
 pub(super) fn add(
-    (x, from): (&[f32], &Layout),
+    (a, from): (&[f32], &Layout),
+    b: Option<(&[f32], &Layout)>,
     (y, to): (&mut [f32], &Layout),
     lanes: usize,
     relu: bool,
 ) {
-    let height = from.shape.height;
-    // A channel is one run where rows stand as far apart on both sides.
-    let places = (height - 1) * from.pitch + from.shape.width;
+    let rectified = |sum: f32| if relu && sum < 0.0 { 0.0 } else { sum };
+    // A channel is one run: the rows of all summands stand as far apart.
+    let length = ((from.shape.height - 1) * from.pitch + from.shape.width) * lanes;
     for c in 0..from.shape.channels {
-        let (x, y) = (&x[from.row(c, 0) * lanes..], &mut y[to.row(c, 0) * lanes..]);
-        let pairs = y[..places * lanes].iter_mut().zip(&x[..places * lanes]);
-        if relu {
-            pairs.for_each(|(y, x)| {
-                let sum = *y + x;
-                *y = if sum < 0.0 { 0.0 } else { sum };
-            });
-        } else {
-            pairs.for_each(|(y, x)| *y += x);
+        let run = |layout: &Layout| {
+            let start = layout.row(c, 0) * lanes;
+            start..start + length
+        };
+        let (y, a) = (&mut y[run(to)], &a[run(from)]);
+        match b {
+            Some((b, layout)) => {
+                let pairs = a.iter().zip(&b[run(layout)]);
+                y.iter_mut().zip(pairs).for_each(|(y, (a, b))| *y = rectified(a + b));
+            }
+            None => y.iter_mut().zip(a).for_each(|(y, a)| *y = rectified(*y + a)),
+        }
+    }
+}
+
+/// `y[i] = f(y[i], x[i * stride])` for places i of `lanes` numbers.
+#[inline(always)]
+fn fold_places(y: &mut [f32], x: &[f32], lanes: usize, stride: usize, f: impl Fn(f32, f32) -> f32) {
+    match (lanes, stride) {
+        (_, 1) => y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(*y, x)),
+        (1, 2) => {
+            let last = y.len() - 1;
+            y.iter_mut().zip(x.chunks_exact(2)).for_each(|(y, x)| *y = f(*y, x[0]));
+            if x.len() < 2 * y.len() {
+                y[last] = f(y[last], x[2 * last]);
+            }
+        }
+        (1, _) => y.iter_mut().zip(x.iter().step_by(stride)).for_each(|(y, &x)| *y = f(*y, x)),
+        _ => {
+            let places = y.chunks_exact_mut(lanes).zip(x.chunks(lanes * stride));
+            for (y, x) in places {
+                let eights = y.chunks_exact_mut(WIDTH).zip(x[..lanes].chunks_exact(WIDTH));
+                eights.for_each(|(y, x)| (0..WIDTH).for_each(|i| y[i] = f(y[i], x[i])));
+            }
         }
     }
 }
@@ -112,14 +139,7 @@ pub(super) fn split(
             }
             let x = &x[(first * stride[1] + right - padding[1]) * lanes..];
             let y = &mut y[first * lanes..end * lanes];
-            if lanes == 1 {
-                y.iter_mut().zip(x.iter().step_by(stride[1])).for_each(|(y, x)| *y = *x);
-            } else {
-                let places = x.chunks(stride[1] * lanes);
-                y.chunks_exact_mut(lanes)
-                    .zip(places)
-                    .for_each(|(y, x)| y.copy_from_slice(&x[..lanes]));
-            }
+            fold_places(y, x, lanes, stride[1], |_, x| x);
         }
     }
 }
@@ -161,16 +181,6 @@ pub(super) fn pool(
             let start = to.row(c, oy) * lanes;
             let y = &mut y[start..start + output.width * lanes];
             let seen = covered(oy, down, top, kh, input.height);
-            if pool == Pool::Max && [kw, right, left] == [2, 2, 0] && seen.len() == 2 && lanes == 1
-            {
-                let row = |row: usize| &x[from.row(c, row)..][..2 * output.width];
-                let pairs =
-                    row(seen.start).chunks_exact(2).zip(row(seen.start + 1).chunks_exact(2));
-                for (y, (a, b)) in y.iter_mut().zip(pairs) {
-                    *y = larger(larger(a[0], a[1]), larger(b[0], b[1]));
-                }
-                continue;
-            }
             y.fill(empty);
             for row in seen.clone() {
                 let start = from.row(c, row) * lanes;
@@ -182,11 +192,9 @@ pub(super) fn pool(
                     }
                     let x = &x[(outs.start * right + kx - left) * lanes..];
                     let y = &mut y[outs.start * lanes..outs.end * lanes];
-                    let places = y.chunks_exact_mut(lanes).zip(x.chunks(right * lanes));
-                    for (y, x) in places {
-                        for (y, &x) in y.iter_mut().zip(&x[..lanes]) {
-                            *y = if pool == Pool::Max { larger(*y, x) } else { *y + x };
-                        }
+                    match pool {
+                        Pool::Max => fold_places(y, x, lanes, right, larger),
+                        Pool::Average { .. } => fold_places(y, x, lanes, right, |y, x| y + x),
                     }
                 }
             }
@@ -204,7 +212,8 @@ pub(super) fn pool(
 /// NaN wins, as it does in training frameworks.
 #[inline(always)]
 fn larger(a: f32, b: f32) -> f32 {
-    if b > a || b.is_nan() { b } else { a }
+    let larger = if a > b { a } else { b };
+    if a.is_nan() { a } else { larger }
 }
 
 #[inline(always)]

@@ -79,8 +79,14 @@ pub(super) struct Layouts {
     pub(super) split: Vec<Option<Layout>>,
 }
 
-/// Chooses layouts. `owner` names the node whose output a node's output is stored as.
-pub(super) fn choose(network: &Network, shapes: &[Shape], owner: &[usize]) -> Result<Layouts> {
+/// Chooses layouts. `owner` names the node whose output a node's output is stored as, `onto` what
+/// the sums of a convolution are added to.
+pub(super) fn choose(
+    network: &Network,
+    shapes: &[Shape],
+    owner: &[usize],
+    onto: &[Option<Source>],
+) -> Result<Layouts> {
     let n = network.nodes.len();
     // Values 0..=n are the input and the nodes, n + 1.. the split inputs.
     let id = |source: Source| match source {
@@ -96,6 +102,7 @@ pub(super) fn choose(network: &Network, shapes: &[Shape], owner: &[usize]) -> Re
             continue;
         }
         let x = id(node.inputs[0]);
+        onto[index].into_iter().for_each(|source| classes.join(id(source), index + 1));
         match node.op {
             Op::Conv2d { layer, stride, padding, .. } => {
                 let dims = &network.layers[layer].shape;

@@ -41,19 +41,20 @@ pub(super) fn place(values: &[Value]) -> (Vec<Range<usize>>, usize) {
     (ranges, length)
 }
 
-/// Two ranges of the arena that do not overlap, the second to be written.
-pub(super) fn pair<T>(
+/// Ranges of the arena to be read, and one to be written that overlaps none of them.
+pub(super) fn borrow<T, const N: usize>(
     arena: &mut [T],
-    read: Range<usize>,
+    reads: [Range<usize>; N],
     write: Range<usize>,
-) -> (&[T], &mut [T]) {
-    if read.start < write.start {
-        let (low, high) = arena.split_at_mut(write.start);
-        (&low[read], &mut high[..write.len()])
-    } else {
-        let (low, high) = arena.split_at_mut(read.start);
-        (&high[..read.len()], &mut low[write])
-    }
+) -> ([&[T]; N], &mut [T]) {
+    let (low, high) = arena.split_at_mut(write.start);
+    let (written, high) = high.split_at_mut(write.len());
+    let (low, high) = (&*low, &*high);
+    let read = |range: Range<usize>| match range.end <= write.start {
+        true => &low[range],
+        false => &high[range.start - write.end..range.end - write.end],
+    };
+    (reads.map(read), written)
 }
 
 #[cfg(test)]

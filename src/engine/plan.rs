@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
+use super::fuse::fuse;
 use super::kernels::{DenseRows, SlicedRows, TapRows};
+use super::layers::{convolution, linear};
 use super::layout::{self, Layout};
 use super::{Tier, cost, memory};
 use crate::error::{Error, Result};
@@ -133,7 +135,7 @@ impl Engine {
         let shapes = network.shapes()?;
         check_weights(model)?;
         let fused = fuse(network);
-        let layouts = layout::choose(network, &shapes, &fused.owner)?;
+        let layouts = layout::choose(network, &shapes, &fused.owner, &fused.onto)?;
         let maps = network.nodes.iter().any(|node| matches!(node.op, Op::Conv2d { .. }));
         let most_lanes = if maps { cost::LANES_OF_MAPS } else { cost::LANES_OF_VECTORS };
         let most_lanes = match options.batch {
@@ -152,7 +154,8 @@ impl Engine {
                 Source::Input => 0,
                 Source::Node(i) => value_of[i],
             };
-            let mut inputs: Vec<usize> = node.inputs.iter().map(value).collect();
+            let mut inputs: Vec<usize> =
+                node.inputs.iter().chain(&fused.onto[index]).map(value).collect();
             let x = draft.values[inputs[0]];
             let mut then = fused.activation[index];
             let y = layouts.values[index + 1];
@@ -380,36 +383,6 @@ impl Draft {
     }
 }
 
-/// Which node's step makes each node's value, and the activation fused into each step.
-struct Fused {
-    owner: Vec<usize>,
-    activation: Vec<Option<Activation>>,
-}
-
-/// An activation joins the step before it if nothing else reads that step's value.
-fn fuse(network: &Network) -> Fused {
-    let n = network.nodes.len();
-    let mut readers = vec![0usize; n];
-    for source in network.nodes.iter().flat_map(|node| &node.inputs) {
-        if let Source::Node(i) = source {
-            readers[*i] += 1;
-        }
-    }
-    let mut fused = Fused { owner: (0..n).collect(), activation: vec![None; n] };
-    for (index, node) in network.nodes.iter().enumerate() {
-        let (Op::Activation(activation), [Source::Node(before)]) = (node.op, &node.inputs[..])
-        else {
-            continue;
-        };
-        let plain = !matches!(network.nodes[*before].op, Op::Activation(_));
-        if plain && readers[*before] == 1 {
-            fused.owner[index] = *before;
-            fused.activation[*before] = Some(activation);
-        }
-    }
-    fused
-}
-
 fn check_weights(model: &Model) -> Result<()> {
     let fits = |(layer, w): (&crate::network::Layer, &LayerWeights)| {
         w.pattern.rows() == layer.rows()
@@ -422,107 +395,4 @@ fn check_weights(model: &Model) -> Result<()> {
         return Ok(());
     }
     Err(Error::network("the weights do not have the shapes of the network's layers"))
-}
-
-/// The entries of each row, zeros among them left out, and the bias.
-fn rows(weights: &LayerWeights) -> (Vec<Vec<(u32, f32)>>, Vec<f32>) {
-    let values = weights.values.to_f32();
-    let pattern = &weights.pattern;
-    let row = |row: usize| {
-        let entries =
-            pattern.row(row).iter().copied().zip(values[pattern.entries(row)].iter().copied());
-        entries.filter(|&(_, value)| value != 0.0).collect()
-    };
-    let bias = weights.bias.as_ref().map_or_else(|| vec![0.0; pattern.rows()], |b| b.to_f32());
-    ((0..pattern.rows()).map(row).collect(), bias)
-}
-
-fn linear(weights: &LayerWeights, most_lanes: usize, options: Options) -> Work {
-    let (rows, bias) = rows(weights);
-    let columns = weights.pattern.cols();
-    let dense = options.kernel == Kernel::Dense;
-    let single =
-        (options.batch.is_none_or(|batch| batch < cost::WORTH_A_PANEL || batch % most_lanes != 0))
-            .then(|| {
-                if dense || cost::dense_vector(&rows, columns) {
-                    return Some(Vector::Dense(DenseRows::new(columns, &rows, &bias)));
-                }
-                SlicedRows::new(columns, &rows, &bias).map(Vector::Sliced)
-            })
-            .flatten();
-    let panel = (options.batch.is_none_or(|batch| batch >= cost::WORTH_A_PANEL)
-        || single.is_none())
-    .then(|| {
-        let grouped = dense || cost::shared_taps(&rows);
-        let block = cost::block(&rows, columns, most_lanes * 4, grouped);
-        let taps: Vec<Vec<_>> = rows
-            .iter()
-            .map(|row| row.iter().map(|&(c, v)| (c / block as u32, c, v)).collect())
-            .collect();
-        let taps = if dense { with_zeros(taps, columns, |c| (c / block as u32, c)) } else { taps };
-        TapRows::new(&taps, columns.div_ceil(block), &bias, grouped)
-    });
-    Work::Linear { single, panel }
-}
-
-/// The taps of a convolution over the layout `x` of its input, split by remainders if it has a
-/// stride.
-fn convolution(
-    weights: &LayerWeights,
-    dims: &[usize],
-    stride: [usize; 2],
-    groups: usize,
-    x: &Layout,
-    most_lanes: usize,
-    options: Options,
-) -> TapRows {
-    let (rows, bias) = rows(weights);
-    let [_, seen, kh, kw] = dims[..] else { return TapRows::new(&[], 1, &[], false) };
-    let dense = options.kernel == Kernel::Dense;
-    let grouped = dense || cost::shared_taps(&rows);
-    let phases = [stride[0].min(kh), stride[1].min(kw)];
-    let channel_bytes = cost::bytes_of_channel(kh, kw, x.pitch, most_lanes);
-    let columns = kh * kw * seen;
-    let block =
-        cost::block(&rows, columns, channel_bytes.div_ceil(kh * kw), grouped).div_ceil(kh * kw);
-    let tap = |first: usize, column: u32| {
-        let column = column as usize;
-        let (c, ky, kx) = (column / (kh * kw), column / kw % kh, column % kw);
-        let plane = ((first + c) * phases[0] + ky % stride[0]) * phases[1] + kx % stride[1];
-        let offset = plane * x.plane() + ky / stride[0] * x.pitch + kx / stride[1];
-        ((c / block) as u32, offset as u32)
-    };
-    let per_group = rows.len() / groups;
-    let taps = rows.iter().enumerate().map(|(row, entries)| {
-        let first = row / per_group * seen;
-        let taps = entries.iter().map(|&(column, value)| {
-            let (block, offset) = tap(first, column);
-            (block, offset, value)
-        });
-        let taps: Vec<_> = taps.collect();
-        if dense {
-            return with_zeros(vec![taps], columns, |column| tap(first, column)).remove(0);
-        }
-        taps
-    });
-    TapRows::new(&taps.collect::<Vec<_>>(), seen.div_ceil(block), &bias, grouped)
-}
-
-/// Adds a zero for every column without a tap.
-fn with_zeros(
-    mut rows: Vec<Vec<(u32, u32, f32)>>,
-    columns: usize,
-    tap: impl Fn(u32) -> (u32, u32),
-) -> Vec<Vec<(u32, u32, f32)>> {
-    for row in &mut rows {
-        let mut there: Vec<u32> = row.iter().map(|tap| tap.1).collect();
-        there.sort_unstable();
-        for column in 0..columns as u32 {
-            let (block, offset) = tap(column);
-            if there.binary_search(&offset).is_err() {
-                row.push((block, offset, 0.0));
-            }
-        }
-    }
-    rows
 }

@@ -1,6 +1,8 @@
 //! Running a plan.
 
-use super::kernels::{Aligned, Simd, Span, WIDTH, Work as Compiled, side_by_side};
+use super::kernels::{
+    Aligned, Onto, Simd, Span, WIDTH, Work as Compiled, one_by_one, side_by_side,
+};
 use super::layout::Layout;
 use super::plan::{Engine, Step, Vector, Work};
 use super::{Tier, cost, elementwise, memory};
@@ -123,15 +125,25 @@ impl Engine {
             step.run(self.tier, arena, lanes);
             done(at);
         }
-        let layout = &self.output_layout;
         let values = &arena[self.output_range.start * lanes..self.output_range.end * lanes];
-        let rows = layout.shape.channels * layout.shape.height;
-        for (lane, sample) in output.chunks_exact_mut(self.lengths().1).enumerate() {
-            for (row, out) in (0..rows).zip(sample.chunks_exact_mut(layout.shape.width)) {
-                let start = layout.row(row / layout.shape.height, row % layout.shape.height);
-                let from = values[start * lanes + lane..].iter().step_by(lanes);
-                out.iter_mut().zip(from).for_each(|(out, value)| *out = *value);
-            }
+        self.store(values, lanes, output);
+    }
+
+    /// Takes samples apart.
+    fn store(&self, values: &[f32], lanes: usize, output: &mut [f32]) {
+        let layout = &self.output_layout;
+        let shape = layout.shape;
+        let stride = shape.channels * shape.area();
+        let samples = output.len() / stride;
+        let (runs, length) = match layout.is_contiguous() {
+            true => (1, stride),
+            false => (shape.channels * shape.height, shape.width),
+        };
+        for run in 0..runs {
+            let row = run * length / shape.width;
+            let from = layout.row(row / shape.height, row % shape.height) * lanes;
+            let to = (&mut output[run * length..], stride, samples);
+            one_by_one(self.tier, (&values[from..], lanes), length, to);
         }
     }
 
@@ -178,16 +190,18 @@ impl Step {
         let relu = self.then == Some(Activation::Relu);
         let mut activated = false;
         {
-            let (x, y) = memory::pair(arena, numbers(first), numbers(output));
+            let second = self.inputs.get(1).unwrap_or(&self.inputs[0]);
+            let reads = [numbers(first), numbers(&second.0)];
+            let ([x, other], y) = memory::borrow(arena, reads, numbers(output));
             match &self.work {
                 Work::Linear { single, panel } => {
                     match (single, panel) {
                         (Some(Vector::Sliced(rows)), _) if lanes == 1 => rows.run(tier, x, y, relu),
                         (Some(Vector::Dense(rows)), _) if lanes == 1 => rows.run(tier, x, y, relu),
                         (_, Some(taps)) => {
-                            let span = Span { input: 0, output: 0, places: 1 };
+                            let span = Span { input: 0, output: 0, onto: 0, places: 1 };
                             let spans = std::iter::once(span);
-                            taps.run(tier, spans, lanes, x, (y, lanes), relu);
+                            taps.run(tier, spans, lanes, (x, None), (y, lanes), relu);
                         }
                         (Some(_), None) | (None, None) => {
                             unreachable!("planned for single samples")
@@ -203,12 +217,15 @@ impl Step {
                         lanes > 1 && to.shape.width * lanes / WIDTH >= 6 || to.pitch != from.pitch;
                     let rows = if by_row { height } else { 1 };
                     let places = if by_row { 0 } else { (height - 1) * to.pitch };
+                    let onto = self.inputs.get(1).map(|(_, layout)| layout);
                     let spans = (0..rows).map(|row| Span {
                         input: input + row * from.pitch,
                         output: to.before() + row * to.pitch,
+                        onto: onto.map_or(0, |onto| onto.before() + row * onto.pitch),
                         places: places + to.shape.width,
                     });
-                    taps.run(tier, spans, lanes, x, (y, to.plane() * lanes), relu);
+                    let onto = onto.map(|onto| Onto { values: other, pitch: onto.plane() * lanes });
+                    taps.run(tier, spans, lanes, (x, onto), (y, to.plane() * lanes), relu);
                     activated = relu;
                 }
                 Work::Split { stride, phases, padding } => {
@@ -224,14 +241,19 @@ impl Step {
                     tier.with(Code(|| elementwise::global_average((x, from), (y, to), lanes)));
                 }
                 Work::Softmax => elementwise::softmax((x, from), (y, to), lanes),
+                Work::Add if self.inputs.len() > 1 => {
+                    activated = relu && self.inputs.len() == 2;
+                    let b = Some((other, &second.1));
+                    tier.with(Code(|| elementwise::add((x, from), b, (y, to), lanes, activated)));
+                }
                 Work::Copy | Work::Add => elementwise::copy((x, from), (y, to), lanes),
             }
         }
         if let Work::Add = self.work {
-            for (at, (other, from)) in self.inputs.iter().enumerate().skip(1) {
+            for (at, (other, from)) in self.inputs.iter().enumerate().skip(2) {
                 activated = relu && at + 1 == self.inputs.len();
-                let (x, y) = memory::pair(arena, numbers(other), numbers(output));
-                tier.with(Code(|| elementwise::add((x, from), (y, to), lanes, activated)));
+                let ([x], y) = memory::borrow(arena, [numbers(other)], numbers(output));
+                tier.with(Code(|| elementwise::add((x, from), None, (y, to), lanes, activated)));
             }
         }
         let y = &mut arena[numbers(output)];

@@ -7,6 +7,7 @@ use super::dense::DenseNetwork;
 use super::evaluate::top;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::prune::Thresholds;
 
 /// How far outputs are from a reference.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,7 +39,7 @@ pub struct Verification {
 pub fn verify(
     engine: &Engine,
     checkpoint: &Checkpoint,
-    threshold: f64,
+    threshold: impl Into<Thresholds>,
     samples: &[f32],
     threads: usize,
 ) -> Result<Verification> {
@@ -56,7 +57,7 @@ pub fn verify(
     let count = samples.len() / ins;
     let mut sparse = vec![0.0; count * outs];
     engine.run_parallel(samples, &mut sparse, threads)?;
-    let masked = DenseNetwork::new(checkpoint, Some(threshold))?;
+    let masked = DenseNetwork::new(checkpoint, Some(&threshold.into()))?;
     let dense = DenseNetwork::new(checkpoint, None)?;
     let run = |network: &DenseNetwork| -> Result<Vec<f64>> {
         let rows = samples.par_chunks_exact(ins).map(|sample| network.run(sample));

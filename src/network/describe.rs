@@ -70,6 +70,9 @@ pub struct NodeDescription {
     /// For elu; 1 if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
+    /// For batch_norm, which is folded when a checkpoint is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f64>,
 }
 
 /// Activations that take no parameter, by their names in descriptions.
@@ -262,6 +265,7 @@ impl NodeDescription {
             ("count_include_pad", self.count_include_pad.is_some()),
             ("slope", self.slope.is_some()),
             ("alpha", self.alpha.is_some()),
+            ("eps", self.eps.is_some()),
         ];
         let operation = match op {
             "linear" => Op::Linear { layer: self.layer_index(layers)? },

@@ -61,9 +61,8 @@ impl RateDistortion {
         let in_use = model.network.nodes.iter().filter_map(|node| node.op.layer());
         for layer in in_use.chain(0..model.layers.len()) {
             if found[layer].is_none() {
-                let adaptive = model.layers[layer].weights.nnz() <= MOST_ADAPTIVE;
                 let fit = || calibration.fit(&net, layer, units[layer]);
-                let fit = adaptive.then(fit).flatten();
+                let fit = is_adaptive(&model.layers[layer]).then(fit).flatten();
                 let values = self.layer(&model.layers[layer], geometries[layer], &costs, fit);
                 net.weights[layer].values = values.0.to_f32();
                 net.weights[layer].bias = values.1.as_ref().map(Values::to_f32);
@@ -90,7 +89,7 @@ impl RateDistortion {
             let levels = bias.iter().map(|&v| even_level(f64::from(v), bias_scale)).collect();
             Values::Levels { scale: bias_scale, levels }
         });
-        let levels = if exact.len() > MOST_ADAPTIVE {
+        let levels = if !is_adaptive(layer) {
             let ladder = Ladder::new(scale);
             exact.iter().map(|&v| ladder.nearest(v)).collect()
         } else {
@@ -271,8 +270,13 @@ struct Weight {
     sensitivity: f64,
 }
 
-/// Layers with more weights are rounded to the nearest level: their cost hardly depends on context.
+/// Layers with more places are rounded to the nearest level: they are coded by the gaps between their
+/// weights, whose cost does not depend on context.
 const MOST_ADAPTIVE: usize = 1 << 21;
+
+fn is_adaptive(layer: &PrunedLayer) -> bool {
+    layer.weights.rows() * layer.weights.cols() <= MOST_ADAPTIVE
+}
 
 /// The values of the levels in steps.
 struct Ladder {

@@ -15,7 +15,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
-use crate::compress::{Compressed, Settings};
+use crate::compress::{Parts, Settings};
 use crate::engine::evaluate::Evaluation;
 use crate::engine::verify::Verification;
 use crate::prune::Histogram;
@@ -341,7 +341,12 @@ pub struct Pruning {
 
 impl Compression {
     /// The report of a compression; gates, sweep and validation are added by who has them.
-    pub fn new(checkpoint: &Checkpoint, settings: &Settings, compressed: &Compressed) -> Self {
+    pub fn new<'a>(
+        checkpoint: &Checkpoint,
+        settings: &Settings,
+        compressed: impl Into<Parts<'a>>,
+    ) -> Self {
+        let compressed = compressed.into();
         let layers = checkpoint.network().layers.iter().enumerate();
         let layers: Vec<Layer> = layers
             .map(|(i, layer)| {
@@ -355,7 +360,7 @@ impl Compression {
                     kept: statistics.kept,
                     total: statistics.total,
                     bytes: written.bytes as u64,
-                    stored: quantized.weights.pattern.len() as u64,
+                    stored: quantized.stored as u64,
                     zero_theta: statistics.zero,
                     units: simplified.units,
                     units_dead: simplified.dead,

@@ -7,52 +7,94 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
+use super::batch_norm::Norm;
+use super::buffer::Buffer;
 use super::recipe::Config;
 use super::trainer::{Progress, Trainer};
 use super::vector::Tier;
+use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::network::describe::Description;
 use crate::network::{Layer, Network};
 
-/// The checkpoint: `<layer>.theta`, `.log_sigma2` and `.bias`, in the shapes of the network.
+/// The checkpoint: `<layer>.theta`, `.log_sigma2` and `.bias`, in the shapes of the network. Batch
+/// normalization is folded into the layer before it. After fine-tuning, variances are lowered where
+/// a weight that is held would count as pruned.
 ///
 /// # Errors
 /// If safetensors refuses.
 pub fn checkpoint(trainer: &Trainer) -> Result<Vec<u8>> {
     let mut tensors = Vec::new();
-    for (layer, weights) in trainer.network.layers.iter().zip(&trainer.net.weights) {
+    for (index, layer) in trainer.network.layers.iter().enumerate() {
+        let weights = &trainer.net.weights[index];
+        let norm = trainer.net.norms.iter().find(|norm| norm.layer == index);
+        let folded = Folded::new(weights, norm, trainer.config.thresh);
         let name = &layer.name;
         let outer = |values: &[f32]| unpack(values, layer, weights.stride);
-        tensors.push((format!("{name}.theta"), layer.shape.clone(), outer(&weights.theta)));
-        if trainer.config.posterior {
-            let values = outer(&weights.log_sigma2);
+        tensors.push((format!("{name}.theta"), layer.shape.clone(), outer(&folded.theta)));
+        if trainer.config.posterior || weights.mask.is_some() {
+            let values = outer(&folded.log_sigma2);
             tensors.push((format!("{name}.log_sigma2"), layer.shape.clone(), values));
         }
-        let bias = weights.bias[..weights.rows].to_vec();
-        tensors.push((format!("{name}.bias"), vec![weights.rows], bias));
+        tensors.push((format!("{name}.bias"), vec![weights.rows], folded.bias));
     }
     serialize(&tensors, metadata(trainer, false)?)
+}
+
+/// A layer as the checkpoint has it, rows as in [`Weights`].
+struct Folded {
+    theta: Vec<f32>,
+    log_sigma2: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Folded {
+    fn new(weights: &Weights<f32>, norm: Option<&Norm<f32>>, thresh: f64) -> Self {
+        let mut theta = weights.theta.to_vec();
+        let mut log_sigma2 = weights.log_sigma2.to_vec();
+        let mut bias = weights.bias[..weights.rows].to_vec();
+        if weights.mask.is_some() {
+            for (theta, log) in
+                theta.iter().zip(&mut log_sigma2).filter(|(theta, _)| **theta != 0.0)
+            {
+                // A little below the threshold, which the rounding to f32 must not cross.
+                let most = thresh - 1e-4 + 2.0 * libm::log(f64::from(theta.abs()));
+                *log = log.min(most as f32);
+            }
+        }
+        if let Some(norm) = norm {
+            for (row, bias) in bias.iter_mut().enumerate() {
+                let (factor, offset) = norm.affine(row);
+                *bias = (f64::from(*bias) * factor + offset) as f32;
+                let at = row * weights.stride..(row + 1) * weights.stride;
+                for theta in &mut theta[at.clone()] {
+                    *theta = (f64::from(*theta) * factor) as f32;
+                }
+                if factor != 0.0 {
+                    let shift = 2.0 * libm::log(factor.abs());
+                    for log in &mut log_sigma2[at] {
+                        *log = (f64::from(*log) + shift) as f32;
+                    }
+                }
+            }
+        }
+        Self { theta, log_sigma2, bias }
+    }
 }
 
 /// Everything that the next step depends on.
 ///
 /// # Errors
 /// If safetensors refuses.
-pub fn state(trainer: &Trainer) -> Result<Vec<u8>> {
-    let mut tensors = Vec::new();
-    for weights in &trainer.net.weights {
-        let [a, b, c, d] = &weights.moments;
-        let [e, f] = &weights.bias_moments;
-        let all = [&weights.theta, &weights.log_sigma2, &weights.bias, a, b, c, d, e, f];
-        for (name, values) in STATE.iter().zip(all) {
-            tensors.push((format!("{}.{name}", weights.name), vec![values.len()], values.to_vec()));
-        }
-    }
+pub fn state(trainer: &mut Trainer) -> Result<Vec<u8>> {
+    let tensors: Vec<_> = trainer
+        .net
+        .state()
+        .into_iter()
+        .map(|(name, values)| (name, vec![values.len()], values.to_vec()))
+        .collect();
     serialize(&tensors, metadata(trainer, true)?)
 }
-
-const STATE: [&str; 9] =
-    ["theta", "log_sigma2", "bias", "m", "v", "m_sigma", "v_sigma", "m_bias", "v_bias"];
 
 /// A training as [`state`] left it.
 ///
@@ -62,9 +104,9 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
     let invalid = |problem: String| Error::Format { format: "training state", problem };
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| invalid(e.to_string()))?;
     let text = header.metadata().as_ref().and_then(|m| m.get("svdo"));
-    let value: Value = text
-        .and_then(|text| serde_json::from_str(text).ok())
-        .ok_or_else(|| invalid("it has no \"svdo\" entry: was it written by --state?".into()))?;
+    let value: Value = text.and_then(|text| serde_json::from_str(text).ok()).ok_or_else(|| {
+        invalid("it has no \"svdo\" entry: is this the FILE.state of a training?".into())
+    })?;
     let part = |name: &str| value.get(name).cloned().unwrap_or(Value::Null);
     let read = |e: serde_json::Error| invalid(e.to_string());
     let config: Config = serde_json::from_value(part("config")).map_err(read)?;
@@ -81,25 +123,25 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
     let mut trainer = Trainer::new(network, config)?;
     trainer.progress = progress;
     for weights in &mut trainer.net.weights {
-        let [a, b, c, d] = &mut weights.moments;
-        let [e, f] = &mut weights.bias_moments;
-        let all =
-            [&mut weights.theta, &mut weights.log_sigma2, &mut weights.bias, a, b, c, d, e, f];
-        for (name, values) in STATE.iter().zip(all) {
-            let name = format!("{}.{name}", weights.name);
-            let view = tensors.tensor(&name).map_err(|e| invalid(format!("{name}: {e}")))?;
-            if view.dtype() != Dtype::F32 || view.data().len() != 4 * values.len() {
-                return Err(invalid(format!(
-                    "{name} has {} bytes of {:?}, {} of F32 are expected",
-                    view.data().len(),
-                    view.dtype(),
-                    4 * values.len()
-                )));
-            }
-            for (value, bytes) in values.iter_mut().zip(view.data().as_chunks::<4>().0) {
-                *value = f32::from_le_bytes(*bytes);
-            }
+        if tensors.tensor(&format!("{}.mask", weights.name)).is_ok() {
+            weights.mask = Some(Buffer::zeros(weights.theta.len()));
         }
+    }
+    for (name, values) in trainer.net.state() {
+        let view = tensors.tensor(&name).map_err(|e| invalid(format!("{name}: {e}")))?;
+        if view.dtype() != Dtype::F32 || view.data().len() != 4 * values.len() {
+            return Err(invalid(format!(
+                "{name} has {} bytes of {:?}, {} of F32 are expected",
+                view.data().len(),
+                view.dtype(),
+                4 * values.len()
+            )));
+        }
+        for (value, bytes) in values.iter_mut().zip(view.data().as_chunks::<4>().0) {
+            *value = f32::from_le_bytes(*bytes);
+        }
+    }
+    for weights in &mut trainer.net.weights {
         // As the last update left it, bit for bit.
         weights.refresh(Tier::detect());
     }
@@ -123,6 +165,20 @@ fn metadata(trainer: &Trainer, with_progress: bool) -> Result<String> {
         value["layers"] = serde_json::to_value(layers).map_err(failed)?;
     }
     Ok(value.to_string())
+}
+
+/// From `in, ky, kx` without gaps to rows `ky, kx, in`, `stride` apart; the inverse of [`unpack`].
+pub(super) fn pack(values: &[f32], layer: &Layer, stride: usize, to: &mut [f32]) {
+    for (row, to) in values.chunks(layer.cols()).zip(to.chunks_mut(stride)) {
+        match layer.shape[..] {
+            [_, channels, height, width] => {
+                for (at, value) in row.iter().enumerate() {
+                    to[at % (height * width) * channels + at / (height * width)] = *value;
+                }
+            }
+            _ => to[..row.len()].copy_from_slice(row),
+        }
+    }
 }
 
 /// From rows `ky, kx, in`, `stride` apart, to `in, ky, kx` without gaps.

@@ -3,22 +3,21 @@
 //! Activations are `row, column, channel`, weights `out, ky, kx, in`: a patch is a few runs of
 //! memory, and pooling runs over channels side by side. Only the pooled outputs are kept, with the
 //! place of the winner and the derivative by its variance; the backward pass is over the winners
-//! that the ReLU let through, a fraction of all outputs.
+//! that the ReLU let through. Without pool and ReLU it is a matter of dense products.
 
 use rayon::prelude::*;
 
 use super::buffer::{Buffer, padded};
-use super::linear::{Pass, VARIANCE_FLOOR};
+use super::linear::{AddTwice, Pass, Square, VARIANCE_FLOOR};
 use super::noise::Stream;
-use super::product::{Matrix, multiply};
+use super::product::{Matrix, multiply, multiply_add};
 use super::vector::{Kernel, Real, Vector};
 use super::weights::{Update, Weights};
+use super::winners::{Into, Sums, Winner, Winners};
 use crate::network::{Shape, Window};
 
 /// Parts of a batch that threads share; fixed, so that the results do not depend on their number.
 const PARTS: usize = 4;
-/// Vectors of a patch that a backward kernel holds in registers.
-const HELD: usize = 6;
 
 /// Shapes of a convolution and the pool after it.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +44,22 @@ impl Geometry {
         let (height, width) = self.convolved();
         let (height, width) = self.pool.output(height, width).unwrap_or((0, 0));
         Shape::new(self.channels, height, width)
+    }
+
+    /// Whether every output is kept as it is: no pool, no ReLU.
+    fn keeps_all(&self) -> bool {
+        !self.relu && self.pool.kernel == [1, 1] && self.pool.stride == [1, 1]
+    }
+
+    /// Adds up the gradients of patches, `stride` apart, where their elements came from.
+    fn scatter<T: Real>(&self, stride: usize, patches: &[T], dx: &mut [T]) {
+        dx.fill(T::of(0.0));
+        self.runs(stride, |patch, image, length| {
+            let from = &patches[patch..patch + length];
+            for (to, from) in dx[image..image + length].iter_mut().zip(from) {
+                *to = *to + *from;
+            }
+        });
     }
 
     fn patch(&self) -> usize {
@@ -95,44 +110,12 @@ struct Part<T> {
     noise: Vec<f32>,
     by_channel: Winners<T>,
     by_position: Winners<T>,
+    /// For a pass without pool and ReLU: the gradient by each variance, and that by the patches.
+    by_variance: Vec<T>,
+    patch_gradient: Buffer<T>,
     theta: Buffer<T>,
     sigma2: Buffer<T>,
     bias: Buffer<T>,
-}
-
-/// Gradients at some (group, member) pairs, sorted by group.
-struct Winners<T> {
-    starts: Vec<usize>,
-    entries: Vec<(usize, T, T)>,
-}
-
-impl<T: Real> Winners<T> {
-    fn new() -> Self {
-        Self { starts: Vec::new(), entries: Vec::new() }
-    }
-
-    /// Counting sort of (channel, position, by mean, by variance).
-    fn sort(&mut self, groups: usize, list: &[(usize, usize, T, T)], by_position: bool) {
-        let key = |e: &(usize, usize, T, T)| if by_position { (e.1, e.0) } else { (e.0, e.1) };
-        self.starts.clear();
-        self.starts.resize(groups + 2, 0);
-        for entry in list {
-            self.starts[key(entry).0 + 2] += 1;
-        }
-        for group in 2..groups + 2 {
-            self.starts[group] += self.starts[group - 1];
-        }
-        self.entries.resize(list.len(), (0, T::of(0.0), T::of(0.0)));
-        for entry in list {
-            let (group, member) = key(entry);
-            self.entries[self.starts[group + 1]] = (member, entry.2, entry.3);
-            self.starts[group + 1] += 1;
-        }
-    }
-
-    fn group(&self, group: usize) -> &[(usize, T, T)] {
-        &self.entries[self.starts[group]..self.starts[group + 1]]
-    }
 }
 
 impl<T: Real> Conv<T> {
@@ -150,6 +133,8 @@ impl<T: Real> Conv<T> {
             noise: vec![0.0; positions * channels],
             by_channel: Winners::new(),
             by_position: Winners::new(),
+            by_variance: Vec::new(),
+            patch_gradient: Buffer::zeros(if geometry.keeps_all() { positions * patch } else { 0 }),
             theta: Buffer::zeros(geometry.channels * patch),
             sigma2: Buffer::zeros(geometry.channels * patch),
             bias: Buffer::zeros(channels),
@@ -247,52 +232,53 @@ impl<T: Real> Conv<T> {
             let mut list = Vec::new();
             for sample in number * part..((number + 1) * part).min(batch) {
                 scratch.gather(&geometry, stride, &x[sample * wide_in..], pass);
+                let gradient = &gradient[sample * wide_out..(sample + 1) * wide_out];
+                let coefficient = &self.coefficient[sample * kept..(sample + 1) * kept];
+                let dx =
+                    dx.as_mut().map(|dx| &mut dx[(sample - number * part) * wide_in..][..wide_in]);
+                if geometry.keeps_all() {
+                    scratch.dense(&geometry, pass, weights, gradient, coefficient, dx);
+                    continue;
+                }
                 list.clear();
                 for place in 0..pooled.area() {
                     for channel in 0..outputs {
-                        let at = sample * wide_out + place * outputs + channel;
-                        let g = gradient[at];
-                        if g == T::of(0.0) || geometry.relu && self.output[at] <= T::of(0.0) {
+                        let at = place * outputs + channel;
+                        let by_mean = gradient[at];
+                        let output = self.output[sample * wide_out + at];
+                        if by_mean == T::of(0.0) || geometry.relu && output <= T::of(0.0) {
                             continue;
                         }
-                        let at = sample * kept + place * channels + channel;
+                        let at = place * channels + channel;
                         let by_variance =
-                            if pass.sampled { g * self.coefficient[at] } else { T::of(0.0) };
-                        list.push((channel, self.winner[at].wide() as usize, g, by_variance));
-                        scratch.bias[channel] = scratch.bias[channel] + g;
+                            if pass.sampled { by_mean * coefficient[at] } else { T::of(0.0) };
+                        let position = self.winner[sample * kept + at].wide() as usize;
+                        list.push(Winner { channel, position, by_mean, by_variance });
+                        scratch.bias[channel] = scratch.bias[channel] + by_mean;
                     }
                 }
-                scratch.by_channel.sort(outputs, &list, false);
-                let kernel = WeightGradient {
+                scratch.by_channel.by_channel(outputs, &list);
+                let kernel = Sums {
                     winners: &scratch.by_channel,
-                    rows: outputs,
+                    groups: outputs,
                     stride,
-                    patches: &scratch.patches,
+                    means: &scratch.patches,
                     squares: &scratch.squares,
-                    theta: &mut scratch.theta,
-                    sigma2: &mut scratch.sigma2,
+                    into: Into::Weights(&mut scratch.theta, &mut scratch.sigma2),
                 };
                 T::dispatch(pass.tier, kernel);
-                if let Some(dx) = &mut dx {
-                    scratch.by_position.sort(oh * ow, &list, true);
-                    let kernel = PatchGradient {
+                if let Some(dx) = dx {
+                    scratch.by_position.by_position(oh * ow, &list);
+                    let kernel = Sums {
                         winners: &scratch.by_position,
-                        positions: oh * ow,
+                        groups: oh * ow,
                         stride,
-                        theta: &weights.theta,
-                        sigma2: &weights.sigma2,
-                        patches: &mut scratch.patches,
+                        means: &weights.theta,
+                        squares: &weights.sigma2,
+                        into: Into::Patches(&mut scratch.patches),
                     };
                     T::dispatch(pass.tier, kernel);
-                    let dx = &mut dx[(sample - number * part) * wide_in..][..wide_in];
-                    dx.fill(T::of(0.0));
-                    let patches = &scratch.patches;
-                    geometry.runs(stride, |patch, image, length| {
-                        let from = &patches[patch..patch + length];
-                        for (to, from) in dx[image..image + length].iter_mut().zip(from) {
-                            *to = *to + *from;
-                        }
-                    });
+                    geometry.scatter(stride, &scratch.patches, dx);
                 }
             }
         };
@@ -342,6 +328,59 @@ impl<T: Real> Conv<T> {
 }
 
 impl<T: Real> Part<T> {
+    /// The backward pass of one sample whose every output has a gradient. The patches are lost.
+    fn dense(
+        &mut self,
+        geometry: &Geometry,
+        pass: Pass,
+        weights: &Weights<T>,
+        gradient: &[T],
+        coefficient: &[T],
+        dx: Option<&mut [T]>,
+    ) {
+        let (outputs, cols, stride) = (geometry.channels, weights.cols, weights.stride);
+        let (oh, ow) = geometry.convolved();
+        let positions = oh * ow;
+        let matrix = |values| Matrix::new(values, positions, outputs, outputs);
+        for (g, coefficient) in
+            gradient[..positions * outputs].chunks(outputs).zip(coefficient.chunks(padded(outputs)))
+        {
+            self.bias.iter_mut().zip(g).for_each(|(sum, g)| *sum = *sum + *g);
+            if pass.sampled {
+                self.by_variance.extend(g.iter().zip(coefficient).map(|(g, c)| *g * *c));
+            }
+        }
+        let patches = Matrix::new(&self.patches, positions, cols, stride);
+        let by_mean = matrix(&gradient[..positions * outputs]);
+        multiply_add(&mut self.theta, stride, by_mean.transposed(), patches);
+        if pass.sampled {
+            let by_variance = matrix(&self.by_variance);
+            let squares = Matrix::new(&self.squares, positions, cols, stride);
+            multiply_add(&mut self.sigma2, stride, by_variance.transposed(), squares);
+        }
+        if let Some(dx) = dx {
+            let theta = Matrix::new(&weights.theta, outputs, cols, stride);
+            if pass.sampled {
+                let sigma2 = Matrix::new(&weights.sigma2, outputs, cols, stride);
+                multiply(&mut self.squares, stride, matrix(&self.by_variance), sigma2);
+                self.patch_gradient.fill(T::of(0.0));
+                T::dispatch(
+                    pass.tier,
+                    AddTwice {
+                        dx: &mut self.patch_gradient,
+                        x: &self.patches,
+                        by_square: &self.squares,
+                    },
+                );
+                multiply_add(&mut self.patch_gradient, stride, by_mean, theta);
+            } else {
+                multiply(&mut self.patch_gradient, stride, by_mean, theta);
+            }
+            geometry.scatter(stride, &self.patch_gradient, dx);
+        }
+        self.by_variance.clear();
+    }
+
     /// The image's patches, one for each position, and their squares if outputs are sampled.
     fn gather(&mut self, geometry: &Geometry, stride: usize, image: &[T], pass: Pass) {
         if geometry.window.padding != [0; 4] {
@@ -359,23 +398,6 @@ impl<T: Real> Part<T> {
         }
         if pass.sampled {
             T::dispatch(pass.tier, Square { x: patches, squares: &mut self.squares });
-        }
-    }
-}
-
-struct Square<'a, T> {
-    x: &'a [T],
-    squares: &'a mut [T],
-}
-
-impl<T: Real> Kernel<T> for Square<'_, T> {
-    #[inline(always)]
-    fn run<V: Vector<Element = T>>(self) {
-        let (xs, squares) =
-            (self.x.chunks_exact(V::LANES), self.squares.chunks_exact_mut(V::LANES));
-        for (x, square) in xs.zip(squares) {
-            let x = V::load(x);
-            (x * x).store(square);
         }
     }
 }
@@ -456,110 +478,4 @@ where
         *lane = V::Element::of(f64::from(*z));
     }
     V::load(&lanes)
-}
-
-/// `theta[c] += g patch`, `sigma2[c] += v patch^2` over the winners (position, g, v) of channel c.
-struct WeightGradient<'a, T> {
-    winners: &'a Winners<T>,
-    rows: usize,
-    stride: usize,
-    patches: &'a [T],
-    squares: &'a [T],
-    theta: &'a mut [T],
-    sigma2: &'a mut [T],
-}
-
-impl<T: Real> Kernel<T> for WeightGradient<'_, T> {
-    #[inline(always)]
-    fn run<V: Vector<Element = T>>(mut self) {
-        let whole = HELD * V::LANES;
-        let mut column = 0;
-        while column < self.stride {
-            if column + whole <= self.stride {
-                self.columns::<V, HELD>(column);
-                column += whole;
-            } else {
-                self.columns::<V, 1>(column);
-                column += V::LANES;
-            }
-        }
-    }
-}
-
-impl<T: Real> WeightGradient<'_, T> {
-    #[inline(always)]
-    fn columns<V: Vector<Element = T>, const N: usize>(&mut self, column: usize) {
-        for row in 0..self.rows {
-            let to = row * self.stride + column;
-            let (theta, sigma2) = (&mut self.theta[to..], &mut self.sigma2[to..]);
-            let mut a: [V; N] = std::array::from_fn(|i| V::load(&theta[i * V::LANES..]));
-            let mut b: [V; N] = std::array::from_fn(|i| V::load(&sigma2[i * V::LANES..]));
-            for &(position, g, v) in self.winners.group(row) {
-                let from = position * self.stride + column;
-                let patch = &self.patches[from..from + N * V::LANES];
-                let square = &self.squares[from..from + N * V::LANES];
-                let (g, v) = (V::splat(g.wide()), V::splat(v.wide()));
-                for i in 0..N {
-                    a[i] = g.fma(V::load(&patch[i * V::LANES..]), a[i]);
-                    b[i] = v.fma(V::load(&square[i * V::LANES..]), b[i]);
-                }
-            }
-            for i in 0..N {
-                a[i].store(&mut theta[i * V::LANES..]);
-                b[i].store(&mut sigma2[i * V::LANES..]);
-            }
-        }
-    }
-}
-
-/// Replaces each patch by its gradient `sum g theta[c] + 2 patch sum v sigma2[c]` over the winners
-/// (c, g, v) at its position.
-struct PatchGradient<'a, T> {
-    winners: &'a Winners<T>,
-    positions: usize,
-    stride: usize,
-    theta: &'a [T],
-    sigma2: &'a [T],
-    patches: &'a mut [T],
-}
-
-impl<T: Real> Kernel<T> for PatchGradient<'_, T> {
-    #[inline(always)]
-    fn run<V: Vector<Element = T>>(mut self) {
-        let whole = HELD * V::LANES;
-        let mut column = 0;
-        while column < self.stride {
-            if column + whole <= self.stride {
-                self.columns::<V, HELD>(column);
-                column += whole;
-            } else {
-                self.columns::<V, 1>(column);
-                column += V::LANES;
-            }
-        }
-    }
-}
-
-impl<T: Real> PatchGradient<'_, T> {
-    #[inline(always)]
-    fn columns<V: Vector<Element = T>, const N: usize>(&mut self, column: usize) {
-        for position in 0..self.positions {
-            let (mut a, mut b) = ([V::splat(0.0); N], [V::splat(0.0); N]);
-            for &(channel, g, v) in self.winners.group(position) {
-                let from = channel * self.stride + column;
-                let theta = &self.theta[from..from + N * V::LANES];
-                let sigma2 = &self.sigma2[from..from + N * V::LANES];
-                let (g, v) = (V::splat(g.wide()), V::splat(v.wide()));
-                for i in 0..N {
-                    a[i] = g.fma(V::load(&theta[i * V::LANES..]), a[i]);
-                    b[i] = v.fma(V::load(&sigma2[i * V::LANES..]), b[i]);
-                }
-            }
-            let patch = &mut self.patches[position * self.stride + column..];
-            for i in 0..N {
-                let x = V::load(&patch[i * V::LANES..]);
-                (x + x).fma(b[i], a[i]).store(&mut patch[i * V::LANES..]);
-            }
-        }
-    }
 }

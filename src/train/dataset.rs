@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::net::Net;
-use crate::data::{read_labels, read_samples};
+use crate::data::{read_cifar10, read_labels, read_samples};
 use crate::error::{Error, Result};
 use crate::network::Input;
 
@@ -17,22 +17,35 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads `<part>-images-idx3-ubyte` and `<part>-labels-idx1-ubyte`, with or without `.gz`, from
-    /// a folder; `part` is `train` or `t10k`.
+    /// Reads the training or the test data of a folder: CIFAR-10's binary files where it has them,
+    /// else MNIST's `train-` or `t10k-images-idx3-ubyte` and `-labels-idx1-ubyte`, with or without
+    /// `.gz`.
     ///
     /// # Errors
     /// If a file is missing or does not fit the network.
-    pub fn read_idx(
+    pub fn read(
         folder: &Path,
-        part: &str,
+        test: bool,
         input: &Input,
         flat: bool,
         classes: usize,
     ) -> Result<Self> {
-        let images = find(folder, &format!("{part}-images-idx3-ubyte"))?;
-        let labels = find(folder, &format!("{part}-labels-idx1-ubyte"))?;
-        let samples = read_samples(&[images], None, input.shape)?;
-        let labels = read_labels(&labels)?;
+        let (samples, labels) = if folder.join("test_batch.bin").is_file() {
+            read_cifar10(folder, test)?
+        } else {
+            let part = if test { "t10k" } else { "train" };
+            let images = find(folder, &format!("{part}-images-idx3-ubyte"))?;
+            let labels = find(folder, &format!("{part}-labels-idx1-ubyte"))?;
+            (read_samples(&[images], None, input.shape)?, read_labels(&labels)?)
+        };
+        if samples.shape != input.shape {
+            return Err(Error::data(format!(
+                "{} has samples of shape {}, the network takes {}",
+                folder.display(),
+                samples.shape,
+                input.shape
+            )));
+        }
         Self::new(&samples.values, labels, input, flat, classes).map_err(|e| e.in_file(folder))
     }
 
@@ -108,7 +121,8 @@ fn find(folder: &Path, name: &str) -> Result<PathBuf> {
     let candidates = [folder.join(name), folder.join(format!("{name}.gz"))];
     candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
         Error::data(format!(
-            "{} has neither {name} nor {name}.gz: give the folder of the four IDX files",
+            "{} has neither {name} nor {name}.gz: give the folder of the four IDX files, or of CIFAR-10's \
+             binary files",
             folder.display()
         ))
     })

@@ -25,6 +25,8 @@ pub struct Pass {
     pub step: u32,
     /// Whether outputs are sampled; else they are the means.
     pub sampled: bool,
+    /// Whether batch normalization uses the batch's statistics; else the running ones.
+    pub training: bool,
 }
 
 /// Working memory of a linear layer, which includes the ReLU after it.
@@ -200,9 +202,10 @@ impl<T: Real> Linear<T> {
     }
 }
 
-struct Square<'a, T> {
-    x: &'a [T],
-    squares: &'a mut [T],
+/// `squares = x x`.
+pub(super) struct Square<'a, T> {
+    pub x: &'a [T],
+    pub squares: &'a mut [T],
 }
 
 impl<T: Real> Kernel<T> for Square<'_, T> {
@@ -218,10 +221,10 @@ impl<T: Real> Kernel<T> for Square<'_, T> {
 }
 
 /// `dx += 2 x by_square`.
-struct AddTwice<'a, T> {
-    dx: &'a mut [T],
-    x: &'a [T],
-    by_square: &'a [T],
+pub(super) struct AddTwice<'a, T> {
+    pub dx: &'a mut [T],
+    pub x: &'a [T],
+    pub by_square: &'a [T],
 }
 
 impl<T: Real> Kernel<T> for AddTwice<'_, T> {

@@ -5,19 +5,24 @@
 //! reparameterization). Gradients are derived by hand; the update of a layer runs in one fused
 //! vectorised pass right after its products.
 
+pub mod batch_norm;
 pub mod buffer;
 pub mod checkpoint;
 pub mod conv;
 pub mod dataset;
+pub mod family;
 pub mod linear;
 pub mod loss;
 pub mod net;
 pub mod noise;
+pub mod pool;
 pub mod product;
 pub mod recipe;
+pub mod start;
 pub mod trainer;
 pub mod vector;
 pub mod weights;
+mod winners;
 
 #[cfg(test)]
 mod tests;

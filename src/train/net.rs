@@ -1,9 +1,11 @@
 //! A chain of layers, forwards and backwards.
 
+use super::batch_norm::{BatchNorm, Norm};
 use super::buffer::{Buffer, padded};
 use super::conv::{Conv, Geometry};
 use super::linear::{Linear, Pass};
 use super::loss::{Outcome, cross_entropy};
+use super::pool::MaxPool;
 use super::vector::{Real, Tier};
 use super::weights::{Update, Weights};
 use crate::error::{Error, Result};
@@ -13,6 +15,8 @@ use crate::network::{Activation, Network, Op, Shape, Source, Window};
 pub struct Net<T> {
     /// The parameters of each of the network's layers.
     pub weights: Vec<Weights<T>>,
+    /// The parameters of each batch normalization.
+    pub norms: Vec<Norm<T>>,
     units: Vec<Unit<T>>,
     /// One sample to a row, as [`Net::arrange`] lays it out.
     pub input: Buffer<T>,
@@ -26,6 +30,8 @@ pub struct Net<T> {
 enum Unit<T> {
     Linear(Linear<T>),
     Conv(Conv<T>),
+    BatchNorm(BatchNorm<T>),
+    MaxPool(MaxPool<T>),
     /// To `channel, row, column`.
     Flatten(Shape, Buffer<T>),
 }
@@ -35,20 +41,24 @@ impl<T: Real> Unit<T> {
         match self {
             Self::Linear(unit) => &unit.output,
             Self::Conv(unit) => &unit.output,
+            Self::BatchNorm(unit) => &unit.output,
+            Self::MaxPool(unit) => &unit.output,
             Self::Flatten(_, output) => output,
         }
     }
 }
 
 impl<T: Real> Net<T> {
-    /// Memory for a network and batches of at most `batch`, log variances as given, means zero.
+    /// Memory for a network and batches of at most `batch`, log variances as given, means zero; with
+    /// `batch_norm`, a batch normalization after every layer but the last.
     ///
     /// # Errors
     /// If the network has an operation that cannot be trained.
-    pub fn new(network: &Network, batch: usize, log_sigma2: f64) -> Result<Self> {
+    pub fn new(network: &Network, batch: usize, log_sigma2: f64, batch_norm: bool) -> Result<Self> {
         let shapes = network.shapes()?;
         let mut net = Self {
             weights: Vec::new(),
+            norms: Vec::new(),
             units: Vec::new(),
             input: Buffer::zeros(batch * padded(network.input.shape.elements()?)),
             gradients: Vec::new(),
@@ -86,12 +96,20 @@ impl<T: Real> Net<T> {
             let input = if index == 0 { network.input.shape } else { shapes[index - 1] };
             let next = |at: usize| network.nodes.get(at).map(|n| n.op);
             let is_relu = |op| matches!(op, Some(Op::Activation(Activation::Relu)));
-            let unit = match node.op {
+            let later = |op: &Op| op.layer().is_some();
+            let normalized =
+                batch_norm && network.nodes[index + 1..].iter().any(|node| later(&node.op));
+            match node.op {
                 Op::Linear { layer } => {
                     let relu = is_relu(next(index + 1));
                     index += usize::from(relu);
                     let outputs = network.layers[layer].rows();
-                    Unit::Linear(Linear::new(layer, input.channels, outputs, relu, batch))
+                    let unit =
+                        Linear::new(layer, input.channels, outputs, relu && !normalized, batch);
+                    net.push(Unit::Linear(unit), input)?;
+                    if normalized {
+                        net.normalize(layer, Shape::vector(outputs), relu)?;
+                    }
                 }
                 Op::Conv2d { layer, stride, padding, groups: 1 } => {
                     let shape = &network.layers[layer].shape;
@@ -115,14 +133,24 @@ impl<T: Real> Net<T> {
                         }
                         index += 1;
                     }
-                    Unit::Conv(Conv::new(layer, geometry, batch))
+                    if normalized {
+                        let Geometry { pool, relu, .. } = geometry;
+                        let plain = Geometry { pool: one, relu: false, ..geometry };
+                        net.push(Unit::Conv(Conv::new(layer, plain, batch)), input)?;
+                        net.normalize(layer, plain.output(), relu)?;
+                        if pool != one {
+                            let unit = MaxPool::new(plain.output(), pool, batch);
+                            net.push(Unit::MaxPool(unit), plain.output())?;
+                        }
+                    } else {
+                        net.push(Unit::Conv(Conv::new(layer, geometry, batch)), input)?;
+                    }
                 }
                 Op::Flatten if net.units.is_empty() || input.channels == 1 || input.area() == 1 => {
-                    index += 1;
-                    continue;
                 }
                 Op::Flatten => {
-                    Unit::Flatten(input, Buffer::zeros(batch * padded(input.elements()?)))
+                    let output = Buffer::zeros(batch * padded(input.elements()?));
+                    net.push(Unit::Flatten(input, output), input)?;
                 }
                 _ => {
                     return refuse(
@@ -131,18 +159,38 @@ impl<T: Real> Net<T> {
                             .into(),
                     );
                 }
-            };
-            let width = match net.units.last() {
-                None => padded(input.elements()?),
-                Some(_) => padded(shapes[index.min(shapes.len() - 1)].elements()?)
-                    .max(padded(input.elements()?)),
-            };
-            net.gradients.push(Buffer::zeros(batch * width));
-            net.units.push(unit);
+            }
             index += 1;
         }
         net.gradients.push(Buffer::zeros(batch * padded(net.classes)));
         Ok(net)
+    }
+
+    fn push(&mut self, unit: Unit<T>, input: Shape) -> Result<()> {
+        self.gradients.push(Buffer::zeros(self.batch * padded(input.elements()?)));
+        self.units.push(unit);
+        Ok(())
+    }
+
+    fn normalize(&mut self, layer: usize, shape: Shape, relu: bool) -> Result<()> {
+        let (norm, batch) = (self.norms.len(), self.batch);
+        self.norms.push(Norm::new(layer, shape.channels));
+        let unit = BatchNorm::new(norm, shape.channels, shape.area(), relu, batch);
+        self.push(Unit::BatchNorm(unit), shape)
+    }
+
+    /// Everything that the next step depends on, by tensor name.
+    pub fn state(&mut self) -> Vec<(String, &mut Buffer<T>)> {
+        let mut all = Vec::new();
+        let names: Vec<_> = self.weights.iter().map(|w| w.name.clone()).collect();
+        for (weights, name) in self.weights.iter_mut().zip(&names) {
+            all.extend(weights.state().into_iter().map(|(part, b)| (format!("{name}.{part}"), b)));
+        }
+        for norm in &mut self.norms {
+            let name = &names[norm.layer];
+            all.extend(norm.state().into_iter().map(|(part, b)| (format!("{name}.{part}"), b)));
+        }
+        all
     }
 
     /// Number of classes.
@@ -196,6 +244,10 @@ impl<T: Real> Net<T> {
                     let theta = theta.map_or(&weights.theta[..], |theta| &theta[unit.layer]);
                     unit.forward(pass, weights, theta, x, batch);
                 }
+                Unit::BatchNorm(unit) => {
+                    unit.forward(pass, &mut self.norms[unit.norm], x, batch);
+                }
+                Unit::MaxPool(unit) => unit.forward(x, batch),
                 Unit::Flatten(shape, output) => transpose(*shape, x, output, batch, false),
             }
         }
@@ -232,6 +284,16 @@ impl<T: Real> Net<T> {
                 Unit::Conv(unit) => {
                     let weights = &mut self.weights[unit.layer];
                     (unit.layer, unit.backward(pass, weights, x, gradient, dx, batch, update))
+                }
+                Unit::BatchNorm(unit) => {
+                    let norm = &mut self.norms[unit.norm];
+                    let dx = dx.unwrap_or_default();
+                    let finite = unit.backward(pass.tier, norm, gradient, dx, batch, update);
+                    (norm.layer, finite)
+                }
+                Unit::MaxPool(unit) => {
+                    unit.backward(gradient, dx.unwrap_or_default(), batch);
+                    (0, true)
                 }
                 Unit::Flatten(shape, _) => {
                     if let Some(dx) = dx {

@@ -35,6 +35,18 @@ impl<'a, T> Matrix<'a, T> {
 /// # Panics
 /// If the shapes do not fit each other or `out`.
 pub fn multiply<T: Real>(out: &mut [T], stride: usize, a: Matrix<'_, T>, b: Matrix<'_, T>) {
+    product(out, stride, a, b, false);
+}
+
+/// `out += a b`, as [`multiply`].
+///
+/// # Panics
+/// If the shapes do not fit each other or `out`.
+pub fn multiply_add<T: Real>(out: &mut [T], stride: usize, a: Matrix<'_, T>, b: Matrix<'_, T>) {
+    product(out, stride, a, b, true);
+}
+
+fn product<T: Real>(out: &mut [T], stride: usize, a: Matrix<'_, T>, b: Matrix<'_, T>, add: bool) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(k, b.rows);
     assert!(m == 0 || n == 0 || (n <= stride && (m - 1) * stride + n <= out.len()));
@@ -48,14 +60,14 @@ pub fn multiply<T: Real>(out: &mut [T], stride: usize, a: Matrix<'_, T>, b: Matr
             out.as_mut_ptr(),
             1,
             stride as isize,
-            false,
+            add,
             a.values.as_ptr(),
             a.column as isize,
             a.row as isize,
             b.values.as_ptr(),
             b.column as isize,
             b.row as isize,
-            T::of(0.0),
+            T::of(f64::from(u8::from(add))),
             T::of(1.0),
             false,
             false,
@@ -83,6 +95,10 @@ mod tests {
             }
             assert_eq!(found[i * 6 + 5], 0.0);
         }
+        let once = found;
+        let (a, b) = (Matrix::new(&a, 7, 10, 12).transposed(), Matrix::new(&b, 7, 5, 16));
+        multiply_add(&mut found, 6, a, b);
+        assert!(found.iter().zip(&once).all(|(twice, once)| *twice == 2.0 * once));
     }
 
     #[test]

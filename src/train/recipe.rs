@@ -38,68 +38,145 @@ pub struct Config {
     pub thresh: f64,
     /// Whether weights have a posterior; without one, theta alone is trained.
     pub posterior: bool,
+    /// Momentum of Nesterov's method, in place of Adam; rates are then by the mean loss of a sample.
+    pub momentum: Option<f64>,
+    /// Whether every layer but the last is followed by batch normalization.
+    pub batch_norm: bool,
+    /// Epochs to wait for a better bound on the validation split, once the KL has its full weight.
+    pub patience: Option<u32>,
 }
 
 /// The recipes' names.
-pub const NAMES: [&str; 3] = ["lenet-300-100", "lenet-5-caffe", "mlp-784-500-300"];
+pub const NAMES: [&str; 5] =
+    ["lenet-300-100", "lenet-5-caffe", "mlp-784-500-300", "alexnet-cifar", "vgg-like"];
 
-/// A recipe's network and settings.
+const MNIST: &str = r#"{"shape": [1, 28, 28], "scale": 0.00392156862745098}"#;
+/// With the means and deviations of the training images' channels.
+const CIFAR: &str = r#"{"shape": [3, 32, 32], "scale": 0.00392156862745098,
+    "mean": [0.4914, 0.4822, 0.4465], "std": [0.2470, 0.2435, 0.2616]}"#;
+
+/// A recipe's network and settings; `width` scales the channels of `vgg-like`.
 ///
 /// # Errors
-/// If there is none of the name.
-pub fn find(name: &str) -> Result<(Network, Config)> {
-    let config = Config {
-        recipe: name.into(),
-        seed: 1,
-        epochs: 200,
-        batch: 100,
-        validation: 0,
-        rate: 1e-3,
-        log_sigma2_rate: 10.0,
-        constant: 0.5,
-        kl_delay: 5.0,
-        kl_ramp: 15.0,
-        kl_scale: 1.0,
-        log_sigma2: -10.0,
-        thresh: 3.0,
-        posterior: true,
-    };
-    let layer = |name: &str, shape: &[usize]| Layer { name: name.into(), shape: shape.into() };
-    let dense = |sizes: &[usize]| -> Vec<Layer> {
-        let pairs = sizes.windows(2).enumerate();
-        pairs.map(|(i, pair)| layer(&format!("fc{}", i + 1), &[pair[1], pair[0]])).collect()
-    };
-    const DENSE: &str = r#"{"op": "flatten"}, {"op": "linear", "layer": "fc1"}, {"op": "relu"},
-        {"op": "linear", "layer": "fc2"}, {"op": "relu"}, {"op": "linear", "layer": "fc3"}"#;
-    const LENET5: &str = r#"{"op": "conv2d", "layer": "conv1"},
-        {"op": "max_pool2d", "kernel": [2, 2]}, {"op": "relu"},
-        {"op": "conv2d", "layer": "conv2"}, {"op": "max_pool2d", "kernel": [2, 2]}, {"op": "relu"},
-        {"op": "flatten"}, {"op": "linear", "layer": "fc1"}, {"op": "relu"},
-        {"op": "linear", "layer": "fc2"}"#;
-    let (nodes, layers) = match name {
-        "lenet-300-100" => (DENSE, dense(&[784, 300, 100, 10])),
-        "mlp-784-500-300" => (DENSE, dense(&[784, 500, 300, 10])),
-        "lenet-5-caffe" => (
-            LENET5,
-            vec![
-                layer("conv1", &[20, 1, 5, 5]),
-                layer("conv2", &[50, 20, 5, 5]),
-                layer("fc1", &[500, 800]),
-                layer("fc2", &[10, 500]),
-            ],
-        ),
+/// If there is none of the name, or the width leaves no channel.
+pub fn find(name: &str, width: f64) -> Result<(Network, Config)> {
+    let mut config = Config::named(name);
+    let mut chain = Chain::default();
+    if width != 1.0 && name != "vgg-like" {
+        return Err(Error::Argument { problem: "--width is for --recipe vgg-like".into() });
+    }
+    match name {
+        "lenet-300-100" => chain.dense(&[784, 300, 100, 10]),
+        "mlp-784-500-300" => chain.dense(&[784, 500, 300, 10]),
+        "lenet-5-caffe" => {
+            chain.conv([20, 1, 5], 1, 0, true);
+            chain.conv([50, 20, 5], 1, 0, true);
+            chain.dense(&[800, 500, 10]);
+        }
+        "alexnet-cifar" => {
+            chain.conv([64, 3, 11], 4, 5, true);
+            chain.conv([192, 64, 5], 1, 2, true);
+            chain.conv([384, 192, 3], 1, 1, false);
+            chain.conv([256, 384, 3], 1, 1, false);
+            chain.conv([256, 256, 3], 1, 1, true);
+            chain.dense(&[256, 10]);
+        }
+        "vgg-like" => {
+            if !(0.02..=4.0).contains(&width) {
+                return Err(Error::Argument { problem: "--width must be from 0.02 to 4".into() });
+            }
+            config.batch_norm = true;
+            let scaled = |channels: usize| (channels as f64 * width).round() as usize;
+            let mut before = 3;
+            for (count, channels) in [(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)] {
+                for at in 1..=count {
+                    chain.conv([scaled(channels), before, 3], 1, 1, at == count);
+                    before = scaled(channels);
+                }
+            }
+            chain.dense(&[before, before, 10]);
+        }
         _ => {
             return Err(Error::Argument {
                 problem: format!("no recipe {name:?}; there are {}", NAMES.join(", ")),
             });
         }
-    };
-    let input = r#"{"shape": [1, 28, 28], "scale": 0.00392156862745098}"#;
+    }
+    let input = if name.contains("cifar") || name == "vgg-like" { CIFAR } else { MNIST };
+    let nodes = chain.nodes.join(", ");
     let json = format!(r#"{{"version": 1, "input": {input}, "nodes": [{nodes}]}}"#);
-    Ok((Description::from_json(&json)?.resolve(layers)?, config))
+    Ok((Description::from_json(&json)?.resolve(chain.layers)?, config))
+}
+
+/// A plain network under construction.
+#[derive(Default)]
+struct Chain {
+    nodes: Vec<String>,
+    layers: Vec<Layer>,
+    convolutions: usize,
+}
+
+impl Chain {
+    /// A square kernel `[out, in, side]` and a ReLU, with a max-pool of 2 x 2 in between.
+    fn conv(&mut self, [out, channels, side]: [usize; 3], stride: usize, pad: usize, pool: bool) {
+        self.convolutions += 1;
+        let name = format!("conv{}", self.convolutions);
+        self.nodes.push(format!(
+            r#"{{"op": "conv2d", "layer": "{name}", "stride": [{stride}, {stride}],
+                "padding": [{pad}, {pad}, {pad}, {pad}]}}"#
+        ));
+        if pool {
+            self.nodes.push(r#"{"op": "max_pool2d", "kernel": [2, 2]}"#.into());
+        }
+        self.nodes.push(r#"{"op": "relu"}"#.into());
+        self.layers.push(Layer { name, shape: vec![out, channels, side, side] });
+    }
+
+    /// Linear layers of these sizes with ReLUs in between.
+    fn dense(&mut self, sizes: &[usize]) {
+        self.nodes.push(r#"{"op": "flatten"}"#.into());
+        for (index, pair) in sizes.windows(2).enumerate() {
+            if index > 0 {
+                self.nodes.push(r#"{"op": "relu"}"#.into());
+            }
+            let name = format!("fc{}", index + 1);
+            self.nodes.push(format!(r#"{{"op": "linear", "layer": "{name}"}}"#));
+            self.layers.push(Layer { name, shape: vec![pair[1], pair[0]] });
+        }
+    }
 }
 
 impl Config {
+    /// The settings of the paper's LeNets, under another name.
+    pub fn named(recipe: &str) -> Self {
+        Self {
+            recipe: recipe.into(),
+            seed: 1,
+            epochs: 200,
+            batch: 100,
+            validation: 0,
+            rate: 1e-3,
+            log_sigma2_rate: 10.0,
+            constant: 0.5,
+            kl_delay: 5.0,
+            kl_ramp: 15.0,
+            kl_scale: 1.0,
+            log_sigma2: -10.0,
+            thresh: 3.0,
+            posterior: true,
+            momentum: None,
+            batch_norm: false,
+            patience: None,
+        }
+    }
+
+    /// The settings for weights that pruning left: few epochs at a small rate that falls from the
+    /// start, no noise.
+    pub fn fine_tuning() -> Self {
+        let posterior = false;
+        Self { epochs: 20, rate: 1e-4, constant: 0.0, posterior, ..Self::named("fine-tuning") }
+    }
+
     /// The factor of the learning rates at a share of the training.
     pub fn rate_at(&self, share: f64) -> f64 {
         let left = 1.0 - self.constant;
@@ -133,7 +210,14 @@ impl Config {
             ("kl-ramp", at_least_zero(self.kl_ramp), "at least 0"),
             ("kl-scale", at_least_zero(self.kl_scale), "at least 0"),
             ("log-sigma2", (-30.0..=4.0).contains(&self.log_sigma2), "from -30 to 4"),
-            ("thresh", !self.thresh.is_nan(), "a number"),
+            ("thresh", self.thresh.is_finite(), "a number"),
+            ("momentum", (0.0..1.0).contains(&self.momentum.unwrap_or(0.0)), "from 0 to below 1"),
+            ("patience", self.patience != Some(0), "at least 1"),
+            (
+                "validation",
+                self.validation > 0 || self.patience.is_none(),
+                "above 0 where --patience is given",
+            ),
         ];
         match rules.iter().find(|rule| !rule.1) {
             Some((name, _, rule)) => {
@@ -150,7 +234,7 @@ mod tests {
 
     #[test]
     fn schedules_meet_their_corners() {
-        let (_, config) = find("lenet-300-100").unwrap();
+        let (_, config) = find("lenet-300-100", 1.0).unwrap();
         let rates = [0.0, 0.5, 0.75, 1.0].map(|share| config.rate_at(share));
         assert_eq!(rates, [1.0, 1.0, 0.5, 0.0]);
         let weights = [0.0, 5.0, 12.5, 20.0, 200.0].map(|epoch| config.kl_at(epoch));
@@ -162,12 +246,16 @@ mod tests {
     #[test]
     fn every_recipe_is_a_network_and_its_settings_hold() {
         for name in NAMES {
-            let (network, config) = find(name).unwrap();
+            let (network, config) = find(name, 1.0).unwrap();
             assert_eq!(network.output_shape_of_all().unwrap().channels, 10);
             config.check().unwrap();
             let wrong = Config { kl_ramp: f64::NAN, ..config };
             assert!(wrong.check().unwrap_err().to_string().contains("--kl-ramp"));
         }
-        assert!(find("lenet").unwrap_err().to_string().contains("lenet-5-caffe"));
+        assert!(find("lenet", 1.0).unwrap_err().to_string().contains("lenet-5-caffe"));
+        let (vgg, _) = find("vgg-like", 0.25).unwrap();
+        assert_eq!(vgg.layers.len(), 15);
+        assert_eq!(vgg.layers[12].shape, [128, 128, 3, 3]);
+        assert!(find("vgg-like", 0.0).is_err() && find("lenet-5-caffe", 2.0).is_err());
     }
 }

@@ -4,7 +4,7 @@
 use super::linear::Pass;
 use super::net::Net;
 use super::vector::{Real, Tier};
-use super::weights::Update;
+use super::weights::{Optimizer, Update};
 use crate::network::describe::Description;
 use crate::network::{Layer, Network};
 
@@ -12,8 +12,7 @@ const STILL: Update = Update {
     rate: 0.0,
     log_sigma2_rate: 0.0,
     kl_weight: 0.5,
-    beta1: 0.0,
-    beta2: 0.9,
+    optimizer: Optimizer::Adam { beta1: 0.0, beta2: 0.9 },
     count: 1,
     posterior: true,
 };
@@ -50,7 +49,17 @@ fn networks() -> Vec<Network> {
 }
 
 fn prepare<T: Real>(network: &Network, batch: usize) -> (Net<T>, Vec<u32>) {
-    let mut net = Net::<T>::new(network, batch, -3.0).unwrap();
+    prepare_with(network, batch, false)
+}
+
+fn prepare_with<T: Real>(network: &Network, batch: usize, norms: bool) -> (Net<T>, Vec<u32>) {
+    let mut net = Net::<T>::new(network, batch, -3.0, norms).unwrap();
+    for norm in &mut net.norms {
+        for c in 0..norm.channels {
+            norm.gamma[c] = T::of(1.0 + 0.1 * c as f64);
+            norm.beta[c] = T::of(0.2 - 0.1 * c as f64);
+        }
+    }
     net.initialize(Tier::Portable, 5);
     for weights in &mut net.weights {
         for (i, log) in weights.log_sigma2.iter_mut().enumerate() {
@@ -70,7 +79,7 @@ fn prepare<T: Real>(network: &Network, batch: usize) -> (Net<T>, Vec<u32>) {
     (net, labels)
 }
 
-const PASS: Pass = Pass { tier: Tier::Portable, seed: 11, step: 3, sampled: true };
+const PASS: Pass = Pass { tier: Tier::Portable, seed: 11, step: 3, sampled: true, training: true };
 
 fn objective(net: &mut Net<f64>, labels: &[u32]) -> f64 {
     net.weights.iter_mut().for_each(|w| w.refresh(Tier::Portable));
@@ -83,48 +92,53 @@ fn objective(net: &mut Net<f64>, labels: &[u32]) -> f64 {
 /// gradients themselves.
 #[test]
 fn gradients_are_the_slopes_of_the_objective() {
-    for network in networks() {
-        let (mut net, labels) = prepare::<f64>(&network, 6);
+    for (network, norms) in networks().into_iter().flat_map(|n| [(n.clone(), false), (n, true)]) {
+        let (mut net, labels) = prepare_with::<f64>(&network, 6, norms);
         let _ = objective(&mut net, &labels);
         net.backward(PASS, &STILL, labels.len()).unwrap();
-        let (mut moved, _) = prepare::<f64>(&network, 6);
-        for layer in 0..net.weights.len() {
-            let weights = &net.weights[layer];
-            let (stride, cols) = (weights.stride, weights.cols);
-            let parameters = (0..3).flat_map(|kind| {
-                let count = if kind == 2 { weights.rows } else { weights.theta.len() };
-                (0..count).filter(move |i| kind == 2 || i % stride < cols).map(move |i| (kind, i))
-            });
-            for (kind, index) in parameters {
-                let found = match kind {
-                    0 => weights.moments[0][index],
-                    1 => weights.moments[2][index],
-                    _ => weights.bias_moments[0][index],
+        let gradients: Vec<(String, Vec<f64>)> =
+            net.state().into_iter().map(|(name, values)| (name, values.to_vec())).collect();
+        let (mut moved, _) = prepare_with::<f64>(&network, 6, norms);
+        for (parameter, moment) in [
+            ("theta", "m"),
+            ("log_sigma2", "m_sigma"),
+            ("bias", "m_bias"),
+            ("gamma", "m_gamma"),
+            ("beta", "m_beta"),
+        ] {
+            let mut checked = 0;
+            for layer in 0..net.weights.len() {
+                let weights = &net.weights[layer];
+                let (name, stride, cols) = (&weights.name, weights.stride, weights.cols);
+                let gradient = gradients.iter().find(|(n, _)| *n == format!("{name}.{moment}"));
+                let Some((_, gradient)) = gradient else { continue };
+                let used = |i: &usize| match parameter {
+                    "theta" | "log_sigma2" => i % stride < cols,
+                    _ => *i < weights.rows,
                 };
-                let mut at = |side: f64| {
-                    let weights = &mut moved.weights[layer];
-                    let parameter = match kind {
-                        0 => &mut weights.theta[index],
-                        1 => &mut weights.log_sigma2[index],
-                        _ => &mut weights.bias[index],
+                for index in (0..gradient.len()).filter(used) {
+                    let mut at = |side: f64| {
+                        let full = format!("{name}.{parameter}");
+                        let shift = |net: &mut Net<f64>, by: f64| {
+                            let mut state = net.state();
+                            let found = state.iter_mut().find(|(n, _)| *n == full).unwrap();
+                            found.1[index] += by;
+                        };
+                        shift(&mut moved, side);
+                        let value = objective(&mut moved, &labels);
+                        shift(&mut moved, -side);
+                        value
                     };
-                    let old = *parameter;
-                    *parameter = old + side;
-                    let value = objective(&mut moved, &labels);
-                    let weights = &mut moved.weights[layer];
-                    match kind {
-                        0 => weights.theta[index] = old,
-                        1 => weights.log_sigma2[index] = old,
-                        _ => weights.bias[index] = old,
-                    }
-                    value
-                };
-                let slope = (at(1e-6) - at(-1e-6)) / 2e-6;
-                assert!(
-                    (slope - found).abs() < 2e-6 * slope.abs().max(10.0),
-                    "layer {layer} kind {kind} index {index}: slope {slope}, gradient {found}"
-                );
+                    let slope = (at(1e-6) - at(-1e-6)) / 2e-6;
+                    let found = gradient[index];
+                    assert!(
+                        (slope - found).abs() < 2e-6 * slope.abs().max(10.0),
+                        "{name}.{parameter} {index}: slope {slope}, gradient {found}"
+                    );
+                    checked += 1;
+                }
             }
+            assert_eq!(checked > 0, norms || !parameter.starts_with(['g']) && parameter != "beta");
         }
     }
 }
@@ -132,13 +146,13 @@ fn gradients_are_the_slopes_of_the_objective() {
 /// f32 on the widest vectors against f64 on one lane, through a forward and a backward pass.
 #[test]
 fn f32_kernels_agree_with_f64() {
-    for network in networks() {
-        let (mut exact, labels) = prepare::<f64>(&network, 7);
+    for (network, norms) in networks().into_iter().flat_map(|n| [(n.clone(), false), (n, true)]) {
+        let (mut exact, labels) = prepare_with::<f64>(&network, 7, norms);
         exact.forward(PASS, None, 7);
         exact.loss(&labels, 1.0);
         exact.backward(PASS, &STILL, 7).unwrap();
         for tier in [Tier::Portable, Tier::detect()] {
-            let (mut net, _) = prepare::<f32>(&network, 7);
+            let (mut net, _) = prepare_with::<f32>(&network, 7, norms);
             let pass = Pass { tier, ..PASS };
             net.forward(pass, None, 7);
             net.loss(&labels, 1.0);
@@ -207,13 +221,14 @@ mod runs {
     use super::super::dataset::Dataset;
     use super::super::noise::{EXPERIMENT, Stream};
     use super::super::recipe::{self, Config};
+    use super::super::start;
     use super::super::trainer::Trainer;
     use crate::network::Network;
 
     /// A small convolutional network, and a last batch smaller than the others.
     fn setup() -> (Network, Config, Dataset, Dataset) {
         let network = super::networks().remove(1);
-        let (_, config) = recipe::find("lenet-5-caffe").unwrap();
+        let (_, config) = recipe::find("lenet-5-caffe", 1.0).unwrap();
         let config = Config { epochs: 3, batch: 20, kl_delay: 0.5, kl_ramp: 1.0, ..config };
         let sample = network.input.shape.elements().unwrap();
         let mut words = vec![0; 70 * sample];
@@ -261,7 +276,7 @@ mod runs {
             for _ in 0..stop {
                 first.step(&data, &validation).unwrap();
             }
-            let mut second = resume(&state(&first).unwrap()).unwrap();
+            let mut second = resume(&state(&mut first).unwrap()).unwrap();
             assert!(finish(&mut second, &data, &validation) == whole, "stopped after {stop}");
         }
     }
@@ -299,7 +314,7 @@ mod runs {
     #[test]
     fn a_damaged_state_is_an_error() {
         let (network, config, ..) = setup();
-        let whole = state(&Trainer::new(network, config).unwrap()).unwrap();
+        let whole = state(&mut Trainer::new(network, config).unwrap()).unwrap();
         for length in [0, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
             assert!(resume(&whole[..length]).is_err(), "{length}");
         }
@@ -334,6 +349,106 @@ mod runs {
                     }
                 }
             }
+        }
+    }
+
+    /// What the checkpoint says, by the engine's dense path, is what the trainer evaluates.
+    #[test]
+    fn folded_batch_normalization_is_the_same_network() {
+        let (network, config, data, validation) = setup();
+        let config = Config { batch_norm: true, rate: 1e-2, thresh: 1e30, ..config };
+        let mut trainer = Trainer::new(network, config).unwrap();
+        let (bytes, whole) = finish(&mut trainer, &data, &validation);
+        assert!(finish(&mut resume(&whole).unwrap(), &data, &validation).0 == bytes);
+        let expected = trainer.evaluate(&validation);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        std::fs::write(&path, &bytes).unwrap();
+        let found = start::from_own(&path, &trainer).unwrap().evaluate(&validation);
+        assert_eq!(found.errors, expected.errors);
+        assert!((found.nll - expected.nll).abs() < 1e-3 * expected.nll, "{found:?} {expected:?}");
+        // Log alpha is that of the weights before folding.
+        let opened = crate::checkpoint::Checkpoint::open(&path, None).unwrap();
+        let (weights, mut block) = (&trainer.net.weights[0], crate::checkpoint::Block::default());
+        opened.read_block(0, 0, 1, &mut block).unwrap();
+        let folded = crate::posterior::log_alpha(block.theta[0], block.variance[0]);
+        let plain = crate::posterior::log_alpha(weights.theta[0], weights.log_sigma2[0]);
+        assert!((folded - plain).abs() < 1e-4, "{folded} {plain}");
+    }
+
+    #[test]
+    fn fine_tuning_holds_the_mask_and_lowers_the_loss() {
+        let (network, config, data, validation) = setup();
+        let config =
+            Config { epochs: 30, rate: 1e-2, log_sigma2_rate: 3.0, kl_scale: 0.05, ..config };
+        let mut trainer = Trainer::new(network, config.clone()).unwrap();
+        let (bytes, _) = finish(&mut trainer, &data, &validation);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        std::fs::write(&path, &bytes).unwrap();
+        let kept = |trainer: &Trainer| -> Vec<bool> {
+            let thresh = if trainer.config.posterior { 3.0 } else { f64::INFINITY };
+            trainer
+                .net
+                .weights
+                .iter()
+                .flat_map(|w| w.kept(thresh).to_vec())
+                .map(|k| k != 0.0)
+                .collect()
+        };
+        let before = kept(&trainer);
+        assert!(before.contains(&true) && before.contains(&false));
+        let tuning = Config { rate: 1e-3, ..config };
+        let mut tuned = start::from_survivors(&path, None, tuning).unwrap();
+        assert_eq!(kept(&tuned), before);
+        let first = tuned.evaluate(&data).nll;
+        let (bytes, whole) = finish(&mut tuned, &data, &validation);
+        assert_eq!(kept(&tuned), before);
+        assert!(tuned.evaluate(&data).nll < first);
+        let mut resumed = resume(&whole).unwrap();
+        assert_eq!(kept(&resumed), before);
+        assert!(checkpoint(&resumed).unwrap() == bytes && resumed.is_done());
+        assert_eq!(resumed.evaluate(&data).errors, tuned.evaluate(&data).errors);
+        // The compressor finds the same weights in the checkpoint.
+        std::fs::write(&path, &bytes).unwrap();
+        let again = start::from_survivors(&path, None, tuned.config.clone()).unwrap();
+        assert_eq!(kept(&again), before);
+    }
+
+    #[test]
+    fn a_training_that_waits_stops_and_says_which_epoch_to_keep() {
+        let (network, config, data, validation) = setup();
+        let config =
+            Config { epochs: 500, rate: 3e-2, patience: Some(3), validation: 15, ..config };
+        let mut trainer = Trainer::new(network, config).unwrap();
+        let mut keeps = Vec::new();
+        while !trainer.is_done() {
+            if let Some(epoch) = trainer.step(&data, &validation).unwrap() {
+                keeps.push(epoch.keep);
+            }
+        }
+        assert!(keeps.len() < 500 && keeps.ends_with(&[true, false, false, false]), "{keeps:?}");
+    }
+
+    #[test]
+    fn a_network_of_ones_own_needs_the_shapes_of_its_layers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("net.json");
+        let nodes = r#""nodes": [{"op": "linear", "layer": "a"}]"#;
+        let write = |layers: &str| {
+            let text = format!(r#"{{"version": 1, "input": {{"shape": [7]}}, {nodes}{layers}}}"#);
+            std::fs::write(&path, text).unwrap();
+            start::describe(&path)
+        };
+        let network = write(r#", "layers": {"a": [3, 7]}"#).unwrap();
+        assert_eq!(network.layers[0].shape, [3, 7]);
+        for (layers, word) in [
+            ("", "\"layers\""),
+            (r#", "layers": {}"#, "\"a\""),
+            (r#", "layers": {"a": [3, 8]}"#, "8"),
+        ] {
+            let error = write(layers).unwrap_err().to_string();
+            assert!(error.contains(word) && error.contains("net.json"), "{error}");
         }
     }
 }

@@ -10,7 +10,7 @@ use super::net::Net;
 use super::noise::shuffled;
 use super::recipe::Config;
 use super::vector::Tier;
-use super::weights::{Update, Weights};
+use super::weights::{Optimizer, Update, Weights};
 use crate::error::{Error, Result};
 use crate::network::Network;
 
@@ -43,6 +43,11 @@ pub struct Progress {
     pub nll: f64,
     /// Errors of this epoch's steps, with noise.
     pub errors: u64,
+    /// The best bound on the validation split since the KL has its full weight, where the training
+    /// waits for one.
+    pub best: Option<f64>,
+    /// Epochs since.
+    pub waited: u32,
 }
 
 /// An epoch in numbers, one line of the log.
@@ -64,6 +69,12 @@ pub struct Epoch {
     pub weight_ratio: f64,
     /// Share of errors of the pruned network on the validation split.
     pub validation_error: Option<f64>,
+    /// Its mean negative log likelihood there, in nats.
+    pub validation_nll: Option<f64>,
+    /// Whether the checkpoint of this epoch is to be kept: always, unless the training waits for a
+    /// better bound and this one is not.
+    #[serde(skip)]
+    pub keep: bool,
 }
 
 impl Trainer {
@@ -74,7 +85,7 @@ impl Trainer {
     pub fn new(network: Network, config: Config) -> Result<Self> {
         config.check()?;
         let tier = Tier::detect();
-        let mut net = Net::new(&network, config.batch, config.log_sigma2)?;
+        let mut net = Net::new(&network, config.batch, config.log_sigma2, config.batch_norm)?;
         net.initialize(tier, config.seed);
         let progress = Progress::default();
         Ok(Self { network, config, net, progress, tier, order: Vec::new(), labels: Vec::new() })
@@ -88,6 +99,7 @@ impl Trainer {
     /// Whether all epochs are done.
     pub fn is_done(&self) -> bool {
         self.progress.epoch >= self.config.epochs
+            || self.config.patience.is_some_and(|most| self.progress.waited >= most)
     }
 
     /// One step; at the end of an epoch its numbers come back.
@@ -111,17 +123,21 @@ impl Trainer {
 
         let epochs = f64::from(epoch) + f64::from(step) / f64::from(steps);
         let factor = config.rate_at(epochs / f64::from(config.epochs));
+        let (optimizer, rate) = match config.momentum {
+            Some(momentum) => (Optimizer::Nesterov { momentum }, config.rate / data.len() as f64),
+            None => (Optimizer::Adam { beta1: 0.9, beta2: 0.999 }, config.rate),
+        };
         let update = Update {
-            rate: config.rate * factor,
-            log_sigma2_rate: config.rate * config.log_sigma2_rate * factor,
+            rate: rate * factor,
+            log_sigma2_rate: rate * config.log_sigma2_rate * factor,
             kl_weight: config.kl_at(epochs),
-            beta1: 0.9,
-            beta2: 0.999,
+            optimizer,
             count: count + 1,
             posterior: config.posterior,
         };
         let sampled = config.posterior;
-        let pass = Pass { tier: self.tier, seed: config.seed, step: count as u32, sampled };
+        let (tier, step) = (self.tier, count as u32);
+        let pass = Pass { tier, seed: config.seed, step, sampled, training: true };
         self.net.forward(pass, None, batch);
         let outcome = self.net.loss(&self.labels, data.len() as f64 / batch as f64);
         let diverged = |layer: String| Error::Data {
@@ -154,8 +170,20 @@ impl Trainer {
             sparsity: Vec::new(),
             weight_ratio: 0.0,
             validation_error: None,
+            validation_nll: None,
+            keep: true,
         };
-        self.progress = Progress { epoch: epoch + 1, count: count + 1, ..Progress::default() };
+        let Progress { best, waited, .. } = self.progress;
+        let progress = Progress {
+            epoch: epoch + 1,
+            count: count + 1,
+            best,
+            waited,
+            nll: 0.0,
+            errors: 0,
+            step: 0,
+        };
+        self.progress = progress;
         let (mut total, mut kept) = (0, 0);
         let masks = self.masks();
         for (weights, mask) in self.net.weights.iter().zip(&masks) {
@@ -167,10 +195,28 @@ impl Trainer {
         }
         numbers.weight_ratio = total as f64 / kept.max(1) as f64;
         if !validation.is_empty() {
-            let errors = self.evaluate(validation).errors;
-            numbers.validation_error = Some(errors as f64 / validation.len() as f64);
+            let (outcome, samples) = (self.evaluate(validation), validation.len() as f64);
+            numbers.validation_error = Some(outcome.errors as f64 / samples);
+            numbers.validation_nll = Some(outcome.nll / samples);
         }
+        self.judge(&mut numbers, data.len());
         Ok(Some(numbers))
+    }
+
+    /// Early stopping: the bound that training lowers, `N NLL + w KL`, with the likelihood of samples
+    /// held out, is to fall. Errors alone would stop long before the weights are sparse.
+    fn judge(&mut self, epoch: &mut Epoch, samples: usize) {
+        let (Some(_), Some(nll)) = (self.config.patience, epoch.validation_nll) else { return };
+        if epoch.kl_weight < self.config.kl_scale {
+            return;
+        }
+        let bound = samples as f64 * nll + epoch.kl_weight * epoch.kl;
+        epoch.keep = self.progress.best.is_none_or(|best| bound < best);
+        if epoch.keep {
+            (self.progress.best, self.progress.waited) = (Some(bound), 0);
+        } else {
+            self.progress.waited += 1;
+        }
     }
 
     /// One for each weight that is kept.
@@ -188,7 +234,7 @@ impl Trainer {
         for (theta, weights) in theta.iter_mut().zip(&self.net.weights) {
             theta.iter_mut().zip(weights.theta.iter()).for_each(|(m, t)| *m *= t);
         }
-        let pass = Pass { tier: self.tier, seed: 0, step: 0, sampled: false };
+        let pass = Pass { tier: self.tier, seed: 0, step: 0, sampled: false, training: false };
         let (mut total, mut labels) = (Outcome::default(), Vec::new());
         let (row, size) = (self.net.row(), self.net.batch());
         for first in (0..data.len()).step_by(size) {

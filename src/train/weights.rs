@@ -40,7 +40,24 @@ pub struct Weights<T> {
     pub mask: Option<Buffer<T>>,
 }
 
-/// What one update needs to know. Adam: Kingma and Ba, ICLR 2015.
+/// How a gradient becomes a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Optimizer {
+    /// Kingma and Ba, ICLR 2015.
+    Adam {
+        /// Decay of the mean gradient.
+        beta1: f64,
+        /// Decay of the mean square.
+        beta2: f64,
+    },
+    /// Nesterov's momentum as Sutskever, Martens, Dahl and Hinton have it (ICML 2013).
+    Nesterov {
+        /// Decay of the velocity.
+        momentum: f64,
+    },
+}
+
+/// What one update needs to know.
 #[derive(Debug, Clone, Copy)]
 pub struct Update {
     /// Learning rate of theta and bias.
@@ -49,10 +66,8 @@ pub struct Update {
     pub log_sigma2_rate: f64,
     /// Weight of the KL.
     pub kl_weight: f64,
-    /// Decay of the mean gradient.
-    pub beta1: f64,
-    /// Decay of the mean square.
-    pub beta2: f64,
+    /// What makes steps of gradients.
+    pub optimizer: Optimizer,
     /// Updates so far, this one included.
     pub count: u64,
     /// Whether the weights have variances to train.
@@ -62,9 +77,16 @@ pub struct Update {
 impl Update {
     const EPSILON: f64 = 1e-8;
 
-    fn corrections(&self) -> (f64, f64) {
-        let correction = |beta: f64| 1.0 / (1.0 - libm::pow(beta, self.count as f64));
-        (correction(self.beta1), correction(self.beta2))
+    /// What [`step`] needs, and the factor of the rates.
+    fn constants<V: Vector>(&self) -> ([V; 4], f64) {
+        match self.optimizer {
+            Optimizer::Adam { beta1, beta2 } => {
+                let correction = |beta: f64| 1.0 / (1.0 - libm::pow(beta, self.count as f64));
+                let constants = [1.0 - beta1, 1.0 - beta2, correction(beta2), Self::EPSILON];
+                (constants.map(V::splat), correction(beta1))
+            }
+            Optimizer::Nesterov { momentum } => ([momentum, 0.0, 0.0, 0.0].map(V::splat), 1.0),
+        }
     }
 }
 
@@ -193,17 +215,26 @@ impl<T: Real> Weights<T> {
     /// Updates the bias.
     pub fn update_bias(&mut self, tier: Tier, gradient: &[T], update: &Update) -> bool {
         let [first, second] = &mut self.bias_moments;
-        let mut finite = true;
-        let kernel = Plain {
-            theta: &mut self.bias,
-            moments: [first, second],
-            gradient,
-            mask: None,
-            update,
-            finite: &mut finite,
-        };
-        T::dispatch(tier, kernel);
-        finite
+        descend(tier, &mut self.bias, [first, second], gradient, update)
+    }
+
+    /// Everything that the next step depends on, by name.
+    pub fn state(&mut self) -> Vec<(&'static str, &mut Buffer<T>)> {
+        let [a, b, c, d] = &mut self.moments;
+        let [e, f] = &mut self.bias_moments;
+        let mut all = vec![
+            ("theta", &mut self.theta),
+            ("log_sigma2", &mut self.log_sigma2),
+            ("bias", &mut self.bias),
+            ("m", a),
+            ("v", b),
+            ("m_sigma", c),
+            ("v_sigma", d),
+            ("m_bias", e),
+            ("v_bias", f),
+        ];
+        all.extend(self.mask.as_mut().map(|mask| ("mask", mask)));
+        all
     }
 }
 
@@ -236,30 +267,45 @@ impl<T: Real> Rows<'_, T> {
     }
 }
 
-/// Adam, one vector.
+/// Updates parameters without a posterior. False if one is no longer finite.
+pub fn descend<T: Real>(
+    tier: Tier,
+    theta: &mut [T],
+    [first, second]: [&mut Buffer<T>; 2],
+    gradient: &[T],
+    update: &Update,
+) -> bool {
+    let (mut finite, moments) = (true, [&mut first[..], &mut second[..]]);
+    let kernel = Plain { theta, moments, gradient, mask: None, update, finite: &mut finite };
+    T::dispatch(tier, kernel);
+    finite
+}
+
+/// The optimizer's step for one vector of gradients, before the rate.
 #[inline(always)]
-fn adam<V: Vector>(
+fn step<V: Vector, const NESTEROV: bool>(
     gradient: V,
     first: &mut [V::Element],
     second: &mut [V::Element],
-    [beta1, beta2, correction, epsilon]: [V; 4],
+    constants: [V; 4],
 ) -> V {
     let m = V::load(first);
-    let m = (gradient - m).fma(V::splat(1.0) - beta1, m);
+    if NESTEROV {
+        let velocity = m.fma(constants[0], gradient);
+        velocity.store(first);
+        return velocity.fma(constants[0], gradient);
+    }
+    let [beta1, beta2, correction, epsilon] = constants;
+    let m = (gradient - m).fma(beta1, m);
     let v = V::load(second);
-    let v = (gradient * gradient - v).fma(V::splat(1.0) - beta2, v);
+    let v = (gradient * gradient - v).fma(beta2, v);
     m.store(first);
     v.store(second);
     m / ((v * correction).sqrt() + epsilon)
 }
 
-fn adam_constants<V: Vector>(update: &Update) -> ([V; 4], f64) {
-    let (first, second) = update.corrections();
-    ([update.beta1, update.beta2, second, Update::EPSILON].map(V::splat), first)
-}
-
 /// The fused pass over weights with a posterior: log alpha, the gradient of the KL
-/// (-`posterior::negative_kl`), Adam on theta and log_sigma2, and the new sigma^2.
+/// (-`posterior::negative_kl`), the steps of theta and log_sigma2, and the new sigma^2.
 struct Posterior<'a, T> {
     theta: &'a mut [T],
     log_sigma2: &'a mut [T],
@@ -274,9 +320,19 @@ struct Posterior<'a, T> {
 impl<T: Real> Kernel<T> for Posterior<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Element = T>>(self) {
+        match self.update.optimizer {
+            Optimizer::Adam { .. } => self.pass::<V, false>(),
+            Optimizer::Nesterov { .. } => self.pass::<V, true>(),
+        }
+    }
+}
+
+impl<T: Real> Posterior<'_, T> {
+    #[inline(always)]
+    fn pass<V: Vector<Element = T>, const NESTEROV: bool>(self) {
         let Self { theta, log_sigma2, sigma2, gradient_theta, gradient_sigma2, update, .. } = self;
         let [m_theta, v_theta, m_sigma, v_sigma] = self.moments;
-        let (constants, correction) = adam_constants::<V>(update);
+        let (constants, correction) = update.constants::<V>();
         let rate = V::splat(-update.rate * correction);
         let sigma_rate = V::splat(-update.log_sigma2_rate * correction);
         let weight = V::splat(update.kl_weight);
@@ -296,10 +352,11 @@ impl<T: Real> Kernel<T> for Posterior<'_, T> {
             let slope = slope * weight;
             let g = V::load(&gradient_theta[at..]) + slope * two * t / square;
             let g_sigma = V::load(&gradient_sigma2[at..]).fma(s2, zero - slope);
-            let step = adam(g, &mut m_theta[at..], &mut v_theta[at..], constants);
-            let t = rate.fma(step, t);
-            let step = adam(g_sigma, &mut m_sigma[at..], &mut v_sigma[at..], constants);
-            let log = sigma_rate.fma(step, log);
+            let by = step::<V, NESTEROV>(g, &mut m_theta[at..], &mut v_theta[at..], constants);
+            let t = rate.fma(by, t);
+            let by =
+                step::<V, NESTEROV>(g_sigma, &mut m_sigma[at..], &mut v_sigma[at..], constants);
+            let log = sigma_rate.fma(by, log);
             check = (t + log).fma(zero, check);
             let log = log.min(V::splat(LOG_SIGMA2_MAX));
             t.store(&mut theta[at..]);
@@ -324,7 +381,7 @@ impl<T: Real> Kernel<T> for Exponentials<'_, T> {
     }
 }
 
-/// Adam on weights without a posterior.
+/// Parameters without a posterior.
 struct Plain<'a, T> {
     theta: &'a mut [T],
     moments: [&'a mut [T]; 2],
@@ -337,14 +394,24 @@ struct Plain<'a, T> {
 impl<T: Real> Kernel<T> for Plain<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Element = T>>(self) {
+        match self.update.optimizer {
+            Optimizer::Adam { .. } => self.pass::<V, false>(),
+            Optimizer::Nesterov { .. } => self.pass::<V, true>(),
+        }
+    }
+}
+
+impl<T: Real> Plain<'_, T> {
+    #[inline(always)]
+    fn pass<V: Vector<Element = T>, const NESTEROV: bool>(self) {
         let [first, second] = self.moments;
-        let (constants, correction) = adam_constants::<V>(self.update);
+        let (constants, correction) = self.update.constants::<V>();
         let rate = V::splat(-self.update.rate * correction);
         let mut check = V::splat(0.0);
         for at in (0..self.theta.len()).step_by(V::LANES) {
             let gradient = V::load(&self.gradient[at..]);
-            let step = adam(gradient, &mut first[at..], &mut second[at..], constants);
-            let mut t = rate.fma(step, V::load(&self.theta[at..]));
+            let by = step::<V, NESTEROV>(gradient, &mut first[at..], &mut second[at..], constants);
+            let mut t = rate.fma(by, V::load(&self.theta[at..]));
             if let Some(mask) = self.mask {
                 t = t * V::load(&mask[at..]);
             }
@@ -363,8 +430,7 @@ mod tests {
         rate: 1e-3,
         log_sigma2_rate: 1e-2,
         kl_weight: 0.7,
-        beta1: 0.9,
-        beta2: 0.999,
+        optimizer: Optimizer::Adam { beta1: 0.9, beta2: 0.999 },
         count: 1,
         posterior: true,
     };
@@ -392,9 +458,15 @@ mod tests {
     /// The vectorised f32 pass against the portable one and against f64 with libm.
     #[test]
     fn every_tier_updates_as_f64_does() {
-        let exact = example::<f64>(Tier::Portable, UPDATE);
-        for tier in [Tier::Portable, Tier::detect()] {
-            let found = example::<f32>(tier, UPDATE);
+        let nesterov = Update {
+            optimizer: Optimizer::Nesterov { momentum: 0.9 },
+            log_sigma2_rate: 1e-3,
+            ..UPDATE
+        };
+        let tiers = [Tier::Portable, Tier::detect()];
+        for (tier, update) in tiers.into_iter().flat_map(|t| [(t, UPDATE), (t, nesterov)]) {
+            let exact = example::<f64>(Tier::Portable, update);
+            let found = example::<f32>(tier, update);
             let pairs = [
                 (&found.theta, &exact.theta, 2e-6),
                 (&found.log_sigma2, &exact.log_sigma2, 2e-5),
@@ -411,8 +483,13 @@ mod tests {
     /// With beta1 = 0 and no rate, the first moment is the gradient itself.
     #[test]
     fn kl_gradients_are_the_slopes_of_the_kl() {
-        let still =
-            Update { rate: 0.0, log_sigma2_rate: 0.0, beta1: 0.0, kl_weight: 1.0, ..UPDATE };
+        let still = Update {
+            rate: 0.0,
+            log_sigma2_rate: 0.0,
+            optimizer: Optimizer::Adam { beta1: 0.0, beta2: 0.999 },
+            kl_weight: 1.0,
+            ..UPDATE
+        };
         let mut weights = example::<f64>(Tier::Portable, still);
         let zeros = vec![0.0; 6 * 16];
         for rows in weights.tasks() {
@@ -435,6 +512,18 @@ mod tests {
                 let found = weights.moments[which][index];
                 assert!((slope - found).abs() < 1e-4 * slope.abs().max(1.0), "{slope} {found}");
             }
+        }
+    }
+
+    /// v <- 0.9 v + g, x <- x - r (g + 0.9 v), by hand.
+    #[test]
+    fn nesterov_steps_are_those_of_the_definition() {
+        let optimizer = Optimizer::Nesterov { momentum: 0.9 };
+        let update = Update { rate: 0.1, optimizer, ..UPDATE };
+        let (mut x, mut first, mut second) = ([1.0f64], Buffer::zeros(1), Buffer::zeros(1));
+        for (gradient, expected) in [(2.0, 1.0 - 0.38), (-1.0, 0.62 - 0.1 * (-1.0 + 0.9 * 0.8))] {
+            descend(Tier::Portable, &mut x, [&mut first, &mut second], &[gradient], &update);
+            assert!((x[0] - expected).abs() < 1e-15, "{x:?} {expected}");
         }
     }
 

@@ -45,7 +45,7 @@ fn every_code_base_gives_the_same_file() {
     let (mlp, _) = import("mlp.safetensors", None, &auto);
     let (cnn, _) = import("cnn.safetensors", None, &auto);
     assert!(mlp != cnn);
-    let cases: [(&str, &str, Options, &str); 42] = [
+    let cases: [(&str, &str, Options, &str); 52] = [
         ("sparse-vd-pytorch_mlp.pt", "", auto, "PyTorch zip, profile sparse-vd-pytorch"),
         ("sparse-vd-pytorch_cnn.pt", "cnn", auto, "layout oi,oihw"),
         ("pytorch-ard_mlp.t7", "", auto, "PyTorch before 1.6, profile pytorch-ard or cplxmodule"),
@@ -59,6 +59,7 @@ fn every_code_base_gives_the_same_file() {
         ("variance-networks_cnn.pt", "cnn", profile("variance-networks"), "(as asked for)"),
         ("numenta_mlp.pt", "", auto, "fc1.w_mask is applied"),
         ("numenta_cnn.pt", "cnn", auto, "profile numenta"),
+        ("numenta_sentinels_mlp.pt", "", auto, "profile numenta"),
         ("kefirski_mlp.pt", "mlp", auto, "layout io"),
         ("kefirski_mlp.pt", "", profile("kefirski"), "layout io"),
         ("maxblumental_mlp.pt", "mlp", auto, "layout io"),
@@ -91,6 +92,15 @@ fn every_code_base_gives_the_same_file() {
         ("pickle5_mlp.pkl", "mlp", auto, "pickle"),
         ("fortran_mlp.npz", "mlp", auto, "layout oi"),
         ("deflated_mlp.npz", "mlp", auto, "layout oi"),
+        ("sparse-vd-keras_mlp.weights.h5", "", auto, "Keras HDF5, profile sparse-vd-keras"),
+        ("sparse-vd-keras_mlp.weights.h5", "mlp", auto, "stores variables without names"),
+        ("sparse-vd-keras_mlp.keras", "mlp", auto, "layout io"),
+        ("sparse-vd-keras_cnn.keras", "cnn", auto, "layout io,hwio"),
+        ("sparse-vd-keras_mlp.h5", "", auto, "Keras HDF5"),
+        ("sparse-vd-keras_model_mlp.h5", "mlp", auto, "layout io"),
+        ("sparse-vd-keras_model_mlp.h5", "", profile("sparse-vd-keras"), "(as asked for)"),
+        ("hdf5_latest_mlp.h5", "mlp", auto, "Keras HDF5"),
+        ("hdf5_ordered_mlp.h5", "", auto, "Keras HDF5"),
         ("sharded", "", auto, "sharded safetensors"),
         ("sharded/model.safetensors.index.json", "mlp", auto, "sharded safetensors"),
     ];
@@ -113,6 +123,126 @@ fn group_posteriors_are_multiplied_in() {
 }
 
 #[test]
+fn batch_normalisation_is_folded_into_the_layer_before_it() {
+    let auto = Options::default();
+    let (folded, _) = import("norm_cnn.folded.safetensors", None, &auto);
+    for (name, network, options, note) in [
+        ("norm_cnn.pt", "norm_cnn", auto, "batch normalisation norm1 is folded into fc1"),
+        ("norm_bayesgroup_cnn.npy", "norm_cnn_list", profile("bayesgroup"), "inv_std"),
+    ] {
+        let (bytes, notes) = import(name, Some(&format!("{network}.network.json")), &options);
+        assert!(bytes == folded, "{name}: {notes}");
+        assert!(notes.contains(note), "{notes}");
+    }
+    // Not named, it must not be forgotten.
+    let error = open("norm_cnn.pt", Some("cnn.network.json"), &auto).err().unwrap().to_string();
+    assert!(error.contains("running_mean") && error.contains("\"op\": \"batch_norm\""), "{error}");
+}
+
+/// A description of the network of `norm_cnn.pt` with one change, and what opening it says.
+fn changed_norm(from: &str, to: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("network.json");
+    let text = std::fs::read_to_string(path("norm_cnn.network.json")).unwrap();
+    assert!(text.contains(from));
+    std::fs::write(&file, text.replacen(from, to, 1)).unwrap();
+    match Checkpoint::open_with(&path("norm_cnn.pt"), Some(&file), &Options::default()) {
+        Ok(checkpoint) => checkpoint.notes().join("; "),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn batch_normalisation_that_cannot_be_folded_says_why() {
+    for (from, to, expected) in [
+        ("\"norm0\"", "\"norm7\"", "no running_mean or moving_mean is there"),
+        ("\"layer\": \"norm0\",", "", "needs a \"layer\": the prefix of its tensors"),
+        ("\"op\": \"max_pool2d\",", "\"op\": \"batch_norm\",", "needs a \"layer\""),
+        (
+            "\"op\": \"relu\"",
+            "\"op\": \"batch_norm\", \"layer\": \"norm1\"",
+            "has to follow a linear",
+        ),
+        ("\"layer\": \"norm1\"", "\"layer\": \"norm0\"", "expected 5 numbers"),
+    ] {
+        let found = changed_norm(from, to);
+        assert!(found.contains(expected) && !found.contains('\n'), "{found:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn tied_weights_are_loaded_once() {
+    let auto = Options::default();
+    let (once, _) = import("tied_mlp.once.safetensors", None, &auto);
+    for network in ["tied_mlp.network.json", "tied_once_mlp.network.json"] {
+        let (bytes, notes) = import("tied_mlp.pt", Some(network), &auto);
+        assert!(bytes == once, "{network}: {notes}");
+        assert!(notes.contains("again is tied, one tensor with two names: loaded once"), "{notes}");
+    }
+}
+
+#[test]
+fn masks_and_thresholds_are_compared() {
+    let ignore = Options { ignore_masks: true, ..Options::default() };
+    for options in [Options::default(), ignore] {
+        let checkpoint = open("cplxmodule_mask_mlp.pt", None, &options).unwrap();
+        let mut pruned = 0;
+        for layer in 0..2 {
+            // Its log sigma^2 are all -20, so that a threshold of 3 keeps everything.
+            let found = checkpoint.compare_mask(layer, 3.0).unwrap().unwrap();
+            assert_eq!((found.only_mask, found.total), (0, [24, 12][layer]));
+            assert!(found.only_threshold > 0);
+            pruned += found.only_threshold;
+            let none = checkpoint.compare_mask(layer, -100.0).unwrap().unwrap();
+            assert_eq!(
+                (none.only_threshold, none.only_mask),
+                (0, none.total - found.only_threshold)
+            );
+        }
+        let model = svdo::prune::prune(&checkpoint, 3.0, &|_| ()).unwrap();
+        let kept: u64 = model.layers.iter().map(|l| l.statistics.kept).sum();
+        assert_eq!(kept, if options.ignore_masks { 36 } else { 36 - pruned });
+    }
+    let checkpoint = open("mlp.safetensors", None, &Options::default()).unwrap();
+    assert_eq!(checkpoint.compare_mask(0, 3.0).unwrap(), None);
+}
+
+#[test]
+fn claims_about_accuracy_are_read() {
+    for (name, network, expected) in [
+        ("pytorch-ard_mlp.t7", None, Some(0.985)),
+        ("norm_cnn.pt", Some("norm_cnn.network.json"), Some(0.975)),
+        ("var-drop_mlp.pth", None, None),
+    ] {
+        let checkpoint = open(name, network, &Options::default()).unwrap();
+        assert_eq!(checkpoint.claimed_accuracy(), expected, "{name}");
+    }
+}
+
+#[test]
+fn layers_have_thresholds_of_their_own() {
+    use svdo::compress::{code, code_at};
+    use svdo::prune::Thresholds;
+    let checkpoint = open("cnn.safetensors", None, &Options::default()).unwrap();
+    let settings = Settings::default();
+    let first = svdo::threshold::at_density(&checkpoint, &[0], 0.25).unwrap();
+    let thresholds = Thresholds::Each(vec![first.into(), 3.0, f64::NEG_INFINITY]);
+    let coded = code_at(&checkpoint, &settings, &thresholds, &|_| ()).unwrap();
+    let kept: Vec<u64> = coded.statistics.iter().map(|s| s.kept).collect();
+    let all = code(&checkpoint, &settings, &|_| ()).unwrap();
+    assert_eq!(kept, [18, all.statistics[1].kept, 0]);
+    assert_eq!(
+        (coded.model().unwrap().threshold, all.model().unwrap().threshold),
+        (None, Some(3.0))
+    );
+    // The same threshold for each is the same file but for the threshold it says.
+    let each = Thresholds::Each(vec![3.0; 3]);
+    let each = code_at(&checkpoint, &Settings { strip: true, ..settings }, &each, &|_| ()).unwrap();
+    let all = code(&checkpoint, &Settings { strip: true, ..settings }, &|_| ()).unwrap();
+    assert!(each.written == all.written);
+}
+
+#[test]
 fn masks_can_be_left_alone() {
     let ignore = Options { ignore_masks: true, ..Options::default() };
     let (with, _) = import("cplxmodule_mask_mlp.pt", None, &Options::default());
@@ -132,6 +262,7 @@ fn what_cannot_be_used_says_why() {
         ("refused_square.pt", "--layout oi or --layout io"),
         ("refused_sbp.npz", "truncated log-normal"),
         ("refused_varout.npz", "below 1 by construction"),
+        ("refused_chunked.h5", "stored in chunks: save it without compression"),
         ("bayesgroup_mlp.npy", "--variance log_sigma or --profile"),
     ] {
         let found = refusal(name, &auto);
@@ -170,6 +301,9 @@ fn damaged_files_of_every_container() {
         "deflated_mlp.npz",
         "fortran_mlp.npz",
         "state-of-sparsity_mlp.ckpt-5.index",
+        "sparse-vd-keras_mlp.h5",
+        "sparse-vd-keras_mlp.keras",
+        "hdf5_latest_mlp.h5",
     ] {
         let whole = std::fs::read(path(name)).unwrap();
         let copy = folder.path().join(name);
@@ -264,6 +398,43 @@ fn hostile_pickles_do_nothing() {
 }
 
 #[test]
+fn hostile_hdf5_ends_with_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.h5");
+    let good = std::fs::read(path("sparse-vd-keras_mlp.h5")).unwrap();
+    let find = |what: &[u8]| good.windows(what.len()).position(|w| w == what).unwrap();
+    let opened = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = good.clone();
+        change(&mut bytes);
+        std::fs::write(&file, bytes).unwrap();
+        match Checkpoint::open(&file, None) {
+            Ok(_) => "accepted".into(),
+            Err(error) => error.to_string(),
+        }
+    };
+    assert_eq!(opened(&|_| ()), "accepted");
+    let (tree, heap, nodes) = (find(b"TREE"), find(b"HEAP"), find(b"SNOD"));
+    let number = |at: usize, value: u64| {
+        move |bytes: &mut Vec<u8>| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes())
+    };
+    // The root's tree as a member of itself, heaps without end, a member that is its own group.
+    let root = u64::from_le_bytes(good[64..72].try_into().unwrap());
+    for (change, expected) in [
+        (&number(tree + 32, tree as u64) as &dyn Fn(&mut Vec<u8>), "SNOD was expected"),
+        (&number(heap + 8, u64::MAX), "a header needs 18446744073709551615"),
+        (&number(heap + 24, 1 << 40), "are asked for"),
+        (&number(nodes + 16, root), "groups in one another, or a cycle"),
+        (&number(24, 1 << 20), "do not count from its beginning"),
+        (&|bytes| bytes[tree + 5] = 3, "TREE was expected"),
+        (&|bytes| bytes[13] = 3, "4 or 8 bytes"),
+        (&|bytes| bytes[8] = 9, "version 9, 0 to 3 are read"),
+    ] {
+        let found = opened(change);
+        assert!(found.contains(expected) && !found.contains('\n'), "{found:?} lacks {expected:?}");
+    }
+}
+
+#[test]
 fn archives_that_promise_too_much_are_not_unpacked() {
     use std::io::Write;
     let folder = tempfile::tempdir().unwrap();
@@ -296,12 +467,12 @@ fn found_thresholds_keep_what_was_asked_for() {
     };
     let total = 4 * 2 * 9 + 5 * 16 + 3 * 5;
     for density in [0.0, 0.1, 0.333, 0.5, 0.9] {
-        let threshold = svdo::threshold::at_density(&checkpoint, density).unwrap();
+        let threshold = svdo::threshold::at_density(&checkpoint, &[0, 1, 2], density).unwrap();
         let most = (density * f64::from(total)).floor() as u64;
         assert!(kept(threshold) <= most, "{density}");
         assert!(kept(threshold.next_up()) > most, "{density}");
     }
-    let all = svdo::threshold::at_density(&checkpoint, 1.0).unwrap();
+    let all = svdo::threshold::at_density(&checkpoint, &[0, 1, 2], 1.0).unwrap();
     assert_eq!((all, kept(all)), (f32::INFINITY, total as u64));
     // Made with log alpha around -4 and around 5.
     let valley = svdo::threshold::valley(&checkpoint).unwrap();

@@ -6,6 +6,7 @@ mod calibration;
 mod commands;
 mod damaged_files;
 mod exactness;
+mod experiments;
 mod fixtures;
 mod formats;
 mod imports;
@@ -13,3 +14,5 @@ mod kernels;
 mod lenets;
 mod memory;
 mod search;
+#[cfg(feature = "train")]
+mod train;

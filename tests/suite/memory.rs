@@ -69,6 +69,64 @@ fn a_checkpoint_far_larger_than_the_memory_it_takes() {
     );
 }
 
+/// Many layers, of which one is in work at a time: the peak is that of the packed layers and the
+/// file. Counts every allocation of this thread, the only one.
+#[test]
+fn layers_are_coded_one_after_the_other() {
+    use safetensors::tensor::Dtype;
+    const LAYERS: usize = 24;
+    const SIDE: usize = 512;
+    let folder = tempfile::tempdir().unwrap();
+    let mut noise = fixtures::Noise::new(11);
+    let bf16 = |values: &[f32]| -> Vec<u8> {
+        values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect()
+    };
+    let count = SIDE * SIDE;
+    let theta = noise.vec(count);
+    let log_sigma2: Vec<f32> =
+        (0..count).map(|_| if noise.below(50) == 0 { -12.0 } else { 9.0 }).collect();
+    let (theta, log_sigma2) = (bf16(&theta), bf16(&log_sigma2));
+    for layer in 0..LAYERS {
+        let tensor = |part: &str, bytes: &[u8]| fixtures::Tensor {
+            name: format!("fc{layer}.{part}"),
+            dtype: Dtype::BF16,
+            shape: vec![SIDE, SIDE],
+            bytes: bytes.into(),
+        };
+        let tensors = [tensor("weight", &theta), tensor("log_sigma2", &log_sigma2)];
+        let shard = fixtures::safetensors(&tensors, None);
+        std::fs::write(folder.path().join(format!("{layer:02}.safetensors")), shard).unwrap();
+    }
+    let options = svdo::checkpoint::Options {
+        dense: Some(svdo::checkpoint::profile::Dense::OutIn),
+        ..Default::default()
+    };
+    let checkpoint = Checkpoint::open_with(folder.path(), None, &options).unwrap();
+    let settings = Settings {
+        quantizer: svdo::quantize::Quantizer::RateDistortion(Default::default()),
+        fast: true,
+        ..Settings::default()
+    };
+    let alone = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread();
+    let pool = alone.build().unwrap();
+    let mut coded = None;
+    let used = allocation_counter::measure(|| {
+        coded = Some(pool.install(|| svdo::compress::code(&checkpoint, &settings, &|_| ())));
+    });
+    let coded = coded.unwrap().unwrap();
+    let kept: u64 = coded.statistics.iter().map(|s| s.kept).sum();
+    let file = coded.written.bytes.len() as u64;
+    // 5 bytes and a little for a kept weight, the file twice, 12 MiB for one layer in work.
+    let expected = 6 * kept + 2 * file + (12 << 20);
+    assert!(kept > 100_000 && used.bytes_max < expected, "{} of {expected}", used.bytes_max);
+    assert!(used.bytes_max < (4 * LAYERS * count) as u64 * 3 / 4);
+    // As in one piece.
+    let model = svdo::prune::prune(&checkpoint, 3.0, &|_| ());
+    let whole = svdo::compress::finish(&mut model.unwrap(), &settings).unwrap();
+    assert!(whole.written == coded.written && whole.simplified == coded.simplified);
+    assert!(whole.quantized == coded.quantized && whole.model == coded.model().unwrap());
+}
+
 #[test]
 fn running_allocates_nothing() {
     for name in ["lenet300_mnist.safetensors", "lenet5_mnist.safetensors"] {

@@ -17,8 +17,8 @@ mod x86_64;
 pub(super) use aligned::Aligned;
 pub(super) use dense::DenseRows;
 pub(super) use gather::SlicedRows;
-pub(super) use tiles::{Span, TapRows};
-pub(super) use transpose::side_by_side;
+pub(super) use tiles::{Onto, Span, TapRows};
+pub(super) use transpose::{one_by_one, side_by_side};
 
 use crate::error::{Error, Result};
 

@@ -67,3 +67,54 @@ impl Work for SideBySide<'_> {
         }
     }
 }
+
+/// `y[lane * stride + i] = x[i * lanes + lane]` for i in 0..length and the first `samples` lanes:
+/// what [`side_by_side`] undoes.
+pub(in crate::engine) fn one_by_one(
+    tier: Tier,
+    (x, lanes): (&[f32], usize),
+    length: usize,
+    (y, stride, samples): (&mut [f32], usize, usize),
+) {
+    tier.with(OneByOne { x, lanes, length, y, stride, samples });
+}
+
+struct OneByOne<'a> {
+    x: &'a [f32],
+    lanes: usize,
+    length: usize,
+    y: &'a mut [f32],
+    stride: usize,
+    samples: usize,
+}
+
+impl Work for OneByOne<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, lanes, length, y, stride, samples } = self;
+        assert!(samples <= lanes && x.len() >= length * lanes);
+        assert!(samples == 0 || y.len() >= (samples - 1) * stride + length);
+        let whole = length / WIDTH * WIDTH;
+        for first in (0..samples).step_by(WIDTH) {
+            let full = first + WIDTH <= samples;
+            let start = if full { whole } else { 0 };
+            for i in (0..start).step_by(WIDTH) {
+                // SAFETY: lanes first..first + 8 exist and i + 8 <= length, so that every read ends
+                // at length * lanes at most and every write at (first + 7) * stride + length:
+                // both asserted above.
+                unsafe {
+                    let from = x.as_ptr().add(i * lanes + first);
+                    let rows = std::array::from_fn(|k| s.load(from.add(k * lanes)));
+                    for (lane, v) in s.transpose(rows).into_iter().enumerate() {
+                        s.store(y.as_mut_ptr().add((first + lane) * stride + i), v);
+                    }
+                }
+            }
+            for lane in first..samples.min(first + WIDTH) {
+                for i in start..length {
+                    y[lane * stride + i] = x[i * lanes + lane];
+                }
+            }
+        }
+    }
+}

@@ -61,12 +61,20 @@ impl Simd for Avx2 {
         unsafe { _mm256_max_ps(_mm256_setzero_ps(), v) }
     }
 
+    /// Eight loads: on the cores this was measured on they are almost twice as fast as the gather
+    /// instruction, which for eight numbers takes as many loads and some forty operations more.
     #[inline(always)]
     unsafe fn gather(self, x: *const f32, at: *const u16) -> __m256 {
         // SAFETY: the token proves AVX2; the caller promises eight indices and what they point to.
         unsafe {
-            let at = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
-            _mm256_i32gather_ps::<4>(x, at)
+            let four = |at: *const u16| {
+                let at = at.cast::<u64>().read_unaligned();
+                let number = |i: u32| _mm_load_ss(x.add((at >> (16 * i)) as u16 as usize));
+                let low = _mm_insert_ps::<0x10>(number(0), number(1));
+                let three = _mm_insert_ps::<0x20>(low, number(2));
+                _mm_insert_ps::<0x30>(three, number(3))
+            };
+            _mm256_set_m128(four(at.add(4)), four(at))
         }
     }
 

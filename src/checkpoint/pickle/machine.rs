@@ -1,169 +1,24 @@
-//! Python pickles as data: nothing in them is ever executed.
-//!
-//! A pickle is a program for a stack machine. Here it can only build lists, dictionaries, numbers
-//! and texts, and *describe* calls of functions on a short list; any other function, and any
-//! opcode that could only serve to call one, ends the reading. Long strings of bytes stay in the
-//! file: a [`Node::Bytes`] says where they are. Everything lives in one arena, so neither nesting
-//! nor cycles cost more than the pickle's own length.
+//! The stack machine: one method for each kind of instruction, none of which calls anything.
 
 use std::collections::HashMap;
 
-use super::stored::Part;
+use super::input::{Input, SHORT, Step, Stop};
+use super::{Id, Node, Pickle, is_known};
+use crate::checkpoint::stored::Part;
 use crate::error::{Error, Result};
 
 /// A pickle may hold this many objects.
 const MAX_NODES: usize = 1 << 20;
 /// and this many instructions. Together they bound the memory that reading one takes to 0.5 GiB.
 const MAX_STEPS: usize = 1 << 24;
-/// Texts and bytes up to this length are kept in memory.
-const SHORT: u64 = 1 << 12;
-
-/// An object's number in the arena.
-pub(super) type Id = usize;
-
-/// An object.
-#[derive(Debug, Clone)]
-pub(super) enum Node {
-    /// `None`, or anything that has no meaning in a checkpoint.
-    None,
-    Bool(bool),
-    Int(i64),
-    /// A number that a checkpoint carries beside its tensors.
-    Float,
-    /// A text and where its bytes lie: in Python 2 the values of a small array may look like one.
-    Text {
-        text: String,
-        start: u64,
-    },
-    /// Where bytes, or the UTF-8 of a long text, lie.
-    Bytes {
-        start: u64,
-        length: u64,
-    },
-    List(Vec<Id>),
-    Tuple(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    /// A function or class, as `module.name`.
-    Global(String),
-    /// A function on the list, with what it would be called with.
-    Call {
-        function: String,
-        arguments: Id,
-        state: Option<Id>,
-        items: Vec<(Id, Id)>,
-    },
-    /// A reference to something outside the pickle.
-    Persistent(Id),
-}
-
-/// What a pickle describes.
-#[derive(Debug)]
-pub(super) struct Pickle {
-    nodes: Vec<Node>,
-    /// The object that the pickle stands for.
-    pub(super) root: Id,
-    /// The byte after it.
-    pub(super) end: u64,
-}
-
-impl Pickle {
-    pub(super) fn node(&self, id: Id) -> &Node {
-        &self.nodes[id]
-    }
-
-    /// The members of a tuple or list.
-    pub(super) fn items(&self, id: Id) -> &[Id] {
-        match &self.nodes[id] {
-            Node::Tuple(items) | Node::List(items) => items,
-            _ => &[],
-        }
-    }
-
-    pub(super) fn text(&self, id: Id) -> Option<&str> {
-        match &self.nodes[id] {
-            Node::Text { text, .. } => Some(text),
-            _ => None,
-        }
-    }
-
-    pub(super) fn size(&self, id: Id) -> Option<usize> {
-        match self.nodes[id] {
-            Node::Int(value) => value.try_into().ok(),
-            _ => None,
-        }
-    }
-
-    /// A tuple of dimensions or strides.
-    pub(super) fn sizes(&self, id: Id) -> Option<Vec<usize>> {
-        match &self.nodes[id] {
-            Node::Tuple(items) | Node::List(items) => items.iter().map(|&i| self.size(i)).collect(),
-            Node::Call { function, arguments, .. } if function == "torch.Size" => {
-                self.sizes(*self.items(*arguments).first()?)
-            }
-            _ => None,
-        }
-    }
-}
-
-/// What a checkpoint may contain. None of it is called.
-const KNOWN: [&str; 33] = [
-    "_codecs.encode",
-    "argparse.Namespace",
-    "builtins.bytearray",
-    "builtins.complex",
-    "builtins.set",
-    "builtins.slice",
-    "collections.Counter",
-    "collections.OrderedDict",
-    "collections.defaultdict",
-    "copy_reg._reconstructor",
-    "copyreg._reconstructor",
-    "__builtin__.object",
-    "builtins.object",
-    "builtins.int",
-    "builtins.list",
-    "builtins.dict",
-    "numpy._core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar",
-    "numpy._core.numeric._frombuffer",
-    "numpy.core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy.core.numeric._frombuffer",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "torch.Size",
-    "torch.Tensor",
-    "torch._utils._rebuild_parameter",
-    "torch._utils._rebuild_parameter_with_state",
-    "torch._utils._rebuild_tensor",
-    "torch._utils._rebuild_tensor_v2",
-    "torch.device",
-    "torch.nn.parameter.Parameter",
-    "torch.serialization._get_layout",
-];
-
-fn is_known(global: &str) -> bool {
-    let storage = |rest: &str| {
-        let name = rest.strip_prefix("cuda.").or(rest.strip_prefix("storage.")).unwrap_or(rest);
-        name.ends_with("Storage") && name.bytes().all(|b| b.is_ascii_alphanumeric())
-    };
-    let dtype = |rest: &str| {
-        ["float", "double", "half", "bfloat", "int", "uint", "bool", "long", "complex"]
-            .iter()
-            .any(|kind| rest.starts_with(kind))
-            && rest.bytes().all(|b| b.is_ascii_alphanumeric())
-    };
-    KNOWN.contains(&global)
-        || global.strip_prefix("torch.").is_some_and(|rest| storage(rest) || dtype(rest))
-}
 
 /// Reads the pickle that begins at `start`.
 ///
 /// # Errors
 /// What is wrong and at which byte; a function that is not on the list, by name.
-pub(super) fn read(part: &Part, start: u64) -> Result<Pickle> {
+pub(in crate::checkpoint) fn read(part: &Part, start: u64) -> Result<Pickle> {
     let mut machine = Machine {
-        input: Input { part, at: start, buffer: Vec::new(), buffer_at: 0 },
+        input: Input::new(part, start),
         nodes: vec![Node::None],
         stack: Vec::new(),
         marks: Vec::new(),
@@ -188,85 +43,6 @@ pub(super) fn read(part: &Part, start: u64) -> Result<Pickle> {
     }
     let problem = format!("more than {MAX_STEPS} instructions or {MAX_NODES} objects at once");
     Err(Error::Format { format: "pickle", problem })
-}
-
-enum Stop {
-    Read(Error),
-    Problem(String),
-}
-
-impl From<&str> for Stop {
-    fn from(problem: &str) -> Self {
-        Self::Problem(problem.into())
-    }
-}
-
-type Step<T> = std::result::Result<T, Stop>;
-
-/// A part with a buffer in front.
-struct Input<'a> {
-    part: &'a Part,
-    at: u64,
-    buffer: Vec<u8>,
-    buffer_at: u64,
-}
-
-impl Input<'_> {
-    fn byte(&mut self) -> Step<u8> {
-        let inside = self.at.checked_sub(self.buffer_at).and_then(|o| self.buffer.get(o as usize));
-        if let Some(&byte) = inside {
-            self.at += 1;
-            return Ok(byte);
-        }
-        let left = self.part.length().saturating_sub(self.at);
-        if left == 0 {
-            return Err("it ends within a pickle".into());
-        }
-        self.buffer.resize(left.min(1 << 13) as usize, 0);
-        self.part.read_at(&mut self.buffer, self.at).map_err(Stop::Read)?;
-        self.buffer_at = self.at;
-        self.at += 1;
-        Ok(self.buffer[0])
-    }
-
-    fn bytes<const N: usize>(&mut self) -> Step<[u8; N]> {
-        let mut bytes = [0; N];
-        for byte in &mut bytes {
-            *byte = self.byte()?;
-        }
-        Ok(bytes)
-    }
-
-    fn number<const N: usize>(&mut self) -> Step<u64> {
-        let mut wide = [0; 8];
-        wide[..N].copy_from_slice(&self.bytes::<N>()?);
-        Ok(u64::from_le_bytes(wide))
-    }
-
-    /// Up to the end of the line, without it.
-    fn line(&mut self) -> Step<String> {
-        let mut line = Vec::new();
-        loop {
-            match self.byte()? {
-                b'\n' => break,
-                _ if line.len() as u64 > SHORT => return Err("a line is too long".into()),
-                byte => line.push(byte),
-            }
-        }
-        String::from_utf8(line).map_err(|_| "a line is not UTF-8".into())
-    }
-
-    /// Passes over bytes that must be there, and says where they begin.
-    fn skip(&mut self, length: u64) -> Step<u64> {
-        let start = self.at;
-        match start.checked_add(length) {
-            Some(end) if end <= self.part.length() => {
-                self.at = end;
-                Ok(start)
-            }
-            _ => Err(Stop::Problem(format!("{length} bytes are announced, fewer are there"))),
-        }
-    }
 }
 
 struct Machine<'a> {
@@ -479,12 +255,12 @@ impl Machine<'_> {
                 self.long(length)?;
             }
             b'F' => {
-                self.input.line()?;
-                self.push(Node::Float)?;
+                let line = self.input.line()?;
+                self.push(Node::Float(line.parse().map_err(|_| "not a number")?))?;
             }
             b'G' => {
-                self.input.bytes::<8>()?;
-                self.push(Node::Float)?;
+                let value = f64::from_be_bytes(self.input.bytes()?);
+                self.push(Node::Float(value))?;
             }
             b'X' => {
                 let length = self.input.number::<4>()?;

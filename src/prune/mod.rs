@@ -1,11 +1,21 @@
 //! Pruning: weights whose log alpha is above the threshold go, the rest become a sparse matrix.
 
+mod histogram;
+mod packed;
+mod scan;
+
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 use sprs::CsMatI;
 
-use crate::checkpoint::{Block, Checkpoint, Variance};
+pub use histogram::Histogram;
+pub(crate) use packed::PackedLayers;
+
+use crate::checkpoint::{Block, Checkpoint};
 use crate::error::{Error, Result};
 use crate::network::Network;
+use scan::Kept;
 
 /// Weights of one layer, rows are output units: `[out, in]`, or `[out, in/groups * kh * kw]`.
 pub type Csr = CsMatI<f32, u32, usize>;
@@ -76,34 +86,34 @@ pub struct Statistics {
     pub histogram: Histogram,
 }
 
-/// Counts of log alpha in bins of width 0.5 from -20 to 20.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Histogram {
-    /// Below -20, the 80 bins, and 20 or more; empty if nothing was counted.
-    pub counts: Vec<u64>,
+/// Thresholds on log alpha.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Thresholds {
+    /// One for all layers.
+    All(f64),
+    /// One for each layer.
+    Each(Vec<f64>),
 }
 
-impl Histogram {
-    /// Lower edge of the first bin; minus the upper edge of the last.
-    pub const FIRST: f64 = -20.0;
-    /// Width of a bin.
-    pub const WIDTH: f64 = 0.5;
-    const BINS: usize = 80;
-
-    fn add(&mut self, log_alpha: f64) {
-        if self.counts.is_empty() {
-            self.counts = vec![0; Self::BINS + 2];
+impl Thresholds {
+    /// That of a layer.
+    pub fn of(&self, layer: usize) -> f64 {
+        match self {
+            Self::All(threshold) => *threshold,
+            Self::Each(thresholds) => thresholds.get(layer).copied().unwrap_or(f64::NAN),
         }
-        let bin = ((log_alpha - Self::FIRST) / Self::WIDTH).floor() + 1.0;
-        self.counts[bin.clamp(0.0, (Self::BINS + 1) as f64) as usize] += 1;
     }
+}
 
-    fn merge(&mut self, other: &Self) {
-        if self.counts.is_empty() {
-            self.counts.clone_from(&other.counts);
-        } else {
-            self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
-        }
+impl From<f64> for Thresholds {
+    fn from(threshold: f64) -> Self {
+        Self::All(threshold)
+    }
+}
+
+impl From<f32> for Thresholds {
+    fn from(threshold: f32) -> Self {
+        Self::All(threshold.into())
     }
 }
 
@@ -116,13 +126,15 @@ impl Histogram {
 /// [`Error::Argument`] for a threshold that is NaN; what reading the checkpoint meets.
 pub fn prune(
     checkpoint: &Checkpoint,
-    threshold: f64,
+    threshold: impl Into<Thresholds>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<PrunedModel> {
+    let thresholds = threshold.into();
     let network = checkpoint.network().clone();
     let mut before = 0;
     let layers = (0..network.layers.len())
         .map(|index| {
+            let threshold = thresholds.of(index);
             let layer = prune_layer(checkpoint, index, threshold, &|n| progress(before + n))?;
             before += layer.statistics.total;
             Ok(layer)
@@ -164,7 +176,8 @@ pub fn prune_layer(
     let (mut columns, mut weights) = (Vec::with_capacity(kept), Vec::with_capacity(kept));
     let mut log_sigma2 = Vec::new();
     for block in blocks {
-        for &position in &block.positions {
+        for &offset in &block.offsets {
+            let position = block.start + offset as usize;
             row_starts[position / cols + 1] += 1;
             columns.push((position % cols) as u32);
         }
@@ -185,6 +198,24 @@ pub fn prune_layer(
     })
 }
 
+/// Pruned layers that are taken out and put back one at a time, in whatever form they are kept.
+pub(crate) trait Layers: Sync {
+    /// The layer of a number.
+    fn layer(&self, index: usize) -> Result<Cow<'_, PrunedLayer>>;
+    /// Replaces it.
+    fn put(&mut self, index: usize, layer: PrunedLayer);
+}
+
+impl Layers for Vec<PrunedLayer> {
+    fn layer(&self, index: usize) -> Result<Cow<'_, PrunedLayer>> {
+        Ok(Cow::Borrowed(&self[index]))
+    }
+
+    fn put(&mut self, index: usize, layer: PrunedLayer) {
+        self[index] = layer;
+    }
+}
+
 /// Checked construction of a layer's matrix.
 pub(crate) fn csr(
     rows: usize,
@@ -195,76 +226,4 @@ pub(crate) fn csr(
 ) -> Result<Csr> {
     Csr::try_new((rows, cols), row_starts, columns, weights)
         .map_err(|(_, _, _, e)| Error::network(format!("a {rows} x {cols} matrix: {e}")))
-}
-
-/// What survives of one block, in order.
-#[derive(Default)]
-struct Kept {
-    positions: Vec<usize>,
-    weights: Vec<f32>,
-    log_sigma2: Vec<f32>,
-    zero: u64,
-    histogram: Histogram,
-}
-
-impl Kept {
-    fn of(block: &Block, variance: Option<Variance>, start: usize, threshold: f64) -> Self {
-        let mut kept = Self::default();
-        for (offset, &theta) in block.theta.iter().enumerate() {
-            if theta == 0.0 {
-                kept.zero += 1;
-            }
-            let Some(kind) = variance else {
-                if theta != 0.0 {
-                    kept.positions.push(start + offset);
-                    kept.weights.push(theta);
-                }
-                continue;
-            };
-            let stored = block.variance[offset];
-            let log_alpha = match theta {
-                0.0 => f64::INFINITY,
-                theta => kind.log_alpha(theta, stored),
-            };
-            kept.histogram.add(log_alpha);
-            if log_alpha <= threshold && theta != 0.0 {
-                kept.positions.push(start + offset);
-                kept.weights.push(theta);
-                kept.log_sigma2.push(kind.log_sigma2(theta, stored));
-            }
-        }
-        kept
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn kept(theta: &[f32], variance: &[f32], kind: Variance, threshold: f64) -> Vec<usize> {
-        let block = Block { theta: theta.into(), variance: variance.into() };
-        Kept::of(&block, Some(kind), 0, threshold).positions
-    }
-
-    #[test]
-    fn the_tie_is_kept_and_zero_never() {
-        let theta = [1.0, 1.0, 0.0, -0.0, 1e-30];
-        let log_sigma2 = [3.0, 3.0001, -90.0, -90.0, -90.0];
-        assert_eq!(kept(&theta, &log_sigma2, Variance::LogSigma2, 3.0), [0]);
-        assert_eq!(kept(&theta, &log_sigma2, Variance::LogSigma2, f64::INFINITY), [0, 1, 4]);
-        let log_sigma = log_sigma2.map(|v| v / 2.0);
-        assert_eq!(kept(&theta, &log_sigma, Variance::LogSigma, 3.0), [0]);
-        let log_alpha = [3.0, 3.0001, f32::INFINITY, -5.0, f32::NEG_INFINITY];
-        assert_eq!(kept(&theta, &log_alpha, Variance::LogAlpha, 3.0), [0, 4]);
-    }
-
-    #[test]
-    fn the_histogram_counts_everything() {
-        let mut histogram = Histogram::default();
-        let values = [f64::NEG_INFINITY, -20.1, -20.0, 0.0, 0.49, 19.99, 20.0, f64::INFINITY];
-        values.iter().for_each(|&v| histogram.add(v));
-        let filled: Vec<(usize, u64)> =
-            histogram.counts.iter().copied().enumerate().filter(|(_, c)| *c > 0).collect();
-        assert_eq!(filled, [(0, 2), (1, 1), (41, 2), (80, 1), (81, 2)]);
-    }
 }

@@ -1,10 +1,19 @@
 //! The whole way from a checkpoint to a file.
+//!
+//! [`code`] goes layer by layer: what it holds of a network are the kept weights, packed, and the
+//! bytes of the file. [`finish`] begins with a pruned model, for searches that try many settings on
+//! one. Both give the same file.
+
+mod stream;
+
+pub use stream::{code, code_at};
 
 use crate::checkpoint::Checkpoint;
 use crate::container::{self, Written};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::prune::{PrunedModel, Statistics, prune};
+use crate::network::Layer;
+use crate::prune::{PrunedModel, Statistics};
 use crate::quantize::{Calibration, Quantized, Quantizer};
 use crate::simplify::{Simplified, simplify};
 
@@ -33,10 +42,51 @@ impl Default for Settings {
     }
 }
 
-/// A compressed checkpoint with everything a report needs.
+/// A file with everything a report needs.
+#[derive(Debug, Clone)]
+pub struct Coded {
+    /// The file.
+    pub written: Written,
+    /// Counts of pruning, for each layer.
+    pub statistics: Vec<Statistics>,
+    /// What simplification removed, for each layer.
+    pub simplified: Vec<Simplified>,
+    /// What quantization changed, for each layer.
+    pub quantized: Vec<Rounding>,
+}
+
+impl Coded {
+    /// The model that the file holds.
+    ///
+    /// # Errors
+    /// None for a file that was just made.
+    pub fn model(&self) -> Result<Model> {
+        container::read(&self.written.bytes)
+    }
+}
+
+/// What quantization did to a layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rounding {
+    /// Weights in the file.
+    pub stored: usize,
+    /// Kept weights that became zero and were dropped.
+    pub zeroed: usize,
+    /// The largest change of a weight or bias.
+    pub max_error: f64,
+}
+
+impl Rounding {
+    fn of(quantized: &Quantized) -> Self {
+        let Quantized { weights, max_error, zeroed } = quantized;
+        Self { stored: weights.pattern.len(), zeroed: *zeroed, max_error: *max_error }
+    }
+}
+
+/// A compressed checkpoint: what [`Coded`] is, and the model that the file holds.
 #[derive(Debug, Clone)]
 pub struct Compressed {
-    /// The model as it will be read from the file.
+    /// The model as it is read from the file.
     pub model: Model,
     /// The file.
     pub written: Written,
@@ -45,22 +95,54 @@ pub struct Compressed {
     /// What simplification removed, for each layer.
     pub simplified: Vec<Simplified>,
     /// What quantization changed, for each layer.
-    pub quantized: Vec<Quantized>,
+    pub quantized: Vec<Rounding>,
 }
 
-/// Prunes, simplifies, quantizes and encodes; then reads the file back and compares it, so that a
+impl From<Compressed> for Coded {
+    fn from(compressed: Compressed) -> Self {
+        let Compressed { model: _, written, statistics, simplified, quantized } = compressed;
+        Self { written, statistics, simplified, quantized }
+    }
+}
+
+/// What a report takes from either.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct Parts<'a> {
+    pub written: &'a Written,
+    pub statistics: &'a [Statistics],
+    pub simplified: &'a [Simplified],
+    pub quantized: &'a [Rounding],
+}
+
+impl<'a> From<&'a Coded> for Parts<'a> {
+    fn from(coded: &'a Coded) -> Self {
+        let Coded { written, statistics, simplified, quantized } = coded;
+        Self { written, statistics, simplified, quantized }
+    }
+}
+
+impl<'a> From<&'a Compressed> for Parts<'a> {
+    fn from(compressed: &'a Compressed) -> Self {
+        let Compressed { model: _, written, statistics, simplified, quantized } = compressed;
+        Self { written, statistics, simplified, quantized }
+    }
+}
+
+/// Prunes, simplifies, quantizes, encodes, and decodes what was encoded to compare it, so that a
 /// result is a file that decodes to the model. `progress` is told the weights done so far.
 ///
 /// # Errors
-/// What reading the checkpoint meets; [`Error::Corrupt`] if the file does not decode to the model,
-/// which would be a defect of this library.
+/// As [`code`].
 pub fn compress(
     checkpoint: &Checkpoint,
     settings: &Settings,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Compressed> {
-    let mut pruned = prune(checkpoint, f64::from(settings.threshold), progress)?;
-    finish(&mut pruned, settings, None)
+    let coded = code(checkpoint, settings, progress)?;
+    let model = coded.model()?;
+    let Coded { written, statistics, simplified, quantized } = coded;
+    Ok(Compressed { model, written, statistics, simplified, quantized })
 }
 
 /// The part of [`compress`] after pruning; the model is left as it was last quantized. With a
@@ -77,11 +159,6 @@ pub fn finish(
     let mut simplified = if settings.simplify {
         simplify(pruned)?
     } else {
-        let untouched = |l: &crate::network::Layer| Simplified {
-            units: l.rows(),
-            left: (0..l.rows() as u32).collect(),
-            ..Default::default()
-        };
         pruned.network.layers.iter().map(untouched).collect()
     };
     let quantize = |pruned: &PrunedModel, simplified: &[Simplified]| {
@@ -123,5 +200,12 @@ pub fn finish(
     if container::read(&written.bytes)? != model {
         return Err(Error::corrupt("check after writing", "the file decodes to another model"));
     }
+    let quantized = quantized.iter().map(Rounding::of).collect();
     Ok(Compressed { model, written, statistics, simplified, quantized })
+}
+
+/// What is said of a layer that is not simplified.
+fn untouched(layer: &Layer) -> Simplified {
+    let left = (0..layer.rows() as u32).collect();
+    Simplified { units: layer.rows(), left, ..Default::default() }
 }

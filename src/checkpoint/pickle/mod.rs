@@ -1,0 +1,165 @@
+//! Python pickles as data: nothing in them is ever executed.
+//!
+//! A pickle is a program for a stack machine. Here it can only build lists, dictionaries, numbers
+//! and texts, and *describe* calls of functions on a short list; any other function, and any
+//! opcode that could only serve to call one, ends the reading. Long strings of bytes stay in the
+//! file: a [`Node::Bytes`] says where they are. Everything lives in one arena, so neither nesting
+//! nor cycles cost more than the pickle's own length.
+
+mod input;
+mod machine;
+
+pub(super) use machine::read;
+
+/// An object's number in the arena.
+pub(super) type Id = usize;
+
+/// An object.
+#[derive(Debug, Clone)]
+pub(super) enum Node {
+    /// `None`, or anything that has no meaning in a checkpoint.
+    None,
+    Bool(bool),
+    Int(i64),
+    /// A number that a checkpoint carries beside its tensors.
+    Float(f64),
+    /// A text and where its bytes lie: in Python 2 the values of a small array may look like one.
+    Text {
+        text: String,
+        start: u64,
+    },
+    /// Where bytes, or the UTF-8 of a long text, lie.
+    Bytes {
+        start: u64,
+        length: u64,
+    },
+    List(Vec<Id>),
+    Tuple(Vec<Id>),
+    Dict(Vec<(Id, Id)>),
+    /// A function or class, as `module.name`.
+    Global(String),
+    /// A function on the list, with what it would be called with.
+    Call {
+        function: String,
+        arguments: Id,
+        state: Option<Id>,
+        items: Vec<(Id, Id)>,
+    },
+    /// A reference to something outside the pickle.
+    Persistent(Id),
+}
+
+/// What a pickle describes.
+#[derive(Debug)]
+pub(super) struct Pickle {
+    nodes: Vec<Node>,
+    /// The object that the pickle stands for.
+    pub(super) root: Id,
+    /// The byte after it.
+    pub(super) end: u64,
+}
+
+impl Pickle {
+    pub(super) fn node(&self, id: Id) -> &Node {
+        &self.nodes[id]
+    }
+
+    /// The members of a tuple or list.
+    pub(super) fn items(&self, id: Id) -> &[Id] {
+        match &self.nodes[id] {
+            Node::Tuple(items) | Node::List(items) => items,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn text(&self, id: Id) -> Option<&str> {
+        match &self.nodes[id] {
+            Node::Text { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A member of a dictionary, by a text.
+    pub(super) fn member(&self, id: Id, name: &str) -> Option<Id> {
+        let (Node::Dict(items) | Node::Call { items, .. }) = &self.nodes[id] else { return None };
+        items.iter().find(|(key, _)| self.text(*key) == Some(name)).map(|&(_, value)| value)
+    }
+
+    pub(super) fn number(&self, id: Id) -> Option<f64> {
+        match self.nodes[id] {
+            Node::Int(value) => Some(value as f64),
+            Node::Float(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    pub(super) fn size(&self, id: Id) -> Option<usize> {
+        match self.nodes[id] {
+            Node::Int(value) => value.try_into().ok(),
+            _ => None,
+        }
+    }
+
+    /// A tuple of dimensions or strides.
+    pub(super) fn sizes(&self, id: Id) -> Option<Vec<usize>> {
+        match &self.nodes[id] {
+            Node::Tuple(items) | Node::List(items) => items.iter().map(|&i| self.size(i)).collect(),
+            Node::Call { function, arguments, .. } if function == "torch.Size" => {
+                self.sizes(*self.items(*arguments).first()?)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What a checkpoint may contain. None of it is called.
+const KNOWN: [&str; 33] = [
+    "_codecs.encode",
+    "argparse.Namespace",
+    "builtins.bytearray",
+    "builtins.complex",
+    "builtins.set",
+    "builtins.slice",
+    "collections.Counter",
+    "collections.OrderedDict",
+    "collections.defaultdict",
+    "copy_reg._reconstructor",
+    "copyreg._reconstructor",
+    "__builtin__.object",
+    "builtins.object",
+    "builtins.int",
+    "builtins.list",
+    "builtins.dict",
+    "numpy._core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy._core.numeric._frombuffer",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy.core.numeric._frombuffer",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "torch.Size",
+    "torch.Tensor",
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v2",
+    "torch.device",
+    "torch.nn.parameter.Parameter",
+    "torch.serialization._get_layout",
+];
+
+fn is_known(global: &str) -> bool {
+    let storage = |rest: &str| {
+        let name = rest.strip_prefix("cuda.").or(rest.strip_prefix("storage.")).unwrap_or(rest);
+        name.ends_with("Storage") && name.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    let dtype = |rest: &str| {
+        ["float", "double", "half", "bfloat", "int", "uint", "bool", "long", "complex"]
+            .iter()
+            .any(|kind| rest.starts_with(kind))
+            && rest.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    KNOWN.contains(&global)
+        || global.strip_prefix("torch.").is_some_and(|rest| storage(rest) || dtype(rest))
+}

@@ -1,0 +1,230 @@
+//! How noisy gradients are. By estimator, over the size of the batch: the variance of the mean of M
+//! gradients is `Var / M + (M - 1) / M Cov` (Kingma et al. 2015, section 2.2), and Cov is zero unless
+//! the batch shares its weights. By parameterization, over alpha: `dw/dtheta` is `1 + sqrt(alpha) eps`
+//! or 1 (Molchanov et al. 2017, section 4.1).
+
+use std::fmt::Write;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::plot::{Axis, Figure, Panel, Series};
+use super::task::{Shape, Task};
+use super::{Findings, Surroundings, csv, demand, pretty, read};
+use crate::error::Result;
+use crate::train::family::{Draw, Estimator, Method, Mlp, Share, Spread, Targets, Training};
+use crate::train::noise::{EXPERIMENT, shuffled};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    seed: u64,
+    task: Shape,
+    samples: usize,
+    hidden: usize,
+    /// The network in which gradients are taken is trained first, by fast dropout at this rate.
+    drop_rate: f64,
+    epochs: u32,
+    rate: f64,
+    /// Sizes of batches.
+    batches: Vec<usize>,
+    /// Log alphas of the comparison of parameters, and its batch.
+    log_alphas: Vec<f64>,
+    batch: usize,
+    /// Gradients of which a variance is taken.
+    repeats: u32,
+}
+
+const ESTIMATORS: [(Estimator, &str); 3] = [
+    (Estimator::PerBatch, "one weight sample for the batch"),
+    (Estimator::PerExample, "one for each example"),
+    (Estimator::Local, "local reparameterization"),
+];
+
+/// Runs the experiment.
+///
+/// # Errors
+/// If a setting makes no sense or the training diverges.
+pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
+    let config: Config = read(settings)?;
+    config.task.check()?;
+    demand(config.drop_rate > 0.0 && config.drop_rate < 1.0, "drop_rate", "between 0 and 1")?;
+    demand((1..=1_000_000).contains(&config.samples), "samples", "from 1 to 1000000")?;
+    demand(config.hidden > 0, "hidden", "above 0")?;
+    demand((2..=100_000).contains(&config.repeats), "repeats", "from 2 to 100000")?;
+    let sizes_hold = config.batches.iter().chain([&config.batch]).all(|b| (1..=10_000).contains(b));
+    demand(sizes_hold && config.batches.len() > 1, "batches", "two or more from 1 to 10000")?;
+    demand(config.log_alphas.iter().all(|la| la.is_finite()), "log_alphas", "numbers")?;
+
+    let data = config.task.draw(config.seed, 0, config.samples);
+    (surroundings.progress)("training the network");
+    let net = trained(&config, &data)?;
+
+    let mut text = String::from("variance of the first layer's gradient, mean over its weights\n");
+    let (mut rows, mut series) = (Vec::new(), Vec::new());
+    let (first, last) = (config.batches[0] as f64, config.batches[config.batches.len() - 1] as f64);
+    let mut summary = Vec::new();
+    for (index, (estimator, name)) in ESTIMATORS.into_iter().enumerate() {
+        (surroundings.progress)(name);
+        let mut net = net.clone();
+        for layer in &mut net.layers {
+            layer.method = layer.method.with_estimator(estimator);
+        }
+        let variances: Vec<f64> = config
+            .batches
+            .iter()
+            .map(|size| {
+                variance(&net, config.repeats, |repeat| batch(&config, &data, repeat, *size))
+            })
+            .collect();
+        // Var and Cov from the ends: the curve between them is a prediction.
+        let (v1, v2) = (variances[0], variances[variances.len() - 1]);
+        let covariance = (v2 * last - v1 * first) / (last - first);
+        let own = (v1 - covariance) * first + covariance;
+        let curve: Vec<(f64, f64)> =
+            config.batches.iter().zip(&variances).map(|(m, v)| (*m as f64, *v)).collect();
+        let _ = writeln!(
+            text,
+            "  {name:34} M = {first}: {v1:9.3e}   M = {last}: {v2:9.3e}   Cov / Var {:.4}",
+            covariance / own
+        );
+        rows.extend(
+            curve
+                .iter()
+                .map(|(m, v)| vec![index as f64, *m, *v, own / m + (m - 1.0) / m * covariance]),
+        );
+        summary.push(json!({"estimator": name, "variance_of_one": own, "covariance": covariance, "at_last_batch": v2}));
+        series.push(Series::line(name, curve));
+    }
+    let at_last: Vec<f64> =
+        series.iter().map(|s| s.points.last().map_or(f64::NAN, |p| p.1)).collect();
+    let mut passed = at_last[2] < at_last[1] && at_last[1] < at_last[0];
+
+    (surroundings.progress)("parameterizations");
+    let fixed = batch(&config, &data, 0, config.batch);
+    let (mut by_alpha, mut table) = (Vec::new(), Vec::new());
+    for (estimator, noise) in
+        [(Estimator::PerBatch, "sampled weights"), (Estimator::Local, "local")]
+    {
+        for (additive, name) in [(false, "multiplicative"), (true, "additive")] {
+            let curve: Vec<(f64, f64)> = config
+                .log_alphas
+                .iter()
+                .map(|log_alpha| {
+                    let net = parameterized(&net, estimator, additive, *log_alpha);
+                    (*log_alpha, variance(&net, config.repeats, |_| fixed.clone()))
+                })
+                .collect();
+            table.push(curve.clone());
+            by_alpha.push(Series::line(&format!("{name}, {noise}"), curve));
+        }
+    }
+    let mut ratios = Vec::new();
+    for (index, log_alpha) in config.log_alphas.iter().enumerate() {
+        let at = |curve: usize| table[curve][index].1;
+        ratios.push((*log_alpha, at(0) / at(1)));
+        passed &= at(0) > at(1);
+        rows.push(vec![3.0, *log_alpha, at(0), at(1)]);
+        rows.push(vec![4.0, *log_alpha, at(2), at(3)]);
+    }
+    for (log_alpha, ratio) in &ratios {
+        let _ = writeln!(
+            text,
+            "  log alpha {log_alpha:5.1}: multiplicative over additive {ratio:8.2} (sampled weights)"
+        );
+    }
+    let figure = Figure {
+        title: "Variance of the gradient by theta, first layer".into(),
+        panels: vec![
+            Panel {
+                title: format!(
+                    "by estimator (alpha = {:.2})",
+                    config.drop_rate / (1.0 - config.drop_rate)
+                ),
+                x: Axis::logarithmic("samples in the batch, M"),
+                y: Axis::logarithmic("variance of the batch's mean gradient"),
+                series,
+            },
+            Panel {
+                title: format!("by parameterization (one batch of {}, noise alone)", config.batch),
+                x: Axis::new("log alpha"),
+                y: Axis::logarithmic("variance of the batch's mean gradient"),
+                series: by_alpha,
+            },
+        ],
+    };
+    let ratios: Vec<Value> = ratios
+        .iter()
+        .map(|(la, r)| json!({"log_alpha": la, "multiplicative_over_additive": r}))
+        .collect();
+    let summary = json!({"estimators": summary, "parameterizations": ratios, "passed": passed});
+    let columns = ["series", "batch_or_log_alpha", "variance", "predicted_or_additive"];
+    Ok(Findings {
+        files: vec![
+            ("gradient-variance.csv".into(), csv(&columns, rows)),
+            ("summary.json".into(), pretty(&summary)?),
+            ("gradient-variance.svg".into(), figure.render().into()),
+        ],
+        text,
+        passed,
+    })
+}
+
+fn trained(config: &Config, data: &Task) -> Result<Mlp> {
+    let sizes = [data.features, config.hidden, config.task.classes as usize];
+    let net = Mlp::new(&sizes, &[Method::fast_dropout(config.drop_rate); 2], config.seed)?;
+    let mut training = Training::new(net, config.rate, 0.0, config.seed);
+    for epoch in 0..config.epochs {
+        for indices in shuffled(config.seed, epoch, data.len()).chunks(config.batch) {
+            let (x, labels) = data.gather(indices);
+            training.step(&x, Targets::Classes(&labels), data.len(), 0.0)?;
+        }
+    }
+    Ok(training.net)
+}
+
+/// The same means with noise of one alpha, in either kind of parameters.
+fn parameterized(net: &Mlp, estimator: Estimator, additive: bool, log_alpha: f64) -> Mlp {
+    let mut net = net.clone();
+    for layer in &mut net.layers {
+        let method = Method::sparse(0.0).with_estimator(estimator);
+        layer.spread = if additive {
+            layer.theta.iter().map(|t| log_alpha + libm::log(t * t)).collect()
+        } else {
+            vec![log_alpha; layer.theta.len()]
+        };
+        layer.method = if additive {
+            method
+        } else {
+            Method { spread: Spread::Alpha(Share::Weight, 0.0), ..method }
+        };
+    }
+    net
+}
+
+/// Samples drawn with replacement.
+fn batch(config: &Config, data: &Task, repeat: u32, size: usize) -> (Vec<f64>, Vec<u32>) {
+    let mut uniform = vec![0.0; size];
+    Draw { seed: config.seed, step: repeat, layer: EXPERIMENT + 1 }.uniforms(size, &mut uniform);
+    let indices: Vec<u32> = uniform.iter().map(|u| (u * data.len() as f64) as u32).collect();
+    data.gather(&indices)
+}
+
+/// The variance of the first layer's gradient by theta of the mean NLL, mean over its weights.
+fn variance(net: &Mlp, repeats: u32, batch: impl Fn(u32) -> (Vec<f64>, Vec<u32>)) -> f64 {
+    let weights = net.layers[0].theta.len();
+    let (mut means, mut squares) = (vec![0.0; weights], vec![0.0; weights]);
+    for repeat in 0..repeats {
+        let (x, labels) = batch(repeat);
+        let scale = 1.0 / labels.len() as f64;
+        let draw = Some((1, 1 + repeat));
+        let (_, gradients) = net.gradient(&x, Targets::Classes(&labels), draw, scale, 0.0);
+        for ((g, mean), square) in gradients[0].theta.iter().zip(&mut means).zip(&mut squares) {
+            // Welford's recurrence.
+            let before = g - *mean;
+            *mean += before / f64::from(repeat + 1);
+            *square += before * (g - *mean);
+        }
+    }
+    squares.iter().sum::<f64>() / (f64::from(repeats - 1) * weights as f64)
+}

@@ -1,0 +1,211 @@
+//! Sparse variational dropout on MNIST with one of the trainer's recipes: sparsity of each layer and
+//! accuracy by epoch, and a picture of the first layer.
+
+use std::fmt::Write;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::plot::{Axis, Figure, Panel, Series, heat_map};
+use super::{Findings, Surroundings, csv, pretty, read};
+use crate::error::{Error, Result};
+use crate::network::Network;
+use crate::train::dataset::Dataset;
+use crate::train::recipe::{self, Config as Settings};
+use crate::train::trainer::{Epoch, Trainer};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    recipe: String,
+    /// What replaces the recipe's settings.
+    train: Map<String, Value>,
+}
+
+/// Runs the experiment.
+///
+/// # Errors
+/// If a setting makes no sense, data is missing or the training diverges.
+pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
+    let config: Config = read(settings)?;
+    let (network, settings) = recipe_with(&config.recipe, &config.train)?;
+    let mut trainer = Trainer::new(network, settings)?;
+    let mut data = mnist(&trainer.network, "train", surroundings)?;
+    let validation = data.split_off(trainer.config.validation);
+    let mut epochs = Vec::new();
+    train(&mut trainer, &data, &validation, |_, epoch| {
+        if epoch.epoch.is_multiple_of(10) {
+            (surroundings.progress)(&line(&epoch));
+        }
+        epochs.push(epoch);
+    })?;
+    // The test set is read once, after everything is settled.
+    let test = mnist(&trainer.network, "t10k", surroundings)?;
+    let test_error = trainer.evaluate(&test).errors as f64 / test.len() as f64;
+
+    let names: Vec<String> = trainer.net.weights.iter().map(|w| w.name.clone()).collect();
+    let percent = |share: Option<f64>| share.map_or(f64::NAN, |e| 100.0 * (1.0 - e));
+    let of = |f: &dyn Fn(&Epoch) -> f64| {
+        epochs.iter().map(|e| (f64::from(e.epoch), f(e))).collect::<Vec<_>>()
+    };
+    let whole = |e: &Epoch| 100.0 * (1.0 - 1.0 / e.weight_ratio);
+    let mut sparsity: Vec<Series> = names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| Series::line(name, of(&|e| e.sparsity[i].1)))
+        .collect();
+    sparsity.push(Series::line("all", of(&whole)));
+    let figure = Figure {
+        title: format!("{} on MNIST by sparse variational dropout", config.recipe),
+        panels: vec![
+            Panel {
+                title: format!("weights removed (log alpha > {})", trainer.config.thresh),
+                x: Axis::new("epoch"),
+                y: Axis::new("sparsity, %").within(0.0, 101.0),
+                series: sparsity,
+            },
+            Panel {
+                title: "accuracy".into(),
+                x: Axis::new("epoch"),
+                y: Axis::new("accuracy, %").within(95.0, 100.1),
+                series: vec![
+                    Series::line(
+                        "validation, pruned network",
+                        of(&|e| percent(e.validation_error)),
+                    ),
+                    Series::line("training, with noise", of(&|e| percent(Some(e.error)))),
+                ],
+            },
+        ],
+    };
+    let mut columns =
+        vec!["epoch", "train_error", "validation_error", "nll", "kl", "kl_weight", "weight_ratio"];
+    columns.extend(names.iter().map(String::as_str));
+    let rows = epochs.iter().map(|e| {
+        let validation = e.validation_error.unwrap_or(f64::NAN);
+        let mut row =
+            vec![f64::from(e.epoch), e.error, validation, e.nll, e.kl, e.kl_weight, e.weight_ratio];
+        row.extend(e.sparsity.iter().map(|(_, share)| share));
+        row
+    });
+    let last = epochs.last().ok_or_else(|| Error::data("no epoch was trained"))?;
+    let mut text =
+        format!("{} after {} epochs (seed {})\n", config.recipe, last.epoch, trainer.config.seed);
+    for (name, share) in &last.sparsity {
+        let _ = writeln!(text, "  {name:8} sparsity {share:.2} %");
+    }
+    let _ = writeln!(
+        text,
+        "all: sparsity {:.2} %, weight ratio |W|/|W != 0| {:.1}x\naccuracy of the pruned network: \
+         validation {:.2} %, test {:.2} %",
+        whole(last),
+        last.weight_ratio,
+        percent(last.validation_error),
+        percent(Some(test_error))
+    );
+    let summary = json!({
+        "epochs": last.epoch, "sparsity": last.sparsity, "sparsity_of_all": whole(last),
+        "weight_ratio": last.weight_ratio, "validation_error": last.validation_error,
+        "test_error": test_error, "settings": trainer.config,
+    });
+    let (picture, units) = first_layer(&trainer)?;
+    let _ = writeln!(text, "the first layer: {units}");
+    Ok(Findings {
+        files: vec![
+            ("epochs.csv".into(), csv(&columns, rows)),
+            ("summary.json".into(), pretty(&summary)?),
+            ("sparsity.svg".into(), figure.render().into()),
+            ("first-layer.svg".into(), picture.into()),
+        ],
+        text,
+        passed: true,
+    })
+}
+
+/// A recipe with some of its settings replaced.
+pub(super) fn recipe_with(name: &str, changes: &Map<String, Value>) -> Result<(Network, Settings)> {
+    let (network, settings) = recipe::find(name, 1.0)?;
+    let wrong = |e: serde_json::Error| Error::Argument { problem: format!("setting train: {e}") };
+    let mut all = serde_json::to_value(settings).map_err(wrong)?;
+    if let Some(all) = all.as_object_mut() {
+        all.extend(changes.clone());
+    }
+    Ok((network, serde_json::from_value(all).map_err(wrong)?))
+}
+
+/// `train` or `t10k` as the network reads it.
+pub(super) fn mnist(
+    network: &Network,
+    part: &str,
+    surroundings: &Surroundings<'_>,
+) -> Result<Dataset> {
+    let folder = surroundings.data.ok_or_else(|| Error::data("no folder of MNIST's files"))?;
+    let classes = network.output_shape_of_all()?.channels;
+    let flat =
+        !matches!(network.nodes.first().map(|n| n.op), Some(crate::network::Op::Conv2d { .. }));
+    Dataset::read(folder, part == "t10k", &network.input, flat, classes)
+}
+
+/// Trains to the end.
+pub(super) fn train(
+    trainer: &mut Trainer,
+    data: &Dataset,
+    validation: &Dataset,
+    mut each: impl FnMut(&mut Trainer, Epoch),
+) -> Result<()> {
+    while !trainer.is_done() {
+        if let Some(epoch) = trainer.step(data, validation)? {
+            each(trainer, epoch);
+        }
+    }
+    Ok(())
+}
+
+fn line(epoch: &Epoch) -> String {
+    let validation = epoch
+        .validation_error
+        .map_or(String::new(), |e| format!(", validation error {:.2} %", 100.0 * e));
+    format!(
+        "epoch {}: NLL {:.4}, KL {:.0}, {:.1}x{validation}",
+        epoch.epoch, epoch.nll, epoch.kl, epoch.weight_ratio
+    )
+}
+
+/// The first layer's kept weights, a tile for each unit that has any.
+fn first_layer(trainer: &Trainer) -> Result<(String, String)> {
+    const MOST: usize = 225;
+    let weights = &trainer.net.weights[0];
+    let shape = &trainer.network.layers[0].shape;
+    let input = trainer.network.input.shape;
+    let tile = if let [_, _, height, width] = shape[..] {
+        [width, height]
+    } else {
+        [input.width, input.height]
+    };
+    if tile[0] * tile[1] != weights.cols {
+        return Err(Error::network("a picture needs one input channel"));
+    }
+    let kept = weights.kept(trainer.config.thresh);
+    let units: Vec<Vec<f32>> = (0..weights.rows)
+        .map(|row| {
+            (row * weights.stride..row * weights.stride + weights.cols)
+                .map(|at| weights.theta[at] * kept[at])
+                .collect()
+        })
+        .collect();
+    let alive: Vec<&[f32]> = units
+        .iter()
+        .map(Vec::as_slice)
+        .filter(|u| u.iter().any(|w| *w != 0.0))
+        .take(MOST)
+        .collect();
+    let caption = format!(
+        "{} of {} units have weights left; each tile is one unit's {} x {} weights, white where removed",
+        units.iter().filter(|u| u.iter().any(|w| *w != 0.0)).count(),
+        weights.rows,
+        tile[1],
+        tile[0]
+    );
+    let title = format!("{} of {} after pruning", weights.name, trainer.config.recipe);
+    Ok((heat_map(&title, &caption, &alive, tile)?, caption))
+}

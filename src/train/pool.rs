@@ -1,0 +1,78 @@
+//! A max-pool that no convolution took into itself. Maps are `row, column, channel`.
+
+use rayon::prelude::*;
+
+use super::buffer::{Buffer, padded};
+use super::vector::Real;
+use crate::network::{Shape, Window};
+
+/// Working memory of a max-pool.
+pub struct MaxPool<T> {
+    input: Shape,
+    pooled: Shape,
+    window: Window,
+    /// For each output the element of the sample that it came from.
+    winner: Vec<u32>,
+    /// Rows [`padded`].
+    pub output: Buffer<T>,
+}
+
+impl<T: Real> MaxPool<T> {
+    /// For batches of at most `batch`.
+    pub fn new(input: Shape, window: Window, batch: usize) -> Self {
+        let (height, width) = window.output(input.height, input.width).unwrap_or((0, 0));
+        let pooled = Shape::new(input.channels, height, width);
+        let size = batch * padded(pooled.channels * pooled.area());
+        Self { input, pooled, window, winner: vec![0; size], output: Buffer::zeros(size) }
+    }
+
+    /// The largest value under each window, the first of equals; NaN wins.
+    pub fn forward(&mut self, x: &[T], batch: usize) {
+        let Self { input, pooled, window, .. } = *self;
+        let Window { kernel, stride, padding: [top, left, ..] } = window;
+        let wide_in = padded(input.channels * input.area());
+        let wide_out = padded(pooled.channels * pooled.area());
+        self.output[..batch * wide_out]
+            .par_chunks_mut(wide_out)
+            .zip(self.winner.par_chunks_mut(wide_out))
+            .zip(x.par_chunks(wide_in))
+            .for_each(|((output, winner), x)| {
+                for place in 0..pooled.area() {
+                    let y0 = place / pooled.width * stride[0];
+                    let x0 = place % pooled.width * stride[1];
+                    let ys = y0.max(top) - top..(y0 + kernel[0] - top).min(input.height);
+                    let xs = x0.max(left) - left..(x0 + kernel[1] - left).min(input.width);
+                    for channel in 0..pooled.channels {
+                        let (mut best, mut from) = (T::of(f64::NEG_INFINITY), 0);
+                        for at in ys.clone().flat_map(|y| {
+                            xs.clone()
+                                .map(move |x| (y * input.width + x) * input.channels + channel)
+                        }) {
+                            if x[at] > best || x[at].wide().is_nan() {
+                                (best, from) = (x[at], at);
+                            }
+                        }
+                        output[place * pooled.channels + channel] = best;
+                        winner[place * pooled.channels + channel] = from as u32;
+                    }
+                }
+            });
+    }
+
+    /// From the gradient by the outputs to that by the inputs.
+    pub fn backward(&self, gradient: &[T], dx: &mut [T], batch: usize) {
+        let wide_in = padded(self.input.channels * self.input.area());
+        let elements = self.pooled.channels * self.pooled.area();
+        let wide_out = padded(elements);
+        dx[..batch * wide_in]
+            .par_chunks_mut(wide_in)
+            .zip(gradient.par_chunks(wide_out))
+            .zip(self.winner.par_chunks(wide_out))
+            .for_each(|((dx, gradient), winner)| {
+                dx.fill(T::of(0.0));
+                for (g, from) in gradient[..elements].iter().zip(winner) {
+                    dx[*from as usize] = dx[*from as usize] + *g;
+                }
+            });
+    }
+}

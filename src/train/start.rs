@@ -1,0 +1,145 @@
+//! Where a training starts: from a description, from an ordinary network, or from what pruning left.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::buffer::Buffer;
+use super::checkpoint::pack;
+use super::recipe::Config;
+use super::trainer::Trainer;
+use super::vector::Tier;
+use crate::checkpoint::{Block, Checkpoint, Options, open_source};
+use crate::error::{Error, IoContext, Result};
+use crate::network::describe::Description;
+use crate::network::{Layer, Network};
+
+/// A network from a description whose member `layers` gives the shape of each layer, as in
+/// `"layers": {"fc1": [300, 784]}`.
+///
+/// # Errors
+/// If the file cannot be read, a shape is missing, or they do not fit.
+pub fn describe(path: &Path) -> Result<Network> {
+    let text = std::fs::read_to_string(path).at(path)?;
+    let build = || {
+        let format = "network description";
+        let invalid = |problem: String| Error::Format { format, problem };
+        let mut value: Value = serde_json::from_str(&text).map_err(|e| invalid(e.to_string()))?;
+        let shapes = value.as_object_mut().and_then(|object| object.remove("layers"));
+        let shapes: BTreeMap<String, Vec<usize>> =
+            serde_json::from_value(shapes.unwrap_or_default()).map_err(|_| {
+                invalid(
+                    "to train it from scratch, it needs the shape of each layer, as in \
+                     \"layers\": {\"fc1\": [300, 784]}"
+                        .into(),
+                )
+            })?;
+        let description = Description::from_json(&value.to_string())?;
+        let layers = description.layer_names().into_iter().map(|name| {
+            let shape = shapes
+                .get(name)
+                .cloned()
+                .ok_or_else(|| Error::network(format!("\"layers\" lacks the shape of {name:?}")))?;
+            Ok(Layer { name: name.into(), shape })
+        });
+        description.resolve(layers.collect::<Result<_>>()?)
+    };
+    build().map_err(|e: Error| e.in_file(path))
+}
+
+/// A training whose means and biases are those of an ordinary network's checkpoint; log variances
+/// are as the settings say. `network` is needed where the checkpoint does not describe its own.
+///
+/// # Errors
+/// If the checkpoint cannot be read or does not fit the network.
+pub fn from_dense(path: &Path, network: Option<&Network>, config: Config) -> Result<Trainer> {
+    let checkpoint = open(path, network)?;
+    let network = network.unwrap_or(checkpoint.network()).clone();
+    let mut trainer = Trainer::new(network, config)?;
+    fill(&mut trainer, &checkpoint, false, |_, _| true).map_err(|e| e.in_file(path))?;
+    Ok(trainer)
+}
+
+/// What a training wrote as its checkpoint, to measure it.
+///
+/// # Errors
+/// If the checkpoint cannot be read or is not of that training.
+pub fn from_own(path: &Path, training: &Trainer) -> Result<Trainer> {
+    let network = training.network.clone();
+    let checkpoint = open(path, Some(&network))?;
+    let mut trainer =
+        Trainer::new(network, Config { batch_norm: false, ..training.config.clone() })?;
+    fill(&mut trainer, &checkpoint, true, |_, _| true).map_err(|e| e.in_file(path))?;
+    trainer.progress = training.progress;
+    Ok(trainer)
+}
+
+/// A training of the weights that pruning leaves, without noise; the others stay zero.
+///
+/// # Errors
+/// If the checkpoint cannot be read or does not fit the network.
+pub fn from_survivors(path: &Path, network: Option<&Network>, config: Config) -> Result<Trainer> {
+    let checkpoint = open(path, network)?;
+    let network = network.unwrap_or(checkpoint.network()).clone();
+    let thresh = config.thresh;
+    let mut trainer = Trainer::new(network, Config { posterior: false, ..config })?;
+    for weights in &mut trainer.net.weights {
+        weights.mask = Some(Buffer::zeros(weights.theta.len()));
+    }
+    let survives = |theta, log_alpha| theta != 0.0 && log_alpha <= thresh;
+    fill(&mut trainer, &checkpoint, true, survives).map_err(|e| e.in_file(path))?;
+    Ok(trainer)
+}
+
+fn open(path: &Path, network: Option<&Network>) -> Result<Checkpoint> {
+    let description = network.map(Description::of);
+    Checkpoint::from_source(path, open_source(path)?, description, &Options::default())
+}
+
+/// Copies means and biases, the variances too if `variances`, of the weights that `keep` names by
+/// theta and log alpha; the others become zero, and a mask holds them if there is one.
+fn fill(
+    trainer: &mut Trainer,
+    checkpoint: &Checkpoint,
+    variances: bool,
+    keep: impl Fn(f32, f64) -> bool,
+) -> Result<()> {
+    for (layer, weights) in trainer.network.layers.iter().zip(&mut trainer.net.weights) {
+        let found = checkpoint.network().layers.iter().position(|l| l.name == layer.name);
+        let index = found.filter(|at| checkpoint.network().layers[*at].shape == layer.shape);
+        let Some(index) = index else {
+            return Err(Error::network(format!(
+                "there is no layer {:?} of shape {:?}",
+                layer.name, layer.shape
+            )));
+        };
+        let mut block = Block::default();
+        checkpoint.read_block(index, 0, checkpoint.weights(index), &mut block)?;
+        let variance = checkpoint.variance(index);
+        let mut kept = vec![0.0; block.theta.len()];
+        let stored = block.variance.iter().copied().chain(std::iter::repeat(0.0));
+        let mut log_sigma2 = vec![trainer.config.log_sigma2 as f32; block.theta.len()];
+        for (at, (theta, stored)) in block.theta.iter_mut().zip(stored).enumerate() {
+            let log_alpha =
+                variance.map_or(f64::NEG_INFINITY, |kind| kind.log_alpha(*theta, stored));
+            if let Some(kind) = variance {
+                log_sigma2[at] = kind.log_sigma2(*theta, stored);
+            }
+            kept[at] = f32::from(u8::from(keep(*theta, log_alpha)));
+            *theta *= kept[at];
+        }
+        pack(&block.theta, layer, weights.stride, &mut weights.theta);
+        if let Some(mask) = &mut weights.mask {
+            pack(&kept, layer, weights.stride, mask);
+        }
+        if variances {
+            pack(&log_sigma2, layer, weights.stride, &mut weights.log_sigma2);
+            weights.refresh(Tier::detect());
+        }
+        if let Some(bias) = checkpoint.read_bias(index)? {
+            weights.bias[..bias.len()].copy_from_slice(&bias);
+        }
+    }
+    Ok(())
+}
