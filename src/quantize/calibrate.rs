@@ -146,7 +146,7 @@ impl<'a> Calibration<'a> {
     pub fn new(reference: &PrunedModel, samples: &'a [f32]) -> Result<Self> {
         let network = &reference.network;
         let elements = network.input.shape.elements()?;
-        if samples.is_empty() || samples.len() % elements != 0 {
+        if samples.is_empty() || !samples.len().is_multiple_of(elements) {
             return Err(Error::data(format!(
                 "{} values to calibrate with are not whole samples of {elements}",
                 samples.len()

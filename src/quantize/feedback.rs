@@ -67,8 +67,10 @@ impl Unit {
 mod tests {
     use super::*;
 
+    type Matrix = Vec<Vec<f64>>;
+
     /// Samples of correlated inputs, outputs, and the moments A and b.
-    fn problem(n: usize, samples: usize) -> (Vec<Vec<f64>>, Vec<f64>, Vec<Vec<f64>>, Vec<f64>) {
+    fn problem(n: usize, samples: usize) -> (Matrix, Vec<f64>, Matrix, Vec<f64>) {
         let mut state = 9u64;
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -88,7 +90,7 @@ mod tests {
     }
 
     /// Gaussian elimination with pivoting.
-    fn solve(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
+    fn solve(mut a: Matrix, mut b: Vec<f64>) -> Vec<f64> {
         let n = b.len();
         for k in 0..n {
             let pivot = (k..n).max_by(|&i, &j| a[i][k].abs().total_cmp(&a[j][k].abs())).unwrap();
@@ -96,10 +98,8 @@ mod tests {
             b.swap(k, pivot);
             for i in k + 1..n {
                 let by = a[i][k] / a[k][k];
-                for j in k..n {
-                    let above = a[k][j];
-                    a[i][j] -= by * above;
-                }
+                let pivot = a[k].clone();
+                a[i].iter_mut().zip(&pivot).for_each(|(value, above)| *value -= by * above);
                 b[i] -= by * b[k];
             }
         }
