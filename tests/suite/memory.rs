@@ -122,7 +122,7 @@ fn layers_are_coded_one_after_the_other() {
     assert!(used.bytes_max < (4 * LAYERS * count) as u64 * 3 / 4);
     // As in one piece.
     let model = svdo::prune::prune(&checkpoint, 3.0, &|_| ());
-    let whole = svdo::compress::finish(&mut model.unwrap(), &settings).unwrap();
+    let whole = svdo::compress::finish(&mut model.unwrap(), &settings, None).unwrap();
     assert!(whole.written == coded.written && whole.simplified == coded.simplified);
     assert!(whole.quantized == coded.quantized && whole.model == coded.model().unwrap());
 }
