@@ -122,12 +122,10 @@ impl Error {
 }
 
 /// Adds the path to an I/O result.
-#[cfg(any(feature = "compress", feature = "data"))]
 pub(crate) trait IoContext<T> {
     fn at(self, path: &Path) -> Result<T>;
 }
 
-#[cfg(any(feature = "compress", feature = "data"))]
 impl<T> IoContext<T> for std::io::Result<T> {
     fn at(self, path: &Path) -> Result<T> {
         self.map_err(|cause| Error::Io { path: path.into(), cause })

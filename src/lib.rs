@@ -7,9 +7,10 @@
 
 pub mod error;
 
+pub mod files;
+
 pub mod network;
 
-#[cfg(feature = "data")]
 pub mod data;
 
 #[cfg(feature = "compress")]
@@ -40,6 +41,10 @@ pub mod entropy;
 pub mod container;
 
 pub mod engine;
+
+pub mod serve;
+
+pub mod edge;
 
 #[cfg(feature = "compress")]
 pub mod compress;

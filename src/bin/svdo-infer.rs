@@ -1,8 +1,14 @@
-//! `svdo infer` as a program of its own.
+//! `svdo infer` as a program of its own; without the feature `cli` the one for an edge device.
 
-use clap::Parser;
-use svdo::cli;
+use std::process::ExitCode;
 
-fn main() -> std::process::ExitCode {
-    cli::exit(cli::infer::Arguments::parse().run())
+#[cfg(feature = "cli")]
+fn main() -> ExitCode {
+    use clap::Parser;
+    svdo::cli::exit(svdo::cli::infer::Arguments::parse().run())
+}
+
+#[cfg(not(feature = "cli"))]
+fn main() -> ExitCode {
+    svdo::edge::main()
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
+use crate::edge::{peak_rss_kib, random_samples};
 use crate::engine::{Engine, Kernel, Options, Tier};
 use crate::model::Model;
 
@@ -136,7 +137,7 @@ impl Measure {
         batch: usize,
         threads: usize,
     ) -> anyhow::Result<Batch> {
-        let x = super::infer::random_samples(engine, batch)?;
+        let x = random_samples(engine, batch)?;
         let mut y = vec![0.0; batch * engine.output_shape().elements()?];
         let mut workspace = engine.workspace(batch);
         let mut other_workspace = other.map(|other| other.workspace(batch));
@@ -259,11 +260,4 @@ impl Benchmark {
         }
         text
     }
-}
-
-/// The most memory that this process has held, where the system says.
-fn peak_rss_kib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().trim_end_matches("kB").trim().parse().ok()
 }

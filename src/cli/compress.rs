@@ -15,6 +15,7 @@ use crate::engine::evaluate::{Evaluation, evaluate};
 use crate::prune::{PrunedModel, Thresholds, prune};
 use crate::quantize::{Calibration, Quantizer, RateDistortion};
 use crate::report::gate::Gate;
+use crate::report::timing::Timing;
 use crate::report::{Compression, Report, SearchPoint, Validation, display};
 use crate::search::{Found, Goal, Samples, measure, search};
 
@@ -134,6 +135,10 @@ pub struct Arguments {
     /// How long to search, 1 to 9: about 25 configurations up to 3, 50 up to 6, 120 from 7 on
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=9), help_heading = "Search")]
     effort: u32,
+
+    /// Measure inference, sparse and dense, on one thread, for the reports
+    #[arg(long, help_heading = "Reports")]
+    time: bool,
 
     #[command(flatten)]
     threads: Threads,
@@ -276,6 +281,11 @@ impl Arguments {
                 None => String::new(),
             };
             report.notes.push(format!("{note}{error}"));
+        }
+        if self.time {
+            let timing = Timing::measure(&compressed.model, tier()?)?;
+            report.notes.push(timing.note());
+            report.timing = Some(timing);
         }
         report.gates = self.gates(&report);
         let passed = report.gates.iter().all(|gate| gate.passed);

@@ -1,6 +1,6 @@
 //! `svdo-infer`.
 
-use std::fmt::Write;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use super::output::{self, Reports};
 use super::{Outcome, Threads, import, share, tier};
 use crate::container;
 use crate::data;
+use crate::edge::{best_classes, random_samples};
 use crate::engine::Engine;
 use crate::engine::evaluate::compare;
 use crate::engine::verify::verify;
@@ -33,7 +34,7 @@ pub struct Arguments {
 
     /// Samples: IDX (.gz or raw), .npy, .npz, PNG, or raw little-endian f32 (.f32, .raw, .bin);
     /// values as stored, the model's own preprocessing is applied
-    #[arg(short, long, value_name = "FILE", num_args = 1.., required_unless_present_any = ["verify", "bench"])]
+    #[arg(short, long, value_name = "FILE", num_args = 1.., required_unless_present_any = ["verify", "bench", "serve_stdin"])]
     input: Vec<PathBuf>,
 
     /// Which array of an .npz to read
@@ -51,6 +52,10 @@ pub struct Arguments {
     /// Print this many best classes of each sample
     #[arg(short = 'k', long, value_name = "K", requires = "input")]
     top: Option<usize>,
+
+    /// Answer requests on standard input until it ends (the protocol: formats/serve.md)
+    #[arg(long, conflicts_with_all = ["input", "verify", "bench", "json", "markdown", "github"])]
+    serve_stdin: bool,
 
     #[command(flatten)]
     threads: Threads,
@@ -102,6 +107,11 @@ impl Arguments {
         let model = model.map_err(|e| e.in_file(&self.model))?;
         let engine = Engine::new(&model, tier()?).map_err(|e| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();
+        if self.serve_stdin {
+            let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
+            crate::serve::serve(&engine, self.threads.or(1), &mut stdin, &mut stdout)?;
+            return Ok(Outcome::Passed);
+        }
         if self.measure.bench {
             let named = (display(&self.model), &model);
             let threads = self.threads.or(1);
@@ -227,33 +237,4 @@ fn encode_outputs(path: &Path, outputs: &[f32], outs: usize) -> anyhow::Result<V
     serde_json::to_writer(&mut bytes, &rows)?;
     bytes.push(b'\n');
     Ok(bytes)
-}
-
-/// A line for each sample: its number, then the best classes with their outputs.
-fn best_classes(outputs: &[f32], outs: usize, count: usize) -> String {
-    let mut text = String::new();
-    for (sample, row) in outputs.chunks(outs).enumerate() {
-        let mut order: Vec<usize> = (0..outs).collect();
-        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
-        let _ = write!(text, "{sample}");
-        for class in order.into_iter().take(count) {
-            let _ = write!(text, "\t{class} ({:.4})", row[class]);
-        }
-        text.push('\n');
-    }
-    text
-}
-
-/// Uniform samples over the range that preprocessing maps to 0..1, the same at every run.
-pub(super) fn random_samples(engine: &Engine, count: usize) -> anyhow::Result<Vec<f32>> {
-    let total = count.checked_mul(engine.input_shape().elements()?).context("too many samples")?;
-    let scale = 1.0 / engine.input_scale();
-    // SplitMix64 (Steele, Lea and Flood 2014): a counter and a hash.
-    let uniform = |i: usize| {
-        let mut z = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ z >> 31) >> 40) as f32 / (1 << 24) as f32
-    };
-    Ok((0..total).map(|i| uniform(i) * scale).collect())
 }

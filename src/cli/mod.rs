@@ -169,8 +169,10 @@ fn tier() -> crate::Result<crate::engine::Tier> {
 fn long_version() -> &'static str {
     static TEXT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
         let cpu = tier().map_or_else(|e| e.to_string(), |tier| tier.name().to_owned());
+        let train = if cfg!(feature = "train") { ", train" } else { "" };
         format!(
-            "{}\ncontainer versions: 1 to {}\nfeatures: infer, compress, data, cli\nkernels: {cpu}",
+            "{}\ncontainer versions: 1 to {}\nfeatures: infer, compress, data, cli{train}\n\
+             kernels: {cpu}",
             env!("CARGO_PKG_VERSION"),
             crate::container::VERSION
         )

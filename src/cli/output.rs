@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 
-use crate::error::{Error, IoContext};
+use crate::error::IoContext;
+use crate::files;
 use crate::report::diff::{self, Diff};
 use crate::report::{Compression, Report, badge, html, json, markdown, text};
 
@@ -16,27 +17,7 @@ pub(super) fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     if path == Path::new("-") {
         return to_stdout(content);
     }
-    if path.exists() && !path.is_file() {
-        // A device or pipe cannot be replaced.
-        return Ok(std::fs::write(path, content).at(path)?);
-    }
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".svdo-");
-    #[cfg(unix)]
-    {
-        // As an ordinary new file: what the process's mask allows.
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        builder.permissions(permissions);
-    }
-    let mut file = builder.tempfile_in(folder).at(path)?;
-    file.write_all(content).at(path)?;
-    file.as_file().sync_all().at(path)?;
-    file.persist(path).map_err(|e| Error::Io { path: path.into(), cause: e.error })?;
-    Ok(())
+    Ok(files::write(path, content)?)
 }
 
 fn to_stdout(content: &[u8]) -> anyhow::Result<()> {

@@ -1,4 +1,6 @@
 //! Images, labels and arrays from files: IDX, NumPy, PNG and raw floats, told apart by content.
+//!
+//! What is compressed (gzip, .npz, PNG) is read with the feature `data`.
 
 mod array;
 mod cifar;
@@ -6,14 +8,19 @@ mod element;
 mod idx;
 mod npy;
 mod npy_header;
+#[cfg(feature = "data")]
 mod npz;
+#[cfg(feature = "data")]
 mod png;
 mod stream;
 
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read, Seek};
+#[cfg(feature = "data")]
+use std::io::{BufReader, Seek};
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "data")]
 use flate2::read::MultiGzDecoder;
 
 use crate::error::{Error, IoContext, Result};
@@ -21,6 +28,7 @@ use crate::network::Shape;
 use array::{Array, sample_elements};
 use element::Element;
 pub(crate) use element::Kind;
+#[cfg(feature = "data")]
 use npz::Archive;
 use stream::Stream;
 
@@ -29,6 +37,7 @@ pub use npy::write_npy;
 
 /// The header of a .npy file, less its magic: element type, whether big-endian, shape, and whether
 /// the first index runs fastest.
+#[cfg(feature = "compress")]
 pub(crate) fn parse_npy_header(
     header: &[u8],
 ) -> std::result::Result<(Kind, bool, Vec<u64>, bool), String> {
@@ -87,21 +96,22 @@ pub fn read_samples(paths: &[PathBuf], array: Option<&str>, shape: Shape) -> Res
 pub fn read_labels(path: &Path) -> Result<Vec<u32>> {
     let read = || match Source::open(path)? {
         Source::Array(array) => array.labels(),
+        #[cfg(feature = "data")]
         Source::Archive(mut archive) => archive.array(None)?.labels(),
-        Source::Picture(_) | Source::Raw(_) => {
-            Err(Error::data("labels are read from IDX, .npy or .npz files only"))
-        }
+        _ => Err(Error::data("labels are read from IDX, .npy or .npz files only")),
     };
     read().map_err(|e| e.in_file(path))
 }
 
 fn samples_of(path: &Path, array: Option<&str>, shape: Shape) -> Result<Vec<f32>> {
     let read = || match (Source::open(path)?, array) {
+        #[cfg(feature = "data")]
         (Source::Archive(mut archive), _) => archive.array(array)?.samples(shape),
         (_, Some(name)) => Err(Error::data(format!(
             "array {name:?} was asked for, but this is not a .npz file: leave the name out"
         ))),
         (Source::Array(array), None) => array.samples(shape),
+        #[cfg(feature = "data")]
         (Source::Picture(file), None) => png::read(path, file, shape),
         (Source::Raw(stream), None) => raw(stream, shape),
     };
@@ -111,7 +121,9 @@ fn samples_of(path: &Path, array: Option<&str>, shape: Shape) -> Result<Vec<f32>
 /// A file whose format is known.
 enum Source<'a> {
     Array(Array<'a>),
+    #[cfg(feature = "data")]
     Archive(Archive<'a, BufReader<File>>),
+    #[cfg(feature = "data")]
     Picture(BufReader<File>),
     Raw(Stream<'a>),
 }
@@ -120,26 +132,10 @@ impl<'a> Source<'a> {
     fn open(path: &'a Path) -> Result<Self> {
         let mut file = File::open(path).at(path)?;
         let head = head(&mut Stream::new(path, "data", &mut file))?;
-        if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
-            file.rewind().at(path)?;
-            return Ok(Self::Archive(Archive::open(path, BufReader::new(file))?));
+        if let Some(format) = compressed(&head) {
+            return Self::unpack(path, file, head, format);
         }
-        if head.starts_with(png::SIGNATURE) {
-            return Ok(Self::Picture(BufReader::new(file)));
-        }
-        let gzipped = is_gzip(&head);
         let whole = Cursor::new(head.clone()).chain(file);
-        if gzipped {
-            let mut unpacked = MultiGzDecoder::new(whole);
-            let head = self::head(&mut Stream::new(path, "gzip", &mut unpacked))?;
-            let whole = Cursor::new(head.clone()).chain(unpacked);
-            return match array(path, &head, whole) {
-                Ok(array) => Ok(Self::Array(array?)),
-                Err(_) => Err(Error::data(
-                    "the gzipped file is neither IDX nor NumPy .npy: unpack anything else first",
-                )),
-            };
-        }
         match array(path, &head, whole) {
             Ok(array) => Ok(Self::Array(array?)),
             Err(_) if head.is_empty() => Err(Error::data("the file is empty")),
@@ -149,6 +145,55 @@ impl<'a> Source<'a> {
                  or little-endian f32 in a file named .f32, .raw or .bin",
             )),
         }
+    }
+
+    #[cfg(feature = "data")]
+    fn unpack(path: &'a Path, mut file: File, head: Vec<u8>, format: Compressed) -> Result<Self> {
+        match format {
+            Compressed::Npz => {
+                file.rewind().at(path)?;
+                Ok(Self::Archive(Archive::open(path, BufReader::new(file))?))
+            }
+            Compressed::Png => Ok(Self::Picture(BufReader::new(file))),
+            Compressed::Gzip => {
+                let mut unpacked = MultiGzDecoder::new(Cursor::new(head).chain(file));
+                let head = self::head(&mut Stream::new(path, "gzip", &mut unpacked))?;
+                let whole = Cursor::new(head.clone()).chain(unpacked);
+                match array(path, &head, whole) {
+                    Ok(array) => Ok(Self::Array(array?)),
+                    Err(_) => Err(Error::data(
+                        "the gzipped file is neither IDX nor NumPy .npy: unpack anything else first",
+                    )),
+                }
+            }
+        }
+    }
+
+    #[cfg(not(feature = "data"))]
+    fn unpack(_: &Path, _: File, _: Vec<u8>, format: Compressed) -> Result<Self> {
+        Err(Error::data(format!(
+            "{format:?} is not read by this edge build: give IDX or .npy, not gzipped, or \
+             little-endian f32 in a file named .f32, .raw or .bin"
+        )))
+    }
+}
+
+/// Formats that hold compressed data.
+#[derive(Debug, Clone, Copy)]
+enum Compressed {
+    Gzip,
+    Npz,
+    Png,
+}
+
+/// The compressed format of a file that begins so.
+fn compressed(head: &[u8]) -> Option<Compressed> {
+    match head {
+        [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Some(Compressed::Npz),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Compressed::Png),
+        // Magic, the deflate method, and flags without reserved bits.
+        [0x1f, 0x8b, 8, flags, ..] if flags & 0xe0 == 0 => Some(Compressed::Gzip),
+        _ => None,
     }
 }
 
@@ -171,11 +216,6 @@ fn head(stream: &mut Stream<'_>) -> Result<Vec<u8>> {
     Ok(head)
 }
 
-/// Magic, the deflate method, and flags without reserved bits.
-fn is_gzip(head: &[u8]) -> bool {
-    matches!(head, [0x1f, 0x8b, 8, flags, ..] if flags & 0xe0 == 0)
-}
-
 fn is_raw(path: &Path) -> bool {
     let known = |e: &str| ["f32", "raw", "bin"].iter().any(|k| e.eq_ignore_ascii_case(k));
     path.extension().and_then(|e| e.to_str()).is_some_and(known)
@@ -194,5 +234,5 @@ fn raw(mut stream: Stream<'_>, shape: Shape) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "data"))]
 mod tests;

@@ -9,9 +9,6 @@ use super::array::{MAX_VALUES, sample_elements};
 use crate::error::{Error, IoContext, Result};
 use crate::network::Shape;
 
-/// The bytes with which every PNG begins.
-pub(super) const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
-
 /// A compressed byte of deflate gives at most this many.
 const DEFLATE_MAX_RATIO: u64 = 1032;
 

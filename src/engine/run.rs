@@ -22,6 +22,11 @@ impl Engine {
         Workspace { arena: Aligned::zeros(self.arena * self.lanes(batch)) }
     }
 
+    /// The f32 of such memory, for [`Engine::run_within`].
+    pub fn workspace_numbers(&self, batch: usize) -> usize {
+        (self.arena * self.lanes(batch)).next_multiple_of(16)
+    }
+
     /// Lanes for the panel that comes next, with `samples` to go: 1, or a multiple of the width of
     /// a vector.
     fn lanes(&self, samples: usize) -> usize {
@@ -45,6 +50,15 @@ impl Engine {
         self.run_observed(workspace, input, output, &mut |_| ())
     }
 
+    /// Like [`Engine::run`], in memory of the caller's of at least [`Engine::workspace_numbers`] of 1,
+    /// whatever it holds.
+    ///
+    /// # Errors
+    /// As [`Engine::run`]; [`Error::Data`] if the memory is too small.
+    pub fn run_within(&self, memory: &mut [f32], input: &[f32], output: &mut [f32]) -> Result<()> {
+        self.run_panels(memory, input, output, &mut |_| ())
+    }
+
     /// Like [`Engine::run`], with a call of `done` after each step of each panel, in the order of
     /// [`Engine::steps`]: for profiles.
     ///
@@ -53,6 +67,16 @@ impl Engine {
     pub fn run_observed(
         &self,
         workspace: &mut Workspace,
+        input: &[f32],
+        output: &mut [f32],
+        done: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        self.run_panels(workspace.arena.numbers(), input, output, done)
+    }
+
+    fn run_panels(
+        &self,
+        memory: &mut [f32],
         input: &[f32],
         output: &mut [f32],
         done: &mut dyn FnMut(usize),
@@ -66,7 +90,14 @@ impl Engine {
                 output.len()
             )));
         }
-        let room = workspace.arena.len() / self.arena.max(1);
+        let room = memory.len() / self.arena.max(1);
+        if room == 0 {
+            return Err(Error::data(format!(
+                "a workspace of {} numbers, at least {} are needed",
+                memory.len(),
+                self.arena
+            )));
+        }
         let (mut input, mut output) = (input, output);
         while !input.is_empty() {
             let mut lanes = self.lanes(input.len() / ins);
@@ -76,7 +107,7 @@ impl Engine {
             let count = lanes.min(input.len() / ins);
             let (x, later) = input.split_at(count * ins);
             let (y, after) = output.split_at_mut(count * outs);
-            self.run_panel(workspace.arena.numbers(), lanes, x, y, done);
+            self.run_panel(memory, lanes, x, y, done);
             (input, output) = (later, after);
         }
         Ok(())

@@ -25,6 +25,9 @@ pub fn render(report: &Compression, heat_map: Option<(&[u8], &str)>) -> String {
     tiles(&mut page, report);
     bytes(&mut page, report);
     layers(&mut page, &report.layers);
+    if let Some(timing) = &report.timing {
+        timing.section(&mut page);
+    }
     histograms(&mut page, report);
     sweep(&mut page, &report.sweep, report.threshold);
     search(&mut page, &report.search);

@@ -9,6 +9,7 @@ pub mod html;
 pub mod json;
 pub mod markdown;
 pub mod text;
+pub mod timing;
 
 use std::path::Path;
 
@@ -78,6 +79,9 @@ pub struct Compression {
     /// Configurations tried, if a search was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub search: Vec<SearchPoint>,
+    /// Time of inference, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<timing::Timing>,
     /// Conditions that were asserted.
     pub gates: Vec<Gate>,
     /// What the user should know.
@@ -408,6 +412,7 @@ impl Compression {
             validation: None,
             sweep: Vec::new(),
             search: Vec::new(),
+            timing: None,
             gates: Vec::new(),
             notes,
         }

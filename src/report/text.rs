@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use super::{Compression, Inference, Report, SIZE_RATIO, Verified, WEIGHT_RATIO, occupied};
+use crate::edge::duration;
+pub(super) use crate::edge::group;
 
 /// The report as lines of text.
 pub fn render(report: &Report) -> String {
@@ -250,29 +252,8 @@ pub(super) fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
 }
 
-/// A number with its digits in groups of three.
-pub(super) fn group(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 pub(super) fn shape(dimensions: &[usize]) -> String {
     dimensions.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
-}
-
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 1e-3 => format!("{:.2} us", s * 1e6),
-        s if s < 1.0 => format!("{:.2} ms", s * 1e3),
-        s => format!("{s:.2} s"),
-    }
 }
 
 /// Counts as a row of bars between the edges of the first and last bin that hold something; the

@@ -350,6 +350,7 @@ fn the_page_needs_nothing_else_and_says_what_the_report_says() {
         "2:4:1",
         "--json",
         "r.json",
+        "--time",
     ];
     assert_eq!(run(COMPRESS, here, &arguments).code, 0);
     let page = std::fs::read_to_string(here.join("r.html")).unwrap();
@@ -363,6 +364,11 @@ fn the_page_needs_nothing_else_and_says_what_the_report_says() {
         page.contains("6,395")
             && page.contains(&format!("{:.1}x", report["size_ratio"].as_f64().unwrap()))
     );
+    assert!(page.contains("How fast it runs"));
+    for batch in report["timing"]["batches"].as_array().unwrap() {
+        let seconds = |key: &str| batch[key].as_f64().unwrap();
+        assert!(seconds("sparse_seconds") > 0.0 && seconds("dense_seconds") > 0.0);
+    }
     let badge = json(&std::fs::read_to_string(here.join("b.json")).unwrap());
     assert_eq!((&badge["schemaVersion"], &badge["color"]), (&1.into(), &"brightgreen".into()));
 }

@@ -122,6 +122,7 @@ fn reports_fit_their_schema() {
             &labels,
             "--assert-ratio",
             "2",
+            "--time",
         ],
         &["infer", &svdo, "-i", &images, "-l", &labels, "--assert-max-error", "0.5"],
         &["infer", &svdo, "--verify", &checkpoint, "--tolerance", "100"],

@@ -1,6 +1,6 @@
 //! Every instruction set and kernel against sums in f64, within the bound of their rounding.
 
-use crate::fixtures::Noise;
+use crate::noise::Noise;
 use svdo::engine::{Engine, Kernel, Options, Tier};
 use svdo::model::{LayerWeights, Model, Pattern, Values};
 use svdo::network::{Input, Layer, Network, Node, Op, Shape, Source};

@@ -10,9 +10,9 @@ mod experiments;
 mod fixtures;
 mod formats;
 mod imports;
-mod kernels;
 mod lenets;
 mod memory;
+mod noise;
 mod search;
 #[cfg(feature = "train")]
 mod train;

@@ -1,7 +1,7 @@
 //! From a checkpoint, stored or in memory, to a file.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use numpy::{PyArrayMethods, PyReadonlyArray1, PyUntypedArray};
@@ -11,16 +11,18 @@ use safetensors::tensor::{Dtype, TensorView};
 use svdo::checkpoint::profile::{Dense, Kernel};
 use svdo::checkpoint::{Checkpoint, DType, Options, TensorSource, open_source, read_description};
 use svdo::compress::{Compressed, Settings, compress as run};
+use svdo::engine::Engine;
+use svdo::engine::evaluate::evaluate;
 use svdo::network::describe::Description;
 use svdo::prune::prune;
 use svdo::quantize::{Quantizer, RateDistortion};
 use svdo::report::{Compression, Report, SearchPoint, Validation, display, json, markdown, text};
 use svdo::search::{Goal, Samples, measure, search};
+use svdo::threshold::valley;
 use svdo::{Error, Result};
 
 use crate::arrays::Arrays;
 use crate::error::raised;
-use crate::files;
 use crate::model::{cores, tier};
 use crate::options::options;
 
@@ -62,7 +64,8 @@ type Answer = (String, String, String, Py<PyBytes>);
 pub(crate) fn compress(
     py: Python<'_>,
     source: Source<'_>,
-    thresh: f32,
+    thresh: Option<f32>,
+    sweep: Vec<f32>,
     quantize: &str,
     bits: Option<u32>,
     network: Option<Network>,
@@ -77,7 +80,8 @@ pub(crate) fn compress(
     threads: Option<usize>,
 ) -> PyResult<Answer> {
     let quantizer = quantizer(quantize, bits).map_err(raised)?;
-    let settings = Settings { threshold: thresh, quantizer, simplify, strip, fast };
+    let threshold = thresh.unwrap_or_default();
+    let settings = Settings { threshold, quantizer, simplify, strip, fast };
     let samples = match &validate {
         Some((values, labels)) => {
             let labels = labels.as_ref().map(|labels| labels.as_slice()).transpose()?;
@@ -86,7 +90,8 @@ pub(crate) fn compress(
         None => None,
     };
     let goal = goal.map(|(name, bound)| named_goal(&name, bound)).transpose().map_err(raised)?;
-    let task = Task { settings, samples, goal, effort };
+    let auto = thresh.is_none();
+    let task = Task { settings, auto, sweep, samples, goal, effort };
     let read_as = options(&read_as).map_err(raised)?;
     let (path, arrays) = match source {
         Source::File(path) => (path, None),
@@ -126,6 +131,10 @@ fn open(
 /// What to do with a checkpoint.
 struct Task<'a> {
     settings: Settings,
+    /// Whether the threshold is to be found in the histogram of log alpha.
+    auto: bool,
+    /// Thresholds to try beside it.
+    sweep: Vec<f32>,
     samples: Option<Samples<'a>>,
     goal: Option<Goal>,
     effort: u32,
@@ -137,27 +146,43 @@ impl Task<'_> {
         checkpoint: &Checkpoint,
         output: Option<&Path>,
     ) -> Result<(Compression, Vec<u8>)> {
+        let mut given = self.settings;
+        if self.auto {
+            given.threshold = valley(checkpoint)?;
+        }
         let (settings, compressed, points, best) = match self.goal {
-            None => (self.settings, run(checkpoint, &self.settings, &|_| ())?, Vec::new(), None),
+            None => (given, run(checkpoint, &given, &|_| ())?, Vec::new(), None),
             Some(goal) => {
                 let Some(samples) = self.samples else {
                     let problem = "a search needs samples: give them with validate".into();
                     return Err(Error::Argument { problem });
                 };
-                let found =
-                    search(checkpoint, &self.settings, goal, samples, None, self.effort, tier()?)?;
+                let found = search(checkpoint, &given, goal, samples, None, self.effort, tier()?)?;
                 (found.settings, found.compressed, found.points, Some(found.best))
             }
         };
         let mut report = Compression::new(checkpoint, &settings, &compressed);
         report.search = SearchPoint::all(&points, best.as_ref());
+        for &threshold in &self.sweep {
+            let settings = Settings { threshold, ..given };
+            let tried = run(checkpoint, &settings, &|_| ())?;
+            let evaluation = match self.samples {
+                Some(Samples { values, labels: Some(labels) }) => {
+                    let engine = Engine::new(&tried.model, tier()?)?;
+                    let threads = rayon::current_num_threads();
+                    Some(evaluate(&engine, values, labels, threads)?)
+                }
+                _ => None,
+            };
+            let swept = Compression::new(checkpoint, &settings, &tried);
+            report.sweep.push(swept.sweep_point(evaluation));
+        }
         if let Some(Samples { values, labels: Some(labels) }) = self.samples {
-            report.validation =
-                Some(validation(checkpoint, &self.settings, &compressed, values, labels)?);
+            report.validation = Some(validation(checkpoint, &given, &compressed, values, labels)?);
         }
         let bytes = compressed.written.bytes;
         if let Some(path) = output {
-            files::write(path, |file| file.write_all(&bytes))?;
+            svdo::files::write(path, &bytes)?;
             report.output = Some(display(path));
         }
         Ok((report, bytes))
@@ -232,9 +257,9 @@ pub(crate) fn save(
             Ok((info.name.as_str(), TensorView::new(dtype, info.shape.clone(), slice)?))
         });
         let tensors: std::result::Result<Vec<_>, safetensors::SafeTensorError> = tensors.collect();
-        files::write(&path, |file| {
+        svdo::files::write_with(&path, |_, temporary| {
             let write =
-                |tensors| safetensors::serialize_to_file(tensors, Some(metadata), file.path());
+                |tensors| safetensors::serialize_to_file(tensors, Some(metadata), temporary);
             tensors.and_then(write).map_err(|e| match e {
                 safetensors::SafeTensorError::IoError(e) => e,
                 other => io::Error::other(other),

@@ -7,7 +7,6 @@
 mod arrays;
 mod checkpoint;
 mod error;
-mod files;
 mod model;
 mod options;
 

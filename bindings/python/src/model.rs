@@ -1,6 +1,5 @@
 //! Compressed models, ready to run on arrays.
 
-use std::io::Write;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -18,7 +17,6 @@ use svdo::network::describe::Description;
 use svdo::{Error, Result, container};
 
 use crate::error::raised;
-use crate::files;
 
 /// See the stub.
 #[pyclass(frozen, module = "svdo")]
@@ -89,7 +87,7 @@ pub(crate) fn export(
             _ => svdo::export::onnx(&model, sparse),
         };
         let written = written.map_err(|e| e.in_file(&output))?;
-        files::write(&output, |file| file.write_all(&written))
+        svdo::files::write(&output, &written)
     })
     .map_err(raised)
 }

@@ -46,6 +46,28 @@ def test_reports_are_dicts_with_attributes_and_the_files_bytes(fixtures, tmp_pat
         _ = report.ratio
 
 
+def test_thresholds_are_found_and_swept(fixtures, images, labels):
+    rng = np.random.default_rng(3)
+    theta = rng.normal(0, 1, (40, 50)).astype(np.float32)
+    noisy = rng.random(theta.shape) < 0.8
+    log_alpha = np.where(noisy, 8.0, -4.0) + rng.normal(0, 0.5, theta.shape)
+    state = {
+        "fc.theta": theta,
+        "fc.log_sigma2": (log_alpha + np.log(theta**2)).astype(np.float32),
+    }
+    found = svdo.compress(state, thresh="auto", simplify=False)
+    assert -1 < found.threshold < 5 and found.weights_kept == int((~noisy).sum())
+
+    path = fixtures / "lenet300_mnist.safetensors"
+    report = svdo.compress(path, sweep=[0, 3, 6], validate=(images, labels))
+    assert [point.threshold for point in report.sweep] == [0, 3, 6]
+    kept = [point.weights_kept for point in report.sweep]
+    assert kept == sorted(kept) and kept[1] == report.weights_kept
+    assert report.sweep[1].file_bytes == report.file_bytes
+    assert report.sweep[1].error_rate == report.validation.error_rate
+    assert svdo.compress(path).sweep == []
+
+
 def test_settings_reach_the_library(fixtures, images, labels):
     path = fixtures / "lenet300_mnist.safetensors"
     exact = svdo.compress(path)
@@ -219,6 +241,8 @@ def test_bad_arguments_raise_value_or_type_errors(fixtures):
     file = fixtures / "lenet300_mnist.safetensors"
     for arguments, message in [
         ({"thresh": float("nan")}, "thresh=nan"),
+        ({"thresh": "valley"}, "thresh='valley': expected a number or \"auto\""),
+        ({"sweep": [1, float("inf")]}, "thresh=inf: expected a finite number"),
         ({"thresh": -np.inf}, "thresh=-inf: expected a finite number"),
         ({"quantize": "int3"}, 'quantize="int3": expected "exact", "f16", "uniform" or "rd"'),
         ({"bits": 5}, "bits is for"),

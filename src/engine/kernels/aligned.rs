@@ -20,9 +20,4 @@ impl Aligned {
         // SAFETY: a line is exactly sixteen f32, without padding, and the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), length) }
     }
-
-    /// How many.
-    pub(in crate::engine) fn len(&self) -> usize {
-        self.0.len() * 16
-    }
 }

@@ -5,6 +5,8 @@
 //! their bounds.
 #![allow(unsafe_code)]
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod aarch64;
 mod aligned;
 mod bounds;
 mod dense;
@@ -35,12 +37,15 @@ pub(super) const WIDTH: usize = 8;
 pub enum Tier {
     /// Plain Rust, for whatever the program was compiled for.
     Portable,
+    /// 64-bit ARM with NEON.
+    Neon,
     /// x86-64 with AVX2 and FMA.
     Avx2,
 }
 
 impl Tier {
-    const ALL: [(&'static str, Self); 2] = [("portable", Self::Portable), ("avx2", Self::Avx2)];
+    const ALL: [(&'static str, Self); 3] =
+        [("portable", Self::Portable), ("neon", Self::Neon), ("avx2", Self::Avx2)];
 
     /// The tiers that this CPU runs, the best one last.
     pub fn supported() -> Vec<Self> {
@@ -52,6 +57,8 @@ impl Tier {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => x86_64::Avx2::new().is_some(),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Self::Neon => aarch64::Neon::new().is_some(),
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -90,6 +97,11 @@ impl Tier {
                 }
                 portable::Portable.run(work);
             }
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Self::Neon => match aarch64::Neon::new() {
+                Some(token) => token.run(work),
+                None => portable::Portable.run(work),
+            },
             _ => portable::Portable.run(work),
         }
     }
@@ -106,6 +118,9 @@ pub(super) trait Work {
 pub(super) trait Simd: Copy {
     /// A vector.
     type V: Copy;
+
+    /// Sums that the registers hold at a time, in vectors: 4 to 12.
+    const TILE: usize;
 
     /// Calls `work` from a function compiled for the instruction set.
     fn run<W: Work>(self, work: W);

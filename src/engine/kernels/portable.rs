@@ -10,6 +10,7 @@ type V = [f32; WIDTH];
 
 impl Simd for Portable {
     type V = V;
+    const TILE: usize = 4;
 
     #[inline(always)]
     fn run<W: Work>(self, work: W) {

@@ -14,9 +14,6 @@
 
 use super::{Simd, Tier, WIDTH, Work};
 
-/// Vectors of a tile of one row, and of each of four rows.
-const MOST: usize = 12;
-const MOST_GROUPED: usize = 3;
 const GROUP: usize = 4;
 
 /// Rows whose outputs stay in the second-level cache while the blocks of inputs go by.
@@ -188,7 +185,7 @@ impl<I: Iterator<Item = Span>> Work for Tiles<'_, I> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { rows, spans, lanes, x, onto, y, pitch, relu } = self;
-        let most = if rows.group == GROUP { MOST_GROUPED } else { MOST };
+        let most = if rows.group == GROUP { S::TILE / GROUP } else { S::TILE };
         for span in spans {
             let numbers = span.places * lanes;
             let mut vectors = numbers.div_ceil(WIDTH);
@@ -210,24 +207,24 @@ impl<I: Iterator<Item = Span>> Work for Tiles<'_, I> {
                 };
                 if rows.group == GROUP {
                     match size {
-                        1 => s.run(Tile::<GROUP, 1> { rows, at, relu }),
-                        2 => s.run(Tile::<GROUP, 2> { rows, at, relu }),
-                        _ => s.run(Tile::<GROUP, 3> { rows, at, relu }),
+                        3 if S::TILE >= 12 => s.run(Tile::<GROUP, 3> { rows, at, relu }),
+                        2 if S::TILE >= 8 => s.run(Tile::<GROUP, 2> { rows, at, relu }),
+                        _ => s.run(Tile::<GROUP, 1> { rows, at, relu }),
                     }
                 } else {
                     match size {
-                        1 => s.run(Tile::<1, 1> { rows, at, relu }),
-                        2 => s.run(Tile::<1, 2> { rows, at, relu }),
-                        3 => s.run(Tile::<1, 3> { rows, at, relu }),
+                        12 if S::TILE >= 12 => s.run(Tile::<1, 12> { rows, at, relu }),
+                        11 if S::TILE >= 11 => s.run(Tile::<1, 11> { rows, at, relu }),
+                        10 if S::TILE >= 10 => s.run(Tile::<1, 10> { rows, at, relu }),
+                        9 if S::TILE >= 9 => s.run(Tile::<1, 9> { rows, at, relu }),
+                        8 if S::TILE >= 8 => s.run(Tile::<1, 8> { rows, at, relu }),
+                        7 if S::TILE >= 7 => s.run(Tile::<1, 7> { rows, at, relu }),
+                        6 if S::TILE >= 6 => s.run(Tile::<1, 6> { rows, at, relu }),
+                        5 if S::TILE >= 5 => s.run(Tile::<1, 5> { rows, at, relu }),
                         4 => s.run(Tile::<1, 4> { rows, at, relu }),
-                        5 => s.run(Tile::<1, 5> { rows, at, relu }),
-                        6 => s.run(Tile::<1, 6> { rows, at, relu }),
-                        7 => s.run(Tile::<1, 7> { rows, at, relu }),
-                        8 => s.run(Tile::<1, 8> { rows, at, relu }),
-                        9 => s.run(Tile::<1, 9> { rows, at, relu }),
-                        10 => s.run(Tile::<1, 10> { rows, at, relu }),
-                        11 => s.run(Tile::<1, 11> { rows, at, relu }),
-                        _ => s.run(Tile::<1, 12> { rows, at, relu }),
+                        3 => s.run(Tile::<1, 3> { rows, at, relu }),
+                        2 => s.run(Tile::<1, 2> { rows, at, relu }),
+                        _ => s.run(Tile::<1, 1> { rows, at, relu }),
                     }
                 }
                 done += size * WIDTH;

@@ -24,6 +24,7 @@ fn compiled<W: Work>(token: Avx2, work: W) {
 
 impl Simd for Avx2 {
     type V = __m256;
+    const TILE: usize = 12;
 
     #[inline(always)]
     fn run<W: Work>(self, work: W) {

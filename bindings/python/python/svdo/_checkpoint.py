@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Union
 
@@ -22,8 +22,9 @@ StateDict = Mapping[str, Any]
 
 def compress(
     checkpoint: PathLike | StateDict,
-    thresh: float = 3.0,
+    thresh: float | str = 3.0,
     *,
+    sweep: Iterable[float] = (),
     quantize: str = "exact",
     bits: int | None = None,
     network: Network | None = None,
@@ -53,7 +54,10 @@ def compress(
         checkpoint: a file, or a state dict: names to arrays or tensors. Of each layer, ``theta``
             and ``log_sigma2`` [out, in] or [out, in/groups, kh, kw], and ``bias`` [out]; other
             names are in formats/checkpoints.md. Arrays are read where they lie.
-        thresh: prune weights with a log alpha above this.
+        thresh: prune weights with a log alpha above this; ``"auto"`` for the valley between the
+            two modes of their histogram.
+        sweep: also compress at each of these thresholds, and report ratios (and errors, given
+            ``validate``) in ``Report.sweep``.
         quantize: ``"exact"`` keeps every bit of every f32, ``"f16"`` rounds to binary16,
             ``"uniform"`` to multiples of one step for each layer, ``"rd"`` chooses levels by their
             distortion and their cost in bits.
@@ -91,8 +95,12 @@ def compress(
         SvdoError: the checkpoint or network cannot be used, or a file not be read or written.
         ValueError: an argument has no meaning.
     """
-    if not math.isfinite(thresh):
-        raise ValueError(f"thresh={thresh}: expected a finite number")
+    if isinstance(thresh, str) and thresh != "auto":
+        raise ValueError(f'thresh={thresh!r}: expected a number or "auto"')
+    thresholds = [float(t) for t in sweep]
+    for t in [*thresholds, *([] if isinstance(thresh, str) else [thresh])]:
+        if not math.isfinite(t):
+            raise ValueError(f"thresh={t}: expected a finite number")
     if bits is not None and not 2 <= bits <= 16:
         raise ValueError(f"bits={bits}: expected 2 to 16")
     if threads is not None and not 1 <= threads <= 1024:
@@ -117,7 +125,8 @@ def compress(
         read_as["ignore_masks"] = ""
     answer = _svdo.compress(
         source,
-        thresh,
+        None if isinstance(thresh, str) else thresh,
+        thresholds,
         quantize,
         bits,
         _network(network),

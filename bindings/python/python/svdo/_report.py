@@ -71,6 +71,13 @@ class Report(Record):
         return self.get("validation")
 
     @property
+    def sweep(self) -> list[Record]:
+        """threshold, weights_kept, file_bytes, both ratios, and error_rate and cross_entropy given
+        data, of each threshold of ``sweep``; empty without one."""
+        tried: list[Record] = self.get("sweep", [])
+        return tried
+
+    @property
     def search(self) -> list[Record]:
         """The configurations that a search tried, by size; empty without one."""
         tried: list[Record] = self.get("search", [])

@@ -66,7 +66,8 @@ def load(source: str | os.PathLike[str] | bytes) -> Model:
 
 def compress(
     source: Path | list[tuple[str, npt.NDArray[Any]]],
-    thresh: float,
+    thresh: float | None,
+    sweep: list[float],
     quantize: str,
     bits: int | None,
     network: str | Path | None,

@@ -1,0 +1,253 @@
+//! The functions of `include/svdo.h`, which documents them.
+//!
+//! Every function catches panics, so that none crosses into C; in builds that abort on panic there
+//! is nothing to catch.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use svdo::engine::{Engine, Tier};
+use svdo::network::Shape;
+use svdo::{Error, container};
+
+/// `svdo_model`.
+#[derive(Debug)]
+pub struct Model(Engine);
+
+/// `svdo_shape`.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct CShape {
+    channels: usize,
+    height: usize,
+    width: usize,
+}
+
+const OK: c_int = 0;
+const INVALID_ARGUMENT: c_int = 1;
+const INVALID_FILE: c_int = 2;
+const UNSUPPORTED_VERSION: c_int = 3;
+const LIMIT: c_int = 4;
+const WORKSPACE_TOO_SMALL: c_int = 5;
+const INTERNAL: c_int = 6;
+
+thread_local! {
+    static MESSAGE: RefCell<CString> = RefCell::default();
+}
+
+/// What went wrong: a status and its text.
+type Failure = (c_int, String);
+
+/// Runs `work`, and turns its failure or panic into a status and this thread's message.
+fn guarded(work: impl FnOnce() -> Result<(), Failure>) -> c_int {
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err((INTERNAL, "a defect of svdo: please report it with the file".into()))
+    });
+    let (status, text) = result.err().unwrap_or_default();
+    let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
+    MESSAGE.with(|message| message.replace(text));
+    status
+}
+
+fn failure(error: Error) -> Failure {
+    let status = match error {
+        Error::Version { .. } => UNSUPPORTED_VERSION,
+        Error::Limit { .. } => LIMIT,
+        Error::Data { .. } | Error::Argument { .. } => INVALID_ARGUMENT,
+        _ => INVALID_FILE,
+    };
+    (status, error.to_string())
+}
+
+fn invalid(problem: &str) -> Failure {
+    (INVALID_ARGUMENT, problem.into())
+}
+
+/// A slice of C's.
+///
+/// # Safety
+/// Unless it is null or `length` is 0, `from` points to `length` initialised values that nothing
+/// writes during `'a`.
+unsafe fn slice<'a, T>(from: *const T, length: usize, name: &str) -> Result<&'a [T], Failure> {
+    if length == 0 {
+        return Ok(&[]);
+    }
+    if from.is_null() || !from.is_aligned() || length > isize::MAX as usize / size_of::<T>() {
+        return Err(invalid(&format!("{name} is null, unaligned or too long")));
+    }
+    // SAFETY: not null, aligned and not too long, as just checked; the rest is the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(from, length) })
+}
+
+/// A slice of C's that is written.
+///
+/// # Safety
+/// As [`slice`], and nothing else reads or writes it during `'a`.
+unsafe fn slice_mut<'a, T>(to: *mut T, length: usize, name: &str) -> Result<&'a mut [T], Failure> {
+    if length == 0 {
+        return Ok(&mut []);
+    }
+    if to.is_null() || !to.is_aligned() || length > isize::MAX as usize / size_of::<T>() {
+        return Err(invalid(&format!("{name} is null, unaligned or too long")));
+    }
+    // SAFETY: as in `slice`.
+    Ok(unsafe { std::slice::from_raw_parts_mut(to, length) })
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_load(
+    bytes: *const c_void,
+    length: usize,
+    model: *mut *mut Model,
+) -> c_int {
+    guarded(|| {
+        if model.is_null() {
+            return Err(invalid("model is null"));
+        }
+        // SAFETY: not null; the caller promises a place for a pointer.
+        unsafe { model.write(std::ptr::null_mut()) };
+        // SAFETY: the caller promises `length` bytes.
+        let bytes = unsafe { slice(bytes.cast::<u8>(), length, "bytes") }?;
+        let tier = Tier::detect(None).map_err(failure)?;
+        let engine = container::read(bytes).and_then(|file| Engine::new(&file, tier));
+        let loaded = Box::into_raw(Box::new(Model(engine.map_err(failure)?)));
+        // SAFETY: as above.
+        unsafe { model.write(loaded) };
+        Ok(())
+    })
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_free(model: *mut Model) {
+    guarded(|| {
+        if !model.is_null() {
+            // SAFETY: the caller promises a pointer that `svdo_load` gave and nobody uses any more.
+            drop(unsafe { Box::from_raw(model) });
+        }
+        Ok(())
+    });
+}
+
+/// The engine behind a pointer of C's.
+///
+/// # Safety
+/// Null, or a model of `svdo_load` that is not freed during `'a`.
+unsafe fn engine<'a>(model: *const Model) -> Option<&'a Engine> {
+    // SAFETY: the caller's promise.
+    unsafe { model.as_ref() }.map(|model| &model.0)
+}
+
+fn shape(shape: Shape) -> CShape {
+    CShape { channels: shape.channels, height: shape.height, width: shape.width }
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_input_shape(model: *const Model) -> CShape {
+    // SAFETY: the caller's promise.
+    unsafe { engine(model) }.map_or_else(CShape::default, |engine| shape(engine.input_shape()))
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_output_shape(model: *const Model) -> CShape {
+    // SAFETY: the caller's promise.
+    unsafe { engine(model) }.map_or_else(CShape::default, |engine| shape(engine.output_shape()))
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_workspace_bytes(model: *const Model, batch: usize) -> usize {
+    // SAFETY: the caller's promise.
+    let Some(engine) = (unsafe { engine(model) }) else { return 0 };
+    engine.workspace_numbers(batch).saturating_mul(size_of::<f32>())
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_run(
+    model: *const Model,
+    workspace: *mut c_void,
+    workspace_bytes: usize,
+    input: *const f32,
+    samples: usize,
+    output: *mut f32,
+) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let engine = unsafe { engine(model) }.ok_or_else(|| invalid("model is null"))?;
+        let length = |shape: Shape| {
+            let total = shape.elements().map_err(failure)?.checked_mul(samples);
+            total.ok_or_else(|| invalid("samples are too many"))
+        };
+        let (ins, outs) = (length(engine.input_shape())?, length(engine.output_shape())?);
+        let needed = engine.workspace_numbers(1) * size_of::<f32>();
+        if workspace_bytes < needed {
+            let problem = format!(
+                "a workspace of {workspace_bytes} bytes, at least {needed} are needed: ask \
+                 svdo_workspace_bytes"
+            );
+            return Err((WORKSPACE_TOO_SMALL, problem));
+        }
+        // SAFETY: the caller promises the three arrays, apart from each other, and the workspace
+        // initialised: any bits are an f32.
+        let (arena, x, y) = unsafe {
+            (
+                slice_mut(workspace.cast::<f32>(), workspace_bytes / 4, "workspace")?,
+                slice(input, ins, "input")?,
+                slice_mut(output, outs, "output")?,
+            )
+        };
+        engine.run_within(arena, x, y).map_err(failure)
+    })
+}
+
+/// See `svdo.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn svdo_message() -> *const c_char {
+    MESSAGE.with(|message| message.borrow().as_ptr())
+}
+
+/// See `svdo.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn svdo_status_name(status: c_int) -> *const c_char {
+    let name: &CStr = match status {
+        OK => c"ok",
+        INVALID_ARGUMENT => c"invalid argument",
+        INVALID_FILE => c"invalid file",
+        UNSUPPORTED_VERSION => c"unsupported version",
+        LIMIT => c"limit exceeded",
+        WORKSPACE_TOO_SMALL => c"workspace too small",
+        INTERNAL => c"internal error",
+        _ => c"unknown status",
+    };
+    name.as_ptr()
+}
+
+/// See `svdo.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn svdo_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}

@@ -1,0 +1,117 @@
+/* Uses every function of svdo.h on the example of formats/svdo-v1.md, given as the first argument:
+ * y = [x1 - 2 x2, x0 / 2 - 1/4]. */
+#include "svdo.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int failures = 0;
+
+static void check(int holds, const char *what) {
+    if (!holds) {
+        fprintf(stderr, "FAILED: %s (%s)\n", what, svdo_message());
+        failures++;
+    }
+}
+
+enum { SAMPLES = 100, THREADS = 4 };
+
+/* Runs SAMPLES samples with a workspace for `batch` and checks them. */
+static void run(const svdo_model *model, size_t batch) {
+    size_t bytes = svdo_workspace_bytes(model, batch);
+    void *workspace = calloc(1, bytes);
+    float x[3 * SAMPLES], y[2 * SAMPLES];
+    for (int i = 0; i < 3 * SAMPLES; i++) {
+        x[i] = (float)(i % 11);
+    }
+    check(svdo_run(model, workspace, bytes, x, SAMPLES, y) == SVDO_OK, "svdo_run");
+    check(strcmp(svdo_message(), "") == 0, "no message after success");
+    for (int i = 0; i < SAMPLES; i++) {
+        const float *in = x + 3 * i;
+        check(fabsf(y[2 * i] - (in[1] - 2 * in[2])) < 1e-6f, "first output");
+        check(fabsf(y[2 * i + 1] - (in[0] / 2 - 0.25f)) < 1e-6f, "second output");
+    }
+    free(workspace);
+}
+
+static void *thread(void *model) {
+    for (int i = 0; i < 20; i++) {
+        run(model, 1 + (size_t)i);
+    }
+    return NULL;
+}
+
+int main(int count, char **arguments) {
+    FILE *file = count > 1 ? fopen(arguments[1], "rb") : NULL;
+    if (!file) {
+        fprintf(stderr, "usage: test EXAMPLE.svdo\n");
+        return 2;
+    }
+    unsigned char bytes[4096];
+    size_t length = fread(bytes, 1, sizeof bytes, file);
+    fclose(file);
+
+    /* What cannot be loaded: a status, a message, no model. */
+    svdo_model *model = (svdo_model *)bytes;
+    for (size_t cut = 0; cut < length; cut++) {
+        check(svdo_load(bytes, cut, &model) == SVDO_INVALID_FILE, "a cut file is invalid");
+        check(model == NULL && strlen(svdo_message()) > 0, "no model but a message");
+    }
+    bytes[4]++;
+    check(svdo_load(bytes, length, &model) == SVDO_UNSUPPORTED_VERSION, "a later version");
+    check(strstr(svdo_message(), "use a newer svdo") != NULL, "says what to do");
+    bytes[4]--;
+    check(svdo_load(NULL, 9, &model) == SVDO_INVALID_ARGUMENT, "bytes are NULL");
+    check(svdo_load(bytes, length, NULL) == SVDO_INVALID_ARGUMENT, "model is NULL");
+
+    check(svdo_load(bytes, length, &model) == SVDO_OK && model != NULL, "svdo_load");
+    if (!model) {
+        return 1;
+    }
+    memset(bytes, 0, sizeof bytes); /* The model does not depend on them. */
+    svdo_shape in = svdo_input_shape(model), out = svdo_output_shape(model);
+    check(in.channels == 3 && in.height == 1 && in.width == 1, "input shape");
+    check(out.channels == 2 && out.height == 1 && out.width == 1, "output shape");
+    svdo_shape none = svdo_input_shape(NULL);
+    check(none.channels == 0 && svdo_workspace_bytes(NULL, 1) == 0, "shapes of NULL");
+    check(svdo_workspace_bytes(model, 64) >= svdo_workspace_bytes(model, 1), "workspaces grow");
+
+    run(model, 1);
+    run(model, 64);
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        check(pthread_create(&threads[i], NULL, thread, model) == 0, "pthread_create");
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+
+    float x[3] = {0}, y[2] = {0}, little[4] = {0};
+    size_t enough = svdo_workspace_bytes(model, 1);
+    void *workspace = calloc(1, enough);
+    check(svdo_run(model, little, 4, x, 1, y) == SVDO_WORKSPACE_TOO_SMALL, "too small");
+    check(strstr(svdo_message(), "svdo_workspace_bytes") != NULL, "says whom to ask");
+    check(svdo_run(NULL, workspace, enough, x, 1, y) == SVDO_INVALID_ARGUMENT, "no model");
+    check(svdo_run(model, workspace, enough, NULL, 1, y) == SVDO_INVALID_ARGUMENT, "no input");
+    check(svdo_run(model, workspace, enough, x, 1, NULL) == SVDO_INVALID_ARGUMENT, "no output");
+    check(svdo_run(model, (char *)workspace + 1, enough, x, 1, y) == SVDO_INVALID_ARGUMENT,
+          "an unaligned workspace");
+    check(svdo_run(model, workspace, enough, x, (size_t)-1, y) == SVDO_INVALID_ARGUMENT,
+          "too many samples");
+    check(svdo_run(model, workspace, enough, x, 0, y) == SVDO_OK, "no samples are allowed");
+    free(workspace);
+
+    for (int status = SVDO_OK; status <= SVDO_INTERNAL; status++) {
+        check(strcmp(svdo_status_name(status), svdo_status_name(-1)) != 0, "names of statuses");
+    }
+    check(svdo_version()[0] >= '0' && svdo_version()[0] <= '9', "svdo_version");
+    svdo_free(model);
+    svdo_free(NULL);
+    if (failures == 0) {
+        printf("the C interface of svdo %s works\n", svdo_version());
+    }
+    return failures != 0;
+}

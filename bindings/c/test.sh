@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Builds the C interface, checks include/svdo.h against its symbols, and runs test.c against the
+# static and the shared library. Without a C compiler it says so and passes.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+cc=${CC:-cc}
+command -v "$cc" >/dev/null || { echo "SKIPPED: no C compiler ($cc), the C interface is not tested" >&2; exit 0; }
+profile=${PROFILE:-release}
+cargo build --locked --quiet --profile "$profile" -p svdo-c
+built=${CARGO_TARGET_DIR:-target}/$profile
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+declared=$(grep -oE '\bsvdo_[a-z_]+\(' include/svdo.h | tr -d '(' | sort -u)
+defined=$(nm -D --defined-only "$built/libsvdo_c.so" | awk '$2 == "T" && $3 ~ /^svdo_/ {print $3}' | sort)
+diff <(echo "$declared") <(echo "$defined") || { echo "include/svdo.h and libsvdo_c.so differ" >&2; exit 1; }
+
+# The example of the format's specification.
+hex=$(sed -n '/^## Example/,$p' formats/svdo-v1.md | sed -nE 's/^    (([0-9a-f]{2} ?)+)  .*/\1/p' | tr -d ' \n')
+printf "$(sed 's/../\\x&/g' <<<"$hex")" >"$work/example.svdo"
+
+flags=(-std=c99 -D_POSIX_C_SOURCE=200809L -O1 -Wall -Wextra -Wpedantic -Werror -Iinclude)
+system=(-lm -lpthread -ldl)
+"$cc" "${flags[@]}" bindings/c/test.c "$built/libsvdo_c.a" "${system[@]}" -o "$work/static"
+"$work/static" "$work/example.svdo"
+"$cc" "${flags[@]}" bindings/c/test.c -L"$built" -lsvdo_c "${system[@]}" -Wl,-rpath,"$(cd "$built" && pwd)" -o "$work/shared"
+"$work/shared" "$work/example.svdo"
+if command -v "${CXX:-c++}" >/dev/null; then
+    echo '#include "svdo.h"' | "${CXX:-c++}" -x c++ -Wall -Wextra -Werror -Iinclude -fsyntax-only -
+fi

@@ -1,0 +1,79 @@
+/*
+ * svdo: run networks trained by sparse variational dropout from .svdo files.
+ *
+ *     cargo build --release -p svdo-c      gives target/release/libsvdo_c.a and libsvdo_c.so
+ *     cc app.c -Iinclude target/release/libsvdo_c.a -lm -lpthread -ldl
+ *
+ * Ownership: the library owns models, from svdo_load to svdo_free; everything else is the caller's.
+ * svdo_run allocates nothing.
+ *
+ * Threads: a model never changes and serves any number of threads at once, each with a workspace of
+ * its own. svdo_free must come after the last use. Messages belong to the thread.
+ *
+ * Errors: functions that can fail return a svdo_status; svdo_message then says what is wrong in one
+ * line. Output arguments are as they were after a failure, except *model, which is NULL, and output,
+ * which may be part-filled. No Rust panic unwinds into C: it becomes SVDO_INTERNAL, or ends the
+ * process in a build with panic=abort.
+ */
+#ifndef SVDO_H
+#define SVDO_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum svdo_status {
+    SVDO_OK = 0,
+    SVDO_INVALID_ARGUMENT = 1,    /* NULL, unaligned, too long */
+    SVDO_INVALID_FILE = 2,        /* damaged, or no .svdo file */
+    SVDO_UNSUPPORTED_VERSION = 3, /* written by a newer svdo */
+    SVDO_LIMIT = 4,               /* the file claims more than its size can hold */
+    SVDO_WORKSPACE_TOO_SMALL = 5,
+    SVDO_INTERNAL = 6             /* a defect of svdo */
+} svdo_status;
+
+/* A network ready to run. */
+typedef struct svdo_model svdo_model;
+
+/* A sample: [channels, height, width], the last fastest; vectors have height and width 1. */
+typedef struct svdo_shape {
+    size_t channels, height, width;
+} svdo_shape;
+
+/* Reads a .svdo file from memory, which may be freed afterwards. Uses the best instruction set of
+ * the CPU. On success *model is to be given to svdo_free, else it is NULL. */
+int svdo_load(const void *bytes, size_t length, svdo_model **model);
+
+/* Frees a model; NULL is allowed. */
+void svdo_free(svdo_model *model);
+
+/* What a sample of the input and of the output is; all zero for NULL. */
+svdo_shape svdo_input_shape(const svdo_model *model);
+svdo_shape svdo_output_shape(const svdo_model *model);
+
+/* Bytes of a workspace with which `batch` samples run at a time, side by side where that is faster.
+ * Less runs fewer at a time; the least is that for a batch of 1. */
+size_t svdo_workspace_bytes(const svdo_model *model, size_t batch);
+
+/* Runs `samples` samples of raw values (the model's own preprocessing is applied) from `input`,
+ * samples times the elements of the input shape, into `output`, samples times those of the output
+ * shape. `workspace` must be aligned for float, best to 64 bytes, and have been initialised once
+ * (calloc, memset, an earlier run); what it holds does not matter and is overwritten. The three must not overlap. */
+int svdo_run(const svdo_model *model, void *workspace, size_t workspace_bytes, const float *input,
+             size_t samples, float *output);
+
+/* One line on this thread's last call that returns a status; empty after success. Valid until the
+ * thread's next call. */
+const char *svdo_message(void);
+
+/* The name of a status, and the version of the library; never NULL, never freed. */
+const char *svdo_status_name(int status);
+const char *svdo_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

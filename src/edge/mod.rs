@@ -1,0 +1,239 @@
+//! `svdo-infer` for a device: the commands of the workstation's that need only the decoder and the
+//! engine, on the standard library alone.
+//!
+//! Option names, output, error style and exit codes are those of the workstation's, so that a script
+//! runs on both. What is missing is refused by name.
+
+mod arguments;
+mod bench;
+mod text;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+#[cfg(feature = "cli")]
+pub(crate) use bench::peak_rss_kib;
+#[cfg(feature = "compress")]
+pub(crate) use bench::random_samples;
+pub(crate) use text::{best_classes, duration, group};
+
+use crate::engine::evaluate::{Evaluation, compare};
+use crate::engine::{Engine, Tier};
+use crate::error::{Error, IoContext, Result};
+use crate::{container, data, files, serve};
+use arguments::{Arguments, Request};
+
+/// Runs the program on the process's arguments and standard streams.
+pub fn main() -> ExitCode {
+    let tier = std::env::var("SVDO_CPU").ok();
+    let mut out = io::stdout().lock();
+    ExitCode::from(run(std::env::args_os().skip(1), tier.as_deref(), &mut out, &mut io::stderr()))
+}
+
+/// Runs the program on these arguments (without its name), and gives the exit code: 0 done, 1 a gate
+/// failed, 2 usage, input or I/O error. `tier` clamps the instruction set, as `SVDO_CPU` does.
+pub fn run(
+    arguments: impl Iterator<Item = OsString>,
+    tier: Option<&str>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let wanted = match arguments::parse(arguments) {
+        Ok(wanted) => wanted,
+        Err(problem) => {
+            let _ = writeln!(err, "error: {problem}");
+            return 2;
+        }
+    };
+    let done = match wanted {
+        Request::Help => print(out, Path::new("-"), arguments::help().as_bytes()).map(|()| true),
+        Request::Version => print(out, Path::new("-"), version(tier).as_bytes()).map(|()| true),
+        Request::Run(arguments) => arguments.run(tier, out),
+    };
+    match done {
+        Ok(passed) => u8::from(!passed),
+        // A reader that has seen enough is no error.
+        Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(error) => {
+            let _ = writeln!(err, "error: {error}");
+            2
+        }
+    }
+}
+
+fn version(tier: Option<&str>) -> String {
+    let kernels = Tier::detect(tier).map_or_else(|e| e.to_string(), |tier| tier.name().to_owned());
+    format!(
+        "svdo-infer {}\ncontainer versions: 1 to {}\nfeatures: infer (edge build)\nkernels: {kernels}\n",
+        env!("CARGO_PKG_VERSION"),
+        container::VERSION
+    )
+}
+
+/// Writes a file, or `-`: standard output.
+fn print(out: &mut dyn Write, path: &Path, content: &[u8]) -> Result<()> {
+    if path == Path::new("-") {
+        return out.write_all(content).and_then(|()| out.flush()).at(Path::new("standard output"));
+    }
+    files::write(path, content)
+}
+
+impl Arguments {
+    /// Whether every gate holds.
+    fn run(&self, tier: Option<&str>, out: &mut dyn Write) -> Result<bool> {
+        let start = Instant::now();
+        let tier = Tier::detect(tier)?;
+        let load = || {
+            if self.model.extension().is_some_and(|extension| extension == "onnx") {
+                return Err(Error::data(
+                    "the edge build reads no ONNX: use the workstation's svdo-infer",
+                ));
+            }
+            Engine::new(&container::read(&std::fs::read(&self.model).at(&self.model)?)?, tier)
+        };
+        let engine = load().map_err(|e| e.in_file(&self.model))?;
+        let load_seconds = start.elapsed().as_secs_f64();
+        if self.serve_stdin {
+            let threads = self.threads.unwrap_or(1);
+            serve::serve(&engine, threads, &mut io::stdin().lock(), out)?;
+            return Ok(true);
+        }
+        if self.bench {
+            let (text, json) = bench::bench(&engine, self, load_seconds)?;
+            self.report(out, &json, &text)?;
+            return Ok(true);
+        }
+        self.infer(&engine, load_seconds, out)
+    }
+
+    fn infer(&self, engine: &Engine, load_seconds: f64, out: &mut dyn Write) -> Result<bool> {
+        let samples = data::read_samples(&self.input, None, engine.input_shape())?.values;
+        let labels = self.labels.as_deref().map(data::read_labels).transpose()?;
+        let outs = engine.output_shape().elements()?;
+        let count = samples.len() / engine.input_shape().elements()?;
+        let mut outputs = vec![0.0; count * outs];
+        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        let threads = self.threads.unwrap_or_else(cores);
+        let start = Instant::now();
+        engine.run_parallel(&samples, &mut outputs, threads)?;
+        let seconds = start.elapsed().as_secs_f64() / count as f64;
+
+        let evaluation = labels.map(|labels| compare(&outputs, outs, &labels)).transpose()?;
+        if let Some(path) = &self.output {
+            print(out, path, &encode(path, &outputs, outs)?)?;
+        }
+        let stdout_taken = self.json.as_deref() == Some(Path::new("-"));
+        let quiet = self.labels.is_none() && (self.output.is_none() || self.top.is_some());
+        if (self.top.is_some() || quiet) && !stdout_taken {
+            let text = best_classes(&outputs, outs, self.top.unwrap_or(1));
+            print(out, Path::new("-"), text.as_bytes())?;
+        }
+        let times = Times { samples: count, seconds, load_seconds, threads };
+        let passed = match (self.assert_max_error, &evaluation) {
+            (Some(limit), Some(found)) => found.error_rate() <= limit,
+            _ => true,
+        };
+        let only_outputs = self.output.as_deref() == Some(Path::new("-"));
+        if !quiet && !only_outputs || self.json.is_some() {
+            let text = self.text(engine, &times, evaluation.as_ref());
+            self.report(out, &self.as_json(engine, &times, evaluation.as_ref()), &text)?;
+        }
+        Ok(passed)
+    }
+
+    /// Writes the report where it is wanted.
+    fn report(&self, out: &mut dyn Write, json: &str, text: &str) -> Result<()> {
+        if let Some(path) = &self.json {
+            print(out, path, json.as_bytes())?;
+        }
+        if self.json.as_deref() != Some(Path::new("-")) {
+            print(out, Path::new("-"), text.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn text(&self, engine: &Engine, times: &Times, evaluation: Option<&Evaluation>) -> String {
+        let mut text = format!("samples           {}\n", group(times.samples as u64));
+        if let Some(found) = evaluation {
+            text += &format!("error rate        {:.2} %\n", 100.0 * found.error_rate());
+            text += &format!("cross-entropy     {:.4}\n", found.cross_entropy);
+        }
+        text += &format!(
+            "time per sample   {} ({} thread{}, {} kernels)\nload and plan     {}\n",
+            duration(times.seconds),
+            times.threads,
+            if times.threads == 1 { "" } else { "s" },
+            engine.tier().name(),
+            duration(times.load_seconds)
+        );
+        if let (Some(limit), Some(found)) = (self.assert_max_error, evaluation) {
+            let rate = found.error_rate();
+            let verdict = if rate <= limit { "passed" } else { "FAILED" };
+            text += &format!("--assert-max-error {limit}: {rate} {verdict}\n");
+        }
+        text
+    }
+
+    /// The report of `formats/report.schema.json`.
+    fn as_json(&self, engine: &Engine, times: &Times, evaluation: Option<&Evaluation>) -> String {
+        let model = text::quoted(&self.model.to_string_lossy());
+        let samples = times.samples;
+        let mut json = format!(
+            "{{\n  \"report\": \"infer\",\n  \"model\": {model},\n  \"samples\": {samples},\n"
+        );
+        if let Some(found) = evaluation {
+            json += &format!(
+                "  \"error_rate\": {:?},\n  \"cross_entropy\": {:?},\n",
+                found.error_rate(),
+                found.cross_entropy
+            );
+        }
+        let gate = match (self.assert_max_error, evaluation) {
+            (Some(limit), Some(found)) => {
+                let rate = found.error_rate();
+                format!(
+                    "\n    {{\"name\": \"assert-max-error\", \"limit\": {limit:?}, \"found\": {rate:?}, \
+                     \"passed\": {}}}\n  ",
+                    rate <= limit
+                )
+            }
+            _ => String::new(),
+        };
+        json + &format!(
+            "  \"seconds_per_sample\": {:?},\n  \"load_seconds\": {:?},\n  \"threads\": {},\n  \
+             \"cpu\": \"{}\",\n  \"gates\": [{gate}]\n}}\n",
+            times.seconds,
+            times.load_seconds,
+            times.threads,
+            engine.tier().name()
+        )
+    }
+}
+
+/// What an inference took, in seconds.
+struct Times {
+    samples: usize,
+    seconds: f64,
+    load_seconds: f64,
+    threads: usize,
+}
+
+/// The outputs in the format that the file's name asks for.
+fn encode(path: &Path, outputs: &[f32], outs: usize) -> Result<Vec<u8>> {
+    let extension = path.extension().and_then(|e| e.to_str());
+    if extension == Some("npy") {
+        let mut bytes = Vec::new();
+        data::write_npy(&mut bytes, &[outputs.len() / outs, outs], outputs).at(path)?;
+        return Ok(bytes);
+    }
+    if extension != Some("json") && path != Path::new("-") {
+        return Err(Error::data("outputs can be written as .npy or .json").in_file(path));
+    }
+    let json = text::rows(outputs, outs).ok_or_else(|| {
+        Error::data("an output is not finite, which JSON cannot say: write .npy instead")
+    })?;
+    Ok(json.into_bytes())
+}

@@ -1,0 +1,113 @@
+//! How long the compressed network takes beside the same one run dense.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::edge::{duration, random_samples};
+use crate::engine::{Engine, Kernel, Options, Tier};
+use crate::error::Result;
+use crate::model::Model;
+
+/// Times of inference on one thread, on random samples.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Timing {
+    /// Kernels used.
+    pub cpu: String,
+    /// One for each number of samples that run at a time.
+    pub batches: Vec<BatchTime>,
+}
+
+/// Medians of runs of the sparse and the dense engine in turn.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BatchTime {
+    /// Samples that run at a time.
+    pub batch: usize,
+    /// Seconds for all of them, by the kernels that the engine chooses.
+    pub sparse_seconds: f64,
+    /// Seconds by dense kernels, zeros and all.
+    pub dense_seconds: f64,
+}
+
+impl Timing {
+    /// Measures a model.
+    ///
+    /// # Errors
+    /// What planning and running meet.
+    pub fn measure(model: &Model, tier: Tier) -> Result<Self> {
+        const LEAST: Duration = Duration::from_millis(200);
+        let plan = |kernel| Engine::with_options(model, tier, Options { kernel, batch: None });
+        let engines = [plan(Kernel::Auto)?, plan(Kernel::Dense)?];
+        let mut batches = Vec::new();
+        for batch in [1, 64] {
+            let x = random_samples(&engines[0], batch)?;
+            let mut y = vec![0.0; batch * engines[0].output_shape().elements()?];
+            let mut workspaces = [engines[0].workspace(batch), engines[1].workspace(batch)];
+            let mut times = [Vec::new(), Vec::new()];
+            let start = Instant::now();
+            while times[0].len() < 10 || start.elapsed() < LEAST {
+                for (kind, engine) in engines.iter().enumerate() {
+                    let start = Instant::now();
+                    engine.run(&mut workspaces[kind], &x, &mut y)?;
+                    times[kind].push(start.elapsed().as_secs_f64());
+                }
+            }
+            let [sparse_seconds, dense_seconds] = times.map(|mut times| {
+                times.sort_by(f64::total_cmp);
+                times[times.len() / 2]
+            });
+            batches.push(BatchTime { batch, sparse_seconds, dense_seconds });
+        }
+        Ok(Self { cpu: tier.name().into(), batches })
+    }
+
+    /// In words, for all forms of the report.
+    pub fn note(&self) -> String {
+        let times = self.batches.iter().map(|b| {
+            format!(
+                "batch {}: {} sparse, {} dense ({:.1} times as fast)",
+                b.batch,
+                duration(b.sparse_seconds),
+                duration(b.dense_seconds),
+                b.dense_seconds / b.sparse_seconds
+            )
+        });
+        let times: Vec<String> = times.collect();
+        format!("inference on one thread, {} kernels: {}", self.cpu, times.join("; "))
+    }
+
+    /// The section of the page: a pair of bars for each batch.
+    pub(super) fn section(&self, page: &mut String) {
+        page.push_str(
+            "<h2>How fast it runs</h2>\n<p class=\"soft\">Weights that are gone need not be \
+             multiplied. The same network on one thread of the machine that made this page, run \
+             sparse and run dense (zeros and all); bars are times, shorter is better.</p>\n\
+             <div class=\"scroll\"><table><tr><th>samples at a time</th><th></th><th>time</th>\
+             <th></th></tr>\n",
+        );
+        for b in &self.batches {
+            let most = b.sparse_seconds.max(b.dense_seconds);
+            let rows = [
+                (
+                    "sparse",
+                    b.sparse_seconds,
+                    "",
+                    format!("{:.1} times as fast", b.dense_seconds / b.sparse_seconds),
+                ),
+                ("dense", b.dense_seconds, " dense", String::new()),
+            ];
+            for (kind, seconds, class, remark) in rows {
+                let _ = writeln!(
+                    page,
+                    "<tr><td>{}, {kind}</td><td><span class=\"bar time{class}\"><i \
+                     style=\"width:{:.1}%\"></i></span></td><td>{}</td><td>{remark}</td></tr>",
+                    b.batch,
+                    100.0 * seconds / most,
+                    duration(seconds)
+                );
+            }
+        }
+        page.push_str("</table></div>\n");
+    }
+}

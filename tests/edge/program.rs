@@ -1,0 +1,138 @@
+//! `svdo-infer` as a script meets it: the same on a workstation and on a device.
+
+use crate::{Folder, bytes, infer};
+
+struct Done {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn run(folder: &Folder, line: &str) -> Done {
+    let output = infer(folder).args(line.split_whitespace()).output().unwrap();
+    Done {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// IDX of bytes with these dimensions.
+fn idx(dimensions: &[u32], values: &[u8]) -> Vec<u8> {
+    let mut file = vec![0, 0, 8, dimensions.len() as u8];
+    file.extend(dimensions.iter().flat_map(|d| d.to_be_bytes()));
+    file.extend(values);
+    file
+}
+
+#[test]
+fn inputs_outputs_and_gates() {
+    let folder = Folder::new();
+    folder.write("x.f32", &bytes(&[1.0, 2.0, 3.0, 4.0, 5.0, 0.5]));
+    folder.write("x.idx", &idx(&[2, 3], &[1, 2, 3, 4, 5, 6]));
+    folder.write("y.idx", &idx(&[2], &[1, 0]));
+
+    let outputs = run(&folder, "m.svdo -i x.f32 -o -");
+    assert_eq!((outputs.code, outputs.err.as_str()), (0, ""));
+    assert_eq!(outputs.out, "[[-4.0,0.25],[4.0,1.75]]\n");
+    let best = run(&folder, "m.svdo --input x.f32 x.idx --top=2");
+    assert_eq!(
+        best.out,
+        "0\t1 (0.2500)\t0 (-4.0000)\n1\t0 (4.0000)\t1 (1.7500)\n\
+         2\t1 (0.2500)\t0 (-4.0000)\n3\t1 (1.7500)\t0 (-7.0000)\n"
+    );
+    assert_eq!(run(&folder, "m.svdo -i x.f32 -o y.npy").code, 0);
+    let npy = std::fs::read(folder.path().join("y.npy")).unwrap();
+    assert!(npy.starts_with(b"\x93NUMPY") && npy.ends_with(&bytes(&[-4.0, 0.25, 4.0, 1.75])));
+    assert_eq!(run(&folder, "m.svdo -i y.npy").code, 2);
+
+    let passed = run(&folder, "m.svdo -i x.f32 -l y.idx --assert-max-error 0 --threads 1");
+    assert_eq!(passed.code, 0, "{}", passed.err);
+    for line in ["samples           2\n", "error rate        0.00 %\n", "(1 thread, "] {
+        assert!(passed.out.contains(line), "{}", passed.out);
+    }
+    let failed = run(&folder, "m.svdo -i x.idx -l y.idx --assert-max-error 10% --json -");
+    let report: serde_json::Value = serde_json::from_str(&failed.out).unwrap();
+    assert_eq!((failed.code, &report["error_rate"]), (1, &0.5.into()), "{}", failed.out);
+    assert_eq!((&report["report"], &report["model"]), (&"infer".into(), &"m.svdo".into()));
+    let gate = serde_json::json!({
+        "name": "assert-max-error", "limit": 0.1, "found": 0.5, "passed": false
+    });
+    assert_eq!(report["gates"], serde_json::json!([gate]));
+    let left = std::fs::read_dir(folder.path()).unwrap();
+    assert!(left.into_iter().all(|f| !f.unwrap().file_name().to_string_lossy().starts_with('.')));
+}
+
+#[test]
+fn benchmarks() {
+    let folder = Folder::new();
+    let text = run(&folder, "m.svdo --bench -b 1,3 --warmup-ms 0 --min-ms 1");
+    assert_eq!((text.code, text.out.lines().count()), (0, 4), "{}{}", text.out, text.err);
+    let json = run(&folder, "m.svdo --bench --batch 2 --warmup-ms 0 --min-ms 1 --json -");
+    let report: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(report["batches"][0]["batch"], 2);
+    for key in ["first_inference", "runs", "mean", "min", "median", "p99", "items_per_sec"] {
+        assert!(report["batches"][0][key].as_f64().unwrap() > 0.0, "{key}: {}", json.out);
+    }
+}
+
+#[test]
+fn mistakes_are_one_line_and_exit_with_2() {
+    let folder = Folder::new();
+    folder.write("x.f32", &bytes(&[1.0, 2.0]));
+    folder.write("x.txt", b"1 2 3");
+    let whole = crate::example();
+    folder.write("cut.svdo", &whole[..whole.len() - 5]);
+    for (line, expected) in [
+        ("none.svdo -i x.f32", "none.svdo: No such file"),
+        ("cut.svdo -i x.f32", "cut.svdo: damaged .svdo file"),
+        ("x.txt -i x.f32", "x.txt: not a valid .svdo file"),
+        ("m.svdo -i x.f32", "x.f32: 8 bytes of raw f32, expected a multiple of 12"),
+        ("m.svdo -i x.txt", "x.txt: format not recognised"),
+        ("m.svdo -i x.f32 -o y.txt", "y.txt: outputs can be written as"),
+        ("m.svdo --nonsense", "--nonsense"),
+        ("m.svdo", "--input"),
+    ] {
+        if line.contains("y.txt") {
+            folder.write("x.f32", &bytes(&[1.0, 2.0, 3.0]));
+        }
+        let failed = run(&folder, line);
+        assert_eq!((failed.code, failed.out.as_str()), (2, ""), "{line}: {}", failed.err);
+        assert!(failed.err.starts_with("error: "), "{line}: {}", failed.err);
+        assert!(failed.err.contains(expected), "{line}: {:?} lacks {expected:?}", failed.err);
+    }
+    let clamped =
+        infer(&folder).args(["m.svdo", "--bench"]).env("SVDO_CPU", "z80").output().unwrap();
+    assert_eq!(clamped.status.code(), Some(2));
+    assert!(String::from_utf8(clamped.stderr).unwrap().contains("SVDO_CPU=z80: on this CPU"));
+}
+
+#[test]
+fn help_and_version() {
+    let folder = Folder::new();
+    let help = run(&folder, "--help");
+    assert_eq!((help.code, help.out.contains("Usage: svdo-infer")), (0, true), "{}", help.out);
+    for option in ["--input", "--labels", "--output", "--top", "--serve-stdin", "--bench"] {
+        assert!(help.out.contains(option), "{option}");
+    }
+    let version = run(&folder, "--version");
+    for part in [env!("CARGO_PKG_VERSION"), "container versions: 1 to ", "kernels: "] {
+        assert!(version.out.contains(part), "{}", version.out);
+    }
+}
+
+/// What differs between the builds is refused by name, not misread.
+#[cfg(not(feature = "cli"))]
+#[test]
+fn the_edge_build_says_what_it_lacks() {
+    let folder = Folder::new();
+    folder.write("x.gz", &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0]);
+    for (line, expected) in [
+        ("m.svdo --verify c.safetensors", "--verify is not in the edge build"),
+        ("m.svdo -i x.gz", "Gzip is not read by this edge build"),
+        ("m.onnx -i x.gz", "the edge build reads no ONNX"),
+    ] {
+        let failed = run(&folder, line);
+        assert_eq!((failed.code, failed.err.contains(expected)), (2, true), "{}", failed.err);
+    }
+}
