@@ -16,7 +16,7 @@ const MOST_CURVE: u8 = 128;
 /// How far from the bound the file chosen may stay, as a share.
 const NEAR: f64 = 0.02;
 /// Configurations tried to come as near.
-const MOST_REFINED: usize = 6;
+const MOST_REFINED: usize = 8;
 
 /// All of a configuration but the step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,15 +74,15 @@ impl Search<'_> {
     fn refine(&mut self, mut best: Tried) -> Result<Point> {
         let mut aim = 1.0 - NEAR / 2.0;
         for _ in 0..MOST_REFINED {
-            let near = |p: &Point| self.held(p) >= self.bound() * (1.0 - NEAR);
+            let near = |p: &Point| self.held(p) >= self.bound() * aim * (1.0 - NEAR);
             if best.points.iter().any(|p| self.holds(p) && near(p)) {
                 break;
             }
             let step = self.next_step(&best, aim);
             let point = self.point(best.line, step)?;
             if self.held(&point) <= self.bound() && !self.holds(&point) {
-                // Errors by chance above what the divergence says: stay farther below.
-                aim *= 0.85;
+                // Errors above what the divergence says: stay farther below.
+                aim *= 0.7;
             }
             best.points.push(point);
             self.points.push(point);
@@ -98,7 +98,11 @@ impl Search<'_> {
         if let Some(found) = self.points.iter().filter(|p| self.holds(p)).min_by(by_score) {
             return Ok(*found);
         }
-        let nearest = self.points.iter().min_by(|a, b| self.held(a).total_cmp(&self.held(b)));
+        let missed = |p: &Point| match (self.goal, p.change.increase()) {
+            (Goal::ErrorIncrease(_), Some((increase, _))) => increase,
+            _ => self.held(p),
+        };
+        let nearest = self.points.iter().min_by(|a, b| missed(a).total_cmp(&missed(b)));
         let nearest = nearest.map(|p| {
             let increase = p
                 .change
@@ -195,17 +199,20 @@ impl Search<'_> {
             Goal::ErrorIncrease(most) => (8.0 * most).max(0.002),
             _ => 0.05,
         };
-        let near = self.points.iter().filter(|p| p.change.divergence < near);
-        let (mut rise, mut changed, mut nats) = (0.0, 0.0, 0.0);
+        // Ratios, and not the ratio of sums: the increase falls more slowly than the divergence.
+        let near =
+            self.points.iter().filter(|p| (near / 100.0..near).contains(&p.change.divergence));
+        let (mut rise, mut changed, mut count) = (0.0, 0.0, 0.0);
         for (point, (increase, _)) in near.filter_map(|p| Some((p, p.change.increase()?))) {
             let (worse, better) = point.change.errors?;
             let samples = point.change.evaluation?.samples.max(1) as f64;
-            rise += increase;
-            changed += (worse + better) as f64 / samples;
-            nats += point.change.divergence;
+            let nats = point.change.divergence.max(1e-9);
+            rise += increase / nats;
+            changed += (worse + better) as f64 / samples / nats;
+            count += 1.0;
         }
         // A factor below a tenth is luck.
-        (nats > 0.0).then(|| ((rise / nats).max(0.1), (changed / nats).max(0.1)))
+        (count > 0.0).then(|| ((rise / count).max(0.1), (changed / count).max(0.1)))
     }
 
     fn holds(&self, point: &Point) -> bool {
