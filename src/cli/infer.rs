@@ -100,6 +100,10 @@ impl Arguments {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Outcome> {
         self.reports.check()?;
+        anyhow::ensure!(
+            self.measure.profile.is_none() || self.measure.bench || self.verify.is_some(),
+            "--profile is for --bench, --profile=NAME for --verify"
+        );
         let start = Instant::now();
         let bytes = std::fs::read(&self.model).at(&self.model)?;
         let onnx = self.model.extension().is_some_and(|extension| extension == "onnx");

@@ -4,9 +4,13 @@
 //! maps of their own; this needs names, types, shapes and places, by positional reads like every
 //! other container. What Keras does not write (chunks, filters, links to other files, groups in
 //! fractal heaps) is refused by name. Everything read is bounded: a structure by [`MOST_BYTES`], all
-//! structures of a file by [`MOST_READS`], nesting by [`MOST_DEPTH`].
+//! structures and names of a file by [`MOST_TOTAL`], nesting by [`MOST_DEPTH`].
+
+mod fields;
 
 use std::cell::Cell;
+
+use fields::{Fields, text};
 
 use super::stored::Part;
 use super::tensor::DType;
@@ -16,8 +20,10 @@ use crate::error::{Error, Result};
 pub(super) const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
 /// Largest structure that is read: a heap with the names of a group.
 const MOST_BYTES: u64 = 1 << 24;
-/// Structures read of one file.
-const MOST_READS: u32 = 1 << 18;
+/// Bytes of all structures that are read of one file and of all names that are kept.
+const MOST_TOTAL: u64 = 1 << 28;
+/// Added for each of them, so that their number is bounded too.
+const EACH: u64 = 64;
 /// Groups in one another.
 const MOST_DEPTH: usize = 32;
 
@@ -60,7 +66,7 @@ pub(super) struct Array {
 /// # Errors
 /// What is damaged or not read.
 pub(super) fn arrays(part: &Part, base: u64) -> Result<Vec<Array>> {
-    let mut file = File { part, base, offset: 8, length: 8, reads: Cell::new(0) };
+    let mut file = File { part, base, offset: 8, length: 8, spent: Cell::new(0) };
     let root = file.superblock()?;
     let mut found = Vec::new();
     file.walk(root, &mut Vec::new(), None, &mut found)?;
@@ -75,7 +81,8 @@ struct File<'a> {
     offset: usize,
     /// Bytes of a length.
     length: usize,
-    reads: Cell<u32>,
+    /// Of [`MOST_TOTAL`].
+    spent: Cell<u64>,
 }
 
 struct Message {
@@ -86,14 +93,27 @@ struct Message {
 
 impl File<'_> {
     fn read(&self, at: u64, length: u64) -> Result<Vec<u8>> {
-        self.reads.set(self.reads.get() + 1);
-        if self.reads.get() > MOST_READS {
-            let what = "the number of structures of an HDF5 file".into();
-            let (needed, limit) = (self.reads.get().into(), MOST_READS.into());
-            return Err(Error::Limit { what, needed, limit });
+        if length <= MOST_BYTES {
+            self.spend(length)?;
         }
         let start = self.base.checked_add(at).ok_or_else(|| invalid("an address is too large"))?;
         self.part.bytes(start, length, MOST_BYTES)
+    }
+
+    fn spend(&self, bytes: u64) -> Result<()> {
+        let needed = self.spent.get() + bytes + EACH;
+        self.spent.set(needed);
+        if needed <= MOST_TOTAL {
+            return Ok(());
+        }
+        let what = "reading the structures of an HDF5 file".into();
+        Err(Error::Limit { what, needed, limit: MOST_TOTAL })
+    }
+
+    /// A name in UTF-8.
+    fn name(&self, bytes: &[u8]) -> Result<String> {
+        self.spend(bytes.len() as u64)?;
+        text(bytes)
     }
 
     /// As [`File::read`], cut off at the end of the file.
@@ -163,6 +183,7 @@ impl File<'_> {
             let array = self.array([kind, space, layout], filtered);
             let (dtype, shape, start, refused) = array
                 .map_err(|e| Error::Tensor { tensor: path.join("/"), problem: e.to_string() })?;
+            self.spend(path.iter().map(|name| name.len() as u64 + EACH).sum())?;
             let (path, label) = (path.clone(), label.map(str::to_owned));
             found.push(Array { path, label, header, dtype, shape, start, refused });
             return Ok(());
@@ -326,7 +347,7 @@ impl File<'_> {
             if let (Some(header), true) = (header, kind != 2) {
                 let rest = usize::try_from(name).ok().and_then(|at| names.get(at..));
                 let name = rest.and_then(|rest| rest.split(|&b| b == 0).next());
-                members.push((text(name.unwrap_or_default())?, header));
+                members.push((self.name(name.unwrap_or_default())?, header));
             }
         }
         Ok(())
@@ -341,7 +362,7 @@ impl File<'_> {
         let kind = if flags & 8 == 0 { 0 } else { fields.number(1)? };
         fields.take(if flags & 4 == 0 { 0 } else { 8 } + usize::from(flags >> 4 & 1))?;
         let length = fields.number(1 << (flags & 3))?;
-        let name = text(fields.take(usize::try_from(length).unwrap_or(usize::MAX))?)?;
+        let name = self.name(fields.take(usize::try_from(length).unwrap_or(usize::MAX))?)?;
         Ok(if kind == 0 { self.address(&mut fields)?.map(|header| (name, header)) } else { None })
     }
 
@@ -464,37 +485,4 @@ fn dtype(content: &[u8]) -> Result<DType> {
         (6, ..) => DType::Other("complex"),
         _ => DType::Other("another type"),
     })
-}
-
-fn text(bytes: &[u8]) -> Result<String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| invalid("a name is not UTF-8"))?;
-    Ok(text.to_owned())
-}
-
-/// Bytes not read yet.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        let split = self.0.split_at_checked(count);
-        let (taken, rest) = split.ok_or_else(|| invalid("a structure ends too early: damaged"))?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    /// A little-endian number of up to 8 bytes.
-    fn number(&mut self, bytes: usize) -> Result<u64> {
-        let taken = self.take(bytes)?;
-        Ok(taken.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
-    }
-
-    fn expect(&mut self, magic: &[u8]) -> Result<()> {
-        match self.take(magic.len())? == magic {
-            true => Ok(()),
-            false => Err(invalid(format!(
-                "{} was expected where something else is: damaged",
-                String::from_utf8_lossy(magic).escape_debug()
-            ))),
-        }
-    }
 }
