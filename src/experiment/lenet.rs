@@ -67,7 +67,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
             Panel {
                 title: "accuracy".into(),
                 x: Axis::new("epoch"),
-                y: Axis::new("accuracy, %").within(95.0, 100.1),
+                y: Axis::new("accuracy, %"),
                 series: vec![
                     Series::line(
                         "validation, pruned network",
