@@ -283,7 +283,7 @@ impl Arguments {
             report.notes.push(format!("{note}{error}"));
         }
         if self.time {
-            let timing = Timing::measure(&compressed.model, tier()?)?;
+            let timing = Timing::measure(&compressed.model()?, tier()?)?;
             report.notes.push(timing.note());
             report.timing = Some(timing);
         }
