@@ -19,6 +19,9 @@ const GROUP: usize = 4;
 /// Rows whose outputs stay in the second-level cache while the blocks of inputs go by.
 const CHUNK: usize = 512;
 
+/// Distance, row of the group, weight.
+type Taps = Vec<(u32, usize, f32)>;
+
 /// Rows of taps.
 #[derive(Debug, Clone)]
 pub(in crate::engine) struct TapRows {
@@ -95,7 +98,7 @@ impl TapRows {
 
     /// Adds the taps that a chunk of rows, from group `first` on, has in a block.
     fn pass(&mut self, block: u32, first: usize, rows: &[Vec<(u32, u32, f32)>]) {
-        let mut groups: Vec<(usize, Vec<(u32, usize, f32)>)> = Vec::new();
+        let mut groups: Vec<(usize, Taps)> = Vec::new();
         for (at, rows) in rows.chunks(self.group).enumerate() {
             let mut taps = Vec::new();
             for (at, row) in rows.iter().enumerate() {
