@@ -35,6 +35,22 @@ pub struct LayerWeights {
     pub bias: Option<Values>,
 }
 
+impl LayerWeights {
+    /// Adds the rows of another part of the same layer below these.
+    ///
+    /// # Errors
+    /// [`Error::Network`] if the parts differ in columns or forms, or have 2^32 entries together.
+    pub fn append(&mut self, below: Self) -> Result<()> {
+        self.pattern.append(&below.pattern)?;
+        self.values.append(below.values)?;
+        match (&mut self.bias, below.bias) {
+            (Some(bias), Some(below)) => bias.append(below),
+            (None, None) => Ok(()),
+            _ => Err(Error::network("only a part of a layer has a bias")),
+        }
+    }
+}
+
 /// The places of a matrix that are not zero, row by row (CSR without values).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
@@ -72,6 +88,17 @@ impl Pattern {
         Ok(())
     }
 
+    fn append(&mut self, below: &Self) -> Result<()> {
+        let start = self.columns.len();
+        if self.cols != below.cols || u32::try_from(start + below.columns.len()).is_err() {
+            return Err(Error::network("parts of a layer do not fit each other"));
+        }
+        self.columns.extend_from_slice(&below.columns);
+        self.row_starts.extend(below.row_starts[1..].iter().map(|&at| at + start as u32));
+        self.rows += below.rows;
+        Ok(())
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
@@ -100,6 +127,11 @@ impl Pattern {
     /// The positions of a row's entries among all entries.
     pub fn entries(&self, row: usize) -> std::ops::Range<usize> {
         self.row_starts[row] as usize..self.row_starts[row + 1] as usize
+    }
+
+    /// The positions of some rows' entries among all entries.
+    pub fn entries_of(&self, rows: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        self.row_starts[rows.start] as usize..self.row_starts[rows.end] as usize
     }
 
     /// The columns of all entries, row by row.
@@ -194,6 +226,20 @@ impl Values {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn append(&mut self, mut more: Self) -> Result<()> {
+        match (self, &mut more) {
+            (Self::F32(v), Self::F32(more)) => v.append(more),
+            (Self::F16(v), Self::F16(more)) => v.append(more),
+            (Self::Levels { levels, scale }, Self::Levels { levels: more, scale: same })
+                if scale == same =>
+            {
+                levels.append(more);
+            }
+            _ => return Err(Error::network("parts of a layer are stored in different forms")),
+        }
+        Ok(())
     }
 
     /// The numbers: exact for [`Values::F32`] and [`Values::F16`], by the [`Scale`] else. The same

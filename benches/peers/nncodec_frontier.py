@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from nncodec import nnc
 
+import frontier_plot
+
 THRESHOLDS = [3.0, 2.5, 2.0, 1.5, 1.0, 0.5]
 PARAMETERS = range(-30, -11)
 # At which the two are compared: cross-entropy over the pruned network's, and rises of its error.
@@ -129,6 +131,11 @@ def main(checkpoint, images_path, labels_path, calibrate=None):
                 least = point[5]
                 _, threshold, parameter, size, error, loss = point
                 print(f"{codec}\t{threshold}\t{parameter:.3g}\t{size}\t{100 * error:.2f}\t{loss:.4f}")
+    if plot := os.environ.get("FRONTIER_SVG"):
+        codecs = ("nncodec", "svdo")
+        curves = {c: frontier([p for p in points if p[0] == c], 5) for c in codecs}
+        with open(plot, "w") as file:
+            file.write(frontier_plot.svg(curves))
     print("\nequal\tnncodec bytes\tsvdo bytes\tsvdo over nncodec")
     losses = [(f"cross-entropy {t} x pruned", 5, t * start) for t in TIMES]
     losses += [(f"error + {100 * rise:.2g} %", 4, errors + rise) for rise in RISES]

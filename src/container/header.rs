@@ -2,8 +2,11 @@
 //!
 //! Numbers are LEB128 varints, real numbers little-endian f32.
 
+use super::fields::{Fields, malformed};
+#[cfg(feature = "compress")]
+use super::fields::{put, put_all, put_f32, put_text};
 use crate::entropy::layer::{Coding, Form};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Scale;
 use crate::network::{Activation, Input, Layer, Network, Node, Op, Shape, Source, Window};
 
@@ -44,8 +47,17 @@ mod op {
     pub(super) const FLATTEN: u8 = 6;
     pub(super) const ADD: u8 = 7;
     pub(super) const SOFTMAX: u8 = 8;
+    pub(super) const PLAIN_CONV2D: u8 = 9;
+    pub(super) const PLAIN_MAX_POOL2D: u8 = 10;
     pub(super) const LEAKY_RELU: u8 = 16;
     pub(super) const ELU: u8 = 17;
+}
+
+const NO_PADDING: [usize; 4] = [0; 4];
+
+/// The window of a pool that neither pads nor overlaps.
+fn square(side: usize) -> Window {
+    Window { kernel: [side; 2], stride: [side; 2], padding: NO_PADDING }
 }
 
 /// Activations without a parameter, by their op code.
@@ -106,12 +118,20 @@ fn put_node(out: &mut Vec<u8>, node: &Node, index: usize, named: bool) {
             put_all(&mut operands, &[layer]);
             op::LINEAR
         }
+        Op::Conv2d { layer, stride: [1, 1], padding: NO_PADDING, groups: 1 } => {
+            put_all(&mut operands, &[layer]);
+            op::PLAIN_CONV2D
+        }
         Op::Conv2d { layer, stride, padding, groups } => {
             put_all(&mut operands, &[layer]);
             put_all(&mut operands, &stride);
             put_all(&mut operands, &padding);
             put_all(&mut operands, &[groups]);
             op::CONV2D
+        }
+        Op::MaxPool2d(window) if window == square(window.kernel[0]) => {
+            put_all(&mut operands, &[window.kernel[0]]);
+            op::PLAIN_MAX_POOL2D
         }
         Op::MaxPool2d(window) => {
             put_window(&mut operands, &window);
@@ -158,31 +178,6 @@ fn put_node(out: &mut Vec<u8>, node: &Node, index: usize, named: bool) {
 }
 
 #[cfg(feature = "compress")]
-pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-#[cfg(feature = "compress")]
-fn put_all(out: &mut Vec<u8>, values: &[usize]) {
-    values.iter().for_each(|&v| put(out, v as u64));
-}
-
-#[cfg(feature = "compress")]
-fn put_f32(out: &mut Vec<u8>, value: f32) {
-    out.extend(value.to_le_bytes());
-}
-
-#[cfg(feature = "compress")]
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    put(out, text.len() as u64);
-    out.extend(text.as_bytes());
-}
-
-#[cfg(feature = "compress")]
 fn put_window(out: &mut Vec<u8>, window: &Window) {
     put_all(out, &window.kernel);
     put_all(out, &window.stride);
@@ -223,12 +218,7 @@ impl Header {
     }
 }
 
-/// The bytes of a header not read yet.
-pub(super) struct Fields<'a> {
-    pub(super) rest: &'a [u8],
-}
-
-impl<'a> Fields<'a> {
+impl Fields<'_> {
     fn header(&mut self) -> Result<Header> {
         let flags = self.number()?;
         if flags & !(NAMES | THRESHOLD) != 0 {
@@ -280,12 +270,16 @@ impl<'a> Fields<'a> {
         }
         let op = match code & OP_MASK {
             op::LINEAR => Op::Linear { layer: self.size()? },
+            op::PLAIN_CONV2D => {
+                Op::Conv2d { layer: self.size()?, stride: [1, 1], padding: NO_PADDING, groups: 1 }
+            }
             op::CONV2D => Op::Conv2d {
                 layer: self.size()?,
                 stride: self.numbers()?,
                 padding: self.numbers()?,
                 groups: self.size()?,
             },
+            op::PLAIN_MAX_POOL2D => Op::MaxPool2d(square(self.size()?)),
             op::MAX_POOL2D => Op::MaxPool2d(self.window()?),
             op::AVG_POOL2D => Op::AvgPool2d { window: self.window()?, count_include_pad: true },
             op::AVG_POOL2D_EXCLUDE_PAD => {
@@ -332,63 +326,4 @@ impl<'a> Fields<'a> {
         };
         Ok((form, flags))
     }
-
-    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        let (taken, rest) =
-            self.rest.split_at_checked(count).ok_or_else(|| malformed("it ends too early"))?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn byte(&mut self) -> Result<u8> {
-        Ok(self.take(1)?[0])
-    }
-
-    /// A varint, in its shortest form.
-    pub(super) fn number(&mut self) -> Result<u64> {
-        let mut value = 0u64;
-        for shift in (0..63).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                if byte == 0 && shift > 0 {
-                    return Err(malformed("a number is not in its shortest form"));
-                }
-                return Ok(value);
-            }
-        }
-        Err(malformed("a number of 2^63 or more"))
-    }
-
-    pub(super) fn size(&mut self) -> Result<usize> {
-        usize::try_from(self.number()?).map_err(|_| malformed("a number is too large"))
-    }
-
-    fn numbers<const N: usize>(&mut self) -> Result<[usize; N]> {
-        let mut values = [0; N];
-        for value in &mut values {
-            *value = self.size()?;
-        }
-        Ok(values)
-    }
-
-    fn real(&mut self) -> Result<f32> {
-        let mut bytes = [0; 4];
-        bytes.copy_from_slice(self.take(4)?);
-        Ok(f32::from_le_bytes(bytes))
-    }
-
-    fn reals(&mut self) -> Result<Vec<f32>> {
-        (0..self.number()?).map(|_| self.real()).collect()
-    }
-
-    fn text(&mut self) -> Result<String> {
-        let length = self.size()?;
-        let text = std::str::from_utf8(self.take(length)?);
-        text.map(str::to_owned).map_err(|_| malformed("a name is not UTF-8"))
-    }
-}
-
-pub(super) fn malformed(problem: impl Into<String>) -> Error {
-    Error::corrupt("header", problem)
 }

@@ -1,33 +1,20 @@
 //! What a file may make a reader allocate.
 
-use crate::error::{Error, Result};
+use crate::entropy::allowance::Allowance;
 
-/// Rows, columns and entries that a layer may have whatever its size in bytes.
-const FREE: u64 = 1 << 16;
-/// Rows, columns and entries for each byte of a layer's code beyond that. A weight costs more than
-/// half a bit in any real network; a writer whose code is shorter pads it with zeros.
-const PER_BYTE: u64 = 16;
+/// Items (rows, columns, weights) that a file may have whatever its size.
+const FREE: usize = 1 << 16;
+/// Items for each byte of the file beyond that. A weight costs more than half a bit in any real
+/// network; a writer whose file is shorter pads it with zeros.
+const PER_BYTE: usize = 16;
 
-/// The bytes that the code of a layer must have at least.
+/// The bytes that a file must have at least.
 #[cfg(feature = "compress")]
-pub(super) fn least_bytes(rows: usize, cols: usize, entries: usize) -> usize {
-    let items = rows as u64 + cols as u64 + entries as u64;
-    items.saturating_sub(FREE).div_ceil(PER_BYTE) as usize
+pub(super) fn least_bytes(items: usize) -> usize {
+    items.saturating_sub(FREE).div_ceil(PER_BYTE)
 }
 
-/// Most entries of a layer with a code of `bytes` bytes.
-///
-/// # Errors
-/// [`Error::Limit`] if its rows and columns alone are too many.
-pub(super) fn most_entries(bytes: usize, rows: usize, cols: usize) -> Result<usize> {
-    let limit = FREE + PER_BYTE * bytes as u64;
-    let needed = rows as u64 + cols as u64;
-    match limit.checked_sub(needed) {
-        Some(left) => Ok(left as usize),
-        None => Err(Error::Limit {
-            what: format!("a {rows} x {cols} layer in {bytes} bytes"),
-            needed,
-            limit,
-        }),
-    }
+/// What a file of so many bytes may hold.
+pub(super) fn allowance(bytes: usize) -> Allowance {
+    Allowance::new(bytes.saturating_mul(PER_BYTE).saturating_add(FREE))
 }

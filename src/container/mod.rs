@@ -2,6 +2,7 @@
 //!
 //! `formats/svdo-v1.md` specifies every byte.
 
+mod fields;
 mod geometry;
 mod header;
 mod limits;

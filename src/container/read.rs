@@ -1,10 +1,17 @@
 //! Reading a `.svdo` file.
 
-use super::header::{Fields, Header};
+use std::ops::Range;
+
+#[cfg(feature = "compress")]
+use rayon::prelude::*;
+
+use super::fields::Fields;
+use super::header::Header;
 use super::{MAGIC, SEALED, VERSION, geometry, limits};
-use crate::entropy::layer::{Coding, Outline, Reader};
+use crate::entropy::allowance::Allowance;
+use crate::entropy::layer::{self, Outline};
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{LayerWeights, Model};
 
 /// Reads the bytes of a whole file. Every checksum is verified before the section it seals is
 /// decoded, and memory grows only with what is decoded.
@@ -32,34 +39,52 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
     let mut sections = Sections { bytes, at: 5, sealed: 0, checked: false };
     let Header { network, threshold, forms } = Header::decode(sections.next("header")?)?;
     let geometries = geometry::geometries(&network)?;
-    let mut weights = Vec::new();
+    let name = |index: usize| {
+        format!("layer {index} {}", network.layers[index].name).trim_end().to_owned()
+    };
+    let mut outlines = Vec::new();
     for (index, (coding, form, bias)) in forms.into_iter().enumerate() {
-        let (layer, geometry) = (&network.layers[index], geometries[index]);
-        let name = format!("layer {index} {}", layer.name);
-        let name = name.trim_end();
-        let outline = Outline { rows: layer.rows(), geometry, coding, form, bias };
-        let places = outline.rows.saturating_mul(outline.cols());
-        if coding == Coding::Mixed && places > Outline::MOST_MIXED {
-            return Err(Error::Limit {
-                what: format!("{name} under mixed models"),
-                needed: places as u64,
-                limit: Outline::MOST_MIXED as u64,
-            });
-        }
-        let mut reader = Reader::new(outline);
+        let (rows, geometry) = (network.layers[index].rows(), geometries[index]);
+        let outline = Outline { rows, geometry, coding, form, bias };
+        outline.check(&name(index))?;
+        outlines.push(outline);
+    }
+    let mut blocks = Vec::new();
+    for (index, outline) in outlines.iter().enumerate() {
         for rows in outline.blocks() {
-            let code = sections.next(name)?;
-            let most = limits::most_entries(code.len(), rows.len(), outline.cols())?;
-            let read = reader.block(code, rows, most);
-            read.map_err(|e| Error::corrupt(name, e.to_string()))?;
+            blocks.push((index, rows, sections.next(&name(index))?));
         }
-        weights.push(reader.finish());
     }
     if sections.at != bytes.len() {
         let extra = bytes.len() - sections.at;
         return Err(Error::corrupt("end of file", format!("{extra} extra bytes")));
     }
+    let allowance = limits::allowance(bytes.len());
+    let mut weights: Vec<_> = outlines.iter().map(Outline::nothing).collect();
+    for (index, block) in decode_all(blocks, &outlines, &allowance) {
+        let whole = block.and_then(|block| weights[index].append(block));
+        whole.map_err(|e| Error::corrupt(name(index), e.to_string()))?;
+    }
     Ok(Model { network, threshold, weights })
+}
+
+/// The number of a layer, some of its rows and their code.
+type Block<'a> = (usize, Range<usize>, &'a [u8]);
+
+/// The layers' blocks in their order, decoded by all threads if there is a pool of them.
+fn decode_all(
+    blocks: Vec<Block<'_>>,
+    outlines: &[Outline],
+    allowance: &Allowance,
+) -> Vec<(usize, Result<LayerWeights>)> {
+    let decode = |(index, rows, code): Block<'_>| {
+        (index, layer::decode(code, &outlines[index], rows, allowance))
+    };
+    #[cfg(feature = "compress")]
+    let blocks = blocks.into_par_iter();
+    #[cfg(not(feature = "compress"))]
+    let blocks = blocks.into_iter();
+    blocks.map(decode).collect()
 }
 
 /// The sections of a file, each a length and that many bytes. Once [`SEALED`] bytes have come since

@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::header::{Header, put};
+use super::fields::put;
+use super::header::Header;
 use super::{MAGIC, SEALED, VERSION, geometries, limits};
 use crate::entropy::context::Geometry;
 use crate::entropy::layer::{self, Coding, Form, Outline, Spent};
@@ -10,8 +11,10 @@ use crate::error::Result;
 use crate::model::{LayerWeights, Model};
 use crate::network::Network;
 
-/// Most places of a layer whose positions are coded for size.
+/// Most places of a layer that is mixed: at 10 million places a second that is a fifth of a second.
 const MIXED: usize = 1 << 21;
+/// Most columns of such a layer: its models have a memory for each.
+const MIXED_COLUMNS: usize = 1 << 14;
 
 /// A file and where its bytes went.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,8 +36,8 @@ pub struct WrittenLayer {
     pub spent: Spent,
 }
 
-/// Writes a model as the bytes of a file. The same model gives the same bytes everywhere. With
-/// `fast`, positions of every layer are coded for speed rather than size, else only of the largest.
+/// Writes a model as the bytes of a file. The same model gives the same bytes everywhere. A layer is
+/// coded by gaps if it is large or that takes fewer bytes, else mixed; with `fast`, always by gaps.
 ///
 /// # Errors
 /// [`crate::Error::Network`] if the network does not fit its layers.
@@ -52,6 +55,8 @@ pub fn write(model: &Model, fast: bool) -> Result<Written> {
 /// The code of one layer.
 pub(crate) struct LayerCode {
     outline: Outline,
+    /// What a reader takes from its allowance.
+    items: usize,
     /// Of all blocks, one behind the other.
     bytes: Vec<u8>,
     /// Bytes of each block, and what they were spent on.
@@ -61,34 +66,40 @@ pub(crate) struct LayerCode {
 impl LayerCode {
     /// Encodes a layer whose columns are as `geometry` says; `fast` as for [`write`].
     pub(crate) fn new(weights: &LayerWeights, geometry: Geometry, fast: bool) -> Self {
+        let gaps = Self::with(weights, geometry, Coding::Gaps);
+        if fast || !is_mixed(weights) {
+            return gaps;
+        }
+        let mixed = Self::with(weights, geometry, Coding::Mixed);
+        if gaps.bytes.len() < mixed.bytes.len() { gaps } else { mixed }
+    }
+
+    fn with(weights: &LayerWeights, geometry: Geometry, coding: Coding) -> Self {
         let outline = Outline {
             rows: weights.pattern.rows(),
             geometry,
-            coding: if fast || !is_mixed(weights) { Coding::Gaps } else { Coding::Mixed },
+            coding,
             form: Form::of(&weights.values),
             bias: weights.bias.as_ref().map(Form::of),
         };
-        let blocks: Vec<_> = outline.blocks().collect();
+        let rows: Vec<_> = outline.blocks().collect();
+        let items = rows.iter().map(|rows| outline.items(rows)).sum::<usize>();
         let encode = |rows: std::ops::Range<usize>| {
             let mut spent = Spent::default();
-            let starts = weights.pattern.row_starts();
-            let entries = (starts[rows.end] - starts[rows.start]) as usize;
-            let least = limits::least_bytes(rows.len(), weights.pattern.cols(), entries);
-            let mut code = layer::encode(weights, &outline, rows, &mut spent);
-            code.resize(code.len().max(least), 0);
-            (code, spent)
+            (layer::encode(weights, &outline, rows, &mut spent), spent)
         };
-        let codes: Vec<(Vec<u8>, Spent)> = blocks.into_par_iter().map(encode).collect();
+        let codes: Vec<(Vec<u8>, Spent)> = rows.into_par_iter().map(encode).collect();
         let blocks = codes.iter().map(|(code, spent)| (code.len(), *spent)).collect();
         let mut bytes = Vec::with_capacity(codes.iter().map(|(code, _)| code.len()).sum());
         codes.into_iter().for_each(|(code, _)| bytes.extend(code));
-        Self { outline, bytes, blocks }
+        Self { outline, items: items + weights.pattern.len(), bytes, blocks }
     }
 }
 
-/// Whether a layer's positions are coded for size unless asked otherwise.
+/// Whether a layer is mixed unless that takes more bytes or speed is asked for.
 pub(crate) fn is_mixed(weights: &LayerWeights) -> bool {
-    weights.pattern.rows().saturating_mul(weights.pattern.cols()) <= MIXED
+    let (rows, cols) = (weights.pattern.rows(), weights.pattern.cols());
+    cols <= MIXED_COLUMNS && rows.saturating_mul(cols) <= MIXED
 }
 
 /// Puts the codes of all layers into a file.
@@ -96,12 +107,15 @@ pub(crate) fn assemble(network: &Network, threshold: Option<f32>, codes: &[Layer
     let forms = codes.iter().map(|c| (c.outline.coding, c.outline.form, c.outline.bias)).collect();
     let header = Header { network: network.clone(), threshold, forms }.encode();
     let sections = codes.iter().map(|code| code.blocks.len()).sum::<usize>();
+    let items = codes.iter().map(|code| code.items).sum();
+    let length = header.len() + codes.iter().map(|code| code.bytes.len()).sum::<usize>();
+    let padding = limits::least_bytes(items).saturating_sub(length);
     let content = codes.iter().map(|code| code.bytes.len() + 14 * code.blocks.len());
-    let mut bytes = Vec::with_capacity(content.sum::<usize>() + header.len() + 19);
+    let mut bytes = Vec::with_capacity(content.sum::<usize>() + header.len() + padding + 19);
     bytes.extend(MAGIC);
     bytes.push(VERSION);
     let mut sealed = 0;
-    put_section(&mut bytes, &header, &mut sealed, sections == 0);
+    put_section(&mut bytes, &header, 0, &mut sealed, sections == 0);
     let header_bytes = bytes.len();
     let (mut layers, mut left) = (Vec::with_capacity(codes.len()), sections);
     for code in codes {
@@ -112,7 +126,8 @@ pub(crate) fn assemble(network: &Network, threshold: Option<f32>, codes: &[Layer
             let (block, behind) = rest.split_at(*length);
             rest = behind;
             let start = bytes.len();
-            put_section(&mut bytes, block, &mut sealed, left == 0);
+            let zeros = if left == 0 { padding } else { 0 };
+            put_section(&mut bytes, block, zeros, &mut sealed, left == 0);
             layer.bytes += bytes.len() - start;
             layer.spent.positions += spent.positions;
             layer.spent.values += spent.values;
@@ -123,11 +138,12 @@ pub(crate) fn assemble(network: &Network, threshold: Option<f32>, codes: &[Layer
     Written { bytes, header_bytes, layers }
 }
 
-/// Puts the length and content of a section, then, where one is due, the CRC-32 of all bytes since
+/// Puts the length and content of a section and zeros behind it, then, where one is due, the CRC-32 of all bytes since
 /// the last.
-fn put_section(bytes: &mut Vec<u8>, content: &[u8], sealed: &mut usize, last: bool) {
-    put(bytes, content.len() as u64);
+fn put_section(bytes: &mut Vec<u8>, content: &[u8], zeros: usize, sealed: &mut usize, last: bool) {
+    put(bytes, (content.len() + zeros) as u64);
     bytes.extend(content);
+    bytes.resize(bytes.len() + zeros, 0);
     if last || bytes.len() - *sealed >= SEALED {
         let sum = crc32fast::hash(&bytes[*sealed..]);
         bytes.extend(sum.to_le_bytes());

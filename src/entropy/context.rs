@@ -109,8 +109,14 @@ pub struct Context {
 /// Magnitudes from here on take an escape.
 pub const UNARY: usize = 14;
 
+/// How many of the ascending edges are below a value.
 fn class(value: u64, edges: &[u64]) -> usize {
-    edges.iter().take_while(|&&edge| value > edge).count()
+    edges.iter().filter(|&&edge| value > edge).count()
+}
+
+/// The class of `part / whole`, rounded down, without the division.
+fn class_of_share(part: u64, whole: u64, edges: &[u64]) -> usize {
+    edges.iter().filter(|&&edge| part >= (edge + 1) * whole).count()
 }
 
 impl Context {
@@ -188,16 +194,19 @@ impl Context {
         let total = u64::from(self.total.entries);
         let count = |at: u32| u64::from(self.column[at as usize].entries);
         // In 1/16 of the mean of all columns.
-        let column_class = class(16 * count(same) * columns / (total + 1), &Self::DENSITY);
+        let column_class = class_of_share(16 * count(same) * columns, total + 1, &Self::DENSITY);
         let beside = count(a.left) + count(a.right) + count(a.up) + count(a.down);
         let diagonal =
             count(a.up_left) + count(a.up_right) + count(a.down_left) + count(a.down_right);
         let neighbours =
-            class((8 * beside + 4 * diagonal) * columns / (3 * (total + 1)), &Self::DENSITY);
+            class_of_share((8 * beside + 4 * diagonal) * columns, 3 * (total + 1), &Self::DENSITY);
         // This row's entries so far in 1/16 of what the mean row has by here.
         let (found, expected) = (u64::from(self.row.entries) * rows * columns, total * at as u64);
-        let row_class =
-            class(16 * (found + rows * 2) / (expected + rows * 2 + 1), &[3, 7, 12, 18, 26, 40]);
+        let row_class = class_of_share(
+            16 * (found + rows * 2),
+            expected + rows * 2 + 1,
+            &[3, 7, 12, 18, 26, 40],
+        );
         let window = class(near + far, &[0, 1, 2, 3, 4]);
         let before_class = class(2 * before + around_before + above2(same), &[0, 1, 2, 3, 4]);
         let slots = [

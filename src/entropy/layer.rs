@@ -3,12 +3,9 @@
 
 use std::ops::Range;
 
-use half::f16;
-
-use super::context::{Context, Geometry};
-use super::gaps::Gaps;
-use super::models::{BitTree, Magnitude};
-use super::range_coder::{AdaptiveBit, BitCoder, Decoder, Encoder};
+use super::allowance::Allowance;
+use super::context::Geometry;
+use super::{gaps, mixed};
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Pattern, Scale, Values};
 
@@ -33,7 +30,8 @@ impl Form {
         }
     }
 
-    fn none(self) -> Values {
+    /// No values.
+    pub(super) fn none(self) -> Values {
         match self {
             Self::F32 => Values::F32(Vec::new()),
             Self::F16 => Values::F16(Vec::new()),
@@ -47,7 +45,8 @@ impl Form {
 pub enum Coding {
     /// Each place under a mixture of models: small, and slow in proportion to all places.
     Mixed,
-    /// The gaps between entries, in blocks: fast, and slow in proportion to the entries alone.
+    /// The gaps between entries under fixed distributions, in blocks: fast, its cost in proportion to
+    /// the entries alone.
     Gaps,
 }
 
@@ -69,6 +68,8 @@ pub struct Outline {
 impl Outline {
     /// Most places of a layer under [`Coding::Mixed`].
     pub const MOST_MIXED: usize = 1 << 22;
+    /// Columns of any layer are fewer.
+    pub const MOST_COLUMNS: usize = 1 << 31;
     /// Places of a block under [`Coding::Gaps`], unless a single row has more.
     const BLOCK: usize = 1 << 22;
 
@@ -82,9 +83,45 @@ impl Outline {
         let rows = self.rows;
         let height = match self.coding {
             Coding::Mixed => rows,
-            Coding::Gaps => (Self::BLOCK / self.cols()).max(1),
+            Coding::Gaps => (Self::BLOCK / self.cols().max(1)).max(1),
         };
-        (0..rows).step_by(height).map(move |start| start..rows.min(start + height))
+        (0..rows).step_by(height.max(1)).map(move |start| start..rows.min(start + height))
+    }
+
+    /// Checks that the layer is not too large for its coding.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] with the name given.
+    pub fn check(&self, name: &str) -> Result<()> {
+        let (what, needed, limit) = match self.coding {
+            Coding::Mixed => ("places", self.rows.saturating_mul(self.cols()), Self::MOST_MIXED),
+            Coding::Gaps => ("columns", self.cols(), Self::MOST_COLUMNS - 1),
+        };
+        if needed <= limit {
+            return Ok(());
+        }
+        let what = format!("{name}: the number of {what}");
+        Err(Error::Limit { what, needed: needed as u64, limit: limit as u64 })
+    }
+
+    /// The layer before its first block.
+    pub fn nothing(&self) -> LayerWeights {
+        LayerWeights {
+            pattern: Pattern::with_columns(self.cols()),
+            values: self.form.none(),
+            bias: self.bias.map(Form::none),
+        }
+    }
+
+    /// What decoding a block takes from an [`Allowance`] besides its weights: its rows, its columns
+    /// where there is a memory of them, 16 times under [`Coding::Mixed`].
+    pub fn items(&self, rows: &Range<usize>) -> usize {
+        let columns = match self.coding {
+            Coding::Mixed => self.cols().saturating_mul(16),
+            Coding::Gaps if gaps::says_columns(rows) => self.cols(),
+            Coding::Gaps => 0,
+        };
+        columns.saturating_add(rows.len())
     }
 }
 
@@ -106,355 +143,39 @@ pub fn encode(
     rows: Range<usize>,
     spent: &mut Spent,
 ) -> Vec<u8> {
-    let mut encoder = Encoder::new();
     match outline.coding {
-        Coding::Mixed => encode_mixed(&mut encoder, weights, outline, spent),
-        Coding::Gaps => encode_gaps(&mut encoder, weights, rows.clone(), spent),
-    }
-    if let Some(bias) = &weights.bias {
-        let before = encoder.bits();
-        let mut model = ValueModel::new(Form::of(bias), true);
-        for row in rows {
-            model.encode(&mut encoder, bias, row);
-        }
-        spent.bias += encoder.bits() - before;
-    }
-    encoder.finish()
-}
-
-/// Reads a layer block after block.
-#[derive(Debug)]
-pub struct Reader {
-    outline: Outline,
-    pattern: Pattern,
-    values: Values,
-    bias: Option<Values>,
-}
-
-impl Reader {
-    /// A reader that has seen no block.
-    pub fn new(outline: Outline) -> Self {
-        Self {
-            pattern: Pattern::with_columns(outline.cols()),
-            values: outline.form.none(),
-            bias: outline.bias.map(Form::none),
-            outline,
-        }
-    }
-
-    /// Decodes the next block, with at most `most_entries` weights.
-    ///
-    /// # Errors
-    /// [`Error::Format`] if the stream is not that of such a block, [`Error::Limit`] if it has more
-    /// weights.
-    pub fn block(&mut self, bytes: &[u8], rows: Range<usize>, most_entries: usize) -> Result<()> {
-        let mut decoder = Decoder::new(bytes);
-        let most = self.pattern.len().saturating_add(most_entries);
-        match self.outline.coding {
-            Coding::Mixed => self.mixed(&mut decoder, most)?,
-            Coding::Gaps => self.gaps(&mut decoder, rows.clone(), most)?,
-        }
-        if let Some(bias) = &mut self.bias {
-            let mut model = ValueModel::new(Form::of(bias), true);
-            for _ in rows {
-                check(&decoder, 0, 0)?;
-                model.decode(&mut decoder, bias)?;
-            }
-        }
-        decoder.finish()
-    }
-
-    /// The layer, after all its blocks.
-    pub fn finish(self) -> LayerWeights {
-        LayerWeights { pattern: self.pattern, values: self.values, bias: self.bias }
-    }
-
-    fn mixed(&mut self, decoder: &mut Decoder<'_>, most: usize) -> Result<()> {
-        let geometry = self.outline.geometry;
-        let columns = code_columns(decoder, geometry, &mut vec![false; geometry.columns()]);
-        let mut context = Context::new(geometry, columns);
-        let mut values = ValueModel::new(self.outline.form, false);
-        let mut row = Vec::new();
-        for _ in 0..self.outline.rows {
-            context.next_row();
-            row.clear();
-            for at in 0..context.columns().len() {
-                if decoder.code(context.predict(at), false) {
-                    context.learn(true);
-                    row.push(context.columns()[at]);
-                    if let Values::Levels { scale, levels } = &mut self.values {
-                        let level = context.level(decoder, at, 0);
-                        levels.push(in_range(level, *scale)?);
-                    } else {
-                        let negative = values.decode(decoder, &mut self.values)?;
-                        context.place(at, if negative { -1 } else { 1 });
-                    }
-                } else {
-                    context.learn(false);
-                }
-            }
-            check(decoder, self.pattern.len() + row.len(), most)?;
-            self.pattern.push_row(row.iter().copied())?;
-        }
-        Ok(())
-    }
-
-    fn gaps(&mut self, decoder: &mut Decoder<'_>, rows: Range<usize>, most: usize) -> Result<()> {
-        let (mut gaps, mut values) = (Gaps::default(), ValueModel::new(self.outline.form, false));
-        let cols = self.outline.cols() as u64;
-        let end = rows.len() as u64 * cols;
-        let (mut next, mut row_end, mut row) = (0, cols, Vec::new());
-        loop {
-            next += u64::from(gaps.code(decoder, 0));
-            if next > end {
-                let problem = "an entry beyond the end of its block".into();
-                return Err(Error::Format { format: "range-coded", problem });
-            }
-            while next >= row_end && row_end <= end {
-                self.pattern.push_row(row.drain(..))?;
-                row_end += cols;
-            }
-            if next == end {
-                return check(decoder, self.pattern.len(), most);
-            }
-            row.push((next + cols - row_end) as u32);
-            values.decode(decoder, &mut self.values)?;
-            check(decoder, self.pattern.len() + row.len(), most)?;
-            next += 1;
-        }
+        Coding::Mixed => mixed::encode(weights, outline, spent),
+        Coding::Gaps => gaps::encode(weights, outline, rows, spent),
     }
 }
 
-/// Checks that the stream still goes on and has no more entries than it may.
-fn check(decoder: &Decoder<'_>, entries: usize, most: usize) -> Result<()> {
-    if decoder.overrun() {
-        return Err(Error::Format { format: "range-coded", problem: "it ends too early".into() });
+/// Decodes one block of a layer.
+///
+/// # Errors
+/// [`Error::Format`] if the bytes are not those of such a block, [`Error::Limit`] if it is larger
+/// than allowed.
+pub fn decode(
+    bytes: &[u8],
+    outline: &Outline,
+    rows: Range<usize>,
+    allowance: &Allowance,
+) -> Result<LayerWeights> {
+    allowance.take(outline.items(&rows))?;
+    match outline.coding {
+        Coding::Mixed => mixed::decode(bytes, outline, allowance),
+        Coding::Gaps => gaps::decode(bytes, outline, rows, allowance),
     }
-    if entries > most {
-        return Err(Error::Limit {
-            what: "the weights of a layer".into(),
-            needed: entries as u64,
-            limit: most as u64,
-        });
-    }
-    Ok(())
 }
 
-fn in_range(level: i32, scale: Scale) -> Result<i32> {
+pub(super) fn malformed(problem: &str) -> Error {
+    Error::Format { format: "block", problem: problem.into() }
+}
+
+pub(super) fn in_range(level: i32, scale: Scale) -> Result<i32> {
     if level.unsigned_abs() < scale.most() {
         return Ok(level);
     }
-    let problem = format!("a level of {level}, {} or more", scale.most());
-    Err(Error::Format { format: "range-coded", problem })
-}
-
-/// Codes which columns have an entry, each under a model chosen by the columns before and above it
-/// on the map; gives their numbers.
-pub(crate) fn code_columns(
-    coder: &mut impl BitCoder,
-    geometry: Geometry,
-    used: &mut [bool],
-) -> Vec<u32> {
-    let mut models = [AdaptiveBit::NEW; 4];
-    for column in 0..used.len() {
-        let before = column == 0 || used[column - 1];
-        let above = match column.checked_sub(geometry.width) {
-            Some(above) if geometry.height > 1 => used[above],
-            _ => before,
-        };
-        let model = &mut models[usize::from(before) << 1 | usize::from(above)];
-        used[column] = coder.bit(model, used[column]);
-    }
-    (0u32..).zip(used).filter(|(_, used)| **used).map(|(column, _)| column).collect()
-}
-
-fn encode_mixed(
-    encoder: &mut Encoder,
-    weights: &LayerWeights,
-    outline: &Outline,
-    spent: &mut Spent,
-) {
-    let pattern = &weights.pattern;
-    let mut used = vec![false; pattern.cols()];
-    pattern.columns().iter().for_each(|&column| used[column as usize] = true);
-    let columns = code_columns(encoder, outline.geometry, &mut used);
-    let mut context = Context::new(outline.geometry, columns);
-    let mut values = ValueModel::new(outline.form, false);
-    let mut on_values = 0.0;
-    for row in 0..pattern.rows() {
-        context.next_row();
-        let mut entries = pattern.row(row).iter().zip(pattern.entries(row)).peekable();
-        for at in 0..context.columns().len() {
-            let column = context.columns()[at];
-            let entry = entries.next_if(|(there, _)| **there == column);
-            encoder.code(context.predict(at), entry.is_some());
-            context.learn(entry.is_some());
-            let Some((_, entry)) = entry else { continue };
-            let before = encoder.bits();
-            if let Values::Levels { levels, .. } = &weights.values {
-                context.level(encoder, at, levels[entry]);
-            } else {
-                let negative = values.encode(encoder, &weights.values, entry);
-                context.place(at, if negative { -1 } else { 1 });
-            }
-            on_values += encoder.bits() - before;
-        }
-    }
-    spent.values += on_values;
-    spent.positions += encoder.bits() - on_values;
-}
-
-fn encode_gaps(
-    encoder: &mut Encoder,
-    weights: &LayerWeights,
-    rows: Range<usize>,
-    spent: &mut Spent,
-) {
-    let (mut gaps, mut values) =
-        (Gaps::default(), ValueModel::new(Form::of(&weights.values), false));
-    let pattern = &weights.pattern;
-    let cols = pattern.cols();
-    let (mut passed, mut on_values) = (0, 0.0);
-    for row in rows.clone() {
-        for (&column, entry) in pattern.row(row).iter().zip(pattern.entries(row)) {
-            let place = (row - rows.start) * cols + column as usize;
-            gaps.code(encoder, (place - passed) as u32);
-            passed = place + 1;
-            let before = encoder.bits();
-            values.encode(encoder, &weights.values, entry);
-            on_values += encoder.bits() - before;
-        }
-    }
-    gaps.code(encoder, (rows.len() * cols - passed) as u32);
-    spent.values += on_values;
-    spent.positions += encoder.bits() - on_values;
-}
-
-/// Signs and exponents of floating-point numbers under models, the lower bits of the fraction raw.
-struct Floats {
-    sign: AdaptiveBit,
-    exponent: BitTree,
-    fraction: BitTree,
-    raw_bits: u32,
-}
-
-impl Floats {
-    /// Bits of the fraction that are modelled.
-    const MODELLED: u32 = 3;
-
-    fn new(exponent_bits: u32, fraction_bits: u32) -> Self {
-        Self {
-            sign: AdaptiveBit::NEW,
-            exponent: BitTree::new(exponent_bits),
-            fraction: BitTree::new(Self::MODELLED),
-            raw_bits: fraction_bits - Self::MODELLED,
-        }
-    }
-
-    fn code(&mut self, coder: &mut impl BitCoder, bits: u32) -> u32 {
-        let fraction_bits = self.raw_bits + Self::MODELLED;
-        let exponent_bits = self.exponent.bits();
-        let sign = coder.bit(&mut self.sign, bits >> (fraction_bits + exponent_bits) & 1 == 1);
-        let mask = |count: u32| (1u32 << count) - 1;
-        let exponent = self.exponent.code(coder, bits >> fraction_bits & mask(exponent_bits));
-        let top = self.fraction.code(coder, bits >> self.raw_bits & mask(Self::MODELLED));
-        let low = coder.raw_bits(self.raw_bits, bits & mask(self.raw_bits));
-        let fraction = top << self.raw_bits | low;
-        (u32::from(sign) << exponent_bits | exponent) << fraction_bits | fraction
-    }
-}
-
-/// Levels: zero or not (only where zero can be), the sign, then the magnitude less one under a
-/// model chosen by the magnitude before.
-struct Levels {
-    zero: Option<AdaptiveBit>,
-    sign: AdaptiveBit,
-    magnitude: [Magnitude; 3],
-    before: usize,
-}
-
-impl Levels {
-    fn new(may_be_zero: bool) -> Self {
-        Self {
-            zero: may_be_zero.then_some(AdaptiveBit::NEW),
-            sign: AdaptiveBit::NEW,
-            magnitude: Default::default(),
-            before: 0,
-        }
-    }
-
-    fn code(&mut self, coder: &mut impl BitCoder, level: i32) -> i32 {
-        if let Some(zero) = &mut self.zero
-            && coder.bit(zero, level == 0)
-        {
-            return 0;
-        }
-        let negative = coder.bit(&mut self.sign, level < 0);
-        let less_one = level.unsigned_abs().saturating_sub(1);
-        let magnitude = self.magnitude[self.before].code(coder, less_one) as i32 + 1;
-        self.before = match magnitude {
-            1 => 0,
-            2..=3 => 1,
-            _ => 2,
-        };
-        if negative { -magnitude } else { magnitude }
-    }
-}
-
-/// The model of values that stand alone, without the context of other places.
-enum ValueModel {
-    Floats(Floats),
-    Levels(Box<Levels>),
-}
-
-impl ValueModel {
-    fn new(form: Form, may_be_zero: bool) -> Self {
-        match form {
-            Form::F32 => Self::Floats(Floats::new(8, 23)),
-            Form::F16 => Self::Floats(Floats::new(5, 10)),
-            Form::Levels(_) => Self::Levels(Box::new(Levels::new(may_be_zero))),
-        }
-    }
-
-    /// Encodes one of the values; says whether it is negative.
-    fn encode(&mut self, encoder: &mut Encoder, values: &Values, at: usize) -> bool {
-        match (self, values) {
-            (Self::Floats(model), Values::F32(v)) => {
-                model.code(encoder, v[at].to_bits());
-                v[at].is_sign_negative()
-            }
-            (Self::Floats(model), Values::F16(v)) => {
-                model.code(encoder, v[at].to_bits().into());
-                v[at].is_sign_negative()
-            }
-            (Self::Levels(model), Values::Levels { levels, .. }) => {
-                model.code(encoder, levels[at]) < 0
-            }
-            _ => unreachable!("a model is made for the form of its values"),
-        }
-    }
-
-    /// Decodes a value; says whether it is negative.
-    fn decode(&mut self, decoder: &mut Decoder<'_>, values: &mut Values) -> Result<bool> {
-        match (self, values) {
-            (Self::Floats(model), Values::F32(v)) => {
-                let value = f32::from_bits(model.code(decoder, 0));
-                v.push(value);
-                Ok(value.is_sign_negative())
-            }
-            (Self::Floats(model), Values::F16(v)) => {
-                let value = f16::from_bits(model.code(decoder, 0) as u16);
-                v.push(value);
-                Ok(value.is_sign_negative())
-            }
-            (Self::Levels(model), Values::Levels { scale, levels }) => {
-                let level = in_range(model.code(decoder, 0), *scale)?;
-                levels.push(level);
-                Ok(level < 0)
-            }
-            _ => unreachable!("a model is made for the form of its values"),
-        }
-    }
+    Err(malformed(&format!("a level of {level}, {} or more", scale.most())))
 }
 
 #[cfg(test)]
@@ -492,13 +213,15 @@ mod tests {
             form: Form::of(&weights.values),
             bias: weights.bias.as_ref().map(Form::of),
         };
-        let (mut reader, mut bytes) = (Reader::new(outline), 0);
+        let (mut read, mut bytes) = (outline.nothing(), 0);
+        let allowance = Allowance::new(usize::MAX);
         for rows in outline.blocks() {
             let code = encode(weights, &outline, rows.clone(), &mut Spent::default());
-            reader.block(&code, rows, weights.pattern.len()).unwrap();
+            let block = decode(&code, &outline, rows, &allowance).unwrap();
             bytes += code.len();
+            read.append(block).unwrap();
         }
-        assert_eq!(reader.finish(), *weights);
+        assert_eq!(read, *weights);
         bytes
     }
 
@@ -524,7 +247,7 @@ mod tests {
             let form = Form::Levels(Scale { step: 1.0, curve: 3 });
             let geometry = Geometry { channels: 2, height: 3, width: 4 };
             let outline = Outline { rows, geometry, coding, form, bias: Some(Form::F16) };
-            let _ = Reader::new(outline).block(&bytes, 0..rows, 100);
+            let _ = decode(&bytes, &outline, 0..rows, &Allowance::new(1000));
         }
     }
 

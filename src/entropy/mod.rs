@@ -1,13 +1,26 @@
-//! Entropy coding: an adaptive binary range coder and the context models of a sparse layer.
+//! Entropy coding of a sparse layer. Small layers: an adaptive binary range coder ([`range_coder`])
+//! under mixtures of context models ([`context`], [`mixing`]). Large ones: gaps and values as tokens
+//! of fixed distributions ([`rans`]), in blocks that are coded alone.
 //!
 //! Integer arithmetic only, so that every CPU decodes the same bits. `formats/svdo-v1.md` specifies
 //! every step.
 
+pub mod allowance;
+pub mod alphabet;
+mod columns;
 pub mod context;
-pub mod gaps;
+mod gaps;
 pub mod layer;
+mod mixed;
 pub mod mixing;
 pub mod models;
+#[cfg(test)]
+mod oracle;
 pub mod range_coder;
+pub mod rans;
+mod values;
+
+#[cfg(feature = "compress")]
+pub(crate) use columns::code_columns;
 
 pub use range_coder::{BitCoder, Decoder, Encoder};

@@ -69,6 +69,43 @@ impl Magnitude {
     }
 }
 
+/// A number below 2^31 by its bit length, under a model chosen by that of the number before, and the
+/// bits below the leading one, the first two of them under models.
+#[derive(Debug, Clone)]
+pub struct Number {
+    length: Vec<BitTree>,
+    top: Vec<BitTree>,
+    before: usize,
+}
+
+impl Default for Number {
+    fn default() -> Self {
+        Self { length: vec![BitTree::new(5); 32], top: vec![BitTree::new(2); 32], before: 0 }
+    }
+}
+
+impl Number {
+    /// Codes a number.
+    pub fn code(&mut self, coder: &mut impl BitCoder, number: u32) -> u32 {
+        let value = number.saturating_add(1);
+        let length = self.length[self.before].code(coder, value.ilog2());
+        self.before = length as usize;
+        let modelled = length.min(2);
+        let low = value & ((1 << length) - 1);
+        let raw = length - modelled;
+        // A short rest stands in the upper bits of the tree, the other bits being 0.
+        let top = match modelled {
+            0 => 0,
+            _ => {
+                self.top[length as usize].code(coder, low >> raw << (2 - modelled))
+                    >> (2 - modelled)
+            }
+        };
+        let rest = coder.raw_bits(raw, low & ((1 << raw) - 1));
+        (1 << length | top << raw | rest) - 1
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::range_coder::{Decoder, Encoder};
@@ -80,14 +117,18 @@ mod tests {
         fn numbers_survive(values in prop::collection::vec(0u32..1 << 29, 0..50), small in prop::collection::vec(0u32..40, 0..200)) {
             let mut encoder = Encoder::new();
             let (mut magnitude, mut tree) = (Magnitude::default(), BitTree::new(5));
+            let mut number = Number::default();
             for &value in values.iter().chain(&small) {
+                number.code(&mut encoder, value);
                 magnitude.code(&mut encoder, value);
                 tree.code(&mut encoder, value & 31);
             }
             let bytes = encoder.finish();
             let mut decoder = Decoder::new(&bytes);
             let (mut magnitude, mut tree) = (Magnitude::default(), BitTree::new(5));
+            let mut number = Number::default();
             for &value in values.iter().chain(&small) {
+                prop_assert_eq!(number.code(&mut decoder, 0), value);
                 prop_assert_eq!(magnitude.code(&mut decoder, 0), value);
                 prop_assert_eq!(tree.code(&mut decoder, 0), value & 31);
             }

@@ -5,7 +5,10 @@
 //! range falls below 2^24 the top byte of `low` is settled and written; a carry out of `low` is
 //! added to the bytes already written. The decoder reads past the end of its bytes as zeros.
 
-use crate::error::{Error, Result};
+use super::layer::malformed;
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
 
 /// Range below which a byte is shifted out.
 const LEAST_RANGE: u32 = 1 << 24;
@@ -74,6 +77,11 @@ pub trait BitCoder {
     /// One bit whose probability of being 1 is `probability / 65536`, which is not 0.
     fn code(&mut self, probability: u16, bit: bool) -> bool;
 
+    /// Bits coded so far, if they are counted; for reports only.
+    fn bits(&self) -> f64 {
+        0.0
+    }
+
     /// One bit under an adaptive model, which learns it.
     #[inline]
     fn bit(&mut self, model: &mut AdaptiveBit, bit: bool) -> bool {
@@ -125,11 +133,6 @@ impl Encoder {
         Self::default()
     }
 
-    /// Bits written so far, with the fraction still held in the range: for reports only.
-    pub fn bits(&self) -> f64 {
-        8.0 * self.bytes.len() as f64 + 32.0 - f64::from(self.range).log2()
-    }
-
     /// Ends the stream with as few bytes as tell it apart.
     pub fn finish(mut self) -> Vec<u8> {
         for count in 0..=4 {
@@ -165,6 +168,11 @@ impl BitCoder for Encoder {
             self.shift();
         }
         bit
+    }
+
+    /// With the fraction still held in the range.
+    fn bits(&self) -> f64 {
+        8.0 * self.bytes.len() as f64 + 32.0 - libm::log2(f64::from(self.range))
     }
 }
 
@@ -208,9 +216,16 @@ impl<'a> Decoder<'a> {
         decoder
     }
 
-    /// Whether more was read than any encoder leaves out: the bits are then not those of a stream.
-    pub fn overrun(&self) -> bool {
-        self.taken > self.bytes.len() + 4
+    /// Checks that no more was read than an encoder may leave out: the bits are else not those of a
+    /// stream.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if bytes are missing.
+    pub fn check(&self) -> Result<()> {
+        if self.taken > self.bytes.len() + 4 {
+            return Err(malformed("it ends too early"));
+        }
+        Ok(())
     }
 
     /// Checks that the stream ends here; zeros may follow.
@@ -218,12 +233,11 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// [`Error::Format`] if bytes are missing or left over.
     pub fn finish(self) -> Result<()> {
-        let problem = match self.taken {
-            taken if taken > self.bytes.len() + 4 => "it ends too early",
-            taken if self.bytes.iter().skip(taken).any(|&b| b != 0) => "bytes are left over",
-            _ => return Ok(()),
-        };
-        Err(Error::Format { format: "range-coded", problem: problem.into() })
+        self.check()?;
+        if self.bytes.iter().skip(self.taken).any(|&byte| byte != 0) {
+            return Err(malformed("bytes are left over"));
+        }
+        Ok(())
     }
 
     fn shift(&mut self) {

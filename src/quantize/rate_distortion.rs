@@ -2,8 +2,8 @@
 //! distortion plus lambda times the bits that the adaptive coder would spend on it there and then.
 
 use crate::container::{geometries, nearest_short_step};
+use crate::entropy::code_columns;
 use crate::entropy::context::{Context, Geometry, UNARY};
-use crate::entropy::layer::code_columns;
 use crate::entropy::range_coder::Rehearsal;
 use crate::error::Result;
 use crate::model::{Scale, Values};

@@ -9,6 +9,7 @@ mod exactness;
 mod experiments;
 mod fixtures;
 mod formats;
+mod golden;
 mod hostile_checkpoints;
 mod imports;
 mod lenets;

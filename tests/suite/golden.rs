@@ -1,0 +1,185 @@
+//! Version 1 of the container is frozen: the golden files are written again byte for byte, and are
+//! read as what they were made from.
+
+use half::f16;
+use svdo::container;
+use svdo::model::{LayerWeights, Model, Pattern, Scale, Values};
+use svdo::network::{Activation, Input, Layer, Network, Node, Op, Shape, Source, Window};
+
+use crate::fixtures::{self, Noise};
+
+/// How the values of a layer are made.
+#[derive(Clone, Copy)]
+enum Kind {
+    Even,
+    Curved,
+    F16,
+    F32,
+}
+
+/// A layer whose density changes along its rows, with a column in seven and a row in nine empty.
+fn layer(shape: &[usize], kind: Kind, one_in: usize, noise: &mut Noise) -> LayerWeights {
+    let (rows, cols) = (shape[0], shape[1..].iter().product());
+    let mut pattern = Pattern::with_columns(cols);
+    for row in 0..rows {
+        let one_in = one_in * (1 + 3 * row / rows);
+        let mut columns = Vec::new();
+        let mut column = noise.below(one_in);
+        while column < cols {
+            if column % 7 != 3 && row % 9 != 4 {
+                columns.push(column as u32);
+            }
+            column += 1 + noise.below(2 * one_in);
+        }
+        pattern.push_row(columns).unwrap();
+    }
+    // Small magnitudes are the most frequent; a few are large.
+    let mut level = |most: usize| {
+        let range = if noise.below(40) == 0 { most } else { 6 };
+        let magnitude = 1 + (noise.below(range) * noise.below(range) / range) as i32;
+        if noise.below(3) == 0 { -magnitude } else { magnitude }
+    };
+    let mut values = |kind: Kind, count: usize, bias: bool| match kind {
+        Kind::F32 => Values::F32((0..count).map(|_| level(900) as f32 / 7.0).collect()),
+        Kind::F16 => {
+            Values::F16((0..count).map(|_| f16::from_f32(level(900) as f32 / 64.0)).collect())
+        }
+        Kind::Even => Values::Levels {
+            scale: Scale::even(if bias { 0.013 } else { 0.0625 }),
+            levels: (0..count).map(|i| if bias && i % 3 == 0 { 0 } else { level(3000) }).collect(),
+        },
+        Kind::Curved => Values::Levels {
+            scale: Scale { step: 0.02, curve: 9 },
+            levels: (0..count).map(|_| level(200)).collect(),
+        },
+    };
+    let bias_kind = if matches!(kind, Kind::Curved) { Kind::Even } else { kind };
+    let bias = (one_in != 5).then(|| values(bias_kind, rows, true));
+    LayerWeights { values: values(kind, pattern.len(), false), pattern, bias }
+}
+
+fn model(
+    input: Input,
+    layers: &[(&str, &[usize], Kind, usize)],
+    nodes: Vec<Node>,
+    seed: u64,
+) -> Model {
+    let mut noise = Noise::new(seed);
+    let weights =
+        layers.iter().map(|&(_, shape, kind, one_in)| layer(shape, kind, one_in, &mut noise));
+    Model {
+        weights: weights.collect(),
+        threshold: Some(2.5),
+        network: Network {
+            input,
+            layers: layers
+                .iter()
+                .map(|(name, shape, ..)| Layer { name: (*name).into(), shape: shape.to_vec() })
+                .collect(),
+            nodes,
+        },
+    }
+}
+
+fn chain(ops: &[Op]) -> Vec<Node> {
+    let node = |(i, op): (usize, &Op)| {
+        let input = if i == 0 { Source::Input } else { Source::Node(i - 1) };
+        Node { name: String::new(), op: *op, inputs: vec![input] }
+    };
+    ops.iter().enumerate().map(node).collect()
+}
+
+/// The golden files: name, model, whether it is coded for speed.
+fn golden() -> Vec<(&'static str, Model, bool)> {
+    let conv = |layer| Op::Conv2d { layer, stride: [1, 1], padding: [1; 4], groups: 1 };
+    let pool = Op::MaxPool2d(Window { kernel: [2, 2], stride: [2, 2], padding: [0; 4] });
+    let relu = Op::Activation(Activation::Relu);
+    let mut nodes = chain(&[
+        conv(0),
+        relu,
+        pool,
+        conv(1),
+        Op::Activation(Activation::LeakyRelu { slope: 0.125 }),
+        Op::Add,
+        Op::Flatten,
+        Op::Linear { layer: 2 },
+        Op::Softmax,
+    ]);
+    nodes[2].name = "joint".into();
+    nodes[5].inputs = vec![Source::Node(2), Source::Node(4)];
+    let input = Input {
+        shape: Shape::new(2, 8, 8),
+        scale: 1.0 / 255.0,
+        mean: vec![0.5, 0.25],
+        std: vec![0.5],
+    };
+    let layers: [(&str, &[usize], Kind, usize); 3] = [
+        ("stem", &[8, 2, 3, 3], Kind::Curved, 2),
+        ("body", &[8, 8, 3, 3], Kind::Even, 4),
+        ("head", &[10, 128], Kind::Even, 5),
+    ];
+    let small = model(input.clone(), &layers, nodes.clone(), 3);
+    let mut exact = model(
+        input,
+        &layers.map(|(n, s, k, d)| {
+            (n, s, if matches!(k, Kind::Even) { Kind::F16 } else { Kind::F32 }, d)
+        }),
+        nodes,
+        4,
+    );
+    exact.strip();
+    // Three blocks, the last without a memory of columns.
+    let wide = 1 << 17;
+    let large = model(
+        Input::plain(Shape::vector(wide)),
+        &[
+            ("", &[70, wide], Kind::Curved, 1500),
+            ("", &[20, 70], Kind::F16, 3),
+            ("", &[17, 20], Kind::F32, 3),
+            ("", &[9, 17], Kind::Even, 2),
+        ],
+        chain(&[
+            Op::Linear { layer: 0 },
+            relu,
+            Op::Linear { layer: 1 },
+            relu,
+            Op::Linear { layer: 2 },
+            Op::Linear { layer: 3 },
+        ]),
+        5,
+    );
+    vec![
+        ("mixed", small.clone(), false),
+        ("gaps", small, true),
+        ("exact", exact.clone(), false),
+        ("exact_gaps", exact, true),
+        ("blocks", large, true),
+    ]
+}
+
+fn path(name: &str) -> std::path::PathBuf {
+    fixtures::path("golden").join(format!("{name}.svdo"))
+}
+
+#[test]
+fn golden_files_are_written_and_read_as_ever() {
+    for (name, model, fast) in golden() {
+        let file = std::fs::read(path(name)).unwrap();
+        assert!(
+            container::write(&model, fast).unwrap().bytes == file,
+            "{name} is written differently"
+        );
+        assert!(container::read(&file).unwrap() == model, "{name} is read differently");
+        let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        assert!(one_thread.install(|| container::read(&file).unwrap() == model), "{name}: threads");
+    }
+}
+
+#[test]
+#[ignore = "writes the golden files: only when the format changes, which needs a new version"]
+fn write_golden_files() {
+    std::fs::create_dir_all(fixtures::path("golden")).unwrap();
+    for (name, model, fast) in golden() {
+        std::fs::write(path(name), container::write(&model, fast).unwrap().bytes).unwrap();
+    }
+}
