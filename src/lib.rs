@@ -9,6 +9,11 @@ pub mod error;
 
 pub mod network;
 
+pub mod model;
+
+#[cfg(feature = "compress")]
+pub mod onnx;
+
 #[cfg(feature = "data")]
 pub mod data;
 
@@ -27,13 +32,8 @@ pub mod threshold;
 #[cfg(feature = "compress")]
 pub mod simplify;
 
-pub mod model;
-
 #[cfg(feature = "compress")]
 pub mod quantize;
-
-#[cfg(feature = "compress")]
-pub mod onnx;
 
 pub mod entropy;
 

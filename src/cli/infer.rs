@@ -95,19 +95,15 @@ impl Arguments {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Outcome> {
         self.reports.check()?;
-        let start = Instant::now();
-        let bytes = std::fs::read(&self.model).at(&self.model)?;
-        let onnx = self.model.extension().is_some_and(|extension| extension == "onnx");
-        let model = if onnx { crate::onnx::read(&bytes) } else { container::read(&bytes) };
-        let model = model.map_err(|e| e.in_file(&self.model))?;
-        let engine = Engine::new(&model, tier()?).map_err(|e| e.in_file(&self.model))?;
-        let load_seconds = start.elapsed().as_secs_f64();
         if self.measure.bench {
-            let named = (display(&self.model), &model);
-            let threads = self.threads.or(1);
-            let found = self.measure.run(named, tier()?, threads, load_seconds * 1e3)?;
+            let (name, threads) = (display(&self.model), self.threads.or(1));
+            let found = self.measure.run(name, threads, || self.model())?;
             return self.reports.write_other(&found.json()?, &found.text());
         }
+        let start = Instant::now();
+        let model = self.model()?;
+        let engine = Engine::new(&model, tier()?).map_err(|e| e.in_file(&self.model))?;
+        let load_seconds = start.elapsed().as_secs_f64();
         match &self.verify {
             Some(checkpoint) => {
                 let threads = self.threads;
@@ -115,6 +111,16 @@ impl Arguments {
             }
             None => self.infer(&engine, load_seconds),
         }
+    }
+
+    fn model(&self) -> crate::Result<Model> {
+        let model = match self.model.extension() {
+            Some(extension) if extension.eq_ignore_ascii_case("onnx") => {
+                crate::onnx::open(&self.model)?.into_model()
+            }
+            _ => container::read(&std::fs::read(&self.model).at(&self.model)?),
+        };
+        model.map_err(|e| e.in_file(&self.model))
     }
 
     fn samples(&self, engine: &Engine) -> anyhow::Result<Vec<f32>> {

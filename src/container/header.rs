@@ -44,8 +44,11 @@ mod op {
     pub(super) const FLATTEN: u8 = 6;
     pub(super) const ADD: u8 = 7;
     pub(super) const SOFTMAX: u8 = 8;
+    pub(super) const MUL: u8 = 9;
+    pub(super) const CONCAT: u8 = 10;
     pub(super) const LEAKY_RELU: u8 = 16;
     pub(super) const ELU: u8 = 17;
+    pub(super) const CLIP: u8 = 18;
 }
 
 /// Activations without a parameter, by their op code.
@@ -124,6 +127,8 @@ fn put_node(out: &mut Vec<u8>, node: &Node, index: usize, named: bool) {
         Op::GlobalAvgPool2d => op::GLOBAL_AVG_POOL2D,
         Op::Flatten => op::FLATTEN,
         Op::Add => op::ADD,
+        Op::Mul => op::MUL,
+        Op::Concat => op::CONCAT,
         Op::Softmax => op::SOFTMAX,
         Op::Activation(Activation::LeakyRelu { slope }) => {
             put_f32(&mut operands, slope);
@@ -132,6 +137,11 @@ fn put_node(out: &mut Vec<u8>, node: &Node, index: usize, named: bool) {
         Op::Activation(Activation::Elu { alpha }) => {
             put_f32(&mut operands, alpha);
             op::ELU
+        }
+        Op::Activation(Activation::Clip { min, max }) => {
+            put_f32(&mut operands, min);
+            put_f32(&mut operands, max);
+            op::CLIP
         }
         Op::Activation(activation) => {
             ACTIVATIONS.iter().find(|(_, a)| *a == activation).map_or(OP_MASK, |(code, _)| *code)
@@ -294,9 +304,12 @@ impl<'a> Fields<'a> {
             op::GLOBAL_AVG_POOL2D => Op::GlobalAvgPool2d,
             op::FLATTEN => Op::Flatten,
             op::ADD => Op::Add,
+            op::MUL => Op::Mul,
+            op::CONCAT => Op::Concat,
             op::SOFTMAX => Op::Softmax,
             op::LEAKY_RELU => Op::Activation(Activation::LeakyRelu { slope: self.real()? }),
             op::ELU => Op::Activation(Activation::Elu { alpha: self.real()? }),
+            op::CLIP => Op::Activation(Activation::Clip { min: self.real()?, max: self.real()? }),
             code => match ACTIVATIONS.iter().find(|(known, _)| *known == code) {
                 Some((_, activation)) => Op::Activation(*activation),
                 None => return Err(malformed(format!("unknown operation {code}"))),

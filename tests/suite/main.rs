@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_checkpoints;
+mod bench;
 mod calibration;
 mod commands;
 mod damaged_files;
@@ -13,6 +14,7 @@ mod imports;
 mod kernels;
 mod lenets;
 mod memory;
+mod onnx;
 mod search;
 #[cfg(feature = "train")]
 mod train;
