@@ -2,7 +2,8 @@
 //!
 //! X holds little-endian f32, DIMS is its shape with commas. After loading and warming up it says
 //! `ready`, then answers `run N` with N wall times and the CPU time of a call, all in nanoseconds,
-//! `out` with the first ten outputs, `steps` with the least time of each step, until `quit`.
+//! `out N` with the first N outputs (10 if it is not said), `steps` with the least time of each
+//! step, until `quit`.
 
 use std::io::{BufRead, Write};
 use std::time::Instant;
@@ -50,9 +51,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
                 writeln!(out, "{}", cpu / count.max(1) as u128)?;
             }
-            (Some("out"), _) => {
+            (Some("out"), count) => {
                 engine.run(&mut workspace, &x, &mut y)?;
-                let first: Vec<String> = y.iter().take(10).map(f32::to_string).collect();
+                let count = count.map_or(Ok(10), str::parse)?;
+                let first: Vec<String> = y.iter().take(count).map(f32::to_string).collect();
                 writeln!(out, "{}", first.join(" "))?;
             }
             (Some("steps"), _) => {

@@ -11,6 +11,11 @@ pub mod files;
 
 pub mod network;
 
+pub mod model;
+
+#[cfg(feature = "compress")]
+pub mod onnx;
+
 pub mod data;
 
 #[cfg(feature = "compress")]
@@ -28,13 +33,8 @@ pub mod threshold;
 #[cfg(feature = "compress")]
 pub mod simplify;
 
-pub mod model;
-
 #[cfg(feature = "compress")]
 pub mod quantize;
-
-#[cfg(feature = "compress")]
-pub mod onnx;
 
 pub mod entropy;
 

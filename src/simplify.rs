@@ -7,7 +7,8 @@
 //!
 //! The outputs stay the same up to the rounding of the folded biases, which are summed in f64. What
 //! cannot be removed exactly is left alone and counted with the reason: a constant other than zero
-//! is no longer constant behind zero padding, and sums tie the units of their inputs together.
+//! is no longer constant behind zero padding; sums, products and concatenations tie the units of
+//! their inputs together.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +35,8 @@ pub struct Simplified {
 
 const FEEDS_OUTPUT: &str = "feeds the output";
 const FEEDS_SUM: &str = "feeds a sum";
+const FEEDS_PRODUCT: &str = "feeds a product";
+const FEEDS_CONCATENATION: &str = "feeds a concatenation";
 const FEEDS_SOFTMAX: &str = "feeds a softmax";
 const GROUPS: &str = "grouped convolution";
 const SHARED: &str = "layer used twice";
@@ -195,6 +198,8 @@ fn follow(
             }
             Op::Flatten => onward(columns * shapes[from].area(), None, found)?,
             Op::Add => return Err(FEEDS_SUM),
+            Op::Mul => return Err(FEEDS_PRODUCT),
+            Op::Concat => return Err(FEEDS_CONCATENATION),
             Op::Softmax => return Err(FEEDS_SOFTMAX),
         }
     }

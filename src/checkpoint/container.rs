@@ -5,19 +5,22 @@ use std::path::Path;
 use super::archive::Archive;
 use super::stored::{Part, Stored};
 use super::tensor::TensorSource;
-use super::{hdf5, keras, numpy, safetensors, tensorflow, torch};
+use super::{graph, hdf5, keras, numpy, safetensors, tensorflow, torch};
 use crate::error::{Error, IoContext, Result};
 
 /// Every container that is read, for messages and help.
 pub const CONTAINERS: &str = "safetensors (one file, an index of shards, or a folder), PyTorch \
      (.pt, .pth, .t7), NumPy (.npy, .npz), pickles of NumPy arrays, TensorFlow checkpoints \
-     (prefix or .index), Keras (.h5, .keras)";
+     (prefix or .index), Keras (.h5, .keras), ONNX (.onnx)";
 
 /// Opens any container. Nothing but its table of contents is read.
 ///
 /// # Errors
 /// Names the file, what it is taken for and what is wrong.
 pub fn open_source(path: &Path) -> Result<Box<dyn TensorSource>> {
+    if graph::is_onnx(path) {
+        return Ok(Box::new(graph::Initializers::open(path)?));
+    }
     open(path).map(|stored| Box::new(stored) as Box<dyn TensorSource>).map_err(|e| e.in_file(path))
 }
 

@@ -63,6 +63,8 @@ pub(super) struct Found {
     pub(super) folded: Vec<usize>,
     ignore_masks: bool,
     claimed: Vec<usize>,
+    /// Whether the network's source has the batch normalizations.
+    ignore_norms: bool,
 }
 
 /// Groups tensors into layers by the part of their names before the last `.` or `/`.
@@ -199,7 +201,18 @@ pub(super) fn find_layers(
     };
     let (folded, claimed) = (Vec::new(), Vec::new());
     let ignore_masks = options.ignore_masks;
-    Ok(Found { layers, notes, profiles, is_own, names, folded, ignore_masks, claimed })
+    let ignore_norms = options.ignore_norms;
+    Ok(Found {
+        layers,
+        notes,
+        profiles,
+        is_own,
+        names,
+        folded,
+        ignore_masks,
+        ignore_norms,
+        claimed,
+    })
 }
 
 /// The profiles whose names for mean and variance these are; the general one if none.
@@ -274,7 +287,8 @@ impl Found {
             })
             .map(|(_, t)| t.name.as_str())
             .collect();
-        if let Some(norm) = rest.iter().find(|name| is_statistic(name)) {
+        let norm = rest.iter().find(|name| is_statistic(name)).filter(|_| !self.ignore_norms);
+        if let Some(norm) = norm {
             return Err(Error::Tensor {
                 tensor: (*norm).to_owned(),
                 problem: "belongs to a batch normalisation, which the network description does \

@@ -6,6 +6,7 @@
 mod archive;
 mod container;
 mod conventions;
+mod graph;
 mod hdf5;
 mod keras;
 mod layout;
@@ -32,8 +33,8 @@ pub use mask::Disagreement;
 pub use tensor::{DType, TensorInfo, TensorSource};
 
 use crate::error::{Error, IoContext, Result};
-use crate::network::Network;
 use crate::network::describe::Description;
+use crate::network::{Layer, Network};
 use crate::posterior;
 use layout::LayerViews;
 use profile::{Dense, Kernel, Profile};
@@ -89,6 +90,9 @@ pub struct Options {
     pub flatten: Option<Flatten>,
     /// Whether masks beside the weights are left alone.
     pub ignore_masks: bool,
+    /// Whether the network's source has the batch normalizations, so that the checkpoint's are left
+    /// alone.
+    pub ignore_norms: bool,
 }
 
 /// An opened checkpoint: the network is known and every tensor that belongs to it is found and has
@@ -127,9 +131,36 @@ impl Checkpoint {
     /// Names the file and the tensor or node that does not fit; where the file can be read in two
     /// ways, the flag that settles it.
     pub fn open_with(path: &Path, network: Option<&Path>, options: &Options) -> Result<Self> {
+        if graph::is_onnx(path) {
+            return match network {
+                None => graph::open(path),
+                Some(_) => Err(Error::Argument {
+                    problem: format!("{}: an ONNX model is its own network", path.display()),
+                }),
+            };
+        }
         let source = open_source(path)?;
-        let description = network.map(read_description).transpose()?;
-        Self::from_source(path, source, description, options)
+        let Some(network) = network else { return Self::from_source(path, source, None, options) };
+        let graph::Topology { description, folds, biases } = graph::Topology::open(network)?;
+        let ignore_norms = options.ignore_norms || folds.iter().any(Option::is_some);
+        let options = Options { ignore_norms, ..*options };
+        let mut checkpoint = Self::from_source(path, source, Some(description), &options)?;
+        for (index, fold) in folds.into_iter().enumerate() {
+            let Layer { name, shape } = &checkpoint.network.layers[index];
+            let other_rows = fold.as_ref().is_some_and(|fold| fold.factor.len() != shape[0]);
+            let problem = if other_rows {
+                format!("has shape {shape:?} in the checkpoint, other than in the graph")
+            } else if biases[index] && checkpoint.layers[index].bias.is_none() {
+                "has a bias in the graph, none in the checkpoint: if the exporter has folded a \
+                 normalization into it, export without that"
+                    .into()
+            } else {
+                checkpoint.layers[index].fold = fold.map(norm::Fold::from);
+                continue;
+            };
+            return Err(Error::network(format!("layer {name:?} {problem}")).in_file(network));
+        }
+        Ok(checkpoint)
     }
 
     /// Recognises the layers among a source's tensors. `path` is for messages.
@@ -139,14 +170,19 @@ impl Checkpoint {
     pub fn from_source(
         path: &Path,
         source: Box<dyn TensorSource>,
-        description: Option<Description>,
+        mut description: Option<Description>,
         options: &Options,
     ) -> Result<Self> {
-        let build = || {
+        let mut build = || {
             let embedded = source.metadata("svdo").and_then(embedded_network).transpose()?;
             let (own, format) = (embedded.is_some(), source.format());
             let mut found = conventions::find_layers(source.tensors(), options, own, format)?;
-            layout::resolve(&*source, &mut found, description.or(embedded), options)
+            if let Some(description) = &mut description {
+                found.strip_wrappers(&description.layer_names());
+                let names: Vec<String> = found.layers.iter().map(|l| l.name.clone()).collect();
+                graph::match_names(description, &names)?;
+            }
+            layout::resolve(&*source, &mut found, description.take().or(embedded), options)
         };
         let (layers, network, found) = build().map_err(|e: Error| e.in_file(path))?;
         let notes = source.notes().iter().cloned().chain(found).collect();
@@ -367,8 +403,12 @@ fn multiplied(mean: f32, log_variance: f32, factor: f32, log_spread: f32) -> (f3
     (mean * factor, (libm::log(variance) as f32).clamp(f32::MIN / 4.0, f32::MAX / 4.0))
 }
 
-/// Reads a network description file.
+/// Reads a network description file, or the network of an ONNX model.
 pub fn read_description(path: &Path) -> Result<Description> {
+    Ok(graph::Topology::open(path)?.description)
+}
+
+fn read_json(path: &Path) -> Result<Description> {
     let text = std::fs::read_to_string(path).at(path)?;
     Description::from_json(&text).map_err(|e| e.in_file(path))
 }

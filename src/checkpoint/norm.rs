@@ -29,6 +29,12 @@ pub(super) struct Fold {
     shift: Vec<f64>,
 }
 
+impl From<crate::onnx::Fold> for Fold {
+    fn from(fold: crate::onnx::Fold) -> Self {
+        Self { scale: fold.factor, shift: fold.offset }
+    }
+}
+
 /// Takes the batch normalisations out of a description.
 ///
 /// # Errors

@@ -1,13 +1,13 @@
 //! `svdo-infer --bench`.
 
-use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use serde::Serialize;
 
+use super::bench_report::{Batch, Benchmark, Compared, StepTime};
 use crate::edge::{peak_rss_kib, random_samples};
-use crate::engine::{Engine, Kernel, Options, Tier};
+use crate::engine::peak::peak_gflops;
+use crate::engine::{Engine, Kernel, Options, Tier, Workspace};
 use crate::model::Model;
 
 /// How to measure.
@@ -31,6 +31,14 @@ pub(super) struct Measure {
     #[arg(long, value_name = "MS", default_value_t = 500, requires = "bench")]
     min_ms: u64,
 
+    /// Run on these cores only
+    #[arg(long, value_name = "CORE,CORE", value_delimiter = ',', requires = "bench")]
+    pin: Vec<usize>,
+
+    /// The instruction set: portable, avx2 ... [default: the best of this CPU, or SVDO_CPU]
+    #[arg(long, value_name = "NAME", requires = "bench")]
+    isa: Option<String>,
+
     /// Which kernels to use
     #[arg(long, value_enum, default_value = "auto", requires = "bench")]
     kernel: KernelName,
@@ -53,211 +61,209 @@ enum KernelName {
     Dense,
 }
 
-impl From<KernelName> for Kernel {
-    fn from(name: KernelName) -> Self {
-        match name {
-            KernelName::Auto => Self::Auto,
-            KernelName::Dense => Self::Dense,
+impl KernelName {
+    fn kernel(self) -> Kernel {
+        match self {
+            Self::Auto => Kernel::Auto,
+            Self::Dense => Kernel::Dense,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Dense => "dense",
         }
     }
 }
 
-/// What was measured. Times are in microseconds.
-#[derive(Debug, Serialize)]
-pub(super) struct Benchmark {
-    model: String,
-    cpu: &'static str,
-    threads: usize,
-    load_ms: f64,
-    weight_bytes: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peak_rss_kib: Option<u64>,
-    batches: Vec<Batch>,
+/// One way to run a model, with what running it needs.
+struct Runner {
+    engine: Engine,
+    workspace: Workspace,
 }
 
-#[derive(Debug, Serialize)]
-struct Batch {
-    batch: usize,
-    first_inference: f64,
-    runs: usize,
-    mean: f64,
-    std: f64,
-    min: f64,
-    median: f64,
-    p90: f64,
-    p99: f64,
-    items_per_sec: f64,
-    nonzero_gflops: f64,
-    /// Median time of the compared kernel over the median time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    speed_up: Option<f64>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    steps: Vec<StepTime>,
-}
-
-#[derive(Debug, Serialize)]
-struct StepTime {
-    layer: String,
-    kernel: &'static str,
-    density: f64,
-    time: f64,
-    nonzero_gflops: f64,
+impl Runner {
+    /// Microseconds of one call.
+    fn time(&mut self, x: &[f32], y: &mut [f32], threads: usize) -> crate::Result<f64> {
+        let start = Instant::now();
+        if threads > 1 {
+            self.engine.run_parallel(x, y, threads)?;
+        } else {
+            self.engine.run(&mut self.workspace, x, y)?;
+        }
+        Ok(start.elapsed().as_secs_f64() * 1e6)
+    }
 }
 
 impl Measure {
-    /// Measures a model that took `load_ms` to read and plan.
+    /// Reads a model by `load` and measures it.
     pub(super) fn run(
         &self,
-        (name, model): (String, &Model),
-        tier: Tier,
+        name: String,
         threads: usize,
-        load_ms: f64,
+        load: impl FnOnce() -> crate::Result<Model>,
     ) -> anyhow::Result<Benchmark> {
-        let plan = |kernel: KernelName| {
-            Engine::with_options(model, tier, Options { kernel: kernel.into(), batch: None })
+        let tier = match &self.isa {
+            Some(isa) => Tier::detect(Some(isa))?,
+            None => super::tier()?,
         };
-        let engine = plan(self.kernel)?;
-        let other = self.compare.map(plan).transpose()?;
-        let batches = self
-            .batch
-            .iter()
-            .map(|&batch| self.measure(model, &engine, other.as_ref(), batch as usize, threads));
-        let batches = batches.collect::<anyhow::Result<Vec<_>>>()?;
-        let weight_bytes = engine.weight_bytes();
+        pin(&self.pin)?;
+        let start = Instant::now();
+        let model = load()?;
+        let runner = |kernel: KernelName, batch: usize| -> crate::Result<Runner> {
+            let options = Options { kernel: kernel.kernel(), batch: None };
+            let engine = Engine::with_options(&model, tier, options)?;
+            let workspace = engine.workspace(batch);
+            Ok(Runner { engine, workspace })
+        };
+        let most = self.batch.iter().copied().max().unwrap_or(1) as usize;
+        let mut main = runner(self.kernel, most)?;
+        let load_ms = start.elapsed().as_secs_f64() * 1e3;
+        let weight_bytes = main.engine.weight_bytes();
+
+        let engine = &main.engine;
+        let outputs = engine.output_shape().elements()?;
+        let x = random_samples(engine, most)?;
+        let mut y = vec![0.0; most * outputs];
+        let inputs = x.len() / most;
+        let mut first = Vec::new();
+        for &batch in &self.batch {
+            let batch = batch as usize;
+            let (x, y) = (&x[..batch * inputs], &mut y[..batch * outputs]);
+            first.push(main.time(x, y, threads)?);
+        }
+        // Before anything that only the comparison needs.
         let peak_rss_kib = peak_rss_kib();
-        let cpu = tier.name();
-        Ok(Benchmark { model: name, cpu, threads, load_ms, weight_bytes, peak_rss_kib, batches })
+        let mut other = self.compare.map(|kernel| runner(kernel, most)).transpose()?;
+        let peak_gflops = peak_gflops(tier, threads, Duration::from_millis(50));
+        let mut batches = Vec::new();
+        for (&batch, first_inference) in self.batch.iter().zip(first) {
+            let batch = batch as usize;
+            let (x, y) = (&x[..batch * inputs], &mut y[..batch * outputs]);
+            let times = self.times(&mut main, other.as_mut(), x, y, threads)?;
+            let steps = match self.profile.is_some() {
+                true => profile(&model, &mut main, x, y)?,
+                false => Vec::new(),
+            };
+            let infos = main.engine.steps(&model);
+            let multiply_adds: usize = infos.iter().map(|step| step.multiply_adds).sum();
+            let operations = (2 * multiply_adds * batch) as f64;
+            let compared = self.compare.map(|kernel| (kernel.name(), times.1));
+            batches.push(Batch::new(
+                (batch, first_inference, times.0),
+                operations,
+                peak_gflops,
+                compared.map(|(kernel, times)| Compared { kernel, median: median(times) }),
+                steps,
+            ));
+        }
+        Ok(Benchmark {
+            report: "bench",
+            model: name,
+            isa: tier.name(),
+            kernel: self.kernel.name(),
+            threads,
+            pinned: self.pin.clone(),
+            time_unit: "us",
+            load_ms,
+            weight_bytes,
+            peak_rss_kib,
+            peak_gflops,
+            batches,
+        })
     }
 
-    fn measure(
+    /// Times of the runs of one engine and of another, in turn.
+    fn times(
         &self,
-        model: &Model,
-        engine: &Engine,
-        other: Option<&Engine>,
-        batch: usize,
+        runner: &mut Runner,
+        mut other: Option<&mut Runner>,
+        x: &[f32],
+        y: &mut [f32],
         threads: usize,
-    ) -> anyhow::Result<Batch> {
-        let x = random_samples(engine, batch)?;
-        let mut y = vec![0.0; batch * engine.output_shape().elements()?];
-        let mut workspace = engine.workspace(batch);
-        let mut other_workspace = other.map(|other| other.workspace(batch));
-        let mut time = |engine: &Engine, workspace: &mut _| -> anyhow::Result<f64> {
-            let start = Instant::now();
-            if threads > 1 {
-                engine.run_parallel(&x, &mut y, threads)?;
-            } else {
-                engine.run(workspace, &x, &mut y)?;
+    ) -> crate::Result<(Vec<f64>, Vec<f64>)> {
+        let (mut times, mut others) = (Vec::new(), Vec::new());
+        let mut both = |keep: bool| -> crate::Result<usize> {
+            let time = runner.time(x, y, threads)?;
+            let other = other.as_mut().map(|other| other.time(x, y, threads)).transpose()?;
+            if keep {
+                times.push(time);
+                others.extend(other);
             }
-            Ok(start.elapsed().as_secs_f64() * 1e6)
+            Ok(times.len())
         };
-        let first_inference = time(engine, &mut workspace)?;
         let warm = Instant::now();
         while warm.elapsed() < Duration::from_millis(self.warmup_ms) {
-            time(engine, &mut workspace)?;
+            both(false)?;
         }
-        let (mut times, mut others) = (Vec::new(), Vec::new());
         let start = Instant::now();
-        while times.len() < 5 || start.elapsed() < Duration::from_millis(self.min_ms) {
-            times.push(time(engine, &mut workspace)?);
-            if let (Some(other), Some(workspace)) = (other, &mut other_workspace) {
-                others.push(time(other, workspace)?);
-            }
-        }
-        times.sort_by(f64::total_cmp);
-        others.sort_by(f64::total_cmp);
-        let at = |times: &[f64], share: f64| times[((times.len() - 1) as f64 * share) as usize];
-        let mean = times.iter().sum::<f64>() / times.len() as f64;
-        let variance = times.iter().map(|t| (t - mean).powi(2)).sum::<f64>() / times.len() as f64;
-        let median = at(&times, 0.5);
-        let infos = engine.steps(model);
-        let multiply_adds: usize = infos.iter().map(|step| step.multiply_adds).sum();
-        let gflops = |multiply_adds: usize, time: f64| (multiply_adds * batch) as f64 * 2e-3 / time;
-        let mut steps = Vec::new();
-        if self.profile.is_some() {
-            const RUNS: u32 = 20;
-            let mut spent = vec![Duration::ZERO; infos.len()];
-            for _ in 0..RUNS {
-                let mut before = Instant::now();
-                engine.run_observed(&mut workspace, &x, &mut y, &mut |step| {
-                    let now = Instant::now();
-                    spent[step] += now - before;
-                    before = now;
-                })?;
-            }
-            for (info, spent) in infos.iter().zip(spent) {
-                let time = spent.as_secs_f64() * 1e6 / f64::from(RUNS);
-                let layer = info.layer.map_or("", |layer| &model.network.layers[layer].name);
-                steps.push(StepTime {
-                    layer: layer.into(),
-                    kernel: info.kernel,
-                    density: info.density,
-                    time,
-                    nonzero_gflops: gflops(info.multiply_adds, time.max(1e-3)),
-                });
-            }
-        }
-        Ok(Batch {
-            batch,
-            first_inference,
-            runs: times.len(),
-            mean,
-            std: variance.sqrt(),
-            min: times[0],
-            median,
-            p90: at(&times, 0.9),
-            p99: at(&times, 0.99),
-            items_per_sec: batch as f64 * 1e6 / median,
-            nonzero_gflops: gflops(multiply_adds, median),
-            speed_up: other.map(|_| at(&others, 0.5) / median),
-            steps,
-        })
+        while both(true)? < 5 || start.elapsed() < Duration::from_millis(self.min_ms) {}
+        Ok((times, others))
     }
 }
 
-impl Benchmark {
-    pub(super) fn json(&self) -> anyhow::Result<String> {
-        Ok(serde_json::to_string_pretty(self)? + "\n")
-    }
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[(times.len() - 1) / 2]
+}
 
-    pub(super) fn text(&self) -> String {
-        let mut text = format!(
-            "{} on {}, {} thread(s): loaded in {:.1} ms, weights take {} bytes\n",
-            self.model, self.cpu, self.threads, self.load_ms, self.weight_bytes
-        );
-        let _ = writeln!(
-            text,
-            "{:>6} {:>11} {:>11} {:>11} {:>11} {:>11} {:>12} {:>9}",
-            "batch", "median us", "mean us", "std", "p99", "first us", "samples/s", "GFLOP/s"
-        );
-        for b in &self.batches {
-            let _ = write!(
-                text,
-                "{:>6} {:>11.2} {:>11.2} {:>11.2} {:>11.2} {:>11.2} {:>12.0} {:>9.2}",
-                b.batch,
-                b.median,
-                b.mean,
-                b.std,
-                b.p99,
-                b.first_inference,
-                b.items_per_sec,
-                b.nonzero_gflops
-            );
-            if let Some(speed_up) = b.speed_up {
-                let _ = write!(text, "  {speed_up:.2} times as fast as the compared kernel");
-            }
-            text.push('\n');
-            for step in &b.steps {
-                let _ = writeln!(
-                    text,
-                    "       {:>11.2} us {:>8.2} GFLOP/s  density {:>6.2} %  {} {}",
-                    step.time,
-                    step.nonzero_gflops,
-                    step.density * 100.0,
-                    step.kernel,
-                    step.layer
-                );
-            }
-        }
-        text
+/// The mean time of each step on one thread.
+fn profile(
+    model: &Model,
+    runner: &mut Runner,
+    x: &[f32],
+    y: &mut [f32],
+) -> crate::Result<Vec<StepTime>> {
+    const RUNS: u32 = 20;
+    let infos = runner.engine.steps(model);
+    let mut spent = vec![Duration::ZERO; infos.len()];
+    for _ in 0..RUNS {
+        let mut before = Instant::now();
+        runner.engine.run_observed(&mut runner.workspace, x, y, &mut |step| {
+            let now = Instant::now();
+            spent[step] += now - before;
+            before = now;
+        })?;
     }
+    let samples = x.len() / runner.engine.input_shape().elements()?;
+    let step = |(info, spent): (crate::engine::StepInfo, Duration)| {
+        let time = spent.as_secs_f64() * 1e6 / f64::from(RUNS);
+        let layer = info.layer.map_or("", |layer| &model.network.layers[layer].name);
+        StepTime {
+            layer: layer.into(),
+            kernel: info.kernel,
+            density: info.density,
+            time,
+            nonzero_gflops: (2 * info.multiply_adds * samples) as f64 * 1e-3 / time.max(1e-3),
+        }
+    };
+    Ok(infos.into_iter().zip(spent).map(step).collect())
+}
+
+/// Keeps this thread, and those that it will start, on some cores.
+#[cfg(target_os = "linux")]
+fn pin(cores: &[usize]) -> anyhow::Result<()> {
+    use rustix::thread::CpuSet;
+    if cores.is_empty() {
+        return Ok(());
+    }
+    let mut set = CpuSet::new();
+    for &core in cores {
+        anyhow::ensure!(
+            core < CpuSet::MAX_CPU,
+            "--pin {core}: cores are below {}",
+            CpuSet::MAX_CPU
+        );
+        set.set(core);
+    }
+    let list = || cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    rustix::thread::sched_setaffinity(None, &set)
+        .map_err(|e| anyhow::anyhow!("--pin {}: {e}: are there such cores?", list()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pin(cores: &[usize]) -> anyhow::Result<()> {
+    anyhow::ensure!(cores.is_empty(), "--pin: only Linux pins a program to cores from within");
+    Ok(())
 }

@@ -109,6 +109,7 @@ impl Reading {
                 Order::ChannelsLast => Flatten::ChannelsLast,
             }),
             ignore_masks: self.ignore_masks,
+            ignore_norms: false,
         };
         Ok(Checkpoint::open_with(path, network, &options)?)
     }

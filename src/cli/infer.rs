@@ -103,23 +103,19 @@ impl Arguments {
             self.measure.profile.is_none() || self.measure.bench || self.verify.is_some(),
             "--profile is for --bench, --profile=NAME for --verify"
         );
+        if self.measure.bench {
+            let (name, threads) = (display(&self.model), self.threads.or(1));
+            let found = self.measure.run(name, threads, || self.model())?;
+            return self.reports.write_other(&found.json()?, &found.text());
+        }
         let start = Instant::now();
-        let bytes = std::fs::read(&self.model).at(&self.model)?;
-        let onnx = self.model.extension().is_some_and(|extension| extension == "onnx");
-        let model = if onnx { crate::onnx::read(&bytes) } else { container::read(&bytes) };
-        let model = model.map_err(|e| e.in_file(&self.model))?;
+        let model = self.model()?;
         let engine = Engine::new(&model, tier()?).map_err(|e| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();
         if self.serve_stdin {
             let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
             crate::serve::serve(&engine, self.threads.or(1), &mut stdin, &mut stdout)?;
             return Ok(Outcome::Passed);
-        }
-        if self.measure.bench {
-            let named = (display(&self.model), &model);
-            let threads = self.threads.or(1);
-            let found = self.measure.run(named, tier()?, threads, load_seconds * 1e3)?;
-            return self.reports.write_other(&found.json()?, &found.text());
         }
         match &self.verify {
             Some(checkpoint) => {
@@ -128,6 +124,16 @@ impl Arguments {
             }
             None => self.infer(&engine, load_seconds),
         }
+    }
+
+    fn model(&self) -> crate::Result<Model> {
+        let model = match self.model.extension() {
+            Some(extension) if extension.eq_ignore_ascii_case("onnx") => {
+                crate::onnx::open(&self.model)?.into_model()
+            }
+            _ => container::read(&std::fs::read(&self.model).at(&self.model)?),
+        };
+        model.map_err(|e| e.in_file(&self.model))
     }
 
     fn samples(&self, engine: &Engine) -> anyhow::Result<Vec<f32>> {

@@ -4,6 +4,7 @@
 //! gate or verification failed, 2 usage, input or I/O error.
 
 mod bench;
+mod bench_report;
 pub mod compress;
 pub mod demo;
 pub mod diff;

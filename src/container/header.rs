@@ -49,8 +49,11 @@ mod op {
     pub(super) const SOFTMAX: u8 = 8;
     pub(super) const PLAIN_CONV2D: u8 = 9;
     pub(super) const PLAIN_MAX_POOL2D: u8 = 10;
+    pub(super) const MUL: u8 = 11;
+    pub(super) const CONCAT: u8 = 12;
     pub(super) const LEAKY_RELU: u8 = 16;
     pub(super) const ELU: u8 = 17;
+    pub(super) const CLIP: u8 = 18;
 }
 
 const NO_PADDING: [usize; 4] = [0; 4];
@@ -144,6 +147,8 @@ fn put_node(out: &mut Vec<u8>, node: &Node, index: usize, named: bool) {
         Op::GlobalAvgPool2d => op::GLOBAL_AVG_POOL2D,
         Op::Flatten => op::FLATTEN,
         Op::Add => op::ADD,
+        Op::Mul => op::MUL,
+        Op::Concat => op::CONCAT,
         Op::Softmax => op::SOFTMAX,
         Op::Activation(Activation::LeakyRelu { slope }) => {
             put_f32(&mut operands, slope);
@@ -152,6 +157,11 @@ fn put_node(out: &mut Vec<u8>, node: &Node, index: usize, named: bool) {
         Op::Activation(Activation::Elu { alpha }) => {
             put_f32(&mut operands, alpha);
             op::ELU
+        }
+        Op::Activation(Activation::Clip { min, max }) => {
+            put_f32(&mut operands, min);
+            put_f32(&mut operands, max);
+            op::CLIP
         }
         Op::Activation(activation) => {
             ACTIVATIONS.iter().find(|(_, a)| *a == activation).map_or(OP_MASK, |(code, _)| *code)
@@ -288,9 +298,12 @@ impl Fields<'_> {
             op::GLOBAL_AVG_POOL2D => Op::GlobalAvgPool2d,
             op::FLATTEN => Op::Flatten,
             op::ADD => Op::Add,
+            op::MUL => Op::Mul,
+            op::CONCAT => Op::Concat,
             op::SOFTMAX => Op::Softmax,
             op::LEAKY_RELU => Op::Activation(Activation::LeakyRelu { slope: self.real()? }),
             op::ELU => Op::Activation(Activation::Elu { alpha: self.real()? }),
+            op::CLIP => Op::Activation(Activation::Clip { min: self.real()?, max: self.real()? }),
             code => match ACTIVATIONS.iter().find(|(known, _)| *known == code) {
                 Some((_, activation)) => Op::Activation(*activation),
                 None => return Err(malformed(format!("unknown operation {code}"))),

@@ -104,6 +104,16 @@ impl DenseNetwork {
                     }
                     sum
                 }
+                Op::Mul => {
+                    let area = out.area();
+                    let factor = |source: &Source, at: usize| {
+                        let (values, shape) = value(source);
+                        values[if shape == out { at } else { at / area }]
+                    };
+                    let product = |at| node.inputs.iter().map(|s| factor(s, at)).product();
+                    (0..out.channels * area).map(product).collect()
+                }
+                Op::Concat => node.inputs.iter().flat_map(|s| value(s).0).copied().collect(),
                 Op::Flatten => x.clone(),
                 Op::Softmax => softmax(x, shape),
             };

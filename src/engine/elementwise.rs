@@ -68,6 +68,37 @@ pub(super) fn add(
     }
 }
 
+/// `y *= x`, where x may have one number for all places of a channel.
+#[inline(always)]
+pub(super) fn mul((x, from): (&[f32], &Layout), (y, to): (&mut [f32], &Layout), lanes: usize) {
+    if from.shape == to.shape {
+        for (from, to) in rows((from, to), lanes) {
+            y[to].iter_mut().zip(&x[from]).for_each(|(y, x)| *y *= x);
+        }
+        return;
+    }
+    for (number, (row, _)) in rows((to, to), lanes).enumerate() {
+        let at = from.row(number / to.shape.height, 0) * lanes;
+        for y in y[row].chunks_exact_mut(lanes) {
+            y.iter_mut().zip(&x[at..at + lanes]).for_each(|(y, x)| *y *= x);
+        }
+    }
+}
+
+/// x as the channels of y from `first` on.
+pub(super) fn concat(
+    (x, from): (&[f32], &Layout),
+    (y, to): (&mut [f32], &Layout),
+    lanes: usize,
+    first: usize,
+) {
+    let offset = first * to.plane() * lanes;
+    let part = Layout { shape: from.shape, ..*to };
+    for (from, to) in rows((from, &part), lanes) {
+        y[to.start + offset..to.end + offset].copy_from_slice(&x[from]);
+    }
+}
+
 /// `y = activation(y)`.
 #[inline(always)]
 pub(super) fn activate(activation: Activation, y: &mut [f32], layout: &Layout, lanes: usize) {

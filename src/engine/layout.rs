@@ -122,8 +122,12 @@ pub(super) fn choose(
                     classes.join(n + 1 + index, index + 1);
                 }
             }
-            Op::Activation(_) | Op::Add | Op::Softmax => {
-                node.inputs.iter().for_each(|&source| classes.join(id(source), index + 1));
+            Op::Activation(_) | Op::Add | Op::Mul | Op::Softmax => {
+                for value in node.inputs.iter().map(|&source| id(source)) {
+                    if all[value].shape == shapes[index] {
+                        classes.join(value, index + 1);
+                    }
+                }
             }
             _ => {}
         }

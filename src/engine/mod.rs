@@ -14,6 +14,7 @@ mod kernels;
 mod layers;
 mod layout;
 mod memory;
+pub mod peak;
 mod plan;
 mod run;
 #[cfg(feature = "compress")]

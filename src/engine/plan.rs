@@ -86,6 +86,9 @@ pub(super) enum Work {
     GlobalAvgPool,
     Copy,
     Add,
+    /// The first input has the output's shape.
+    Mul,
+    Concat,
     Softmax,
 }
 
@@ -195,12 +198,24 @@ impl Engine {
                     then = Some(activation);
                     Work::Copy
                 }
-                Op::Flatten if then.is_none() && x.is_contiguous() && y.is_contiguous() => {
+                Op::Flatten
+                    if then.is_none()
+                        && x.is_contiguous()
+                        && y.is_contiguous()
+                        && read_by_linear(network, index) =>
+                {
                     value_of[index] = inputs[0];
                     continue;
                 }
                 Op::Flatten => Work::Copy,
                 Op::Add => Work::Add,
+                Op::Mul => {
+                    let whole = |&value: &usize| draft.values[value].shape == shapes[index];
+                    let first = inputs.iter().position(whole).unwrap_or(0);
+                    inputs.swap(0, first);
+                    Work::Mul
+                }
+                Op::Concat => Work::Concat,
                 Op::Softmax => Work::Softmax,
             };
             value_of[index] = draft.push(index, work, inputs, y, then);
@@ -289,6 +304,8 @@ impl Work {
             Self::GlobalAvgPool => "global average pool",
             Self::Copy => "copy",
             Self::Add => "add",
+            Self::Mul => "multiply",
+            Self::Concat => "concatenate",
             Self::Softmax => "softmax",
         }
     }
@@ -381,6 +398,12 @@ impl Draft {
             most_lanes,
         })
     }
+}
+
+/// Whether only linear layers read a node, to which a map is as good as a vector.
+fn read_by_linear(network: &Network, index: usize) -> bool {
+    let reads = |node: &&crate::network::Node| node.inputs.contains(&Source::Node(index));
+    network.nodes.iter().filter(reads).all(|node| matches!(node.op, Op::Linear { .. }))
 }
 
 fn check_weights(model: &Model) -> Result<()> {

@@ -279,7 +279,8 @@ impl Step {
                     let b = Some((other, &second.1));
                     tier.with(Code(|| elementwise::add((x, from), b, (y, to), lanes, activated)));
                 }
-                Work::Copy | Work::Add => elementwise::copy((x, from), (y, to), lanes),
+                Work::Concat => elementwise::concat((x, from), (y, to), lanes, 0),
+                Work::Copy | Work::Add | Work::Mul => elementwise::copy((x, from), (y, to), lanes),
             }
         }
         if let Work::Add = self.work {
@@ -287,6 +288,17 @@ impl Step {
                 activated = relu && at + 1 == self.inputs.len();
                 let ([x], y) = memory::borrow(arena, [numbers(other)], numbers(output));
                 tier.with(Code(|| elementwise::add((x, from), None, (y, to), lanes, activated)));
+            }
+        }
+        if let Work::Mul | Work::Concat = self.work {
+            let mut channel = from.shape.channels;
+            for (other, from) in &self.inputs[1..] {
+                let ([x], y) = memory::borrow(arena, [numbers(other)], numbers(output));
+                match self.work {
+                    Work::Mul => tier.with(Code(|| elementwise::mul((x, from), (y, to), lanes))),
+                    _ => elementwise::concat((x, from), (y, to), lanes, channel),
+                }
+                channel += from.shape.channels;
             }
         }
         let y = &mut arena[numbers(output)];

@@ -100,6 +100,14 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
                 value.map = true;
                 graph.node("GlobalAveragePool", &[x.name], &value.name, &[]);
             }
+            Op::Mul | Op::Concat => {
+                value.map = inputs.iter().any(|v| v.map);
+                let mut names = Vec::new();
+                for x in inputs {
+                    names.push(if value.map { graph.map(x).name } else { x.name });
+                }
+                graph.combine(&node.op, names, &value.name);
+            }
             Op::Flatten => {
                 value.map = false;
                 graph.node("Flatten", &[first.name], &value.name, &[int("axis", 1)]);
@@ -184,6 +192,23 @@ impl Graph {
         self.message.bytes(1, &node.0);
     }
 
+    /// A product of any number of values, or their channels one after the other.
+    fn combine(&mut self, op: &Op, mut names: Vec<String>, output: &str) {
+        if *op == Op::Concat {
+            return self.node("Concat", &names, output, &[int("axis", 1)]);
+        }
+        let last = names.pop().unwrap_or_default();
+        let product = names.into_iter().reduce(|product, factor| {
+            let name = self.fresh();
+            self.node("Mul", &[product, factor], &name, &[]);
+            name
+        });
+        match product {
+            Some(product) => self.node("Mul", &[product, last], output, &[]),
+            None => self.node("Identity", &[last], output, &[]),
+        }
+    }
+
     fn fresh(&mut self) -> String {
         self.added += 1;
         format!("t{}", self.added)
@@ -254,6 +279,20 @@ impl Graph {
         Value { name, map: true, ..value }
     }
 
+    fn clip(&mut self, x: String, min: f32, max: f32, y: &str) {
+        let mut inputs = vec![x];
+        for bound in [min, max] {
+            // No name stands for no bound.
+            let mut name = String::new();
+            if bound.is_finite() {
+                name = self.fresh();
+                self.tensor(&name, &[], &[bound]);
+            }
+            inputs.push(name);
+        }
+        self.node("Clip", &inputs, y, &[]);
+    }
+
     fn activation(&mut self, activation: Activation, x: &str, y: &str) -> Result<()> {
         let x = x.to_owned();
         let simple = match activation {
@@ -283,12 +322,8 @@ impl Graph {
                 self.node("Sigmoid", std::slice::from_ref(&x), &gate, &[]);
                 self.node("Mul", &[x, gate], y, &[]);
             }
-            Activation::Relu6 => {
-                let (low, high) = (self.fresh(), self.fresh());
-                self.tensor(&low, &[], &[0.0]);
-                self.tensor(&high, &[], &[6.0]);
-                self.node("Clip", &[x, low, high], y, &[]);
-            }
+            Activation::Relu6 => self.clip(x, 0.0, 6.0, y),
+            Activation::Clip { min, max } => self.clip(x, min, max, y),
             other => {
                 return Err(Error::network(format!("{other:?} cannot be written as ONNX")));
             }

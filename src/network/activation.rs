@@ -21,6 +21,13 @@ pub enum Activation {
         /// Minus the limit at minus infinity.
         alpha: f32,
     },
+    /// `min(max(x, min), max)`.
+    Clip {
+        /// The least result; minus infinity for none.
+        min: f32,
+        /// The largest result; infinity for none.
+        max: f32,
+    },
     /// `1 / (1 + exp -x)`.
     Sigmoid,
     /// Hyperbolic tangent.
@@ -64,6 +71,11 @@ impl Activation {
                     x
                 }
             }
+            Self::Clip { min, max } => {
+                // As `clamp`, which would panic where a file has the bounds the wrong way round.
+                let x = if x < min { min } else { x };
+                if x > max { max } else { x }
+            }
             Self::Sigmoid => 1.0 / (1.0 + libm::expf(-x)),
             Self::Tanh => libm::tanhf(x),
             Self::HardSigmoid => hard_sigmoid(x),
@@ -99,6 +111,10 @@ impl Activation {
                     x
                 }
             }
+            Self::Clip { min, max } => {
+                let x = if x < f64::from(min) { f64::from(min) } else { x };
+                if x > f64::from(max) { f64::from(max) } else { x }
+            }
             Self::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
             Self::Tanh => libm::tanh(x),
             Self::HardSigmoid => (x / 6.0 + 0.5).clamp(0.0, 1.0),
@@ -127,6 +143,8 @@ mod tests {
             Relu6,
             LeakyRelu { slope: 0.1 },
             Elu { alpha: 1.0 },
+            Clip { min: -1.5, max: f32::INFINITY },
+            Clip { min: -0.5, max: 3.0 },
             Sigmoid,
             Tanh,
             HardSigmoid,

@@ -73,6 +73,12 @@ pub struct NodeDescription {
     /// For batch_norm, which is folded when a checkpoint is read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eps: Option<f64>,
+    /// For clip; no bound if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    /// For clip; no bound if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
 }
 
 /// Activations that take no parameter, by their names in descriptions.
@@ -90,7 +96,7 @@ const PLAIN_ACTIVATIONS: [(&str, Activation); 9] = [
 
 /// Every operation a description may name.
 pub const OPERATIONS: &str = "linear, conv2d, max_pool2d, avg_pool2d, global_avg_pool2d, flatten, \
-     add, softmax, relu, relu6, leaky_relu, elu, sigmoid, tanh, hard_sigmoid, hard_swish, silu, \
+     add, mul, concat, softmax, relu, relu6, leaky_relu, elu, clip, sigmoid, tanh, hard_sigmoid, hard_swish, silu, \
      gelu, softplus";
 
 impl Description {
@@ -254,6 +260,7 @@ impl NodeDescription {
             "avg_pool2d" => &["kernel", "stride", "padding", "count_include_pad"],
             "leaky_relu" => &["slope"],
             "elu" => &["alpha"],
+            "clip" => &["min", "max"],
             _ => &[],
         };
         let given = [
@@ -266,6 +273,8 @@ impl NodeDescription {
             ("slope", self.slope.is_some()),
             ("alpha", self.alpha.is_some()),
             ("eps", self.eps.is_some()),
+            ("min", self.min.is_some()),
+            ("max", self.max.is_some()),
         ];
         let operation = match op {
             "linear" => Op::Linear { layer: self.layer_index(layers)? },
@@ -283,11 +292,20 @@ impl NodeDescription {
             "global_avg_pool2d" => Op::GlobalAvgPool2d,
             "flatten" => Op::Flatten,
             "add" => Op::Add,
+            "mul" => Op::Mul,
+            "concat" => Op::Concat,
             "softmax" => Op::Softmax,
             "leaky_relu" => {
                 Op::Activation(Activation::LeakyRelu { slope: self.slope.unwrap_or(0.01) as f32 })
             }
             "elu" => Op::Activation(Activation::Elu { alpha: self.alpha.unwrap_or(1.0) as f32 }),
+            "clip" => {
+                let min = self.min.map_or(f32::NEG_INFINITY, |v| v as f32);
+                Op::Activation(Activation::Clip {
+                    min,
+                    max: self.max.map_or(f32::INFINITY, |v| v as f32),
+                })
+            }
             _ => match PLAIN_ACTIVATIONS.iter().find(|(name, _)| *name == op) {
                 Some((_, activation)) => Op::Activation(*activation),
                 None => {
@@ -364,12 +382,18 @@ fn describe_op(op: &Op, layers: &[Layer]) -> NodeDescription {
         Op::GlobalAvgPool2d => named("global_avg_pool2d"),
         Op::Flatten => named("flatten"),
         Op::Add => named("add"),
+        Op::Mul => named("mul"),
+        Op::Concat => named("concat"),
         Op::Softmax => named("softmax"),
         Op::Activation(Activation::LeakyRelu { slope }) => {
             NodeDescription { slope: Some(shortest(slope)), ..named("leaky_relu") }
         }
         Op::Activation(Activation::Elu { alpha }) => {
             NodeDescription { alpha: Some(shortest(alpha)), ..named("elu") }
+        }
+        Op::Activation(Activation::Clip { min, max }) => {
+            let bound = |value: f32| value.is_finite().then(|| shortest(value));
+            NodeDescription { min: bound(min), max: bound(max), ..named("clip") }
         }
         Op::Activation(activation) => named(
             PLAIN_ACTIVATIONS

@@ -179,6 +179,9 @@ impl Window {
     }
 }
 
+/// Rows and columns of a pool's window; nothing larger is of use, and it would take forever.
+const MOST_OF_A_WINDOW: usize = 1 << 14;
+
 /// The operations of a network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -214,6 +217,11 @@ pub enum Op {
     Activation(Activation),
     /// Element-wise sum of two or more values.
     Add,
+    /// Element-wise product of two or more values; one of a single place is spread over the places
+    /// of the others.
+    Mul,
+    /// The channels of two or more values, one value after the other.
+    Concat,
     /// A map as a vector, in the order channel, row, column.
     Flatten,
     /// Over the channels.
@@ -279,7 +287,8 @@ impl Network {
         self.shapes()?.pop().ok_or_else(|| Error::network("there are no nodes"))
     }
 
-    fn output_shape(&self, node: &Node, earlier: &[Shape]) -> Result<Shape> {
+    /// The shape of a node's output, given those of all nodes before it.
+    pub(crate) fn output_shape(&self, node: &Node, earlier: &[Shape]) -> Result<Shape> {
         let problem = |text: String| Err(Error::network(text));
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for source in &node.inputs {
@@ -299,6 +308,28 @@ impl Network {
                 Some(other) => problem(format!("add of different shapes {first} and {other}")),
                 None => Ok(*first),
             };
+        }
+        if let Op::Mul = node.op {
+            let whole = inputs.iter().max_by_key(|shape| shape.area());
+            let Some(whole) = whole else { return problem("mul needs inputs".into()) };
+            let fits = |x: &&Shape| *x == whole || x.area() == 1 && x.channels == whole.channels;
+            return match inputs.iter().find(|x| !fits(x)) {
+                Some(other) => problem(format!("mul of shapes {whole} and {other}")),
+                None => Ok(*whole),
+            };
+        }
+        if let Op::Concat = node.op {
+            let [first, rest @ ..] = inputs.as_slice() else {
+                return problem("concat needs inputs".into());
+            };
+            let mut whole = *first;
+            for x in rest {
+                if (x.height, x.width) != (whole.height, whole.width) {
+                    return problem(format!("concat of maps of shapes {first} and {x}"));
+                }
+                whole.channels = whole.channels.saturating_add(x.channels);
+            }
+            return Ok(whole);
         }
         let [x] = inputs.as_slice() else {
             return problem(format!("takes one input, has {}", inputs.len()));
@@ -351,6 +382,12 @@ impl Network {
             Op::MaxPool2d(window) | Op::AvgPool2d { window, .. } => {
                 let [top, left, bottom, right] = window.padding;
                 let [height, width] = window.kernel;
+                if height.max(width) > MOST_OF_A_WINDOW {
+                    return problem(format!(
+                        "kernel {:?}, at most {MOST_OF_A_WINDOW} rows and columns are understood",
+                        window.kernel
+                    ));
+                }
                 if top.max(bottom) >= height || left.max(right) >= width {
                     return problem(format!(
                         "padding {:?} is as large as the kernel {:?}",
@@ -362,7 +399,7 @@ impl Network {
             Op::GlobalAvgPool2d => Ok(Shape::vector(x.channels)),
             Op::Flatten => Ok(Shape::vector(x.elements()?)),
             Op::Activation(_) | Op::Softmax => Ok(*x),
-            Op::Add => unreachable!("handled above"),
+            Op::Add | Op::Mul | Op::Concat => unreachable!("handled above"),
         }
     }
 

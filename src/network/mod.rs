@@ -4,8 +4,6 @@ pub mod activation;
 #[cfg(feature = "compress")]
 pub mod describe;
 mod graph;
-#[cfg(feature = "compress")]
-pub(crate) mod onnx_proto;
 
 pub use activation::Activation;
 pub use graph::{Input, Layer, Network, Node, Op, Shape, Source, Window};

@@ -215,6 +215,22 @@ impl<'a> Propagation<'a> {
                     add(&mut y, value(source), 1.0);
                 }
             }
+            Op::Mul => {
+                y.fill(1.0);
+                for &source in inputs {
+                    // One place of a channel stands for all.
+                    let (x, whole) = (value(source), self.shape(source) == to);
+                    for (at, y) in y.chunks_exact_mut(LANES).enumerate() {
+                        let from = if whole { at } else { at / to.area() };
+                        let x = &x[from * LANES..][..LANES];
+                        y.iter_mut().zip(x).for_each(|(y, &x)| *y *= x);
+                    }
+                }
+            }
+            Op::Concat => {
+                let all = inputs.iter().flat_map(|&source| value(source));
+                y.iter_mut().zip(all).for_each(|(y, &x)| *y = x);
+            }
             Op::Flatten => y.copy_from_slice(x),
             Op::Softmax => {
                 y.copy_from_slice(x);

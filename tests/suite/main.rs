@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_checkpoints;
+mod bench;
 mod calibration;
 mod commands;
 mod damaged_files;
@@ -15,6 +16,7 @@ mod imports;
 mod lenets;
 mod memory;
 mod noise;
+mod onnx;
 mod search;
 #[cfg(feature = "train")]
 mod train;

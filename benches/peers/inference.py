@@ -1,0 +1,125 @@
+"""Runs models in every engine, in turn on one core, and prints a Markdown table.
+
+Each engine is a process that answers on a pipe. A round gives each a burst of calls of some 25 ms,
+so that what disturbs the machine disturbs all of them. The figure is the lesser of two: the median over
+rounds of each burst's fastest call, and the CPU time of a call. All outputs are held against those of
+ONNX Runtime first."""
+
+import argparse
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+
+import numpy as np
+
+from inference_models import MODELS, ROOT
+
+PEERS = ["onnxruntime", "openvino", "openvino-bf16", "mnn", "mnn-sparse"]
+OURS = ["svdo", "svdo-dense"]
+BURST = 25e6  # nanoseconds
+# Relative to the largest output. bf16 keeps eight bits; it is told, not refused.
+TOLERANCE = 1e-4
+
+
+class Engine:
+    def __init__(self, name, model, x, dims, core):
+        here = pathlib.Path(__file__).parent
+        command = [sys.executable, here / "inference_worker.py", name, model, x, dims]
+        if name in OURS:
+            worker = os.environ.get("BENCH_WORKER", ROOT / "target/release/examples/bench_worker")
+            command = [worker, model, x, dims] + ["dense"] * (name == "svdo-dense")
+        self.name, self.times, self.cpu = name, [], []
+        self.process = subprocess.Popen(
+            ["taskset", "-c", str(core), *map(str, command)], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env=dict(os.environ, OMP_NUM_THREADS="1"))
+        self.alive = self.process.stdout.readline().strip() == "ready"
+
+    def ask(self, question):
+        self.process.stdin.write(question + "\n")
+        self.process.stdin.flush()
+        return np.array([float(word) for word in self.process.stdout.readline().split()])
+
+    def burst(self, calls):
+        *times, cpu = self.ask(f"run {calls}")
+        self.times.append(min(times) / 1e3)
+        self.cpu.append(cpu / 1e3)
+
+    def microseconds(self):
+        return min(statistics.median(self.times), statistics.median(self.cpu))
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.stdin.close()
+            self.process.wait()
+
+
+def measure(name, arguments, engines):
+    model = arguments.folder / f"{name}.onnx"
+    shape_file = model.with_suffix(".shape")
+    if not shape_file.exists():
+        shape = MODELS[name](model)
+        shape_file.write_text(",".join(map(str, shape)))
+    batch = int(name.rsplit("-b", 1)[1])
+    shape = [int(d) for d in shape_file.read_text().split(",")]
+    x = model.with_suffix(".f32")
+    np.random.default_rng(7).standard_normal((batch, *shape)).astype(np.float32).tofile(x)
+    dims = ",".join(map(str, [batch, *shape]))
+    running, errors = [], {}
+    for engine in engines:
+        engine = Engine(engine, model, x, dims, arguments.core)
+        if engine.alive:
+            running.append(engine)
+        else:
+            print(f"{name}: {engine.name} does not run it", file=sys.stderr)
+    try:
+        expected = running[0].ask("out 100000")
+        for engine in running:
+            error = np.abs(engine.ask("out 100000") - expected).max() / np.abs(expected).max()
+            errors[engine.name] = error
+            if error > TOLERANCE and engine.name != "openvino-bf16":
+                sys.exit(f"{name}: outputs of {engine.name} are off by {error:.1e}")
+        calls = {e: int(min(2000, max(2, BURST / min(e.ask("run 5")[:-1])))) for e in running}
+        for _ in range(arguments.rounds):
+            for engine in running:
+                engine.burst(calls[engine])
+        return {e.name: e.microseconds() for e in running}, errors
+    finally:
+        for engine in running:
+            engine.close()
+
+
+def row(name, found, errors, engines):
+    cells = [f"{found[e]:,.1f}" if e in found else "" for e in engines]
+    peers = {e: t for e, t in found.items() if e in PEERS and e != "openvino-bf16"}
+    best = min(peers, key=peers.get)
+    ours = found["svdo"]
+    cells += [f"{peers[best] / ours:.2f} ({best})", f"{found['svdo-dense'] / ours:.2f}",
+              f"{errors['svdo']:.0e}"]
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", help=", ".join(MODELS))
+    parser.add_argument("--folder", type=pathlib.Path, required=True)
+    parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--bf16", action="store_true", help="OpenVINO in bf16, too (errs by 1e-3 and more)")
+    arguments = parser.parse_args()
+    engines = [e for e in PEERS if e != "openvino-bf16" or arguments.bf16] + OURS
+    print("Microseconds of a call, one thread. Ratios: the best peer, and our own dense path, over "
+          "svdo.\n")
+    print(f"| model | {' | '.join(engines)} | peer / svdo | dense / svdo | error |")
+    print("|---|" + "---|" * (len(engines) + 3))
+    unknown = [name for name in arguments.models if name not in MODELS]
+    if unknown:
+        sys.exit(f"no model {', '.join(unknown)}; there are {', '.join(MODELS)}")
+    for name in arguments.models or MODELS:
+        print(row(name, *measure(name, arguments, engines), engines), flush=True)
+
+
+if __name__ == "__main__":
+    main()

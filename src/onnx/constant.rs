@@ -1,0 +1,263 @@
+//! Constants: initializers and what `Constant` nodes hold, in any of the forms that ONNX has.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Component, Path, PathBuf};
+
+use super::Reason;
+use super::proto::{NodeProto, SparseTensorProto, TensorProto};
+
+/// Elements that a sparse tensor may have beside those for each stored value.
+const FREE_ELEMENTS: usize = 1 << 20;
+/// Elements that a sparse tensor may have for each stored value.
+const ELEMENTS_PER_VALUE: usize = 1 << 12;
+
+mod kind {
+    pub(super) const FLOAT: i32 = 1;
+    pub(super) const INT32: i32 = 6;
+    pub(super) const INT64: i32 = 7;
+    pub(super) const BOOL: i32 = 9;
+    pub(super) const FLOAT16: i32 = 10;
+    pub(super) const DOUBLE: i32 = 11;
+    pub(super) const BFLOAT16: i32 = 16;
+}
+
+/// Whether a type is a real number.
+pub(super) fn is_real(kind: i64) -> bool {
+    [kind::FLOAT, kind::FLOAT16, kind::DOUBLE, kind::BFLOAT16].iter().any(|&k| kind == i64::from(k))
+}
+
+enum Constant {
+    Dense(TensorProto),
+    Sparse(Box<SparseTensorProto>),
+    Reals(Vec<usize>, Vec<f32>),
+    Integers(Vec<i64>),
+}
+
+/// All constants of a graph by name.
+pub(super) struct Constants {
+    all: BTreeMap<String, Constant>,
+    /// Where data outside the file may lie.
+    folder: Option<PathBuf>,
+}
+
+impl Constants {
+    pub(super) fn new(
+        dense: Vec<TensorProto>,
+        sparse: Vec<SparseTensorProto>,
+        folder: Option<&Path>,
+    ) -> Self {
+        let mut all = BTreeMap::new();
+        for tensor in dense {
+            all.insert(tensor.name.clone(), Constant::Dense(tensor));
+        }
+        for tensor in sparse {
+            let name = tensor.values.as_ref().map(|values| values.name.clone());
+            all.insert(name.unwrap_or_default(), Constant::Sparse(tensor.into()));
+        }
+        Self { all, folder: folder.map(Into::into) }
+    }
+
+    /// Takes what a `Constant` node holds.
+    pub(super) fn take(&mut self, node: &mut NodeProto) -> Reason<()> {
+        let [output] = &node.output[..] else { return Err("has no single output".into()) };
+        let attribute = node.attribute.first_mut().ok_or("has no value")?;
+        let constant = match attribute.name.as_str() {
+            "value" => attribute.t.take().map(Constant::Dense),
+            "sparse_value" => attribute.sparse_tensor.take().map(|t| Constant::Sparse(t.into())),
+            "value_float" => Some(Constant::Reals(vec![], vec![attribute.f])),
+            "value_floats" => {
+                let values = std::mem::take(&mut attribute.floats);
+                Some(Constant::Reals(vec![values.len()], values))
+            }
+            "value_int" => Some(Constant::Integers(vec![attribute.i])),
+            "value_ints" => Some(Constant::Integers(std::mem::take(&mut attribute.ints))),
+            _ => None,
+        };
+        let constant = constant.ok_or_else(|| format!("its {:?} is no tensor", attribute.name))?;
+        self.all.insert(output.clone(), constant);
+        Ok(())
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.all.contains_key(name)
+    }
+
+    fn get(&self, name: &str) -> Reason<&Constant> {
+        self.all.get(name).ok_or_else(|| format!("{name:?} is no constant"))
+    }
+
+    /// Shape and values of a tensor of real numbers.
+    pub(super) fn reals(&self, name: &str) -> Reason<(Vec<usize>, Vec<f32>)> {
+        let read = |constant: &Constant| match constant {
+            Constant::Dense(tensor) => self.dense(tensor),
+            Constant::Sparse(tensor) => self.sparse(tensor),
+            Constant::Reals(dims, values) => Ok((dims.clone(), values.clone())),
+            Constant::Integers(..) => Err("holds whole numbers".into()),
+        };
+        read(self.get(name)?).map_err(|reason| format!("tensor {name:?} {reason}"))
+    }
+
+    /// The one value of a constant that has one.
+    pub(super) fn scalar(&self, name: &str) -> Option<f32> {
+        let elements = match self.all.get(name)? {
+            Constant::Dense(tensor) => checked(&tensor.dims).ok()?.1,
+            Constant::Sparse(_) | Constant::Integers(..) => return None,
+            Constant::Reals(_, values) => values.len(),
+        };
+        match elements {
+            1 => self.reals(name).ok()?.1.first().copied(),
+            _ => None,
+        }
+    }
+
+    /// The values of a tensor of integers.
+    pub(super) fn integers(&self, name: &str) -> Reason<Vec<i64>> {
+        let tensor = match self.get(name)? {
+            Constant::Dense(tensor) => tensor,
+            Constant::Integers(values) => return Ok(values.clone()),
+            _ => return Err(format!("tensor {name:?} does not hold whole numbers")),
+        };
+        let raw = |size| self.raw(tensor, size).map_err(|e| format!("tensor {name:?} {e}"));
+        Ok(match tensor.data_type {
+            kind::INT64 if !tensor.int64_data.is_empty() => tensor.int64_data.clone(),
+            kind::INT64 => each(&raw(8)?, i64::from_le_bytes),
+            kind::INT32 if !tensor.int32_data.is_empty() => {
+                tensor.int32_data.iter().map(|&v| v.into()).collect()
+            }
+            kind::INT32 => each(&raw(4)?, |b| i32::from_le_bytes(b).into()),
+            kind::BOOL if !tensor.int32_data.is_empty() => {
+                tensor.int32_data.iter().map(|&v| v.into()).collect()
+            }
+            kind::BOOL => each(&raw(1)?, |[b]| b.into()),
+            other => return Err(format!("tensor {name:?} has type {other}, not int64")),
+        })
+    }
+
+    fn dense(&self, tensor: &TensorProto) -> Reason<(Vec<usize>, Vec<f32>)> {
+        let (dims, count) = checked(&tensor.dims)?;
+        let narrow = |convert: fn(u16) -> f32| {
+            tensor.int32_data.iter().map(|&v| convert(v as u16)).collect::<Vec<f32>>()
+        };
+        let half = |bits: u16| half::f16::from_bits(bits).to_f32();
+        let brain = |bits: u16| half::bf16::from_bits(bits).to_f32();
+        let values = match tensor.data_type {
+            kind::FLOAT if !tensor.float_data.is_empty() => tensor.float_data.clone(),
+            kind::FLOAT => each(&self.raw(tensor, 4)?, f32::from_le_bytes),
+            kind::DOUBLE if !tensor.double_data.is_empty() => {
+                tensor.double_data.iter().map(|&v| v as f32).collect()
+            }
+            kind::DOUBLE => each(&self.raw(tensor, 8)?, |b| f64::from_le_bytes(b) as f32),
+            kind::FLOAT16 if !tensor.int32_data.is_empty() => narrow(half),
+            kind::FLOAT16 => each(&self.raw(tensor, 2)?, |b| half::f16::from_le_bytes(b).to_f32()),
+            kind::BFLOAT16 if !tensor.int32_data.is_empty() => narrow(brain),
+            kind::BFLOAT16 => {
+                each(&self.raw(tensor, 2)?, |b| half::bf16::from_le_bytes(b).to_f32())
+            }
+            other => return Err(format!("has type {other}, not float, double or a half of them")),
+        };
+        match values.len() == count {
+            true => Ok((dims, values)),
+            false => Err(format!("of shape {dims:?} has {} values", values.len())),
+        }
+    }
+
+    fn sparse(&self, tensor: &SparseTensorProto) -> Reason<(Vec<usize>, Vec<f32>)> {
+        let (Some(values), Some(indices)) = (&tensor.values, &tensor.indices) else {
+            return Err("has no values or indices".into());
+        };
+        let (dims, count) = checked(&tensor.dims)?;
+        let (_, values) = self.dense(values)?;
+        let most = values.len().saturating_mul(ELEMENTS_PER_VALUE).saturating_add(FREE_ELEMENTS);
+        if count > most {
+            return Err(format!("of shape {dims:?} has {} values, too few", values.len()));
+        }
+        let at = match indices.data_type {
+            kind::INT64 if !indices.int64_data.is_empty() => indices.int64_data.clone(),
+            kind::INT64 => each(&self.raw(indices, 8)?, i64::from_le_bytes),
+            other => return Err(format!("has indices of type {other}, not int64")),
+        };
+        let whole = [count];
+        let axes: &[usize] = match at.len() {
+            n if n == values.len() => &whole,
+            n if n == values.len() * dims.len() => &dims,
+            n => return Err(format!("has {} values and {n} indices", values.len())),
+        };
+        let mut all = vec![0.0; count];
+        for (place, value) in at.chunks(axes.len().max(1)).zip(values) {
+            let at = place.iter().zip(axes).try_fold(0usize, |n, (&i, &size)| {
+                let i = usize::try_from(i).ok().filter(|&i| i < size)?;
+                Some(n * size + i)
+            });
+            let at = at.and_then(|at| all.get_mut(at));
+            *at.ok_or("has an index outside its shape")? = value;
+        }
+        Ok((dims, all))
+    }
+
+    /// The bytes of a tensor with elements of `size` bytes, from the file or beside it.
+    fn raw<'a>(&self, tensor: &'a TensorProto, size: usize) -> Reason<std::borrow::Cow<'a, [u8]>> {
+        let (dims, count) = checked(&tensor.dims)?;
+        let length = count.checked_mul(size).ok_or("is too large")?;
+        if tensor.data_location == 0 {
+            return match tensor.raw_data.len() == length {
+                true => Ok((&tensor.raw_data[..]).into()),
+                false => Err(format!("of shape {dims:?} has {} bytes", tensor.raw_data.len())),
+            };
+        }
+        let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key);
+        let number = |key: &str, default: u64| match entry(key) {
+            None => Ok(default),
+            Some(entry) => {
+                entry.value.parse().map_err(|_| format!("has a {key} {:?}", entry.value))
+            }
+        };
+        let location = &entry("location").ok_or("has no location")?.value;
+        let folder = self.folder.as_deref().ok_or("stands in another file")?;
+        let path = inside(folder, location)?;
+        let refused = |e: std::io::Error| format!("in {location:?}: {e}");
+        let mut file = std::fs::File::open(path).map_err(refused)?;
+        let there = file.metadata().map_err(refused)?.len();
+        let (offset, stated) = (number("offset", 0)?, number("length", length as u64)?);
+        if stated != length as u64
+            || offset.checked_add(length as u64).is_none_or(|end| end > there)
+        {
+            return Err(format!(
+                "of shape {dims:?} needs {length} bytes from {offset} on; {stated} are claimed, \
+                 {location:?} has {there}"
+            ));
+        }
+        let mut bytes = vec![0; length];
+        file.seek(SeekFrom::Start(offset)).map_err(refused)?;
+        file.read_exact(&mut bytes).map_err(refused)?;
+        Ok(bytes.into())
+    }
+}
+
+/// A path that stays in a folder, links included.
+fn inside(folder: &Path, location: &str) -> Reason<PathBuf> {
+    let outside = || format!("in {location:?}, which is not in the model's folder");
+    let relative = Path::new(location);
+    if !relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(outside());
+    }
+    let real = |path: &Path| path.canonicalize().map_err(|e| format!("in {location:?}: {e}"));
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let path = real(&folder.join(relative))?;
+    if path.starts_with(real(folder)?) { Ok(path) } else { Err(outside()) }
+}
+
+fn checked(dims: &[i64]) -> Reason<(Vec<usize>, usize)> {
+    let sizes: Option<Vec<usize>> = dims.iter().map(|&d| usize::try_from(d).ok()).collect();
+    let sizes = sizes.filter(|sizes| sizes.len() <= 8);
+    sizes
+        .and_then(|sizes| {
+            let count = sizes.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
+            Some((sizes, count))
+        })
+        .ok_or_else(|| "has no usable shape".into())
+}
+
+fn each<T, const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
+}

@@ -1,0 +1,257 @@
+//! ONNX models: the graph as a [`Network`], and its weights as they are, without posterior.
+//!
+//! What only arranges memory goes (reshapes, transpositions of one pixel, dropout), functions that
+//! exporters spell out become one operation, and constants that are multiplied with or added to
+//! each channel are folded into the layer before, in f64. A constant that cannot be folded, and batch
+//! normalization that follows no layer, becomes a depthwise convolution of one by one.
+
+mod affine;
+mod attribute;
+mod constant;
+mod graph;
+mod operations;
+mod pattern;
+mod proto;
+mod sizes;
+mod weights;
+
+use std::path::Path;
+
+use prost::Message;
+
+use crate::error::{Error, IoContext, Result};
+use crate::model::{LayerWeights, Model, Pattern, Values};
+use crate::network::Network;
+
+/// Why a node is not understood.
+type Reason<T> = std::result::Result<T, String>;
+
+/// A graph that was understood.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Imported {
+    /// The network; its layers are named as the initializers, without `.weight`.
+    pub network: Network,
+    /// One for each layer.
+    pub weights: Vec<Weights>,
+    /// What the user should know about how the graph was understood.
+    pub notes: Vec<String>,
+}
+
+/// The weights of a layer as they stand in the file, and what is done to its output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weights {
+    /// `[out, in]` or `[out, in/groups, kh, kw]`, row by row.
+    pub values: Vec<f32>,
+    /// One value for each row.
+    pub bias: Option<Vec<f32>>,
+    /// What follows the layer and was not yet applied to the above.
+    pub fold: Option<Fold>,
+}
+
+/// `factor * y + offset` for each row of a layer's output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fold {
+    /// One for each row.
+    pub factor: Vec<f64>,
+    /// One for each row.
+    pub offset: Vec<f64>,
+}
+
+/// Reads an ONNX file; its external data may lie beside it, in the same folder or below.
+///
+/// # Errors
+/// As [`parse`], with the file's name; I/O.
+pub fn open(path: &Path) -> Result<Imported> {
+    let bytes = std::fs::read(path).at(path)?;
+    parse(&bytes, path.parent()).map_err(|e| e.in_file(path))
+}
+
+/// Reads a model of one input and one output whose first dimension is the batch.
+///
+/// # Errors
+/// [`Error::Format`]: one that lists all nodes that are not understood, with what is the matter.
+pub fn parse(bytes: &[u8], folder: Option<&Path>) -> Result<Imported> {
+    let model = proto::ModelProto::decode(bytes).map_err(|e| problem(e.to_string()))?;
+    graph::read(model, folder)
+}
+
+/// Reads a model without external data, its zeros left out.
+///
+/// # Errors
+/// As [`parse`].
+pub fn read(bytes: &[u8]) -> Result<Model> {
+    parse(bytes, None)?.into_model()
+}
+
+fn problem(text: impl Into<String>) -> Error {
+    Error::Format { format: "ONNX", problem: printable(&text.into()) }
+}
+
+/// One line, whatever the file calls its parts.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+impl Imported {
+    /// Applies what was folded to weights and biases, rounding each once.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for a weight that is not finite.
+    pub fn fold(&mut self) -> Result<()> {
+        for (layer, weights) in self.network.layers.iter().zip(&mut self.weights) {
+            weights.fold(layer.cols());
+            let all = [&weights.values[..], weights.bias.as_deref().unwrap_or_default()];
+            for (role, values) in ["weight", "bias"].iter().zip(all) {
+                if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+                    return Err(Error::Tensor {
+                        tensor: format!("{}.{role}", layer.name),
+                        problem: format!("element {at} is {}", values[at]),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The model with its weights bit for bit and its zeros left out.
+    ///
+    /// # Errors
+    /// As [`Imported::fold`].
+    pub fn into_model(mut self) -> Result<Model> {
+        self.fold()?;
+        let mut weights = Vec::with_capacity(self.weights.len());
+        for (layer, dense) in self.network.layers.iter().zip(self.weights) {
+            let cols = layer.cols();
+            let mut pattern = Pattern::with_columns(cols);
+            for row in dense.values.chunks_exact(cols) {
+                pattern.push_row((0..cols as u32).filter(|&c| row[c as usize] != 0.0))?;
+            }
+            let kept = dense.values.into_iter().filter(|&value| value != 0.0).collect();
+            let bias = dense.bias.map(Values::F32);
+            weights.push(LayerWeights { pattern, values: Values::F32(kept), bias });
+        }
+        Ok(Model { network: self.network, threshold: None, weights })
+    }
+}
+
+impl Weights {
+    fn fold(&mut self, cols: usize) {
+        let Some(Fold { factor, offset }) = self.fold.take() else { return };
+        for (row, factor) in self.values.chunks_exact_mut(cols).zip(&factor) {
+            row.iter_mut().for_each(|w| *w = (f64::from(*w) * factor) as f32);
+        }
+        let bias = self.bias.get_or_insert_with(|| vec![0.0; factor.len()]);
+        for (bias, (factor, offset)) in bias.iter_mut().zip(factor.iter().zip(offset)) {
+            *bias = (f64::from(*bias) * factor + offset) as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::proto::*;
+    use super::*;
+
+    fn tensor(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
+        TensorProto {
+            name: name.into(),
+            dims: dims.into(),
+            data_type: 1,
+            raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            ..Default::default()
+        }
+    }
+
+    fn node(op: &str, input: &[&str], output: &str) -> NodeProto {
+        NodeProto {
+            op_type: op.into(),
+            input: input.iter().map(|&i| i.into()).collect(),
+            output: vec![output.into()],
+            ..Default::default()
+        }
+    }
+
+    fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
+        let dim = dims.iter().map(|&value| DimensionProto { value: Some(value) }).collect();
+        let tensor = Some(TensorTypeProto { shape: Some(ShapeProto { dim }) });
+        ValueInfoProto { name: name.into(), kind: Some(TypeProto { tensor }) }
+    }
+
+    fn encoded(dims: &[i64], node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> Vec<u8> {
+        let (input, output) = (vec![value("x", dims)], vec![value("y", &[])]);
+        let graph = GraphProto { node, initializer, input, output, ..Default::default() };
+        ModelProto { graph: Some(graph), ..Default::default() }.encode_to_vec()
+    }
+
+    #[test]
+    fn folding_rounds_once_and_takes_the_first_sum_for_the_bias() {
+        let bytes = encoded(
+            &[1, 2],
+            vec![
+                node("MatMul", &["x", "w"], "a"),
+                node("Add", &["a", "fc.bias"], "b"),
+                node("Mul", &["b", "third"], "c"),
+                node("Add", &["one", "c"], "d"),
+                node("Mul", &["three", "d"], "y"),
+            ],
+            vec![
+                tensor("w", &[2, 2], &[1.1, 0.0, 0.3, 4.7]),
+                tensor("fc.bias", &[2], &[0.5, -0.5]),
+                tensor("third", &[2], &[1.0 / 3.0, 0.5]),
+                tensor("one", &[], &[1.0]),
+                tensor("three", &[1], &[3.0]),
+            ],
+        );
+        let found = parse(&bytes, None).unwrap();
+        assert_eq!(found.network.layers[0].name, "fc");
+        assert_eq!(found.weights[0].bias, Some(vec![0.5, -0.5]));
+        assert_eq!(found.weights[0].fold.as_ref().unwrap().offset, [3.0, 3.0]);
+        let model = found.into_model().unwrap();
+        // 3 (x / 3 + 1): the weights come back as they were.
+        assert_eq!(model.weights[0].values, Values::F32(vec![1.1, 0.3, 1.5 * 4.7]));
+        assert_eq!(model.weights[0].bias, Some(Values::F32(vec![3.5, 2.25])));
+    }
+
+    #[test]
+    fn all_nodes_that_are_not_understood_are_listed_and_no_others() {
+        let nodes = vec![
+            node("Erf", &["x"], "a"),
+            node("Relu", &["a"], "b"),
+            node("LSTM", &["b"], "c"),
+            node("Softmax", &["c"], "d"),
+            node("Gemm", &["x", "w"], "e"),
+            node("Add", &["d", "e"], "y"),
+        ];
+        let bytes = encoded(&[1, 2], nodes, vec![tensor("w", &[3, 2], &[1.0; 6])]);
+        let message = parse(&bytes, None).unwrap_err().to_string();
+        assert!(!message.contains('\n'));
+        for name in ["Erf \"a\"", "LSTM \"c\"", "Gemm \"e\" (weights of shape [3, 2]"] {
+            assert!(message.contains(name), "{message} lacks {name}");
+        }
+        for name in ["Relu", "Softmax", "Add"] {
+            assert!(!message.contains(name), "{message} has {name}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_no_file_backs_are_refused() {
+        let huge = 1 << 40;
+        let scale = vec![node("Mul", &["x", "s"], "y")];
+        let error = |dims: &[i64], nodes, tensors| {
+            parse(&encoded(dims, nodes, tensors), None).unwrap_err().to_string()
+        };
+        let found = error(&[1, huge], scale, vec![tensor("s", &[], &[2.0])]);
+        assert!(found.contains("channels"), "{found}");
+        for dims in [[huge, 0], [0, huge], [huge, huge]] {
+            let linear = vec![node("Gemm", &["x", "w"], "y")];
+            let found = error(&[1, 2], linear, vec![tensor("w", &dims, &[])]);
+            assert!(found.contains("shape"), "{found}");
+        }
+        let mut pool = node("MaxPool", &["x"], "y");
+        for (name, ints) in [("kernel_shape", vec![1 << 23; 2]), ("pads", vec![(1 << 23) - 1; 4])] {
+            pool.attribute.push(AttributeProto { name: name.into(), ints, ..Default::default() });
+        }
+        let found = error(&[1, 1, 1, 1], vec![pool], vec![]);
+        assert!(found.contains("kernel"), "{found}");
+    }
+}

@@ -1,0 +1,194 @@
+//! What is done to the list of nodes before it is read: nodes that do nothing go, functions that
+//! exporters spell out become one node, and what does not reach the output goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::constant::{Constants, is_real};
+use super::proto::{AttributeProto, NodeProto};
+
+/// The nodes that matter, and the names of the graph's outputs among what they make.
+pub(super) fn prepare(
+    mut nodes: Vec<NodeProto>,
+    outputs: &mut [String],
+    constants: &Constants,
+) -> Vec<NodeProto> {
+    let mut renamed: BTreeMap<String, String> = BTreeMap::new();
+    nodes.retain_mut(|node| {
+        for input in &mut node.input {
+            if let Some(name) = renamed.get(input) {
+                input.clone_from(name);
+            }
+        }
+        if !does_nothing(node, constants) {
+            return true;
+        }
+        if let ([input, ..], [output, ..]) = (&node.input[..], &node.output[..]) {
+            renamed.insert(output.clone(), input.clone());
+        }
+        false
+    });
+    for output in outputs.iter_mut() {
+        if let Some(name) = renamed.get(output) {
+            output.clone_from(name);
+        }
+    }
+    let graph = Graph::new(&nodes, constants);
+    let found: Vec<(usize, NodeProto)> = nodes
+        .iter()
+        .enumerate()
+        .filter_map(|(at, node)| {
+            let (op, attribute, x) = graph.function(node)?;
+            let (name, output) = (node.name.clone(), node.output.clone());
+            let (op_type, input) = (op.into(), vec![x.to_owned()]);
+            Some((at, NodeProto { name, output, op_type, input, attribute, ..Default::default() }))
+        })
+        .collect();
+    for (at, node) in found {
+        nodes[at] = node;
+    }
+    let mut needed: BTreeSet<String> = outputs.iter().cloned().collect();
+    let mut kept: Vec<NodeProto> = Vec::with_capacity(nodes.len());
+    for node in nodes.into_iter().rev() {
+        if node.output.iter().any(|output| needed.contains(output)) {
+            needed.extend(node.input.iter().cloned());
+            kept.push(node);
+        }
+    }
+    kept.reverse();
+    kept
+}
+
+/// Whether a node's first output is its first input.
+fn does_nothing(node: &NodeProto, constants: &Constants) -> bool {
+    if !matches!(node.domain.as_str(), "" | "ai.onnx") || node.input(0).is_none() {
+        return false;
+    }
+    match node.op_type.as_str() {
+        "Identity" => true,
+        "Dropout" => match node.input(2) {
+            Some(training) => constants.integers(training) == Ok(vec![0]),
+            None => true,
+        },
+        "Cast" => is_real(node.int("to", 0)),
+        _ => false,
+    }
+}
+
+/// Nodes by what they make.
+struct Graph<'a> {
+    makers: BTreeMap<&'a str, &'a NodeProto>,
+    constants: &'a Constants,
+}
+
+type Function<'a> = (&'static str, Vec<AttributeProto>, &'a str);
+
+impl<'a> Graph<'a> {
+    fn new(nodes: &'a [NodeProto], constants: &'a Constants) -> Self {
+        let makers = nodes.iter().filter_map(|n| Some((n.output.first()?.as_str(), n)));
+        Self { makers: makers.collect(), constants }
+    }
+
+    fn maker(&self, name: &str, op: &str) -> Option<&'a NodeProto> {
+        self.makers.get(name).copied().filter(|node| node.op_type == op)
+    }
+
+    /// The function of one value that a product computes: Gelu, HardSwish, Silu or HardSigmoid.
+    fn function(&self, root: &'a NodeProto) -> Option<Function<'a>> {
+        if !matches!(root.op_type.as_str(), "Mul" | "Div") {
+            return None;
+        }
+        for (scale, core) in self.peeled(root.output.first()?) {
+            if let Some(x) = self.clipped(core).filter(|_| near(scale, 1.0 / 6.0)) {
+                return Some(("HardSigmoid", hard_sigmoid(), x));
+            }
+            let Some(product) = self.maker(core, "Mul") else { continue };
+            let [a, b] = &product.input[..] else { continue };
+            for (x, gate) in [(a, b), (b, a)] {
+                for (x_scale, x) in self.peeled(x) {
+                    for (gate_scale, gate) in self.peeled(gate) {
+                        let scale = scale * x_scale * gate_scale;
+                        if let Some((op, attributes)) = self.gated(x, gate, scale) {
+                            return Some((op, attributes, x));
+                        }
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// A value as a constant times another, in every way; the value itself first.
+    fn peeled(&self, name: &'a str) -> Vec<(f32, &'a str)> {
+        const MOST: usize = 4;
+        let mut found = vec![(1.0, name)];
+        while let Some(&(scale, name)) = found.last().filter(|_| found.len() < MOST) {
+            let Some(node) = self.makers.get(name) else { break };
+            let [a, b] = &node.input[..] else { break };
+            let constant = |name: &str| self.constants.scalar(name);
+            found.push(match (node.op_type.as_str(), constant(a), constant(b)) {
+                ("Mul", None, Some(factor)) => (scale * factor, a),
+                ("Mul", Some(factor), None) => (scale * factor, b),
+                ("Div", None, Some(divisor)) => (scale / divisor, a),
+                _ => break,
+            });
+        }
+        found
+    }
+
+    /// The function that `scale * x * gate` is.
+    fn gated(
+        &self,
+        x: &str,
+        gate: &str,
+        scale: f32,
+    ) -> Option<(&'static str, Vec<AttributeProto>)> {
+        let reads_x = |node: &&NodeProto| node.input(0) == Some(x);
+        if self.maker(gate, "Sigmoid").filter(reads_x).is_some() && near(scale, 1.0) {
+            return Some(("Silu", Vec::new()));
+        }
+        let hard = |node: &&NodeProto| {
+            near(node.float("alpha", 0.2), 1.0 / 6.0) && near(node.float("beta", 0.5), 0.5)
+        };
+        let whole = self.maker(gate, "HardSigmoid").filter(reads_x).filter(hard).is_some();
+        let clipped = self.clipped(gate) == Some(x);
+        if whole && near(scale, 1.0) || clipped && near(scale, 1.0 / 6.0) {
+            return Some(("HardSwish", Vec::new()));
+        }
+        let erf = self.plus(gate, 1.0).and_then(|erf| self.maker(erf, "Erf"))?.input(0)?;
+        let argument = |&(scale, name): &(f32, &str)| {
+            name == x && near(scale, std::f32::consts::FRAC_1_SQRT_2)
+        };
+        let is_gelu = near(scale, 0.5) && self.peeled_at(erf).iter().any(argument);
+        is_gelu.then(|| ("Gelu", Vec::new()))
+    }
+
+    fn peeled_at(&self, name: &str) -> Vec<(f32, &'a str)> {
+        self.makers.get_key_value(name).map_or_else(Vec::new, |(name, _)| self.peeled(name))
+    }
+
+    /// x of `clip(x + 3, 0, 6)`.
+    fn clipped(&self, name: &str) -> Option<&'a str> {
+        let clip = self.maker(name, "Clip")?;
+        let bounds = clip.bounds(self.constants).ok()?;
+        if bounds == (0.0, 6.0) { self.plus(clip.input(0)?, 3.0) } else { None }
+    }
+
+    /// x of `x + constant`.
+    fn plus(&self, name: &str, constant: f32) -> Option<&'a str> {
+        let [a, b] = &self.maker(name, "Add")?.input[..] else { return None };
+        match (self.constants.scalar(a), self.constants.scalar(b)) {
+            (None, Some(found)) if found == constant => Some(a),
+            (Some(found), None) if found == constant => Some(b),
+            _ => None,
+        }
+    }
+}
+
+fn near(a: f32, b: f32) -> bool {
+    (a - b).abs() <= 1e-6
+}
+
+fn hard_sigmoid() -> Vec<AttributeProto> {
+    let attribute = |name: &str, f| AttributeProto { name: name.into(), f, ..Default::default() };
+    vec![attribute("alpha", 1.0 / 6.0), attribute("beta", 0.5)]
+}
