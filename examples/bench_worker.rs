@@ -59,12 +59,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let steps = engine.steps(&model);
                 let mut times = vec![f64::INFINITY; steps.len()];
                 for _ in 0..50 {
+                    let mut sums = vec![0.0; steps.len()];
                     let mut before = Instant::now();
                     engine.run_observed(&mut workspace, &x, &mut y, &mut |step| {
                         let now = Instant::now();
-                        times[step] = times[step].min((now - before).as_secs_f64() * 1e6);
+                        sums[step] += (now - before).as_secs_f64() * 1e6;
                         before = now;
                     })?;
+                    times.iter_mut().zip(sums).for_each(|(time, sum)| *time = sum.min(*time));
                 }
                 for (step, time) in steps.iter().zip(times) {
                     let rate = step.multiply_adds as f64 * batch as f64 * 2e-3 / time;

@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use super::kernels::WIDTH;
+use super::kernels::{Tier, covered, every_other};
 use super::layout::Layout;
-use super::plan::Pool;
 use crate::network::{Activation, Shape, Window};
 
 /// Each row of each channel, as ranges of numbers in x and y.
@@ -69,29 +68,6 @@ pub(super) fn add(
     }
 }
 
-/// `y[i] = f(y[i], x[i * stride])` for places i of `lanes` numbers.
-#[inline(always)]
-fn fold_places(y: &mut [f32], x: &[f32], lanes: usize, stride: usize, f: impl Fn(f32, f32) -> f32) {
-    match (lanes, stride) {
-        (_, 1) => y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(*y, x)),
-        (1, 2) => {
-            let last = y.len() - 1;
-            y.iter_mut().zip(x.chunks_exact(2)).for_each(|(y, x)| *y = f(*y, x[0]));
-            if x.len() < 2 * y.len() {
-                y[last] = f(y[last], x[2 * last]);
-            }
-        }
-        (1, _) => y.iter_mut().zip(x.iter().step_by(stride)).for_each(|(y, &x)| *y = f(*y, x)),
-        _ => {
-            let places = y.chunks_exact_mut(lanes).zip(x.chunks(lanes * stride));
-            for (y, x) in places {
-                let eights = y.chunks_exact_mut(WIDTH).zip(x[..lanes].chunks_exact(WIDTH));
-                eights.for_each(|(y, x)| (0..WIDTH).for_each(|i| y[i] = f(y[i], x[i])));
-            }
-        }
-    }
-}
-
 /// `y = activation(y)`.
 #[inline(always)]
 pub(super) fn activate(activation: Activation, y: &mut [f32], layout: &Layout, lanes: usize) {
@@ -107,8 +83,8 @@ pub(super) fn activate(activation: Activation, y: &mut [f32], layout: &Layout, l
 
 /// The input of a convolution with a stride: a map for each remainder of row and column, zeros
 /// around included.
-#[inline(always)]
 pub(super) fn split(
+    tier: Tier,
     (x, from): (&[f32], &Layout),
     (y, to): (&mut [f32], &Layout),
     lanes: usize,
@@ -139,81 +115,39 @@ pub(super) fn split(
             }
             let x = &x[(first * stride[1] + right - padding[1]) * lanes..];
             let y = &mut y[first * lanes..end * lanes];
-            fold_places(y, x, lanes, stride[1], |_, x| x);
+            match (lanes, stride[1]) {
+                (1, 2) => every_other(tier, x, y),
+                (1, _) => y.iter_mut().zip(x.iter().step_by(stride[1])).for_each(|(y, x)| *y = *x),
+                _ => {
+                    let places = y.chunks_exact_mut(lanes).zip(x.chunks(stride[1] * lanes));
+                    places.for_each(|(y, x)| y.copy_from_slice(&x[..lanes]));
+                }
+            }
         }
     }
 }
 
-/// The part of a window at output `at` that lies on the map.
-fn covered(at: usize, stride: usize, before: usize, kernel: usize, size: usize) -> Range<usize> {
-    let start = (at * stride).saturating_sub(before);
-    start..(at * stride + kernel).saturating_sub(before).min(size)
-}
-
-/// Outputs along an axis whose window's element `offset` lies on the map.
-fn reached(
-    offset: usize,
-    stride: usize,
-    before: usize,
-    size: usize,
-    outputs: usize,
-) -> Range<usize> {
-    let first = before.saturating_sub(offset).div_ceil(stride).min(outputs);
-    let end = (size + before).saturating_sub(offset).div_ceil(stride).min(outputs);
-    first..end.max(first)
-}
-
-#[inline(always)]
-pub(super) fn pool(
-    pool: Pool,
+/// The average under each window: sums to be divided by the size of the window, or of its part on
+/// the map.
+pub(super) fn average(
     window: &Window,
-    (x, from): (&[f32], &Layout),
+    from: &Layout,
     (y, to): (&mut [f32], &Layout),
     lanes: usize,
+    count_include_pad: bool,
 ) {
     let [top, left, ..] = window.padding;
-    let [kh, kw] = window.kernel;
-    let [down, right] = window.stride;
-    let (input, output) = (from.shape, to.shape);
-    let empty = if pool == Pool::Max { f32::NEG_INFINITY } else { 0.0 };
-    for c in 0..output.channels {
-        for oy in 0..output.height {
-            let start = to.row(c, oy) * lanes;
-            let y = &mut y[start..start + output.width * lanes];
-            let seen = covered(oy, down, top, kh, input.height);
-            y.fill(empty);
-            for row in seen.clone() {
-                let start = from.row(c, row) * lanes;
-                let x = &x[start..start + input.width * lanes];
-                for kx in 0..kw {
-                    let outs = reached(kx, right, left, input.width, output.width);
-                    if outs.is_empty() {
-                        continue;
-                    }
-                    let x = &x[(outs.start * right + kx - left) * lanes..];
-                    let y = &mut y[outs.start * lanes..outs.end * lanes];
-                    match pool {
-                        Pool::Max => fold_places(y, x, lanes, right, larger),
-                        Pool::Average { .. } => fold_places(y, x, lanes, right, |y, x| y + x),
-                    }
-                }
-            }
-            if let Pool::Average { count_include_pad } = pool {
-                for (ox, y) in y.chunks_exact_mut(lanes).enumerate() {
-                    let columns = covered(ox, right, left, kw, input.width).len();
-                    let area = if count_include_pad { kh * kw } else { seen.len() * columns };
-                    y.iter_mut().for_each(|y| *y /= area as f32);
-                }
-            }
+    let ([kh, kw], [down, right]) = (window.kernel, window.stride);
+    let Shape { channels, height, width } = to.shape;
+    for (c, oy) in (0..channels).flat_map(|c| (0..height).map(move |y| (c, y))) {
+        let rows = covered(oy, down, top, kh, from.shape.height).len();
+        let start = to.row(c, oy) * lanes;
+        for (ox, y) in y[start..start + width * lanes].chunks_exact_mut(lanes).enumerate() {
+            let columns = covered(ox, right, left, kw, from.shape.width).len();
+            let area = if count_include_pad { kh * kw } else { rows * columns };
+            y.iter_mut().for_each(|y| *y /= area as f32);
         }
     }
-}
-
-/// NaN wins, as it does in training frameworks.
-#[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    let larger = if a > b { a } else { b };
-    if a.is_nan() { a } else { larger }
 }
 
 #[inline(always)]

@@ -19,6 +19,6 @@ mod run;
 #[cfg(feature = "compress")]
 pub mod verify;
 
-pub use kernels::Tier;
+pub use kernels::{Bounds, Tier};
 pub use plan::{Engine, Kernel, Options, StepInfo};
 pub use run::Workspace;

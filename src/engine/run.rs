@@ -1,10 +1,10 @@
 //! Running a plan.
 
 use super::kernels::{
-    Aligned, Onto, Simd, Span, WIDTH, Work as Compiled, one_by_one, side_by_side,
+    Aligned, Onto, Simd, Span, WIDTH, Work as Compiled, one_by_one, pool, side_by_side,
 };
 use super::layout::Layout;
-use super::plan::{Engine, Step, Vector, Work};
+use super::plan::{Engine, Pool, Step, Vector, Work};
 use super::{Tier, cost, elementwise, memory};
 use crate::error::{Error, Result};
 use crate::network::Activation;
@@ -230,12 +230,14 @@ impl Step {
                 }
                 Work::Split { stride, phases, padding } => {
                     let how = (*stride, *phases, *padding);
-                    tier.with(Code(|| elementwise::split((x, from), (y, to), lanes, how)));
+                    elementwise::split(tier, (x, from), (y, to), lanes, how);
                 }
-                Work::Pool { pool, window } => {
-                    tier.with(Code(|| {
-                        elementwise::pool(*pool, window, (x, from), (y, to), lanes);
-                    }));
+                Work::Pool { pool: Pool::Max, window } => {
+                    pool::<true>(tier, window, (x, from), (y, to), lanes);
+                }
+                Work::Pool { pool: Pool::Average { count_include_pad }, window } => {
+                    pool::<false>(tier, window, (x, from), (y, to), lanes);
+                    elementwise::average(window, from, (y, to), lanes, *count_include_pad);
                 }
                 Work::GlobalAvgPool => {
                     tier.with(Code(|| elementwise::global_average((x, from), (y, to), lanes)));

@@ -12,7 +12,7 @@ use svdo::simplify::simplify;
 type Shapes = &'static [(&'static str, &'static [usize])];
 
 /// Every operation, with padding, strides, groups, branches and units that can and cannot go.
-const NETWORKS: [(&str, &str, Shapes); 6] = [
+const NETWORKS: [(&str, &str, Shapes); 8] = [
     (
         "padded convolutions",
         r#"{"version": 1, "input": {"shape": [2, 9, 7], "scale": 0.5, "mean": [0.1, -0.2], "std": [0.5, 2]},
@@ -33,6 +33,34 @@ const NETWORKS: [(&str, &str, Shapes); 6] = [
                       {"op": "avg_pool2d", "kernel": [2, 2]}, {"op": "global_avg_pool2d"},
                       {"op": "linear", "layer": "d"}]}"#,
         &[("a", &[5, 3, 3, 3]), ("b", &[7, 5, 3, 3]), ("c", &[5, 7, 3, 3]), ("d", &[3, 5])],
+    ),
+    (
+        "sums that join a convolution",
+        r#"{"version": 1, "input": {"shape": [3, 7, 9]},
+            "nodes": [{"op": "conv2d", "layer": "a", "padding": [1, 1, 1, 1]}, {"op": "relu", "name": "j"},
+                      {"op": "conv2d", "layer": "b", "padding": [1, 1, 1, 1], "name": "m"},
+                      {"op": "add", "inputs": ["j", "m"]}, {"op": "relu", "name": "k"},
+                      {"op": "conv2d", "layer": "c", "stride": [2, 2], "padding": [1, 1, 1, 1], "name": "l"},
+                      {"op": "conv2d", "layer": "d", "stride": [2, 2], "inputs": ["k"], "name": "s"},
+                      {"op": "add", "inputs": ["l", "s"]}, {"op": "tanh"}, {"op": "flatten"},
+                      {"op": "linear", "layer": "e"}]}"#,
+        &[
+            ("a", &[5, 3, 3, 3]),
+            ("b", &[5, 5, 3, 3]),
+            ("c", &[6, 5, 3, 3]),
+            ("d", &[6, 5, 1, 1]),
+            ("e", &[4, 120]),
+        ],
+    ),
+    (
+        "wide maps",
+        r#"{"version": 1, "input": {"shape": [2, 6, 40]},
+            "nodes": [{"op": "conv2d", "layer": "a", "padding": [1, 1, 1, 1]},
+                      {"op": "max_pool2d", "kernel": [3, 3], "stride": [2, 2], "padding": [1, 1, 1, 1]},
+                      {"op": "conv2d", "layer": "b", "stride": [1, 2], "padding": [0, 1, 0, 1]}, {"op": "relu"},
+                      {"op": "avg_pool2d", "kernel": [2, 2], "stride": [1, 1], "padding": [0, 1, 0, 0]},
+                      {"op": "flatten"}, {"op": "linear", "layer": "c"}]}"#,
+        &[("a", &[3, 2, 3, 3]), ("b", &[4, 3, 1, 3]), ("c", &[3, 80])],
     ),
     (
         "groups",

@@ -143,3 +143,30 @@ fn running_allocates_nothing() {
         assert_eq!(used.count_total, 0, "{name}");
     }
 }
+
+#[test]
+fn threads_share_a_model_and_find_the_same() {
+    let checkpoint = Checkpoint::open(&fixtures::path("lenet5_mnist.safetensors"), None).unwrap();
+    let compressed = compress(&checkpoint, &Settings::default(), &|_| ()).unwrap();
+    let engine = Engine::new(&compressed.model, Tier::detect(None).unwrap()).unwrap();
+    let input = fixtures::Noise::new(1).vec(70 * 784);
+    let mut alone = vec![0.0; 70 * 10];
+    engine.run(&mut engine.workspace(70), &input, &mut alone).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut output = vec![0.0; 70 * 10];
+                let mut workspace = engine.workspace(70);
+                for _ in 0..5 {
+                    engine.run(&mut workspace, &input, &mut output).unwrap();
+                    assert_eq!(output, alone);
+                }
+            });
+        }
+    });
+    for threads in [2, 3, 8] {
+        let mut output = vec![0.0; 70 * 10];
+        engine.run_parallel(&input, &mut output, threads).unwrap();
+        assert_eq!(output, alone);
+    }
+}

@@ -6,8 +6,10 @@
 #![allow(unsafe_code)]
 
 mod aligned;
+mod bounds;
 mod dense;
 mod gather;
+mod pool;
 mod portable;
 mod tiles;
 mod transpose;
@@ -15,8 +17,10 @@ mod transpose;
 mod x86_64;
 
 pub(super) use aligned::Aligned;
+pub use bounds::Bounds;
 pub(super) use dense::DenseRows;
 pub(super) use gather::SlicedRows;
+pub(super) use pool::{covered, every_other, pool};
 pub(super) use tiles::{Onto, Span, TapRows};
 pub(super) use transpose::{one_by_one, side_by_side};
 
@@ -123,6 +127,12 @@ pub(super) trait Simd: Copy {
     /// `max(v, 0)`; NaN stays NaN.
     fn relu(self, v: Self::V) -> Self::V;
 
+    /// The larger of each two; NaN where one is.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// Lanes 0, 2, 4 and 6 of a, then of b.
+    fn every_other(self, a: Self::V, b: Self::V) -> Self::V;
+
     /// Lane i is `x[at[i]]`.
     ///
     /// # Safety
@@ -134,4 +144,11 @@ pub(super) trait Simd: Copy {
 
     /// Rows to columns of eight by eight.
     fn transpose(self, rows: [Self::V; 8]) -> [Self::V; 8];
+}
+
+/// Eight numbers from `at` on.
+#[inline(always)]
+fn load_checked<S: Simd>(s: S, x: &[f32], at: usize) -> S::V {
+    // SAFETY: the slice is eight long.
+    unsafe { s.load(x[at..at + WIDTH].as_ptr()) }
 }

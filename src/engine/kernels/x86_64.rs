@@ -61,6 +61,24 @@ impl Simd for Avx2 {
         unsafe { _mm256_max_ps(_mm256_setzero_ps(), v) }
     }
 
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves AVX2. The instruction takes b where one is NaN.
+        unsafe {
+            let missing = _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a);
+            _mm256_blendv_ps(_mm256_max_ps(a, b), a, missing)
+        }
+    }
+
+    #[inline(always)]
+    fn every_other(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let mixed = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
+            _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(mixed))
+        }
+    }
+
     /// Eight loads: on the cores this was measured on they are almost twice as fast as the gather
     /// instruction, which for eight numbers takes as many loads and some forty operations more.
     #[inline(always)]

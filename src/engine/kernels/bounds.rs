@@ -1,0 +1,131 @@
+//! What the core can do at best: the yardsticks of the kernels.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use super::{Aligned, Simd, Tier, WIDTH, Work};
+
+/// Measured rates of one core, for a tier.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bounds {
+    /// Multiply-adds in registers, in 10^9 operations per second, two to a multiply-add.
+    pub gflops: f64,
+    /// Multiply-adds that read one operand from 16 KiB, likewise.
+    pub gflops_near: f64,
+    /// Reading 256 KiB again and again, in 10^9 bytes per second.
+    pub gigabytes: f64,
+    /// One number at an index of 16 bits, times a weight, in nanoseconds.
+    pub gather_ns: f64,
+}
+
+impl Bounds {
+    /// Measures for about a fifth of a second.
+    pub fn measure(tier: Tier) -> Self {
+        const ROUNDS: usize = 2000;
+        let mut x = Aligned::zeros(64 << 10);
+        let x = &*x.numbers();
+        let indices: Vec<u16> =
+            (0..1u32 << 13).map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as u16).collect();
+        let seconds = |what| {
+            let mut best = f64::INFINITY;
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_millis(50) {
+                let start = Instant::now();
+                tier.with(Probe { what, x: black_box(x), indices: &indices, rounds: ROUNDS });
+                best = best.min(start.elapsed().as_secs_f64());
+            }
+            best
+        };
+        let flops = (ROUNDS * CHAINS * WIDTH * 2) as f64;
+        Self {
+            gflops: flops / seconds(What::Registers) / 1e9,
+            gflops_near: flops / seconds(What::Near) / 1e9,
+            gigabytes: (x.len() * 4) as f64 / seconds(What::Read) / 1e9,
+            gather_ns: seconds(What::Gather) / indices.len() as f64 * 1e9,
+        }
+    }
+}
+
+/// Independent sums: enough to hide the latency of a multiply-add.
+const CHAINS: usize = 12;
+
+#[derive(Clone, Copy)]
+enum What {
+    Registers,
+    Near,
+    Read,
+    Gather,
+}
+
+struct Probe<'a> {
+    what: What,
+    x: &'a [f32],
+    indices: &'a [u16],
+    rounds: usize,
+}
+
+impl Work for Probe<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { what, x, indices, rounds } = self;
+        let mut sums = [s.splat(black_box(0.0)); CHAINS];
+        let (a, b) = (s.splat(black_box(0.5)), s.splat(black_box(0.25)));
+        assert!(x.len() >= 1 << 12 && x.len() % (8 * WIDTH) == 0);
+        // SAFETY: reads of Near end below 4096 numbers, those of Read at the slice's length; the
+        // indices are below 4096.
+        unsafe {
+            match what {
+                What::Registers => {
+                    for _ in 0..rounds {
+                        sums.iter_mut().for_each(|sum| *sum = s.mul_add(*sum, a, b));
+                    }
+                }
+                What::Near => {
+                    for round in 0..rounds {
+                        let x = x.as_ptr().add(round % 32 * CHAINS * WIDTH);
+                        for (k, sum) in sums.iter_mut().enumerate() {
+                            *sum = s.mul_add(s.load(x.add(k * WIDTH)), a, *sum);
+                        }
+                    }
+                }
+                What::Read => {
+                    for at in (0..x.len()).step_by(8 * WIDTH) {
+                        for (k, sum) in sums.iter_mut().take(8).enumerate() {
+                            *sum = s.max(*sum, s.load(x.as_ptr().add(at + k * WIDTH)));
+                        }
+                    }
+                }
+                What::Gather => {
+                    for at in indices.chunks_exact(4 * WIDTH) {
+                        for (k, sum) in sums.iter_mut().take(4).enumerate() {
+                            let at = at.as_ptr().add(k * WIDTH);
+                            *sum = s.mul_add(s.gather(x.as_ptr(), at), a, *sum);
+                        }
+                    }
+                }
+            }
+        }
+        let mut all = [0.0; WIDTH];
+        for sum in sums {
+            // SAFETY: eight numbers long.
+            unsafe { s.store(all.as_mut_ptr(), sum) };
+            black_box(&all);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_those_of_a_computer() {
+        for tier in Tier::supported() {
+            let bounds = Bounds::measure(tier);
+            for rate in [bounds.gflops, bounds.gflops_near, bounds.gigabytes] {
+                assert!((0.01..10_000.0).contains(&rate), "{tier:?}: {bounds:?}");
+            }
+            assert!((0.001..1000.0).contains(&bounds.gather_ns), "{tier:?}: {bounds:?}");
+        }
+    }
+}
