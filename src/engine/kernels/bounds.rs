@@ -105,12 +105,7 @@ impl Work for Probe<'_> {
                 }
             }
         }
-        let mut all = [0.0; WIDTH];
-        for sum in sums {
-            // SAFETY: eight numbers long.
-            unsafe { s.store(all.as_mut_ptr(), sum) };
-            black_box(&all);
-        }
+        sums.iter().for_each(|&sum| _ = black_box(s.to_array(sum)));
     }
 }
 

@@ -143,10 +143,35 @@ pub(super) trait Simd: Copy {
     fn relu(self, v: Self::V) -> Self::V;
 
     /// The larger of each two; NaN where one is.
-    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        let (a, b) = (self.to_array(a), self.to_array(b));
+        let larger = |i| if b[i] > a[i] || f32::is_nan(b[i]) { b[i] } else { a[i] };
+        self.vector(std::array::from_fn(larger))
+    }
 
     /// Lanes 0, 2, 4 and 6 of a, then of b.
-    fn every_other(self, a: Self::V, b: Self::V) -> Self::V;
+    #[inline(always)]
+    fn every_other(self, a: Self::V, b: Self::V) -> Self::V {
+        let (a, b) = (self.to_array(a), self.to_array(b));
+        self.vector([a[0], a[2], a[4], a[6], b[0], b[2], b[4], b[6]])
+    }
+
+    /// The lanes.
+    #[inline(always)]
+    fn to_array(self, v: Self::V) -> [f32; WIDTH] {
+        let mut lanes = [0.0; WIDTH];
+        // SAFETY: the array is eight long.
+        unsafe { self.store(lanes.as_mut_ptr(), v) };
+        lanes
+    }
+
+    /// Eight lanes.
+    #[inline(always)]
+    fn vector(self, lanes: [f32; WIDTH]) -> Self::V {
+        // SAFETY: the array is eight long.
+        unsafe { self.load(lanes.as_ptr()) }
+    }
 
     /// Lane i is `x[at[i]]`.
     ///

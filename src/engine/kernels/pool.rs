@@ -90,11 +90,8 @@ impl<const MAX: bool> Work for Pooling<'_, MAX> {
                             all = Self::eight(s, all, v);
                         }
                     }
-                    let mut found = [0.0; WIDTH];
-                    // SAFETY: eight numbers long.
-                    unsafe { s.store(found.as_mut_ptr(), all) };
                     let count = WIDTH.min(whole.end - ox);
-                    y[ox..ox + count].copy_from_slice(&found[..count]);
+                    y[ox..ox + count].copy_from_slice(&s.to_array(all)[..count]);
                     ox += count;
                     continue;
                 }

@@ -100,7 +100,7 @@ impl TapRows {
     fn pass(&mut self, block: u32, first: usize, rows: &[Vec<(u32, u32, f32)>]) {
         let mut groups: Vec<(usize, Taps)> = Vec::new();
         for (at, rows) in rows.chunks(self.group).enumerate() {
-            let mut taps = Vec::new();
+            let mut taps: Vec<(u32, usize, f32)> = Vec::new();
             for (at, row) in rows.iter().enumerate() {
                 let start = row.partition_point(|tap| tap.0 < block);
                 let end = row.partition_point(|tap| tap.0 <= block);
