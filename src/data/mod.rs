@@ -234,5 +234,6 @@ fn raw(mut stream: Stream<'_>, shape: Shape) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-#[cfg(all(test, feature = "data"))]
+#[cfg(test)]
+#[cfg(feature = "data")]
 mod tests;
