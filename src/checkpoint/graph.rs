@@ -132,6 +132,15 @@ impl Topology {
     }
 }
 
+/// The names of the layers with weights, without those of batch normalization.
+pub(super) fn weighted(description: &Description) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for node in description.nodes.iter().filter(|node| node.op != "batch_norm") {
+        names.extend(node.layer.as_deref().filter(|name| !names.contains(name)));
+    }
+    names
+}
+
 /// Gives every layer of a description the name of the checkpoint's layer that it must be: the same
 /// name, or the only one that continues it to the left or that it continues (`model.fc1`, `fc1`).
 ///
@@ -144,7 +153,7 @@ pub(super) fn match_names(description: &mut Description, known: &[String]) -> Re
     };
     let mut unmatched = Vec::new();
     let mut pairs: Vec<(String, String)> = Vec::new();
-    for name in description.layer_names() {
+    for name in weighted(description) {
         if known.iter().any(|k| k == name) {
             continue;
         }

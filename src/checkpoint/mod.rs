@@ -178,7 +178,7 @@ impl Checkpoint {
             let (own, format) = (embedded.is_some(), source.format());
             let mut found = conventions::find_layers(source.tensors(), options, own, format)?;
             if let Some(description) = &mut description {
-                found.strip_wrappers(&description.layer_names());
+                found.strip_wrappers(&graph::weighted(description));
                 let names: Vec<String> = found.layers.iter().map(|l| l.name.clone()).collect();
                 graph::match_names(description, &names)?;
             }

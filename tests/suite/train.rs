@@ -119,17 +119,7 @@ fn dense_then_sparse_then_fine_tuned_then_compressed() {
     }
     let kept = |name: &str| {
         let run = Command::new(SVDO)
-            .args([
-                "compress",
-                name,
-                "--quantize",
-                "exact",
-                "-o",
-                "x.svdo",
-                "--force",
-                "--json",
-                "-",
-            ])
+            .args(["compress", name, "--quantize", "exact", "-o", "x.svdo", "--json", "-"])
             .current_dir(here)
             .output()
             .unwrap();
