@@ -39,7 +39,8 @@ impl Sizes {
         }
         let result = self.values(node, constants).and_then(|values| {
             let output = node.output.first().ok_or("has no output")?;
-            Ok(self.set(output, values))
+            self.set(output, values);
+            Ok(())
         });
         Some(result)
     }
