@@ -21,16 +21,16 @@ pub(super) struct Initializers {
     values: Vec<Vec<f32>>,
 }
 
-/// For each layer the numbers of the tensors of its weights and bias.
-type Places = Vec<(usize, Option<usize>)>;
+/// The numbers of a layer's weights and bias among the tensors.
+type Places = (usize, Option<usize>);
 
 impl Initializers {
     pub(super) fn open(path: &Path) -> Result<Self> {
         Ok(Self::of(onnx::open(path)?).map_err(|e| e.in_file(path))?.0)
     }
 
-    /// The tensors, and for each layer the numbers of its weights and bias.
-    fn of(mut graph: onnx::Imported) -> Result<(Self, Places)> {
+    /// The tensors, and where each layer's are.
+    fn of(mut graph: onnx::Imported) -> Result<(Self, Vec<Places>)> {
         graph.fold()?;
         let mut all = Self { tensors: Vec::new(), values: Vec::new() };
         let mut places = Vec::new();

@@ -79,6 +79,19 @@ impl Constants {
         Ok(())
     }
 
+    /// Adds the transpose of a matrix under another name.
+    pub(super) fn transpose(&mut self, name: &str, output: &str) -> Reason<()> {
+        let (dims, values) = self.reals(name)?;
+        match dims[..] {
+            [rows, cols] if rows > 0 && cols > 0 => {
+                let constant = Constant::Reals(vec![cols, rows], transposed(&values, rows, cols));
+                self.all.insert(output.to_owned(), constant);
+                Ok(())
+            }
+            _ => Err(format!("of a constant of shape {dims:?}")),
+        }
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.all.contains_key(name)
     }
@@ -232,6 +245,11 @@ impl Constants {
         file.read_exact(&mut bytes).map_err(refused)?;
         Ok(bytes.into())
     }
+}
+
+/// A matrix, row by row, as its columns.
+pub(super) fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    (0..cols).flat_map(|c| (0..rows).map(move |r| values[r * cols + c])).collect()
 }
 
 /// A path that stays in a folder, links included.

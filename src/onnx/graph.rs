@@ -60,6 +60,8 @@ pub(super) struct Reader {
     pub(super) opset: i64,
     /// How often each name is read.
     pub(super) readers: BTreeMap<String, usize>,
+    /// The constants that are the transposes of others, and of which.
+    pub(super) transposes: BTreeMap<String, String>,
     /// The constant that an `Add` gives to each name.
     pub(super) biases: BTreeMap<String, String>,
     pub(super) values: BTreeMap<String, Value>,
@@ -194,6 +196,7 @@ impl Reader {
             constants,
             opset,
             readers,
+            transposes: BTreeMap::new(),
             biases,
             values: BTreeMap::from([(input.name.clone(), first)]),
             sizes: Sizes::default(),

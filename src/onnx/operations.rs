@@ -349,6 +349,13 @@ impl Reader {
 
     /// A transposition that moves no number, or that puts channels last or first again.
     fn transpose(&mut self, node: &NodeProto) -> Reason<()> {
+        if let (Some(name), [output]) = (node.input(0), &node.output[..])
+            && self.constants.has(name)
+            && node.attribute("perm").is_none_or(|perm| perm.ints == [1, 0])
+        {
+            self.transposes.insert(output.clone(), name.to_owned());
+            return self.constants.transpose(name, output);
+        }
         let x = self.first(node)?;
         let rank = x.dims.len() + 1;
         let stated = node.attribute("perm").map(|a| a.ints.clone());

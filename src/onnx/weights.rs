@@ -1,5 +1,6 @@
 //! Layers: which initializers they have and what they are called.
 
+use super::constant::transposed;
 use super::graph::{Reader, Value};
 use super::proto::NodeProto;
 use super::{Reason, Weights, printable};
@@ -140,6 +141,7 @@ impl Reader {
         const ROLES: [&str; 7] = ["weight", "theta", "W", "kernel", "weights", "weight_mu", "w"];
         let prefix = |at: usize, roles: &[&str]| {
             let name = node.input(at)?;
+            let name = self.transposes.get(name).map_or(name, String::as_str);
             let (prefix, role) = name.rsplit_once(['.', '/'])?;
             roles.contains(&role).then(|| prefix.to_owned())
         };
@@ -159,8 +161,4 @@ impl Reader {
     fn added_bias(&self, node: &NodeProto) -> Option<String> {
         self.biases.get(node.output.first()?).cloned()
     }
-}
-
-fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    (0..cols).flat_map(|c| (0..rows).map(move |r| values[r * cols + c])).collect()
 }
