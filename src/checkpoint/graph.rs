@@ -144,8 +144,11 @@ pub(super) fn match_names(description: &mut Description, known: &[String]) -> Re
     };
     let mut unmatched = Vec::new();
     let mut pairs: Vec<(String, String)> = Vec::new();
+    // The tensors of a normalization are no layer.
+    let norms = description.nodes.iter().filter(|node| node.op == "batch_norm");
+    let norms: Vec<Option<&str>> = norms.map(|node| node.layer.as_deref()).collect();
     for name in description.layer_names() {
-        if known.iter().any(|k| k == name) {
+        if known.iter().any(|k| k == name) || norms.contains(&Some(name)) {
             continue;
         }
         let name_with_dots = name.replace('/', ".");
