@@ -23,7 +23,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<()> {
 /// `path`.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_with(
     path: &Path,
     fill: impl FnOnce(&mut File, &Path) -> io::Result<()>,
