@@ -54,6 +54,7 @@ def test_thresholds_are_found_and_swept(fixtures, images, labels):
     state = {
         "fc.theta": theta,
         "fc.log_sigma2": (log_alpha + np.log(theta**2)).astype(np.float32),
+        "fc.bias": np.zeros(40, np.float32),
     }
     found = svdo.compress(state, thresh="auto", simplify=False)
     assert -1 < found.threshold < 5 and found.weights_kept == int((~noisy).sum())
