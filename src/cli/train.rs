@@ -191,9 +191,9 @@ impl Arguments {
         ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
             .context("Ctrl-C handler")?;
 
-        let left = u64::from(trainer.config.epochs - trainer.progress.epoch)
-            * u64::from(trainer.steps(&data))
-            - u64::from(trainer.progress.step);
+        let left = u64::from(trainer.config.epochs.saturating_sub(trainer.progress.epoch))
+            * u64::from(trainer.steps(&data));
+        let left = left.saturating_sub(trainer.progress.step.into());
         let bar = if std::io::stderr().is_terminal() {
             let style = "{bar:20} {pos}/{len} steps, {eta} left  {msg}";
             ProgressBar::new(left).with_style(ProgressStyle::with_template(style)?)
@@ -294,7 +294,7 @@ impl Arguments {
         let (mut total, mut kept) = (0, 0);
         for weights in &trainer.net.weights {
             let all = weights.rows * weights.cols;
-            let left = weights.kept(trainer.config.thresh).iter().filter(|m| **m != 0.0).count();
+            let left = weights.kept(trainer.threshold()).iter().filter(|m| **m != 0.0).count();
             (total, kept) = (total + all, kept + left);
             let share = 100.0 * (all - left) as f64 / all as f64;
             text += &format!(

@@ -5,8 +5,8 @@ use rayon::prelude::*;
 
 use super::buffer::{Buffer, padded};
 use super::linear::Pass;
+use super::optimizer::{Update, descend};
 use super::vector::{Real, Tier};
-use super::weights::{Update, descend};
 
 /// Added to the variance where its root is taken.
 const EPSILON: f64 = 1e-5;

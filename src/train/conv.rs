@@ -10,9 +10,10 @@ use rayon::prelude::*;
 use super::buffer::{Buffer, padded};
 use super::linear::{AddTwice, Pass, Square, VARIANCE_FLOOR};
 use super::noise::Stream;
+use super::optimizer::Update;
 use super::product::{Matrix, multiply, multiply_add};
 use super::vector::{Kernel, Real, Vector};
-use super::weights::{Update, Weights};
+use super::weights::Weights;
 use super::winners::{Into, Sums, Winner, Winners};
 use crate::network::{Shape, Window};
 

@@ -5,9 +5,10 @@ use rayon::prelude::*;
 
 use super::buffer::{Buffer, padded};
 use super::noise::Stream;
+use super::optimizer::Update;
 use super::product::{Matrix, multiply};
 use super::vector::{Kernel, Real, Tier, Vector};
-use super::weights::{Update, Weights};
+use super::weights::Weights;
 
 /// Added to the variance of an output where its root is taken.
 pub const VARIANCE_FLOOR: f64 = 1e-12;

@@ -15,6 +15,7 @@ pub mod linear;
 pub mod loss;
 pub mod net;
 pub mod noise;
+pub mod optimizer;
 pub mod pool;
 pub mod product;
 pub mod recipe;

@@ -5,9 +5,10 @@ use super::buffer::{Buffer, padded};
 use super::conv::{Conv, Geometry};
 use super::linear::{Linear, Pass};
 use super::loss::{Outcome, cross_entropy};
+use super::optimizer::Update;
 use super::pool::MaxPool;
 use super::vector::{Real, Tier};
-use super::weights::{Update, Weights};
+use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::network::{Activation, Network, Op, Shape, Source, Window};
 

@@ -3,8 +3,8 @@
 
 use super::linear::Pass;
 use super::net::Net;
+use super::optimizer::{Optimizer, Update};
 use super::vector::{Real, Tier};
-use super::weights::{Optimizer, Update};
 use crate::network::describe::Description;
 use crate::network::{Layer, Network};
 
@@ -322,6 +322,18 @@ mod runs {
         let mut wrong = whole.clone();
         wrong[renamed] = b'z';
         assert!(resume(&wrong).is_err_and(|e| e.to_string().contains("a.v_bias")));
+    }
+
+    #[test]
+    fn a_state_of_other_data_is_an_error() {
+        let (network, config, mut data, validation) = setup();
+        let mut trainer = Trainer::new(network, config).unwrap();
+        trainer.step(&data, &validation).unwrap();
+        trainer.step(&data, &validation).unwrap();
+        let mut resumed = resume(&state(&mut trainer).unwrap()).unwrap();
+        data.split_off(25);
+        let error = resumed.step(&data, &validation).unwrap_err().to_string();
+        assert!(error.contains("step 2") && error.contains("has 2"), "{error}");
     }
 
     #[test]

@@ -8,9 +8,10 @@ use super::linear::Pass;
 use super::loss::Outcome;
 use super::net::Net;
 use super::noise::shuffled;
+use super::optimizer::{Optimizer, Update};
 use super::recipe::Config;
 use super::vector::Tier;
-use super::weights::{Optimizer, Update, Weights};
+use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::network::Network;
 
@@ -112,6 +113,12 @@ impl Trainer {
             return Err(Error::data("there is no training data left beside the validation split"));
         }
         let Progress { epoch, step, count, .. } = self.progress;
+        if step >= steps {
+            return Err(Error::data(format!(
+                "the state stands at step {step} of an epoch, this data has {steps}: is it the data \
+                 that the training began with?"
+            )));
+        }
         if self.order.len() != data.len() || step == 0 {
             self.order = shuffled(config.seed, epoch, data.len());
         }
@@ -224,7 +231,8 @@ impl Trainer {
         self.net.weights.iter().map(|w| w.kept(self.threshold())).collect()
     }
 
-    fn threshold(&self) -> f64 {
+    /// What counts as pruned has a log alpha above it; without a posterior only zeros do.
+    pub fn threshold(&self) -> f64 {
         if self.config.posterior { self.config.thresh } else { f64::INFINITY }
     }
 

@@ -2,6 +2,7 @@
 
 use super::buffer::{Buffer, padded};
 use super::noise::{INITIAL_WEIGHTS, Stream};
+use super::optimizer::{Optimizer, Plain, Update, descend, step};
 use super::vector::{Kernel, Real, Tier, Vector};
 use crate::posterior;
 
@@ -38,56 +39,6 @@ pub struct Weights<T> {
     pub bias_moments: [Buffer<T>; 2],
     /// Zero where a weight is held at zero (fine-tuning), one elsewhere.
     pub mask: Option<Buffer<T>>,
-}
-
-/// How a gradient becomes a step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Optimizer {
-    /// Kingma and Ba, ICLR 2015.
-    Adam {
-        /// Decay of the mean gradient.
-        beta1: f64,
-        /// Decay of the mean square.
-        beta2: f64,
-    },
-    /// Nesterov's momentum as Sutskever, Martens, Dahl and Hinton have it (ICML 2013).
-    Nesterov {
-        /// Decay of the velocity.
-        momentum: f64,
-    },
-}
-
-/// What one update needs to know.
-#[derive(Debug, Clone, Copy)]
-pub struct Update {
-    /// Learning rate of theta and bias.
-    pub rate: f64,
-    /// Learning rate of log_sigma2; theta alone is trained, without KL, if there is no posterior.
-    pub log_sigma2_rate: f64,
-    /// Weight of the KL.
-    pub kl_weight: f64,
-    /// What makes steps of gradients.
-    pub optimizer: Optimizer,
-    /// Updates so far, this one included.
-    pub count: u64,
-    /// Whether the weights have variances to train.
-    pub posterior: bool,
-}
-
-impl Update {
-    const EPSILON: f64 = 1e-8;
-
-    /// What [`step`] needs, and the factor of the rates.
-    fn constants<V: Vector>(&self) -> ([V; 4], f64) {
-        match self.optimizer {
-            Optimizer::Adam { beta1, beta2 } => {
-                let correction = |beta: f64| 1.0 / (1.0 - libm::pow(beta, self.count as f64));
-                let constants = [1.0 - beta1, 1.0 - beta2, correction(beta2), Self::EPSILON];
-                (constants.map(V::splat), correction(beta1))
-            }
-            Optimizer::Nesterov { momentum } => ([momentum, 0.0, 0.0, 0.0].map(V::splat), 1.0),
-        }
-    }
 }
 
 /// A run of whole rows with everything that belongs to them.
@@ -267,43 +218,6 @@ impl<T: Real> Rows<'_, T> {
     }
 }
 
-/// Updates parameters without a posterior. False if one is no longer finite.
-pub fn descend<T: Real>(
-    tier: Tier,
-    theta: &mut [T],
-    [first, second]: [&mut Buffer<T>; 2],
-    gradient: &[T],
-    update: &Update,
-) -> bool {
-    let (mut finite, moments) = (true, [&mut first[..], &mut second[..]]);
-    let kernel = Plain { theta, moments, gradient, mask: None, update, finite: &mut finite };
-    T::dispatch(tier, kernel);
-    finite
-}
-
-/// The optimizer's step for one vector of gradients, before the rate.
-#[inline(always)]
-fn step<V: Vector, const NESTEROV: bool>(
-    gradient: V,
-    first: &mut [V::Element],
-    second: &mut [V::Element],
-    constants: [V; 4],
-) -> V {
-    let m = V::load(first);
-    if NESTEROV {
-        let velocity = m.fma(constants[0], gradient);
-        velocity.store(first);
-        return velocity.fma(constants[0], gradient);
-    }
-    let [beta1, beta2, correction, epsilon] = constants;
-    let m = (gradient - m).fma(beta1, m);
-    let v = V::load(second);
-    let v = (gradient * gradient - v).fma(beta2, v);
-    m.store(first);
-    v.store(second);
-    m / ((v * correction).sqrt() + epsilon)
-}
-
 /// The fused pass over weights with a posterior: log alpha, the gradient of the KL
 /// (-`posterior::negative_kl`), the steps of theta and log_sigma2, and the new sigma^2.
 struct Posterior<'a, T> {
@@ -378,47 +292,6 @@ impl<T: Real> Kernel<T> for Exponentials<'_, T> {
         for at in (0..self.from.len()).step_by(V::LANES) {
             V::load(&self.from[at..]).exp().store(&mut self.to[at..]);
         }
-    }
-}
-
-/// Parameters without a posterior.
-struct Plain<'a, T> {
-    theta: &'a mut [T],
-    moments: [&'a mut [T]; 2],
-    gradient: &'a [T],
-    mask: Option<&'a [T]>,
-    update: &'a Update,
-    finite: &'a mut bool,
-}
-
-impl<T: Real> Kernel<T> for Plain<'_, T> {
-    #[inline(always)]
-    fn run<V: Vector<Element = T>>(self) {
-        match self.update.optimizer {
-            Optimizer::Adam { .. } => self.pass::<V, false>(),
-            Optimizer::Nesterov { .. } => self.pass::<V, true>(),
-        }
-    }
-}
-
-impl<T: Real> Plain<'_, T> {
-    #[inline(always)]
-    fn pass<V: Vector<Element = T>, const NESTEROV: bool>(self) {
-        let [first, second] = self.moments;
-        let (constants, correction) = self.update.constants::<V>();
-        let rate = V::splat(-self.update.rate * correction);
-        let mut check = V::splat(0.0);
-        for at in (0..self.theta.len()).step_by(V::LANES) {
-            let gradient = V::load(&self.gradient[at..]);
-            let by = step::<V, NESTEROV>(gradient, &mut first[at..], &mut second[at..], constants);
-            let mut t = rate.fma(by, V::load(&self.theta[at..]));
-            if let Some(mask) = self.mask {
-                t = t * V::load(&mask[at..]);
-            }
-            check = t.fma(V::splat(0.0), check);
-            t.store(&mut self.theta[at..]);
-        }
-        *self.finite = check.is_zero();
     }
 }
 
@@ -512,18 +385,6 @@ mod tests {
                 let found = weights.moments[which][index];
                 assert!((slope - found).abs() < 1e-4 * slope.abs().max(1.0), "{slope} {found}");
             }
-        }
-    }
-
-    /// v <- 0.9 v + g, x <- x - r (g + 0.9 v), by hand.
-    #[test]
-    fn nesterov_steps_are_those_of_the_definition() {
-        let optimizer = Optimizer::Nesterov { momentum: 0.9 };
-        let update = Update { rate: 0.1, optimizer, ..UPDATE };
-        let (mut x, mut first, mut second) = ([1.0f64], Buffer::zeros(1), Buffer::zeros(1));
-        for (gradient, expected) in [(2.0, 1.0 - 0.38), (-1.0, 0.62 - 0.1 * (-1.0 + 0.9 * 0.8))] {
-            descend(Tier::Portable, &mut x, [&mut first, &mut second], &[gradient], &update);
-            assert!((x[0] - expected).abs() < 1e-15, "{x:?} {expected}");
         }
     }
 
