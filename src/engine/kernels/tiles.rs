@@ -62,6 +62,34 @@ pub(in crate::engine) struct Span {
     pub(in crate::engine) places: usize,
 }
 
+/// Spans at equal distances.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Spans {
+    pub(in crate::engine) first: Span,
+    pub(in crate::engine) count: usize,
+    /// From span to span, in the places of [`Span::input`], [`Span::output`] and [`Span::onto`].
+    pub(in crate::engine) steps: [usize; 3],
+}
+
+impl Spans {
+    #[inline(always)]
+    fn iter(self) -> impl Iterator<Item = Span> {
+        let Self { first, count, steps: [input, output, onto] } = self;
+        (0..count).map(move |at| Span {
+            input: first.input + at * input,
+            output: first.output + at * output,
+            onto: first.onto + at * onto,
+            ..first
+        })
+    }
+}
+
+impl From<Span> for Spans {
+    fn from(first: Span) -> Self {
+        Self { first, count: 1, steps: [0; 3] }
+    }
+}
+
 impl TapRows {
     /// From each row's taps (`block`, offset, weight), in order of blocks. Inputs of a block are
     /// used up before the next one's.
@@ -147,13 +175,13 @@ impl TapRows {
     pub(in crate::engine) fn run(
         &self,
         tier: Tier,
-        spans: impl Iterator<Item = Span> + Clone,
+        spans: Spans,
         lanes: usize,
         (x, onto): (&[f32], Option<Onto<'_>>),
         (y, pitch): (&mut [f32], usize),
         relu: bool,
     ) {
-        for span in spans.clone() {
+        for span in spans.iter() {
             let from = (span.input + self.farthest + span.places) * lanes + WIDTH;
             let to = (self.rows - 1) * pitch + (span.output + span.places) * lanes + WIDTH;
             let onto = onto.is_none_or(|onto| {
@@ -173,9 +201,9 @@ pub(in crate::engine) struct Onto<'a> {
     pub(in crate::engine) pitch: usize,
 }
 
-struct Tiles<'a, I> {
+struct Tiles<'a> {
     rows: &'a TapRows,
-    spans: I,
+    spans: Spans,
     lanes: usize,
     x: &'a [f32],
     onto: Option<Onto<'a>>,
@@ -184,12 +212,12 @@ struct Tiles<'a, I> {
     relu: bool,
 }
 
-impl<I: Iterator<Item = Span>> Work for Tiles<'_, I> {
+impl Work for Tiles<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { rows, spans, lanes, x, onto, y, pitch, relu } = self;
         let most = if rows.group == GROUP { S::TILE / GROUP } else { S::TILE };
-        for span in spans {
+        for span in spans.iter() {
             let numbers = span.places * lanes;
             let mut vectors = numbers.div_ceil(WIDTH);
             let mut tiles = vectors.div_ceil(most);
@@ -289,7 +317,9 @@ impl<const M: usize, const N: usize> Work for Tile<'_, M, N> {
                                 if let Some((onto, pitch)) = at.onto.filter(|_| m < there) {
                                     let onto: [S::V; N] =
                                         load(s, onto.add((group * M + m) * pitch));
-                                    sums[m] = onto.map(|v| s.mul_add(s.splat(1.0), v, bias));
+                                    for n in 0..N {
+                                        sums[m][n] = s.mul_add(s.splat(1.0), onto[n], bias);
+                                    }
                                 }
                             }
                         } else {
@@ -323,9 +353,12 @@ impl<const M: usize, const N: usize> Work for Tile<'_, M, N> {
                         // Loops of constant length keep the sums in registers.
                         for m in 0..M {
                             if m < there {
-                                let sums =
-                                    sums[m].map(|v| if last && relu { s.relu(v) } else { v });
-                                store(s, y.add(m * at.pitch), sums, at.length);
+                                if last && relu {
+                                    for n in 0..N {
+                                        sums[m][n] = s.relu(sums[m][n]);
+                                    }
+                                }
+                                store(s, y.add(m * at.pitch), sums[m], at.length);
                             }
                         }
                     }
@@ -341,8 +374,12 @@ impl<const M: usize, const N: usize> Work for Tile<'_, M, N> {
 /// They can be read.
 #[inline(always)]
 unsafe fn load<S: Simd, const N: usize>(s: S, from: *const f32) -> [S::V; N] {
-    // SAFETY: the caller's promise.
-    std::array::from_fn(|n| unsafe { s.load(from.add(n * WIDTH)) })
+    let mut vectors = [s.splat(0.0); N];
+    for n in 0..N {
+        // SAFETY: the caller's promise.
+        vectors[n] = unsafe { s.load(from.add(n * WIDTH)) };
+    }
+    vectors
 }
 
 /// The first `length` numbers of N vectors, of which the last one may be in part.
