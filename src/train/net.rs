@@ -112,8 +112,7 @@ impl<T: Real> Net<T> {
                     index += usize::from(relu);
                     let outputs = network.layers[layer].rows();
                     if drops && !net.units.is_empty() {
-                        let unit =
-                            Dropout::new(layer, input.channels, method, drop_rate, batch);
+                        let unit = Dropout::new(layer, input.channels, method, drop_rate, batch);
                         net.push(Unit::Dropout(unit), input)?;
                     }
                     let unit =

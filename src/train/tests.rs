@@ -102,7 +102,8 @@ fn objective(net: &mut Net<f64>, labels: &[u32]) -> f64 {
 fn gradients_are_the_slopes_of_the_objective() {
     use Method::{BinaryDropout, GaussianDropout, Svdo};
     let kinds = [(false, Svdo), (true, Svdo), (false, BinaryDropout), (true, GaussianDropout)];
-    let all = networks().into_iter().flat_map(|n| kinds.map(|(norms, kind)| (n.clone(), norms, kind)));
+    let all =
+        networks().into_iter().flat_map(|n| kinds.map(|(norms, kind)| (n.clone(), norms, kind)));
     for (network, norms, method) in all {
         let (mut net, labels) = prepare_with::<f64>(&network, 6, norms, method);
         let _ = objective(&mut net, &labels);
