@@ -144,6 +144,7 @@ pub(crate) fn assemble(network: &Network, threshold: Option<f32>, codes: &[Layer
             layer.bytes += bytes.len() - start;
             layer.spent.positions += spent.positions;
             layer.spent.values += spent.values;
+            layer.spent.signs += spent.signs;
             layer.spent.bias += spent.bias;
         }
         layers.push(layer);

@@ -225,8 +225,24 @@ impl Context {
 
     /// Codes the level, not 0, of a weight that is there.
     pub fn level(&mut self, coder: &mut impl BitCoder, at: usize, level: i32) -> i32 {
+        let negative = self.sign(coder, at, level < 0);
+        self.magnitude(coder, at, negative, level)
+    }
+
+    /// Codes the sign of its level, the first half of [`Self::level`].
+    pub fn sign(&mut self, coder: &mut impl BitCoder, at: usize, negative: bool) -> bool {
         let slots = self.sign_slots(at);
-        let negative = self.sign.code(coder, slots, 0, level < 0);
+        self.sign.code(coder, slots, 0, negative)
+    }
+
+    /// Codes the rest of its level, whose sign is known.
+    pub fn magnitude(
+        &mut self,
+        coder: &mut impl BitCoder,
+        at: usize,
+        negative: bool,
+        level: i32,
+    ) -> i32 {
         let less_one = level.unsigned_abs().saturating_sub(1);
         let (slots, set) = self.magnitude_slots(at);
         let mut step = 0;

@@ -134,6 +134,8 @@ pub struct Spent {
     pub positions: f64,
     /// Their values.
     pub values: f64,
+    /// The part of that for signs, where they are coded by themselves.
+    pub signs: f64,
     /// The bias.
     pub bias: f64,
 }

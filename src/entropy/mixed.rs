@@ -42,7 +42,9 @@ pub(super) fn encode_to(
             let Some((_, entry)) = entry else { continue };
             let before = encoder.bits();
             if let Values::Levels { levels, .. } = &weights.values {
-                context.level(encoder, at, levels[entry]);
+                let negative = context.sign(encoder, at, levels[entry] < 0);
+                spent.signs += encoder.bits() - before;
+                context.magnitude(encoder, at, negative, levels[entry]);
             } else {
                 let negative = values.encode(encoder, &weights.values, entry);
                 context.place(at, if negative { -1 } else { 1 });

@@ -81,22 +81,27 @@ fn tiles(page: &mut String, report: &Compression) {
 /// Where the bytes of the file go.
 fn bytes(page: &mut String, report: &Compression) {
     let sum = |part: fn(&Layer) -> f64| report.layers.iter().map(part).sum::<f64>() / 8.0;
-    let (positions, values, biases) =
-        (sum(|l| l.position_bits), sum(|l| l.value_bits), sum(|l| l.bias_bits));
+    let (positions, values, signs, biases) = (
+        sum(|l| l.position_bits),
+        sum(|l| l.value_bits),
+        sum(|l| l.sign_bits),
+        sum(|l| l.bias_bits),
+    );
     let file = report.file_bytes as f64;
     let parts = [
         ("which weights there are", positions, "a"),
-        ("their values", values, "b"),
+        (if signs > 0.0 { "their magnitudes" } else { "their values" }, values - signs, "b"),
+        ("their signs", signs, "e"),
         ("biases", biases, "c"),
         ("header, checksums", (file - positions - values - biases).max(0.0), "d"),
     ];
     page.push_str("<h2>Where the bytes go</h2>\n<div class=\"stack\">");
-    for (_, bytes, color) in parts {
+    for (_, bytes, color) in parts.into_iter().filter(|part| part.1 > 0.0) {
         let width = 100.0 * bytes / file;
         let _ = write!(page, "<i style=\"width:{width:.2}%;background:var(--{color})\"></i>");
     }
     page.push_str("</div>\n<div class=\"key\">");
-    for (name, bytes, color) in parts {
+    for (name, bytes, color) in parts.into_iter().filter(|part| part.1 > 0.0) {
         let _ = write!(
             page,
             "<span><i style=\"background:var(--{color})\"></i>{name}: {} B ({})</span>",

@@ -126,6 +126,9 @@ pub struct Layer {
     pub position_bits: f64,
     /// Bits spent on values.
     pub value_bits: f64,
+    /// Those of them spent on signs, where signs are coded by themselves.
+    #[serde(default)]
+    pub sign_bits: f64,
     /// Bits spent on the bias.
     pub bias_bits: f64,
     /// Counts of log alpha: below -20, 80 bins of 0.5, 20 and above; empty without a posterior.
@@ -410,6 +413,7 @@ impl Compression {
                     quantization_error: quantized.max_error,
                     position_bits: written.spent.positions,
                     value_bits: written.spent.values,
+                    sign_bits: written.spent.signs,
                     bias_bits: written.spent.bias,
                     log_alpha_histogram: statistics.histogram.counts.clone(),
                 }
