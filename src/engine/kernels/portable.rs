@@ -48,16 +48,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn max(self, a: V, b: V) -> V {
-        std::array::from_fn(|i| if b[i] > a[i] || b[i].is_nan() { b[i] } else { a[i] })
-    }
-
-    #[inline(always)]
-    fn every_other(self, a: V, b: V) -> V {
-        [a[0], a[2], a[4], a[6], b[0], b[2], b[4], b[6]]
-    }
-
-    #[inline(always)]
     unsafe fn gather(self, x: *const f32, at: *const u16) -> V {
         // SAFETY: the caller promises eight indices and the numbers they point to.
         std::array::from_fn(|lane| unsafe { *x.add(usize::from(*at.add(lane))) })
