@@ -296,7 +296,6 @@ impl Work {
                 (None, false) => "taps",
                 (None, true) => "shared taps",
             },
-            Self::Conv2d { taps, .. } if taps.grouped() => "convolution, shared taps",
             Self::Conv2d { .. } => "convolution, taps",
             Self::Split { .. } => "split by stride",
             Self::Pool { pool: Pool::Max, .. } => "max pool",
