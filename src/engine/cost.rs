@@ -14,12 +14,12 @@ pub(super) const LANES_OF_VECTORS: usize = 32;
 pub(super) const WORTH_A_PANEL: usize = 3;
 
 /// Share of weights, in percent, from which on a dense product with a vector is the faster one: a
-/// number gathered costs as much as five and a half read in order.
-pub const DENSE_VECTOR: usize = 18;
+/// number gathered costs as much as four read in order.
+const DENSE_VECTOR: usize = 24;
 
 /// Taps that four rows must have for each tap they would share, in tenths: a shared one costs so
-/// much more, for four weights. Less matters in wide panels (up to 29), more in narrow ones (20).
-pub const SHARED_TAPS: usize = 23;
+/// much more, for four weights. The first for any panel, the second for those of 32 samples.
+const SHARED_TAPS: [usize; 2] = [19, 27];
 
 /// Bytes of inputs that stay in the first-level cache while rows go by.
 const NEAR: usize = 24 << 10;
@@ -35,9 +35,10 @@ pub(super) fn dense_vector(rows: &[Vec<(u32, f32)>], columns: usize) -> bool {
     entries(rows) * 100 > rows.len() * columns * DENSE_VECTOR
 }
 
-/// Whether groups of four rows of a panel's product should share their taps. Those of convolutions
-/// should not: their tiles are so wide that four rows of sums do not fit the registers.
-pub(super) fn shared_taps(rows: &[Vec<(u32, f32)>]) -> bool {
+/// Whether groups of four rows of a panel's product should share their taps; `batch` is the number
+/// of samples to come, if it is known. Those of convolutions should not: their tiles are so wide
+/// that four rows of sums do not fit the registers.
+pub(super) fn shared_taps(rows: &[Vec<(u32, f32)>], batch: Option<usize>) -> bool {
     let (mut apart, mut shared) = (0, 0);
     let mut columns = Vec::new();
     for rows in rows.chunks(4) {
@@ -48,7 +49,8 @@ pub(super) fn shared_taps(rows: &[Vec<(u32, f32)>]) -> bool {
         columns.dedup();
         shared += columns.len();
     }
-    apart * 10 > shared * SHARED_TAPS
+    let wide = batch.is_some_and(|batch| batch % LANES_OF_VECTORS == 0);
+    apart * 10 > shared * SHARED_TAPS[usize::from(wide)]
 }
 
 /// Columns of a block of a panel of vectors, such that its inputs stay near.

@@ -24,10 +24,11 @@ pub(super) fn linear(weights: &LayerWeights, most_lanes: usize, options: Options
     let (rows, bias) = rows(weights);
     let columns = weights.pattern.cols();
     let dense = options.kernel == Kernel::Dense;
+    let auto = options.kernel == Kernel::Auto;
     let single =
         (options.batch.is_none_or(|batch| batch < cost::WORTH_A_PANEL || batch % most_lanes != 0))
             .then(|| {
-                if dense || cost::dense_vector(&rows, columns) {
+                if dense || auto && cost::dense_vector(&rows, columns) {
                     return Some(Vector::Dense(DenseRows::new(columns, &rows, &bias)));
                 }
                 SlicedRows::new(columns, &rows, &bias).map(Vector::Sliced)
@@ -36,7 +37,7 @@ pub(super) fn linear(weights: &LayerWeights, most_lanes: usize, options: Options
     let panel = (options.batch.is_none_or(|batch| batch >= cost::WORTH_A_PANEL)
         || single.is_none())
     .then(|| {
-        let grouped = dense || cost::shared_taps(&rows);
+        let grouped = dense || auto && cost::shared_taps(&rows, options.batch);
         let block = cost::block_of_vectors(&rows, columns, most_lanes, grouped);
         let taps: Vec<Vec<_>> = rows
             .iter()

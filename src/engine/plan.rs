@@ -32,6 +32,8 @@ pub enum Kernel {
     Auto,
     /// The dense one, zeros and all: what sparsity is compared to.
     Dense,
+    /// The sparse one, however few zeros there are: what a choice is calibrated by.
+    Sparse,
 }
 
 /// A model ready to run. Immutable: one engine serves many threads, each with its own

@@ -19,7 +19,7 @@ mod transpose;
 mod x86_64;
 
 pub(super) use aligned::Aligned;
-pub use bounds::Bounds;
+pub use bounds::{Bounds, peak_gflops};
 pub(super) use dense::DenseRows;
 pub(super) use gather::SlicedRows;
 pub(super) use pool::{covered, every_other, pool};

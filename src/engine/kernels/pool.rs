@@ -238,30 +238,86 @@ impl Work for EveryOther<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    /// The window at an output, one input after the other.
+    fn one<const MAX: bool>(
+        window: &Window,
+        (x, from): (&[f32], &Layout),
+        [c, oy, ox]: [usize; 3],
+        (lane, lanes): (usize, usize),
+    ) -> f32 {
+        let mut all = if MAX { f32::NEG_INFINITY } else { 0.0 };
+        for (ky, kx) in
+            (0..window.kernel[0]).flat_map(|ky| (0..window.kernel[1]).map(move |kx| (ky, kx)))
+        {
+            let iy = (oy * window.stride[0] + ky).wrapping_sub(window.padding[0]);
+            let ix = (ox * window.stride[1] + kx).wrapping_sub(window.padding[1]);
+            if iy < from.shape.height && ix < from.shape.width {
+                let x = x[(from.row(c, iy) + ix) * lanes + lane];
+                all = match MAX {
+                    true if all.is_nan() || x.is_nan() => f32::NAN,
+                    true => all.max(x),
+                    false => all + x,
+                };
+            }
+        }
+        all
+    }
+
+    fn check<const MAX: bool>(tier: Tier, window: &Window, from: &Layout, lanes: usize) {
+        let outs = |size: usize, axis: usize| {
+            let padded = size + window.padding[axis] + window.padding[axis + 2];
+            (padded - window.kernel[axis]) / window.stride[axis] + 1
+        };
+        let shape = from.shape;
+        let to = Layout::contiguous(Shape::new(
+            shape.channels,
+            outs(shape.height, 0),
+            outs(shape.width, 1),
+        ));
+        // Integers, which add exactly in any order, and a few numbers that are none.
+        let mut x: Vec<f32> =
+            (0..from.places() * lanes).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
+        x[5 * lanes] = f32::NAN;
+        x[20 * lanes] = f32::NEG_INFINITY;
+        let mut y = vec![0.0; to.places() * lanes];
+        pool::<MAX>(tier, window, (&x, from), (&mut y, &to), lanes);
+        for c in 0..shape.channels {
+            for (oy, ox) in
+                (0..to.shape.height).flat_map(|oy| (0..to.shape.width).map(move |ox| (oy, ox)))
+            {
+                for lane in 0..lanes {
+                    let expected = one::<MAX>(window, (&x, from), [c, oy, ox], (lane, lanes));
+                    let found = y[(to.row(c, oy) + ox) * lanes + lane];
+                    assert!(
+                        found == expected || found.is_nan() && expected.is_nan(),
+                        "{tier:?}, {window:?}, {lanes} lanes: {found} for {expected}"
+                    );
+                }
+            }
+        }
+    }
+
     #[test]
-    fn every_tier_pools_like_loops_and_keeps_nan() {
-        let width = 37;
-        let from = Layout::contiguous(Shape::new(1, 2, width));
-        let mut x: Vec<f32> = (0..from.places()).map(|i| ((i * 37) % 101) as f32).collect();
-        x[5] = f32::NAN;
-        x[20] = f32::NEG_INFINITY;
-        for (tier, stride) in Tier::supported().into_iter().flat_map(|t| [(t, 1), (t, 2), (t, 3)]) {
-            let window = Window { kernel: [2, 3], stride: [1, stride], padding: [0, 1, 0, 1] };
-            let outs = (width + 2 - 3) / stride + 1;
-            let to = Layout::contiguous(Shape::new(1, 1, outs));
-            let mut largest = vec![0.0; to.places()];
-            pool::<true>(tier, &window, (&x, &from), (&mut largest, &to), 1);
-            let mut sums = vec![0.0; to.places()];
-            pool::<false>(tier, &window, (&x, &from), (&mut sums, &to), 1);
-            for ox in 0..outs {
-                let columns = covered(ox, stride, 1, 3, width);
-                let seen: Vec<f32> =
-                    columns.flat_map(|column| [x[column], x[width + column]]).collect();
-                let nan = seen.iter().any(|v| v.is_nan());
-                let expected = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                assert!(if nan { largest[ox].is_nan() } else { largest[ox] == expected });
-                assert!(nan == sums[ox].is_nan());
-                assert!(nan || sums[ox] == seen.iter().sum::<f32>(), "integers add exactly");
+    fn every_tier_pools_like_plain_loops_and_keeps_nan() {
+        let windows = [
+            ([2, 2], [2, 2], [0; 4]),
+            ([3, 3], [2, 2], [1; 4]),
+            ([3, 2], [1, 1], [1, 0, 1, 1]),
+            ([2, 5], [1, 2], [0, 2, 0, 2]),
+            ([4, 4], [3, 3], [0, 3, 0, 0]),
+        ];
+        for tier in Tier::supported() {
+            for (kernel, stride, padding) in windows {
+                let window = Window { kernel, stride, padding };
+                for (height, width) in [(5, 5), (8, 8), (7, 37)] {
+                    let mut from = Layout::contiguous(Shape::new(3, height, width));
+                    for lanes in [1, 8, 16] {
+                        check::<true>(tier, &window, &from, lanes);
+                        check::<false>(tier, &window, &from, lanes);
+                    }
+                    (from.pitch, from.zeros) = (width + 2, [1, 2, 1, 2]);
+                    check::<true>(tier, &window, &from, 1);
+                }
             }
         }
     }
