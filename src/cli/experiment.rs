@@ -21,7 +21,7 @@ pub struct Arguments {
     #[arg(short, long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 
-    /// Folder of MNIST's IDX files (.gz), for those that need them
+    /// Folder of MNIST's IDX files (.gz) or CIFAR-10's binary ones, for those that need them
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
 

@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Outcome, Threads, output};
 use crate::error::IoContext;
+use crate::posterior::KlForm;
 use crate::train::checkpoint;
 use crate::train::dataset::Dataset;
-use crate::train::recipe::{self, Config};
+use crate::train::recipe::{self, Config, Method};
 use crate::train::start;
 use crate::train::trainer::{Epoch, Trainer};
 
@@ -97,6 +99,21 @@ pub struct Arguments {
 #[group(id = "Settings", multiple = true)]
 #[command(next_help_heading = "Settings (in place of the recipe's)")]
 struct Settings {
+    /// Sparse variational dropout, or an ordinary network without noise or with dropout before every
+    /// linear layer but the network's first, to compare or to begin from
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = choice::<Method>(&["svdo", "none", "binary-dropout", "gaussian-dropout"])
+    )]
+    method: Option<Method>,
+    /// Rate of binary dropout; Gaussian dropout is as noisy [default: 0.5]
+    #[arg(long, value_name = "SHARE")]
+    drop_rate: Option<f64>,
+    /// The KL's form: the paper's approximation, the exact one, or that of automatic relevance
+    /// determination (Kharitonov et al. 2018) [default: sigmoid]
+    #[arg(long, value_name = "FORM", value_parser = choice::<KlForm>(&["sigmoid", "exact", "ard"]))]
+    kl: Option<KlForm>,
     /// Passes over the data
     #[arg(long)]
     epochs: Option<u32>,
@@ -145,9 +162,21 @@ struct Settings {
     thresh: Option<f64>,
 }
 
+/// One of a type's names, as its serialized form has them.
+fn choice<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: serde::de::DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names)
+        .try_map(|name| serde_json::from_value(serde_json::Value::String(name)))
+}
+
 impl Settings {
     fn over(&self, config: Config) -> Config {
         Config {
+            method: self.method.unwrap_or(config.method),
+            drop_rate: self.drop_rate.unwrap_or(config.drop_rate),
+            kl: self.kl.unwrap_or(config.kl),
             epochs: self.epochs.unwrap_or(config.epochs),
             seed: self.seed.unwrap_or(config.seed),
             batch: self.batch.unwrap_or(config.batch),

@@ -1,7 +1,7 @@
 //! Running a plan.
 
 use super::kernels::{
-    Aligned, Onto, Simd, Span, WIDTH, Work as Compiled, one_by_one, pool, side_by_side,
+    Aligned, Onto, Simd, Span, Spans, WIDTH, Work as Compiled, one_by_one, pool, side_by_side,
 };
 use super::layout::Layout;
 use super::plan::{Engine, Pool, Step, Vector, Work};
@@ -231,8 +231,7 @@ impl Step {
                         (Some(Vector::Dense(rows)), _) if lanes == 1 => rows.run(tier, x, y, relu),
                         (_, Some(taps)) => {
                             let span = Span { input: 0, output: 0, onto: 0, places: 1 };
-                            let spans = std::iter::once(span);
-                            taps.run(tier, spans, lanes, (x, None), (y, lanes), relu);
+                            taps.run(tier, span.into(), lanes, (x, None), (y, lanes), relu);
                         }
                         (Some(_), None) | (None, None) => {
                             unreachable!("planned for single samples")
@@ -249,12 +248,14 @@ impl Step {
                     let rows = if by_row { height } else { 1 };
                     let places = if by_row { 0 } else { (height - 1) * to.pitch };
                     let onto = self.inputs.get(1).map(|(_, layout)| layout);
-                    let spans = (0..rows).map(|row| Span {
-                        input: input + row * from.pitch,
-                        output: to.before() + row * to.pitch,
-                        onto: onto.map_or(0, |onto| onto.before() + row * onto.pitch),
+                    let first = Span {
+                        input,
+                        output: to.before(),
+                        onto: onto.map_or(0, Layout::before),
                         places: places + to.shape.width,
-                    });
+                    };
+                    let steps = [from.pitch, to.pitch, onto.map_or(0, |onto| onto.pitch)];
+                    let spans = Spans { first, count: rows, steps };
                     let onto = onto.map(|onto| Onto { values: other, pitch: onto.plane() * lanes });
                     taps.run(tier, spans, lanes, (x, onto), (y, to.plane() * lanes), relu);
                     activated = relu;

@@ -1,5 +1,5 @@
-//! Sparse variational dropout on MNIST with one of the trainer's recipes: sparsity of each layer and
-//! accuracy by epoch, and a picture of the first layer.
+//! Sparse variational dropout on MNIST or CIFAR-10 with one of the trainer's recipes: sparsity of each
+//! layer and accuracy by epoch, and a picture of the first layer.
 
 use std::fmt::Write;
 
@@ -18,8 +18,15 @@ use crate::train::trainer::{Epoch, Trainer};
 #[serde(deny_unknown_fields)]
 struct Config {
     recipe: String,
+    /// Factor of the recipe's channels.
+    #[serde(default = "one")]
+    width: f64,
     /// What replaces the recipe's settings.
     train: Map<String, Value>,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// Runs the experiment.
@@ -28,9 +35,9 @@ struct Config {
 /// If a setting makes no sense, data is missing or the training diverges.
 pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
-    let (network, settings) = recipe_with(&config.recipe, &config.train)?;
+    let (network, settings) = recipe_with(&config.recipe, config.width, &config.train)?;
     let mut trainer = Trainer::new(network, settings)?;
-    let mut data = mnist(&trainer.network, "train", surroundings)?;
+    let mut data = labelled(&trainer.network, "train", surroundings)?;
     let validation = data.split_off(trainer.config.validation);
     let mut epochs = Vec::new();
     train(&mut trainer, &data, &validation, |_, epoch| {
@@ -40,7 +47,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         epochs.push(epoch);
     })?;
     // The test set is read once, after everything is settled.
-    let test = mnist(&trainer.network, "t10k", surroundings)?;
+    let test = labelled(&trainer.network, "t10k", surroundings)?;
     let test_error = trainer.evaluate(&test).errors as f64 / test.len() as f64;
 
     let names: Vec<String> = trainer.net.weights.iter().map(|w| w.name.clone()).collect();
@@ -56,7 +63,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         .collect();
     sparsity.push(Series::line("all", of(&whole)));
     let figure = Figure {
-        title: format!("{} on MNIST by sparse variational dropout", config.recipe),
+        title: format!("{} by sparse variational dropout", config.recipe),
         panels: vec![
             Panel {
                 title: format!("weights removed (log alpha > {})", trainer.config.thresh),
@@ -108,23 +115,26 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         "weight_ratio": last.weight_ratio, "validation_error": last.validation_error,
         "test_error": test_error, "settings": trainer.config,
     });
-    let (picture, units) = first_layer(&trainer)?;
-    let _ = writeln!(text, "the first layer: {units}");
-    Ok(Findings {
-        files: vec![
-            ("epochs.csv".into(), csv(&columns, rows)),
-            ("summary.json".into(), pretty(&summary)?),
-            ("sparsity.svg".into(), figure.render().into()),
-            ("first-layer.svg".into(), picture.into()),
-        ],
-        text,
-        passed: true,
-    })
+    let mut files = vec![
+        ("epochs.csv".into(), csv(&columns, rows)),
+        ("summary.json".into(), pretty(&summary)?),
+        ("sparsity.svg".into(), figure.render().into()),
+    ];
+    if trainer.network.input.shape.channels == 1 {
+        let (picture, units) = first_layer(&trainer)?;
+        let _ = writeln!(text, "the first layer: {units}");
+        files.push(("first-layer.svg".into(), picture.into()));
+    }
+    Ok(Findings { files, text, passed: true })
 }
 
 /// A recipe with some of its settings replaced.
-pub(super) fn recipe_with(name: &str, changes: &Map<String, Value>) -> Result<(Network, Settings)> {
-    let (network, settings) = recipe::find(name, 1.0)?;
+pub(super) fn recipe_with(
+    name: &str,
+    width: f64,
+    changes: &Map<String, Value>,
+) -> Result<(Network, Settings)> {
+    let (network, settings) = recipe::find(name, width)?;
     let wrong = |e: serde_json::Error| Error::Argument { problem: format!("setting train: {e}") };
     let mut all = serde_json::to_value(settings).map_err(wrong)?;
     if let Some(all) = all.as_object_mut() {
@@ -134,12 +144,12 @@ pub(super) fn recipe_with(name: &str, changes: &Map<String, Value>) -> Result<(N
 }
 
 /// `train` or `t10k` as the network reads it.
-pub(super) fn mnist(
+pub(super) fn labelled(
     network: &Network,
     part: &str,
     surroundings: &Surroundings<'_>,
 ) -> Result<Dataset> {
-    let folder = surroundings.data.ok_or_else(|| Error::data("no folder of MNIST's files"))?;
+    let folder = surroundings.data.ok_or_else(|| Error::data("no folder of data"))?;
     let classes = network.output_shape_of_all()?.channels;
     let flat =
         !matches!(network.nodes.first().map(|n| n.op), Some(crate::network::Op::Conv2d { .. }));
@@ -171,7 +181,7 @@ fn line(epoch: &Epoch) -> String {
     )
 }
 
-/// The first layer's kept weights, a tile for each unit that has any.
+/// The first layer's kept weights, a tile for each unit that has any; there is one input channel.
 fn first_layer(trainer: &Trainer) -> Result<(String, String)> {
     const MOST: usize = 225;
     let weights = &trainer.net.weights[0];
@@ -182,9 +192,6 @@ fn first_layer(trainer: &Trainer) -> Result<(String, String)> {
     } else {
         [input.width, input.height]
     };
-    if tile[0] * tile[1] != weights.cols {
-        return Err(Error::network("a picture needs one input channel"));
-    }
     let kept = weights.kept(trainer.config.thresh);
     let units: Vec<Vec<f32>> = (0..weights.rows)
         .map(|row| {

@@ -26,7 +26,7 @@ pub struct Experiment {
     pub name: &'static str,
     /// In one line.
     pub about: &'static str,
-    /// Whether it reads MNIST.
+    /// Whether it reads MNIST or CIFAR-10.
     pub needs_data: bool,
     /// Its settings, JSON.
     pub config: &'static str,
@@ -35,7 +35,7 @@ pub struct Experiment {
 
 /// What an experiment may use besides its settings.
 pub struct Surroundings<'a> {
-    /// Folder of MNIST's IDX files.
+    /// Folder of MNIST's IDX files or CIFAR-10's binary ones.
     pub data: Option<&'a Path>,
     /// Told what is going on, a line at a time.
     pub progress: &'a dyn Fn(&str),
@@ -58,7 +58,7 @@ macro_rules! config {
 }
 
 /// Every experiment.
-pub const ALL: [Experiment; 7] = [
+pub const ALL: [Experiment; 9] = [
     Experiment {
         name: "chain",
         about: "binary, Gaussian, fast, variational and sparse variational dropout, each checked \
@@ -100,6 +100,20 @@ pub const ALL: [Experiment; 7] = [
         about: "LeNet-5 on MNIST: sparsity and accuracy by epoch",
         needs_data: true,
         config: config!("lenet-5"),
+        run: lenet::run,
+    },
+    Experiment {
+        name: "alexnet-cifar",
+        about: "AlexNet on CIFAR-10: sparsity and accuracy by epoch",
+        needs_data: true,
+        config: config!("alexnet-cifar"),
+        run: lenet::run,
+    },
+    Experiment {
+        name: "vgg-cifar",
+        about: "a VGG-like network a quarter as wide on CIFAR-10: sparsity and accuracy by epoch",
+        needs_data: true,
+        config: config!("vgg-cifar"),
         run: lenet::run,
     },
     Experiment {
@@ -162,7 +176,7 @@ impl Experiment {
         if self.needs_data && surroundings.data.is_none() {
             return Err(Error::Argument {
                 problem: format!(
-                    "{} reads MNIST: give the folder of its IDX files by --data",
+                    "{} reads MNIST or CIFAR-10: give the folder of its files by --data",
                     self.name
                 ),
             });

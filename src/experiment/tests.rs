@@ -85,10 +85,11 @@ fn every_setting_that_is_checked_in_is_read() {
     for experiment in &ALL {
         experiment.settings(None, &[]).unwrap();
     }
-    for name in ["mlp-mnist", "lenet-5"] {
+    for name in ["mlp-mnist", "lenet-5", "alexnet-cifar", "vgg-cifar"] {
         let settings = Experiment::find(name).unwrap().settings(None, &[]).unwrap();
         lenet::recipe_with(
             settings["recipe"].as_str().unwrap(),
+            settings["width"].as_f64().unwrap_or(1.0),
             settings["train"].as_object().unwrap(),
         )
         .unwrap();

@@ -32,7 +32,7 @@ pub fn checkpoint(trainer: &Trainer) -> Result<Vec<u8>> {
         let name = &layer.name;
         let outer = |values: &[f32]| unpack(values, layer, weights.stride);
         tensors.push((format!("{name}.theta"), layer.shape.clone(), outer(&folded.theta)));
-        if trainer.config.posterior || weights.mask.is_some() {
+        if trainer.config.posterior() || weights.mask.is_some() {
             let values = outer(&folded.log_sigma2);
             tensors.push((format!("{name}.log_sigma2"), layer.shape.clone(), values));
         }

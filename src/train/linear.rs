@@ -26,7 +26,7 @@ pub struct Pass {
     pub step: u32,
     /// Whether outputs are sampled; else they are the means.
     pub sampled: bool,
-    /// Whether batch normalization uses the batch's statistics; else the running ones.
+    /// Whether dropout drops and batch normalization uses the batch's statistics, not the running ones.
     pub training: bool,
 }
 

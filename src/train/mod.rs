@@ -10,6 +10,7 @@ pub mod buffer;
 pub mod checkpoint;
 pub mod conv;
 pub mod dataset;
+pub mod dropout;
 pub mod family;
 pub mod linear;
 pub mod loss;

@@ -3,10 +3,12 @@
 use super::batch_norm::{BatchNorm, Norm};
 use super::buffer::{Buffer, padded};
 use super::conv::{Conv, Geometry};
+use super::dropout::Dropout;
 use super::linear::{Linear, Pass};
 use super::loss::{Outcome, cross_entropy};
 use super::optimizer::Update;
 use super::pool::MaxPool;
+use super::recipe::{Config, Method};
 use super::vector::{Real, Tier};
 use super::weights::Weights;
 use crate::error::{Error, Result};
@@ -33,6 +35,7 @@ enum Unit<T> {
     Conv(Conv<T>),
     BatchNorm(BatchNorm<T>),
     MaxPool(MaxPool<T>),
+    Dropout(Dropout<T>),
     /// To `channel, row, column`.
     Flatten(Shape, Buffer<T>),
 }
@@ -44,18 +47,21 @@ impl<T: Real> Unit<T> {
             Self::Conv(unit) => &unit.output,
             Self::BatchNorm(unit) => &unit.output,
             Self::MaxPool(unit) => &unit.output,
+            Self::Dropout(unit) => &unit.output,
             Self::Flatten(_, output) => output,
         }
     }
 }
 
 impl<T: Real> Net<T> {
-    /// Memory for a network and batches of at most `batch`, log variances as given, means zero; with
-    /// `batch_norm`, a batch normalization after every layer but the last.
+    /// Memory for a network and batches of the configured size, log variances and normalization as
+    /// configured, means zero.
     ///
     /// # Errors
     /// If the network has an operation that cannot be trained.
-    pub fn new(network: &Network, batch: usize, log_sigma2: f64, batch_norm: bool) -> Result<Self> {
+    pub fn new(network: &Network, config: &Config) -> Result<Self> {
+        let &Config { batch, log_sigma2, batch_norm, method, drop_rate, .. } = config;
+        let drops = matches!(method, Method::BinaryDropout | Method::GaussianDropout);
         let shapes = network.shapes()?;
         let mut net = Self {
             weights: Vec::new(),
@@ -105,6 +111,10 @@ impl<T: Real> Net<T> {
                     let relu = is_relu(next(index + 1));
                     index += usize::from(relu);
                     let outputs = network.layers[layer].rows();
+                    if drops && !net.units.is_empty() {
+                        let unit = Dropout::new(layer, input.channels, method, drop_rate, batch);
+                        net.push(Unit::Dropout(unit), input)?;
+                    }
                     let unit =
                         Linear::new(layer, input.channels, outputs, relu && !normalized, batch);
                     net.push(Unit::Linear(unit), input)?;
@@ -249,6 +259,7 @@ impl<T: Real> Net<T> {
                     unit.forward(pass, &mut self.norms[unit.norm], x, batch);
                 }
                 Unit::MaxPool(unit) => unit.forward(x, batch),
+                Unit::Dropout(unit) => unit.forward(pass, x, batch),
                 Unit::Flatten(shape, output) => transpose(*shape, x, output, batch, false),
             }
         }
@@ -293,6 +304,10 @@ impl<T: Real> Net<T> {
                     (norm.layer, finite)
                 }
                 Unit::MaxPool(unit) => {
+                    unit.backward(gradient, dx.unwrap_or_default(), batch);
+                    (0, true)
+                }
+                Unit::Dropout(unit) => {
                     unit.backward(gradient, dx.unwrap_or_default(), batch);
                     (0, true)
                 }

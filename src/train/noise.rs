@@ -26,6 +26,8 @@ pub struct Stream {
 pub const INITIAL_WEIGHTS: u32 = 1 << 16;
 /// [`Stream::purpose`] of the order of samples.
 pub const ORDER: u32 = 1 << 17;
+/// [`Stream::purpose`] of the dropout before layer 0; those of others follow.
+pub const DROPOUT: u32 = 1 << 19;
 /// [`Stream::purpose`] of everything experiments draw.
 pub const EXPERIMENT: u32 = 1 << 18;
 

@@ -2,6 +2,7 @@
 
 use super::buffer::Buffer;
 use super::vector::{Kernel, Real, Tier, Vector};
+use crate::posterior::KlForm;
 
 /// How a gradient becomes a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,8 +34,8 @@ pub struct Update {
     pub optimizer: Optimizer,
     /// Updates so far, this one included.
     pub count: u64,
-    /// Whether the weights have variances to train.
-    pub posterior: bool,
+    /// The form of the KL where the weights have variances to train.
+    pub posterior: Option<KlForm>,
 }
 
 impl Update {
@@ -153,6 +154,6 @@ mod tests {
         kl_weight: 0.0,
         optimizer: Optimizer::Nesterov { momentum: 0.9 },
         count: 1,
-        posterior: false,
+        posterior: None,
     };
 }

@@ -5,6 +5,22 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::network::describe::Description;
 use crate::network::{Layer, Network};
+use crate::posterior::KlForm;
+
+/// Where a training's noise comes from. [`super::family`] has all the methods on the way from one of
+/// these to the other, for study rather than speed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Sparse variational dropout: each weight has a variance, trained against its KL.
+    Svdo,
+    /// No noise.
+    None,
+    /// The inputs of linear layers, but the network's own, are zero at the drop rate, else scaled up.
+    BinaryDropout,
+    /// They are multiplied by N(1, p / (1 - p)) instead, as noisy as at a drop rate of p.
+    GaussianDropout,
+}
 
 /// The settings of a training. A checkpoint carries them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,8 +52,12 @@ pub struct Config {
     pub log_sigma2: f64,
     /// Log alpha above which a weight counts as pruned.
     pub thresh: f64,
-    /// Whether weights have a posterior; without one, theta alone is trained.
-    pub posterior: bool,
+    /// Where noise comes from.
+    pub method: Method,
+    /// The form of the KL, for [`Method::Svdo`].
+    pub kl: KlForm,
+    /// The rate of dropout, for the methods that have one.
+    pub drop_rate: f64,
     /// Momentum of Nesterov's method, in place of Adam; rates are then by the mean loss of a sample.
     pub momentum: Option<f64>,
     /// Whether every layer but the last is followed by batch normalization.
@@ -163,7 +183,9 @@ impl Config {
             kl_scale: 1.0,
             log_sigma2: -10.0,
             thresh: 3.0,
-            posterior: true,
+            method: Method::Svdo,
+            kl: KlForm::Sigmoid,
+            drop_rate: 0.5,
             momentum: None,
             batch_norm: false,
             patience: None,
@@ -173,8 +195,13 @@ impl Config {
     /// The settings for weights that pruning left: few epochs at a small rate that falls from the
     /// start, no noise.
     pub fn fine_tuning() -> Self {
-        let posterior = false;
-        Self { epochs: 20, rate: 1e-4, constant: 0.0, posterior, ..Self::named("fine-tuning") }
+        let method = Method::None;
+        Self { epochs: 20, rate: 1e-4, constant: 0.0, method, ..Self::named("fine-tuning") }
+    }
+
+    /// Whether weights have a posterior; without one, theta alone is trained.
+    pub fn posterior(&self) -> bool {
+        self.method == Method::Svdo
     }
 
     /// The factor of the learning rates at a share of the training.
@@ -211,6 +238,12 @@ impl Config {
             ("kl-scale", at_least_zero(self.kl_scale), "at least 0"),
             ("log-sigma2", (-30.0..=4.0).contains(&self.log_sigma2), "from -30 to 4"),
             ("thresh", self.thresh.is_finite(), "a number"),
+            ("drop-rate", (0.0..1.0).contains(&self.drop_rate), "from 0 to below 1"),
+            (
+                "kl",
+                !self.kl.is_bounded(),
+                "sigmoid, exact or ard: the others hold for alpha of at most 1",
+            ),
             ("momentum", (0.0..1.0).contains(&self.momentum.unwrap_or(0.0)), "from 0 to below 1"),
             ("patience", self.patience != Some(0), "at least 1"),
             (

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::buffer::Buffer;
 use super::checkpoint::pack;
-use super::recipe::Config;
+use super::recipe::{Config, Method};
 use super::trainer::Trainer;
 use super::vector::Tier;
 use crate::checkpoint::{Block, Checkpoint, Options, open_source};
@@ -83,7 +83,7 @@ pub fn from_survivors(path: &Path, network: Option<&Network>, config: Config) ->
     let checkpoint = open(path, network)?;
     let network = network.unwrap_or(checkpoint.network()).clone();
     let thresh = config.thresh;
-    let mut trainer = Trainer::new(network, Config { posterior: false, ..config })?;
+    let mut trainer = Trainer::new(network, Config { method: Method::None, ..config })?;
     for weights in &mut trainer.net.weights {
         weights.mask = Some(Buffer::zeros(weights.theta.len()));
     }

@@ -4,9 +4,11 @@
 use super::linear::Pass;
 use super::net::Net;
 use super::optimizer::{Optimizer, Update};
+use super::recipe::{Config, Method};
 use super::vector::{Real, Tier};
 use crate::network::describe::Description;
 use crate::network::{Layer, Network};
+use crate::posterior::KlForm;
 
 const STILL: Update = Update {
     rate: 0.0,
@@ -14,7 +16,7 @@ const STILL: Update = Update {
     kl_weight: 0.5,
     optimizer: Optimizer::Adam { beta1: 0.0, beta2: 0.9 },
     count: 1,
-    posterior: true,
+    posterior: Some(KlForm::Sigmoid),
 };
 
 fn network(nodes: &str, input: &str, layers: &[(&str, &[usize])]) -> Network {
@@ -49,11 +51,17 @@ fn networks() -> Vec<Network> {
 }
 
 fn prepare<T: Real>(network: &Network, batch: usize) -> (Net<T>, Vec<u32>) {
-    prepare_with(network, batch, false)
+    prepare_with(network, batch, false, Method::Svdo)
 }
 
-fn prepare_with<T: Real>(network: &Network, batch: usize, norms: bool) -> (Net<T>, Vec<u32>) {
-    let mut net = Net::<T>::new(network, batch, -3.0, norms).unwrap();
+fn prepare_with<T: Real>(
+    network: &Network,
+    batch: usize,
+    batch_norm: bool,
+    method: Method,
+) -> (Net<T>, Vec<u32>) {
+    let config = Config { batch, log_sigma2: -3.0, batch_norm, method, ..Config::named("test") };
+    let mut net = Net::<T>::new(network, &config).unwrap();
     for norm in &mut net.norms {
         for c in 0..norm.channels {
             norm.gamma[c] = T::of(1.0 + 0.1 * c as f64);
@@ -84,7 +92,7 @@ const PASS: Pass = Pass { tier: Tier::Portable, seed: 11, step: 3, sampled: true
 fn objective(net: &mut Net<f64>, labels: &[u32]) -> f64 {
     net.weights.iter_mut().for_each(|w| w.refresh(Tier::Portable));
     net.forward(PASS, None, labels.len());
-    let kl: f64 = net.weights.iter().map(super::weights::Weights::kl).sum();
+    let kl: f64 = net.weights.iter().map(|weights| weights.kl(KlForm::Sigmoid)).sum();
     2.5 * net.loss(labels, 2.5).nll + STILL.kl_weight * kl
 }
 
@@ -92,13 +100,17 @@ fn objective(net: &mut Net<f64>, labels: &[u32]) -> f64 {
 /// gradients themselves.
 #[test]
 fn gradients_are_the_slopes_of_the_objective() {
-    for (network, norms) in networks().into_iter().flat_map(|n| [(n.clone(), false), (n, true)]) {
-        let (mut net, labels) = prepare_with::<f64>(&network, 6, norms);
+    use Method::{BinaryDropout, GaussianDropout, Svdo};
+    let kinds = [(false, Svdo), (true, Svdo), (false, BinaryDropout), (true, GaussianDropout)];
+    let all =
+        networks().into_iter().flat_map(|n| kinds.map(|(norms, kind)| (n.clone(), norms, kind)));
+    for (network, norms, method) in all {
+        let (mut net, labels) = prepare_with::<f64>(&network, 6, norms, method);
         let _ = objective(&mut net, &labels);
         net.backward(PASS, &STILL, labels.len()).unwrap();
         let gradients: Vec<(String, Vec<f64>)> =
             net.state().into_iter().map(|(name, values)| (name, values.to_vec())).collect();
-        let (mut moved, _) = prepare_with::<f64>(&network, 6, norms);
+        let (mut moved, _) = prepare_with::<f64>(&network, 6, norms, method);
         for (parameter, moment) in [
             ("theta", "m"),
             ("log_sigma2", "m_sigma"),
@@ -147,12 +159,12 @@ fn gradients_are_the_slopes_of_the_objective() {
 #[test]
 fn f32_kernels_agree_with_f64() {
     for (network, norms) in networks().into_iter().flat_map(|n| [(n.clone(), false), (n, true)]) {
-        let (mut exact, labels) = prepare_with::<f64>(&network, 7, norms);
+        let (mut exact, labels) = prepare_with::<f64>(&network, 7, norms, Method::Svdo);
         exact.forward(PASS, None, 7);
         exact.loss(&labels, 1.0);
         exact.backward(PASS, &STILL, 7).unwrap();
         for tier in [Tier::Portable, Tier::detect()] {
-            let (mut net, _) = prepare_with::<f32>(&network, 7, norms);
+            let (mut net, _) = prepare_with::<f32>(&network, 7, norms, Method::Svdo);
             let pass = Pass { tier, ..PASS };
             net.forward(pass, None, 7);
             net.loss(&labels, 1.0);
@@ -399,7 +411,7 @@ mod runs {
         let path = folder.path().join("x.safetensors");
         std::fs::write(&path, &bytes).unwrap();
         let kept = |trainer: &Trainer| -> Vec<bool> {
-            let thresh = if trainer.config.posterior { 3.0 } else { f64::INFINITY };
+            let thresh = if trainer.config.posterior() { 3.0 } else { f64::INFINITY };
             trainer
                 .net
                 .weights

@@ -11,7 +11,6 @@ use super::noise::shuffled;
 use super::optimizer::{Optimizer, Update};
 use super::recipe::Config;
 use super::vector::Tier;
-use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::network::Network;
 
@@ -86,7 +85,7 @@ impl Trainer {
     pub fn new(network: Network, config: Config) -> Result<Self> {
         config.check()?;
         let tier = Tier::detect();
-        let mut net = Net::new(&network, config.batch, config.log_sigma2, config.batch_norm)?;
+        let mut net = Net::new(&network, &config)?;
         net.initialize(tier, config.seed);
         let progress = Progress::default();
         Ok(Self { network, config, net, progress, tier, order: Vec::new(), labels: Vec::new() })
@@ -140,9 +139,9 @@ impl Trainer {
             kl_weight: config.kl_at(epochs),
             optimizer,
             count: count + 1,
-            posterior: config.posterior,
+            posterior: config.posterior().then_some(config.kl),
         };
-        let sampled = config.posterior;
+        let sampled = config.posterior();
         let (tier, step) = (self.tier, count as u32);
         let pass = Pass { tier, seed: config.seed, step, sampled, training: true };
         self.net.forward(pass, None, batch);
@@ -172,7 +171,7 @@ impl Trainer {
             epoch: epoch + 1,
             nll: self.progress.nll / samples,
             error: self.progress.errors as f64 / samples,
-            kl: if config.posterior { self.net.weights.iter().map(Weights::kl).sum() } else { 0.0 },
+            kl: self.kl(),
             kl_weight: update.kl_weight,
             sparsity: Vec::new(),
             weight_ratio: 0.0,
@@ -210,6 +209,12 @@ impl Trainer {
         Ok(Some(numbers))
     }
 
+    /// The KL of all weights, 0 without a posterior.
+    fn kl(&self) -> f64 {
+        let form = self.config.posterior().then_some(self.config.kl);
+        form.map_or(0.0, |form| self.net.weights.iter().map(|weights| weights.kl(form)).sum())
+    }
+
     /// Early stopping: the bound that training lowers, `N NLL + w KL`, with the likelihood of samples
     /// held out, is to fall. Errors alone would stop long before the weights are sparse.
     fn judge(&mut self, epoch: &mut Epoch, samples: usize) {
@@ -233,7 +238,7 @@ impl Trainer {
 
     /// What counts as pruned has a log alpha above it; without a posterior only zeros do.
     pub fn threshold(&self) -> f64 {
-        if self.config.posterior { self.config.thresh } else { f64::INFINITY }
+        if self.config.posterior() { self.config.thresh } else { f64::INFINITY }
     }
 
     /// Loss and errors of the pruned network without noise.

@@ -25,6 +25,7 @@ fn both(v: V, f: impl Fn(float32x4_t) -> float32x4_t) -> V {
     float32x4x2_t(f(v.0), f(v.1))
 }
 
+#[inline(never)]
 #[target_feature(enable = "neon")]
 fn compiled<W: Work>(token: Neon, work: W) {
     work.run(token);

@@ -23,7 +23,7 @@ pub use bounds::{Bounds, peak_gflops};
 pub(super) use dense::DenseRows;
 pub(super) use gather::SlicedRows;
 pub(super) use pool::{covered, every_other, pool};
-pub(super) use tiles::{Onto, Span, TapRows};
+pub(super) use tiles::{Onto, Span, Spans, TapRows};
 pub(super) use transpose::{one_by_one, side_by_side};
 
 use crate::error::{Error, Result};

@@ -1,4 +1,4 @@
-//! Plain Rust over arrays of eight.
+//! Plain Rust over arrays of eight, in loops that compilers turn into whatever vectors there are.
 
 use super::{Simd, WIDTH, Work};
 
@@ -12,7 +12,7 @@ impl Simd for Portable {
     type V = V;
     const TILE: usize = 4;
 
-    #[inline(always)]
+    #[inline(never)]
     fn run<W: Work>(self, work: W) {
         work.run(self);
     }
@@ -43,14 +43,21 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn relu(self, v: V) -> V {
-        v.map(|v| if v < 0.0 { 0.0 } else { v })
+    fn relu(self, mut v: V) -> V {
+        for lane in &mut v {
+            *lane = if *lane < 0.0 { 0.0 } else { *lane };
+        }
+        v
     }
 
     #[inline(always)]
     unsafe fn gather(self, x: *const f32, at: *const u16) -> V {
-        // SAFETY: the caller promises eight indices and the numbers they point to.
-        std::array::from_fn(|lane| unsafe { *x.add(usize::from(*at.add(lane))) })
+        let mut v = [0.0; WIDTH];
+        for (lane, v) in v.iter_mut().enumerate() {
+            // SAFETY: the caller promises eight indices and the numbers they point to.
+            *v = unsafe { *x.add(usize::from(*at.add(lane))) };
+        }
+        v
     }
 
     #[inline(always)]
@@ -60,6 +67,12 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn transpose(self, rows: [V; 8]) -> [V; 8] {
-        std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]))
+        let mut columns = [[0.0; WIDTH]; WIDTH];
+        for (i, row) in rows.iter().enumerate() {
+            for (j, value) in row.iter().enumerate() {
+                columns[j][i] = *value;
+            }
+        }
+        columns
     }
 }

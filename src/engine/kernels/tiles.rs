@@ -65,6 +65,34 @@ pub(in crate::engine) struct Span {
     pub(in crate::engine) places: usize,
 }
 
+/// Spans at equal distances.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Spans {
+    pub(in crate::engine) first: Span,
+    pub(in crate::engine) count: usize,
+    /// From span to span, in the places of [`Span::input`], [`Span::output`] and [`Span::onto`].
+    pub(in crate::engine) steps: [usize; 3],
+}
+
+impl Spans {
+    #[inline(always)]
+    fn iter(self) -> impl Iterator<Item = Span> {
+        let Self { first, count, steps: [input, output, onto] } = self;
+        (0..count).map(move |at| Span {
+            input: first.input + at * input,
+            output: first.output + at * output,
+            onto: first.onto + at * onto,
+            ..first
+        })
+    }
+}
+
+impl From<Span> for Spans {
+    fn from(first: Span) -> Self {
+        Self { first, count: 1, steps: [0; 3] }
+    }
+}
+
 impl TapRows {
     /// From each row's taps (`block`, offset, weight), in order of blocks. Inputs of a block are
     /// used up before the next one's.
@@ -158,13 +186,13 @@ impl TapRows {
     pub(in crate::engine) fn run(
         &self,
         tier: Tier,
-        spans: impl Iterator<Item = Span> + Clone,
+        spans: Spans,
         lanes: usize,
         (x, onto): (&[f32], Option<Onto<'_>>),
         (y, pitch): (&mut [f32], usize),
         relu: bool,
     ) {
-        for span in spans.clone() {
+        for span in spans.iter() {
             let from = (span.input + self.farthest + span.places) * lanes + WIDTH;
             let to = (self.rows - 1) * pitch + (span.output + span.places) * lanes + WIDTH;
             let onto = onto.is_none_or(|onto| {
@@ -184,9 +212,9 @@ pub(in crate::engine) struct Onto<'a> {
     pub(in crate::engine) pitch: usize,
 }
 
-struct Tiles<'a, I> {
+struct Tiles<'a> {
     rows: &'a TapRows,
-    spans: I,
+    spans: Spans,
     lanes: usize,
     x: &'a [f32],
     onto: Option<Onto<'a>>,
@@ -195,12 +223,12 @@ struct Tiles<'a, I> {
     relu: bool,
 }
 
-impl<I: Iterator<Item = Span>> Work for Tiles<'_, I> {
+impl Work for Tiles<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { rows, spans, lanes, x, onto, y, pitch, relu } = self;
         let most = if rows.group == GROUP { S::TILE / GROUP } else { S::TILE };
-        for span in spans {
+        for span in spans.iter() {
             let numbers = span.places * lanes;
             let mut vectors = numbers.div_ceil(WIDTH);
             let mut tiles = vectors.div_ceil(most);
@@ -426,8 +454,12 @@ unsafe fn some<S: Simd, const N: usize, const R: usize, const SHARED: bool>(
 /// They can be read.
 #[inline(always)]
 unsafe fn load<S: Simd, const N: usize>(s: S, from: *const f32) -> [S::V; N] {
-    // SAFETY: the caller's promise.
-    std::array::from_fn(|n| unsafe { s.load(from.add(n * WIDTH)) })
+    let mut vectors = [s.splat(0.0); N];
+    for n in 0..N {
+        // SAFETY: the caller's promise.
+        vectors[n] = unsafe { s.load(from.add(n * WIDTH)) };
+    }
+    vectors
 }
 
 /// The first `length` numbers of N vectors, of which the last one may be in part.

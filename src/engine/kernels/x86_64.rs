@@ -17,6 +17,7 @@ impl Avx2 {
     }
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 fn compiled<W: Work>(token: Avx2, work: W) {
     work.run(token);
