@@ -135,7 +135,7 @@ impl Measure {
         // Before anything that only the comparison needs.
         let peak_rss_kib = peak_rss_kib();
         let mut other = self.compare.map(|kernel| runner(kernel, most)).transpose()?;
-        let peak_gflops = engine::peak_gflops(tier, threads, Duration::from_millis(50));
+        let peak_gflops = crate::engine::peak_gflops(tier, threads, Duration::from_millis(50));
         let mut batches = Vec::new();
         for (&batch, first_inference) in self.batch.iter().zip(first) {
             let batch = batch as usize;

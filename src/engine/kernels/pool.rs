@@ -8,15 +8,16 @@ use crate::network::{Shape, Window};
 
 /// The largest input under each window, or with `MAX` false the sum of them; inputs around the map
 /// do not count. NaN wins, as it does in training frameworks. x and y have all the places of their
-/// layouts; those behind the last row may change.
+/// layouts; those behind the last row may change. At the end `max(y, 0)` if asked.
 pub(in crate::engine) fn pool<const MAX: bool>(
     tier: Tier,
     window: &Window,
     (x, from): (&[f32], &Layout),
     (y, to): (&mut [f32], &Layout),
     lanes: usize,
+    relu: bool,
 ) {
-    tier.with(Pooling::<MAX> { window, x, from, y, to, lanes });
+    tier.with(Pooling::<MAX> { window, x, from, y, to, lanes, relu });
 }
 
 /// The part of a window at output `at` that lies on the map.
@@ -38,6 +39,7 @@ struct Pooling<'a, const MAX: bool> {
     y: &'a mut [f32],
     to: &'a Layout,
     lanes: usize,
+    relu: bool,
 }
 
 /// The inputs under a window that lie on the map.
@@ -139,7 +141,7 @@ impl<const MAX: bool> Pooling<'_, MAX> {
 impl<const MAX: bool> Work for Pooling<'_, MAX> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { window, x, from, y, to, lanes } = self;
+        let Self { window, x, from, y, to, lanes, relu } = self;
         // Copies, which stores to y leave as they are: what follows from them is worked out once.
         let (window, from, to) = (*window, *from, *to);
         assert!(x.len() >= from.places() * lanes && y.len() >= to.places() * lanes);
@@ -176,6 +178,7 @@ impl<const MAX: bool> Work for Pooling<'_, MAX> {
                             }
                         };
                         // What goes too far is overwritten, or lies behind the last place.
+                        let eight = if relu { s.relu(eight) } else { eight };
                         store_checked(s, &mut y[ox..], eight);
                         ox = (ox + WIDTH).min(whole.end);
                         continue;
@@ -185,7 +188,8 @@ impl<const MAX: bool> Work for Pooling<'_, MAX> {
                     let seen = Seen { first, pitch, rows, columns: columns.len() };
                     if lanes == 1 {
                         // SAFETY: what is seen lies on the map.
-                        y[ox] = unsafe { Self::number(seen) };
+                        let number = unsafe { Self::number(seen) };
+                        y[ox] = if relu && number < 0.0 { 0.0 } else { number };
                     } else {
                         for (at, y) in y[ox * lanes..][..lanes].chunks_exact_mut(WIDTH).enumerate()
                         {
@@ -200,7 +204,7 @@ impl<const MAX: bool> Work for Pooling<'_, MAX> {
                                     _ => Self::samples(s, Seen { first, ..seen }, lanes),
                                 }
                             };
-                            store_checked(s, y, eight);
+                            store_checked(s, y, if relu { s.relu(eight) } else { eight });
                         }
                     }
                     ox += 1;
@@ -263,7 +267,13 @@ mod tests {
         all
     }
 
-    fn check<const MAX: bool>(tier: Tier, window: &Window, from: &Layout, lanes: usize) {
+    fn check<const MAX: bool>(
+        tier: Tier,
+        window: &Window,
+        from: &Layout,
+        lanes: usize,
+        relu: bool,
+    ) {
         let outs = |size: usize, axis: usize| {
             let padded = size + window.padding[axis] + window.padding[axis + 2];
             (padded - window.kernel[axis]) / window.stride[axis] + 1
@@ -280,13 +290,14 @@ mod tests {
         x[5 * lanes] = f32::NAN;
         x[20 * lanes] = f32::NEG_INFINITY;
         let mut y = vec![0.0; to.places() * lanes];
-        pool::<MAX>(tier, window, (&x, from), (&mut y, &to), lanes);
+        pool::<MAX>(tier, window, (&x, from), (&mut y, &to), lanes, relu);
         for c in 0..shape.channels {
             for (oy, ox) in
                 (0..to.shape.height).flat_map(|oy| (0..to.shape.width).map(move |ox| (oy, ox)))
             {
                 for lane in 0..lanes {
                     let expected = one::<MAX>(window, (&x, from), [c, oy, ox], (lane, lanes));
+                    let expected = if relu && expected < 0.0 { 0.0 } else { expected };
                     let found = y[(to.row(c, oy) + ox) * lanes + lane];
                     assert!(
                         found == expected || found.is_nan() && expected.is_nan(),
@@ -312,11 +323,11 @@ mod tests {
                 for (height, width) in [(5, 5), (8, 8), (7, 37)] {
                     let mut from = Layout::contiguous(Shape::new(3, height, width));
                     for lanes in [1, 8, 16] {
-                        check::<true>(tier, &window, &from, lanes);
-                        check::<false>(tier, &window, &from, lanes);
+                        check::<true>(tier, &window, &from, lanes, lanes == 8);
+                        check::<false>(tier, &window, &from, lanes, false);
                     }
                     (from.pitch, from.zeros) = (width + 2, [1, 2, 1, 2]);
-                    check::<true>(tier, &window, &from, 1);
+                    check::<true>(tier, &window, &from, 1, true);
                 }
             }
         }
