@@ -3,6 +3,8 @@
 //! `cargo bench --bench kernels -- calibrate` measures the break-evens anew and prints them beside
 //! the constants here; `-- sweep` shows what a choice was worth at every density and batch.
 
+use super::kernels::WIDTH;
+
 /// Samples in the widest panel of a network with maps: more would not fit the caches.
 pub(super) const LANES_OF_MAPS: usize = 16;
 
@@ -30,9 +32,13 @@ const WORTH_A_PASS: usize = 10;
 /// The same for maps of single samples, whose sums end in parts of vectors.
 const WORTH_A_PASS_OF_MAPS: usize = 30;
 
-/// Whether a dense product with a vector is the faster one.
+/// Whether a dense product with a vector is the faster one: by the entries that slices of eight
+/// rows have, the zeros that fill up the shorter rows among them.
 pub(super) fn dense_vector(rows: &[Vec<(u32, f32)>], columns: usize) -> bool {
-    entries(rows) * 100 > rows.len() * columns * DENSE_VECTOR
+    let mut lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+    lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
+    let sliced: usize = lengths.iter().step_by(WIDTH).map(|longest| longest * WIDTH).sum();
+    sliced * 100 > rows.len() * columns * DENSE_VECTOR
 }
 
 /// Whether groups of four rows of a panel's product should share their taps; `batch` is the number
