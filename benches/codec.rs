@@ -3,7 +3,8 @@
 //! its own CPU time.
 //!
 //! Levels are as a quantizer leaves them, magnitudes falling off geometrically. `ideal` is the
-//! entropy of the source that made them, which knows its parameters. MB are those of theta in f32;
+//! entropy of the source that made them, which knows its parameters; `B/block` is what a file has over
+//! it, header and checksums included, for each block that is decoded alone. MB are those of theta in f32;
 //! zstd compresses them pruned and dequantized, at most 4 MB of them.
 #![allow(clippy::expect_used)]
 
@@ -96,13 +97,15 @@ fn entropy(p: f64) -> f64 {
 
 fn table(zeros: f64, largest: f64) {
     println!(
-        "{:>9} {:>8} {:6} {:>9} {:>8} {:>8} | {:>9} {:>9} {:>9} | {:>8} {:>8} {:>8}",
+        "{:>9} {:>8} {:6} {:>9} {:>9} {:>8} {:>6} {:>7} | {:>9} {:>9} {:>9} | {:>8} {:>8} {:>8}",
         "weights",
         "kept",
         "coding",
         "bytes",
         "bits/kept",
         "ideal",
+        "blocks",
+        "B/block",
         "enc MB/s",
         "dec kept",
         "dec place",
@@ -131,12 +134,15 @@ fn table(zeros: f64, largest: f64) {
         for &(fast, name) in codings {
             let file = container::write(&model, fast).expect("a model").bytes;
             assert!(container::read(&file).expect("a file") == model);
+            // Those of places coded by gaps, 2^22 at most in whole rows; a smaller layer is one.
+            let blocks = side.div_ceil((1 << 22) / side);
             let encode = seconds(|| container::write(&model, fast).expect("a model"));
             let decode = seconds(|| container::read(&file).expect("a file"));
             println!(
-                "{places:>9.1e} {kept:>8.1e} {name:6} {:>9} {:>9.3} {kept_bits:>8.3} | {:>9.1} {:>7.1} M {:>7.1} M | {:>8.0} {zstd_encode:>8.1} {zstd_decode:>8.1}",
+                "{places:>9.1e} {kept:>8.1e} {name:6} {:>9} {:>9.3} {kept_bits:>8.3} {blocks:>6} {:>7.0} | {:>9.1} {:>7.1} M {:>7.1} M | {:>8.0} {zstd_encode:>8.1} {zstd_decode:>8.1}",
                 file.len(),
                 8.0 * file.len() as f64 / kept,
+                (file.len() as f64 - kept * kept_bits / 8.0) / blocks as f64,
                 4.0 * places / 1e6 / encode,
                 kept / 1e6 / decode,
                 places / 1e6 / decode,

@@ -2,13 +2,14 @@
 //!
 //! `size_ablation CHECKPOINT IMAGES LABELS [NATS]`, on images and labels of the training data. Each
 //! row changes one setting; the step is set so that the divergence from the network pruned at 3 is
-//! 0.004 nats, or as given. Prints tab-separated values.
+//! 0.004 nats, or as given. Below them, what the coder is worth: the weights of `all` in other codings.
+//! Prints tab-separated values; cross-entropy, in nats, is that of the file nearest to the divergence.
 
 use std::path::PathBuf;
 
 use rayon::prelude::*;
 use svdo::checkpoint::Checkpoint;
-use svdo::compress::{Settings, finish};
+use svdo::compress::{Settings, coders, finish};
 use svdo::engine::Tier;
 use svdo::prune::prune;
 use svdo::quantize::{Calibration, Quantizer, RateDistortion};
@@ -25,6 +26,14 @@ struct Row {
     calibrated: bool,
     simplify: bool,
     rd: RateDistortion,
+}
+
+/// A file tried: the logarithms of its step, bytes and divergence, its cross-entropy, and its bytes
+/// with the layers under each other coder.
+struct Tried {
+    logs: [f64; 3],
+    cross_entropy: f64,
+    coders: Vec<(&'static str, f64)>,
 }
 
 /// The rows of the table, with and without calibration.
@@ -67,7 +76,7 @@ fn main() -> svdo::Result<()> {
     let tier = Tier::detect(None)?;
     let samples = Samples { values, labels: Some(labels) };
 
-    let point = |row: &Row, step: f64| -> svdo::Result<[f64; 3]> {
+    let point = |row: &Row, step: f64| -> svdo::Result<Tried> {
         let quantizer = Quantizer::RateDistortion(RateDistortion { step, ..row.rd });
         let (threshold, simplify) = (row.threshold, row.simplify);
         let settings = Settings { threshold, quantizer, simplify, strip: true, fast: false };
@@ -76,43 +85,62 @@ fn main() -> svdo::Result<()> {
         let compressed = finish(&mut pruned, &settings, calibration)?;
         let (_, change) = measure(&exact, &compressed.model, samples, tier)?;
         let bytes = compressed.written.bytes.len() as f64;
-        Ok([step, bytes, change.divergence.max(1e-9)].map(f64::ln))
+        let sizes = coders::compare(&compressed.model, &compressed.written)?;
+        let ours = sizes[0].bytes() as f64;
+        Ok(Tried {
+            logs: [step, bytes, change.divergence.max(1e-9)].map(f64::ln),
+            cross_entropy: change.evaluation.map_or(0.0, |e| e.cross_entropy),
+            coders: sizes[1..].iter().map(|s| (s.coder, bytes - ours + s.bytes() as f64)).collect(),
+        })
     };
-    // Bytes of the nearest point, moved to the divergence along the usual slope of the logarithms.
-    let bytes = |row: &Row| -> svdo::Result<Option<f64>> {
+    // The nearest point, and its bytes moved to the divergence along the usual slope of the logarithms.
+    let nearest = |row: &Row| -> svdo::Result<Option<(f64, Tried)>> {
         let mut found = vec![point(row, row.rd.step)?];
         for _ in 0..5 {
-            let slope = match found[..] {
-                [.., a, b] if (b[0] - a[0]).abs() > 1e-6 => {
-                    ((b[2] - a[2]) / (b[0] - a[0])).max(0.5)
+            let slope = match &found[..] {
+                [.., a, b] if (b.logs[0] - a.logs[0]).abs() > 1e-6 => {
+                    ((b.logs[2] - a.logs[2]) / (b.logs[0] - a.logs[0])).max(0.5)
                 }
                 _ => 1.6,
             };
-            let last = found[found.len() - 1];
+            let last = found[found.len() - 1].logs;
             let next = last[0] + ((nats.ln() - last[2]) / slope).clamp(-1.2, 1.2);
             found.push(point(row, next.exp().clamp(0.02, 20.0))?);
         }
-        found.sort_by(|a, b| (a[2] - nats.ln()).abs().total_cmp(&(b[2] - nats.ln()).abs()));
-        let near = (found[0][2] - nats.ln()).abs() < 0.25;
-        Ok(near.then(|| (found[0][1] + 0.25 * (found[0][2] - nats.ln())).exp()))
+        let apart = |tried: &Tried| tried.logs[2] - nats.ln();
+        found.sort_by(|a, b| apart(a).abs().total_cmp(&apart(b).abs()));
+        let best = found.swap_remove(0);
+        let bytes = (best.logs[1] + 0.25 * apart(&best)).exp();
+        Ok((apart(&best).abs() < 0.25).then_some((bytes, best)))
     };
     let rows = rows();
-    let found = rows.par_iter().map(bytes).collect::<svdo::Result<Vec<_>>>()?;
-    println!("setting\tcalibrated\tbytes\tover all\tover its own kind");
-    for (row, bytes) in rows.iter().zip(&found) {
+    let found = rows.par_iter().map(nearest).collect::<svdo::Result<Vec<_>>>()?;
+    println!("setting\tcalibrated\tbytes\tcross-entropy\tover all\tover its own kind");
+    let size = |at: usize| found[at].as_ref().map(|(bytes, _)| *bytes);
+    for (at, row) in rows.iter().enumerate() {
+        let bytes = size(at);
         let over = |other: Option<f64>| match (bytes, other) {
             (Some(bytes), Some(other)) => format!("{:+.1} %", 100.0 * (bytes / other - 1.0)),
             _ => "-".into(),
         };
         let own = rows.iter().position(|r| r.name == "all" && r.calibrated == row.calibrated);
         println!(
-            "{}\t{}\t{}\t{}\t{}",
+            "{}\t{}\t{}\t{}\t{}\t{}",
             row.name,
             if row.calibrated { "yes" } else { "no" },
             bytes.map_or_else(|| "-".into(), |b| format!("{b:.0}")),
-            over(found[0]),
-            over(own.and_then(|at| found[at]))
+            found[at].as_ref().map_or_else(|| "-".into(), |f| format!("{:.4}", f.1.cross_entropy)),
+            over(size(0)),
+            over(own.and_then(size))
         );
+    }
+    if let Some((bytes, tried)) = &found[0] {
+        let moved = bytes / tried.logs[1].exp();
+        for (coder, size) in &tried.coders {
+            let over = 100.0 * (size * moved / bytes - 1.0);
+            let (size, entropy) = (size * moved, tried.cross_entropy);
+            println!("all under {coder}\tyes\t{size:.0}\t{entropy:.4}\t{over:+.1} %\t");
+        }
     }
     Ok(())
 }

@@ -2,21 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 
 use super::output::{self, CompressionReports, Reports};
+use super::quantization::{CODEBOOK_BITS, Quantization, positive};
 use super::samples::{claimed, random_inputs, samples_of};
 use super::sweep::{Sweep, thresholds};
 use super::{Labelled, Outcome, Threads, heat_map, import, share, tier};
 use crate::checkpoint::Checkpoint;
-use crate::compress::{Coded, Settings, code_at, finish};
+use crate::compress::{Coded, Settings, code_at, coders, finish};
 use crate::engine::Engine;
 use crate::engine::evaluate::{Evaluation, evaluate};
 use crate::prune::{PrunedModel, Thresholds, prune};
-use crate::quantize::{Calibration, Quantizer, RateDistortion};
+use crate::quantize::{Calibration, Quantizer};
 use crate::report::gate::Gate;
 use crate::report::timing::Timing;
-use crate::report::{Compression, Report, SearchPoint, Validation, display};
+use crate::report::{Coder, Compression, Report, SearchPoint, Validation, display};
 use crate::search::{Found, Goal, Samples, measure, search};
 
 /// Compress a checkpoint trained by sparse variational dropout into one .svdo file
@@ -45,39 +46,8 @@ pub struct Arguments {
     #[command(flatten)]
     import: import::Import,
 
-    /// How to store the kept weights
-    #[arg(long, value_enum, default_value_t = Quantize::Rd)]
-    quantize: Quantize,
-
-    /// Bits of a weight for --quantize uniform, 2 to 16 [default: 8]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(2..=16))]
-    bits: Option<u32>,
-
-    /// For --quantize rd: the settings where none are given, and where a search starts [default:
-    /// near-lossless; small for a search]. Neither promises an error: measure it with --validate, or
-    /// bound it with a search
-    #[arg(long, value_enum, help_heading = "Rate and distortion")]
-    preset: Option<Preset>,
-
-    /// For --quantize rd: a layer's step over its posterior standard deviation [default: by preset]
-    #[arg(long, value_name = "X", value_parser = positive, help_heading = "Rate and distortion")]
-    step: Option<f64>,
-
-    /// For --quantize rd: what a bit may cost in squared steps [default: by preset]
-    #[arg(long, value_name = "X", value_parser = from_zero, help_heading = "Rate and distortion")]
-    lambda: Option<f64>,
-
-    /// For --quantize rd: how much farther each level is from the last, 0 to 3.9 [default: by preset]
-    #[arg(long, value_name = "C", value_parser = curve, help_heading = "Rate and distortion")]
-    curve: Option<f64>,
-
-    /// For --quantize rd: weigh squared errors with sigma^(-2 gamma), unless --calibrate does better
-    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = from_zero, help_heading = "Rate and distortion")]
-    gamma: f64,
-
-    /// For --quantize rd: the bias's step over the weights' step times the root of a row's weights
-    #[arg(long, value_name = "X", default_value_t = RateDistortion::default().bias, value_parser = positive, help_heading = "Rate and distortion")]
-    bias_step: f64,
+    #[command(flatten)]
+    quantization: Quantization,
 
     /// Code positions for fast decoding rather than for size (as is always done in layers of more
     /// than two million weights)
@@ -97,7 +67,7 @@ pub struct Arguments {
     strip: bool,
 
     /// Compress at each threshold FROM:TO:STEP and print ratios (and error, given data); with
-    /// --validate, --thresh and a few around it are tried without being asked for
+    /// --validate, the threshold in use and a few around it are tried without being asked for
     #[arg(long, value_name = "FROM:TO:STEP", value_parser = thresholds, allow_hyphen_values = true)]
     sweep: Option<Sweep>,
 
@@ -136,6 +106,12 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=9), help_heading = "Search")]
     effort: u32,
 
+    /// Say how many bytes other coders make of the same layers (Huffman as in Deep Compression, zstd,
+    /// the entropy without contexts), and what its k-means and Huffman make of the same pruned
+    /// network. Files are coded by svdo's own coder alone, so that readers stay small
+    #[arg(long, help_heading = "Reports")]
+    compare_coders: bool,
+
     /// Measure inference, sparse and dense, on one thread, for the reports
     #[arg(long, help_heading = "Reports")]
     time: bool,
@@ -160,28 +136,6 @@ pub struct Arguments {
     /// Exit with 1 unless the error on --validate is at most this: 0.02 or 2%
     #[arg(long, value_name = "ERROR", value_parser = share, requires = "validate", help_heading = "Gates")]
     assert_max_error: Option<f64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Quantize {
-    /// Every bit of every f32
-    Exact,
-    /// IEEE binary16
-    F16,
-    /// Multiples of one step for each layer
-    Uniform,
-    /// Levels chosen by distortion and cost in bits, zero among them
-    Rd,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Preset {
-    /// Steps of a third of the posterior's standard deviation: on the networks we measured the error
-    /// rose by 0.1 % or less
-    NearLossless,
-    /// Coarse steps, and more weights to zero: a third to a half fewer bytes, and errors that may
-    /// rise by a tenth or more
-    Small,
 }
 
 impl Arguments {
@@ -224,16 +178,6 @@ impl Arguments {
         };
         let calibration = calibration.as_ref();
 
-        let mut sweep = Vec::new();
-        for threshold in self.sweep_thresholds(by_layer.is_some()) {
-            let settings = Settings { threshold, ..settings };
-            let at = threshold.into();
-            let compressed = with_progress(&checkpoint, &settings, &at, calibration)?;
-            let evaluation = self.evaluate(&compressed, labelled.as_ref())?;
-            let report = Compression::new(&checkpoint, &settings, &compressed);
-            sweep.push(report.sweep_point(evaluation));
-        }
-
         let found = match self.goal() {
             None => None,
             Some(goal) => {
@@ -247,6 +191,15 @@ impl Arguments {
             None => (settings, with_progress(&checkpoint, &settings, &thresholds, calibration)?),
             Some(found) => (found.settings, found.compressed.clone().into()),
         };
+        let mut sweep = Vec::new();
+        for threshold in self.sweep_thresholds(settings.threshold, by_layer.is_some()) {
+            let settings = Settings { threshold, ..settings };
+            let at = threshold.into();
+            let compressed = with_progress(&checkpoint, &settings, &at, calibration)?;
+            let evaluation = self.evaluate(&compressed, labelled.as_ref())?;
+            let report = Compression::new(&checkpoint, &settings, &compressed);
+            sweep.push(report.sweep_point(evaluation));
+        }
         let mut report = Compression::new(&checkpoint, &settings, &compressed);
         report.sweep = sweep;
         report.notes.append(&mut notes);
@@ -282,6 +235,16 @@ impl Arguments {
             };
             report.notes.push(format!("{note}{error}"));
         }
+        if self.compare_coders {
+            let model = compressed.model()?;
+            report.coders = Coder::all(&coders::compare(&model, &compressed.written)?);
+            report.notes.push(self.huffman_note(
+                &checkpoint,
+                &settings,
+                &thresholds,
+                labelled.as_ref(),
+            )?);
+        }
         if self.time {
             let timing = Timing::measure(&compressed.model()?, tier()?)?;
             report.notes.push(timing.note());
@@ -304,30 +267,7 @@ impl Arguments {
     }
 
     fn settings(&self) -> anyhow::Result<Settings> {
-        anyhow::ensure!(
-            self.bits.is_none() || self.quantize == Quantize::Uniform,
-            "--bits is for --quantize uniform"
-        );
-        let quantizer = match self.quantize {
-            Quantize::Exact => Quantizer::Exact,
-            Quantize::F16 => Quantizer::F16,
-            Quantize::Uniform => Quantizer::Uniform { bits: self.bits.unwrap_or(8) },
-            Quantize::Rd => {
-                let small = self.goal().is_some();
-                let preset = match self.preset {
-                    Some(Preset::Small) => RateDistortion::SMALL,
-                    None if small => RateDistortion::SMALL,
-                    Some(Preset::NearLossless) | None => RateDistortion::default(),
-                };
-                Quantizer::RateDistortion(RateDistortion {
-                    step: self.step.unwrap_or(preset.step),
-                    lambda: self.lambda.unwrap_or(preset.lambda),
-                    curve: self.curve.map_or(preset.curve, |c| (c * 64.0).round() as u8),
-                    gamma: self.gamma,
-                    bias: self.bias_step,
-                })
-            }
-        };
+        let quantizer = self.quantization.quantizer(self.goal().is_some())?;
         let (simplify, strip) = (!self.no_simplify, self.strip);
         Ok(Settings { threshold: self.thresh, quantizer, simplify, strip, fast: self.fast })
     }
@@ -363,12 +303,12 @@ impl Arguments {
         Ok(calibration)
     }
 
-    /// The thresholds asked for, or with labelled data those around the user's.
-    fn sweep_thresholds(&self, by_layer: bool) -> Vec<f32> {
+    /// The thresholds asked for, or with labelled data those around the one in use.
+    fn sweep_thresholds(&self, in_use: f32, by_layer: bool) -> Vec<f32> {
         match &self.sweep {
             Some(sweep) => sweep.0.clone(),
             None if self.validate.is_some() && !by_layer => {
-                [-2.0, -1.0, 0.0, 1.0].iter().map(|apart| self.thresh + apart).collect()
+                [-2.0, -1.0, 0.0, 1.0].iter().map(|apart| in_use + apart).collect()
             }
             None => Vec::new(),
         }
@@ -434,6 +374,30 @@ impl Arguments {
         Ok(Some(evaluate(&engine, samples, labels, self.threads.count())?))
     }
 
+    /// What the papers call quantization and Huffman, on the same pruned network.
+    fn huffman_note(
+        &self,
+        checkpoint: &Checkpoint,
+        settings: &Settings,
+        thresholds: &Thresholds,
+        labelled: Option<&Labelled>,
+    ) -> anyhow::Result<String> {
+        let quantizer = Quantizer::Codebook { bits: CODEBOOK_BITS };
+        let coded = code_at(checkpoint, &Settings { quantizer, ..*settings }, thresholds, &|_| ())?;
+        let sizes = coders::compare(&coded.model()?, &coded.written)?;
+        let error = self.evaluate(&coded, labelled)?;
+        let error =
+            error.map_or_else(String::new, |e| format!(", error {:.2} %", 100.0 * e.error_rate()));
+        let [ours, huffman, ..] = &sizes[..] else { anyhow::bail!("no coder was compared") };
+        Ok(format!(
+            "quantization and Huffman as Deep Compression has them, k-means to {} values a layer and \
+             8 bits for biases: {} bytes, or {} under svdo's coder{error}",
+            1 << CODEBOOK_BITS,
+            huffman.bytes(),
+            ours.bytes()
+        ))
+    }
+
     fn gates(&self, report: &Compression) -> Vec<Gate> {
         let mut gates = Vec::new();
         if let Some(ratio) = self.assert_ratio {
@@ -466,20 +430,4 @@ fn with_progress(
     };
     bar.finish_and_clear();
     compressed
-}
-
-fn from_zero(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
-        _ => Err("expected a number from 0 on".into()),
-    }
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    from_zero(text).ok().filter(|&n| n > 0.0).ok_or_else(|| "expected a number above 0".into())
-}
-
-fn curve(text: &str) -> Result<f64, String> {
-    let number = from_zero(text).ok().filter(|&n| n <= 3.9);
-    number.ok_or_else(|| "expected a number from 0 to 3.9".into())
 }

@@ -17,6 +17,7 @@ pub mod infer;
 pub mod inspect;
 pub mod manual;
 mod output;
+mod quantization;
 mod samples;
 mod sweep;
 #[cfg(feature = "train")]

@@ -4,6 +4,8 @@
 //! bytes of the file. [`finish`] begins with a pruned model, for searches that try many settings on
 //! one. Both give the same file.
 
+pub mod coders;
+mod huffman;
 mod stream;
 
 pub use stream::{code, code_at};

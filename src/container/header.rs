@@ -200,6 +200,7 @@ fn put_form(out: &mut Vec<u8>, form: Option<&Form>, flags: u8) {
         None => out.push(flags),
         Some(Form::F32) => out.push(1 | flags),
         Some(Form::F16) => out.push(2 | flags),
+        Some(Form::Codebook) => out.push(5 | flags),
         Some(Form::Levels(Scale { step, curve })) => {
             let flags = if *curve == 0 { flags } else { flags | CURVED };
             match (0..=u8::MAX).find(|&code| short_step(code) == *step) {
@@ -321,19 +322,21 @@ impl Fields<'_> {
         let byte = self.byte()?;
         let (kind, flags) = (byte & FORM_MASK, byte & !(FORM_MASK | CURVED));
         let step = match kind {
-            0..=2 => 0.0,
+            0..=2 | 5 => 0.0,
             3 => self.real()?,
             4 => short_step(self.byte()?),
             _ => return Err(malformed(format!("unknown form {kind}"))),
         };
         let curve = if byte & CURVED == 0 { 0 } else { self.byte()? };
-        if flags & !known != 0 || byte & CURVED != 0 && (kind < 3 || curve == 0) {
+        if flags & !known != 0 || byte & CURVED != 0 && (!matches!(kind, 3 | 4) || curve == 0) {
             return Err(malformed(format!("a form with unknown flags, {byte:#x}")));
         }
         let form = match kind {
             0 => None,
             1 => Some(Form::F32),
             2 => Some(Form::F16),
+            5 if known != 0 => Some(Form::Codebook),
+            5 => return Err(malformed("a bias with a codebook")),
             _ if step.is_finite() && step > 0.0 => Some(Form::Levels(Scale { step, curve })),
             _ => return Err(malformed(format!("a step of {step}"))),
         };

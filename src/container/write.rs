@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::fields::put;
 use super::header::Header;
 use super::{MAGIC, SEALED, VERSION, geometries, limits};
+use crate::entropy::codebook::Codebook;
 use crate::entropy::context::Geometry;
 use crate::entropy::layer::{self, Coding, Form, Outline, Spent};
 use crate::error::Result;
@@ -66,27 +67,39 @@ pub(crate) struct LayerCode {
 impl LayerCode {
     /// Encodes a layer whose columns are as `geometry` says; `fast` as for [`write`].
     pub(crate) fn new(weights: &LayerWeights, geometry: Geometry, fast: bool) -> Self {
-        let gaps = Self::with(weights, geometry, Coding::Gaps);
+        let (book, levels) = Codebook::of(weights).unzip();
+        let (table, levels) = (book.map(|book| book.to_bytes()), levels.as_ref());
+        let with =
+            |coding| Self::with(levels.unwrap_or(weights), table.as_deref(), geometry, coding);
+        let gaps = with(Coding::Gaps);
         if fast || !is_mixed(weights) {
             return gaps;
         }
-        let mixed = Self::with(weights, geometry, Coding::Mixed);
+        let mixed = with(Coding::Mixed);
         if gaps.bytes.len() < mixed.bytes.len() { gaps } else { mixed }
     }
 
-    fn with(weights: &LayerWeights, geometry: Geometry, coding: Coding) -> Self {
+    /// With a table, the weights are levels in it.
+    fn with(
+        weights: &LayerWeights,
+        table: Option<&[u8]>,
+        geometry: Geometry,
+        coding: Coding,
+    ) -> Self {
         let outline = Outline {
             rows: weights.pattern.rows(),
             geometry,
             coding,
-            form: Form::of(&weights.values),
+            form: table.map_or(Form::of(&weights.values), |_| Form::Codebook),
             bias: weights.bias.as_ref().map(Form::of),
         };
         let rows: Vec<_> = outline.blocks().collect();
         let items = rows.iter().map(|rows| outline.items(rows)).sum::<usize>();
         let encode = |rows: std::ops::Range<usize>| {
-            let mut spent = Spent::default();
-            (layer::encode(weights, &outline, rows, &mut spent), spent)
+            let mut code = table.unwrap_or_default().to_vec();
+            let mut spent = Spent { values: 8.0 * code.len() as f64, ..Spent::default() };
+            code.extend(layer::encode(weights, &outline, rows, &mut spent));
+            (code, spent)
         };
         let codes: Vec<(Vec<u8>, Spent)> = rows.into_par_iter().map(encode).collect();
         let blocks = codes.iter().map(|(code, spent)| (code.len(), *spent)).collect();

@@ -60,7 +60,7 @@ impl Alphabet {
         match form {
             Form::F32 => Self::F32,
             Form::F16 => Self::F16,
-            Form::Levels(_) => Self::Levels,
+            Form::Levels(_) | Form::Codebook => Self::Levels,
         }
     }
 
@@ -113,7 +113,9 @@ pub fn codes(values: &Values, range: std::ops::Range<usize>) -> Vec<u32> {
 /// The values that codes stand for; `None` if a level is out of range.
 pub fn values(codes: &[u32], form: Form) -> Option<Values> {
     Some(match form {
-        Form::F32 => Values::F32(codes.iter().map(|c| f32::from_bits(c.rotate_right(1))).collect()),
+        Form::F32 | Form::Codebook => {
+            Values::F32(codes.iter().map(|c| f32::from_bits(c.rotate_right(1))).collect())
+        }
         Form::F16 => Values::F16(codes.iter().map(|&c| f16::from_bits(c as u16)).collect()),
         Form::Levels(scale) => {
             let most = codes.iter().map(|code| code & !NEGATIVE).max().unwrap_or(0);

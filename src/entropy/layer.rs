@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::allowance::Allowance;
 use super::context::Geometry;
-use super::{gaps, mixed};
+use super::{codebook, gaps, mixed};
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Pattern, Scale, Values};
 
@@ -18,6 +18,8 @@ pub enum Form {
     F16,
     /// Levels.
     Levels(Scale),
+    /// IEEE binary32, of few different values: see [`codebook`].
+    Codebook,
 }
 
 impl Form {
@@ -33,7 +35,7 @@ impl Form {
     /// No values.
     pub(super) fn none(self) -> Values {
         match self {
-            Self::F32 => Values::F32(Vec::new()),
+            Self::F32 | Self::Codebook => Values::F32(Vec::new()),
             Self::F16 => Values::F16(Vec::new()),
             Self::Levels(scale) => Values::Levels { scale, levels: Vec::new() },
         }
@@ -136,13 +138,18 @@ pub struct Spent {
     pub bias: f64,
 }
 
-/// Encodes one block of a layer; adds to `spent`.
+/// Encodes one block of a layer; adds to `spent`. With [`Form::Codebook`] the weights are those of
+/// [`Codebook::of`](codebook::Codebook::of) and the table is still to be put before the block.
 pub fn encode(
     weights: &LayerWeights,
     outline: &Outline,
     rows: Range<usize>,
     spent: &mut Spent,
 ) -> Vec<u8> {
+    let outline = match outline.form {
+        Form::Codebook => &codebook::of_levels(outline),
+        _ => outline,
+    };
     match outline.coding {
         Coding::Mixed => mixed::encode(weights, outline, spent),
         Coding::Gaps => gaps::encode(weights, outline, rows, spent),
@@ -160,6 +167,9 @@ pub fn decode(
     rows: Range<usize>,
     allowance: &Allowance,
 ) -> Result<LayerWeights> {
+    if outline.form == Form::Codebook {
+        return codebook::decode(bytes, outline, rows, allowance);
+    }
     allowance.take(outline.items(&rows))?;
     match outline.coding {
         Coding::Mixed => mixed::decode(bytes, outline, allowance),

@@ -7,6 +7,7 @@
 
 pub mod allowance;
 pub mod alphabet;
+pub mod codebook;
 mod columns;
 pub mod context;
 mod gaps;

@@ -94,7 +94,7 @@ impl ValueModel {
         match form {
             Form::F32 => Self::Floats(Floats::new(8, 23)),
             Form::F16 => Self::Floats(Floats::new(5, 10)),
-            Form::Levels(_) => Self::Levels(Box::new(Levels::new(may_be_zero))),
+            Form::Levels(_) | Form::Codebook => Self::Levels(Box::new(Levels::new(may_be_zero))),
         }
     }
 

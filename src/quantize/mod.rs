@@ -1,6 +1,7 @@
 //! Quantization: kept weights in the form in which they will be stored.
 
 mod calibrate;
+mod codebook;
 mod feedback;
 mod propagate;
 mod rate_distortion;
@@ -26,6 +27,11 @@ pub enum Quantizer {
     /// Whole multiples of a step for each layer, in `bits` bits with the sign.
     Uniform {
         /// 2 to 16.
+        bits: u32,
+    },
+    /// At most `2^bits` values for each layer, found by k-means; biases as with 8 uniform bits.
+    Codebook {
+        /// 1 to 8.
         bits: u32,
     },
     /// Levels chosen by their distortion and cost.
@@ -95,6 +101,9 @@ impl Quantizer {
                     }),
                 }
             }
+            // Of a bias.
+            Self::Codebook { .. } if least_bits > 0 => uniform::quantize(exact, least_bits),
+            Self::Codebook { bits } => codebook::quantize(exact, bits),
             Self::Uniform { bits } => uniform::quantize(exact, bits.max(least_bits)),
             Self::RateDistortion(_) => {
                 Err(Error::Argument { problem: "values alone have no rate".into() })

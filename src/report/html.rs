@@ -2,8 +2,11 @@
 
 use std::fmt::Write;
 
+use super::plot::{Axis, Dot, HEIGHT, WIDTH, open_svg, scatter};
 use super::text::{group, percent, shape};
-use super::{Compression, Layer, SIZE_RATIO, SearchPoint, SweepPoint, WEIGHT_RATIO, occupied};
+use super::{
+    Coder, Compression, Layer, SIZE_RATIO, SearchPoint, SweepPoint, WEIGHT_RATIO, occupied,
+};
 
 const STYLE: &str = include_str!("html.css");
 
@@ -25,6 +28,7 @@ pub fn render(report: &Compression, heat_map: Option<(&[u8], &str)>) -> String {
     tiles(&mut page, report);
     bytes(&mut page, report);
     layers(&mut page, &report.layers);
+    coders(&mut page, &report.coders);
     if let Some(timing) = &report.timing {
         timing.section(&mut page);
     }
@@ -132,6 +136,31 @@ fn layers(page: &mut String, layers: &[Layer]) {
     page.push_str("</table></div>\n");
 }
 
+/// What other coders make of the same layers.
+fn coders(page: &mut String, coders: &[Coder]) {
+    if coders.is_empty() {
+        return;
+    }
+    page.push_str(
+        "<h2>Under other coders</h2>\n<p class=\"soft\">The same pruned and quantized layers, without \
+         the description of the network. The bar shows bytes.</p>\n<div class=\"scroll\"><table><tr>\
+         <th>coder</th><th>bytes</th><th>over svdo</th><th></th></tr>\n",
+    );
+    let most = coders.iter().map(|c| c.bytes).max().unwrap_or(0);
+    for coder in coders {
+        let _ = writeln!(
+            page,
+            "<tr><td>{}</td><td>{}</td><td>{:.3}x</td><td><span class=\"bar\"><i \
+             style=\"width:{:.1}%\"></i></span></td></tr>",
+            escape(&coder.coder),
+            group(coder.bytes),
+            coder.over_svdo,
+            100.0 * share(coder.bytes, most)
+        );
+    }
+    page.push_str("</table></div>\n");
+}
+
 /// One plot for each layer: how many weights have which log alpha, the threshold drawn in.
 fn histograms(page: &mut String, report: &Compression) {
     if report.layers.iter().all(|l| l.log_alpha_histogram.is_empty()) {
@@ -157,9 +186,6 @@ fn histograms(page: &mut String, report: &Compression) {
     }
     page.push_str("</div>\n");
 }
-
-const WIDTH: f64 = 320.0;
-const HEIGHT: f64 = 150.0;
 
 fn histogram(first: f64, counts: &[u64], threshold: f64) -> String {
     const BASE: f64 = HEIGHT - 18.0;
@@ -202,150 +228,94 @@ fn histogram(first: f64, counts: &[u64], threshold: f64) -> String {
     svg
 }
 
-/// Size ratio against threshold and, if there is data, against error.
+/// Size and error against threshold, with the settings that are in use.
 fn sweep(page: &mut String, points: &[SweepPoint], threshold: f64) {
     if points.is_empty() {
         return;
     }
     page.push_str(
-        "<h2>What other thresholds would give</h2>\n<p class=\"soft\">Each dot is a threshold; the \
-         filled one is in use.</p>\n<div class=\"plots\">\n",
+        "<h2>What other thresholds would give</h2>\n<p class=\"soft\">Each dot is a threshold, all else \
+         being as it is; the filled one is in use.</p>\n<div class=\"plots\">\n",
     );
-    let plot = |x: fn(&SweepPoint) -> Option<f64>, caption: &str, percent: bool| {
-        let points: Vec<(f64, f64, f64)> =
-            points.iter().filter_map(|p| x(p).map(|x| (x, p.size_ratio, p.threshold))).collect();
-        scatter(&points, threshold, percent)
-            .map(|svg| format!("<figure>{svg}<figcaption>{caption}</figcaption></figure>\n"))
-            .unwrap_or_default()
+    let linear = |label| Axis { logarithmic: false, from_zero: false, label };
+    let up = |label| Axis { from_zero: true, ..linear(label) };
+    let thresholds = linear(|v| v.to_string());
+    let plot = |value: fn(&SweepPoint) -> Option<f64>, axis: Axis, caption: &str| {
+        let dots = points.iter().filter_map(|p| {
+            let (ratio, error) = (p.size_ratio, p.error_rate);
+            let error = error.map_or_else(String::new, |e| format!(", error {}", percent(e)));
+            Some(Dot {
+                x: p.threshold,
+                y: value(p)?,
+                filled: p.threshold == threshold,
+                joined: true,
+                title: format!("threshold {}: {ratio:.1}x{error}", p.threshold),
+            })
+        });
+        figure(scatter(&dots.collect::<Vec<_>>(), thresholds, axis), caption)
     };
-    page.push_str(&plot(|p| Some(p.threshold), "size ratio (up) against threshold", false));
-    page.push_str(&plot(
-        |p| p.error_rate,
-        "size ratio (up) against error: up and left is better",
-        true,
-    ));
+    let ratio = up(|v| format!("{v:.0}x"));
+    page.push_str(&plot(|p| Some(p.size_ratio), ratio, "size ratio (up) against threshold"));
+    page.push_str(&plot(|p| p.error_rate, up(percent), "error (up) against threshold"));
     page.push_str("</div>\n");
 }
 
-/// Every configuration of a search: the change of the outputs against size, both on logarithmic
-/// scales.
+/// Every configuration of a search: the change of the outputs and the error against size.
 fn search(page: &mut String, points: &[SearchPoint]) {
-    const LEFT: f64 = 44.0;
-    const BASE: f64 = HEIGHT - 20.0;
     let labelled = points.iter().all(|p| p.error_rate.is_some());
-    let loss = |p: &SearchPoint| if labelled { p.divergence } else { p.output_error };
-    let shown: Vec<&SearchPoint> = points.iter().filter(|p| loss(p) > 0.0).collect();
-    let range = |value: &dyn Fn(&SearchPoint) -> f64| {
-        let values = shown.iter().map(|p| value(p));
-        values.fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(v), b.max(v)))
+    let change = |p: &SearchPoint| if labelled { p.divergence } else { p.output_error };
+    let logarithmic = |label| Axis { logarithmic: true, from_zero: false, label };
+    let bytes = logarithmic(|v| format!("{} B", group(v as u64)));
+    let plot = |value: &dyn Fn(&SearchPoint) -> f64, axis: Axis, line: bool, caption: &str| {
+        let shown = points.iter().filter(|p| value(p) > 0.0);
+        let dots = shown.map(|p| {
+            let error =
+                p.error_rate.map_or_else(String::new, |e| format!(", error {}", percent(e)));
+            Dot {
+                x: p.file_bytes as f64,
+                y: value(p),
+                filled: p.chosen,
+                joined: line && p.frontier,
+                title: format!(
+                    "{} B, {:.5}{error}: threshold {}, step {:.3}, lambda {:.4}, curve {:.2}",
+                    group(p.file_bytes),
+                    change(p),
+                    p.threshold,
+                    p.step,
+                    p.lambda,
+                    p.curve
+                ),
+            }
+        });
+        figure(scatter(&dots.collect::<Vec<_>>(), bytes, axis), caption)
     };
-    let ((x0, x1), (y0, y1)) = (range(&|p| p.file_bytes as f64), range(&loss));
-    if shown.len() < 2 {
+    if points.len() < 2 {
         return;
     }
-    let share = |v: f64, (a, b): (f64, f64)| (v / a).ln() / (b / a).ln().max(1e-12);
-    let x = |v: f64| LEFT + 6.0 + share(v, (x0, x1)) * (WIDTH - LEFT - 18.0);
-    let y = |v: f64| BASE - 6.0 - share(v, (y0, y1)) * (BASE - 16.0);
     let what = match labelled {
-        true => "divergence of the class probabilities from those of the pruned network, nats",
-        false => "change of the outputs",
+        true => {
+            "divergence of the class probabilities from those of the pruned network, nats (up), against size"
+        }
+        false => "change of the outputs (up) against size",
     };
-    let mut svg = open_svg();
-    let frontier: Vec<String> = shown
-        .iter()
-        .filter(|p| p.frontier)
-        .map(|p| format!("{:.1},{:.1}", x(p.file_bytes as f64), y(loss(p))))
-        .collect();
-    let _ = write!(
-        svg,
-        "<line x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{BASE}\" y2=\"{BASE}\" stroke=\"var(--line)\"/>\
-         <polyline points=\"{}\" fill=\"none\" stroke=\"var(--gone)\" stroke-width=\"1.5\"/>\
-         <text x=\"0\" y=\"12\">{y1:.4}</text><text x=\"0\" y=\"{BASE}\">{y0:.4}</text>\
-         <text x=\"{LEFT}\" y=\"{:.0}\">{} B</text>\
-         <text x=\"{WIDTH}\" y=\"{:.0}\" text-anchor=\"end\">{} B</text>",
-        frontier.join(" "),
-        HEIGHT - 5.0,
-        group(x0 as u64),
-        HEIGHT - 5.0,
-        group(x1 as u64)
-    );
-    for p in &shown {
-        let (fill, radius) = if p.chosen { ("kept", 5.0) } else { ("paper", 2.5) };
-        let error = p.error_rate.map_or_else(String::new, |e| format!(", error {}", percent(e)));
-        let _ = write!(
-            svg,
-            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"{radius}\" fill=\"var(--{fill})\" \
-             stroke=\"var(--kept)\"><title>{} B, {:.5}{error}: threshold {}, step {:.3}, lambda \
-             {:.4}, curve {:.2}</title></circle>",
-            x(p.file_bytes as f64),
-            y(loss(p)),
-            group(p.file_bytes),
-            loss(p),
-            p.threshold,
-            p.step,
-            p.lambda,
-            p.curve
-        );
-    }
-    svg.push_str("</svg>");
     let _ = writeln!(
         page,
         "<h2>What the search tried</h2>\n<p class=\"soft\">Each dot is one of {} configurations, the \
-         filled one was chosen; the line is the frontier. Down and left is better; both scales are \
-         logarithmic.</p>\n<div class=\"plots\"><figure>{svg}<figcaption>{what} (up) against size\
-         </figcaption></figure></div>",
+         filled one was chosen; the line is the frontier. Down and left is better; scales are \
+         logarithmic.</p>\n<div class=\"plots\">",
         points.len()
     );
+    page.push_str(&plot(&change, logarithmic(|v| format!("{v:.4}")), true, what));
+    if labelled {
+        let error = |p: &SearchPoint| p.error_rate.unwrap_or_default();
+        page.push_str(&plot(&error, logarithmic(percent), false, "error (up) against size"));
+    }
+    page.push_str("</div>\n");
 }
 
-fn scatter(points: &[(f64, f64, f64)], threshold: f64, as_percent: bool) -> Option<String> {
-    const LEFT: f64 = 34.0;
-    const BASE: f64 = HEIGHT - 20.0;
-    let range = |values: &mut dyn Iterator<Item = f64>| {
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)))
-    };
-    let (x0, x1) = range(&mut points.iter().map(|p| p.0));
-    let (_, y1) = range(&mut points.iter().map(|p| p.1));
-    if points.is_empty() || y1 <= 0.0 {
-        return None;
-    }
-    let x = |v: f64| LEFT + (v - x0) / (x1 - x0).max(1e-12) * (WIDTH - LEFT - 12.0) + 4.0;
-    let y = |v: f64| BASE - v / y1 * (BASE - 14.0);
-    let label = |v: f64| if as_percent { percent(v) } else { v.to_string() };
-    let mut svg = open_svg();
-    let path: Vec<String> = points.iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
-    let _ = write!(
-        svg,
-        "<line x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{BASE}\" y2=\"{BASE}\" stroke=\"var(--line)\"/>\
-         <polyline points=\"{}\" fill=\"none\" stroke=\"var(--gone)\" stroke-width=\"1.5\"/>\
-         <text x=\"0\" y=\"{:.0}\">{y1:.0}x</text><text x=\"0\" y=\"{BASE}\">0x</text>\
-         <text x=\"{LEFT}\" y=\"{:.0}\">{}</text>\
-         <text x=\"{WIDTH}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>",
-        path.join(" "),
-        y(y1) + 4.0,
-        HEIGHT - 5.0,
-        label(x0),
-        HEIGHT - 5.0,
-        label(x1)
-    );
-    for (px, py, t) in points {
-        let fill = if *t == threshold { "kept" } else { "paper" };
-        let _ = write!(
-            svg,
-            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\" fill=\"var(--{fill})\" \
-             stroke=\"var(--kept)\" stroke-width=\"1.5\"><title>threshold {t}: {py:.1}x, {}</title>\
-             </circle>",
-            x(*px),
-            y(*py),
-            label(*px)
-        );
-    }
-    svg.push_str("</svg>");
-    Some(svg)
-}
-
-fn open_svg() -> String {
-    format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">")
+fn figure(svg: Option<String>, caption: &str) -> String {
+    let figure = |svg| format!("<figure>{svg}<figcaption>{caption}</figcaption></figure>\n");
+    svg.map(figure).unwrap_or_default()
 }
 
 fn remarks(page: &mut String, report: &Compression) {
@@ -369,6 +339,7 @@ fn share(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 
-fn escape(text: &str) -> String {
+/// Text that stands in a page.
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -78,6 +78,14 @@ fn compression(report: &Compression) -> String {
         }
         text.push('\n');
     }
+    if !report.coders.is_empty() {
+        text.push_str("| the same layers under | bytes | over svdo |\n|---|--:|--:|\n");
+        for coder in &report.coders {
+            let (bytes, over) = (group(coder.bytes), coder.over_svdo);
+            let _ = writeln!(text, "| {} | {bytes} | {over:.3}x |", coder.coder);
+        }
+        text.push('\n');
+    }
     for gate in &report.gates {
         let _ = writeln!(text, "- `{gate}`");
     }

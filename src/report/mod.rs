@@ -8,6 +8,7 @@ pub mod gate;
 pub mod html;
 pub mod json;
 pub mod markdown;
+mod plot;
 pub mod text;
 pub mod timing;
 
@@ -16,6 +17,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
+use crate::compress::coders::CoderSize;
 use crate::compress::{Parts, Settings};
 use crate::engine::evaluate::Evaluation;
 use crate::engine::verify::Verification;
@@ -50,7 +52,7 @@ pub struct Compression {
     pub output: Option<String>,
     /// Weights with a log alpha above it were pruned.
     pub threshold: f64,
-    /// `exact`, `f16`, `uniform-N` or `rd`.
+    /// `exact`, `f16`, `uniform-N`, `codebook-N` or `rd`.
     pub quantize: String,
     /// Bytes of the whole file.
     pub file_bytes: u64,
@@ -79,6 +81,9 @@ pub struct Compression {
     /// Configurations tried, if a search was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub search: Vec<SearchPoint>,
+    /// The same layers under other coders, if asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub coders: Vec<Coder>,
     /// Time of inference, if it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timing: Option<timing::Timing>,
@@ -197,6 +202,33 @@ pub struct SweepPoint {
     /// On labelled data, if given; nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cross_entropy: Option<f64>,
+}
+
+/// The layers under one coder, without the header.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Coder {
+    /// What it is.
+    pub coder: String,
+    /// Of all layers.
+    pub bytes: u64,
+    /// Of each layer.
+    pub layer_bytes: Vec<u64>,
+    /// bytes / bytes of the first coder, which is ours.
+    pub over_svdo: f64,
+}
+
+impl Coder {
+    /// The report of a comparison.
+    pub fn all(sizes: &[CoderSize]) -> Vec<Self> {
+        let first = sizes.first().map_or(0, CoderSize::bytes);
+        let row = |size: &CoderSize| Self {
+            coder: size.coder.into(),
+            bytes: size.bytes(),
+            layer_bytes: size.layers.clone(),
+            over_svdo: ratio(size.bytes(), first),
+        };
+        sizes.iter().map(row).collect()
+    }
 }
 
 /// One configuration of a search.
@@ -412,6 +444,7 @@ impl Compression {
             validation: None,
             sweep: Vec::new(),
             search: Vec::new(),
+            coders: Vec::new(),
             timing: None,
             gates: Vec::new(),
             notes,
@@ -480,6 +513,7 @@ fn quantizer_name(quantizer: Quantizer) -> String {
         Quantizer::Exact => "exact".into(),
         Quantizer::F16 => "f16".into(),
         Quantizer::Uniform { bits } => format!("uniform-{bits}"),
+        Quantizer::Codebook { bits } => format!("codebook-{bits}"),
         Quantizer::RateDistortion(_) => "rd".into(),
     }
 }

@@ -174,6 +174,17 @@ fn compression(report: &Compression) -> String {
         }
         let _ = write!(text, "\n{}", table(&rows));
     }
+    if !report.coders.is_empty() {
+        let mut rows =
+            vec![["the same layers under", "bytes", "over svdo"].map(str::to_owned).to_vec()];
+        rows.extend(
+            report
+                .coders
+                .iter()
+                .map(|c| vec![c.coder.clone(), group(c.bytes), format!("{:.3}x", c.over_svdo)]),
+        );
+        let _ = write!(text, "\n{}", table(&rows));
+    }
     for gate in &report.gates {
         let _ = writeln!(text, "{gate}");
     }

@@ -15,6 +15,8 @@ enum Kind {
     Curved,
     F16,
     F32,
+    /// F32 of few different values.
+    Few,
 }
 
 /// A layer whose density changes along its rows, with a column in seven and a row in nine empty.
@@ -40,7 +42,11 @@ fn layer(shape: &[usize], kind: Kind, one_in: usize, noise: &mut Noise) -> Layer
         if noise.below(3) == 0 { -magnitude } else { magnitude }
     };
     let mut values = |kind: Kind, count: usize, bias: bool| match kind {
-        Kind::F32 => Values::F32((0..count).map(|_| level(900) as f32 / 7.0).collect()),
+        Kind::F32 => {
+            let each = 1.0 / count as f32;
+            Values::F32((0..count).map(|i| level(900) as f32 / 7.0 + i as f32 * each).collect())
+        }
+        Kind::Few => Values::F32((0..count).map(|_| level(60) as f32 / 7.0).collect()),
         Kind::F16 => {
             Values::F16((0..count).map(|_| f16::from_f32(level(900) as f32 / 64.0)).collect())
         }
@@ -128,6 +134,10 @@ fn golden() -> Vec<(&'static str, Model, bool)> {
         4,
     );
     exact.strip();
+    let mut few = small.clone();
+    few.weights[1] = layer(&[8, 8, 3, 3], Kind::Few, 3, &mut Noise::new(6));
+    few.weights[2] = layer(&[10, 128], Kind::Few, 4, &mut Noise::new(7));
+    few.strip();
     // Three blocks, the last without a memory of columns.
     let wide = 1 << 17;
     let large = model(
@@ -154,6 +164,8 @@ fn golden() -> Vec<(&'static str, Model, bool)> {
         ("exact", exact.clone(), false),
         ("exact_gaps", exact, true),
         ("blocks", large, true),
+        ("codebook", few.clone(), false),
+        ("codebook_gaps", few, true),
     ]
 }
 
@@ -165,11 +177,11 @@ fn path(name: &str) -> std::path::PathBuf {
 fn golden_files_are_written_and_read_as_ever() {
     for (name, model, fast) in golden() {
         let file = std::fs::read(path(name)).unwrap();
+        assert!(container::read(&file).unwrap() == model, "{name} is read differently");
         assert!(
             container::write(&model, fast).unwrap().bytes == file,
             "{name} is written differently"
         );
-        assert!(container::read(&file).unwrap() == model, "{name} is read differently");
         let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         assert!(one_thread.install(|| container::read(&file).unwrap() == model), "{name}: threads");
     }

@@ -4,6 +4,7 @@
 mod bad_checkpoints;
 mod bench;
 mod calibration;
+mod coders;
 mod commands;
 mod damaged_files;
 mod exactness;

@@ -64,12 +64,20 @@ fn the_frontier_falls_and_holds_the_choice_or_its_better() {
 
 #[test]
 fn threads_change_neither_the_way_nor_the_file() {
-    let [one, two] =
-        [1, 2].map(|threads| run(Goal::OutputError(0.1), false, true, threads).unwrap());
-    assert_eq!(one.points, two.points);
-    assert!(one.compressed.written.bytes == two.compressed.written.bytes);
-    assert!(one.best.change.output_error <= 0.1, "{:?}", one.best);
-    assert!(one.best.change.output_error > 0.09, "{:?}", one.best);
+    for (goal, labelled) in [
+        (Goal::OutputError(0.1), false),
+        (Goal::ErrorIncrease(0.01), true),
+        (Goal::Bytes(3300), true),
+        (Goal::Bytes(3300), false),
+    ] {
+        let [one, two] = [1, 2].map(|threads| run(goal, labelled, true, threads).unwrap());
+        assert_eq!(one.points, two.points, "{goal}");
+        assert!(one.compressed.written.bytes == two.compressed.written.bytes, "{goal}");
+        if goal == Goal::OutputError(0.1) {
+            let error = one.best.change.output_error;
+            assert!(error <= 0.1 && error > 0.09, "{error}");
+        }
+    }
 }
 
 #[test]

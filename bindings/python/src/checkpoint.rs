@@ -217,9 +217,14 @@ fn quantizer(name: &str, bits: Option<u32>) -> Result<Quantizer> {
         ("exact", None) => return Ok(Quantizer::Exact),
         ("f16", None) => return Ok(Quantizer::F16),
         ("uniform", bits) => return Ok(Quantizer::Uniform { bits: bits.unwrap_or(8) }),
+        ("codebook", bits) => return Ok(Quantizer::Codebook { bits: bits.unwrap_or(5) }),
         ("rd", None) => return Ok(Quantizer::RateDistortion(RateDistortion::default())),
-        ("exact" | "f16" | "rd", Some(_)) => "bits is for quantize=\"uniform\"".into(),
-        _ => format!("quantize={name:?}: expected \"exact\", \"f16\", \"uniform\" or \"rd\""),
+        ("exact" | "f16" | "rd", Some(_)) => {
+            "bits is for quantize=\"uniform\" and \"codebook\"".into()
+        }
+        _ => format!(
+            "quantize={name:?}: expected \"exact\", \"f16\", \"uniform\", \"codebook\" or \"rd\""
+        ),
     };
     Err(Error::Argument { problem })
 }

@@ -59,9 +59,11 @@ def compress(
         sweep: also compress at each of these thresholds, and report ratios (and errors, given
             ``validate``) in ``Report.sweep``.
         quantize: ``"exact"`` keeps every bit of every f32, ``"f16"`` rounds to binary16,
-            ``"uniform"`` to multiples of one step for each layer, ``"rd"`` chooses levels by their
-            distortion and their cost in bits.
-        bits: bits of a weight for ``"uniform"``, 2 to 16; 8 if None.
+            ``"uniform"`` to multiples of one step for each layer, ``"codebook"`` to a few values of
+            each layer by k-means, ``"rd"`` chooses levels by their distortion and their cost in
+            bits.
+        bits: bits of a weight for ``"uniform"``, 2 to 16, 8 if None, and ``"codebook"``, 1 to 8, 5
+            if None.
         network: the network description (formats/network.md) as a dict or a file. Needed if the
             checkpoint carries none and is no plain chain of linear layers.
         profile: the code base that wrote the checkpoint, as formats/checkpoints.md names it; found
