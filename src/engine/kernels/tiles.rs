@@ -263,10 +263,15 @@ impl Work for Tiles<'_> {
                         7 if S::TILE >= 7 => s.run(Tile::<7, 1, false> { rows, at, relu }),
                         6 if S::TILE >= 6 => s.run(Tile::<6, 2, false> { rows, at, relu }),
                         5 if S::TILE >= 5 => s.run(Tile::<5, 2, false> { rows, at, relu }),
-                        4 => s.run(Tile::<4, 2, false> { rows, at, relu }),
-                        3 => s.run(Tile::<3, 4, false> { rows, at, relu }),
-                        2 => s.run(Tile::<2, 4, false> { rows, at, relu }),
-                        _ => s.run(Tile::<1, 4, false> { rows, at, relu }),
+                        4 if S::TILE >= 12 => s.run(Tile::<4, 2, false> { rows, at, relu }),
+                        3 if S::TILE >= 12 => s.run(Tile::<3, 4, false> { rows, at, relu }),
+                        2 if S::TILE >= 12 => s.run(Tile::<2, 4, false> { rows, at, relu }),
+                        1 if S::TILE >= 12 => s.run(Tile::<1, 4, false> { rows, at, relu }),
+                        // Few registers: as many rows would only be more code.
+                        4 => s.run(Tile::<4, 1, false> { rows, at, relu }),
+                        3 => s.run(Tile::<3, 1, false> { rows, at, relu }),
+                        2 => s.run(Tile::<2, 1, false> { rows, at, relu }),
+                        _ => s.run(Tile::<1, 1, false> { rows, at, relu }),
                     }
                 }
                 done += size * WIDTH;
@@ -323,7 +328,7 @@ impl<const N: usize, const R: usize, const SHARED: bool> Work for Tile<'_, N, R,
                 taps.count = count as usize;
                 // SAFETY: `Place` promises what is read and written; the run's taps exist.
                 unsafe {
-                    while !SHARED && run.len() >= R {
+                    while !SHARED && R > 1 && run.len() >= R {
                         let mut here = [0; R];
                         for r in 0..R {
                             here[r] = run[r] as usize;
