@@ -3,7 +3,11 @@
 set -euo pipefail
 bin=${RUNNER_TEMP:?}/svdo/bin
 read -r -a more <<<"${ARGUMENTS:-}"
-[ -z "${BASELINE:-}" ] || more+=(--baseline "$BASELINE")
+gate=()
+[ -z "${MAX_GROWTH:-}" ] || gate=(--max-growth "$MAX_GROWTH")
+if [ -n "${MAX_GROWTH:-}" ] && [ -z "${BASELINE:-}" ]; then
+    echo "::error title=svdo::max-growth needs a baseline to grow from" && exit 2
+fi
 
 code=0
 new=$(mktemp "$RUNNER_TEMP/report.XXXXXX")
@@ -11,9 +15,10 @@ new=$(mktemp "$RUNNER_TEMP/report.XXXXXX")
 if [ -s "$new" ]; then
     field() { sed -n "s/^  \"$1\": \([0-9.]*\),$/\1/p" "$new"; }
     { echo "size-ratio=$(field size_ratio)"; echo "file-bytes=$(field file_bytes)"; } >>"${GITHUB_OUTPUT:-/dev/null}"
-    if [ "$code" -eq 0 ] && [ -n "${BASELINE:-}" ] && [ -n "${MAX_GROWTH:-}" ]; then
-        "$bin/svdo" diff "$BASELINE" "$new" --max-growth "$MAX_GROWTH" || code=$?
-        [ "$code" -eq 0 ] || echo "::error title=svdo gate failed::the file grew by more than $MAX_GROWTH"
+    if [ -n "${BASELINE:-}" ]; then
+        grown=0
+        "$bin/svdo" diff "$BASELINE" "$new" --github "${gate[@]}" || grown=$?
+        [ "$code" -ne 0 ] || code=$grown
     fi
     mv "$new" "$REPORT"
 fi

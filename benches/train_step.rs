@@ -1,37 +1,101 @@
 //! Milliseconds of a training step (forward with local reparameterization, KL, backward, Adam) at
-//! batch 100 on images of noise: `cargo bench --bench train_step -- RECIPE THREADS STEPS`. Prints the
-//! median as one number, for `benches/peers/torch_step.sh` to set beside PyTorch's.
+//! batch 100 on images of noise.
+//!
+//! `cargo bench --bench train_step -- RECIPE THREADS STEPS` prints the median as one number, for
+//! `benches/peers/torch_step.sh` to set beside PyTorch's. `-- scaling` prints how the time of an epoch
+//! grows with weights and with samples.
 
+use std::time::Instant;
+
+use svdo::network::describe::Description;
+use svdo::network::{Layer, Network};
 use svdo::train::dataset::Dataset;
 use svdo::train::noise::{EXPERIMENT, Stream};
-use svdo::train::recipe;
+use svdo::train::recipe::{self, Config};
 use svdo::train::trainer::Trainer;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let name = arguments.first().map_or("lenet-300-100", String::as_str);
+    if name == "scaling" {
+        return scaling();
+    }
     let number = |at: usize, default: usize| arguments.get(at).map_or(Ok(default), |a| a.parse());
     let (threads, steps) = (number(1, 1)?, number(2, 40)?);
     let (network, config) = recipe::find(name, 1.0)?;
-    let mut pixels = vec![0; 1000 * 784];
-    Stream { seed: 1, purpose: EXPERIMENT, step: 0, index: 0 }.integers(&mut pixels);
-    let raw: Vec<f32> = pixels.iter().map(|p| (p % 256) as f32).collect();
-    let labels = (0..1000).map(|i| i % 10).collect();
+    println!("{:.3}", median(network, config, 1000, threads, steps)?);
+    Ok(())
+}
+
+/// Median milliseconds of a step, after five to warm up.
+fn median(
+    network: Network,
+    config: Config,
+    samples: usize,
+    threads: usize,
+    steps: usize,
+) -> Result<f64> {
     let mut trainer = Trainer::new(network, config)?;
-    let (flat, classes) = (trainer.net.is_flat(), trainer.net.classes());
-    let data = Dataset::new(&raw, labels, &trainer.network.input, flat, classes)?;
-    let nothing = Dataset::new(&[], Vec::new(), &trainer.network.input, flat, classes)?;
+    let data = noise(&trainer, samples)?;
+    let nothing = noise(&trainer, 0)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     let mut times = pool.install(|| {
         let mut times = Vec::new();
         for _ in 0..steps + 5 {
-            let begun = std::time::Instant::now();
+            let begun = Instant::now();
             trainer.step(&data, &nothing)?;
             times.push(begun.elapsed().as_secs_f64() * 1e3);
         }
         Ok::<_, svdo::Error>(times.split_off(5))
     })?;
     times.sort_by(f64::total_cmp);
-    println!("{:.3}", times[times.len() / 2]);
+    Ok(times[times.len() / 2])
+}
+
+/// Samples of noise with labels in turn.
+fn noise(trainer: &Trainer, samples: usize) -> Result<Dataset> {
+    let input = &trainer.network.input;
+    let mut pixels = vec![0; samples * input.shape.elements()?];
+    Stream { seed: 1, purpose: EXPERIMENT, step: 0, index: 0 }.integers(&mut pixels);
+    let raw: Vec<f32> = pixels.iter().map(|p| (p % 256) as f32).collect();
+    let classes = trainer.net.classes();
+    let labels = (0..samples as u32).map(|i| i % classes as u32).collect();
+    Ok(Dataset::new(&raw, labels, input, trainer.net.is_flat(), classes)?)
+}
+
+fn scaling() -> Result<()> {
+    println!("  weights  ms of a step  ns a weight");
+    for factor in [1, 2, 4, 8, 16] {
+        let sizes = [784, 300 * factor, 100, 10];
+        let mut nodes = Vec::new();
+        let mut layers = Vec::new();
+        for (index, pair) in sizes.windows(2).enumerate() {
+            let name = format!("fc{}", index + 1);
+            nodes.push(format!(r#"{{"op": "linear", "layer": "{name}"}}"#));
+            layers.push(Layer { name, shape: vec![pair[1], pair[0]] });
+        }
+        let nodes = nodes.join(r#", {"op": "relu"}, "#);
+        let json = format!(r#"{{"version": 1, "input": {{"shape": [784]}}, "nodes": [{nodes}]}}"#);
+        let weights: usize = sizes.windows(2).map(|pair| pair[0] * pair[1]).sum();
+        let network = Description::from_json(&json)?.resolve(layers)?;
+        let time = median(network, Config::named("scaling"), 1000, 1, 40)?;
+        println!("{weights:9}  {time:12.2}  {:11.2}", time * 1e6 / weights as f64);
+    }
+    println!("\n  samples  seconds of an epoch  microseconds a sample");
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+    for samples in [5_000, 10_000, 20_000, 40_000, 60_000] {
+        let (network, config) = recipe::find("lenet-300-100", 1.0)?;
+        let mut trainer = Trainer::new(network, config)?;
+        let (data, nothing) = (noise(&trainer, samples)?, noise(&trainer, 0)?);
+        let begun = Instant::now();
+        pool.install(|| {
+            while trainer.step(&data, &nothing)?.is_none() {}
+            Ok::<_, svdo::Error>(())
+        })?;
+        let time = begun.elapsed().as_secs_f64();
+        println!("{samples:9}  {time:19.2}  {:21.1}", time * 1e6 / samples as f64);
+    }
     Ok(())
 }

@@ -10,9 +10,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
-# What the programs have grown to, so that no change adds to it unseen. The aim for the first is 400,000.
-small_limit=480000 # bytes, with the standard library from source
-plain_limit=910000 # bytes, with the prebuilt one, a third of which is its code to print backtraces
+# The first is the aim; the second what there is, so that no change adds to it unseen.
+small_limit=400000 # bytes, with the standard library from source
+plain_limit=830000 # bytes, with the prebuilt one, a third of which is its code to print backtraces
 host=x86_64-unknown-linux-gnu
 model=$CARGO_TARGET_DIR/edge/lenet300.svdo
 failed=0

@@ -4,7 +4,8 @@
 #
 #     edge/cross.sh [TARGET...]        all of them: aarch64 armv7 s390x static wasm
 #
-# Everything comes from Debian packages; what is absent is skipped loudly, never silently.
+# Everything comes from Debian packages; what is absent is skipped loudly, never silently. The programs
+# of this machine are built, or taken from the folder SVDO_PROGRAMS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
@@ -16,8 +17,9 @@ skipped=()
 skip() { echo "SKIPPED: $*" >&2; skipped+=("$*"); }
 
 bash edge/toolchain.sh "$CARGO_TARGET_DIR/toolchain" || exit $(($? == 3 ? 0 : 2))
-native=$CARGO_TARGET_DIR/release/svdo-compress
-cargo build --locked --release --quiet --bin svdo-compress --bin svdo-infer # by the usual compiler
+native=${SVDO_PROGRAMS:-$CARGO_TARGET_DIR/release}
+[ -n "${SVDO_PROGRAMS:-}" ] ||
+    cargo build --locked --release --quiet --bin svdo-compress --bin svdo-infer # by the usual compiler
 source edge/std.sh
 
 # Installs packages, if it may.
@@ -71,12 +73,12 @@ same_outputs() { # program and runner
     done
 }
 
-compress_all "$work/native" 2 "$native"
+compress_all "$work/native" 2 "$native/svdo-compress"
 head -c $((16 + 784 * 64)) <(gzip -dc fixtures/t10k-images-idx3-ubyte.gz) | tail -c +17 |
     od -An -v -tu1 -w1 | awk '{ print $1 + 0 }' |
     perl -ne 'print pack("f<", $_)' >"$work/x.f32"
 for model in lenet300-rd lenet5-exact; do
-    SVDO_CPU=portable "$CARGO_TARGET_DIR/release/svdo-infer" "$work/native/$model.svdo" -i "$work/x.f32" -k 1 |
+    SVDO_CPU=portable "$native/svdo-infer" "$work/native/$model.svdo" -i "$work/x.f32" -k 1 |
         cut -d' ' -f1 >"$work/$model.classes"
 done
 
@@ -112,7 +114,7 @@ for name in "${targets[@]}"; do
         export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$work/wasm-ld
         cargo_for wasm32-unknown-unknown build --profile edge -p svdo-c
         library=$CARGO_TARGET_DIR/wasm32-unknown-unknown/edge/svdo_c.wasm
-        "$CARGO_TARGET_DIR/release/svdo-infer" "$work/native/lenet300-rd.svdo" -i "$work/x.f32" -o "$work/y.json"
+        "$native/svdo-infer" "$work/native/lenet300-rd.svdo" -i "$work/x.f32" -o "$work/y.json"
         node edge/wasm.mjs "$library" "$work/native/lenet300-rd.svdo" "$work/x.f32" >"$work/wasm.json"
         node -e '
             const [a, b] = process.argv.slice(1).map((f) => JSON.parse(require("fs").readFileSync(f)).flat());

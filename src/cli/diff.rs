@@ -26,6 +26,10 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
 
+    /// Append it as Markdown to the file named by $GITHUB_STEP_SUMMARY
+    #[arg(long)]
+    github: bool,
+
     /// Exit with 1 if the file grew by more than this: 2% or 0.02
     #[arg(long, value_name = "SHARE", value_parser = percentage, help_heading = "Gates")]
     max_growth: Option<f64>,
@@ -42,7 +46,12 @@ impl Arguments {
             (_, true) => diff.markdown(),
             _ => diff.text(),
         };
-        output::write("-".as_ref(), text.as_bytes())?;
+        if self.github {
+            output::append_to_summary(&format!("\n{}", diff.markdown()))?;
+        }
+        let annotations =
+            if self.github { output::annotations(&diff.gates) } else { String::new() };
+        output::write("-".as_ref(), (text + &annotations).as_bytes())?;
         Ok(Outcome::of(diff.gates.iter().all(|gate| gate.passed)))
     }
 }

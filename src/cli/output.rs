@@ -9,6 +9,7 @@ use clap::Args;
 use crate::error::IoContext;
 use crate::files;
 use crate::report::diff::{self, Diff};
+use crate::report::gate::Gate;
 use crate::report::{Compression, Report, badge, html, json, markdown, text};
 
 /// Writes a file by way of a temporary one beside it, or to standard output for `-`. A failure
@@ -58,10 +59,7 @@ impl Reports {
             !(dash(&self.json) && dash(&self.markdown)),
             "--json - and --markdown - both want standard output"
         );
-        anyhow::ensure!(
-            !self.github || summary_file().is_some(),
-            "--github needs GITHUB_STEP_SUMMARY, which GitHub Actions sets"
-        );
+        anyhow::ensure!(!self.github || summary_file().is_some(), NO_SUMMARY);
         Ok(())
     }
 
@@ -97,18 +95,19 @@ impl Reports {
         if let Some(path) = &self.markdown {
             write(path, markdown().as_bytes())?;
         }
-        if let (true, Some(path)) = (self.github, summary_file()) {
-            let append = || {
-                let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
-                file.write_all(markdown().as_bytes())
-            };
-            append().at(&path)?;
+        if self.github {
+            append_to_summary(&markdown())?;
         }
         if !self.take_stdout() {
             let below = change.map_or_else(String::new, |c| format!("\n{}", c.text()));
             to_stdout((text::render(report) + &below).as_bytes())?;
             if self.github {
-                to_stdout(annotations(report).as_bytes())?;
+                let gates = match report {
+                    Report::Compress(report) => &report.gates[..],
+                    Report::Infer(report) => &report.gates,
+                    Report::Verify(_) => &[],
+                };
+                to_stdout(annotations(gates).as_bytes())?;
             }
         }
         Ok(())
@@ -116,15 +115,20 @@ impl Reports {
 }
 
 /// An annotation for each gate that failed, in the language of workflow commands.
-fn annotations(report: &Report) -> String {
-    let gates = match report {
-        Report::Compress(report) => &report.gates[..],
-        Report::Infer(report) => &report.gates,
-        Report::Verify(_) => &[],
-    };
+pub(super) fn annotations(gates: &[Gate]) -> String {
     let failed = gates.iter().filter(|gate| !gate.passed);
     failed.map(|gate| format!("::error title=svdo gate failed::{gate}\n")).collect()
 }
+
+/// Appends to the step summary of GitHub Actions.
+pub(super) fn append_to_summary(markdown: &str) -> anyhow::Result<()> {
+    let path = summary_file().context(NO_SUMMARY)?;
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+    file.and_then(|mut file| file.write_all(markdown.as_bytes())).at(&path)?;
+    Ok(())
+}
+
+const NO_SUMMARY: &str = "--github needs GITHUB_STEP_SUMMARY, which GitHub Actions sets";
 
 fn summary_file() -> Option<PathBuf> {
     std::env::var_os("GITHUB_STEP_SUMMARY").filter(|v| !v.is_empty()).map(PathBuf::from)

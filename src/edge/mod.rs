@@ -172,7 +172,8 @@ impl Arguments {
         if let (Some(limit), Some(found)) = (self.assert_max_error, evaluation) {
             let rate = found.error_rate();
             let verdict = if rate <= limit { "passed" } else { "FAILED" };
-            text += &format!("--assert-max-error {limit}: {rate} {verdict}\n");
+            let (limit, rate) = (100.0 * limit, 100.0 * rate);
+            text += &format!("--assert-max-error {limit}%: {rate:.2} % {verdict}\n");
         }
         text
     }

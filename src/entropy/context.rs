@@ -4,46 +4,8 @@
 use super::mixing::Mixture;
 use super::models::Magnitude;
 use super::range_coder::BitCoder;
-
-/// The columns of a layer as a map: `channels` of `height` times `width`. A convolution's are its
-/// input channels and kernel, a linear layer's the map that was flattened into its input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Geometry {
-    /// Channels.
-    pub channels: usize,
-    /// Rows of the map.
-    pub height: usize,
-    /// Columns of the map.
-    pub width: usize,
-}
-
-impl Geometry {
-    /// Columns without any order in space.
-    pub fn flat(columns: usize) -> Self {
-        Self { channels: columns, height: 1, width: 1 }
-    }
-
-    /// Columns of the layer.
-    pub fn columns(&self) -> usize {
-        self.channels * self.height * self.width
-    }
-}
-
-/// Places around a column, as indices into a row with one more element, always zero, at its end.
-#[derive(Debug, Clone, Copy)]
-struct Around {
-    left: u32,
-    left2: u32,
-    up: u32,
-    up2: u32,
-    up_left: u32,
-    up_right: u32,
-    right: u32,
-    down: u32,
-    down_left: u32,
-    down_right: u32,
-    channel: u32,
-}
+pub use super::surroundings::Geometry;
+use super::surroundings::{Around, Surroundings};
 
 /// What is known of a row or column so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -88,62 +50,70 @@ impl Tally {
 /// The models of a layer and what they know, row after row.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// The columns that are coded.
+    /// The columns that are coded. All else is by their numbers in this list.
     columns: Vec<u32>,
     around: Vec<Around>,
+    surroundings: Surroundings,
     significance: Mixture<8>,
     sign: Mixture<6>,
     magnitude: Mixture<5>,
     escape: Magnitude,
-    /// Levels of this row and the two before.
+    /// Levels of this row and the one before, and at the end a 0 for what is outside.
     here: Vec<i32>,
     above: Vec<i32>,
-    above2: Vec<i32>,
     column: Vec<Tally>,
     row: Tally,
-    total: Tally,
-    rows: u32,
+    rows: u64,
     last: i32,
+    share: RowShare,
 }
 
 /// Magnitudes from here on take an escape.
 pub const UNARY: usize = 14;
 
-/// How many of the ascending edges are below a value.
-fn class(value: u64, edges: &[u64]) -> usize {
-    edges.iter().filter(|&&edge| value > edge).count()
+/// The class of this row's entries so far by what the mean row has by here.
+#[derive(Debug, Clone, Copy, Default)]
+struct RowShare {
+    /// The entries, in 1/16.
+    part: u64,
+    class: usize,
 }
 
-/// The class of `part / whole`, rounded down, without the division.
-fn class_of_share(part: u64, whole: u64, edges: &[u64]) -> usize {
-    edges.iter().filter(|&&edge| part >= (edge + 1) * whole).count()
+impl RowShare {
+    const EDGES: [u64; 6] = [4, 8, 13, 19, 27, 41];
+
+    /// The number of edges that `part / whole` reaches. From place to place there is little change.
+    #[inline(always)]
+    fn class(&mut self, whole: u64) -> usize {
+        while self.class < Self::EDGES.len() && self.part >= Self::EDGES[self.class] * whole {
+            self.class += 1;
+        }
+        while self.class > 0 && self.part < Self::EDGES[self.class - 1] * whole {
+            self.class -= 1;
+        }
+        self.class
+    }
 }
 
 impl Context {
-    const DENSITY: [u64; 7] = [0, 8, 16, 24, 36, 52, 90];
-
     /// The models before the first row. `columns` are those that are coded, ascending.
     pub fn new(geometry: Geometry, columns: Vec<u32>) -> Self {
-        let n = geometry.columns();
-        let around = columns.iter().map(|&c| Around::of(c as usize, geometry)).collect();
+        let n = columns.len();
         Self {
-            around,
-            significance: Mixture::new(
-                [1, 64 * 2, 8 * 8, 8 * 7, 6 * 6 * 3, columns.len(), 8 * 7 * 4, 27],
-                4,
-            ),
-            sign: Mixture::new([1, 27, 25, 27 * 3, columns.len(), 9 * 5], 1),
+            around: Around::of_all(&columns, geometry),
+            surroundings: Surroundings::new(n),
+            significance: Mixture::new([1, 64 * 2, 8 * 8, 8 * 7, 6 * 6 * 3, n, 8 * 7 * 4, 27], 4),
+            sign: Mixture::new([1, 27, 25, 27 * 3, n, 9 * 5], 1),
             magnitude: Mixture::new([1, 36, 36, 36, 48].map(|n| n * UNARY), 2),
             escape: Magnitude::default(),
             columns,
             here: vec![0; n + 1],
             above: vec![0; n + 1],
-            above2: vec![0; n + 1],
-            column: vec![Tally::default(); n + 1],
+            column: vec![Tally::default(); n],
             row: Tally::default(),
-            total: Tally::default(),
             rows: 0,
             last: 0,
+            share: RowShare::default(),
         }
     }
 
@@ -162,66 +132,41 @@ impl Context {
 
     /// Starts the next row.
     pub fn next_row(&mut self) {
-        std::mem::swap(&mut self.above, &mut self.above2);
         std::mem::swap(&mut self.here, &mut self.above);
         self.here.fill(0);
+        self.surroundings.next_row();
         self.row = Tally::default();
         self.rows += 1;
         self.last = 0;
+        self.count_row();
+    }
+
+    /// Two entries more than there are make the first guesses moderate.
+    fn count_row(&mut self) {
+        let entries = u64::from(self.row.entries) * self.columns.len() as u64;
+        self.share.part = 16 * (entries + 2) * self.rows;
     }
 
     /// The probability, in 1/65536, that the weight in a coded column is there.
+    #[inline]
     pub fn predict(&mut self, at: usize) -> u16 {
-        let around = self.around[at];
-        let column = self.columns[at] as usize;
-        let here = |at: u32| u64::from(self.here[at as usize] != 0);
-        let above = |at: u32| u64::from(self.above[at as usize] != 0);
-        let above2 = |at: u32| u64::from(self.above2[at as usize] != 0);
-        let a = &around;
-        let same = column as u32;
-        let near = here(a.left) + here(a.up) + here(a.up_left) + here(a.up_right);
-        let far = here(a.left2) + here(a.up2);
-        let before = above(same);
-        let around_before = above(a.left) + above(a.right) + above(a.up) + above(a.down);
-        let pattern = here(a.left)
-            | here(a.up) << 1
-            | here(a.up_left) << 2
-            | here(a.up_right) << 3
-            | here(a.channel) << 4
-            | before << 5;
-        let rows = u64::from(self.rows.max(1));
-        let columns = self.columns.len() as u64;
-        let total = u64::from(self.total.entries);
-        let count = |at: u32| u64::from(self.column[at as usize].entries);
-        // In 1/16 of the mean of all columns.
-        let column_class = class_of_share(16 * count(same) * columns, total + 1, &Self::DENSITY);
-        let beside = count(a.left) + count(a.right) + count(a.up) + count(a.down);
-        let diagonal =
-            count(a.up_left) + count(a.up_right) + count(a.down_left) + count(a.down_right);
-        let neighbours =
-            class_of_share((8 * beside + 4 * diagonal) * columns, 3 * (total + 1), &Self::DENSITY);
-        // This row's entries so far in 1/16 of what the mean row has by here.
-        let (found, expected) = (u64::from(self.row.entries) * rows * columns, total * at as u64);
-        let row_class = class_of_share(
-            16 * (found + rows * 2),
-            expected + rows * 2 + 1,
-            &[3, 7, 12, 18, 26, 40],
-        );
-        let window = class(near + far, &[0, 1, 2, 3, 4]);
-        let before_class = class(2 * before + around_before + above2(same), &[0, 1, 2, 3, 4]);
+        let around = self.surroundings.near(at);
+        let [column, neighbours] = self.surroundings.classes(at);
+        let expected = self.surroundings.total() * at as u64;
+        let row = self.share.class(expected + 2 * self.rows + 1);
+        let near = around.near().min(3);
+        let window = (around.near() + around.far()).min(5);
         let slots = [
             0,
-            (pattern as usize) * 2 + usize::from(far > 0),
-            column_class * 8 + neighbours,
-            column_class * 7 + row_class,
-            (window * 6 + before_class) * 3 + (here(a.channel) + above(a.channel)) as usize,
+            around.pattern() * 2 + usize::from(around.far() > 0),
+            column * 8 + neighbours,
+            column * 7 + row,
+            (window * 6 + around.above().min(5)) * 3 + around.channels(),
             at,
-            (neighbours * 7 + row_class) * 4 + near.min(3) as usize,
-            (self.last.signum() + 1) as usize * 9
-                + (self.here[a.left as usize].signum() + 1) as usize * 3
-                + (self.here[a.up as usize].signum() + 1) as usize,
+            (neighbours * 7 + row) * 4 + near,
+            (self.last.signum() + 1) as usize * 9 + around.signs(),
         ];
-        self.significance.predict(slots, (near.min(3)) as usize)
+        self.significance.predict(slots, near)
     }
 
     /// Learns whether the weight predicted last is there.
@@ -231,18 +176,17 @@ impl Context {
 
     fn sign_slots(&self, at: usize) -> [usize; 6] {
         let a = &self.around[at];
-        let column = self.columns[at] as usize;
         let sign = |level: i32| (level.signum() + 1) as usize;
         let (left, up) = (sign(self.here[a.left as usize]), sign(self.here[a.up as usize]));
         let diagonal =
             sign(self.here[a.up_left as usize].signum() + self.here[a.up_right as usize].signum());
-        let above = sign(self.above[column]);
+        let above = sign(self.above[at]);
         let beside =
             sign(self.above[a.left as usize].signum() + self.above[a.right as usize].signum());
         [
             0,
             (left * 3 + up) * 3 + diagonal,
-            self.column[column].sign() * 5 + self.row.sign(),
+            self.column[at].sign() * 5 + self.row.sign(),
             ((above * 3 + left) * 3 + up) * 3 + beside,
             at,
             (sign(self.last) * 3 + sign(self.here[a.channel as usize])) * 5 + self.row.sign(),
@@ -257,16 +201,15 @@ impl Context {
 
     fn magnitude_slots(&self, at: usize) -> ([usize; 5], usize) {
         let a = &self.around[at];
-        let column = self.columns[at] as usize;
         let size = |at: u32| self.here[at as usize].unsigned_abs();
         let near = size(a.left) + size(a.up) + size(a.up_left) + size(a.up_right);
         let counts = [a.left, a.up, a.up_left, a.up_right].iter().filter(|&&i| size(i) > 0).count();
         let near_tally = Tally { entries: counts as u32, positive: 0, magnitudes: near };
         let last = (self.last.unsigned_abs() as usize).min(5);
-        let above = (self.above[column].unsigned_abs() as usize).min(3);
+        let above = (self.above[at].unsigned_abs() as usize).min(3);
         let slots = [
             0,
-            self.column[column].magnitude() * 6 + self.row.magnitude(),
+            self.column[at].magnitude() * 6 + self.row.magnitude(),
             near_tally.magnitude() * 6 + self.row.magnitude(),
             near_tally.magnitude() * 6 + last,
             (counts.min(3) * 4 + above) * 3 + last.min(2),
@@ -306,42 +249,11 @@ impl Context {
 
     /// Notes the level of a weight that is there.
     pub fn place(&mut self, at: usize, level: i32) {
-        let column = self.columns[at] as usize;
-        self.here[column] = level;
-        self.column[column].add(level);
+        self.here[at] = level;
+        self.column[at].add(level);
         self.row.add(level);
-        self.total.add(level);
         self.last = level;
-    }
-}
-
-impl Around {
-    fn of(column: usize, geometry: Geometry) -> Self {
-        let Geometry { height, width, .. } = geometry;
-        let none = geometry.columns() as u32;
-        let (channel, rest) = (column / (height * width), column % (height * width));
-        let (y, x) = (rest / width, rest % width);
-        let at = |dy: isize, dx: isize| {
-            let (y, x) = (y.checked_add_signed(dy), x.checked_add_signed(dx));
-            match (y, x) {
-                (Some(y), Some(x)) if y < height && x < width => {
-                    ((channel * height + y) * width + x) as u32
-                }
-                _ => none,
-            }
-        };
-        Self {
-            left: at(0, -1),
-            left2: at(0, -2),
-            up: at(-1, 0),
-            up2: at(-2, 0),
-            up_left: at(-1, -1),
-            up_right: at(-1, 1),
-            right: at(0, 1),
-            down: at(1, 0),
-            down_left: at(1, -1),
-            down_right: at(1, 1),
-            channel: if channel > 0 { (column - height * width) as u32 } else { none },
-        }
+        self.surroundings.place(at, &self.around[at], level);
+        self.count_row();
     }
 }

@@ -23,22 +23,26 @@ const fn squash(logit: i32) -> u16 {
     (from + (((to - from) * part) >> 6)) as u16
 }
 
-/// The largest logit whose [`squash`] is not above `16 i + 8`.
+/// The largest logit whose [`squash`] is not above `16 i + 8`; at the ends those of their neighbours,
+/// as no probability is so far out.
 static STRETCH: [i16; 4096] = {
     let mut table = [0; 4096];
-    let (mut i, mut logit) = (0, -MOST);
-    while i < table.len() {
+    let (mut i, mut logit) = (1, -MOST);
+    while i < table.len() - 1 {
         while logit < MOST && squash(logit + 1) as usize <= 16 * i + 8 {
             logit += 1;
         }
         table[i] = logit as i16;
         i += 1;
     }
+    table[0] = table[1];
+    table[i] = table[i - 1];
     table
 };
 
-fn stretch(probability: u16) -> i32 {
-    i32::from(STRETCH[usize::from(probability >> 4)])
+#[inline]
+fn logit(model: AdaptiveBit) -> i32 {
+    i32::from(STRETCH[model.in_4096ths()])
 }
 
 /// A mixture of `N` models of one kind of bit. Each model is a table of adaptive probabilities of
@@ -46,10 +50,13 @@ fn stretch(probability: u16) -> i32 {
 /// model 0 should have a single slot.
 #[derive(Debug, Clone)]
 pub struct Mixture<const N: usize> {
-    tables: [Vec<AdaptiveBit>; N],
+    /// The models' tables, one after the other.
+    tables: Vec<AdaptiveBit>,
+    starts: [usize; N],
     /// For each set, the weight of each model, in 1/65536.
     weights: Vec<[i32; N]>,
-    slots: [usize; N],
+    /// Where in the tables the slots are that were chosen last.
+    chosen: [usize; N],
     set: usize,
     logits: [i32; N],
     probability: u16,
@@ -60,16 +67,22 @@ impl<const N: usize> Mixture<N> {
     /// Sum of the weights at the start.
     const START: i32 = 75_000;
     /// How many bits a slot counts as having seen when it takes over from the first model.
-    const INHERITED: u16 = 1;
+    const INHERITED: u8 = 1;
     /// Speed of learning of the weights at the start, and in the end.
     const RATES: (i32, i32) = (24 << 8, 3 << 8);
 
     /// Tables of these sizes, and the number of weight sets.
     pub fn new(sizes: [usize; N], sets: usize) -> Self {
+        let mut end = 0;
+        let starts = sizes.map(|size| {
+            end += size;
+            end - size
+        });
         Self {
-            tables: sizes.map(|size| vec![AdaptiveBit::NEW; size]),
+            tables: vec![AdaptiveBit::NEW; end],
+            starts,
             weights: vec![[Self::START / N as i32; N]; sets],
-            slots: [0; N],
+            chosen: [0; N],
             set: 0,
             logits: [0; N],
             probability: 1 << 15,
@@ -78,35 +91,38 @@ impl<const N: usize> Mixture<N> {
     }
 
     /// The probability of a 1, given one slot for each model and the weights' set.
+    #[inline]
     pub fn predict(&mut self, slots: [usize; N], set: usize) -> u16 {
-        (self.slots, self.set) = (slots, set);
-        let base = self.tables[0][slots[0]].probability();
+        // Logits are below 2^11, weights up to 2^20: a product fits 32 bits, their sum may not.
+        let weights = &self.weights[set];
+        let first = self.tables[slots[0]];
         let mut sum = 0i64;
-        for (i, &slot) in slots.iter().enumerate() {
-            let model = self.tables[i][slot];
-            let p = if model.is_new() { base } else { model.probability() };
-            self.logits[i] = stretch(p);
-            sum += i64::from(self.logits[i]) * i64::from(self.weights[set][i]);
+        for i in 0..N {
+            self.chosen[i] = self.starts[i] + slots[i];
+            let model = self.tables[self.chosen[i]];
+            let model = if model.is_new() { first } else { model };
+            self.logits[i] = logit(model);
+            sum += i64::from(self.logits[i] * weights[i]);
         }
+        self.set = set;
         self.probability = squash(((sum >> 16) as i32).clamp(-MOST, MOST));
         self.probability
     }
 
     /// Learns the bit that was predicted last.
     pub fn learn(&mut self, bit: bool) {
-        let error = (i32::from(bit) << 16) - i32::from(self.probability);
-        for i in 0..N {
-            let change = (self.logits[i] * (error >> 2)) >> 8;
-            let weight = &mut self.weights[self.set][i];
-            let step = (i64::from(change) * i64::from(self.rate) + (1 << 15)) >> 16;
-            *weight = (*weight + step as i32).clamp(-(1 << 20), 1 << 20);
+        // Products of this and the logits stay below 2^26, and 2^31 with the rate.
+        let error = ((i32::from(bit) << 16) - i32::from(self.probability)) >> 2;
+        for (weight, logit) in self.weights[self.set].iter_mut().zip(self.logits) {
+            let step = (((logit * error) >> 8) * self.rate + (1 << 15)) >> 16;
+            *weight = (*weight + step).clamp(-(1 << 20), 1 << 20);
         }
         self.rate -= (self.rate - Self::RATES.1) >> 7;
-        let base = self.tables[0][self.slots[0]];
-        for i in 0..N {
-            let model = &mut self.tables[i][self.slots[i]];
+        let base = self.tables[self.chosen[0]].inherit(Self::INHERITED);
+        for (i, &at) in self.chosen.iter().enumerate() {
+            let model = &mut self.tables[at];
             if i > 0 && model.is_new() {
-                *model = base.inherit(Self::INHERITED);
+                *model = base;
             }
             model.update(bit);
         }
@@ -115,9 +131,12 @@ impl<const N: usize> Mixture<N> {
     /// Takes over what another mixture of the same kind has learned, tables of another size left
     /// out.
     pub fn take(&mut self, other: Self) {
-        for (mine, other) in self.tables.iter_mut().zip(other.tables) {
-            if mine.len() == other.len() {
-                *mine = other;
+        let end =
+            |mixture: &Self, i| mixture.starts.get(i + 1).copied().unwrap_or(mixture.tables.len());
+        for i in 0..N {
+            let (mine, theirs) = (self.starts[i]..end(self, i), other.starts[i]..end(&other, i));
+            if mine.len() == theirs.len() {
+                self.tables[mine].copy_from_slice(&other.tables[theirs]);
             }
         }
         (self.weights, self.rate) = (other.weights, other.rate);
@@ -150,9 +169,9 @@ mod tests {
             let found = f64::from(squash(logit));
             assert!((found - exact).abs() < 0.02 * exact.min(65536.0 - exact) + 2.0, "{logit}");
         }
-        for p in (0..=u16::MAX).step_by(16) {
-            let back = squash(stretch(p));
-            assert!((i32::from(back) - i32::from(p | 8)).abs() <= 80, "{p} {back}");
+        for (i, &logit) in (0i32..).zip(&STRETCH) {
+            let back = i32::from(squash(logit.into()));
+            assert!((back - (16 * i + 8)).abs() <= 80, "{i} {back}");
         }
     }
 

@@ -19,6 +19,7 @@ pub mod models;
 mod oracle;
 pub mod range_coder;
 pub mod rans;
+mod surroundings;
 mod values;
 
 #[cfg(feature = "compress")]

@@ -15,26 +15,24 @@ const LEAST_RANGE: u32 = 1 << 24;
 
 /// An adaptive probability. It starts at 1/2 and moves to each bit seen by 1/(n + 1.5), n the bits
 /// seen so far up to [`AdaptiveBit::MEMORY`].
+///
+/// The probability of a 1 in 1/2^24, and in the lowest 8 bits n.
 #[derive(Debug, Clone, Copy)]
-pub struct AdaptiveBit {
-    /// Probability of a 1 in 1/2^24.
-    probability: u32,
-    seen: u16,
-}
+pub struct AdaptiveBit(u32);
 
 impl AdaptiveBit {
     /// Bits after which the rate of adaptation stays the same.
-    pub const MEMORY: u16 = 255;
+    pub const MEMORY: u8 = u8::MAX;
     /// A model that has seen nothing.
-    pub const NEW: Self = Self { probability: 1 << 23, seen: 0 };
+    pub const NEW: Self = Self(1 << 31);
     /// No event is ever less probable than this, in 1/65536.
     const FLOOR: u16 = 24;
     /// `2^16 / (n + 1.5)`, rounded down.
-    const RATES: [u32; Self::MEMORY as usize + 1] = {
+    const RATES: [u16; Self::MEMORY as usize + 1] = {
         let mut rates = [0; Self::MEMORY as usize + 1];
         let mut n = 0;
         while n < rates.len() {
-            rates[n] = (1 << 17) / (2 * n as u32 + 3);
+            rates[n] = ((1 << 17) / (2 * n as u32 + 3)) as u16;
             n += 1;
         }
         rates
@@ -43,31 +41,35 @@ impl AdaptiveBit {
     /// The probability of a 1 in 1/65536.
     #[inline]
     pub fn probability(self) -> u16 {
-        ((self.probability >> 8) as u16).clamp(Self::FLOOR, u16::MAX - Self::FLOOR)
+        ((self.0 >> 16) as u16).clamp(Self::FLOOR, u16::MAX - Self::FLOOR)
+    }
+
+    /// The probability of a 1 in 1/4096, without a floor.
+    #[inline]
+    pub(super) fn in_4096ths(self) -> usize {
+        (self.0 >> 20) as usize
     }
 
     /// Whether it has seen nothing yet.
     #[inline]
     pub fn is_new(self) -> bool {
-        self.seen == 0
+        self.0 as u8 == 0
     }
 
     /// A model that starts from another's probability as if it had seen `seen` bits.
     #[inline]
-    pub fn inherit(self, seen: u16) -> Self {
-        Self { seen, ..self }
+    pub fn inherit(self, seen: u8) -> Self {
+        Self(self.0 & !0xff | u32::from(seen))
     }
 
     /// Learns a bit.
     #[inline]
     pub fn update(&mut self, bit: bool) {
         let target = if bit { (1 << 24) - 1 } else { 0 };
-        let rate = i64::from(Self::RATES[usize::from(self.seen)]);
-        let moved = ((target - i64::from(self.probability)) * rate) >> 16;
-        self.probability = (i64::from(self.probability) + moved) as u32;
-        if self.seen < Self::MEMORY {
-            self.seen += 1;
-        }
+        let (probability, seen) = (i64::from(self.0 >> 8), self.0 as u8);
+        let rate = i64::from(Self::RATES[usize::from(seen)]);
+        let probability = probability + (((target - probability) * rate) >> 16);
+        self.0 = (probability as u32) << 8 | u32::from(seen.saturating_add(1));
     }
 }
 

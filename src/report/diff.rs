@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::gate::Gate;
+use super::markdown::escape;
 use super::text::{group, table};
 use super::{Compression, Layer};
 use crate::error::{Error, IoContext, Result};
@@ -104,7 +105,7 @@ impl Diff {
     pub fn text(&self) -> String {
         let headings = ["layer", "kept", "now", "bytes", "now", "change"];
         let mut rows = vec![headings.map(str::to_owned).to_vec()];
-        rows.extend(self.rows());
+        rows.extend(self.rows().map(Vec::from));
         let mut text = table(&rows);
         let _ = writeln!(
             text,
@@ -122,7 +123,7 @@ impl Diff {
         let mut text = String::from("| layer | kept | now | bytes | now | change |\n");
         text.push_str("|---|--:|--:|--:|--:|--:|\n");
         for row in self.rows() {
-            let _ = writeln!(text, "| {} |", row.join(" | "));
+            let _ = writeln!(text, "| {} |", row.map(|cell| escape(&cell)).join(" | "));
         }
         let _ = writeln!(
             text,
@@ -135,13 +136,13 @@ impl Diff {
         text
     }
 
-    fn rows(&self) -> impl Iterator<Item = Vec<String>> + '_ {
+    fn rows(&self) -> impl Iterator<Item = [String; 6]> + '_ {
         let row = |name: &str, kept: [u64; 2], bytes: [u64; 2]| {
             let change = format!("{:+.2} %", 100.0 * change(bytes[0], bytes[1]));
-            let mut row = vec![name.to_owned()];
-            row.extend([kept[0], kept[1], bytes[0], bytes[1]].map(group));
-            row.push(if bytes[0] == 0 { "new".into() } else { change });
-            row
+            let change = if bytes[0] == 0 { "new".into() } else { change };
+            let [kept, bytes] = [kept, bytes].map(|both| both.map(group));
+            let ([before, now], [old, new]) = (kept, bytes);
+            [name.to_owned(), before, now, old, new, change]
         };
         let layers = self.layers.iter().map(move |layer| {
             row(&layer.name, [layer.old_kept, layer.new_kept], [layer.old_bytes, layer.new_bytes])

@@ -30,6 +30,14 @@ impl Gate {
 impl std::fmt::Display for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let verdict = if self.passed { "passed" } else { "FAILED" };
-        write!(f, "--{} {}: {} {verdict}", self.name, self.limit, self.found)
+        let Self { name, limit, found, .. } = self;
+        match name.as_str() {
+            "assert-max-error" | "max-growth" => {
+                let (limit, found) = (100.0 * limit, 100.0 * found);
+                write!(f, "--{name} {limit}%: {found:.2} % {verdict}")
+            }
+            "assert-ratio" => write!(f, "--{name} {limit}: {found:.1}x {verdict}"),
+            _ => write!(f, "--{name} {limit}: {found} {verdict}"),
+        }
     }
 }

@@ -70,7 +70,7 @@ fn tiles(page: &mut String, report: &Compression) {
         let what = format!(
             "&plusmn; {} error on {} images; {} before quantization",
             percent(v.error_rate_se),
-            v.samples,
+            group(v.samples as u64),
             percent(v.error_rate_pruned)
         );
         tile(percent(v.error_rate), &what);
@@ -111,7 +111,8 @@ fn layers(page: &mut String, layers: &[Layer]) {
     page.push_str(
         "<h2>Layer by layer</h2>\n<p class=\"soft\">The bar shows the share of weights kept, on a \
          square-root scale. Units are neurons or channels: those that pruning left without effect \
-         are removed without changing any output.</p>\n<div class=\"scroll\"><table><tr><th>layer\
+         are removed without changing any output. Stored are the weights that are left after that and \
+         quantization.</p>\n<div class=\"scroll\"><table><tr><th>layer\
          </th><th>shape</th><th>kept</th><th>of</th><th>sparsity</th><th></th><th>units left</th>\
          <th>stored</th><th>bytes</th></tr>\n",
     );
@@ -233,9 +234,12 @@ fn sweep(page: &mut String, points: &[SweepPoint], threshold: f64) {
     if points.is_empty() {
         return;
     }
-    page.push_str(
+    let used = points.iter().any(|point| point.threshold == threshold);
+    let _ = writeln!(
+        page,
         "<h2>What other thresholds would give</h2>\n<p class=\"soft\">Each dot is a threshold, all else \
-         being as it is; the filled one is in use.</p>\n<div class=\"plots\">\n",
+         being as it is: point at it to read its numbers.{}</p>\n<div class=\"plots\">",
+        if used { " The filled one is in use." } else { "" }
     );
     let linear = |label| Axis { logarithmic: false, from_zero: false, label };
     let up = |label| Axis { from_zero: true, ..linear(label) };

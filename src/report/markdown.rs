@@ -26,12 +26,14 @@ fn compression(report: &Compression) -> String {
         report.threshold,
         report.quantize
     );
-    text.push_str("| layer | shape | kept | of | sparsity | units | stored | bytes |\n");
-    text.push_str("|---|---|--:|--:|--:|--:|--:|--:|\n");
+    text.push_str(
+        "| layer | shape | kept | of | sparsity | units | stored | bytes | of the file |\n",
+    );
+    text.push_str("|---|---|--:|--:|--:|--:|--:|--:|---|\n");
     for layer in &report.layers {
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} of {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} of {} | {} | {} | {} |",
             escape(&layer.name),
             shape(&layer.shape),
             group(layer.kept),
@@ -40,12 +42,13 @@ fn compression(report: &Compression) -> String {
             layer.units - layer.units_dead - layer.units_constant,
             layer.units,
             group(layer.stored),
-            group(layer.bytes)
+            group(layer.bytes),
+            bar(layer.bytes, report.file_bytes)
         );
     }
     let _ = writeln!(
         text,
-        "| **total** | | {} | {} | {} | | {} | {} |\n",
+        "| **total** | | {} | {} | {} | | {} | {} | |\n",
         group(report.weights_kept),
         group(report.weights_total),
         percent(1.0 - report.weights_kept as f64 / report.weights_total as f64),
@@ -96,7 +99,14 @@ fn compression(report: &Compression) -> String {
     text
 }
 
+/// A share as a bar of ten cells and a percentage.
+fn bar(part: u64, whole: u64) -> String {
+    let share = part as f64 / whole.max(1) as f64;
+    let full = ((10.0 * share).round() as usize).min(10);
+    format!("{}{} {:.0} %", "█".repeat(full), "░".repeat(10 - full), 100.0 * share)
+}
+
 /// Keeps names from opening a table cell or a tag.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;")
 }

@@ -388,6 +388,46 @@ fn failed_gates_are_annotated() {
 }
 
 #[test]
+fn the_script_of_the_action_compares_gates_and_says_so() {
+    let folder = folder();
+    let here = folder.path();
+    let bin = here.join("svdo/bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    for program in [SVDO, COMPRESS] {
+        std::fs::copy(program, bin.join(Path::new(program).file_name().unwrap())).unwrap();
+    }
+    let act = |bits: &str, report: &str, baseline: &str, growth: &str| {
+        let output = Command::new("bash")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/.github/compress.sh"))
+            .current_dir(here)
+            .env("RUNNER_TEMP", here)
+            .env("GITHUB_OUTPUT", here.join("outputs"))
+            .env("GITHUB_STEP_SUMMARY", here.join("summary.md"))
+            .envs([("CHECKPOINT", "model.safetensors"), ("OUTPUT", "m.svdo"), ("REPORT", report)])
+            .envs([("BASELINE", baseline), ("MAX_GROWTH", growth)])
+            .env("ARGUMENTS", format!("--quantize uniform --bits {bits}"))
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, out) = act("5", "old.json", "", "");
+    assert_eq!(code, Some(0), "{out}");
+    let (code, out) = act("5", "same.json", "old.json", "2%");
+    assert_eq!((code, out.contains("--max-growth 2%: 0.00 % passed")), (Some(0), true), "{out}");
+    let (code, out) = act("7", "new.json", "old.json", "2%");
+    let annotated = out.contains("::error title=svdo gate failed::--max-growth 2%: ");
+    assert_eq!((code, annotated), (Some(1), true), "{out}");
+    let summary = std::fs::read_to_string(here.join("summary.md")).unwrap();
+    for part in ["**size ratio", "█", "| change |", "% FAILED`"] {
+        assert!(summary.contains(part), "{part}: {summary}");
+    }
+    let outputs = std::fs::read_to_string(here.join("outputs")).unwrap();
+    assert!(outputs.starts_with("size-ratio="), "{outputs}");
+    let (code, out) = act("5", "new.json", "", "2%");
+    assert_eq!((code, out.contains("max-growth needs a baseline")), (Some(2), true), "{out}");
+}
+
+#[test]
 fn completions_and_manuals_cover_every_program() {
     let folder = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {

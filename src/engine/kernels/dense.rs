@@ -46,6 +46,26 @@ struct Product<'a> {
     relu: bool,
 }
 
+/// Adds the products of eight columns with a group's rows.
+///
+/// # Safety
+/// `w` has 32 numbers from `32 at` on.
+#[inline(always)]
+unsafe fn step<S: Simd>(
+    s: S,
+    w: &[f32],
+    at: usize,
+    x: S::V,
+    mut sums: [S::V; GROUP],
+) -> [S::V; GROUP] {
+    for (row, sum) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        let w = unsafe { s.load(w.as_ptr().add((at * GROUP + row) * WIDTH)) };
+        *sum = s.mul_add(w, x, *sum);
+    }
+    sums
+}
+
 impl Work for Product<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -63,24 +83,17 @@ impl Work for Product<'_> {
             let mut odd = even;
             // SAFETY: w holds `steps` times 32 numbers, x at least `whole` times eight.
             unsafe {
-                let step = |at: usize, x, mut sums: [S::V; GROUP]| {
-                    for (row, sum) in sums.iter_mut().enumerate() {
-                        let w = s.load(w.as_ptr().add((at * GROUP + row) * WIDTH));
-                        *sum = s.mul_add(w, x, *sum);
-                    }
-                    sums
-                };
                 let mut at = 0;
                 while at + 2 <= whole {
-                    even = step(at, s.load(x.as_ptr().add(at * WIDTH)), even);
-                    odd = step(at + 1, s.load(x.as_ptr().add((at + 1) * WIDTH)), odd);
+                    even = step(s, w, at, s.load(x.as_ptr().add(at * WIDTH)), even);
+                    odd = step(s, w, at + 1, s.load(x.as_ptr().add((at + 1) * WIDTH)), odd);
                     at += 2;
                 }
                 if at < whole {
-                    even = step(at, s.load(x.as_ptr().add(at * WIDTH)), even);
+                    even = step(s, w, at, s.load(x.as_ptr().add(at * WIDTH)), even);
                 }
                 if whole < steps {
-                    odd = step(whole, s.load(last.as_ptr()), odd);
+                    odd = step(s, w, whole, s.load(last.as_ptr()), odd);
                 }
             }
             for (row, (y, bias)) in y.iter_mut().zip(bias).enumerate() {

@@ -23,6 +23,22 @@ fn compiled<W: Work>(token: Avx2, work: W) {
     work.run(token);
 }
 
+/// Four numbers.
+///
+/// # Safety
+/// The CPU has SSE4.1; four indices at `at` can be read, and the numbers there.
+#[inline(always)]
+unsafe fn four(x: *const f32, at: *const u16) -> __m128 {
+    // SAFETY: the caller's promises.
+    unsafe {
+        let at = at.cast::<u64>().read_unaligned();
+        let two = _mm_load_ss(x.add(at as u16 as usize));
+        let two = _mm_insert_ps::<0x10>(two, _mm_load_ss(x.add((at >> 16) as u16 as usize)));
+        let three = _mm_insert_ps::<0x20>(two, _mm_load_ss(x.add((at >> 32) as u16 as usize)));
+        _mm_insert_ps::<0x30>(three, _mm_load_ss(x.add((at >> 48) as usize)))
+    }
+}
+
 impl Simd for Avx2 {
     type V = __m256;
     const TILE: usize = 12;
@@ -90,16 +106,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn gather(self, x: *const f32, at: *const u16) -> __m256 {
         // SAFETY: the token proves AVX2; the caller promises eight indices and what they point to.
-        unsafe {
-            let four = |at: *const u16| {
-                let at = at.cast::<u64>().read_unaligned();
-                let number = |i: u32| _mm_load_ss(x.add((at >> (16 * i)) as u16 as usize));
-                let low = _mm_insert_ps::<0x10>(number(0), number(1));
-                let three = _mm_insert_ps::<0x20>(low, number(2));
-                _mm_insert_ps::<0x30>(three, number(3))
-            };
-            _mm256_set_m128(four(at.add(4)), four(at))
-        }
+        unsafe { _mm256_set_m128(four(x, at.add(4)), four(x, at)) }
     }
 
     #[inline(always)]
