@@ -1,10 +1,14 @@
 //! Kernels beside what the core can do, and beside our own dense ones.
 //!
 //! `cargo bench --bench kernels` measures the core (multiply-adds, reads, gathers) and prints for
-//! each kernel the time of a call and its share of the bound. `cargo bench --bench kernels -- sweep`
-//! runs densities times batches, the planned engine and the dense one in turn, and prints the
-//! offenders: those slower than dense, and batches slower than a larger one. Times are the least of
-//! many calls, so that a busy machine does them little harm; keep it quiet all the same.
+//! each kernel the time of a call and its share of the bound. `-- sweep` runs densities times
+//! batches, the planned engine and the dense one in turn, and prints the offenders: those slower
+//! than dense, where the kernel is not the dense one, and batches slower than a larger one. `-- calibrate` measures the break-evens that
+//! `src/engine/cost.rs` holds.
+//!
+//! The two of a comparison run in turn, so that what disturbs the machine disturbs both, which a
+//! harness that measures one thing after the other cannot do. Times are the least of many calls, of
+//! longer ones the CPU time, so that a busy machine does them little harm.
 
 use std::time::{Duration, Instant};
 
@@ -29,9 +33,11 @@ fn main() -> Result<()> {
         bounds.gigabytes,
         bounds.gather_ns
     );
-    match std::env::args().any(|argument| argument == "sweep") {
-        true => sweep(tier),
-        false => shares(tier, &bounds),
+    let asked = |word: &str| std::env::args().any(|argument| argument == word);
+    match (asked("sweep"), asked("calibrate")) {
+        (true, _) => sweep(tier),
+        (_, true) => calibrate(tier),
+        _ => shares(tier, &bounds),
     }
 }
 
@@ -93,10 +99,24 @@ impl Bench {
     }
 
     fn call(&mut self) -> Result<f64> {
-        let start = Instant::now();
+        let (cpu, start) = (cpu_seconds(), Instant::now());
         self.engine.run(&mut self.workspace, &self.x, &mut self.y)?;
-        Ok(start.elapsed().as_secs_f64())
+        let wall = start.elapsed().as_secs_f64();
+        let cpu = cpu_seconds() - cpu;
+        // The clock of CPU time is too slow for calls of a few microseconds.
+        Ok(if wall < 50e-6 { wall } else { wall.min(cpu) })
     }
+}
+
+/// CPU time of this thread, where there is such a clock.
+fn cpu_seconds() -> f64 {
+    #[cfg(target_os = "linux")]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+    }
+    #[cfg(not(target_os = "linux"))]
+    f64::INFINITY
 }
 
 /// The least time of a call of each, by turns.
@@ -161,11 +181,12 @@ fn sweep(tier: Tier) -> Result<()> {
                 let bench =
                     |kernel| Bench::new(&model, tier, Options { kernel, batch: None }, batch);
                 let mut pair = [bench(Kernel::Auto)?, bench(Kernel::Dense)?];
+                let [a, b] = [0, 1].map(|at: usize| pair[at].engine.steps(&model)[0].kernel);
                 let [auto, dense] = least(&mut pair, Duration::from_millis(40))?[..] else {
                     unreachable!("two went in");
                 };
                 line += &format!(" {batch}:{:.2}", dense / auto);
-                times.push((batch, auto, dense));
+                times.push((batch, auto, if a == b { f64::INFINITY } else { dense }));
             }
             println!("{line}");
             for (at, &(batch, auto, dense)) in times.iter().enumerate() {
@@ -186,4 +207,40 @@ fn sweep(tier: Tier) -> Result<()> {
     }
     println!("{offenders} offenders in {cells} cells");
     Ok(())
+}
+
+/// Break-evens, each from a sparse and a dense run by turns.
+fn calibrate(tier: Tier) -> Result<()> {
+    println!("DENSE_VECTOR: percent of weights from which on a dense product is the faster one");
+    for (rows, columns) in [(300, 784), (512, 512), (1024, 1024)] {
+        let (sparse, dense) = sparse_and_dense(tier, (rows, columns), 85.0, 1)?;
+        println!("  {rows}x{columns}: {:.1}", dense / sparse * 15.0);
+    }
+    println!("SHARED_TAPS: what a tap of four rows costs over that of one, in tenths");
+    for batch in [8, 16, 32] {
+        let (sparse, dense) = sparse_and_dense(tier, (512, 512), 60.0, batch)?;
+        println!("  batch {batch}: {:.1}", dense / sparse * 0.4 * 4.0 * 10.0);
+    }
+    println!("WORTH_A_PANEL: single samples that take as long as a panel of eight");
+    for zeros in [90.0, 95.0, 99.0] {
+        let model = linear(1024, 1024, zeros)?;
+        let bench = |batch| Bench::new(&model, tier, Options::default(), batch);
+        let times = least(&mut [bench(1)?, bench(8)?], Duration::from_millis(300))?;
+        println!("  {zeros} % zeros: {:.1}", times[1] / times[0]);
+    }
+    Ok(())
+}
+
+/// Times of a layer by the sparse kernel and of the same one by the dense kernel.
+fn sparse_and_dense(
+    tier: Tier,
+    (rows, columns): (usize, usize),
+    zeros: f64,
+    batch: usize,
+) -> Result<(f64, f64)> {
+    let model = linear(rows, columns, zeros)?;
+    let bench = |kernel| Bench::new(&model, tier, Options { kernel, batch: Some(batch) }, batch);
+    let mut both = [bench(Kernel::Sparse)?, bench(Kernel::Dense)?];
+    let times = least(&mut both, Duration::from_millis(300))?;
+    Ok((times[0], times[1]))
 }

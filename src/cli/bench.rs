@@ -6,7 +6,6 @@ use clap::Args;
 
 use super::bench_report::{Batch, Benchmark, Compared, StepTime};
 use crate::edge::{peak_rss_kib, random_samples};
-use crate::engine::peak::peak_gflops;
 use crate::engine::{Engine, Kernel, Options, Tier, Workspace};
 use crate::model::Model;
 
@@ -136,7 +135,7 @@ impl Measure {
         // Before anything that only the comparison needs.
         let peak_rss_kib = peak_rss_kib();
         let mut other = self.compare.map(|kernel| runner(kernel, most)).transpose()?;
-        let peak_gflops = peak_gflops(tier, threads, Duration::from_millis(50));
+        let peak_gflops = crate::engine::peak_gflops(tier, threads, Duration::from_millis(50));
         let mut batches = Vec::new();
         for (&batch, first_inference) in self.batch.iter().zip(first) {
             let batch = batch as usize;

@@ -1,13 +1,27 @@
-//! What kernels cost, as measured on an AVX2 core: which one is worth it.
+//! What kernels cost on an AVX2 core, in one place: which of them is worth it.
+//!
+//! `cargo bench --bench kernels -- calibrate` measures the break-evens anew and prints them beside
+//! the constants here; `-- sweep` shows what a choice was worth at every density and batch.
+
+use super::kernels::WIDTH;
 
 /// Samples in the widest panel of a network with maps: more would not fit the caches.
 pub(super) const LANES_OF_MAPS: usize = 16;
 
-/// Samples in the widest panel of a network of vectors.
+/// Samples in the widest panel of a network of vectors. Twice as many read each weight half as
+/// often and each sum twice as often: no faster at 90 % zeros, slower at 99 %.
 pub(super) const LANES_OF_VECTORS: usize = 32;
 
 /// Samples below which they run one by one rather than as a part-filled panel.
 pub(super) const WORTH_A_PANEL: usize = 3;
+
+/// Share of weights, in percent, from which on a dense product with a vector is the faster one: a
+/// number gathered costs as much as four read in order.
+const DENSE_VECTOR: usize = 24;
+
+/// Taps that four rows must have for each tap they would share, in tenths: a shared one costs so
+/// much more, for four weights. The first for any panel, the second for those of 32 samples.
+const SHARED_TAPS: [usize; 2] = [19, 27];
 
 /// Bytes of inputs that stay in the first-level cache while rows go by.
 const NEAR: usize = 24 << 10;
@@ -15,15 +29,22 @@ const NEAR: usize = 24 << 10;
 /// Entries of a row in a block of inputs that are worth the pass over the outputs.
 const WORTH_A_PASS: usize = 10;
 
-/// Whether a dense product with a vector is the faster one.
+/// The same for maps of single samples, whose sums end in parts of vectors.
+const WORTH_A_PASS_OF_MAPS: usize = 30;
+
+/// Whether a dense product with a vector is the faster one: by the entries that slices of eight
+/// rows have, the zeros that fill up the shorter rows among them.
 pub(super) fn dense_vector(rows: &[Vec<(u32, f32)>], columns: usize) -> bool {
-    let entries: usize = rows.iter().map(Vec::len).sum();
-    entries * 100 > rows.len() * columns * 18
+    let mut lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+    lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
+    let sliced: usize = lengths.iter().step_by(WIDTH).map(|longest| longest * WIDTH).sum();
+    sliced * 100 > rows.len() * columns * DENSE_VECTOR
 }
 
-/// Whether groups of four rows should share their taps: a tap then costs about two and a half
-/// times as much, for four weights.
-pub(super) fn shared_taps(rows: &[Vec<(u32, f32)>]) -> bool {
+/// Whether groups of four rows of a panel's product should share their taps; `batch` is the number
+/// of samples to come, if it is known. Those of convolutions should not: their tiles are so wide
+/// that four rows of sums do not fit the registers.
+pub(super) fn shared_taps(rows: &[Vec<(u32, f32)>], batch: Option<usize>) -> bool {
     let (mut apart, mut shared) = (0, 0);
     let mut columns = Vec::new();
     for rows in rows.chunks(4) {
@@ -34,28 +55,38 @@ pub(super) fn shared_taps(rows: &[Vec<(u32, f32)>]) -> bool {
         columns.dedup();
         shared += columns.len();
     }
-    apart * 10 > shared * 26
+    let wide = batch.is_some_and(|batch| batch % LANES_OF_VECTORS == 0);
+    apart * 10 > shared * SHARED_TAPS[usize::from(wide)]
 }
 
-/// Columns of a block, such that its inputs, `bytes` for each column, stay near.
-pub(super) fn block(
+/// Columns of a block of a panel of vectors, such that its inputs stay near.
+pub(super) fn block_of_vectors(
     rows: &[Vec<(u32, f32)>],
     columns: usize,
-    bytes: usize,
+    lanes: usize,
     grouped: bool,
 ) -> usize {
-    let near = (NEAR / bytes.max(1)).max(1);
+    let near = (NEAR / (lanes * 4)).max(1);
     if grouped {
         return near.min(columns);
     }
-    let entries: usize = rows.iter().map(Vec::len).sum();
-    near.max(WORTH_A_PASS * rows.len() * columns / entries.max(1)).min(columns)
+    near.max(WORTH_A_PASS * rows.len() * columns / entries(rows).max(1)).min(columns)
 }
 
-/// Bytes of a channel that a tile of a convolution reads.
-pub(super) fn bytes_of_channel(kh: usize, kw: usize, pitch: usize, lanes: usize) -> usize {
-    match lanes {
-        1 => (96 + kw + (kh - 1) * pitch) * 4,
-        _ => kh * (96 / lanes + kw) * lanes * 4,
-    }
+/// Channels of a block of maps, such that what a tile reads of them stays near.
+pub(super) fn block_of_maps(
+    rows: &[Vec<(u32, f32)>],
+    [seen, kh, kw]: [usize; 3],
+    pitch: usize,
+    lanes: usize,
+) -> usize {
+    let (bytes, worth) = match lanes {
+        1 => ((96 + kw + (kh - 1) * pitch) * 4, WORTH_A_PASS_OF_MAPS),
+        _ => (kh * (96 / lanes + kw) * lanes * 4, WORTH_A_PASS),
+    };
+    (NEAR / bytes).max(worth * rows.len() * seen / entries(rows).max(1)).clamp(1, seen)
+}
+
+fn entries(rows: &[Vec<(u32, f32)>]) -> usize {
+    rows.iter().map(Vec::len).sum()
 }

@@ -24,10 +24,11 @@ pub(super) fn linear(weights: &LayerWeights, most_lanes: usize, options: Options
     let (rows, bias) = rows(weights);
     let columns = weights.pattern.cols();
     let dense = options.kernel == Kernel::Dense;
+    let auto = options.kernel == Kernel::Auto;
     let single =
         (options.batch.is_none_or(|batch| batch < cost::WORTH_A_PANEL || batch % most_lanes != 0))
             .then(|| {
-                if dense || cost::dense_vector(&rows, columns) {
+                if dense || auto && cost::dense_vector(&rows, columns) {
                     return Some(Vector::Dense(DenseRows::new(columns, &rows, &bias)));
                 }
                 SlicedRows::new(columns, &rows, &bias).map(Vector::Sliced)
@@ -36,8 +37,8 @@ pub(super) fn linear(weights: &LayerWeights, most_lanes: usize, options: Options
     let panel = (options.batch.is_none_or(|batch| batch >= cost::WORTH_A_PANEL)
         || single.is_none())
     .then(|| {
-        let grouped = dense || cost::shared_taps(&rows);
-        let block = cost::block(&rows, columns, most_lanes * 4, grouped);
+        let grouped = dense || auto && cost::shared_taps(&rows, options.batch);
+        let block = cost::block_of_vectors(&rows, columns, most_lanes, grouped);
         let taps: Vec<Vec<_>> = rows
             .iter()
             .map(|row| row.iter().map(|&(c, v)| (c / block as u32, c, v)).collect())
@@ -62,12 +63,8 @@ pub(super) fn convolution(
     let (rows, bias) = rows(weights);
     let [_, seen, kh, kw] = dims[..] else { return TapRows::new(&[], 1, &[], false) };
     let dense = options.kernel == Kernel::Dense;
-    let grouped = dense || cost::shared_taps(&rows);
     let phases = [stride[0].min(kh), stride[1].min(kw)];
-    let channel_bytes = cost::bytes_of_channel(kh, kw, x.pitch, most_lanes);
-    let columns = kh * kw * seen;
-    let block =
-        cost::block(&rows, columns, channel_bytes.div_ceil(kh * kw), grouped).div_ceil(kh * kw);
+    let block = cost::block_of_maps(&rows, [seen, kh, kw], x.pitch, most_lanes);
     let tap = |first: usize, column: u32| {
         let column = column as usize;
         let (c, ky, kx) = (column / (kh * kw), column / kw % kh, column % kw);
@@ -84,11 +81,12 @@ pub(super) fn convolution(
         });
         let taps: Vec<_> = taps.collect();
         if dense {
+            let columns = seen * kh * kw;
             return with_zeros(vec![taps], columns, |column| tap(first, column)).remove(0);
         }
         taps
     });
-    TapRows::new(&taps.collect::<Vec<_>>(), seen.div_ceil(block), &bias, grouped)
+    TapRows::new(&taps.collect::<Vec<_>>(), seen.div_ceil(block), &bias, false)
 }
 
 /// Adds a zero for every column without a tap.

@@ -14,12 +14,11 @@ mod kernels;
 mod layers;
 mod layout;
 mod memory;
-pub mod peak;
 mod plan;
 mod run;
 #[cfg(feature = "compress")]
 pub mod verify;
 
-pub use kernels::{Bounds, Tier};
+pub use kernels::{Bounds, Tier, peak_gflops};
 pub use plan::{Engine, Kernel, Options, StepInfo};
 pub use run::Workspace;

@@ -32,6 +32,8 @@ pub enum Kernel {
     Auto,
     /// The dense one, zeros and all: what sparsity is compared to.
     Dense,
+    /// The sparse one, however few zeros there are: what a choice is calibrated by.
+    Sparse,
 }
 
 /// A model ready to run. Immutable: one engine serves many threads, each with its own
@@ -296,7 +298,6 @@ impl Work {
                 (None, false) => "taps",
                 (None, true) => "shared taps",
             },
-            Self::Conv2d { taps, .. } if taps.grouped() => "convolution, shared taps",
             Self::Conv2d { .. } => "convolution, taps",
             Self::Split { .. } => "split by stride",
             Self::Pool { pool: Pool::Max, .. } => "max pool",

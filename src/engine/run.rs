@@ -265,10 +265,11 @@ impl Step {
                     elementwise::split(tier, (x, from), (y, to), lanes, how);
                 }
                 Work::Pool { pool: Pool::Max, window } => {
-                    pool::<true>(tier, window, (x, from), (y, to), lanes);
+                    pool::<true>(tier, window, (x, from), (y, to), lanes, relu);
+                    activated = relu;
                 }
                 Work::Pool { pool: Pool::Average { count_include_pad }, window } => {
-                    pool::<false>(tier, window, (x, from), (y, to), lanes);
+                    pool::<false>(tier, window, (x, from), (y, to), lanes, false);
                     elementwise::average(window, from, (y, to), lanes, *count_include_pad);
                 }
                 Work::GlobalAvgPool => {

@@ -82,9 +82,12 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn every_other(self, a: V, b: V) -> V {
+    fn unzip(self, a: V, b: V) -> (V, V) {
         // SAFETY: the token proves NEON.
-        unsafe { float32x4x2_t(vuzp1q_f32(a.0, a.1), vuzp1q_f32(b.0, b.1)) }
+        unsafe {
+            let even = float32x4x2_t(vuzp1q_f32(a.0, a.1), vuzp1q_f32(b.0, b.1));
+            (even, float32x4x2_t(vuzp2q_f32(a.0, a.1), vuzp2q_f32(b.0, b.1)))
+        }
     }
 
     #[inline(always)]

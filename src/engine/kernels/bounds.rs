@@ -21,33 +21,50 @@ pub struct Bounds {
 impl Bounds {
     /// Measures for about a fifth of a second.
     pub fn measure(tier: Tier) -> Self {
-        const ROUNDS: usize = 2000;
         let mut x = Aligned::zeros(64 << 10);
         let x = &*x.numbers();
         let indices: Vec<u16> =
             (0..1u32 << 13).map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as u16).collect();
-        let seconds = |what| {
-            let mut best = f64::INFINITY;
-            let begin = Instant::now();
-            while begin.elapsed() < Duration::from_millis(50) {
-                let start = Instant::now();
-                tier.with(Probe { what, x: black_box(x), indices: &indices, rounds: ROUNDS });
-                best = best.min(start.elapsed().as_secs_f64());
-            }
-            best
-        };
-        let flops = (ROUNDS * CHAINS * WIDTH * 2) as f64;
+        let seconds = |what| least_seconds(tier, what, (x, &indices), Duration::from_millis(50));
         Self {
-            gflops: flops / seconds(What::Registers) / 1e9,
-            gflops_near: flops / seconds(What::Near) / 1e9,
+            gflops: FLOPS / seconds(What::Registers) / 1e9,
+            gflops_near: FLOPS / seconds(What::Near) / 1e9,
             gigabytes: (x.len() * 4) as f64 / seconds(What::Read) / 1e9,
             gather_ns: seconds(What::Gather) / indices.len() as f64 * 1e9,
         }
     }
 }
 
+/// Billions of floating-point operations in a second that `threads` threads do in registers alone,
+/// a multiply-add counting as two, each in the best run of `time`.
+pub fn peak_gflops(tier: Tier, threads: usize, time: Duration) -> f64 {
+    let one = || FLOPS / least_seconds(tier, What::Registers, (&[], &[]), time) / 1e9;
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(one)).collect();
+        one() + others.into_iter().filter_map(|other| other.join().ok()).sum::<f64>()
+    })
+}
+
+/// The shortest run of a probe.
+fn least_seconds(tier: Tier, what: What, (x, indices): (&[f32], &[u16]), time: Duration) -> f64 {
+    let mut best = f64::INFINITY;
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        let start = Instant::now();
+        tier.with(Probe { what, x: black_box(x), indices });
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}
+
 /// Independent sums: enough to hide the latency of a multiply-add.
 const CHAINS: usize = 12;
+
+/// Steps of each sum in a probe.
+const ROUNDS: usize = 2000;
+
+/// Operations of a probe of multiply-adds.
+const FLOPS: f64 = (ROUNDS * CHAINS * WIDTH * 2) as f64;
 
 #[derive(Clone, Copy)]
 enum What {
@@ -61,27 +78,27 @@ struct Probe<'a> {
     what: What,
     x: &'a [f32],
     indices: &'a [u16],
-    rounds: usize,
 }
 
 impl Work for Probe<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { what, x, indices, rounds } = self;
+        let Self { what, x, indices } = self;
         let mut sums = [s.splat(black_box(0.0)); CHAINS];
         let (a, b) = (s.splat(black_box(0.5)), s.splat(black_box(0.25)));
-        assert!(x.len() >= 1 << 12 && x.len() % (8 * WIDTH) == 0);
+        let registers = matches!(what, What::Registers);
+        assert!(registers || x.len() >= 1 << 12 && x.len() % (8 * WIDTH) == 0);
         // SAFETY: reads of Near end below 4096 numbers, those of Read at the slice's length; the
         // indices are below 4096.
         unsafe {
             match what {
                 What::Registers => {
-                    for _ in 0..rounds {
+                    for _ in 0..ROUNDS {
                         sums.iter_mut().for_each(|sum| *sum = s.mul_add(*sum, a, b));
                     }
                 }
                 What::Near => {
-                    for round in 0..rounds {
+                    for round in 0..ROUNDS {
                         let x = x.as_ptr().add(round % 32 * CHAINS * WIDTH);
                         for (k, sum) in sums.iter_mut().enumerate() {
                             *sum = s.mul_add(s.load(x.add(k * WIDTH)), a, *sum);
@@ -121,6 +138,8 @@ mod tests {
                 assert!((0.01..10_000.0).contains(&rate), "{tier:?}: {bounds:?}");
             }
             assert!((0.001..1000.0).contains(&bounds.gather_ns), "{tier:?}: {bounds:?}");
+            let peak = peak_gflops(tier, 2, Duration::from_millis(2));
+            assert!((0.01..10_000.0).contains(&peak), "{tier:?}: {peak}");
         }
     }
 }

@@ -127,12 +127,15 @@ impl Work for Product<'_> {
                 s.store(result.as_mut_ptr(), if relu { s.relu(sum) } else { sum });
             }
             let rows = &matrix.rows[slice * WIDTH..][..WIDTH];
-            for (&row, value) in rows.iter().zip(result) {
-                if let Some(y) =
-                    y.get_mut(row as usize).filter(|_| (row as usize) < matrix.rows_of_matrix)
-                {
-                    *y = value;
+            if (slice + 1) * WIDTH <= matrix.rows_of_matrix {
+                for (&row, value) in rows.iter().zip(result) {
+                    // SAFETY: only the last slice has lanes without a row, if it is not full; rows
+                    // are below `rows_of_matrix`, which y has.
+                    unsafe { *y.get_unchecked_mut(row as usize) = value };
                 }
+            } else {
+                let count = matrix.rows_of_matrix - slice * WIDTH;
+                rows.iter().zip(result).take(count).for_each(|(&row, v)| y[row as usize] = v);
             }
         }
     }

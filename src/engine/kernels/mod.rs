@@ -19,7 +19,7 @@ mod transpose;
 mod x86_64;
 
 pub(super) use aligned::Aligned;
-pub use bounds::Bounds;
+pub use bounds::{Bounds, peak_gflops};
 pub(super) use dense::DenseRows;
 pub(super) use gather::SlicedRows;
 pub(super) use pool::{covered, every_other, pool};
@@ -150,11 +150,13 @@ pub(super) trait Simd: Copy {
         self.vector(std::array::from_fn(larger))
     }
 
-    /// Lanes 0, 2, 4 and 6 of a, then of b.
+    /// Lanes 0, 2, 4 and 6 of a, then of b; and the others.
     #[inline(always)]
-    fn every_other(self, a: Self::V, b: Self::V) -> Self::V {
+    fn unzip(self, a: Self::V, b: Self::V) -> (Self::V, Self::V) {
         let (a, b) = (self.to_array(a), self.to_array(b));
-        self.vector([a[0], a[2], a[4], a[6], b[0], b[2], b[4], b[6]])
+        let half =
+            |i: usize| [a[i], a[i + 2], a[i + 4], a[i + 6], b[i], b[i + 2], b[i + 4], b[i + 6]];
+        (self.vector(half(0)), self.vector(half(1)))
     }
 
     /// The lanes.
@@ -184,6 +186,13 @@ pub(super) trait Simd: Copy {
 
     /// Rows to columns of eight by eight.
     fn transpose(self, rows: [Self::V; 8]) -> [Self::V; 8];
+}
+
+/// Eight numbers to the front of y.
+#[inline(always)]
+fn store_checked<S: Simd>(s: S, y: &mut [f32], v: S::V) {
+    // SAFETY: the slice is eight long.
+    unsafe { s.store(y[..WIDTH].as_mut_ptr(), v) };
 }
 
 /// Eight numbers from `at` on.

@@ -3,19 +3,21 @@
 use std::ops::Range;
 
 use super::super::layout::Layout;
-use super::{Simd, Tier, WIDTH, Work, load_checked};
-use crate::network::Window;
+use super::{Simd, Tier, WIDTH, Work, load_checked, store_checked};
+use crate::network::{Shape, Window};
 
 /// The largest input under each window, or with `MAX` false the sum of them; inputs around the map
-/// do not count. NaN wins, as it does in training frameworks.
+/// do not count. NaN wins, as it does in training frameworks. x and y have all the places of their
+/// layouts; those behind the last row may change. At the end `max(y, 0)` if asked.
 pub(in crate::engine) fn pool<const MAX: bool>(
     tier: Tier,
     window: &Window,
     (x, from): (&[f32], &Layout),
     (y, to): (&mut [f32], &Layout),
     lanes: usize,
+    relu: bool,
 ) {
-    tier.with(Pooling::<MAX> { window, x, from, y, to, lanes });
+    tier.with(Pooling::<MAX> { window, x, from, y, to, lanes, relu });
 }
 
 /// The part of a window at output `at` that lies on the map.
@@ -37,87 +39,176 @@ struct Pooling<'a, const MAX: bool> {
     y: &'a mut [f32],
     to: &'a Layout,
     lanes: usize,
+    relu: bool,
+}
+
+/// The inputs under a window that lie on the map.
+#[derive(Clone, Copy)]
+struct Seen {
+    first: *const f32,
+    /// Numbers from row to row.
+    pitch: usize,
+    rows: usize,
+    columns: usize,
 }
 
 impl<const MAX: bool> Pooling<'_, MAX> {
     const EMPTY: f32 = if MAX { f32::NEG_INFINITY } else { 0.0 };
 
-    fn one(a: f32, b: f32) -> f32 {
-        match MAX {
-            true if b > a || b.is_nan() => b,
-            true => a,
-            false => a + b,
-        }
-    }
-
     #[inline(always)]
     fn eight<S: Simd>(s: S, a: S::V, b: S::V) -> S::V {
         if MAX { s.max(a, b) } else { s.mul_add(s.splat(1.0), a, b) }
+    }
+
+    /// One output of one sample.
+    ///
+    /// # Safety
+    /// The inputs can be read.
+    #[inline(always)]
+    unsafe fn number(seen: Seen) -> f32 {
+        let mut all = Self::EMPTY;
+        for row in 0..seen.rows {
+            for column in 0..seen.columns {
+                // SAFETY: the caller's promise.
+                let x = unsafe { *seen.first.add(row * seen.pitch + column) };
+                all = match MAX {
+                    true if x > all || x.is_nan() => x,
+                    true => all,
+                    false => all + x,
+                };
+            }
+        }
+        all
+    }
+
+    /// One output of eight of `lanes` samples side by side.
+    ///
+    /// # Safety
+    /// The inputs can be read.
+    #[inline(always)]
+    unsafe fn samples<S: Simd>(s: S, seen: Seen, lanes: usize) -> S::V {
+        let mut all = s.splat(Self::EMPTY);
+        for row in 0..seen.rows {
+            for column in 0..seen.columns {
+                // SAFETY: the caller's promise.
+                let x = unsafe { s.load(seen.first.add(row * seen.pitch + column * lanes)) };
+                all = if row + column == 0 { x } else { Self::eight(s, all, x) };
+            }
+        }
+        all
+    }
+
+    /// Eight neighbouring inputs, the largest or the sum of those below them.
+    ///
+    /// # Safety
+    /// The inputs can be read.
+    #[inline(always)]
+    unsafe fn down<S: Simd>(s: S, seen: Seen, column: usize) -> S::V {
+        // SAFETY: the caller's promise.
+        let mut all = unsafe { s.load(seen.first.add(column)) };
+        for row in 1..seen.rows {
+            // SAFETY: as above.
+            let x = unsafe { s.load(seen.first.add(column + row * seen.pitch)) };
+            all = Self::eight(s, all, x);
+        }
+        all
+    }
+
+    /// Eight neighbouring outputs of one sample, `stride` 1 or 2 apart; `seen` is the first one's.
+    ///
+    /// # Safety
+    /// There is a row, and the inputs can be read: those under the window, and for stride 1 seven,
+    /// for stride 2 fifteen places past it.
+    #[inline(always)]
+    unsafe fn neighbours<S: Simd>(s: S, seen: Seen, stride: usize) -> S::V {
+        let mut all = s.splat(Self::EMPTY);
+        for column in (0..seen.columns).step_by(stride) {
+            // SAFETY: the caller's promise.
+            let mut here = unsafe { Self::down(s, seen, column) };
+            if stride == 2 {
+                // SAFETY: as above.
+                let next = unsafe { Self::down(s, seen, column + WIDTH) };
+                let (even, odd) = s.unzip(here, next);
+                let both = column + 1 < seen.columns;
+                here = if both { Self::eight(s, even, odd) } else { even };
+            }
+            all = if column == 0 { here } else { Self::eight(s, all, here) };
+        }
+        all
     }
 }
 
 impl<const MAX: bool> Work for Pooling<'_, MAX> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { window, x, from, y, to, lanes } = self;
+        let Self { window, x, from, y, to, lanes, relu } = self;
+        // Copies, which stores to y leave as they are: what follows from them is worked out once.
+        let (window, from, to) = (*window, *from, *to);
+        assert!(x.len() >= from.places() * lanes && y.len() >= to.places() * lanes);
         let [top, left, ..] = window.padding;
         let [kh, kw] = window.kernel;
         let [down, right] = window.stride;
-        let width = to.shape.width;
+        let Shape { channels, height, width } = to.shape;
         // Outputs whose windows have all their columns on the map.
         let whole = (from.shape.width + left).checked_sub(kw).map_or(0, |last| last / right + 1);
         let whole = left.div_ceil(right).min(width)..whole.min(width);
-        for (c, oy) in
-            (0..to.shape.channels).flat_map(|c| (0..to.shape.height).map(move |y| (c, y)))
-        {
-            let start = to.row(c, oy) * lanes;
-            let y = &mut y[start..start + width * lanes];
-            let seen = covered(oy, down, top, kh, from.shape.height);
-            let (row, rows) = (from.row(c, seen.start), seen.len());
-            let mut ox = 0;
-            while ox < width {
-                if lanes == 1 && right <= 2 && whole.contains(&ox) {
-                    // The last vector may reach past the row: into the next one, or the few places
-                    // that a layout keeps behind the last.
-                    let mut all = s.splat(Self::EMPTY);
-                    for down in 0..rows {
-                        for kx in 0..kw {
-                            let at = row + down * from.pitch + ox * right + kx - left;
-                            let mut v = load_checked(s, x, at);
-                            if right == 2 {
-                                v = s.every_other(v, load_checked(s, x, at + WIDTH));
+        let pitch = from.pitch * lanes;
+        for c in 0..channels {
+            for oy in 0..height {
+                let rows = covered(oy, down, top, kh, from.shape.height);
+                let row = from.row(c, rows.start) * lanes;
+                let rows = rows.len();
+                let y = &mut y[to.row(c, oy) * lanes..];
+                let mut ox = 0;
+                while ox < width {
+                    if lanes == 1 && right <= 2 && rows > 0 && whole.contains(&ox) {
+                        let first = x[row + ox * right - left..].as_ptr();
+                        // Constants for the usual window. SAFETY: the window lies on the map, behind
+                        // the last place of which there are sixteen more.
+                        let eight = unsafe {
+                            match (rows, kw, right) {
+                                (2, 2, 2) => {
+                                    let seen = Seen { first, pitch, rows: 2, columns: 2 };
+                                    Self::neighbours(s, seen, 2)
+                                }
+                                _ => {
+                                    let seen = Seen { first, pitch, rows, columns: kw };
+                                    Self::neighbours(s, seen, right)
+                                }
                             }
-                            all = Self::eight(s, all, v);
+                        };
+                        // What goes too far is overwritten, or lies behind the last place.
+                        let eight = if relu { s.relu(eight) } else { eight };
+                        store_checked(s, &mut y[ox..], eight);
+                        ox = (ox + WIDTH).min(whole.end);
+                        continue;
+                    }
+                    let columns = covered(ox, right, left, kw, from.shape.width);
+                    let first = x[row + columns.start * lanes..].as_ptr();
+                    let seen = Seen { first, pitch, rows, columns: columns.len() };
+                    if lanes == 1 {
+                        // SAFETY: what is seen lies on the map.
+                        let number = unsafe { Self::number(seen) };
+                        y[ox] = if relu && number < 0.0 { 0.0 } else { number };
+                    } else {
+                        for (at, y) in y[ox * lanes..][..lanes].chunks_exact_mut(WIDTH).enumerate()
+                        {
+                            // SAFETY: as above; there are `lanes` numbers at each place.
+                            let eight = unsafe {
+                                let first = first.add(at * WIDTH);
+                                match (rows, columns.len()) {
+                                    (2, 2) => {
+                                        let seen = Seen { first, pitch, rows: 2, columns: 2 };
+                                        Self::samples(s, seen, lanes)
+                                    }
+                                    _ => Self::samples(s, Seen { first, ..seen }, lanes),
+                                }
+                            };
+                            store_checked(s, y, if relu { s.relu(eight) } else { eight });
                         }
                     }
-                    let count = WIDTH.min(whole.end - ox);
-                    y[ox..ox + count].copy_from_slice(&s.to_array(all)[..count]);
-                    ox += count;
-                    continue;
+                    ox += 1;
                 }
-                let columns = covered(ox, right, left, kw, from.shape.width);
-                let (first, columns) = (row + columns.start, columns.len());
-                if lanes == 1 {
-                    y[ox] = Self::EMPTY;
-                    for down in 0..rows {
-                        for &x in &x[first + down * from.pitch..][..columns] {
-                            y[ox] = Self::one(y[ox], x);
-                        }
-                    }
-                } else {
-                    for (v, y) in y[ox * lanes..][..lanes].chunks_exact_mut(WIDTH).enumerate() {
-                        let mut all = s.splat(Self::EMPTY);
-                        for down in 0..rows {
-                            let at = (first + down * from.pitch) * lanes + v * WIDTH;
-                            for column in 0..columns {
-                                all = Self::eight(s, all, load_checked(s, x, at + column * lanes));
-                            }
-                        }
-                        // SAFETY: the chunk is eight long.
-                        unsafe { s.store(y.as_mut_ptr(), all) };
-                    }
-                }
-                ox += 1;
             }
         }
     }
@@ -140,8 +231,7 @@ impl Work for EveryOther<'_> {
         let whole = y.len().min(x.len() / 2) / WIDTH * WIDTH;
         for at in (0..whole).step_by(WIDTH) {
             let (a, b) = (load_checked(s, x, 2 * at), load_checked(s, x, 2 * at + WIDTH));
-            // SAFETY: the slice is eight long.
-            unsafe { s.store(y[at..at + WIDTH].as_mut_ptr(), s.every_other(a, b)) };
+            store_checked(s, &mut y[at..], s.unzip(a, b).0);
         }
         for at in whole..y.len() {
             y[at] = x[2 * at];
@@ -152,32 +242,93 @@ impl Work for EveryOther<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::Shape;
+    /// The window at an output, one input after the other.
+    fn one<const MAX: bool>(
+        window: &Window,
+        (x, from): (&[f32], &Layout),
+        [c, oy, ox]: [usize; 3],
+        (lane, lanes): (usize, usize),
+    ) -> f32 {
+        let mut all = if MAX { f32::NEG_INFINITY } else { 0.0 };
+        for (ky, kx) in
+            (0..window.kernel[0]).flat_map(|ky| (0..window.kernel[1]).map(move |kx| (ky, kx)))
+        {
+            let iy = (oy * window.stride[0] + ky).wrapping_sub(window.padding[0]);
+            let ix = (ox * window.stride[1] + kx).wrapping_sub(window.padding[1]);
+            if iy < from.shape.height && ix < from.shape.width {
+                let x = x[(from.row(c, iy) + ix) * lanes + lane];
+                all = match MAX {
+                    true if all.is_nan() || x.is_nan() => f32::NAN,
+                    true => all.max(x),
+                    false => all + x,
+                };
+            }
+        }
+        all
+    }
+
+    fn check<const MAX: bool>(
+        tier: Tier,
+        window: &Window,
+        from: &Layout,
+        lanes: usize,
+        relu: bool,
+    ) {
+        let outs = |size: usize, axis: usize| {
+            let padded = size + window.padding[axis] + window.padding[axis + 2];
+            (padded - window.kernel[axis]) / window.stride[axis] + 1
+        };
+        let shape = from.shape;
+        let to = Layout::contiguous(Shape::new(
+            shape.channels,
+            outs(shape.height, 0),
+            outs(shape.width, 1),
+        ));
+        // Integers, which add exactly in any order, and a few numbers that are none.
+        let mut x: Vec<f32> =
+            (0..from.places() * lanes).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
+        x[5 * lanes] = f32::NAN;
+        x[20 * lanes] = f32::NEG_INFINITY;
+        let mut y = vec![0.0; to.places() * lanes];
+        pool::<MAX>(tier, window, (&x, from), (&mut y, &to), lanes, relu);
+        for c in 0..shape.channels {
+            for (oy, ox) in
+                (0..to.shape.height).flat_map(|oy| (0..to.shape.width).map(move |ox| (oy, ox)))
+            {
+                for lane in 0..lanes {
+                    let expected = one::<MAX>(window, (&x, from), [c, oy, ox], (lane, lanes));
+                    let expected = if relu && expected < 0.0 { 0.0 } else { expected };
+                    let found = y[(to.row(c, oy) + ox) * lanes + lane];
+                    assert!(
+                        found == expected || found.is_nan() && expected.is_nan(),
+                        "{tier:?}, {window:?}, {lanes} lanes: {found} for {expected}"
+                    );
+                }
+            }
+        }
+    }
 
     #[test]
-    fn every_tier_pools_like_loops_and_keeps_nan() {
-        let (width, slack) = (37, 16);
-        let mut x: Vec<f32> = (0..2 * width + slack).map(|i| ((i * 37) % 101) as f32).collect();
-        x[5] = f32::NAN;
-        x[20] = f32::NEG_INFINITY;
-        for (tier, stride) in Tier::supported().into_iter().flat_map(|t| [(t, 1), (t, 2), (t, 3)]) {
-            let window = Window { kernel: [2, 3], stride: [1, stride], padding: [0, 1, 0, 1] };
-            let outs = (width + 2 - 3) / stride + 1;
-            let from = Layout::contiguous(Shape::new(1, 2, width));
-            let to = Layout::contiguous(Shape::new(1, 1, outs));
-            let mut largest = vec![0.0; outs];
-            pool::<true>(tier, &window, (&x, &from), (&mut largest, &to), 1);
-            let mut sums = vec![0.0; outs];
-            pool::<false>(tier, &window, (&x, &from), (&mut sums, &to), 1);
-            for ox in 0..outs {
-                let columns = covered(ox, stride, 1, 3, width);
-                let seen: Vec<f32> =
-                    columns.flat_map(|column| [x[column], x[width + column]]).collect();
-                let nan = seen.iter().any(|v| v.is_nan());
-                let expected = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                assert!(if nan { largest[ox].is_nan() } else { largest[ox] == expected });
-                assert!(nan == sums[ox].is_nan());
-                assert!(nan || sums[ox] == seen.iter().sum::<f32>(), "integers add exactly");
+    fn every_tier_pools_like_plain_loops_and_keeps_nan() {
+        let windows = [
+            ([2, 2], [2, 2], [0; 4]),
+            ([3, 3], [2, 2], [1; 4]),
+            ([3, 2], [1, 1], [1, 0, 1, 1]),
+            ([2, 5], [1, 2], [0, 2, 0, 2]),
+            ([4, 4], [3, 3], [0, 3, 0, 0]),
+        ];
+        for tier in Tier::supported() {
+            for (kernel, stride, padding) in windows {
+                let window = Window { kernel, stride, padding };
+                for (height, width) in [(5, 5), (8, 8), (7, 37)] {
+                    let mut from = Layout::contiguous(Shape::new(3, height, width));
+                    for lanes in [1, 8, 16] {
+                        check::<true>(tier, &window, &from, lanes, lanes == 8);
+                        check::<false>(tier, &window, &from, lanes, false);
+                    }
+                    (from.pitch, from.zeros) = (width + 2, [1, 2, 1, 2]);
+                    check::<true>(tier, &window, &from, 1, true);
+                }
             }
         }
     }

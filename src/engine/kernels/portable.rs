@@ -51,16 +51,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn max(self, a: V, b: V) -> V {
-        std::array::from_fn(|i| if b[i] > a[i] || b[i].is_nan() { b[i] } else { a[i] })
-    }
-
-    #[inline(always)]
-    fn every_other(self, a: V, b: V) -> V {
-        [a[0], a[2], a[4], a[6], b[0], b[2], b[4], b[6]]
-    }
-
-    #[inline(always)]
     unsafe fn gather(self, x: *const f32, at: *const u16) -> V {
         let mut v = [0.0; WIDTH];
         for (lane, v) in v.iter_mut().enumerate() {

@@ -20,7 +20,7 @@ const GROUP: usize = 4;
 const CHUNK: usize = 512;
 
 /// Distance, row of the group, weight.
-type Taps = Vec<(u32, usize, f32)>;
+type TapsOfGroup = Vec<(u32, usize, f32)>;
 
 /// Rows of taps.
 #[derive(Debug, Clone)]
@@ -33,9 +33,12 @@ pub(in crate::engine) struct TapRows {
     runs: Vec<Run>,
     /// The groups of rows of each run.
     order: Vec<u32>,
-    /// Distances, in places, `[run][group of rows][tap]`.
+    /// Rows one by one: `[run][row][tap]`, the distance in places and above it the bits of the
+    /// weight, which one load fetches: loads are what the kernel waits for.
+    taps: Vec<u64>,
+    /// Rows in groups: the distances, `[run][group][tap]`.
     offsets: Vec<u32>,
-    /// `[run][group of rows][tap][row of group]`.
+    /// `[run][group][tap][row of group]`.
     weights: Vec<f32>,
     /// One for each row, filled up to whole groups.
     bias: Vec<f32>,
@@ -106,6 +109,7 @@ impl TapRows {
             passes: vec![0],
             runs: Vec::new(),
             order: Vec::new(),
+            taps: Vec::new(),
             offsets: Vec::new(),
             weights: Vec::new(),
             bias: bias.to_vec(),
@@ -120,13 +124,14 @@ impl TapRows {
                 all.pass(block, chunk * (CHUNK / group), &rows);
             }
         }
-        all.farthest = all.offsets.iter().max().map_or(0, |&offset| offset as usize);
+        let alone = all.taps.iter().map(|&tap| tap as u32);
+        all.farthest = alone.chain(all.offsets.iter().copied()).max().unwrap_or(0) as usize;
         all
     }
 
     /// Adds the taps that a chunk of rows, from group `first` on, has in a block.
     fn pass(&mut self, block: u32, first: usize, rows: &[Vec<(u32, u32, f32)>]) {
-        let mut groups: Vec<(usize, Taps)> = Vec::new();
+        let mut groups: Vec<(usize, TapsOfGroup)> = Vec::new();
         for (at, rows) in rows.chunks(self.group).enumerate() {
             let mut taps: Vec<(u32, usize, f32)> = Vec::new();
             for (at, row) in rows.iter().enumerate() {
@@ -145,6 +150,11 @@ impl TapRows {
             for (at, taps) in groups {
                 self.order.push(*at as u32);
                 for same in taps.chunk_by(|a, b| a.0 == b.0) {
+                    if self.group == 1 {
+                        let weight = same.iter().map(|tap| tap.2).sum::<f32>();
+                        self.taps.push(u64::from(weight.to_bits()) << 32 | u64::from(same[0].0));
+                        continue;
+                    }
                     self.offsets.push(same[0].0);
                     let first = self.weights.len();
                     self.weights.resize(first + self.group, 0.0);
@@ -161,6 +171,7 @@ impl TapRows {
     pub(in crate::engine) fn bytes(&self) -> usize {
         let numbers = self.passes.len() + self.runs.len() * 2 + self.order.len();
         (numbers + self.offsets.len() + self.weights.len() + self.bias.len()) * 4
+            + self.taps.len() * 8
     }
 
     /// Whether rows share taps.
@@ -238,24 +249,29 @@ impl Work for Tiles<'_> {
                 };
                 if rows.group == GROUP {
                     match size {
-                        3 if S::TILE >= 12 => s.run(Tile::<GROUP, 3> { rows, at, relu }),
-                        2 if S::TILE >= 8 => s.run(Tile::<GROUP, 2> { rows, at, relu }),
-                        _ => s.run(Tile::<GROUP, 1> { rows, at, relu }),
+                        3 if S::TILE >= 12 => s.run(Tile::<3, GROUP, true> { rows, at, relu }),
+                        2 if S::TILE >= 8 => s.run(Tile::<2, GROUP, true> { rows, at, relu }),
+                        _ => s.run(Tile::<1, GROUP, true> { rows, at, relu }),
                     }
                 } else {
                     match size {
-                        12 if S::TILE >= 12 => s.run(Tile::<1, 12> { rows, at, relu }),
-                        11 if S::TILE >= 11 => s.run(Tile::<1, 11> { rows, at, relu }),
-                        10 if S::TILE >= 10 => s.run(Tile::<1, 10> { rows, at, relu }),
-                        9 if S::TILE >= 9 => s.run(Tile::<1, 9> { rows, at, relu }),
-                        8 if S::TILE >= 8 => s.run(Tile::<1, 8> { rows, at, relu }),
-                        7 if S::TILE >= 7 => s.run(Tile::<1, 7> { rows, at, relu }),
-                        6 if S::TILE >= 6 => s.run(Tile::<1, 6> { rows, at, relu }),
-                        5 if S::TILE >= 5 => s.run(Tile::<1, 5> { rows, at, relu }),
-                        4 => s.run(Tile::<1, 4> { rows, at, relu }),
-                        3 => s.run(Tile::<1, 3> { rows, at, relu }),
-                        2 => s.run(Tile::<1, 2> { rows, at, relu }),
-                        _ => s.run(Tile::<1, 1> { rows, at, relu }),
+                        12 if S::TILE >= 12 => s.run(Tile::<12, 1, false> { rows, at, relu }),
+                        11 if S::TILE >= 11 => s.run(Tile::<11, 1, false> { rows, at, relu }),
+                        10 if S::TILE >= 10 => s.run(Tile::<10, 1, false> { rows, at, relu }),
+                        9 if S::TILE >= 9 => s.run(Tile::<9, 1, false> { rows, at, relu }),
+                        8 if S::TILE >= 8 => s.run(Tile::<8, 1, false> { rows, at, relu }),
+                        7 if S::TILE >= 7 => s.run(Tile::<7, 1, false> { rows, at, relu }),
+                        6 if S::TILE >= 6 => s.run(Tile::<6, 2, false> { rows, at, relu }),
+                        5 if S::TILE >= 5 => s.run(Tile::<5, 2, false> { rows, at, relu }),
+                        4 if S::TILE >= 12 => s.run(Tile::<4, 2, false> { rows, at, relu }),
+                        3 if S::TILE >= 12 => s.run(Tile::<3, 4, false> { rows, at, relu }),
+                        2 if S::TILE >= 12 => s.run(Tile::<2, 4, false> { rows, at, relu }),
+                        1 if S::TILE >= 12 => s.run(Tile::<1, 4, false> { rows, at, relu }),
+                        // Few registers: as many rows would only be more code.
+                        4 => s.run(Tile::<4, 1, false> { rows, at, relu }),
+                        3 => s.run(Tile::<3, 1, false> { rows, at, relu }),
+                        2 => s.run(Tile::<2, 1, false> { rows, at, relu }),
+                        _ => s.run(Tile::<1, 1, false> { rows, at, relu }),
                     }
                 }
                 done += size * WIDTH;
@@ -280,90 +296,159 @@ struct Place {
     length: usize,
 }
 
-/// All rows, in groups of M, at N vectors. A function of its own, for the sake of its registers.
-struct Tile<'a, const M: usize, const N: usize> {
+/// All rows at N vectors, R rows at a time: so many sums are under way that none waits for the one
+/// before it. A function of its own, for the sake of its registers.
+struct Tile<'a, const N: usize, const R: usize, const SHARED: bool> {
     rows: &'a TapRows,
     at: Place,
     relu: bool,
 }
 
-impl<const M: usize, const N: usize> Work for Tile<'_, M, N> {
+impl<const N: usize, const R: usize, const SHARED: bool> Work for Tile<'_, N, R, SHARED> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { rows, at, relu } = self;
-        let (mut offsets, mut weights) = (rows.offsets.as_ptr(), rows.weights.as_ptr());
+        let mut taps = Taps {
+            count: 0,
+            alone: rows.taps.as_ptr(),
+            offsets: rows.offsets.as_ptr(),
+            weights: rows.weights.as_ptr(),
+        };
         let mut order = rows.order.as_slice();
         for (pass, bounds) in rows.passes.windows(2).enumerate() {
             let block = pass % rows.blocks;
             let (first, last) = (block == 0, block + 1 == rows.blocks);
-            for &Run { taps, groups } in &rows.runs[bounds[0] as usize..bounds[1] as usize] {
-                let (run, later) = order.split_at(groups as usize);
+            let ends = Ends { first, relu: last && relu };
+            for &Run { taps: count, groups } in &rows.runs[bounds[0] as usize..bounds[1] as usize] {
+                let (mut run, later) = order.split_at(groups as usize);
                 order = later;
-                if taps == 0 && !first && !(last && relu) {
+                if count == 0 && !first && !ends.relu {
                     continue;
                 }
-                for &group in run {
-                    let group = group as usize;
-                    // SAFETY: `Place` promises what is read and written; the run's taps exist, with
-                    // M weights each, and so do M biases of the group.
-                    unsafe {
-                        let y = at.y.add(group * M * at.pitch);
-                        let there = if M == 1 { 1 } else { M.min(rows.rows - group * M) };
-                        let mut sums = [[s.splat(0.0); N]; M];
-                        if first {
-                            for m in 0..M {
-                                let bias = s.splat(*rows.bias.get_unchecked(group * M + m));
-                                sums[m] = [bias; N];
-                                if let Some((onto, pitch)) = at.onto.filter(|_| m < there) {
-                                    let onto: [S::V; N] =
-                                        load(s, onto.add((group * M + m) * pitch));
-                                    for n in 0..N {
-                                        sums[m][n] = s.mul_add(s.splat(1.0), onto[n], bias);
-                                    }
-                                }
+                taps.count = count as usize;
+                // SAFETY: `Place` promises what is read and written; the run's taps exist.
+                unsafe {
+                    while !SHARED && R > 1 && run.len() >= R {
+                        let mut here = [0; R];
+                        for r in 0..R {
+                            here[r] = run[r] as usize;
+                        }
+                        some::<S, N, R, false>(s, (rows, at), here, ends, taps);
+                        taps.alone = taps.alone.add(R * taps.count);
+                        run = &run[R..];
+                    }
+                    for &group in run {
+                        let group = group as usize;
+                        if SHARED {
+                            let mut here = [0; R];
+                            for r in 0..R {
+                                here[r] = group * R + r;
                             }
+                            some::<S, N, R, true>(s, (rows, at), here, ends, taps);
+                            taps.offsets = taps.offsets.add(taps.count);
+                            taps.weights = taps.weights.add(R * taps.count);
                         } else {
-                            for m in 0..M {
-                                if m < there {
-                                    sums[m] = load(s, y.add(m * at.pitch));
-                                }
-                            }
-                        }
-                        for _ in 0..taps {
-                            let x = at.x.add(*offsets as usize * at.lanes);
-                            if M == 1 {
-                                // A vector at a time: an operand from memory needs no register.
-                                let weight = s.splat(*weights);
-                                for n in 0..N {
-                                    let x = s.load(x.add(n * WIDTH));
-                                    sums[0][n] = s.mul_add(weight, x, sums[0][n]);
-                                }
-                            } else {
-                                let x: [S::V; N] = load(s, x);
-                                for m in 0..M {
-                                    let weight = s.splat(*weights.add(m));
-                                    for n in 0..N {
-                                        sums[m][n] = s.mul_add(weight, x[n], sums[m][n]);
-                                    }
-                                }
-                            }
-                            offsets = offsets.add(1);
-                            weights = weights.add(M);
-                        }
-                        // Loops of constant length keep the sums in registers.
-                        for m in 0..M {
-                            if m < there {
-                                if last && relu {
-                                    for n in 0..N {
-                                        sums[m][n] = s.relu(sums[m][n]);
-                                    }
-                                }
-                                store(s, y.add(m * at.pitch), sums[m], at.length);
-                            }
+                            some::<S, N, 1, false>(s, (rows, at), [group], ends, taps);
+                            taps.alone = taps.alone.add(taps.count);
                         }
                     }
                 }
             }
+        }
+    }
+}
+
+/// The taps of the next rows, `count` to a row.
+#[derive(Clone, Copy)]
+struct Taps {
+    count: usize,
+    alone: *const u64,
+    offsets: *const u32,
+    weights: *const f32,
+}
+
+/// What else becomes of sums, before the first tap and after the last.
+#[derive(Clone, Copy)]
+struct Ends {
+    /// They start from the bias rather than from y.
+    first: bool,
+    relu: bool,
+}
+
+/// Some rows at N vectors: the taps of one row after those of another, or shared, the weights of a
+/// tap then side by side.
+///
+/// # Safety
+/// [`Place`] promises what is read and written; the taps exist. Only shared taps may be those of
+/// rows past the last.
+#[inline(always)]
+unsafe fn some<S: Simd, const N: usize, const R: usize, const SHARED: bool>(
+    s: S,
+    (rows, at): (&TapRows, Place),
+    here: [usize; R],
+    ends: Ends,
+    taps: Taps,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[s.splat(0.0); N]; R];
+        for r in 0..R {
+            if SHARED && here[r] >= rows.rows {
+                continue;
+            }
+            if !ends.first {
+                sums[r] = load(s, at.y.add(here[r] * at.pitch));
+                continue;
+            }
+            let bias = s.splat(*rows.bias.get_unchecked(here[r]));
+            sums[r] = [bias; N];
+            if let Some((onto, pitch)) = at.onto {
+                let onto: [S::V; N] = load(s, onto.add(here[r] * pitch));
+                for n in 0..N {
+                    sums[r][n] = s.mul_add(s.splat(1.0), onto[n], bias);
+                }
+            }
+        }
+        for tap in 0..taps.count {
+            if SHARED {
+                let x = at.x.add(*taps.offsets.add(tap) as usize * at.lanes);
+                let x: [S::V; N] = load(s, x);
+                for r in 0..R {
+                    let weight = s.splat(*taps.weights.add(tap * R + r));
+                    for n in 0..N {
+                        sums[r][n] = s.mul_add(weight, x[n], sums[r][n]);
+                    }
+                }
+            } else {
+                for r in 0..R {
+                    let tap = taps.alone.add(r * taps.count + tap);
+                    let (offset, weight) = if N >= 2 {
+                        (*tap as u32, f32::from_bits((*tap >> 32) as u32))
+                    } else {
+                        // Few loads already: rather one more than the operations that part the two.
+                        let high = usize::from(cfg!(target_endian = "little"));
+                        (*tap.cast::<u32>().add(1 - high), *tap.cast::<f32>().add(high))
+                    };
+                    // A vector at a time: an operand from memory needs no register.
+                    let x = at.x.add(offset as usize * at.lanes);
+                    let weight = s.splat(weight);
+                    for n in 0..N {
+                        sums[r][n] = s.mul_add(weight, s.load(x.add(n * WIDTH)), sums[r][n]);
+                    }
+                }
+            }
+        }
+        // Loops of constant length keep the sums in registers.
+        for r in 0..R {
+            if SHARED && here[r] >= rows.rows {
+                continue;
+            }
+            if ends.relu {
+                for n in 0..N {
+                    sums[r][n] = s.relu(sums[r][n]);
+                }
+            }
+            store(s, at.y.add(here[r] * at.pitch), sums[r], at.length);
         }
     }
 }

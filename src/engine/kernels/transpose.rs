@@ -2,8 +2,8 @@
 
 use super::{Simd, Tier, WIDTH, Work};
 
-/// `y[i * lanes + lane] = x[lane * stride + i] * factor + offset` for i in 0..length; lanes
-/// without a sample are zero.
+/// `y[i * lanes + lane] = x[lane * stride + i] * factor + offset` for i in 0..length; x is zero
+/// in lanes without a sample.
 pub(in crate::engine) struct SideBySide<'a> {
     pub(in crate::engine) x: &'a [f32],
     pub(in crate::engine) stride: usize,
@@ -38,18 +38,27 @@ impl Work for SideBySide<'_> {
             }
             return;
         }
+        assert!(lanes % WIDTH == 0);
         let (factors, offsets) = (s.splat(factor), s.splat(offset));
         let whole = length / WIDTH * WIDTH;
         for first in (0..lanes).step_by(WIDTH) {
-            let full = first + WIDTH <= samples;
-            let start = if full { whole } else { 0 };
-            for i in (0..start).step_by(WIDTH) {
-                // SAFETY: samples first..first + 8 exist and i + 8 <= length, so that every read
-                // ends at (first + 7) * stride + length at most and every write at
+            let there = samples.saturating_sub(first).min(WIDTH);
+            for i in (0..whole).step_by(WIDTH) {
+                // SAFETY: samples first..first + there exist and i + 8 <= length, so that every
+                // read ends at (first + there - 1) * stride + length at most and every write at
                 // length * lanes: both asserted above.
                 unsafe {
-                    let from = x.as_ptr().add(first * stride + i);
-                    let rows = std::array::from_fn(|lane| s.load(from.add(lane * stride)));
+                    let from = x.as_ptr().add(i);
+                    let mut rows = [s.splat(0.0); WIDTH];
+                    if there == WIDTH {
+                        for (lane, row) in rows.iter_mut().enumerate() {
+                            *row = s.load(from.add((first + lane) * stride));
+                        }
+                    } else {
+                        for (lane, row) in rows.iter_mut().enumerate().take(there) {
+                            *row = s.load(from.add((first + lane) * stride));
+                        }
+                    }
                     for (k, v) in s.transpose(rows).into_iter().enumerate() {
                         let v = s.mul_add(v, factors, offsets);
                         s.store(y.as_mut_ptr().add((i + k) * lanes + first), v);
@@ -57,11 +66,9 @@ impl Work for SideBySide<'_> {
                 }
             }
             for lane in first..lanes.min(first + WIDTH) {
-                for i in start..length {
-                    y[i * lanes + lane] = match lane < samples {
-                        true => x[lane * stride + i] * factor + offset,
-                        false => 0.0,
-                    };
+                for i in whole..length {
+                    let x = if lane < samples { x[lane * stride + i] } else { 0.0 };
+                    y[i * lanes + lane] = x * factor + offset;
                 }
             }
         }
@@ -93,25 +100,40 @@ impl Work for OneByOne<'_> {
     fn run<S: Simd>(self, s: S) {
         let Self { x, lanes, length, y, stride, samples } = self;
         assert!(samples <= lanes && x.len() >= length * lanes);
+        if lanes == 1 && samples == 1 {
+            y[..length].copy_from_slice(&x[..length]);
+            return;
+        }
+        assert!(lanes % WIDTH == 0);
         assert!(samples == 0 || y.len() >= (samples - 1) * stride + length);
         let whole = length / WIDTH * WIDTH;
         for first in (0..samples).step_by(WIDTH) {
-            let full = first + WIDTH <= samples;
-            let start = if full { whole } else { 0 };
-            for i in (0..start).step_by(WIDTH) {
-                // SAFETY: lanes first..first + 8 exist and i + 8 <= length, so that every read ends
-                // at length * lanes at most and every write at (first + 7) * stride + length:
-                // both asserted above.
+            let there = (samples - first).min(WIDTH);
+            for i in (0..whole).step_by(WIDTH) {
+                // SAFETY: lanes first..first + 8 exist, as lanes are a multiple of eight, and
+                // i + 8 <= length, so that every read ends at length * lanes at most and every
+                // write at (first + there - 1) * stride + length: both asserted above.
                 unsafe {
                     let from = x.as_ptr().add(i * lanes + first);
-                    let rows = std::array::from_fn(|k| s.load(from.add(k * lanes)));
-                    for (lane, v) in s.transpose(rows).into_iter().enumerate() {
-                        s.store(y.as_mut_ptr().add((first + lane) * stride + i), v);
+                    let mut rows = [s.splat(0.0); WIDTH];
+                    for (k, row) in rows.iter_mut().enumerate() {
+                        *row = s.load(from.add(k * lanes));
+                    }
+                    let columns = s.transpose(rows);
+                    let to = y.as_mut_ptr().add(first * stride + i);
+                    if there == WIDTH {
+                        for (lane, v) in columns.into_iter().enumerate() {
+                            s.store(to.add(lane * stride), v);
+                        }
+                    } else {
+                        for (lane, v) in columns.into_iter().enumerate().take(there) {
+                            s.store(to.add(lane * stride), v);
+                        }
                     }
                 }
             }
-            for lane in first..samples.min(first + WIDTH) {
-                for i in start..length {
+            for lane in first..first + there {
+                for i in whole..length {
                     y[lane * stride + i] = x[i * lanes + lane];
                 }
             }

@@ -89,11 +89,15 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn every_other(self, a: __m256, b: __m256) -> __m256 {
+    fn unzip(self, a: __m256, b: __m256) -> (__m256, __m256) {
         // SAFETY: the token proves AVX2.
         unsafe {
-            let mixed = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
-            _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(mixed))
+            let even = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
+            let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
+            (
+                _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(even)),
+                _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(odd)),
+            )
         }
     }
 
