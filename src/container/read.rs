@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::fields::Fields;
 use super::header::Header;
-use super::{MAGIC, SEALED, VERSION, geometry, limits};
+use super::{CHECKSUM, MAGIC, SEALED, VERSION, geometry, limits};
 use crate::entropy::allowance::Allowance;
 use crate::entropy::layer::{self, Outline};
 use crate::error::{Error, Result};
@@ -138,7 +138,7 @@ impl<'a> Sections<'a> {
             }
         }
         let sum = self.bytes.get(end..end + 4).ok_or("it ends too early")?;
-        match crc32fast::hash(&self.bytes[self.sealed..end]).to_le_bytes() == sum {
+        match CHECKSUM.checksum(&self.bytes[self.sealed..end]).to_le_bytes() == sum {
             true => Ok(()),
             false => Err("its checksum does not match"),
         }

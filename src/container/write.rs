@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::fields::put;
 use super::header::Header;
-use super::{MAGIC, SEALED, VERSION, geometries, limits};
+use super::{CHECKSUM, MAGIC, SEALED, VERSION, geometries, limits};
 use crate::entropy::codebook::Codebook;
 use crate::entropy::context::Geometry;
 use crate::entropy::layer::{self, Coding, Form, Outline, Spent};
@@ -159,7 +159,7 @@ fn put_section(bytes: &mut Vec<u8>, content: &[u8], zeros: usize, sealed: &mut u
     bytes.extend(content);
     bytes.resize(bytes.len() + zeros, 0);
     if last || bytes.len() - *sealed >= SEALED {
-        let sum = crc32fast::hash(&bytes[*sealed..]);
+        let sum = CHECKSUM.checksum(&bytes[*sealed..]);
         bytes.extend(sum.to_le_bytes());
         *sealed = bytes.len();
     }
