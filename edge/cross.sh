@@ -92,7 +92,9 @@ for name in "${targets[@]}"; do
         if need musl-tools; then
             export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=musl-gcc
             target=x86_64-unknown-linux-musl
-            build_edge $target "-Ctarget-feature=+crt-static -Clink-self-contained=no"
+            # The standard library asks for libunwind, which gcc's library stands in for.
+            echo 'INPUT(-lgcc_eh)' >"$work/libunwind.a"
+            build_edge $target "-Ctarget-feature=+crt-static -Clink-self-contained=no -Lnative=$work"
         else
             target=x86_64-unknown-linux-gnu # glibc has static libraries, too
             build_edge $target "-Ctarget-feature=+crt-static"
