@@ -245,7 +245,7 @@ def test_bad_arguments_raise_value_or_type_errors(fixtures):
         ({"thresh": "valley"}, "thresh='valley': expected a number or \"auto\""),
         ({"sweep": [1, float("inf")]}, "thresh=inf: expected a finite number"),
         ({"thresh": -np.inf}, "thresh=-inf: expected a finite number"),
-        ({"quantize": "int3"}, 'quantize="int3": expected "exact", "f16", "uniform" or "rd"'),
+        ({"quantize": "int3"}, 'quantize="int3": expected "exact", "f16", "uniform", "codebook" or "rd"'),
         ({"bits": 5}, "bits is for"),
         ({"quantize": "uniform", "bits": 17}, "bits=17: expected 2 to 16"),
         ({"threads": 0}, "threads=0"),
