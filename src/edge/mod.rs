@@ -172,7 +172,7 @@ impl Arguments {
         if let (Some(limit), Some(found)) = (self.assert_max_error, evaluation) {
             let rate = found.error_rate();
             let verdict = if rate <= limit { "passed" } else { "FAILED" };
-            let (limit, rate) = ((1e6 * limit).round() / 1e4, 100.0 * rate);
+            let (limit, rate) = ((100.0 * limit) as f32, 100.0 * rate);
             text += &format!("--assert-max-error {limit}%: {rate:.2} % {verdict}\n");
         }
         text

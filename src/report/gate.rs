@@ -33,7 +33,7 @@ impl std::fmt::Display for Gate {
         let Self { name, limit, found, .. } = self;
         match name.as_str() {
             "assert-max-error" | "max-growth" => {
-                let (limit, found) = ((1e6 * limit).round() / 1e4, 100.0 * found);
+                let (limit, found) = ((100.0 * limit) as f32, 100.0 * found);
                 write!(f, "--{name} {limit}%: {found:.2} % {verdict}")
             }
             "assert-ratio" => write!(f, "--{name} {limit}: {found:.1}x {verdict}"),
