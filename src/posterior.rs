@@ -10,7 +10,7 @@
 /// `log alpha = log sigma^2 - log theta^2`, the log of the noise-to-signal ratio (M17, eq. 11).
 ///
 /// Never clamped. A weight whose theta is exactly zero carries no signal: its log alpha is `+inf`,
-/// whatever its variance. The square is taken in f64, so the smallest f32 does not vanish.
+/// whatever its variance. No square is taken, so the smallest f32 does not vanish.
 ///
 /// ```
 /// use svdo::posterior::log_alpha;
@@ -24,8 +24,7 @@ pub fn log_alpha(theta: f32, log_sigma2: f32) -> f64 {
 
 /// `log theta^2`, `-inf` at zero.
 pub fn log_theta2(theta: f32) -> f64 {
-    let theta = f64::from(theta);
-    libm::log(theta * theta)
+    2.0 * libm::log(f64::from(theta.abs()))
 }
 
 /// The rate of the binary dropout that is as noisy: `alpha / (1 + alpha)` (M17, section 3.2).
