@@ -178,8 +178,9 @@ fn sweep(tier: Tier) -> Result<()> {
             let mut line = format!("{name}, {zeros} %:");
             let mut times = Vec::new();
             for batch in BATCHES.into_iter().filter(|&batch| batch <= most) {
-                let bench =
-                    |kernel| Bench::new(&model, tier, Options { kernel, batch: None }, batch);
+                let bench = |kernel| {
+                    Bench::new(&model, tier, Options { kernel, ..Options::default() }, batch)
+                };
                 let mut pair = [bench(Kernel::Auto)?, bench(Kernel::Dense)?];
                 let [a, b] = [0, 1].map(|at: usize| pair[at].engine.steps(&model)[0].kernel);
                 let [auto, dense] = least(&mut pair, Duration::from_millis(40))?[..] else {
@@ -239,7 +240,14 @@ fn sparse_and_dense(
     batch: usize,
 ) -> Result<(f64, f64)> {
     let model = linear(rows, columns, zeros)?;
-    let bench = |kernel| Bench::new(&model, tier, Options { kernel, batch: Some(batch) }, batch);
+    let bench = |kernel| {
+        Bench::new(
+            &model,
+            tier,
+            Options { kernel, batch: Some(batch), ..Options::default() },
+            batch,
+        )
+    };
     let mut both = [bench(Kernel::Sparse)?, bench(Kernel::Dense)?];
     let times = least(&mut both, Duration::from_millis(300))?;
     Ok((times[0], times[1]))

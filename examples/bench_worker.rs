@@ -20,7 +20,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tier = Tier::detect(std::env::var("SVDO_CPU").ok().as_deref())?;
     let dense = rest.first().is_some_and(|word| word == "dense");
     let kernel = if dense { Kernel::Dense } else { Kernel::Auto };
-    let engine = Engine::with_options(&model, tier, Options { kernel, batch: Some(batch) })?;
+    let engine = Engine::with_options(
+        &model,
+        tier,
+        Options { kernel, batch: Some(batch), ..Options::default() },
+    )?;
     let bytes = std::fs::read(x)?;
     let number = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
     let x: Vec<f32> = bytes.chunks_exact(4).map(number).collect();

@@ -111,7 +111,7 @@ impl Measure {
         let start = Instant::now();
         let model = load()?;
         let runner = |kernel: KernelName, batch: usize| -> crate::Result<Runner> {
-            let options = Options { kernel: kernel.kernel(), batch: None };
+            let options = Options { kernel: kernel.kernel(), threads, ..Options::default() };
             let engine = Engine::with_options(&model, tier, options)?;
             let workspace = engine.workspace(batch);
             Ok(Runner { engine, workspace })

@@ -12,9 +12,9 @@ use super::{Outcome, Threads, import, share, tier};
 use crate::container;
 use crate::data;
 use crate::edge::{best_classes, random_samples};
-use crate::engine::Engine;
 use crate::engine::evaluate::compare;
 use crate::engine::verify::verify;
+use crate::engine::{Engine, Options};
 use crate::error::IoContext;
 use crate::model::Model;
 use crate::report::gate::Gate;
@@ -110,11 +110,14 @@ impl Arguments {
         }
         let start = Instant::now();
         let model = self.model()?;
-        let engine = Engine::new(&model, tier()?).map_err(|e| e.in_file(&self.model))?;
+        let threads = if self.serve_stdin { self.threads.or(1) } else { self.threads.count() };
+        let options = Options { threads, ..Options::default() };
+        let engine =
+            Engine::with_options(&model, tier()?, options).map_err(|e| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();
         if self.serve_stdin {
             let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
-            crate::serve::serve(&engine, self.threads.or(1), &mut stdin, &mut stdout)?;
+            crate::serve::serve(&engine, threads, &mut stdin, &mut stdout)?;
             return Ok(Outcome::Passed);
         }
         match &self.verify {

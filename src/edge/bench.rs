@@ -18,9 +18,9 @@ struct Batch {
 pub(super) fn bench(
     engine: &Engine,
     arguments: &Arguments,
+    threads: usize,
     load_seconds: f64,
 ) -> Result<(String, String)> {
-    let threads = arguments.threads.unwrap_or(1);
     let sizes = arguments.batch.clone().unwrap_or(vec![1, 8, 64]);
     let batches = sizes.iter().map(|&batch| measure(engine, arguments, batch, threads));
     let batches = batches.collect::<Result<Vec<_>>>()?;

@@ -21,7 +21,7 @@ pub(crate) use bench::random_samples;
 pub(crate) use text::{best_classes, duration, group};
 
 use crate::engine::evaluate::{Evaluation, compare};
-use crate::engine::{Engine, Tier};
+use crate::engine::{Engine, Options, Tier};
 use crate::error::{Error, IoContext, Result};
 use crate::{container, data, files, serve};
 use arguments::{Arguments, Request};
@@ -86,37 +86,45 @@ impl Arguments {
     fn run(&self, tier: Option<&str>, out: &mut dyn Write) -> Result<bool> {
         let start = Instant::now();
         let tier = Tier::detect(tier)?;
+        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        let threads = self
+            .threads
+            .unwrap_or_else(|| if self.serve_stdin || self.bench { 1 } else { cores() });
         let load = || {
             if self.model.extension().is_some_and(|extension| extension == "onnx") {
                 return Err(Error::data(
                     "the edge build reads no ONNX: use the workstation's svdo-infer",
                 ));
             }
-            Engine::new(&container::read(&std::fs::read(&self.model).at(&self.model)?)?, tier)
+            let model = container::read(&std::fs::read(&self.model).at(&self.model)?)?;
+            Engine::with_options(&model, tier, Options { threads, ..Options::default() })
         };
         let engine = load().map_err(|e| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();
         if self.serve_stdin {
-            let threads = self.threads.unwrap_or(1);
             serve::serve(&engine, threads, &mut io::stdin().lock(), out)?;
             return Ok(true);
         }
         if self.bench {
-            let (text, json) = bench::bench(&engine, self, load_seconds)?;
+            let (text, json) = bench::bench(&engine, self, threads, load_seconds)?;
             self.report(out, &json, &text)?;
             return Ok(true);
         }
-        self.infer(&engine, load_seconds, out)
+        self.infer(&engine, threads, load_seconds, out)
     }
 
-    fn infer(&self, engine: &Engine, load_seconds: f64, out: &mut dyn Write) -> Result<bool> {
+    fn infer(
+        &self,
+        engine: &Engine,
+        threads: usize,
+        load_seconds: f64,
+        out: &mut dyn Write,
+    ) -> Result<bool> {
         let samples = data::read_samples(&self.input, None, engine.input_shape())?.values;
         let labels = self.labels.as_deref().map(data::read_labels).transpose()?;
         let outs = engine.output_shape().elements()?;
         let count = samples.len() / engine.input_shape().elements()?;
         let mut outputs = vec![0.0; count * outs];
-        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
-        let threads = self.threads.unwrap_or_else(cores);
         let start = Instant::now();
         engine.run_parallel(&samples, &mut outputs, threads)?;
         let seconds = start.elapsed().as_secs_f64() / count as f64;

@@ -3,6 +3,9 @@
 //! `cargo bench --bench kernels -- calibrate` measures the break-evens anew and prints them beside
 //! the constants here; `-- sweep` shows what a choice was worth at every density and batch.
 
+use std::ops::Range;
+
+use super::Options;
 use super::kernels::WIDTH;
 
 /// Samples in the widest panel of a network with maps: more would not fit the caches.
@@ -31,6 +34,9 @@ const WORTH_A_PASS: usize = 10;
 
 /// The same for maps of single samples, whose sums end in parts of vectors.
 const WORTH_A_PASS_OF_MAPS: usize = 30;
+
+/// Multiply-adds that are worth starting threads for one layer: some 50 us of one core.
+const WORTH_THREADS: usize = 1 << 20;
 
 /// Whether a dense product with a vector is the faster one: by the entries that slices of eight
 /// rows have, the zeros that fill up the shorter rows among them.
@@ -85,6 +91,32 @@ pub(super) fn block_of_maps(
         _ => (kh * (96 / lanes + kw) * lanes * 4, WORTH_A_PASS),
     };
     (NEAR / bytes).max(worth * rows.len() * seen / entries(rows).max(1)).clamp(1, seen)
+}
+
+/// Rows of about as many entries for each thread, if the layer is worth more than one; `uses` is how
+/// often a sample uses an entry.
+pub(super) fn parts(
+    rows: &[Vec<(u32, f32)>],
+    uses: usize,
+    most_lanes: usize,
+    options: Options,
+) -> Vec<Range<usize>> {
+    let lanes = options.batch.unwrap_or(1).clamp(1, most_lanes);
+    let all = entries(rows);
+    let threads = if all * uses * lanes < WORTH_THREADS { 1 } else { options.threads.max(1) };
+    let mut parts = Vec::new();
+    let (mut start, mut before) = (0, 0);
+    for (row, entries) in rows.iter().enumerate() {
+        before += entries.len();
+        if before * threads >= all * (parts.len() + 1) && parts.len() + 1 < threads {
+            parts.push(start..row + 1);
+            start = row + 1;
+        }
+    }
+    if start < rows.len() {
+        parts.push(start..rows.len());
+    }
+    parts
 }
 
 fn entries(rows: &[Vec<(u32, f32)>]) -> usize {

@@ -1,9 +1,11 @@
 //! From the weights of a layer to the kernel that runs them.
 
+use std::ops::Range;
+
 use super::cost;
 use super::kernels::{DenseRows, SlicedRows, TapRows};
 use super::layout::Layout;
-use super::plan::{Kernel, Options, Vector, Work};
+use super::plan::{Kernel, Options, Rows, Vector};
 use crate::model::LayerWeights;
 
 /// The entries of each row, zeros among them left out, and the bias.
@@ -19,49 +21,54 @@ fn rows(weights: &LayerWeights) -> (Vec<Vec<(u32, f32)>>, Vec<f32>) {
     ((0..pattern.rows()).map(row).collect(), bias)
 }
 
-/// A linear layer, for single samples and for panels as far as `options` need them.
-pub(super) fn linear(weights: &LayerWeights, most_lanes: usize, options: Options) -> Work {
+/// A linear layer, for single samples and for panels as far as `options` need them. Kernels are
+/// chosen for the whole layer, so that its sums are the same in any number of parts.
+pub(super) fn linear(weights: &LayerWeights, most_lanes: usize, options: Options) -> Vec<Rows> {
     let (rows, bias) = rows(weights);
     let columns = weights.pattern.cols();
-    let dense = options.kernel == Kernel::Dense;
-    let auto = options.kernel == Kernel::Auto;
-    let single =
-        (options.batch.is_none_or(|batch| batch < cost::WORTH_A_PANEL || batch % most_lanes != 0))
-            .then(|| {
-                if dense || auto && cost::dense_vector(&rows, columns) {
-                    return Some(Vector::Dense(DenseRows::new(columns, &rows, &bias)));
-                }
-                SlicedRows::new(columns, &rows, &bias).map(Vector::Sliced)
-            })
-            .flatten();
-    let panel = (options.batch.is_none_or(|batch| batch >= cost::WORTH_A_PANEL)
-        || single.is_none())
-    .then(|| {
-        let grouped = dense || auto && cost::shared_taps(&rows, options.batch);
-        let block = cost::block_of_vectors(&rows, columns, most_lanes, grouped);
-        let taps: Vec<Vec<_>> = rows
-            .iter()
-            .map(|row| row.iter().map(|&(c, v)| (c / block as u32, c, v)).collect())
-            .collect();
-        let taps = if dense { with_zeros(taps, columns, |c| (c / block as u32, c)) } else { taps };
-        TapRows::new(&taps, columns.div_ceil(block), &bias, grouped)
-    });
-    Work::Linear { single, panel }
+    let Options { kernel, batch, .. } = options;
+    let (dense, auto) = (kernel == Kernel::Dense, kernel == Kernel::Auto);
+    let dense_vector = dense || auto && cost::dense_vector(&rows, columns);
+    let grouped = dense || auto && cost::shared_taps(&rows, batch);
+    let block = cost::block_of_vectors(&rows, columns, most_lanes, grouped);
+    let singles = batch.is_none_or(|b| b < cost::WORTH_A_PANEL || b % most_lanes != 0);
+    let panels = batch.is_none_or(|b| b >= cost::WORTH_A_PANEL);
+    let part = |range: Range<usize>| {
+        let (rows, bias) = (&rows[range.clone()], &bias[range]);
+        let single = match singles {
+            true if dense_vector => Some(Vector::Dense(DenseRows::new(columns, rows, bias))),
+            true => SlicedRows::new(columns, rows, bias).map(Vector::Sliced),
+            false => None,
+        };
+        let panel = (panels || single.is_none()).then(|| {
+            let at = |column: u32| (column / block as u32, column);
+            let taps: Vec<_> = rows
+                .iter()
+                .map(|row| {
+                    let taps = row.iter().map(|&(column, v)| (at(column).0, column, v)).collect();
+                    if dense { with_zeros(taps, columns, at) } else { taps }
+                })
+                .collect();
+            TapRows::new(&taps, columns.div_ceil(block), bias, grouped)
+        });
+        Rows { count: rows.len(), single, panel }
+    };
+    cost::parts(&rows, 1, most_lanes, options).into_iter().map(part).collect()
 }
 
-/// The taps of a convolution over the layout `x` of its input, split by remainders if it has a
-/// stride.
+/// The taps of a convolution from layout `x` of its input, split by remainders if it has a stride,
+/// to `y`.
 pub(super) fn convolution(
     weights: &LayerWeights,
     dims: &[usize],
     stride: [usize; 2],
     groups: usize,
-    x: &Layout,
+    (x, y): (&Layout, &Layout),
     most_lanes: usize,
     options: Options,
-) -> TapRows {
+) -> Vec<TapRows> {
     let (rows, bias) = rows(weights);
-    let [_, seen, kh, kw] = dims[..] else { return TapRows::new(&[], 1, &[], false) };
+    let [_, seen, kh, kw] = dims[..] else { return Vec::new() };
     let dense = options.kernel == Kernel::Dense;
     let phases = [stride[0].min(kh), stride[1].min(kw)];
     let block = cost::block_of_maps(&rows, [seen, kh, kw], x.pitch, most_lanes);
@@ -73,37 +80,35 @@ pub(super) fn convolution(
         ((c / block) as u32, offset as u32)
     };
     let per_group = rows.len() / groups;
-    let taps = rows.iter().enumerate().map(|(row, entries)| {
+    let taps = |row: usize| {
         let first = row / per_group * seen;
-        let taps = entries.iter().map(|&(column, value)| {
+        let taps = rows[row].iter().map(|&(column, value)| {
             let (block, offset) = tap(first, column);
             (block, offset, value)
         });
         let taps: Vec<_> = taps.collect();
-        if dense {
-            let columns = seen * kh * kw;
-            return with_zeros(vec![taps], columns, |column| tap(first, column)).remove(0);
-        }
-        taps
-    });
-    TapRows::new(&taps.collect::<Vec<_>>(), seen.div_ceil(block), &bias, false)
+        if dense { with_zeros(taps, seen * kh * kw, |column| tap(first, column)) } else { taps }
+    };
+    let part = |range: Range<usize>| {
+        let taps: Vec<_> = range.clone().map(taps).collect();
+        TapRows::new(&taps, seen.div_ceil(block), &bias[range], false)
+    };
+    cost::parts(&rows, y.shape.area(), most_lanes, options).into_iter().map(part).collect()
 }
 
-/// Adds a zero for every column without a tap.
+/// Adds a zero to a row for every column without a tap.
 fn with_zeros(
-    mut rows: Vec<Vec<(u32, u32, f32)>>,
+    mut row: Vec<(u32, u32, f32)>,
     columns: usize,
     tap: impl Fn(u32) -> (u32, u32),
-) -> Vec<Vec<(u32, u32, f32)>> {
-    for row in &mut rows {
-        let mut there: Vec<u32> = row.iter().map(|tap| tap.1).collect();
-        there.sort_unstable();
-        for column in 0..columns as u32 {
-            let (block, offset) = tap(column);
-            if there.binary_search(&offset).is_err() {
-                row.push((block, offset, 0.0));
-            }
+) -> Vec<(u32, u32, f32)> {
+    let mut there: Vec<u32> = row.iter().map(|tap| tap.1).collect();
+    there.sort_unstable();
+    for column in 0..columns as u32 {
+        let (block, offset) = tap(column);
+        if there.binary_search(&offset).is_err() {
+            row.push((block, offset, 0.0));
         }
     }
-    rows
+    row
 }

@@ -22,6 +22,9 @@ pub struct Options {
     /// The number of samples that will be run at a time, if it is known: layouts for other
     /// numbers are left out where that saves memory. Any number still runs.
     pub batch: Option<usize>,
+    /// Threads that may share the rows of a layer when there are fewer panels than threads, see
+    /// [`Engine::run_parallel`]. The sums are the same for any number; 0 is 1.
+    pub threads: usize,
 }
 
 /// Which kernels a plan may choose.
@@ -66,13 +69,10 @@ pub(super) struct Step {
 
 #[derive(Debug)]
 pub(super) enum Work {
-    /// Single samples by one kernel, panels of samples by another.
-    Linear {
-        single: Option<Vector>,
-        panel: Option<TapRows>,
-    },
+    /// The rows in order, a part for each thread; so for convolutions.
+    Linear(Vec<Rows>),
     Conv2d {
-        taps: TapRows,
+        parts: Vec<TapRows>,
         padding: [usize; 2],
     },
     /// The input of a convolution with a stride, by remainders of row and column.
@@ -92,6 +92,14 @@ pub(super) enum Work {
     Mul,
     Concat,
     Softmax,
+}
+
+/// Rows of a linear layer: single samples by one kernel, panels of samples by another.
+#[derive(Debug)]
+pub(super) struct Rows {
+    pub(super) count: usize,
+    pub(super) single: Option<Vector>,
+    pub(super) panel: Option<TapRows>,
 }
 
 #[derive(Debug)]
@@ -167,7 +175,7 @@ impl Engine {
             let work = match node.op {
                 Op::Linear { layer } => {
                     inputs[0] = draft.contiguous(index, inputs[0]);
-                    linear(&model.weights[layer], most_lanes, options)
+                    Work::Linear(linear(&model.weights[layer], most_lanes, options))
                 }
                 Op::Conv2d { layer, stride, padding, groups } => {
                     let dims = &network.layers[layer].shape;
@@ -179,17 +187,17 @@ impl Engine {
                         let work = Work::Split { stride, phases, padding };
                         inputs[0] = draft.push(index, work, inputs[0..1].to_vec(), split, None);
                     }
-                    let taps = convolution(
+                    let parts = convolution(
                         &model.weights[layer],
                         dims,
                         stride,
                         groups,
-                        &x,
+                        (&x, &y),
                         most_lanes,
                         options,
                     );
                     let padding = if stride == [1, 1] { padding } else { [0, 0] };
-                    Work::Conv2d { taps, padding }
+                    Work::Conv2d { parts, padding }
                 }
                 Op::MaxPool2d(window) => Work::Pool { pool: Pool::Max, window },
                 Op::AvgPool2d { window, count_include_pad } => {
@@ -248,14 +256,8 @@ impl Engine {
     /// Bytes of weights, biases and indices in memory.
     pub fn weight_bytes(&self) -> usize {
         let bytes = |step: &Step| match &step.work {
-            Work::Linear { single, panel } => {
-                let single = single.as_ref().map_or(0, |vector| match vector {
-                    Vector::Sliced(rows) => rows.bytes(),
-                    Vector::Dense(rows) => rows.bytes(),
-                });
-                single + panel.as_ref().map_or(0, TapRows::bytes)
-            }
-            Work::Conv2d { taps, .. } => taps.bytes(),
+            Work::Linear(parts) => parts.iter().map(Rows::bytes).sum(),
+            Work::Conv2d { parts, .. } => parts.iter().map(TapRows::bytes).sum(),
             _ => 0,
         };
         self.steps.iter().map(bytes).sum()
@@ -265,9 +267,7 @@ impl Engine {
     pub fn steps(&self, model: &Model) -> Vec<StepInfo> {
         let info = |step: &Step| {
             let layer = match step.work {
-                Work::Linear { .. } | Work::Conv2d { .. } => {
-                    model.network.nodes[step.node].op.layer()
-                }
+                Work::Linear(_) | Work::Conv2d { .. } => model.network.nodes[step.node].op.layer(),
                 _ => None,
             };
             let entries = layer.map_or(0, |layer| model.weights[layer].pattern.len());
@@ -286,18 +286,32 @@ impl Engine {
     }
 }
 
+impl Rows {
+    fn bytes(&self) -> usize {
+        let single = self.single.as_ref().map_or(0, |vector| match vector {
+            Vector::Sliced(rows) => rows.bytes(),
+            Vector::Dense(rows) => rows.bytes(),
+        });
+        single + self.panel.as_ref().map_or(0, TapRows::bytes)
+    }
+
+    fn name(&self) -> &'static str {
+        let grouped = self.panel.as_ref().is_some_and(TapRows::grouped);
+        match (&self.single, grouped) {
+            (Some(Vector::Sliced(_)), false) => "sliced rows / taps",
+            (Some(Vector::Sliced(_)), true) => "sliced rows / shared taps",
+            (Some(Vector::Dense(_)), false) => "dense rows / taps",
+            (Some(Vector::Dense(_)), true) => "dense rows / shared taps",
+            (None, false) => "taps",
+            (None, true) => "shared taps",
+        }
+    }
+}
+
 impl Work {
     fn name(&self) -> &'static str {
-        let grouped = |taps: &Option<TapRows>| taps.as_ref().is_some_and(TapRows::grouped);
         match self {
-            Self::Linear { single, panel } => match (single, grouped(panel)) {
-                (Some(Vector::Sliced(_)), false) => "sliced rows / taps",
-                (Some(Vector::Sliced(_)), true) => "sliced rows / shared taps",
-                (Some(Vector::Dense(_)), false) => "dense rows / taps",
-                (Some(Vector::Dense(_)), true) => "dense rows / shared taps",
-                (None, false) => "taps",
-                (None, true) => "shared taps",
-            },
+            Self::Linear(parts) => parts.first().map_or("taps", Rows::name),
             Self::Conv2d { .. } => "convolution, taps",
             Self::Split { .. } => "split by stride",
             Self::Pool { pool: Pool::Max, .. } => "max pool",

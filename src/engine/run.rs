@@ -1,10 +1,11 @@
 //! Running a plan.
 
 use super::kernels::{
-    Aligned, Onto, Simd, Span, Spans, WIDTH, Work as Compiled, one_by_one, pool, side_by_side,
+    Aligned, Onto, Simd, Span, Spans, TapRows, WIDTH, Work as Compiled, one_by_one, pool,
+    side_by_side,
 };
 use super::layout::Layout;
-use super::plan::{Engine, Pool, Step, Vector, Work};
+use super::plan::{Engine, Pool, Rows, Step, Vector, Work};
 use super::{Tier, cost, elementwise, memory};
 use crate::error::{Error, Result};
 use crate::network::Activation;
@@ -56,7 +57,17 @@ impl Engine {
     /// # Errors
     /// As [`Engine::run`]; [`Error::Data`] if the memory is too small.
     pub fn run_within(&self, memory: &mut [f32], input: &[f32], output: &mut [f32]) -> Result<()> {
-        self.run_panels(memory, input, output, &mut |_| ())
+        let room = memory.len() / self.arena.max(1);
+        if room == 0 {
+            return Err(Error::data(format!(
+                "a workspace of {} numbers, at least {} are needed",
+                memory.len(),
+                self.arena
+            )));
+        }
+        self.check(input, output)?;
+        self.run_panels(memory, input, output, false, &mut |_| ());
+        Ok(())
     }
 
     /// Like [`Engine::run`], with a call of `done` after each step of each panel, in the order of
@@ -71,33 +82,35 @@ impl Engine {
         output: &mut [f32],
         done: &mut dyn FnMut(usize),
     ) -> Result<()> {
-        self.run_panels(workspace.arena.numbers(), input, output, done)
+        self.check(input, output)?;
+        self.run_panels(workspace.arena.numbers(), input, output, false, done);
+        Ok(())
     }
 
+    fn check(&self, input: &[f32], output: &[f32]) -> Result<()> {
+        let (ins, outs) = self.lengths();
+        let samples = input.len() / ins;
+        if input.len() == samples * ins && output.len() == samples * outs {
+            return Ok(());
+        }
+        Err(Error::data(format!(
+            "{} input and {} output values are not whole samples of {ins} and {outs}",
+            input.len(),
+            output.len()
+        )))
+    }
+
+    /// Whole samples, in memory for at least one.
     fn run_panels(
         &self,
         memory: &mut [f32],
         input: &[f32],
         output: &mut [f32],
+        together: bool,
         done: &mut dyn FnMut(usize),
-    ) -> Result<()> {
+    ) {
         let (ins, outs) = self.lengths();
-        let samples = input.len() / ins;
-        if input.len() != samples * ins || output.len() != samples * outs {
-            return Err(Error::data(format!(
-                "{} input and {} output values are not whole samples of {ins} and {outs}",
-                input.len(),
-                output.len()
-            )));
-        }
         let room = memory.len() / self.arena.max(1);
-        if room == 0 {
-            return Err(Error::data(format!(
-                "a workspace of {} numbers, at least {} are needed",
-                memory.len(),
-                self.arena
-            )));
-        }
         let (mut input, mut output) = (input, output);
         while !input.is_empty() {
             let mut lanes = self.lanes(input.len() / ins);
@@ -107,10 +120,9 @@ impl Engine {
             let count = lanes.min(input.len() / ins);
             let (x, later) = input.split_at(count * ins);
             let (y, after) = output.split_at_mut(count * outs);
-            self.run_panel(memory, lanes, x, y, done);
+            self.run_panel(memory, lanes, (x, y), together, done);
             (input, output) = (later, after);
         }
-        Ok(())
     }
 
     fn lengths(&self) -> (usize, usize) {
@@ -118,42 +130,42 @@ impl Engine {
         (length(&self.input_layout), length(&self.output_layout))
     }
 
-    /// Like [`Engine::run`] on up to `threads` threads, each with a workspace of its own. The
-    /// outputs are the same for every number of threads.
+    /// Like [`Engine::run`] on up to `threads` threads: panels of samples go to threads with a
+    /// workspace each; a single panel's layers are shared by [`crate::engine::Options::threads`] of
+    /// them, rows to each, where they are large enough. The outputs are the same for every number of
+    /// threads.
     ///
     /// # Errors
     /// As [`Engine::run`].
     pub fn run_parallel(&self, input: &[f32], output: &mut [f32], threads: usize) -> Result<()> {
+        self.check(input, output)?;
         let (ins, outs) = self.lengths();
+        let samples = input.len() / ins;
         let lanes = self.most_lanes.max(WIDTH);
-        let panels = (input.len() / ins).div_ceil(lanes);
-        let share = panels.div_ceil(threads.max(1)).max(1) * lanes;
-        let work = |x: &[f32], y: &mut [f32]| self.run(&mut self.workspace(x.len() / ins), x, y);
-        if threads <= 1 || panels <= 1 || output.len() / outs != input.len() / ins {
-            return work(input, output);
-        }
-        std::thread::scope(|scope| {
-            let parts = input.chunks(share * ins).zip(output.chunks_mut(share * outs));
-            let workers: Vec<_> = parts.map(|(x, y)| scope.spawn(move || work(x, y))).collect();
-            workers.into_iter().try_for_each(|worker| match worker.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-        })
+        let share = samples.div_ceil(lanes).div_ceil(threads.max(1)).max(1) * lanes;
+        let parts = samples.div_ceil(share);
+        let together = threads > 1 && parts <= 1;
+        let rows = |part: usize| share.min(samples - part * share);
+        in_parts(parts, &rows, (output, outs), threads > 1, &|_, first, y| {
+            let x = &input[first * ins..][..y.len() / outs * ins];
+            let mut workspace = self.workspace(x.len() / ins);
+            self.run_panels(workspace.arena.numbers(), x, y, together, &mut |_| ());
+        });
+        Ok(())
     }
 
     fn run_panel(
         &self,
         arena: &mut [f32],
         lanes: usize,
-        input: &[f32],
-        output: &mut [f32],
+        (input, output): (&[f32], &mut [f32]),
+        together: bool,
         done: &mut dyn FnMut(usize),
     ) {
         let range = self.input_range.start * lanes..self.input_range.end * lanes;
         self.load(&mut arena[range], lanes, input);
         for (at, step) in self.steps.iter().enumerate() {
-            step.run(self.tier, arena, lanes);
+            step.run(self.tier, arena, lanes, together);
             done(at);
         }
         let values = &arena[self.output_range.start * lanes..self.output_range.end * lanes];
@@ -213,8 +225,59 @@ impl<F: FnOnce()> Compiled for Code<F> {
     }
 }
 
+/// Runs each part, given its number and first row, on its rows of y, `numbers` for each; all at once,
+/// on a thread each, if they may go `together`, else one after the other, with all that follows in y.
+fn in_parts(
+    parts: usize,
+    rows: &dyn Fn(usize) -> usize,
+    (mut y, numbers): (&mut [f32], usize),
+    together: bool,
+    run: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
+) {
+    let mut first = 0;
+    if !together || parts < 2 {
+        for part in 0..parts {
+            run(part, first, &mut y[first * numbers..]);
+            first += rows(part);
+        }
+        return;
+    }
+    std::thread::scope(|scope| {
+        for part in 0..parts {
+            let (mine, later) = y.split_at_mut(rows(part) * numbers);
+            y = later;
+            if part + 1 == parts {
+                return run(part, first, mine);
+            }
+            let here = first;
+            scope.spawn(move || run(part, here, mine));
+            first += rows(part);
+        }
+    });
+}
+
+impl Rows {
+    fn run(&self, tier: Tier, x: &[f32], y: &mut [f32], lanes: usize, relu: bool) {
+        match (&self.single, &self.panel) {
+            (Some(Vector::Sliced(rows)), _) if lanes == 1 => rows.run(tier, x, y, relu),
+            (Some(Vector::Dense(rows)), _) if lanes == 1 => rows.run(tier, x, y, relu),
+            (_, Some(taps)) => {
+                let span = Span { input: 0, output: 0, onto: 0, places: 1 };
+                taps.run(tier, span.into(), lanes, (x, None), (y, lanes), relu);
+            }
+            (Some(_), None) | (None, None) => unreachable!("planned for single samples"),
+        }
+    }
+
+    /// Whether no more is read of y than there is.
+    fn keep_apart(&self, lanes: usize) -> bool {
+        lanes == 1 && self.single.is_some()
+            || self.panel.as_ref().is_some_and(|taps| !taps.reads_on(lanes))
+    }
+}
+
 impl Step {
-    fn run(&self, tier: Tier, arena: &mut [f32], lanes: usize) {
+    fn run(&self, tier: Tier, arena: &mut [f32], lanes: usize, together: bool) {
         let numbers = |range: &std::ops::Range<usize>| range.start * lanes..range.end * lanes;
         let (first, from) = &self.inputs[0];
         let (output, to) = &self.output;
@@ -225,21 +288,15 @@ impl Step {
             let reads = [numbers(first), numbers(&second.0)];
             let ([x, other], y) = memory::borrow(arena, reads, numbers(output));
             match &self.work {
-                Work::Linear { single, panel } => {
-                    match (single, panel) {
-                        (Some(Vector::Sliced(rows)), _) if lanes == 1 => rows.run(tier, x, y, relu),
-                        (Some(Vector::Dense(rows)), _) if lanes == 1 => rows.run(tier, x, y, relu),
-                        (_, Some(taps)) => {
-                            let span = Span { input: 0, output: 0, onto: 0, places: 1 };
-                            taps.run(tier, span.into(), lanes, (x, None), (y, lanes), relu);
-                        }
-                        (Some(_), None) | (None, None) => {
-                            unreachable!("planned for single samples")
-                        }
-                    }
+                Work::Linear(parts) => {
+                    let together = together && parts.iter().all(|rows| rows.keep_apart(lanes));
+                    let rows = |part: usize| parts[part].count;
+                    in_parts(parts.len(), &rows, (y, lanes), together, &|part, _, y| {
+                        parts[part].run(tier, x, y, lanes, relu);
+                    });
                     activated = relu;
                 }
-                Work::Conv2d { taps, padding } => {
+                Work::Conv2d { parts, padding } => {
                     let input = from.before() - padding[0] * from.pitch - padding[1];
                     let height = to.shape.height;
                     // Row by row where rows fill tiles, else the whole map with the gaps.
@@ -256,8 +313,18 @@ impl Step {
                     };
                     let steps = [from.pitch, to.pitch, onto.map_or(0, |onto| onto.pitch)];
                     let spans = Spans { first, count: rows, steps };
-                    let onto = onto.map(|onto| Onto { values: other, pitch: onto.plane() * lanes });
-                    taps.run(tier, spans, lanes, (x, onto), (y, to.plane() * lanes), relu);
+                    let onto = onto.map(|onto| onto.plane() * lanes);
+                    let pitch = to.plane() * lanes;
+                    // What is read past the last place belongs to the next part, if it has a row.
+                    let end = to.row(0, height - 1) + to.shape.width;
+                    let apart = |taps: &TapRows| !taps.reads_on(lanes) || end + WIDTH <= to.plane();
+                    let together = together && parts.iter().all(apart);
+                    let rows = |part: usize| parts[part].rows();
+                    in_parts(parts.len(), &rows, (y, pitch), together, &|part, first, y| {
+                        let onto =
+                            onto.map(|pitch| Onto { values: &other[first * pitch..], pitch });
+                        parts[part].run(tier, spans, lanes, (x, onto), (y, pitch), relu);
+                    });
                     activated = relu;
                 }
                 Work::Split { stride, phases, padding } => {

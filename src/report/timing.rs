@@ -37,7 +37,8 @@ impl Timing {
     /// What planning and running meet.
     pub fn measure(model: &Model, tier: Tier) -> Result<Self> {
         const LEAST: Duration = Duration::from_millis(200);
-        let plan = |kernel| Engine::with_options(model, tier, Options { kernel, batch: None });
+        let plan =
+            |kernel| Engine::with_options(model, tier, Options { kernel, ..Options::default() });
         let engines = [plan(Kernel::Auto)?, plan(Kernel::Dense)?];
         let mut batches = Vec::new();
         for batch in [1, 64] {

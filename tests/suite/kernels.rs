@@ -47,7 +47,8 @@ fn check(
     for tier in Tier::supported() {
         for kernel in [Kernel::Auto, Kernel::Dense] {
             for batch in [None, Some(samples)] {
-                let engine = Engine::with_options(model, tier, Options { kernel, batch }).unwrap();
+                let options = Options { kernel, batch, ..Options::default() };
+                let engine = Engine::with_options(model, tier, options).unwrap();
                 let outs = engine.output_shape().elements().unwrap();
                 let mut y = vec![f32::NAN; samples * outs];
                 engine.run(&mut engine.workspace(samples), x, &mut y).unwrap();
@@ -144,6 +145,44 @@ fn convolutions_of_every_kind() {
                     }
                     (sum, magnitude, seen * kh * kw)
                 });
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_that_share_a_layer_change_no_bit() {
+    let mut noise = Noise::new(13);
+    let conv = |padding| Op::Conv2d { layer: 0, stride: [1, 1], padding, groups: 1 };
+    // Shape of the weights, operation, input, density: worth threads at 1, 3 and 16 samples; rows of
+    // 700 entries and more are cut into blocks.
+    let cases: [(&[usize], Op, Shape, f64); 5] = [
+        (&[1100, 3000], Op::Linear { layer: 0 }, Shape::vector(3000), 0.4),
+        (&[1101, 3000], Op::Linear { layer: 0 }, Shape::vector(3000), 0.02),
+        (&[67, 300, 3, 3], conv([1; 4]), Shape::new(300, 15, 13), 0.3),
+        (&[33, 300, 3, 3], conv([0; 4]), Shape::new(300, 17, 19), 0.6),
+        (&[40, 64, 3, 3], conv([1; 4]), Shape::new(64, 30, 30), 0.05),
+    ];
+    for (shape, op, input, density) in cases {
+        let (model, _) = layer(shape, op, input, density, &mut noise);
+        for (kernel, samples) in [(Kernel::Auto, 1), (Kernel::Auto, 3), (Kernel::Dense, 16)] {
+            let x = noise.vec(samples * input.elements().unwrap());
+            for tier in Tier::supported() {
+                let run = |threads| {
+                    let options = Options { kernel, batch: Some(samples), threads };
+                    let engine = Engine::with_options(&model, tier, options).unwrap();
+                    let outs = engine.output_shape().elements().unwrap();
+                    let mut y = vec![f32::NAN; samples * outs];
+                    engine.run_parallel(&x, &mut y, threads).unwrap();
+                    y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                };
+                let alone = run(1);
+                for threads in [2, 3, 7] {
+                    assert!(
+                        run(threads) == alone,
+                        "{tier:?}, {shape:?}, {samples} samples, {threads} threads"
+                    );
+                }
             }
         }
     }

@@ -61,11 +61,11 @@ fn every_operation_gives_the_outputs_of_onnx_runtime() {
             let engine = Engine::new(&model, tier).unwrap();
             let (x, y) = expected(&name, &engine);
             for kernel in [Kernel::Auto, Kernel::Dense] {
-                let found = run(&model, tier, Options { kernel, batch: None }, &x);
+                let found = run(&model, tier, Options { kernel, ..Options::default() }, &x);
                 assert_close(&format!("{name}, {tier:?}, {kernel:?}"), &found, &y, 1e-5);
                 // In panels, too.
                 let (many, results) = (x.repeat(7), y.repeat(7));
-                let found = run(&model, tier, Options { kernel, batch: None }, &many);
+                let found = run(&model, tier, Options { kernel, ..Options::default() }, &many);
                 assert_close(&format!("{name}, {tier:?}, {kernel:?}"), &found, &results, 1e-5);
             }
         }

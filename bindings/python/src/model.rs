@@ -11,7 +11,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
-use svdo::engine::{Engine, Tier};
+use svdo::engine::{Engine, Options, Tier};
 use svdo::network::Shape;
 use svdo::network::describe::Description;
 use svdo::{Error, Result, container};
@@ -109,7 +109,8 @@ impl Planned {
 
 fn plan(content: &[u8]) -> Result<Planned> {
     let model = container::read(content)?;
-    let engine = Engine::new(&model, tier()?)?;
+    let options = Options { threads: cores(), ..Options::default() };
+    let engine = Engine::with_options(&model, tier()?, options)?;
     let network = serde_json::to_string(&Description::of(&model.network))
         .map_err(|e| Error::Data { problem: format!("network: {e}") })?;
     let work = multiplications(&model)?;

@@ -174,6 +174,16 @@ impl TapRows {
             + self.taps.len() * 8
     }
 
+    /// Rows.
+    pub(in crate::engine) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether sums are read again, in whole vectors of which the last may reach past them.
+    pub(in crate::engine) fn reads_on(&self, lanes: usize) -> bool {
+        self.blocks > 1 && !lanes.is_multiple_of(WIDTH)
+    }
+
     /// Whether rows share taps.
     pub(in crate::engine) fn grouped(&self) -> bool {
         self.group > 1
@@ -181,8 +191,8 @@ impl TapRows {
 
     /// Fills the places of `spans` in every row of y, `pitch` numbers from row to row, with the sums
     /// of the taps, the bias and, if given, `onto`; then takes `max(y, 0)` if asked. A place is
-    /// `lanes` numbers. Eight numbers past the last place must be there in x, y and `onto`; those in
-    /// y stay as they are.
+    /// `lanes` numbers. Eight numbers past the last place must be there in x and `onto`, and in y if
+    /// [`TapRows::reads_on`]; those in y stay as they are.
     pub(in crate::engine) fn run(
         &self,
         tier: Tier,
@@ -194,7 +204,8 @@ impl TapRows {
     ) {
         for span in spans.iter() {
             let from = (span.input + self.farthest + span.places) * lanes + WIDTH;
-            let to = (self.rows - 1) * pitch + (span.output + span.places) * lanes + WIDTH;
+            let beyond = if self.reads_on(lanes) { WIDTH } else { 0 };
+            let to = (self.rows - 1) * pitch + (span.output + span.places) * lanes + beyond;
             let onto = onto.is_none_or(|onto| {
                 let end = (span.onto + span.places) * lanes + WIDTH;
                 (self.rows - 1) * onto.pitch + end <= onto.values.len()
@@ -283,7 +294,8 @@ impl Work for Tiles<'_> {
 }
 
 /// Where a tile is: `length` numbers, rounded up to whole vectors, can be read from x at each tap's
-/// distance, from y in each row and from `onto` in each row, and the length written to y.
+/// distance, from `onto` in each row and, if there is more than one block, from y in each row; and
+/// the length written to y.
 /// [`TapRows::run`] has checked it.
 #[derive(Clone, Copy)]
 struct Place {
