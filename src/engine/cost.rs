@@ -35,8 +35,9 @@ const WORTH_A_PASS: usize = 10;
 /// The same for maps of single samples, whose sums end in parts of vectors.
 const WORTH_A_PASS_OF_MAPS: usize = 30;
 
-/// Multiply-adds that are worth starting threads for one layer: some 50 us of one core.
-const WORTH_THREADS: usize = 1 << 20;
+/// Multiply-adds that are worth starting threads for one layer: some 150 us of one core, of which a
+/// thread more costs 30.
+const WORTH_THREADS: usize = 1 << 21;
 
 /// Whether a dense product with a vector is the faster one: by the entries that slices of eight
 /// rows have, the zeros that fill up the shorter rows among them.

@@ -237,72 +237,98 @@ impl<T: Real> Kernel<T> for Posterior<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Element = T>>(self) {
         match self.form {
-            KlForm::Exact => self.with_slope::<V>(exact_slope),
-            KlForm::Ard => self.with_slope::<V>(ard_slope),
-            _ => self.with_slope::<V>(sigmoid_slope),
+            KlForm::Exact => self.with_slope::<V, ExactSlope>(),
+            KlForm::Ard => self.with_slope::<V, ArdSlope>(),
+            _ => self.with_slope::<V, SigmoidSlope>(),
         }
     }
 }
 
-/// `d(-KL) / d(log alpha)` of the paper's approximation, given log alpha, theta^2 and sigma^2:
-/// `k1 k3 s (1 - s) + sigmoid(-log alpha) / 2`, s the paper's sigmoid.
-#[inline(always)]
-fn sigmoid_slope<V: Vector>(log_alpha: V, square: V, sigma2: V) -> V {
-    let (k2, k3) = (V::splat(-posterior::K2), V::splat(-posterior::K3));
-    let (k1k3, one) = (V::splat(posterior::K1 * posterior::K3), V::splat(1.0));
-    let u = k3.fma(log_alpha, k2).exp();
-    (k1k3 * u / ((one + u) * (one + u))) + ard_slope(log_alpha, square, sigma2)
+/// `d(-KL) / d(log alpha)`, given log alpha, theta^2 and sigma^2. A type, not a closure: closures are
+/// not always inlined, and without the instruction set of their caller they are slow.
+trait Slope {
+    fn at<V: Vector>(log_alpha: V, square: V, sigma2: V) -> V;
 }
 
-/// The same for automatic relevance determination: `sigmoid(-log alpha) / 2`.
-#[inline(always)]
-fn ard_slope<V: Vector>(_: V, square: V, sigma2: V) -> V {
-    V::splat(0.5) * square / (square + sigma2)
+/// Of the paper's approximation: `k1 k3 s (1 - s) + sigmoid(-log alpha) / 2`, s the paper's sigmoid.
+struct SigmoidSlope;
+
+impl Slope for SigmoidSlope {
+    #[inline(always)]
+    fn at<V: Vector>(log_alpha: V, square: V, sigma2: V) -> V {
+        let (k2, k3) = (V::splat(-posterior::K2), V::splat(-posterior::K3));
+        let (k1k3, one) = (V::splat(posterior::K1 * posterior::K3), V::splat(1.0));
+        let u = k3.fma(log_alpha, k2).exp();
+        (k1k3 * u / ((one + u) * (one + u))) + ArdSlope::at(log_alpha, square, sigma2)
+    }
 }
 
-/// The same without approximation, `x D(x)` with Dawson's integral D and `x^2 = 1 / (2 alpha)`, as a
-/// rational function of `t = x^2 / (x^2 + 6)` fitted to it; relative error at most 1e-5.
+/// For automatic relevance determination: `sigmoid(-log alpha) / 2`.
+struct ArdSlope;
+
+impl Slope for ArdSlope {
+    #[inline(always)]
+    fn at<V: Vector>(_: V, square: V, sigma2: V) -> V {
+        V::splat(0.5) * square / (square + sigma2)
+    }
+}
+
+/// Without approximation: `x D(x)` with Dawson's integral D and `x^2 = 1 / (2 alpha)`, as a rational
+/// function of `t = x^2 / (x^2 + 6)` fitted to it; relative error at most 1e-5.
+struct ExactSlope;
+
+impl Slope for ExactSlope {
+    #[inline(always)]
+    fn at<V: Vector>(_: V, square: V, sigma2: V) -> V {
+        let t = square / V::splat(12.0).fma(sigma2, square);
+        let above = polynomial(
+            t,
+            [
+                3.494765180060286,
+                26.910083218726186,
+                -56.03866742127792,
+                54.63458169571374,
+                -26.403964139156077,
+                5.99995808112432,
+            ],
+        );
+        let below = polynomial(
+            t,
+            [
+                22.96073553742271,
+                -12.660015540602972,
+                5.776826619828499,
+                -0.8383654064971147,
+                2.356624305056297,
+                -1.4021721331748012,
+                1.0,
+            ],
+        );
+        t * above / below
+    }
+}
+
+/// By Horner's rule, the highest coefficient first.
 #[inline(always)]
-fn exact_slope<V: Vector>(_: V, square: V, sigma2: V) -> V {
-    let t = square / V::splat(12.0).fma(sigma2, square);
-    let polynomial = |highest: f64, rest: &[f64]| {
-        rest.iter().fold(V::splat(highest), |sum, c| sum.fma(t, V::splat(*c)))
-    };
-    let above = polynomial(
-        3.494765180060286,
-        &[
-            26.910083218726186,
-            -56.03866742127792,
-            54.63458169571374,
-            -26.403964139156077,
-            5.99995808112432,
-        ],
-    );
-    let below = polynomial(
-        22.96073553742271,
-        &[
-            -12.660015540602972,
-            5.776826619828499,
-            -0.8383654064971147,
-            2.356624305056297,
-            -1.4021721331748012,
-            1.0,
-        ],
-    );
-    t * above / below
+fn polynomial<V: Vector, const N: usize>(t: V, coefficients: [f64; N]) -> V {
+    let mut sum = V::splat(coefficients[0]);
+    for coefficient in &coefficients[1..] {
+        sum = sum.fma(t, V::splat(*coefficient));
+    }
+    sum
 }
 
 impl<T: Real> Posterior<'_, T> {
     #[inline(always)]
-    fn with_slope<V: Vector<Element = T>>(self, slope: impl Fn(V, V, V) -> V) {
+    fn with_slope<V: Vector<Element = T>, S: Slope>(self) {
         match self.update.optimizer {
-            Optimizer::Adam { .. } => self.pass::<V, false>(slope),
-            Optimizer::Nesterov { .. } => self.pass::<V, true>(slope),
+            Optimizer::Adam { .. } => self.pass::<V, S, false>(),
+            Optimizer::Nesterov { .. } => self.pass::<V, S, true>(),
         }
     }
 
     #[inline(always)]
-    fn pass<V: Vector<Element = T>, const NESTEROV: bool>(self, slope: impl Fn(V, V, V) -> V) {
+    fn pass<V: Vector<Element = T>, S: Slope, const NESTEROV: bool>(self) {
         let Self { theta, log_sigma2, sigma2, gradient_theta, gradient_sigma2, update, .. } = self;
         let [m_theta, v_theta, m_sigma, v_sigma] = self.moments;
         let (constants, correction) = update.constants::<V>();
@@ -317,7 +343,7 @@ impl<T: Real> Posterior<'_, T> {
                 (V::load(&theta[at..]), V::load(&log_sigma2[at..]), V::load(&sigma2[at..]));
             let square = t.fma(t, V::splat(THETA2_FLOOR));
             let log_alpha = log - square.ln();
-            let slope = slope(log_alpha, square, s2) * weight;
+            let slope = S::at(log_alpha, square, s2) * weight;
             let g = V::load(&gradient_theta[at..]) + slope * two * t / square;
             let g_sigma = V::load(&gradient_sigma2[at..]).fma(s2, zero - slope);
             let by = step::<V, NESTEROV>(g, &mut m_theta[at..], &mut v_theta[at..], constants);

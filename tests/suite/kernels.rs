@@ -157,11 +157,11 @@ fn threads_that_share_a_layer_change_no_bit() {
     // Shape of the weights, operation, input, density: worth threads at 1, 3 and 16 samples; rows of
     // 700 entries and more are cut into blocks.
     let cases: [(&[usize], Op, Shape, f64); 5] = [
-        (&[1100, 3000], Op::Linear { layer: 0 }, Shape::vector(3000), 0.4),
-        (&[1101, 3000], Op::Linear { layer: 0 }, Shape::vector(3000), 0.02),
+        (&[1300, 4000], Op::Linear { layer: 0 }, Shape::vector(4000), 0.5),
+        (&[1301, 4000], Op::Linear { layer: 0 }, Shape::vector(4000), 0.03),
         (&[67, 300, 3, 3], conv([1; 4]), Shape::new(300, 15, 13), 0.3),
         (&[33, 300, 3, 3], conv([0; 4]), Shape::new(300, 17, 19), 0.6),
-        (&[40, 64, 3, 3], conv([1; 4]), Shape::new(64, 30, 30), 0.05),
+        (&[40, 64, 3, 3], conv([1; 4]), Shape::new(64, 30, 30), 0.11),
     ];
     for (shape, op, input, density) in cases {
         let (model, _) = layer(shape, op, input, density, &mut noise);
