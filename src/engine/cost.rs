@@ -104,7 +104,8 @@ pub(super) fn parts(
 ) -> Vec<Range<usize>> {
     let lanes = options.batch.unwrap_or(1).clamp(1, most_lanes);
     let all = entries(rows);
-    let threads = if all * uses * lanes < WORTH_THREADS { 1 } else { options.threads.max(1) };
+    let work = all.saturating_mul(uses).saturating_mul(lanes);
+    let threads = if work < WORTH_THREADS { 1 } else { options.threads.max(1) };
     let mut parts = Vec::new();
     let (mut start, mut before) = (0, 0);
     for (row, entries) in rows.iter().enumerate() {

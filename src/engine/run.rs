@@ -57,17 +57,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::run`]; [`Error::Data`] if the memory is too small.
     pub fn run_within(&self, memory: &mut [f32], input: &[f32], output: &mut [f32]) -> Result<()> {
-        let room = memory.len() / self.arena.max(1);
-        if room == 0 {
-            return Err(Error::data(format!(
-                "a workspace of {} numbers, at least {} are needed",
-                memory.len(),
-                self.arena
-            )));
-        }
-        self.check(input, output)?;
-        self.run_panels(memory, input, output, false, &mut |_| ());
-        Ok(())
+        self.run_checked(memory, input, output, &mut |_| ())
     }
 
     /// Like [`Engine::run`], with a call of `done` after each step of each panel, in the order of
@@ -82,16 +72,34 @@ impl Engine {
         output: &mut [f32],
         done: &mut dyn FnMut(usize),
     ) -> Result<()> {
-        self.check(input, output)?;
-        self.run_panels(workspace.arena.numbers(), input, output, false, done);
+        self.run_checked(workspace.arena.numbers(), input, output, done)
+    }
+
+    fn run_checked(
+        &self,
+        memory: &mut [f32],
+        input: &[f32],
+        output: &mut [f32],
+        done: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        if memory.len() < self.arena {
+            return Err(Error::data(format!(
+                "a workspace of {} numbers, at least {} are needed",
+                memory.len(),
+                self.arena
+            )));
+        }
+        self.samples(input, output)?;
+        self.run_panels(memory, input, output, false, done);
         Ok(())
     }
 
-    fn check(&self, input: &[f32], output: &[f32]) -> Result<()> {
+    /// The number of samples, if they are whole.
+    fn samples(&self, input: &[f32], output: &[f32]) -> Result<usize> {
         let (ins, outs) = self.lengths();
         let samples = input.len() / ins;
         if input.len() == samples * ins && output.len() == samples * outs {
-            return Ok(());
+            return Ok(samples);
         }
         Err(Error::data(format!(
             "{} input and {} output values are not whole samples of {ins} and {outs}",
@@ -138,9 +146,8 @@ impl Engine {
     /// # Errors
     /// As [`Engine::run`].
     pub fn run_parallel(&self, input: &[f32], output: &mut [f32], threads: usize) -> Result<()> {
-        self.check(input, output)?;
+        let samples = self.samples(input, output)?;
         let (ins, outs) = self.lengths();
-        let samples = input.len() / ins;
         let lanes = self.most_lanes.max(WIDTH);
         let share = samples.div_ceil(lanes).div_ceil(threads.max(1)).max(1) * lanes;
         let parts = samples.div_ceil(share);

@@ -482,8 +482,8 @@ mod tests {
             let log_alpha = f64::from(step) * 0.01;
             let sigma2 = libm::exp(log_alpha);
             let exact = posterior::negative_kl_exact_gradient(log_alpha);
-            let wide = exact_slope(log_alpha, 1.0, sigma2);
-            let narrow = f64::from(exact_slope(log_alpha as f32, 1.0, sigma2 as f32));
+            let wide = ExactSlope::at(log_alpha, 1.0, sigma2);
+            let narrow = f64::from(ExactSlope::at(log_alpha as f32, 1.0, sigma2 as f32));
             assert!((wide / exact - 1.0).abs() < 1e-5, "{log_alpha}: {wide} {exact}");
             assert!((narrow / exact - 1.0).abs() < 2e-5, "{log_alpha}: {narrow} {exact}");
         }

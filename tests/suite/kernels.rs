@@ -187,3 +187,18 @@ fn threads_that_share_a_layer_change_no_bit() {
         }
     }
 }
+
+#[test]
+fn the_workspace_of_a_smaller_network_is_refused() {
+    let mut noise = Noise::new(14);
+    let mut engine = |inputs| {
+        let op = Op::Linear { layer: 0 };
+        let (model, _) = layer(&[3, inputs], op, Shape::vector(inputs), 0.5, &mut noise);
+        Engine::new(&model, Tier::Portable).unwrap()
+    };
+    let (large, small) = (engine(1000), engine(2));
+    let error = large.run(&mut small.workspace(1), &[0.0; 1000], &mut [0.0; 3]).unwrap_err();
+    assert!(error.to_string().contains("a workspace of"), "{error}");
+    let error = large.run_parallel(&[0.0; 1001], &mut [0.0; 3], 2).unwrap_err();
+    assert!(error.to_string().contains("not whole samples"), "{error}");
+}
