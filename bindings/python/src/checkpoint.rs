@@ -10,12 +10,12 @@ use pyo3::types::PyBytes;
 use safetensors::tensor::{Dtype, TensorView};
 use svdo::checkpoint::profile::{Dense, Kernel};
 use svdo::checkpoint::{Checkpoint, DType, Options, TensorSource, open_source, read_description};
-use svdo::compress::{Compressed, Settings, compress as run};
+use svdo::compress::{Compressed, Settings, compress as compress_whole, finish};
 use svdo::engine::Engine;
 use svdo::engine::evaluate::evaluate;
 use svdo::network::describe::Description;
-use svdo::prune::prune;
-use svdo::quantize::{Quantizer, RateDistortion};
+use svdo::prune::{Thresholds, prune};
+use svdo::quantize::{Calibration, Quantizer, RateDistortion};
 use svdo::report::{Compression, Report, SearchPoint, Validation, display, json, markdown, text};
 use svdo::search::{Goal, Samples, measure, search};
 use svdo::threshold::valley;
@@ -75,6 +75,7 @@ pub(crate) fn compress(
     strip: bool,
     fast: bool,
     validate: Option<(PyReadonlyArray1<'_, f32>, Option<PyReadonlyArray1<'_, u32>>)>,
+    calibrate: Option<PyReadonlyArray1<'_, f32>>,
     goal: Option<(String, f64)>,
     effort: u32,
     threads: Option<usize>,
@@ -89,9 +90,10 @@ pub(crate) fn compress(
         }
         None => None,
     };
+    let calibrate = calibrate.as_ref().map(|values| values.as_slice()).transpose()?;
     let goal = goal.map(|(name, bound)| named_goal(&name, bound)).transpose().map_err(raised)?;
     let auto = thresh.is_none();
-    let task = Task { settings, auto, sweep, samples, goal, effort };
+    let task = Task { settings, auto, sweep, samples, calibrate, goal, effort };
     let read_as = options(&read_as).map_err(raised)?;
     let (path, arrays) = match source {
         Source::File(path) => (path, None),
@@ -136,6 +138,8 @@ struct Task<'a> {
     /// Thresholds to try beside it.
     sweep: Vec<f32>,
     samples: Option<Samples<'a>>,
+    /// Inputs on which weights are fitted to the outputs of the pruned network.
+    calibrate: Option<&'a [f32]>,
     goal: Option<Goal>,
     effort: u32,
 }
@@ -150,14 +154,28 @@ impl Task<'_> {
         if self.auto {
             given.threshold = valley(checkpoint)?;
         }
+        let pruned = |threshold: f32| prune(checkpoint, Thresholds::from(threshold), &|_| ());
+        let reference = self.calibrate.map(|_| pruned(given.threshold)).transpose()?;
+        let calibration = match (&reference, self.calibrate) {
+            (Some(reference), Some(samples)) => Some(Calibration::new(reference, samples)?),
+            _ => None,
+        };
+        let calibration = calibration.as_ref();
+        let run = |settings: &Settings| match calibration {
+            None => compress_whole(checkpoint, settings, &|_| ()),
+            Some(_) => finish(&mut pruned(settings.threshold)?, settings, calibration),
+        };
         let (settings, compressed, points, best) = match self.goal {
-            None => (given, run(checkpoint, &given, &|_| ())?, Vec::new(), None),
+            None => (given, run(&given)?, Vec::new(), None),
             Some(goal) => {
-                let Some(samples) = self.samples else {
-                    let problem = "a search needs samples: give them with validate".into();
+                let inputs = self.calibrate.map(|values| Samples { values, labels: None });
+                let Some(samples) = self.samples.or(inputs) else {
+                    let problem =
+                        "a search needs samples: give them with validate or calibrate".into();
                     return Err(Error::Argument { problem });
                 };
-                let found = search(checkpoint, &given, goal, samples, None, self.effort, tier()?)?;
+                let found =
+                    search(checkpoint, &given, goal, samples, calibration, self.effort, tier()?)?;
                 (found.settings, found.compressed, found.points, Some(found.best))
             }
         };
@@ -165,7 +183,7 @@ impl Task<'_> {
         report.search = SearchPoint::all(&points, best.as_ref());
         for &threshold in &self.sweep {
             let settings = Settings { threshold, ..given };
-            let tried = run(checkpoint, &settings, &|_| ())?;
+            let tried = run(&settings)?;
             let evaluation = match self.samples {
                 Some(Samples { values, labels: Some(labels) }) => {
                     let engine = Engine::new(&tried.model, tier()?)?;

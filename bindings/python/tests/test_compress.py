@@ -104,6 +104,26 @@ def test_searches_hold_their_bounds(fixtures, images, labels):
         svdo.compress(path, **settings, max_error_increase=0.01)
 
 
+def test_calibration_fits_weights_to_the_outputs(fixtures, images):
+    path = fixtures / "lenet300_mnist.safetensors"
+    samples = images[:1000]
+    pruned = svdo.load(svdo.compress(path).data)
+
+    def change(report):
+        x = images[5000:].reshape(-1, *pruned.input_shape)
+        return ((svdo.load(report.data)(x) - pruned(x)) ** 2).mean()
+
+    plain = svdo.compress(path, quantize="rd")
+    fitted = svdo.compress(path, quantize="rd", calibrate=samples)
+    assert change(fitted) < 0.8 * change(plain)
+    small = svdo.compress(path, quantize="rd", calibrate=samples, max_bytes=4500, effort=1)
+    assert small.file_bytes <= 4500
+    with pytest.raises(ValueError, match='needs quantize="rd"'):
+        svdo.compress(path, calibrate=samples)
+    with pytest.raises(svdo.SvdoError, match="not whole samples"):
+        svdo.compress(path, quantize="rd", calibrate=samples.reshape(-1)[:-1])
+
+
 def test_other_layouts_and_variances_are_read_as_told():
     state = random_chain()
     expected = svdo.compress(state).data

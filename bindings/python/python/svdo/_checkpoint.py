@@ -38,6 +38,7 @@ def compress(
     strip: bool = False,
     fast: bool = False,
     validate: tuple[npt.ArrayLike, npt.ArrayLike | None] | None = None,
+    calibrate: npt.ArrayLike | None = None,
     max_error_increase: float | None = None,
     max_output_error: float | None = None,
     max_bytes: int | None = None,
@@ -83,9 +84,12 @@ def compress(
         validate: samples [batch, *input_shape] of raw values and labels [batch] (or None), on
             which to measure the error of the result. Not the test set if you choose settings by
             it, as a search does.
+        calibrate: samples [batch, *input_shape] of raw values, without labels, as those of the
+            training; a few thousand are enough. Weights are fitted to the pruned network's outputs
+            on them as they are quantized: for ``quantize="rd"``.
         max_error_increase: search the smallest file whose error rate on ``validate`` is at most
             that of the pruned network plus this. A search needs ``quantize="rd"`` and
-            ``validate``; the threshold may move below ``thresh``, never above.
+            ``validate`` (without labels ``calibrate`` will do); the threshold may move below ``thresh``, never above.
         max_output_error: search the smallest file whose outputs change by at most this share (root
             mean squares); needs no labels.
         max_bytes: search the best file of at most this many bytes, by cross-entropy or, without
@@ -107,6 +111,8 @@ def compress(
         raise ValueError(f"bits={bits}: expected 2 to 16")
     if threads is not None and not 1 <= threads <= 1024:
         raise ValueError(f"threads={threads}: expected 1 to 1024")
+    if calibrate is not None and quantize != "rd":
+        raise ValueError(f'calibrate: needs quantize="rd", not {quantize!r}')
     goals = {
         "max_error_increase": max_error_increase,
         "max_output_error": max_output_error,
@@ -138,6 +144,7 @@ def compress(
         strip,
         fast,
         None if validate is None else _labelled(*validate),
+        None if calibrate is None else _labelled(calibrate, None)[0],
         goal[0] if goal else None,
         effort,
         threads,

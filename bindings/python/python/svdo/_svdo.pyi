@@ -77,6 +77,7 @@ def compress(
     strip: bool,
     fast: bool,
     validate: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32] | None] | None,
+    calibrate: npt.NDArray[np.float32] | None,
     goal: tuple[str, float] | None,
     effort: int,
     threads: int | None,
