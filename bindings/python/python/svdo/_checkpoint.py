@@ -89,7 +89,8 @@ def compress(
             on them as they are quantized: for ``quantize="rd"``.
         max_error_increase: search the smallest file whose error rate on ``validate`` is at most
             that of the pruned network plus this. A search needs ``quantize="rd"`` and
-            ``validate`` (without labels ``calibrate`` will do); the threshold may move below ``thresh``, never above.
+            ``validate`` (other goals make do with ``calibrate``); the threshold may move below
+            ``thresh``, never above.
         max_output_error: search the smallest file whose outputs change by at most this share (root
             mean squares); needs no labels.
         max_bytes: search the best file of at most this many bytes, by cross-entropy or, without
