@@ -73,14 +73,15 @@ impl NodeProto {
             .ok_or_else(|| format!("{name} {:?}, {N} numbers from 0 are understood", found.ints))
     }
 
-    /// The window of a convolution, whose weights have `kernel`, or of a pool. The second result
-    /// says whether `ceil_mode` has lengthened the padding.
+    /// The window of a convolution, whose weights have `kernel`, dilations included, or of a pool. The
+    /// second result says whether `ceil_mode` has lengthened the padding.
     pub(super) fn window(
         &self,
         kernel: Option<[usize; 2]>,
         shape: Shape,
     ) -> Reason<(Window, bool)> {
-        if self.sizes("dilations", Some([1, 1]))? != [1, 1] {
+        let dilations = self.sizes("dilations", Some([1, 1]))?;
+        if kernel.is_none() && dilations != [1, 1] {
             return Err("dilations".into());
         }
         let stated = self.sizes("kernel_shape", kernel)?;
@@ -89,9 +90,10 @@ impl NodeProto {
         }
         let stride = self.sizes("strides", Some([1, 1]))?;
         let sizes = [shape.height, shape.width];
-        if stride.contains(&0) || stated.contains(&0) {
-            return Err("a kernel or stride of 0".into());
+        if stated.iter().chain(&stride).chain(&dilations).any(|&v| v == 0) {
+            return Err("a kernel, stride or dilation of 0".into());
         }
+        let stated = [0, 1].map(|axis| (stated[axis] - 1).saturating_mul(dilations[axis]) + 1);
         if stated.iter().chain(&stride).any(|&v| v > 1 << 24) {
             return Err(format!("kernel {stated:?} and stride {stride:?} are too large"));
         }

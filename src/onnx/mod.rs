@@ -253,5 +253,12 @@ mod tests {
         }
         let found = error(&[1, 1, 1, 1], vec![pool], vec![]);
         assert!(found.contains("kernel"), "{found}");
+        let mut far = node("Conv", &["x", "w"], "y");
+        for (name, ints) in [("dilations", vec![1 << 20; 2]), ("pads", vec![1 << 21; 4])] {
+            far.attribute.push(AttributeProto { name: name.into(), ints, ..Default::default() });
+        }
+        let weights = vec![tensor("w", &[1, 1, 3, 3], &[1.0; 9])];
+        let found = error(&[1, 1, 3, 3], vec![far], weights);
+        assert!(found.contains("dilations"), "{found}");
     }
 }
