@@ -19,7 +19,7 @@ cargo_for() { # target, arguments
 # (kernels are inlined always); fixed addresses; segments without padding.
 build_edge() { # target, more flags for the compiler
     local flags=(-Zunstable-options -Cpanic=immediate-abort -Cforce-unwind-tables=no
-        -Cllvm-args=-inline-threshold=25 -Crelocation-model=static -Clink-arg=-Wl,-z,noseparate-code)
+        -Cllvm-args=-inline-threshold=15 -Crelocation-model=static -Clink-arg=-Wl,-z,noseparate-code)
     RUSTC_BOOTSTRAP=1 RUSTFLAGS="${flags[*]} ${2:-}" \
         cargo edge --quiet --target "$1" -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size
 }

@@ -5,8 +5,7 @@
 
 use std::ops::Range;
 
-use super::Options;
-use super::kernels::WIDTH;
+use super::{Options, Tier};
 
 /// Samples in the widest panel of a network with maps: more would not fit the caches.
 pub(super) const LANES_OF_MAPS: usize = 16;
@@ -39,12 +38,13 @@ const WORTH_A_PASS_OF_MAPS: usize = 30;
 /// thread more costs 30.
 const WORTH_THREADS: usize = 1 << 21;
 
-/// Whether a dense product with a vector is the faster one: by the entries that slices of eight
-/// rows have, the zeros that fill up the shorter rows among them.
-pub(super) fn dense_vector(rows: &[Vec<(u32, f32)>], columns: usize) -> bool {
+/// Whether a dense product with a vector is the faster one: by the entries that the
+/// tier's slices of rows have, the zeros that fill up the shorter rows among them.
+pub(super) fn dense_vector(tier: Tier, rows: &[Vec<(u32, f32)>], columns: usize) -> bool {
+    let width = tier.width();
     let mut lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
     lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
-    let sliced: usize = lengths.iter().step_by(WIDTH).map(|longest| longest * WIDTH).sum();
+    let sliced: usize = lengths.iter().step_by(width).map(|longest| longest * width).sum();
     sliced * 100 > rows.len() * columns * DENSE_VECTOR
 }
 

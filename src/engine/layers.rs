@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::cost;
 use super::kernels::{DenseRows, SlicedRows, TapRows};
 use super::layout::Layout;
 use super::plan::{Kernel, Options, Rows, Vector};
+use super::{Tier, cost};
 use crate::model::LayerWeights;
 
 /// The entries of each row, zeros among them left out, and the bias.
@@ -23,12 +23,17 @@ fn rows(weights: &LayerWeights) -> (Vec<Vec<(u32, f32)>>, Vec<f32>) {
 
 /// A linear layer, for single samples and for panels as far as `options` need them. Kernels are
 /// chosen for the whole layer, so that its sums are the same in any number of parts.
-pub(super) fn linear(weights: &LayerWeights, most_lanes: usize, options: Options) -> Vec<Rows> {
+pub(super) fn linear(
+    weights: &LayerWeights,
+    tier: Tier,
+    most_lanes: usize,
+    options: Options,
+) -> Vec<Rows> {
     let (rows, bias) = rows(weights);
     let columns = weights.pattern.cols();
     let Options { kernel, batch, .. } = options;
     let (dense, auto) = (kernel == Kernel::Dense, kernel == Kernel::Auto);
-    let dense_vector = dense || auto && cost::dense_vector(&rows, columns);
+    let dense_vector = dense || auto && cost::dense_vector(tier, &rows, columns);
     let grouped = dense || auto && cost::shared_taps(&rows, batch);
     let block = cost::block_of_vectors(&rows, columns, most_lanes, grouped);
     let singles = batch.is_none_or(|b| b < cost::WORTH_A_PANEL || b % most_lanes != 0);
@@ -36,8 +41,8 @@ pub(super) fn linear(weights: &LayerWeights, most_lanes: usize, options: Options
     let part = |range: Range<usize>| {
         let (rows, bias) = (&rows[range.clone()], &bias[range]);
         let single = match singles {
-            true if dense_vector => Some(Vector::Dense(DenseRows::new(columns, rows, bias))),
-            true => SlicedRows::new(columns, rows, bias).map(Vector::Sliced),
+            true if dense_vector => Some(Vector::Dense(DenseRows::new(tier, columns, rows, bias))),
+            true => SlicedRows::new(tier, columns, rows, bias).map(Vector::Sliced),
             false => None,
         };
         let panel = (panels || single.is_none()).then(|| {

@@ -144,6 +144,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`].
     pub fn with_options(model: &Model, tier: Tier, options: Options) -> Result<Self> {
+        let tier = tier.or_portable();
         let network = &model.network;
         let shapes = network.shapes()?;
         check_weights(model)?;
@@ -175,7 +176,7 @@ impl Engine {
             let work = match node.op {
                 Op::Linear { layer } => {
                     inputs[0] = draft.contiguous(index, inputs[0]);
-                    Work::Linear(linear(&model.weights[layer], most_lanes, options))
+                    Work::Linear(linear(&model.weights[layer], tier, most_lanes, options))
                 }
                 Op::Conv2d { layer, stride, padding, groups } => {
                     let dims = &network.layers[layer].shape;

@@ -1,5 +1,7 @@
 //! Running a plan.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::kernels::{
     Aligned, Onto, Simd, Span, Spans, TapRows, WIDTH, Work as Compiled, one_by_one, pool,
     side_by_side,
@@ -233,33 +235,48 @@ impl<F: FnOnce()> Compiled for Code<F> {
 }
 
 /// Runs each part, given its number and first row, on its rows of y, `numbers` for each; all at once,
-/// on a thread each, if they may go `together`, else one after the other, with all that follows in y.
+/// on a thread each as far as the system has them, if they may go `together`, else one after the
+/// other, with all that follows in y.
 fn in_parts(
     parts: usize,
-    rows: &dyn Fn(usize) -> usize,
-    (mut y, numbers): (&mut [f32], usize),
+    rows: &(dyn Fn(usize) -> usize + Sync),
+    (y, numbers): (&mut [f32], usize),
     together: bool,
     run: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
 ) {
-    let mut first = 0;
     if !together || parts < 2 {
+        let mut first = 0;
         for part in 0..parts {
             run(part, first, &mut y[first * numbers..]);
             first += rows(part);
         }
         return;
     }
-    std::thread::scope(|scope| {
-        for part in 0..parts {
-            let (mine, later) = y.split_at_mut(rows(part) * numbers);
-            y = later;
-            if part + 1 == parts {
-                return run(part, first, mine);
-            }
-            let here = first;
-            scope.spawn(move || run(part, here, mine));
-            first += rows(part);
+    // The next part, its first row, and what of y is from there on.
+    let left = Mutex::new((0, 0, y));
+    let next = || {
+        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+        let (part, first, y) = &mut *left;
+        (*part < parts).then(|| {
+            let count = rows(*part);
+            let (mine, later) = std::mem::take(y).split_at_mut(count * numbers);
+            let taken = (*part, *first, mine);
+            (*part, *first, *y) = (*part + 1, *first + count, later);
+            taken
+        })
+    };
+    let work = || {
+        while let Some((part, first, y)) = next() {
+            run(part, first, y);
         }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..parts {
+            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
     });
 }
 
@@ -324,7 +341,8 @@ impl Step {
                     let pitch = to.plane() * lanes;
                     // What is read past the last place belongs to the next part, if it has a row.
                     let end = to.row(0, height - 1) + to.shape.width;
-                    let apart = |taps: &TapRows| !taps.reads_on(lanes) || end + WIDTH <= to.plane();
+                    let width = tier.width();
+                    let apart = |taps: &TapRows| !taps.reads_on(lanes) || end + width <= to.plane();
                     let together = together && parts.iter().all(apart);
                     let rows = |part: usize| parts[part].rows();
                     in_parts(parts.len(), &rows, (y, pitch), together, &|part, first, y| {

@@ -12,7 +12,7 @@ use super::linear::{AddTwice, Pass, Square, VARIANCE_FLOOR};
 use super::noise::Stream;
 use super::optimizer::Update;
 use super::product::{Matrix, multiply, multiply_add};
-use super::vector::{Kernel, Real, Vector};
+use super::vector::{Kernel, LANES, Real, Vector};
 use super::weights::Weights;
 use super::winners::{Into, Sums, Winner, Winners};
 use crate::network::{Shape, Window};
@@ -202,7 +202,7 @@ impl<T: Real> Conv<T> {
                         winner: &mut winner[index * kept..][..kept],
                         coefficient: &mut coefficient[index * kept..][..kept],
                     };
-                    T::dispatch(pass.tier, kernel);
+                    T::dispatch(pass.tier, channels, kernel);
                 }
             });
     }
@@ -267,7 +267,7 @@ impl<T: Real> Conv<T> {
                     squares: &scratch.squares,
                     into: Into::Weights(&mut scratch.theta, &mut scratch.sigma2),
                 };
-                T::dispatch(pass.tier, kernel);
+                T::dispatch(pass.tier, stride, kernel);
                 if let Some(dx) = dx {
                     scratch.by_position.by_position(oh * ow, &list);
                     let kernel = Sums {
@@ -278,7 +278,7 @@ impl<T: Real> Conv<T> {
                         squares: &weights.sigma2,
                         into: Into::Patches(&mut scratch.patches),
                     };
-                    T::dispatch(pass.tier, kernel);
+                    T::dispatch(pass.tier, stride, kernel);
                     geometry.scatter(stride, &scratch.patches, dx);
                 }
             }
@@ -367,6 +367,7 @@ impl<T: Real> Part<T> {
                 self.patch_gradient.fill(T::of(0.0));
                 T::dispatch(
                     pass.tier,
+                    self.patches.len(),
                     AddTwice {
                         dx: &mut self.patch_gradient,
                         x: &self.patches,
@@ -398,7 +399,8 @@ impl<T: Real> Part<T> {
             }
         }
         if pass.sampled {
-            T::dispatch(pass.tier, Square { x: patches, squares: &mut self.squares });
+            let kernel = Square { x: patches, squares: &mut self.squares };
+            T::dispatch(pass.tier, patches.len(), kernel);
         }
     }
 }
@@ -458,7 +460,7 @@ impl<T: Real> Kernel<T> for SamplePool<'_, T> {
                 if channel + V::LANES <= outputs {
                     y.store(&mut self.output[to..]);
                 } else if channel < outputs {
-                    let mut lanes = [T::of(0.0); 8];
+                    let mut lanes = [T::of(0.0); LANES];
                     y.store(&mut lanes);
                     let count = outputs - channel;
                     self.output[to..to + count].copy_from_slice(&lanes[..count]);
@@ -474,7 +476,7 @@ fn convert<V: Vector>(normals: &[f32]) -> V
 where
     V::Element: Real,
 {
-    let mut lanes = [V::Element::of(0.0); 8];
+    let mut lanes = [V::Element::of(0.0); LANES];
     for (lane, z) in lanes[..V::LANES].iter_mut().zip(normals) {
         *lane = V::Element::of(f64::from(*z));
     }

@@ -86,7 +86,7 @@ impl<T: Real> Linear<T> {
                 let rows = y.len() / wide_out;
                 multiply(y, wide_out, Matrix::new(x, rows, inputs, wide_in), theta);
                 if pass.sampled {
-                    T::dispatch(pass.tier, Square { x, squares });
+                    T::dispatch(pass.tier, x.len(), Square { x, squares });
                     let squares = Matrix::new(squares, rows, inputs, wide_in);
                     multiply(coefficient, wide_out, squares, sigma2);
                 }
@@ -107,7 +107,7 @@ impl<T: Real> Linear<T> {
                         bias: &weights.bias,
                         relu,
                     };
-                    T::dispatch(pass.tier, kernel);
+                    T::dispatch(pass.tier, wide_out, kernel);
                     y[row * wide_out + outputs..(row + 1) * wide_out].fill(T::of(0.0));
                 }
             });
@@ -136,7 +136,7 @@ impl<T: Real> Linear<T> {
             y: self.relu.then_some(&self.output[..]),
             coefficient: sampled.then_some(&self.coefficient[..]),
         };
-        T::dispatch(pass.tier, kernel);
+        T::dispatch(pass.tier, batch * wide_out, kernel);
         let mut bias = vec![T::of(0.0); wide_out];
         for row in gradient.chunks(wide_out) {
             bias.iter_mut().zip(row).for_each(|(sum, g)| *sum = *sum + *g);
@@ -160,7 +160,8 @@ impl<T: Real> Linear<T> {
                         if sampled {
                             let v = Matrix::new(v, rows, outputs, wide_out);
                             multiply(scratch, wide_in, v, sigma2);
-                            T::dispatch(pass.tier, AddTwice { dx, x, by_square: scratch });
+                            let kernel = AddTwice { dx, x, by_square: scratch };
+                            T::dispatch(pass.tier, rows * wide_in, kernel);
                         }
                     },
                 );

@@ -34,7 +34,7 @@ pub const EXPERIMENT: u32 = 1 << 18;
 impl Stream {
     /// Fills `out` with standard normals; the first numbers are the same for every length.
     pub fn normals(&self, tier: Tier, out: &mut [f32]) {
-        f32::dispatch(tier, Normals { stream: *self, out });
+        f32::dispatch(tier, WIDE, Normals { stream: *self, out });
     }
 
     /// Fills `out` with uniform 32-bit integers.
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn normals_have_the_moments_of_the_normal_law() {
-        for tier in [Tier::Portable, Tier::detect()] {
+        for tier in Tier::supported() {
             let mut z = vec![0.0; 1 << 20];
             Stream { seed: 7, purpose: 1, step: 2, index: 3 }.normals(tier, &mut z);
             let moment = |power: i32| {

@@ -62,9 +62,10 @@ pub fn descend<T: Real>(
     gradient: &[T],
     update: &Update,
 ) -> bool {
+    let length = theta.len();
     let (mut finite, moments) = (true, [&mut first[..], &mut second[..]]);
     let kernel = Plain { theta, moments, gradient, mask: None, update, finite: &mut finite };
-    T::dispatch(tier, kernel);
+    T::dispatch(tier, length, kernel);
     finite
 }
 

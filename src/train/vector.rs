@@ -1,5 +1,5 @@
-//! One source for every kernel: code is written over [`Vector`] and run with eight lanes of AVX2, four
-//! of NEON, or one lane of f32 (the portable twin) or f64 (the oracle of gradient checks).
+//! One source for every kernel: code is written over [`Vector`] and run with sixteen lanes of
+//! AVX-512, eight of AVX2, four of NEON, or one lane of f32 (the portable twin) or f64 (the oracle of gradient checks).
 
 #![allow(unsafe_code)]
 
@@ -13,8 +13,9 @@ pub trait Real:
     fn of(value: f64) -> Self;
     /// Exact value.
     fn wide(self) -> f64;
-    /// Runs a kernel with the vectors of a tier.
-    fn dispatch<K: Kernel<Self>>(tier: Tier, kernel: K);
+    /// Runs a kernel with the longest vectors of a tier that divide the length of its rows, or of all it
+    /// goes through in one.
+    fn dispatch<K: Kernel<Self>>(tier: Tier, length: usize, kernel: K);
 }
 
 /// A computation written once for all vectors. Implementations of `run` are `#[inline(always)]`, so
@@ -31,6 +32,8 @@ pub enum Tier {
     Portable,
     /// Eight lanes with fused multiply-add; see [`Tier::detect`].
     Avx2(Avx2Token),
+    /// Sixteen lanes where lengths allow, else eight.
+    Avx512(Avx512Token),
     /// Four lanes with fused multiply-add, on every aarch64 processor.
     #[cfg(target_arch = "aarch64")]
     Neon,
@@ -40,19 +43,35 @@ pub enum Tier {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Avx2Token(());
 
+/// Exists only where the processor has AVX-512F, and AVX2 with FMA beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Avx512Token(Avx2Token);
+
 impl Tier {
     /// The widest that this processor has.
     pub fn detect() -> Self {
+        Self::supported().pop().unwrap_or(Self::Portable)
+    }
+
+    /// All that this processor has, the widest last.
+    pub fn supported() -> Vec<Self> {
+        #[allow(unused_mut)] // where there is nothing more
+        let mut tiers = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return Self::Avx2(Avx2Token(()));
+            tiers.push(Self::Avx2(Avx2Token(())));
+            if is_x86_feature_detected!("avx512f") {
+                tiers.push(Self::Avx512(Avx512Token(Avx2Token(()))));
+            }
         }
         #[cfg(target_arch = "aarch64")]
-        return Self::Neon;
-        #[cfg(not(target_arch = "aarch64"))]
-        Self::Portable
+        tiers.push(Self::Neon);
+        tiers
     }
 }
+
+/// Lanes of the longest vector.
+pub const LANES: usize = 16;
 
 /// A few numbers at once.
 pub trait Vector:
@@ -208,7 +227,7 @@ impl Real for f64 {
     fn wide(self) -> f64 {
         self
     }
-    fn dispatch<K: Kernel<f64>>(_: Tier, kernel: K) {
+    fn dispatch<K: Kernel<f64>>(_: Tier, _: usize, kernel: K) {
         kernel.run::<f64>();
     }
 }
@@ -220,10 +239,19 @@ impl Real for f32 {
     fn wide(self) -> f64 {
         f64::from(self)
     }
-    fn dispatch<K: Kernel<f32>>(tier: Tier, kernel: K) {
+    fn dispatch<K: Kernel<f32>>(tier: Tier, length: usize, kernel: K) {
         match tier {
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx2(_) => {
+            Tier::Avx512(_) if length.is_multiple_of(LANES) => {
+                #[target_feature(enable = "avx512f,avx2,fma")]
+                fn with_avx512<K: Kernel<f32>>(kernel: K) {
+                    kernel.run::<avx512::Lanes>();
+                }
+                // SAFETY: the token exists only where the processor has these.
+                unsafe { with_avx512(kernel) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx2(_) | Tier::Avx512(_) => {
                 #[target_feature(enable = "avx2,fma")]
                 fn with_avx2<K: Kernel<f32>>(kernel: K) {
                     kernel.run::<x86_64::Lanes>();
@@ -233,10 +261,16 @@ impl Real for f32 {
             }
             #[cfg(target_arch = "aarch64")]
             Tier::Neon => kernel.run::<aarch64::Lanes>(),
-            _ => kernel.run::<f32>(),
+            _ => {
+                let _ = length;
+                kernel.run::<f32>();
+            }
         }
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
@@ -266,15 +300,15 @@ mod tests {
     }
 
     fn map(tier: Tier, values: &[f32], exponential: bool) -> Vec<f32> {
-        let mut values = values.to_vec();
-        f32::dispatch(tier, Map { values: &mut values, exponential, marker: () });
+        let (mut values, length) = (values.to_vec(), values.len());
+        f32::dispatch(tier, length, Map { values: &mut values, exponential, marker: () });
         values
     }
 
     /// The error bounds that the documentation states, on every tier.
     #[test]
     fn exponential_and_logarithm_are_within_their_bounds() {
-        for tier in [Tier::Portable, Tier::detect()] {
+        for tier in Tier::supported() {
             let x: Vec<f32> = (-860_000..870_000).map(|i| i as f32 * 1e-4).collect();
             for (x, y) in x.iter().zip(map(tier, &x, true)) {
                 let exact = f64::from(*x).exp();
@@ -283,7 +317,7 @@ mod tests {
             }
             let x: Vec<f32> =
                 (0x0080_0000..0x7f80_0000u32).step_by(1237).map(f32::from_bits).collect();
-            let x = &x[..x.len() / 8 * 8];
+            let x = &x[..x.len() / 16 * 16];
             for (x, y) in x.iter().zip(map(tier, x, false)) {
                 let exact = f64::from(*x).ln();
                 let error = (f64::from(y) - exact).abs();
@@ -294,8 +328,9 @@ mod tests {
 
     #[test]
     fn exponential_saturates() {
-        for tier in [Tier::Portable, Tier::detect()] {
-            let y = map(tier, &[-1e30, 1e30, -200.0, 200.0, 0.0, 88.0, -87.0, 100.0], true);
+        for tier in Tier::supported() {
+            let x = [-1e30, 1e30, -200.0, 200.0, 0.0, 88.0, -87.0, 100.0];
+            let y = map(tier, &[x, x].concat(), true);
             assert!(y.iter().all(|v| v.is_finite() && *v > 0.0), "{y:?}");
             assert_eq!(y[4], 1.0);
         }

@@ -202,3 +202,15 @@ fn the_workspace_of_a_smaller_network_is_refused() {
     let error = large.run_parallel(&[0.0; 1001], &mut [0.0; 3], 2).unwrap_err();
     assert!(error.to_string().contains("not whole samples"), "{error}");
 }
+
+#[test]
+fn an_instruction_set_that_is_not_there_gives_way_to_plain_rust() {
+    let mut noise = Noise::new(15);
+    let op = Op::Linear { layer: 0 };
+    let (model, _) = layer(&[9, 20], op, Shape::vector(20), 0.5, &mut noise);
+    for tier in [Tier::Neon, Tier::Avx2, Tier::Avx512] {
+        let found = Engine::new(&model, tier).unwrap().tier();
+        let there = Tier::supported().contains(&tier);
+        assert_eq!(found, if there { tier } else { Tier::Portable });
+    }
+}

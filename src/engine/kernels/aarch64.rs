@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 use std::arch::is_aarch64_feature_detected;
 
-use super::{Simd, Work};
+use super::{Eight, Simd, Work};
 
 /// Exists only where the CPU has NEON.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,14 @@ fn compiled<W: Work>(token: Neon, work: W) {
 
 impl Simd for Neon {
     type V = V;
+    const WIDTH: usize = super::WIDTH;
     const TILE: usize = 12;
+    type Eight = Self;
+
+    #[inline(always)]
+    fn eight(self) -> Self {
+        self
+    }
 
     #[inline(always)]
     fn run<W: Work>(self, work: W) {
@@ -76,6 +83,22 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn gather(self, x: *const f32, at: *const u16) -> V {
+        // SAFETY: the caller promises eight indices and the numbers they point to.
+        let x: [f32; 8] = std::array::from_fn(|lane| unsafe { *x.add(usize::from(*at.add(lane))) });
+        // SAFETY: eight numbers are there.
+        unsafe { self.load(x.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn sum(self, v: V) -> f32 {
+        // SAFETY: the token proves NEON.
+        unsafe { vaddvq_f32(vaddq_f32(v.0, v.1)) }
+    }
+}
+
+impl Eight for Neon {
+    #[inline(always)]
     fn max(self, a: V, b: V) -> V {
         // SAFETY: the token proves NEON, whose maximum is NaN if an operand is.
         unsafe { float32x4x2_t(vmaxq_f32(a.0, b.0), vmaxq_f32(a.1, b.1)) }
@@ -88,20 +111,6 @@ impl Simd for Neon {
             let even = float32x4x2_t(vuzp1q_f32(a.0, a.1), vuzp1q_f32(b.0, b.1));
             (even, float32x4x2_t(vuzp2q_f32(a.0, a.1), vuzp2q_f32(b.0, b.1)))
         }
-    }
-
-    #[inline(always)]
-    unsafe fn gather(self, x: *const f32, at: *const u16) -> V {
-        // SAFETY: the caller promises eight indices and the numbers they point to.
-        let x: [f32; 8] = std::array::from_fn(|lane| unsafe { *x.add(usize::from(*at.add(lane))) });
-        // SAFETY: eight numbers are there.
-        unsafe { self.load(x.as_ptr()) }
-    }
-
-    #[inline(always)]
-    fn sum(self, v: V) -> f32 {
-        // SAFETY: the token proves NEON.
-        unsafe { vaddvq_f32(vaddq_f32(v.0, v.1)) }
     }
 
     #[inline(always)]

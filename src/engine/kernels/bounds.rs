@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use super::{Aligned, Simd, Tier, WIDTH, Work};
+use super::{Aligned, Simd, Tier, Work};
 
 /// Measured rates of one core, for a tier.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,8 +27,8 @@ impl Bounds {
             (0..1u32 << 13).map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as u16).collect();
         let seconds = |what| least_seconds(tier, what, (x, &indices), Duration::from_millis(50));
         Self {
-            gflops: FLOPS / seconds(What::Registers) / 1e9,
-            gflops_near: FLOPS / seconds(What::Near) / 1e9,
+            gflops: flops(tier) / seconds(What::Registers) / 1e9,
+            gflops_near: flops(tier) / seconds(What::Near) / 1e9,
             gigabytes: (x.len() * 4) as f64 / seconds(What::Read) / 1e9,
             gather_ns: seconds(What::Gather) / indices.len() as f64 * 1e9,
         }
@@ -38,9 +38,11 @@ impl Bounds {
 /// Billions of floating-point operations in a second that `threads` threads do in registers alone,
 /// a multiply-add counting as two, each in the best run of `time`.
 pub fn peak_gflops(tier: Tier, threads: usize, time: Duration) -> f64 {
-    let one = || FLOPS / least_seconds(tier, What::Registers, (&[], &[]), time) / 1e9;
+    let one = || flops(tier) / least_seconds(tier, What::Registers, (&[], &[]), time) / 1e9;
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(one)).collect();
+        // As many as the system has.
+        let other = |_| std::thread::Builder::new().spawn_scoped(scope, one).ok();
+        let others: Vec<_> = (1..threads).map_while(other).collect();
         one() + others.into_iter().filter_map(|other| other.join().ok()).sum::<f64>()
     })
 }
@@ -64,7 +66,9 @@ const CHAINS: usize = 12;
 const ROUNDS: usize = 2000;
 
 /// Operations of a probe of multiply-adds.
-const FLOPS: f64 = (ROUNDS * CHAINS * WIDTH * 2) as f64;
+fn flops(tier: Tier) -> f64 {
+    (ROUNDS * CHAINS * tier.width() * 2) as f64
+}
 
 #[derive(Clone, Copy)]
 enum What {
@@ -87,7 +91,7 @@ impl Work for Probe<'_> {
         let mut sums = [s.splat(black_box(0.0)); CHAINS];
         let (a, b) = (s.splat(black_box(0.5)), s.splat(black_box(0.25)));
         let registers = matches!(what, What::Registers);
-        assert!(registers || x.len() >= 1 << 12 && x.len() % (8 * WIDTH) == 0);
+        assert!(registers || x.len() >= 1 << 12 && x.len() % (8 * S::WIDTH) == 0);
         // SAFETY: reads of Near end below 4096 numbers, those of Read at the slice's length; the
         // indices are below 4096.
         unsafe {
@@ -99,30 +103,31 @@ impl Work for Probe<'_> {
                 }
                 What::Near => {
                     for round in 0..ROUNDS {
-                        let x = x.as_ptr().add(round % 32 * CHAINS * WIDTH);
+                        let x = x.as_ptr().add(round % (256 / S::WIDTH) * CHAINS * S::WIDTH);
                         for (k, sum) in sums.iter_mut().enumerate() {
-                            *sum = s.mul_add(s.load(x.add(k * WIDTH)), a, *sum);
+                            *sum = s.mul_add(s.load(x.add(k * S::WIDTH)), a, *sum);
                         }
                     }
                 }
                 What::Read => {
-                    for at in (0..x.len()).step_by(8 * WIDTH) {
+                    for at in (0..x.len()).step_by(8 * S::WIDTH) {
                         for (k, sum) in sums.iter_mut().take(8).enumerate() {
-                            *sum = s.max(*sum, s.load(x.as_ptr().add(at + k * WIDTH)));
+                            let x = s.load(x.as_ptr().add(at + k * S::WIDTH));
+                            *sum = s.mul_add(x, a, *sum);
                         }
                     }
                 }
                 What::Gather => {
-                    for at in indices.chunks_exact(4 * WIDTH) {
+                    for at in indices.chunks_exact(4 * S::WIDTH) {
                         for (k, sum) in sums.iter_mut().take(4).enumerate() {
-                            let at = at.as_ptr().add(k * WIDTH);
+                            let at = at.as_ptr().add(k * S::WIDTH);
                             *sum = s.mul_add(s.gather(x.as_ptr(), at), a, *sum);
                         }
                     }
                 }
             }
         }
-        sums.iter().for_each(|&sum| _ = black_box(s.to_array(sum)));
+        sums.iter().for_each(|&sum| _ = black_box(sum));
     }
 }
 

@@ -1,30 +1,39 @@
 //! Dense matrix times vector, for matrices with few zeros.
 
-use super::{Simd, Tier, WIDTH, Work};
+use super::{MOST, Simd, Tier, Work};
 
 /// Rows that share the loads of x.
 const GROUP: usize = 4;
 
-/// A dense matrix in groups of four rows: eight columns of each row side by side.
+/// A dense matrix in groups of four rows: a vector of columns of each row side by side.
 #[derive(Debug, Clone)]
 pub(in crate::engine) struct DenseRows {
-    /// `[group][columns / 8][row of group][8]`.
+    /// Columns of a vector.
+    width: usize,
+    /// `[group][columns / width][row of group][width]`.
     values: Vec<f32>,
     bias: Vec<f32>,
     columns: usize,
 }
 
 impl DenseRows {
-    pub(in crate::engine) fn new(columns: usize, matrix: &[Vec<(u32, f32)>], bias: &[f32]) -> Self {
-        let steps = columns.div_ceil(WIDTH);
-        let mut values = vec![0.0; matrix.len().div_ceil(GROUP) * steps * GROUP * WIDTH];
+    /// For the vectors of a tier.
+    pub(in crate::engine) fn new(
+        tier: Tier,
+        columns: usize,
+        matrix: &[Vec<(u32, f32)>],
+        bias: &[f32],
+    ) -> Self {
+        let width = tier.width();
+        let steps = columns.div_ceil(width);
+        let mut values = vec![0.0; matrix.len().div_ceil(GROUP) * steps * GROUP * width];
         for (row, entries) in matrix.iter().enumerate() {
             for &(column, value) in entries {
-                let (step, lane) = (column as usize / WIDTH, column as usize % WIDTH);
-                values[((row / GROUP * steps + step) * GROUP + row % GROUP) * WIDTH + lane] = value;
+                let (step, lane) = (column as usize / width, column as usize % width);
+                values[((row / GROUP * steps + step) * GROUP + row % GROUP) * width + lane] = value;
             }
         }
-        Self { values, bias: bias.to_vec(), columns }
+        Self { width, values, bias: bias.to_vec(), columns }
     }
 
     /// Bytes in memory.
@@ -33,7 +42,7 @@ impl DenseRows {
     }
 
     /// `y = W x + b`, then `max(y, 0)` if asked. The vector's slice must be as long as the columns
-    /// rounded up to eight; what stands past the columns must be finite.
+    /// rounded up to whole vectors; what stands past the columns must be finite.
     pub(in crate::engine) fn run(&self, tier: Tier, x: &[f32], y: &mut [f32], relu: bool) {
         tier.with(Product { matrix: self, x, y, relu });
     }
@@ -46,10 +55,10 @@ struct Product<'a> {
     relu: bool,
 }
 
-/// Adds the products of eight columns with a group's rows.
+/// Adds the products of a vector of columns with a group's rows.
 ///
 /// # Safety
-/// `w` has 32 numbers from `32 at` on.
+/// `w` has four vectors from vector `4 at` on.
 #[inline(always)]
 unsafe fn step<S: Simd>(
     s: S,
@@ -60,7 +69,7 @@ unsafe fn step<S: Simd>(
 ) -> [S::V; GROUP] {
     for (row, sum) in sums.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
-        let w = unsafe { s.load(w.as_ptr().add((at * GROUP + row) * WIDTH)) };
+        let w = unsafe { s.load(w.as_ptr().add((at * GROUP + row) * S::WIDTH)) };
         *sum = s.mul_add(w, x, *sum);
     }
     sums
@@ -70,27 +79,28 @@ impl Work for Product<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { matrix, x, y, relu } = self;
-        let whole = matrix.columns / WIDTH;
-        let steps = matrix.columns.div_ceil(WIDTH);
+        assert!(matrix.width == S::WIDTH, "made for another tier");
+        let whole = matrix.columns / S::WIDTH;
+        let steps = matrix.columns.div_ceil(S::WIDTH);
         // The last, part-filled step reads a copy that ends in zeros.
-        let mut last = [0f32; WIDTH];
-        let rest = &x[whole * WIDTH..matrix.columns];
+        let mut last = [0f32; MOST];
+        let rest = &x[whole * S::WIDTH..matrix.columns];
         last[..rest.len()].copy_from_slice(rest);
         let rows = y[..matrix.bias.len()].chunks_mut(GROUP).zip(matrix.bias.chunks(GROUP));
-        let groups = matrix.values.chunks_exact((steps * GROUP * WIDTH).max(1));
+        let groups = matrix.values.chunks_exact((steps * GROUP * S::WIDTH).max(1));
         for (w, (y, bias)) in groups.zip(rows) {
             let mut even = [s.splat(0.0); GROUP];
             let mut odd = even;
-            // SAFETY: w holds `steps` times 32 numbers, x at least `whole` times eight.
+            // SAFETY: w holds `steps` times four vectors, x at least `whole` vectors.
             unsafe {
                 let mut at = 0;
                 while at + 2 <= whole {
-                    even = step(s, w, at, s.load(x.as_ptr().add(at * WIDTH)), even);
-                    odd = step(s, w, at + 1, s.load(x.as_ptr().add((at + 1) * WIDTH)), odd);
+                    even = step(s, w, at, s.load(x.as_ptr().add(at * S::WIDTH)), even);
+                    odd = step(s, w, at + 1, s.load(x.as_ptr().add((at + 1) * S::WIDTH)), odd);
                     at += 2;
                 }
                 if at < whole {
-                    even = step(s, w, at, s.load(x.as_ptr().add(at * WIDTH)), even);
+                    even = step(s, w, at, s.load(x.as_ptr().add(at * S::WIDTH)), even);
                 }
                 if whole < steps {
                     odd = step(s, w, whole, s.load(last.as_ptr()), odd);

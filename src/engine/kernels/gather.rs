@@ -1,12 +1,15 @@
-//! Sparse matrix times vector: eight rows in eight lanes.
+//! Sparse matrix times vector: as many rows as a vector has lanes.
 
-use super::{Simd, Tier, WIDTH, Work};
+use super::{MOST, Simd, Tier, Work};
 
-/// A sparse matrix in slices of eight rows of similar length (SELL-8-sigma, Kreutzer et al. 2014,
-/// sigma all rows): entry i of the eight rows stands side by side, rows filled up with zeros.
+/// A sparse matrix in slices of as many rows of similar length as a vector has lanes (SELL-C-sigma,
+/// Kreutzer et al. 2014, sigma all rows): entry i of the rows stands side by side, rows filled up with
+/// zeros.
 #[derive(Debug, Clone)]
 pub(in crate::engine) struct SlicedRows {
-    /// Where each slice begins, in entries of eight, and at the end their number.
+    /// Rows of a slice.
+    width: usize,
+    /// Where each slice begins, in entries of all its rows, and at the end their number.
     starts: Vec<u32>,
     columns: Vec<u16>,
     values: Vec<f32>,
@@ -19,8 +22,9 @@ pub(in crate::engine) struct SlicedRows {
 }
 
 impl SlicedRows {
-    /// `None` if a column's number does not fit 16 bits.
+    /// For the vectors of a tier; `None` if a column's number does not fit 16 bits.
     pub(in crate::engine) fn new(
+        tier: Tier,
         columns_of_matrix: usize,
         matrix: &[Vec<(u32, f32)>],
         bias: &[f32],
@@ -28,10 +32,11 @@ impl SlicedRows {
         if columns_of_matrix > 1 << 16 {
             return None;
         }
-        let count = matrix.len();
+        let (count, width) = (matrix.len(), tier.width());
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by_key(|&row| std::cmp::Reverse(matrix[row].len()));
         let mut sliced = Self {
+            width,
             starts: vec![0],
             columns: Vec::new(),
             values: Vec::new(),
@@ -40,21 +45,21 @@ impl SlicedRows {
             columns_of_matrix,
             rows_of_matrix: count,
         };
-        for slice in order.chunks(WIDTH) {
+        for slice in order.chunks(width) {
             let longest = slice.iter().map(|&row| matrix[row].len()).max().unwrap_or(0);
             for entry in 0..longest {
-                for lane in 0..WIDTH {
+                for lane in 0..width {
                     let row = slice.get(lane).map_or(&[][..], |&row| &matrix[row]);
                     let (column, value) = row.get(entry).copied().unwrap_or((0, 0.0));
                     sliced.columns.push(column as u16);
                     sliced.values.push(value);
                 }
             }
-            for lane in 0..WIDTH {
+            for lane in 0..width {
                 sliced.rows.push(slice.get(lane).map_or(count, |&row| row) as u32);
                 sliced.bias.push(slice.get(lane).map_or(0.0, |&row| bias[row]));
             }
-            sliced.starts.push((sliced.values.len() / WIDTH) as u32);
+            sliced.starts.push((sliced.values.len() / width) as u32);
         }
         Some(sliced)
     }
@@ -78,7 +83,7 @@ struct Product<'a> {
     relu: bool,
 }
 
-/// The sum and entry `at` of eight rows. No closure: these are not always inlined, and without the
+/// The sum and entry `at` of the rows of a slice. No closure: these are not always inlined, and without the
 /// instruction set of their caller they are slow.
 ///
 /// # Safety
@@ -94,8 +99,8 @@ unsafe fn entry<S: Simd>(
 ) -> S::V {
     // SAFETY: the caller's promise.
     unsafe {
-        let x = s.gather(x, columns.add(at * WIDTH));
-        s.mul_add(s.load(values.add(at * WIDTH)), x, sum)
+        let x = s.gather(x, columns.add(at * S::WIDTH));
+        s.mul_add(s.load(values.add(at * S::WIDTH)), x, sum)
     }
 }
 
@@ -104,15 +109,16 @@ impl Work for Product<'_> {
     fn run<S: Simd>(self, s: S) {
         let Self { matrix, x, y, relu } = self;
         assert!(x.len() >= matrix.columns_of_matrix && y.len() >= matrix.rows_of_matrix);
+        assert!(matrix.width == S::WIDTH, "made for another tier");
         let (columns, values) = (matrix.columns.as_ptr(), matrix.values.as_ptr());
         let x = x.as_ptr();
         for (slice, bounds) in matrix.starts.windows(2).enumerate() {
             let (start, end) = (bounds[0] as usize, bounds[1] as usize);
-            let mut result = [0f32; WIDTH];
-            // SAFETY: `new` made bias, rows, columns and values as long as `starts` says, eight to
-            // an entry, with columns below `columns_of_matrix`, which x has.
+            let mut result = [0f32; MOST];
+            // SAFETY: `new` made bias, rows, columns and values as long as `starts` says, a vector
+            // to an entry, with columns below `columns_of_matrix`, which x has.
             unsafe {
-                let mut sums = [s.load(matrix.bias.as_ptr().add(slice * WIDTH)), s.splat(0.0)];
+                let mut sums = [s.load(matrix.bias.as_ptr().add(slice * S::WIDTH)), s.splat(0.0)];
                 let mut at = start;
                 while at + 2 <= end {
                     sums[0] = entry(s, x, columns, values, at, sums[0]);
@@ -126,15 +132,15 @@ impl Work for Product<'_> {
                 let sum = s.mul_add(one, sums[0], sums[1]);
                 s.store(result.as_mut_ptr(), if relu { s.relu(sum) } else { sum });
             }
-            let rows = &matrix.rows[slice * WIDTH..][..WIDTH];
-            if (slice + 1) * WIDTH <= matrix.rows_of_matrix {
+            let rows = &matrix.rows[slice * S::WIDTH..][..S::WIDTH];
+            if (slice + 1) * S::WIDTH <= matrix.rows_of_matrix {
                 for (&row, value) in rows.iter().zip(result) {
                     // SAFETY: only the last slice has lanes without a row, if it is not full; rows
                     // are below `rows_of_matrix`, which y has.
                     unsafe { *y.get_unchecked_mut(row as usize) = value };
                 }
             } else {
-                let count = matrix.rows_of_matrix - slice * WIDTH;
+                let count = matrix.rows_of_matrix - slice * S::WIDTH;
                 rows.iter().zip(result).take(count).for_each(|(&row, v)| y[row as usize] = v);
             }
         }

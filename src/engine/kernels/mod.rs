@@ -1,4 +1,5 @@
-//! Kernels, written once over a vector of eight numbers and compiled for each instruction set.
+//! Kernels, written once over a vector of eight numbers, or sixteen, and compiled for each instruction
+//! set.
 //!
 //! A [`Simd`] token proves that the CPU has what its methods need; [`Tier`] chooses one when the
 //! engine is made. All unsafe code of the engine is in this folder, behind functions that check
@@ -8,6 +9,8 @@
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod aarch64;
 mod aligned;
+#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+mod avx512;
 mod bounds;
 mod dense;
 mod gather;
@@ -28,8 +31,11 @@ pub(super) use transpose::{one_by_one, side_by_side};
 
 use crate::error::{Error, Result};
 
-/// Numbers in a vector.
+/// Numbers in a vector of most instruction sets, and the least samples of a panel.
 pub(super) const WIDTH: usize = 8;
+
+/// Numbers in the longest vector.
+const MOST: usize = 16;
 
 /// An instruction set with kernels of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,11 +47,17 @@ pub enum Tier {
     Neon,
     /// x86-64 with AVX2 and FMA.
     Avx2,
+    /// x86-64 with AVX-512F: sixteen numbers to a vector.
+    Avx512,
 }
 
 impl Tier {
-    const ALL: [(&'static str, Self); 3] =
-        [("portable", Self::Portable), ("neon", Self::Neon), ("avx2", Self::Avx2)];
+    const ALL: [(&'static str, Self); 4] = [
+        ("portable", Self::Portable),
+        ("neon", Self::Neon),
+        ("avx2", Self::Avx2),
+        ("avx512", Self::Avx512),
+    ];
 
     /// The tiers that this CPU runs, the best one last.
     pub fn supported() -> Vec<Self> {
@@ -57,11 +69,18 @@ impl Tier {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => x86_64::Avx2::new().is_some(),
+            #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+            Self::Avx512 => avx512::Avx512::new().is_some(),
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             Self::Neon => aarch64::Neon::new().is_some(),
             #[allow(unreachable_patterns)]
             _ => false,
         }
+    }
+
+    /// This tier, or the portable one if this CPU has not got it.
+    pub(super) fn or_portable(self) -> Self {
+        if self.is_supported() { self } else { Self::Portable }
     }
 
     /// The best tier of this CPU, or the one that is named: the value of `SVDO_CPU`.
@@ -86,6 +105,11 @@ impl Tier {
         Self::ALL.iter().find(|(_, tier)| *tier == self).map_or("portable", |(name, _)| *name)
     }
 
+    /// Numbers in its vectors.
+    pub(super) fn width(self) -> usize {
+        if self == Self::Avx512 { MOST } else { WIDTH }
+    }
+
     /// Runs `work` with the tier's token, compiled for its instruction set.
     #[inline]
     pub(super) fn with<W: Work>(self, work: W) {
@@ -97,6 +121,11 @@ impl Tier {
                 }
                 portable::Portable.run(work);
             }
+            #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+            Self::Avx512 => match avx512::Avx512::new() {
+                Some(token) => token.run(work),
+                None => portable::Portable.run(work),
+            },
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             Self::Neon => match aarch64::Neon::new() {
                 Some(token) => token.run(work),
@@ -113,14 +142,22 @@ pub(super) trait Work {
     fn run<S: Simd>(self, simd: S);
 }
 
-/// Vectors of [`WIDTH`] f32. A value of an implementing type exists only where the CPU has its
-/// instructions.
+/// Vectors of f32. A value of an implementing type exists only where the CPU has its instructions.
 pub(super) trait Simd: Copy {
     /// A vector.
     type V: Copy;
 
+    /// Numbers in it, a multiple of [`WIDTH`].
+    const WIDTH: usize;
+
     /// Sums that the registers hold at a time, in vectors: 4 to 12.
     const TILE: usize;
+
+    /// Half vectors, where vectors are not of eight.
+    type Eight: Eight;
+
+    /// For what is eight numbers wide.
+    fn eight(self) -> Self::Eight;
 
     /// Calls `work` from a function compiled for the instruction set.
     fn run<W: Work>(self, work: W);
@@ -129,12 +166,28 @@ pub(super) trait Simd: Copy {
     fn splat(self, value: f32) -> Self::V;
 
     /// # Safety
-    /// Eight numbers at `from` can be read.
+    /// A vector's numbers at `from` can be read.
     unsafe fn load(self, from: *const f32) -> Self::V;
 
     /// # Safety
-    /// Eight numbers at `to` can be written.
+    /// A vector's numbers at `to` can be written.
     unsafe fn store(self, to: *mut f32, v: Self::V);
+
+    /// The first lanes, at most all of them.
+    ///
+    /// # Safety
+    /// `count` numbers at `to` can be written.
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, v: Self::V, count: usize) {
+        let mut lanes = [0f32; MOST];
+        // SAFETY: the array is as long as the longest vector; the rest is the caller's promise.
+        unsafe {
+            self.store(lanes.as_mut_ptr(), v);
+            for (i, value) in lanes.into_iter().enumerate().take(count.min(Self::WIDTH)) {
+                to.add(i).write(value);
+            }
+        }
+    }
 
     /// `a * b + c`.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
@@ -142,6 +195,18 @@ pub(super) trait Simd: Copy {
     /// `max(v, 0)`; NaN stays NaN.
     fn relu(self, v: Self::V) -> Self::V;
 
+    /// Lane i is `x[at[i]]`.
+    ///
+    /// # Safety
+    /// A vector's indices at `at` can be read and the numbers there too.
+    unsafe fn gather(self, x: *const f32, at: *const u16) -> Self::V;
+
+    /// The sum of the lanes.
+    fn sum(self, v: Self::V) -> f32;
+}
+
+/// Vectors of [`WIDTH`] numbers, and what is done across them.
+pub(super) trait Eight: Simd<Eight = Self> {
     /// The larger of each two; NaN where one is.
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
@@ -175,29 +240,20 @@ pub(super) trait Simd: Copy {
         unsafe { self.load(lanes.as_ptr()) }
     }
 
-    /// Lane i is `x[at[i]]`.
-    ///
-    /// # Safety
-    /// Eight indices at `at` can be read and the numbers there too.
-    unsafe fn gather(self, x: *const f32, at: *const u16) -> Self::V;
-
-    /// The sum of the lanes.
-    fn sum(self, v: Self::V) -> f32;
-
     /// Rows to columns of eight by eight.
     fn transpose(self, rows: [Self::V; 8]) -> [Self::V; 8];
 }
 
 /// Eight numbers to the front of y.
 #[inline(always)]
-fn store_checked<S: Simd>(s: S, y: &mut [f32], v: S::V) {
+fn store_checked<S: Eight>(s: S, y: &mut [f32], v: S::V) {
     // SAFETY: the slice is eight long.
     unsafe { s.store(y[..WIDTH].as_mut_ptr(), v) };
 }
 
 /// Eight numbers from `at` on.
 #[inline(always)]
-fn load_checked<S: Simd>(s: S, x: &[f32], at: usize) -> S::V {
+fn load_checked<S: Eight>(s: S, x: &[f32], at: usize) -> S::V {
     // SAFETY: the slice is eight long.
     unsafe { s.load(x[at..at + WIDTH].as_ptr()) }
 }

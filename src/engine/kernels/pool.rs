@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::super::layout::Layout;
-use super::{Simd, Tier, WIDTH, Work, load_checked, store_checked};
+use super::{Eight, Simd, Tier, WIDTH, Work, load_checked, store_checked};
 use crate::network::{Shape, Window};
 
 /// The largest input under each window, or with `MAX` false the sum of them; inputs around the map
@@ -56,7 +56,7 @@ impl<const MAX: bool> Pooling<'_, MAX> {
     const EMPTY: f32 = if MAX { f32::NEG_INFINITY } else { 0.0 };
 
     #[inline(always)]
-    fn eight<S: Simd>(s: S, a: S::V, b: S::V) -> S::V {
+    fn eight<S: Eight>(s: S, a: S::V, b: S::V) -> S::V {
         if MAX { s.max(a, b) } else { s.mul_add(s.splat(1.0), a, b) }
     }
 
@@ -86,7 +86,7 @@ impl<const MAX: bool> Pooling<'_, MAX> {
     /// # Safety
     /// The inputs can be read.
     #[inline(always)]
-    unsafe fn samples<S: Simd>(s: S, seen: Seen, lanes: usize) -> S::V {
+    unsafe fn samples<S: Eight>(s: S, seen: Seen, lanes: usize) -> S::V {
         let mut all = s.splat(Self::EMPTY);
         for row in 0..seen.rows {
             for column in 0..seen.columns {
@@ -103,7 +103,7 @@ impl<const MAX: bool> Pooling<'_, MAX> {
     /// # Safety
     /// The inputs can be read.
     #[inline(always)]
-    unsafe fn down<S: Simd>(s: S, seen: Seen, column: usize) -> S::V {
+    unsafe fn down<S: Eight>(s: S, seen: Seen, column: usize) -> S::V {
         // SAFETY: the caller's promise.
         let mut all = unsafe { s.load(seen.first.add(column)) };
         for row in 1..seen.rows {
@@ -120,7 +120,7 @@ impl<const MAX: bool> Pooling<'_, MAX> {
     /// There is a row, and the inputs can be read: those under the window, and for stride 1 seven,
     /// for stride 2 fifteen places past it.
     #[inline(always)]
-    unsafe fn neighbours<S: Simd>(s: S, seen: Seen, stride: usize) -> S::V {
+    unsafe fn neighbours<S: Eight>(s: S, seen: Seen, stride: usize) -> S::V {
         let mut all = s.splat(Self::EMPTY);
         for column in (0..seen.columns).step_by(stride) {
             // SAFETY: the caller's promise.
@@ -141,6 +141,7 @@ impl<const MAX: bool> Pooling<'_, MAX> {
 impl<const MAX: bool> Work for Pooling<'_, MAX> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let s = s.eight();
         let Self { window, x, from, y, to, lanes, relu } = self;
         // Copies, which stores to y leave as they are: what follows from them is worked out once.
         let (window, from, to) = (*window, *from, *to);
@@ -227,6 +228,7 @@ struct EveryOther<'a> {
 impl Work for EveryOther<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let s = s.eight();
         let Self { x, y } = self;
         let whole = y.len().min(x.len() / 2) / WIDTH * WIDTH;
         for at in (0..whole).step_by(WIDTH) {

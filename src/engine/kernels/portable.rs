@@ -1,6 +1,6 @@
 //! Plain Rust over arrays of eight, in loops that compilers turn into whatever vectors there are.
 
-use super::{Simd, WIDTH, Work};
+use super::{Eight, Simd, WIDTH, Work};
 
 /// Needs nothing of the CPU.
 #[derive(Debug, Clone, Copy)]
@@ -10,7 +10,14 @@ type V = [f32; WIDTH];
 
 impl Simd for Portable {
     type V = V;
+    const WIDTH: usize = WIDTH;
     const TILE: usize = 4;
+    type Eight = Self;
+
+    #[inline(always)]
+    fn eight(self) -> Self {
+        self
+    }
 
     #[inline(never)]
     fn run<W: Work>(self, work: W) {
@@ -64,7 +71,9 @@ impl Simd for Portable {
     fn sum(self, v: V) -> f32 {
         ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]))
     }
+}
 
+impl Eight for Portable {
     #[inline(always)]
     fn transpose(self, rows: [V; 8]) -> [V; 8] {
         let mut columns = [[0.0; WIDTH]; WIDTH];

@@ -191,8 +191,8 @@ impl TapRows {
 
     /// Fills the places of `spans` in every row of y, `pitch` numbers from row to row, with the sums
     /// of the taps, the bias and, if given, `onto`; then takes `max(y, 0)` if asked. A place is
-    /// `lanes` numbers. Eight numbers past the last place must be there in x and `onto`, and in y if
-    /// [`TapRows::reads_on`]; those in y stay as they are.
+    /// `lanes` numbers. A vector past the last place must be there in x and `onto`, and in y if
+    /// [`TapRows::reads_on`]; what is there in y stays as it is.
     pub(in crate::engine) fn run(
         &self,
         tier: Tier,
@@ -202,12 +202,13 @@ impl TapRows {
         (y, pitch): (&mut [f32], usize),
         relu: bool,
     ) {
+        let width = tier.width();
         for span in spans.iter() {
-            let from = (span.input + self.farthest + span.places) * lanes + WIDTH;
-            let beyond = if self.reads_on(lanes) { WIDTH } else { 0 };
+            let from = (span.input + self.farthest + span.places) * lanes + width;
+            let beyond = if self.reads_on(lanes) { width } else { 0 };
             let to = (self.rows - 1) * pitch + (span.output + span.places) * lanes + beyond;
             let onto = onto.is_none_or(|onto| {
-                let end = (span.onto + span.places) * lanes + WIDTH;
+                let end = (span.onto + span.places) * lanes + width;
                 (self.rows - 1) * onto.pitch + end <= onto.values.len()
             });
             assert!(from <= x.len() && to <= y.len() && onto, "a span leaves its map");
@@ -237,16 +238,28 @@ struct Tiles<'a> {
 impl Work for Tiles<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        // Panels narrower than a vector would leave half of it idle.
+        if !self.lanes.is_multiple_of(S::WIDTH) && self.lanes.is_multiple_of(WIDTH) {
+            self.fill(s.eight());
+        } else {
+            self.fill(s);
+        }
+    }
+}
+
+impl Tiles<'_> {
+    #[inline(always)]
+    fn fill<S: Simd>(self, s: S) {
         let Self { rows, spans, lanes, x, onto, y, pitch, relu } = self;
         let most = if rows.group == GROUP { S::TILE / GROUP } else { S::TILE };
         for span in spans.iter() {
             let numbers = span.places * lanes;
-            let mut vectors = numbers.div_ceil(WIDTH);
+            let mut vectors = numbers.div_ceil(S::WIDTH);
             let mut tiles = vectors.div_ceil(most);
             let mut done = 0;
             while vectors > 0 {
                 let size = vectors.div_ceil(tiles);
-                let length = (size * WIDTH).min(numbers - done);
+                let length = (size * S::WIDTH).min(numbers - done);
                 let at = Place {
                     x: x.as_ptr().wrapping_add(span.input * lanes + done),
                     onto: onto.map(|onto| {
@@ -285,7 +298,7 @@ impl Work for Tiles<'_> {
                         _ => s.run(Tile::<1, 1, false> { rows, at, relu }),
                     }
                 }
-                done += size * WIDTH;
+                done += size * S::WIDTH;
                 vectors -= size;
                 tiles -= 1;
             }
@@ -445,7 +458,7 @@ unsafe fn some<S: Simd, const N: usize, const R: usize, const SHARED: bool>(
                     let x = at.x.add(offset as usize * at.lanes);
                     let weight = s.splat(weight);
                     for n in 0..N {
-                        sums[r][n] = s.mul_add(weight, s.load(x.add(n * WIDTH)), sums[r][n]);
+                        sums[r][n] = s.mul_add(weight, s.load(x.add(n * S::WIDTH)), sums[r][n]);
                     }
                 }
             }
@@ -474,7 +487,7 @@ unsafe fn load<S: Simd, const N: usize>(s: S, from: *const f32) -> [S::V; N] {
     let mut vectors = [s.splat(0.0); N];
     for n in 0..N {
         // SAFETY: the caller's promise.
-        vectors[n] = unsafe { s.load(from.add(n * WIDTH)) };
+        vectors[n] = unsafe { s.load(from.add(n * S::WIDTH)) };
     }
     vectors
 }
@@ -488,17 +501,13 @@ unsafe fn store<S: Simd, const N: usize>(s: S, to: *mut f32, vectors: [S::V; N],
     // SAFETY: the caller's promise.
     unsafe {
         for (n, &v) in vectors[..N - 1].iter().enumerate() {
-            s.store(to.add(n * WIDTH), v);
+            s.store(to.add(n * S::WIDTH), v);
         }
-        let to = to.add((N - 1) * WIDTH);
-        if length == N * WIDTH {
+        let to = to.add((N - 1) * S::WIDTH);
+        if length == N * S::WIDTH {
             s.store(to, vectors[N - 1]);
         } else {
-            let mut rest = [0f32; WIDTH];
-            s.store(rest.as_mut_ptr(), vectors[N - 1]);
-            for (i, value) in rest.into_iter().enumerate().take(length - (N - 1) * WIDTH) {
-                to.add(i).write(value);
-            }
+            s.store_first(to, vectors[N - 1], length - (N - 1) * S::WIDTH);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Samples to lanes.
 
-use super::{Simd, Tier, WIDTH, Work};
+use super::{Eight, Simd, Tier, WIDTH, Work};
 
 /// `y[i * lanes + lane] = x[lane * stride + i] * factor + offset` for i in 0..length; x is zero
 /// in lanes without a sample.
@@ -29,6 +29,7 @@ pub(in crate::engine) fn side_by_side(
 impl Work for SideBySide<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let s = s.eight();
         let Self { x, stride, samples, length, affine: (factor, offset), lanes, y } = self;
         assert!(samples <= lanes && y.len() >= length * lanes);
         assert!(samples == 0 || x.len() >= (samples - 1) * stride + length);
@@ -98,6 +99,7 @@ struct OneByOne<'a> {
 impl Work for OneByOne<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let s = s.eight();
         let Self { x, lanes, length, y, stride, samples } = self;
         assert!(samples <= lanes && x.len() >= length * lanes);
         if lanes == 1 && samples == 1 {
