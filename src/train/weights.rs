@@ -12,6 +12,8 @@ pub const THETA2_FLOOR: f64 = 1e-8;
 /// log_sigma2 stays at most this: a weight whose input is always zero feels no data, only the KL,
 /// which would let its variance grow without end.
 pub const LOG_SIGMA2_MAX: f64 = 4.0;
+/// Weights that one loop of the update follows the other over.
+const BLOCK: usize = 128;
 /// Weights updated per task, about; their gradient stays in the second-level cache.
 const TASK: usize = 1 << 14;
 
@@ -256,6 +258,8 @@ impl<T: Real> Posterior<'_, T> {
         }
     }
 
+    /// One step after the other over a few weights at a time: all of them for one vector are a chain so
+    /// long that the processor would wait for it, not seeing the next vector's beginning.
     #[inline(always)]
     fn pass<V: Vector<Element = T>, S: Slope, const NESTEROV: bool>(self) {
         let Self { theta, log_sigma2, sigma2, gradient_theta, gradient_sigma2, update, .. } = self;
@@ -266,25 +270,40 @@ impl<T: Real> Posterior<'_, T> {
         let weight = V::splat(update.kl_weight);
         let (two, zero) = (V::splat(2.0), V::splat(0.0));
         let mut check = zero;
-        let length = theta.len();
-        for at in (0..length).step_by(V::LANES) {
-            let (t, log, s2) =
-                (V::load(&theta[at..]), V::load(&log_sigma2[at..]), V::load(&sigma2[at..]));
-            let square = t.fma(t, V::splat(THETA2_FLOOR));
-            let log_alpha = log - square.ln();
-            let slope = S::at(log_alpha, square, s2) * weight;
-            let g = V::load(&gradient_theta[at..]) + slope * two * t / square;
-            let g_sigma = V::load(&gradient_sigma2[at..]).fma(s2, zero - slope);
-            let by = step::<V, NESTEROV>(g, &mut m_theta[at..], &mut v_theta[at..], constants);
-            let t = rate.fma(by, t);
-            let by =
-                step::<V, NESTEROV>(g_sigma, &mut m_sigma[at..], &mut v_sigma[at..], constants);
-            let log = sigma_rate.fma(by, log);
-            check = (t + log).fma(zero, check);
-            let log = log.min(V::splat(LOG_SIGMA2_MAX));
-            t.store(&mut theta[at..]);
-            log.store(&mut log_sigma2[at..]);
-            log.exp().store(&mut sigma2[at..]);
+        // Log alpha, then the gradient of theta; and that of log_sigma2.
+        let (mut first, mut second) = ([T::default(); BLOCK], [T::default(); BLOCK]);
+        for start in (0..theta.len()).step_by(BLOCK) {
+            let block = start..(start + BLOCK).min(theta.len());
+            let vectors = || block.clone().step_by(V::LANES).zip((0..).step_by(V::LANES));
+            let square = |t: V| t.fma(t, V::splat(THETA2_FLOOR));
+            for (at, here) in vectors() {
+                let square = square(V::load(&theta[at..]));
+                (V::load(&log_sigma2[at..]) - square.ln()).store(&mut first[here..]);
+            }
+            for (at, here) in vectors() {
+                let (t, s2) = (V::load(&theta[at..]), V::load(&sigma2[at..]));
+                let square = square(t);
+                let slope = S::at(V::load(&first[here..]), square, s2) * weight;
+                let g = V::load(&gradient_theta[at..]) + slope * two * t / square;
+                g.store(&mut first[here..]);
+                let g = V::load(&gradient_sigma2[at..]).fma(s2, zero - slope);
+                g.store(&mut second[here..]);
+            }
+            for (at, here) in vectors() {
+                let g = V::load(&first[here..]);
+                let by = step::<V, NESTEROV>(g, &mut m_theta[at..], &mut v_theta[at..], constants);
+                rate.fma(by, V::load(&theta[at..])).store(&mut theta[at..]);
+            }
+            for (at, here) in vectors() {
+                let g = V::load(&second[here..]);
+                let by = step::<V, NESTEROV>(g, &mut m_sigma[at..], &mut v_sigma[at..], constants);
+                let log = sigma_rate.fma(by, V::load(&log_sigma2[at..]));
+                check = (V::load(&theta[at..]) + log).fma(zero, check);
+                log.min(V::splat(LOG_SIGMA2_MAX)).store(&mut log_sigma2[at..]);
+            }
+            for (at, _) in vectors() {
+                V::load(&log_sigma2[at..]).exp().store(&mut sigma2[at..]);
+            }
         }
         *self.finite = check.is_zero();
     }
