@@ -13,7 +13,7 @@ mkdir -p "$work"
 
 kernels=(kernels::linear kernels::convolutions kernels::an_instruction_set)
 library=(engine::kernels train::vector train::weights train::noise train::optimizer train::tests::f32
-    train::tests::gradients train::tests::runs::threads)
+    train::tests::runs::threads)
 
 if [ "${1:-}" != --emulated ] && grep -qw avx512f /proc/cpuinfo; then
     cargo test --locked --test edge -- "${kernels[@]}"

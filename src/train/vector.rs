@@ -245,7 +245,7 @@ impl Real for f32 {
             Tier::Avx512(_) if length.is_multiple_of(LANES) => {
                 #[target_feature(enable = "avx512f,avx2,fma")]
                 fn with_avx512<K: Kernel<f32>>(kernel: K) {
-                    kernel.run::<avx512::Lanes>();
+                    kernel.run::<x86_64::Sixteen>();
                 }
                 // SAFETY: the token exists only where the processor has these.
                 unsafe { with_avx512(kernel) }
@@ -254,7 +254,7 @@ impl Real for f32 {
             Tier::Avx2(_) | Tier::Avx512(_) => {
                 #[target_feature(enable = "avx2,fma")]
                 fn with_avx2<K: Kernel<f32>>(kernel: K) {
-                    kernel.run::<x86_64::Lanes>();
+                    kernel.run::<x86_64::Eight>();
                 }
                 // SAFETY: the token exists only where the processor has AVX2 and FMA.
                 unsafe { with_avx2(kernel) }
@@ -268,9 +268,6 @@ impl Real for f32 {
         }
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
