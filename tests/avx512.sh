@@ -20,7 +20,7 @@ if [ "${1:-}" != --emulated ] && grep -qw avx512f /proc/cpuinfo; then
     exec cargo test --locked --lib -- "${library[@]}"
 fi
 
-for package in bochs bochs-term bochsbios vgabios isolinux syslinux-common xorriso cpio busybox-static; do
+for package in bochs bochsbios vgabios isolinux syslinux-common xorriso cpio busybox-static; do
     dpkg -s $package >/dev/null 2>&1 || missing="${missing:-} $package"
 done
 # shellcheck disable=SC2086 # words
@@ -71,7 +71,7 @@ END
 xorriso -as mkisofs -quiet -o "$work/boot.iso" -b isolinux/isolinux.bin -c isolinux/boot.cat \
     -no-emul-boot -boot-load-size 4 -boot-info-table "$work/disc" 2>/dev/null
 cat >"$work/bochsrc" <<END
-display_library: term
+display_library: rfb, options="timeout=0"
 megs: 1024
 cpu: model=corei7_skylake_x, ips=50000000, reset_on_triple_fault=0
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
@@ -84,8 +84,8 @@ log: $work/bochs.log
 END
 echo continue >"$work/commands"
 rm -f "$work/serial.txt"
-# Its window is a terminal, so it gets one.
-TERM=xterm timeout "${SVDO_EMULATION_S:-3000}" \
-    script -qc "bochs -q -f $work/bochsrc -rc $work/commands" /dev/null </dev/null >/dev/null 2>&1 || true
+# Its window would be seen over VNC, by nobody.
+timeout "${SVDO_EMULATION_S:-3000}" bochs -q -f "$work/bochsrc" -rc "$work/commands" \
+    </dev/null >"$work/bochs.out" 2>&1 || true
 tr -d '\r' <"$work/serial.txt" | grep -E '^test |test result|panicked|PASSED' || true
 grep -q 'ALL PASSED' "$work/serial.txt" || { echo "failed: see $work/serial.txt" >&2; exit 1; }
