@@ -52,6 +52,7 @@ cat >"$root/init" <<END
 export RUST_BACKTRACE=1 TMPDIR=/tmp
 /bin/busybox grep -c avx512f /proc/cpuinfo
 /bin/edge --test-threads 1 ${kernels[*]} && /bin/library --test-threads 1 ${library[*]} && echo ALL PASSED
+/bin/busybox sleep 2 # until the last line is out
 /bin/busybox poweroff -f
 END
 chmod +x "$root/init"
