@@ -63,27 +63,21 @@ impl Stream {
 /// Ten rounds on eight counters. Two neighbouring lanes go in one number of 64 bits: products need that
 /// much, and no word ever leaves its place.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // lanes of several arrays at once
 fn philox(counter: [[u32; WIDE]; 4], key: [u32; 2]) -> [[u32; WIDE]; 4] {
     const MULTIPLIERS: [u64; 2] = [0xd251_1f53, 0xcd9e_8d57];
     const WEYL: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
-    const LOW: u64 = 0xffff_ffff;
-    // The low and the high words of products with a multiplier.
-    let multiply = |words: u64, by: u64| {
-        let (even, odd) = ((words & LOW) * by, (words >> 32) * by);
-        (even & LOW | odd << 32, even >> 32 | odd & !LOW)
-    };
-    let both = |word: u32| u64::from(word) << 32 | u64::from(word);
-    let pairs = counter.map(|words| {
-        let pairs = words.as_chunks::<2>().0.iter();
-        let mut packed = [0; WIDE / 2];
-        packed.iter_mut().zip(pairs).for_each(|(p, [even, odd])| {
-            *p = u64::from(*odd) << 32 | u64::from(*even);
-        });
-        packed
-    });
+    /// Puts a word in both places.
+    const BOTH: u64 = 1 << 32 | 1;
+    let mut pairs = [[0; WIDE / 2]; 4];
+    for word in 0..4 {
+        for lane in 0..WIDE {
+            pairs[word][lane / 2] |= u64::from(counter[word][lane]) << (32 * (lane % 2));
+        }
+    }
     let ([mut c0, mut c1, mut c2, mut c3], mut key) = (pairs, key);
     for _ in 0..10 {
-        let [first, second] = key.map(both);
+        let (first, second) = (u64::from(key[0]) * BOTH, u64::from(key[1]) * BOTH);
         for pair in 0..WIDE / 2 {
             let (low0, high0) = multiply(c0[pair], MULTIPLIERS[0]);
             let (low2, high2) = multiply(c2[pair], MULTIPLIERS[1]);
@@ -94,8 +88,21 @@ fn philox(counter: [[u32; WIDE]; 4], key: [u32; 2]) -> [[u32; WIDE]; 4] {
         }
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
-    [c0, c1, c2, c3]
-        .map(|pairs| std::array::from_fn(|lane| (pairs[lane / 2] >> (32 * (lane % 2))) as u32))
+    let (pairs, mut words) = ([c0, c1, c2, c3], [[0; WIDE]; 4]);
+    for word in 0..4 {
+        for lane in 0..WIDE {
+            words[word][lane] = (pairs[word][lane / 2] >> (32 * (lane % 2))) as u32;
+        }
+    }
+    words
+}
+
+/// The low and the high words of the products of two words with a multiplier.
+#[inline(always)]
+fn multiply(words: u64, by: u64) -> (u64, u64) {
+    const LOW: u64 = 0xffff_ffff;
+    let (even, odd) = ((words & LOW) * by, (words >> 32) * by);
+    (even & LOW | odd << 32, even >> 32 | odd & !LOW)
 }
 
 struct Normals<'a> {

@@ -273,40 +273,44 @@ impl<T: Real> Posterior<'_, T> {
         // Log alpha, then the gradient of theta; and that of log_sigma2.
         let (mut first, mut second) = ([T::default(); BLOCK], [T::default(); BLOCK]);
         for start in (0..theta.len()).step_by(BLOCK) {
-            let block = start..(start + BLOCK).min(theta.len());
-            let vectors = || block.clone().step_by(V::LANES).zip((0..).step_by(V::LANES));
-            let square = |t: V| t.fma(t, V::splat(THETA2_FLOOR));
-            for (at, here) in vectors() {
-                let square = square(V::load(&theta[at..]));
-                (V::load(&log_sigma2[at..]) - square.ln()).store(&mut first[here..]);
+            let end = (start + BLOCK).min(theta.len());
+            for at in (start..end).step_by(V::LANES) {
+                let square = squared(V::load(&theta[at..]));
+                (V::load(&log_sigma2[at..]) - square.ln()).store(&mut first[at - start..]);
             }
-            for (at, here) in vectors() {
+            for at in (start..end).step_by(V::LANES) {
                 let (t, s2) = (V::load(&theta[at..]), V::load(&sigma2[at..]));
-                let square = square(t);
-                let slope = S::at(V::load(&first[here..]), square, s2) * weight;
+                let square = squared(t);
+                let slope = S::at(V::load(&first[at - start..]), square, s2) * weight;
                 let g = V::load(&gradient_theta[at..]) + slope * two * t / square;
-                g.store(&mut first[here..]);
+                g.store(&mut first[at - start..]);
                 let g = V::load(&gradient_sigma2[at..]).fma(s2, zero - slope);
-                g.store(&mut second[here..]);
+                g.store(&mut second[at - start..]);
             }
-            for (at, here) in vectors() {
-                let g = V::load(&first[here..]);
+            for at in (start..end).step_by(V::LANES) {
+                let g = V::load(&first[at - start..]);
                 let by = step::<V, NESTEROV>(g, &mut m_theta[at..], &mut v_theta[at..], constants);
                 rate.fma(by, V::load(&theta[at..])).store(&mut theta[at..]);
             }
-            for (at, here) in vectors() {
-                let g = V::load(&second[here..]);
+            for at in (start..end).step_by(V::LANES) {
+                let g = V::load(&second[at - start..]);
                 let by = step::<V, NESTEROV>(g, &mut m_sigma[at..], &mut v_sigma[at..], constants);
                 let log = sigma_rate.fma(by, V::load(&log_sigma2[at..]));
                 check = (V::load(&theta[at..]) + log).fma(zero, check);
                 log.min(V::splat(LOG_SIGMA2_MAX)).store(&mut log_sigma2[at..]);
             }
-            for (at, _) in vectors() {
+            for at in (start..end).step_by(V::LANES) {
                 V::load(&log_sigma2[at..]).exp().store(&mut sigma2[at..]);
             }
         }
         *self.finite = check.is_zero();
     }
+}
+
+/// `theta^2`, away from zero. A function that is always inlined: closures are not.
+#[inline(always)]
+fn squared<V: Vector>(theta: V) -> V {
+    theta.fma(theta, V::splat(THETA2_FLOOR))
 }
 
 struct Exponentials<'a, T> {
