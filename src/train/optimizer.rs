@@ -42,14 +42,20 @@ impl Update {
     const EPSILON: f64 = 1e-8;
 
     /// What [`step`] needs, and the factor of the rates.
+    #[inline(always)]
     pub(super) fn constants<V: Vector>(&self) -> ([V; 4], f64) {
+        let ([a, b, c, d], correction) = self.numbers();
+        ([V::splat(a), V::splat(b), V::splat(c), V::splat(d)], correction)
+    }
+
+    fn numbers(&self) -> ([f64; 4], f64) {
         match self.optimizer {
             Optimizer::Adam { beta1, beta2 } => {
                 let correction = |beta: f64| 1.0 / (1.0 - libm::pow(beta, self.count as f64));
                 let constants = [1.0 - beta1, 1.0 - beta2, correction(beta2), Self::EPSILON];
-                (constants.map(V::splat), correction(beta1))
+                (constants, correction(beta1))
             }
-            Optimizer::Nesterov { momentum } => ([momentum, 0.0, 0.0, 0.0].map(V::splat), 1.0),
+            Optimizer::Nesterov { momentum } => ([momentum, 0.0, 0.0, 0.0], 1.0),
         }
     }
 }
