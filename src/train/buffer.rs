@@ -21,7 +21,8 @@ pub struct Buffer<T> {
 #[repr(C, align(64))]
 struct Line([u8; LINE]);
 
-/// The length of a row in memory: a whole number of the widest vector's lanes.
+/// The length of a row in memory: a multiple of eight, and so of every vector's lanes but those of
+/// AVX-512, which is used where it divides them.
 pub fn padded(length: usize) -> usize {
     length.next_multiple_of(8)
 }

@@ -1,5 +1,6 @@
-//! One source for every kernel: code is written over [`Vector`] and run with sixteen lanes of
-//! AVX-512, eight of AVX2, four of NEON, or one lane of f32 (the portable twin) or f64 (the oracle of gradient checks).
+//! One source for every kernel: code is written over [`Vector`] and run with sixteen lanes of AVX-512,
+//! eight of AVX2, four of NEON, or one lane of f32 (the portable twin) or f64 (the oracle of gradient
+//! checks).
 
 #![allow(unsafe_code)]
 
@@ -262,7 +263,7 @@ impl Real for f32 {
             #[cfg(target_arch = "aarch64")]
             Tier::Neon => kernel.run::<aarch64::Lanes>(),
             _ => {
-                let _ = length;
+                let _ = length; // every other vector divides what `padded` gives
                 kernel.run::<f32>();
             }
         }

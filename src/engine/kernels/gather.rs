@@ -83,7 +83,7 @@ struct Product<'a> {
     relu: bool,
 }
 
-/// The sum and entry `at` of the rows of a slice. No closure: these are not always inlined, and without the
+/// The sum and entry `at` of a slice's rows. No closure: these are not always inlined, and without the
 /// instruction set of their caller they are slow.
 ///
 /// # Safety
