@@ -4,9 +4,9 @@
 use rayon::prelude::*;
 
 use super::buffer::{Buffer, padded};
-use super::linear::Pass;
+use super::linear::{Gate, Pass};
 use super::optimizer::{Update, descend};
-use super::vector::{Real, Tier};
+use super::vector::{Kernel, Real, Tier, Vector};
 
 /// Added to the variance where its root is taken.
 const EPSILON: f64 = 1e-5;
@@ -96,40 +96,39 @@ impl<T: Real> BatchNorm<T> {
         let (channels, wide) = (self.channels, padded(self.elements));
         let count = (batch * (self.elements / channels)) as f64;
         let mut affine: Vec<(f64, f64)> = (0..channels).map(|c| norm.affine(c)).collect();
-        let mut mean = vec![0.0; channels];
+        let mut mean = vec![T::of(0.0); channels];
         if pass.training {
-            let values = |x: &[T], _: &[T], c: usize| (x[c].wide(), 0.0);
-            let (sums, _) = self.sums(x, x, batch, values);
-            mean.iter_mut().zip(&sums).for_each(|(mean, sum)| *mean = sum / count);
-            let center = &mean;
-            let values = |x: &[T], _: &[T], c: usize| ((x[c].wide() - center[c]).powi(2), 0.0);
-            let (squares, _) = self.sums(x, x, batch, values);
+            let (sums, _) = self.sums(pass.tier, x, x, &mean, batch);
+            mean.iter_mut().zip(&sums).for_each(|(mean, sum)| *mean = T::of(sum / count));
+            let (_, squares) = self.sums(pass.tier, x, x, &mean, batch);
             for c in 0..channels {
                 let variance = squares[c] / count;
                 self.inverse[c] = 1.0 / libm::sqrt(variance + EPSILON);
                 let factor = norm.gamma[c].wide() * self.inverse[c];
-                affine[c] = (factor, norm.beta[c].wide() - mean[c] * factor);
+                affine[c] = (factor, norm.beta[c].wide() - mean[c].wide() * factor);
                 let mix = |old: T, new: f64| T::of(old.wide() + MOMENTUM * (new - old.wide()));
-                norm.mean[c] = mix(norm.mean[c], mean[c]);
+                norm.mean[c] = mix(norm.mean[c], mean[c].wide());
                 norm.variance[c] = mix(norm.variance[c], squares[c] / (count - 1.0).max(1.0));
             }
         }
-        let (relu, inverse, elements) = (self.relu, &self.inverse, self.elements);
+        let (relu, elements) = (self.relu, self.elements);
+        let inverse = &narrow(self.inverse.iter().copied());
+        let factor = &narrow(affine.iter().map(|a| a.0));
+        let offset = &narrow(affine.iter().map(|a| a.1));
         self.output[..batch * wide]
             .par_chunks_mut(wide)
             .zip(self.normalized.par_chunks_mut(wide))
             .zip(x.par_chunks(wide))
             .for_each(|((y, normalized), x)| {
-                for at in 0..elements {
-                    let c = at % channels;
-                    let value = x[at].wide();
-                    if pass.training {
-                        normalized[at] = T::of((value - mean[c]) * inverse[c]);
-                    }
-                    let value = affine[c].0 * value + affine[c].1;
-                    // NaN must not become 0.
-                    y[at] = T::of(if relu && value < 0.0 { 0.0 } else { value });
-                }
+                let each = Normalize {
+                    training: pass.training,
+                    statistics: [&mean, inverse, factor, offset],
+                    relu,
+                    x,
+                    normalized,
+                    y,
+                };
+                T::dispatch(pass.tier, channels, EachPosition { channels, elements, each });
             });
     }
 
@@ -147,65 +146,66 @@ impl<T: Real> BatchNorm<T> {
         let (channels, wide) = (self.channels, padded(self.elements));
         let count = (batch * (self.elements / channels)) as f64;
         if self.relu {
-            for (g, y) in gradient[..batch * wide].iter_mut().zip(self.output.iter()) {
-                if *y == T::of(0.0) {
-                    *g = T::of(0.0);
-                }
-            }
+            let outputs = self.output.par_chunks(wide);
+            gradient[..batch * wide].par_chunks_mut(wide).zip(outputs).for_each(|(gradient, y)| {
+                let kernel =
+                    Gate { gradient, variance_gradient: &mut [], y: Some(y), coefficient: None };
+                T::dispatch(tier, wide, kernel);
+            });
         }
-        let values = |g: &[T], x: &[T], c: usize| (g[c].wide(), g[c].wide() * x[c].wide());
-        let (by_beta, by_gamma) = self.sums(gradient, &self.normalized, batch, values);
-        let (inverse, elements) = (&self.inverse, self.elements);
-        let gamma = &norm.gamma;
+        let origin = vec![T::of(0.0); channels];
+        let (by_beta, by_gamma) = self.sums(tier, gradient, &self.normalized, &origin, batch);
+        let elements = self.elements;
+        let scale = &narrow((0..channels).map(|c| norm.gamma[c].wide() * self.inverse[c]));
+        let shift = &narrow(by_beta.iter().map(|sum| sum / count));
+        let slope = &narrow(by_gamma.iter().map(|sum| sum / count));
         dx[..batch * wide]
             .par_chunks_mut(wide)
             .zip(self.normalized.par_chunks(wide))
             .zip(gradient.par_chunks(wide))
-            .for_each(|((dx, normalized), g)| {
-                for at in 0..elements {
-                    let c = at % channels;
-                    let centered = g[at].wide()
-                        - by_beta[c] / count
-                        - normalized[at].wide() * by_gamma[c] / count;
-                    dx[at] = T::of(gamma[c].wide() * inverse[c] * centered);
-                }
+            .for_each(|((dx, normalized), gradient)| {
+                let statistics = [&scale[..], shift, slope];
+                let each = ByInput { statistics, gradient, normalized, dx };
+                T::dispatch(tier, channels, EachPosition { channels, elements, each });
             });
-        let narrow = |sums: &[f64]| {
-            let mut all = vec![T::of(0.0); padded(channels)];
-            all.iter_mut().zip(sums).for_each(|(to, from)| *to = T::of(*from));
+        let row = |sums: Vec<f64>| {
+            let mut all = narrow(sums.into_iter());
+            all.resize(padded(channels), T::of(0.0));
             all
         };
         let [a, b, c, d] = &mut norm.moments;
-        let gamma = descend(tier, &mut norm.gamma, [a, b], &narrow(&by_gamma), update);
-        descend(tier, &mut norm.beta, [c, d], &narrow(&by_beta), update) && gamma
+        let gamma = descend(tier, &mut norm.gamma, [a, b], &row(by_gamma), update);
+        descend(tier, &mut norm.beta, [c, d], &row(by_beta), update) && gamma
     }
 
-    /// Sums over samples and positions of two values for each channel, always in the same order.
+    /// For each channel the sums over samples and positions of `a - center` and of
+    /// `(a - center) (b - center)`, always in the same order; of a sample by T, of samples by f64.
     fn sums(
         &self,
+        tier: Tier,
         a: &[T],
         b: &[T],
+        center: &[T],
         batch: usize,
-        values: impl Fn(&[T], &[T], usize) -> (f64, f64) + Sync,
     ) -> (Vec<f64>, Vec<f64>) {
-        let (channels, wide) = (self.channels, padded(self.elements));
+        let (channels, elements, wide) = (self.channels, self.elements, padded(self.elements));
         let part = batch.div_ceil(PARTS) * wide;
         let parts: Vec<_> = a[..batch * wide]
             .par_chunks(part)
             .zip(b[..batch * wide].par_chunks(part))
             .map(|(a, b)| {
-                let mut sums = (vec![0.0; channels], vec![0.0; channels]);
+                let mut all = (vec![0.0; channels], vec![0.0; channels]);
+                let mut sums = [vec![T::of(0.0); channels], vec![T::of(0.0); channels]];
                 for (a, b) in a.chunks(wide).zip(b.chunks(wide)) {
-                    let positions = a[..self.elements].chunks(channels);
-                    for (a, b) in positions.zip(b[..self.elements].chunks(channels)) {
-                        for c in 0..channels {
-                            let (first, second) = values(a, b, c);
-                            sums.0[c] += first;
-                            sums.1[c] += second;
-                        }
-                    }
+                    let [first, second] = &mut sums;
+                    first.fill(T::of(0.0));
+                    second.fill(T::of(0.0));
+                    let each = Sums { a, b, center, first, second };
+                    T::dispatch(tier, channels, EachPosition { channels, elements, each });
+                    all.0.iter_mut().zip(&sums[0]).for_each(|(sum, x)| *sum += x.wide());
+                    all.1.iter_mut().zip(&sums[1]).for_each(|(sum, x)| *sum += x.wide());
                 }
-                sums
+                all
             })
             .collect();
         let mut all = (vec![0.0; channels], vec![0.0; channels]);
@@ -214,5 +214,105 @@ impl<T: Real> BatchNorm<T> {
             all.1.iter_mut().zip(second).for_each(|(sum, x)| *sum += x);
         }
         all
+    }
+}
+
+fn narrow<T: Real>(values: impl Iterator<Item = f64>) -> Vec<T> {
+    values.map(T::of).collect()
+}
+
+/// A computation on all positions of a sample, whose channels lie side by side.
+struct EachPosition<C> {
+    channels: usize,
+    elements: usize,
+    each: C,
+}
+
+/// A computation on some channels of a position.
+trait Channels<T> {
+    /// On those from `channel` on, which are the elements from `at` on.
+    fn run_at<V: Vector<Element = T>>(&mut self, channel: usize, at: usize);
+}
+
+impl<T: Real, C: Channels<T>> Kernel<T> for EachPosition<C> {
+    /// Channels that do not fill a vector go one by one.
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(mut self) {
+        let whole = self.channels - self.channels % V::LANES;
+        for position in (0..self.elements).step_by(self.channels) {
+            for channel in (0..whole).step_by(V::LANES) {
+                self.each.run_at::<V>(channel, position + channel);
+            }
+            for channel in whole..self.channels {
+                self.each.run_at::<T>(channel, position + channel);
+            }
+        }
+    }
+}
+
+/// Adds to `first` the sums over positions of `a - center`, to `second` those of that times
+/// `b - center`.
+struct Sums<'a, T> {
+    a: &'a [T],
+    b: &'a [T],
+    center: &'a [T],
+    first: &'a mut [T],
+    second: &'a mut [T],
+}
+
+impl<T: Real> Channels<T> for Sums<'_, T> {
+    #[inline(always)]
+    fn run_at<V: Vector<Element = T>>(&mut self, channel: usize, at: usize) {
+        let center = V::load(&self.center[channel..]);
+        let (a, b) = (V::load(&self.a[at..]) - center, V::load(&self.b[at..]) - center);
+        (V::load(&self.first[channel..]) + a).store(&mut self.first[channel..]);
+        a.fma(b, V::load(&self.second[channel..])).store(&mut self.second[channel..]);
+    }
+}
+
+/// `normalized = (x - mean) inverse` in training, `y = factor x + offset` and its ReLU.
+struct Normalize<'a, T> {
+    training: bool,
+    /// Mean, inverse, factor, offset.
+    statistics: [&'a [T]; 4],
+    relu: bool,
+    x: &'a [T],
+    normalized: &'a mut [T],
+    y: &'a mut [T],
+}
+
+impl<T: Real> Channels<T> for Normalize<'_, T> {
+    #[inline(always)]
+    fn run_at<V: Vector<Element = T>>(&mut self, channel: usize, at: usize) {
+        let [mean, inverse, factor, offset] = self.statistics;
+        let x = V::load(&self.x[at..]);
+        if self.training {
+            let normalized = (x - V::load(&mean[channel..])) * V::load(&inverse[channel..]);
+            normalized.store(&mut self.normalized[at..]);
+        }
+        let y = V::load(&factor[channel..]).fma(x, V::load(&offset[channel..]));
+        // NaN must not become 0: the maximum keeps its second operand.
+        let lowest = V::splat(if self.relu { 0.0 } else { f64::NEG_INFINITY });
+        lowest.max(y).store(&mut self.y[at..]);
+    }
+}
+
+/// `dx = scale (gradient - shift - slope normalized)`.
+struct ByInput<'a, T> {
+    /// Scale, shift, slope.
+    statistics: [&'a [T]; 3],
+    gradient: &'a [T],
+    normalized: &'a [T],
+    dx: &'a mut [T],
+}
+
+impl<T: Real> Channels<T> for ByInput<'_, T> {
+    #[inline(always)]
+    fn run_at<V: Vector<Element = T>>(&mut self, channel: usize, at: usize) {
+        let [scale, shift, slope] = self.statistics;
+        let (scale, slope) = (V::load(&scale[channel..]), V::load(&slope[channel..]));
+        let centered = V::load(&self.gradient[at..]) - V::load(&shift[channel..]);
+        let along = slope * V::load(&self.normalized[at..]);
+        (scale * (centered - along)).store(&mut self.dx[at..]);
     }
 }

@@ -3,7 +3,8 @@
 //! Activations are `row, column, channel`, weights `out, ky, kx, in`: a patch is a few runs of
 //! memory, and pooling runs over channels side by side. Only the pooled outputs are kept, with the
 //! place of the winner and the derivative by its variance; the backward pass is over the winners
-//! that the ReLU let through. Without pool and ReLU it is a matter of dense products.
+//! that the ReLU let through. Without a pool it is a matter of dense products. The patches of small
+//! maps are multiplied several samples at once, so that weights are read once for many of them.
 
 use rayon::prelude::*;
 
@@ -19,6 +20,8 @@ use crate::network::{Shape, Window};
 
 /// Parts of a batch that threads share; fixed, so that the results do not depend on their number.
 const PARTS: usize = 4;
+/// Patches that a product should have, if the samples of a part have so many.
+const PATCHES: usize = 256;
 
 /// Shapes of a convolution and the pool after it.
 #[derive(Debug, Clone, Copy)]
@@ -47,9 +50,9 @@ impl Geometry {
         Shape::new(self.channels, height, width)
     }
 
-    /// Whether every output is kept as it is: no pool, no ReLU.
+    /// Whether every output is kept: there is no pool.
     fn keeps_all(&self) -> bool {
-        !self.relu && self.pool.kernel == [1, 1] && self.pool.stride == [1, 1]
+        self.pool.kernel == [1, 1] && self.pool.stride == [1, 1]
     }
 
     /// Adds up the gradients of patches, `stride` apart, where their elements came from.
@@ -93,6 +96,8 @@ pub struct Conv<T> {
     /// Index of the layer.
     pub layer: usize,
     geometry: Geometry,
+    /// Samples whose patches are multiplied at once.
+    group: usize,
     parts: Vec<Part<T>>,
     /// Pooled outputs, one sample to a row, rows [`padded`].
     pub output: Buffer<T>,
@@ -102,7 +107,7 @@ pub struct Conv<T> {
     coefficient: Buffer<T>,
 }
 
-/// What one task needs for itself.
+/// What one task needs for itself; matrices have a row for each position of each sample of a group.
 struct Part<T> {
     patches: Buffer<T>,
     squares: Buffer<T>,
@@ -111,7 +116,8 @@ struct Part<T> {
     noise: Vec<f32>,
     by_channel: Winners<T>,
     by_position: Winners<T>,
-    /// For a pass without pool and ReLU: the gradient by each variance, and that by the patches.
+    /// For a pass without a pool: the gradients by each mean and variance, and that by the patches.
+    by_mean: Vec<T>,
     by_variance: Vec<T>,
     patch_gradient: Buffer<T>,
     theta: Buffer<T>,
@@ -126,16 +132,21 @@ impl<T: Real> Conv<T> {
         let (positions, patch) = (oh * ow, padded(geometry.patch()));
         let channels = padded(geometry.channels);
         let pooled = geometry.output();
+        let part = batch.div_ceil(PARTS).max(1);
+        // Groups of one size, or nearly.
+        let group = part.div_ceil(part.div_ceil((PATCHES / positions.max(1)).max(1)));
+        let rows = group * positions;
         let part = || Part {
-            patches: Buffer::zeros(positions * patch),
-            squares: Buffer::zeros(positions * patch),
-            mean: Buffer::zeros(positions * channels),
-            variance: Buffer::zeros(positions * channels),
+            patches: Buffer::zeros(rows * patch),
+            squares: Buffer::zeros(rows * patch),
+            mean: Buffer::zeros(rows * channels),
+            variance: Buffer::zeros(rows * channels),
             noise: vec![0.0; positions * channels],
             by_channel: Winners::new(),
             by_position: Winners::new(),
+            by_mean: Vec::new(),
             by_variance: Vec::new(),
-            patch_gradient: Buffer::zeros(if geometry.keeps_all() { positions * patch } else { 0 }),
+            patch_gradient: Buffer::zeros(if geometry.keeps_all() { rows * patch } else { 0 }),
             theta: Buffer::zeros(geometry.channels * patch),
             sigma2: Buffer::zeros(geometry.channels * patch),
             bias: Buffer::zeros(channels),
@@ -144,6 +155,7 @@ impl<T: Real> Conv<T> {
         Self {
             layer,
             geometry,
+            group,
             parts: (0..PARTS).map(|_| part()).collect(),
             output: Buffer::zeros(batch * padded(pooled.channels * pooled.area())),
             winner: kept(),
@@ -160,7 +172,7 @@ impl<T: Real> Conv<T> {
         x: &[T],
         batch: usize,
     ) {
-        let geometry = self.geometry;
+        let (geometry, group) = (self.geometry, self.group);
         let (oh, ow) = geometry.convolved();
         let positions = oh * ow;
         let (outputs, channels, stride) =
@@ -181,22 +193,30 @@ impl<T: Real> Conv<T> {
             .enumerate()
             .for_each(|(number, (((scratch, output), winner), coefficient))| {
                 for (index, output) in output.chunks_mut(wide_out).enumerate() {
-                    let sample = number * part + index;
-                    scratch.gather(&geometry, stride, &x[sample * wide_in..], pass);
-                    let patches = Matrix::new(&scratch.patches, positions, weights.cols, stride);
-                    multiply(&mut scratch.mean, channels, patches, theta);
+                    let (sample, place) = (number * part + index, index % group);
+                    if place == 0 {
+                        let count = group.min(part - index).min(batch - sample);
+                        let x = &x[sample * wide_in..(sample + count) * wide_in];
+                        scratch.gather(&geometry, stride, x.chunks(wide_in), pass);
+                        let rows = count * positions;
+                        let patches = Matrix::new(&scratch.patches, rows, weights.cols, stride);
+                        multiply(&mut scratch.mean, channels, patches, theta);
+                        if pass.sampled {
+                            let squares = Matrix::new(&scratch.squares, rows, weights.cols, stride);
+                            multiply(&mut scratch.variance, channels, squares, sigma2);
+                        }
+                    }
                     if pass.sampled {
-                        let squares =
-                            Matrix::new(&scratch.squares, positions, weights.cols, stride);
-                        multiply(&mut scratch.variance, channels, squares, sigma2);
                         let (purpose, step, index) = (layer, pass.step, sample as u32);
                         Stream { seed: pass.seed, purpose, step, index }
                             .normals(pass.tier, &mut scratch.noise);
                     }
+                    let rows = place * positions * channels..(place + 1) * positions * channels;
+                    let variance = &scratch.variance[rows.clone()];
                     let kernel = SamplePool {
                         geometry: &geometry,
-                        mean: &scratch.mean,
-                        sampled: pass.sampled.then_some((&scratch.variance, &scratch.noise)),
+                        mean: &scratch.mean[rows],
+                        sampled: pass.sampled.then_some((variance, &scratch.noise)),
                         bias: &weights.bias,
                         output,
                         winner: &mut winner[index * kept..][..kept],
@@ -229,34 +249,48 @@ impl<T: Real> Conv<T> {
         let wide_out = padded(pooled.channels * pooled.area());
         let kept = pooled.area() * channels;
         let part = batch.div_ceil(PARTS);
+        let positions = oh * ow;
         let backward_part = |number: usize, scratch: &mut Part<T>, mut dx: Option<&mut [T]>| {
             let mut list = Vec::new();
-            for sample in number * part..((number + 1) * part).min(batch) {
-                scratch.gather(&geometry, stride, &x[sample * wide_in..], pass);
-                let gradient = &gradient[sample * wide_out..(sample + 1) * wide_out];
-                let coefficient = &self.coefficient[sample * kept..(sample + 1) * kept];
-                let dx =
-                    dx.as_mut().map(|dx| &mut dx[(sample - number * part) * wide_in..][..wide_in]);
-                if geometry.keeps_all() {
-                    scratch.dense(&geometry, pass, weights, gradient, coefficient, dx);
-                    continue;
-                }
+            let samples = number * part..((number + 1) * part).min(batch);
+            for first in samples.clone().step_by(self.group) {
+                let group = first..(first + self.group).min(samples.end);
+                let rows = group.len() * positions;
+                let x = &x[group.start * wide_in..group.end * wide_in];
+                scratch.gather(&geometry, stride, x.chunks(wide_in), pass);
+                let dx = dx.as_mut().map(|dx| {
+                    let at = (group.start - samples.start) * wide_in;
+                    dx[at..at + group.len() * wide_in].chunks_mut(wide_in)
+                });
                 list.clear();
-                for place in 0..pooled.area() {
-                    for channel in 0..outputs {
-                        let at = place * outputs + channel;
-                        let by_mean = gradient[at];
-                        let output = self.output[sample * wide_out + at];
-                        if by_mean == T::of(0.0) || geometry.relu && output <= T::of(0.0) {
-                            continue;
-                        }
-                        let at = place * channels + channel;
-                        let by_variance =
-                            if pass.sampled { by_mean * coefficient[at] } else { T::of(0.0) };
-                        let position = self.winner[sample * kept + at].wide() as usize;
-                        list.push(Winner { channel, position, by_mean, by_variance });
-                        scratch.bias[channel] = scratch.bias[channel] + by_mean;
+                for sample in group.clone() {
+                    let gradient = &gradient[sample * wide_out..(sample + 1) * wide_out];
+                    let output = &self.output[sample * wide_out..(sample + 1) * wide_out];
+                    let coefficient = &self.coefficient[sample * kept..(sample + 1) * kept];
+                    if geometry.keeps_all() {
+                        scratch.gate(&geometry, pass, gradient, output, coefficient);
+                        continue;
                     }
+                    for place in 0..pooled.area() {
+                        for channel in 0..outputs {
+                            let at = place * outputs + channel;
+                            let by_mean = gradient[at];
+                            if by_mean == T::of(0.0) || geometry.relu && output[at] <= T::of(0.0) {
+                                continue;
+                            }
+                            let at = place * channels + channel;
+                            let by_variance =
+                                if pass.sampled { by_mean * coefficient[at] } else { T::of(0.0) };
+                            let position = (sample - group.start) * positions
+                                + self.winner[sample * kept + at].wide() as usize;
+                            list.push(Winner { channel, position, by_mean, by_variance });
+                            scratch.bias[channel] = scratch.bias[channel] + by_mean;
+                        }
+                    }
+                }
+                if geometry.keeps_all() {
+                    scratch.dense(&geometry, pass, weights, dx);
+                    continue;
                 }
                 scratch.by_channel.by_channel(outputs, &list);
                 let kernel = Sums {
@@ -269,17 +303,19 @@ impl<T: Real> Conv<T> {
                 };
                 T::dispatch(pass.tier, stride, kernel);
                 if let Some(dx) = dx {
-                    scratch.by_position.by_position(oh * ow, &list);
+                    scratch.by_position.by_position(rows, &list);
                     let kernel = Sums {
                         winners: &scratch.by_position,
-                        groups: oh * ow,
+                        groups: rows,
                         stride,
                         means: &weights.theta,
                         squares: &weights.sigma2,
                         into: Into::Patches(&mut scratch.patches),
                     };
                     T::dispatch(pass.tier, stride, kernel);
-                    geometry.scatter(stride, &scratch.patches, dx);
+                    for (patches, dx) in scratch.patches.chunks(positions * stride).zip(dx) {
+                        geometry.scatter(stride, patches, dx);
+                    }
                 }
             }
         };
@@ -329,69 +365,90 @@ impl<T: Real> Conv<T> {
 }
 
 impl<T: Real> Part<T> {
-    /// The backward pass of one sample whose every output has a gradient. The patches are lost.
-    fn dense(
+    /// Appends the gradients by mean and variance of a sample whose every output is kept.
+    fn gate(
         &mut self,
         geometry: &Geometry,
         pass: Pass,
-        weights: &Weights<T>,
         gradient: &[T],
+        output: &[T],
         coefficient: &[T],
-        dx: Option<&mut [T]>,
     ) {
-        let (outputs, cols, stride) = (geometry.channels, weights.cols, weights.stride);
+        let outputs = geometry.channels;
         let (oh, ow) = geometry.convolved();
-        let positions = oh * ow;
-        let matrix = |values| Matrix::new(values, positions, outputs, outputs);
-        for (g, coefficient) in
-            gradient[..positions * outputs].chunks(outputs).zip(coefficient.chunks(padded(outputs)))
+        let rows = gradient.chunks_exact(outputs).zip(output.chunks_exact(outputs));
+        for ((gradient, output), coefficient) in
+            rows.zip(coefficient.chunks(padded(outputs))).take(oh * ow)
         {
+            let first = self.by_mean.len();
+            let open = |y: T| !geometry.relu || y > T::of(0.0);
+            let gated = gradient.iter().zip(output);
+            self.by_mean.extend(gated.map(|(g, y)| if open(*y) { *g } else { T::of(0.0) }));
+            let g = &self.by_mean[first..];
             self.bias.iter_mut().zip(g).for_each(|(sum, g)| *sum = *sum + *g);
             if pass.sampled {
                 self.by_variance.extend(g.iter().zip(coefficient).map(|(g, c)| *g * *c));
             }
         }
-        let patches = Matrix::new(&self.patches, positions, cols, stride);
-        let by_mean = matrix(&gradient[..positions * outputs]);
+    }
+
+    /// The backward pass of the samples that [`Part::gate`] has seen. The squares are lost.
+    fn dense<'a>(
+        &mut self,
+        geometry: &Geometry,
+        pass: Pass,
+        weights: &Weights<T>,
+        dx: Option<impl Iterator<Item = &'a mut [T]>>,
+    ) {
+        let (outputs, cols, stride) = (geometry.channels, weights.cols, weights.stride);
+        let (oh, ow) = geometry.convolved();
+        let (positions, rows) = (oh * ow, self.by_mean.len() / outputs);
+        let by_mean = Matrix::new(&self.by_mean, rows, outputs, outputs);
+        let by_variance =
+            pass.sampled.then(|| Matrix::new(&self.by_variance, rows, outputs, outputs));
+        let patches = Matrix::new(&self.patches, rows, cols, stride);
         multiply_add(&mut self.theta, stride, by_mean.transposed(), patches);
-        if pass.sampled {
-            let by_variance = matrix(&self.by_variance);
-            let squares = Matrix::new(&self.squares, positions, cols, stride);
+        if let Some(by_variance) = by_variance {
+            let squares = Matrix::new(&self.squares, rows, cols, stride);
             multiply_add(&mut self.sigma2, stride, by_variance.transposed(), squares);
         }
         if let Some(dx) = dx {
             let theta = Matrix::new(&weights.theta, outputs, cols, stride);
-            if pass.sampled {
+            multiply(&mut self.patch_gradient, stride, by_mean, theta);
+            if let Some(by_variance) = by_variance {
                 let sigma2 = Matrix::new(&weights.sigma2, outputs, cols, stride);
-                multiply(&mut self.squares, stride, matrix(&self.by_variance), sigma2);
-                self.patch_gradient.fill(T::of(0.0));
-                T::dispatch(
-                    pass.tier,
-                    self.patches.len(),
-                    AddTwice {
-                        dx: &mut self.patch_gradient,
-                        x: &self.patches,
-                        by_square: &self.squares,
-                    },
-                );
-                multiply_add(&mut self.patch_gradient, stride, by_mean, theta);
-            } else {
-                multiply(&mut self.patch_gradient, stride, by_mean, theta);
+                multiply(&mut self.squares, stride, by_variance, sigma2);
+                let dx = &mut self.patch_gradient[..rows * stride];
+                let kernel = AddTwice { dx, x: &self.patches, by_square: &self.squares };
+                T::dispatch(pass.tier, rows * stride, kernel);
             }
-            geometry.scatter(stride, &self.patch_gradient, dx);
+            for (patches, dx) in self.patch_gradient.chunks(positions * stride).zip(dx) {
+                geometry.scatter(stride, patches, dx);
+            }
         }
+        self.by_mean.clear();
         self.by_variance.clear();
     }
 
-    /// The image's patches, one for each position, and their squares if outputs are sampled.
-    fn gather(&mut self, geometry: &Geometry, stride: usize, image: &[T], pass: Pass) {
+    /// The images' patches, one for each position, and their squares if outputs are sampled.
+    fn gather<'a>(
+        &mut self,
+        geometry: &Geometry,
+        stride: usize,
+        images: impl ExactSizeIterator<Item = &'a [T]>,
+        pass: Pass,
+    ) {
+        let (oh, ow) = geometry.convolved();
+        let rows = images.len() * oh * ow;
+        let patches = &mut self.patches[..rows * stride];
         if geometry.window.padding != [0; 4] {
-            self.patches.fill(T::of(0.0));
+            patches.fill(T::of(0.0));
         }
-        let patches = &mut self.patches;
-        geometry.runs(stride, |patch, at, length| {
-            patches[patch..patch + length].copy_from_slice(&image[at..at + length]);
-        });
+        for (patches, image) in patches.chunks_mut(oh * ow * stride).zip(images) {
+            geometry.runs(stride, |patch, at, length| {
+                patches[patch..patch + length].copy_from_slice(&image[at..at + length]);
+            });
+        }
         let used = geometry.patch();
         if used < stride {
             for row in patches.chunks_mut(stride) {
@@ -400,7 +457,7 @@ impl<T: Real> Part<T> {
         }
         if pass.sampled {
             let kernel = Square { x: patches, squares: &mut self.squares };
-            T::dispatch(pass.tier, patches.len(), kernel);
+            T::dispatch(pass.tier, rows * stride, kernel);
         }
     }
 }
@@ -409,7 +466,7 @@ impl<T: Real> Part<T> {
 struct SamplePool<'a, T> {
     geometry: &'a Geometry,
     mean: &'a [T],
-    sampled: Option<(&'a Buffer<T>, &'a Vec<f32>)>,
+    sampled: Option<(&'a [T], &'a Vec<f32>)>,
     bias: &'a [T],
     output: &'a mut [T],
     winner: &'a mut [T],

@@ -270,11 +270,11 @@ impl<T: Real> Kernel<T> for Sample<'_, T> {
 }
 
 /// Closes the gradient where the ReLU did, and takes it on to the variance.
-struct Gate<'a, T> {
-    gradient: &'a mut [T],
-    variance_gradient: &'a mut [T],
-    y: Option<&'a [T]>,
-    coefficient: Option<&'a [T]>,
+pub(super) struct Gate<'a, T> {
+    pub gradient: &'a mut [T],
+    pub variance_gradient: &'a mut [T],
+    pub y: Option<&'a [T]>,
+    pub coefficient: Option<&'a [T]>,
 }
 
 impl<T: Real> Kernel<T> for Gate<'_, T> {
