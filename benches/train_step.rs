@@ -1,7 +1,7 @@
 //! Milliseconds of a training step (forward with local reparameterization, KL, backward, Adam) at
 //! batch 100 on images of noise.
 //!
-//! `cargo bench --bench train_step -- RECIPE THREADS STEPS` prints the median as one number, for
+//! `cargo bench --bench train_step -- RECIPE THREADS STEPS [WIDTH]` prints the median as one number, for
 //! `benches/peers/torch_step.sh` to set beside PyTorch's. `-- scaling` prints how the time of an epoch
 //! grows with weights and with samples.
 
@@ -24,7 +24,8 @@ fn main() -> Result<()> {
     }
     let number = |at: usize, default: usize| arguments.get(at).map_or(Ok(default), |a| a.parse());
     let (threads, steps) = (number(1, 1)?, number(2, 40)?);
-    let (network, config) = recipe::find(name, 1.0)?;
+    let width = arguments.get(3).map_or(Ok(1.0), |a| a.parse())?;
+    let (network, config) = recipe::find(name, width)?;
     println!("{:.3}", median(network, config, 1000, threads, steps)?);
     Ok(())
 }
