@@ -109,6 +109,7 @@ pub struct Conv<T> {
 
 /// What one task needs for itself; matrices have a row for each position of each sample of a group.
 struct Part<T> {
+    /// Zero where the window is over padding, and at the ends of rows.
     patches: Buffer<T>,
     squares: Buffer<T>,
     mean: Buffer<T>,
@@ -316,6 +317,7 @@ impl<T: Real> Conv<T> {
                     for (patches, dx) in scratch.patches.chunks(positions * stride).zip(dx) {
                         geometry.scatter(stride, patches, dx);
                     }
+                    scratch.patches.fill(T::of(0.0));
                 }
             }
         };
@@ -441,19 +443,10 @@ impl<T: Real> Part<T> {
         let (oh, ow) = geometry.convolved();
         let rows = images.len() * oh * ow;
         let patches = &mut self.patches[..rows * stride];
-        if geometry.window.padding != [0; 4] {
-            patches.fill(T::of(0.0));
-        }
         for (patches, image) in patches.chunks_mut(oh * ow * stride).zip(images) {
             geometry.runs(stride, |patch, at, length| {
                 patches[patch..patch + length].copy_from_slice(&image[at..at + length]);
             });
-        }
-        let used = geometry.patch();
-        if used < stride {
-            for row in patches.chunks_mut(stride) {
-                row[used..].fill(T::of(0.0));
-            }
         }
         if pass.sampled {
             let kernel = Square { x: patches, squares: &mut self.squares };

@@ -42,18 +42,19 @@ impl<T: Real> MaxPool<T> {
                     let x0 = place % pooled.width * stride[1];
                     let ys = y0.max(top) - top..(y0 + kernel[0] - top).min(input.height);
                     let xs = x0.max(left) - left..(x0 + kernel[1] - left).min(input.width);
-                    for channel in 0..pooled.channels {
-                        let (mut best, mut from) = (T::of(f64::NEG_INFINITY), 0);
-                        for at in ys.clone().flat_map(|y| {
-                            xs.clone()
-                                .map(move |x| (y * input.width + x) * input.channels + channel)
-                        }) {
-                            if x[at] > best || x[at].wide().is_nan() {
-                                (best, from) = (x[at], at);
-                            }
+                    let channels = place * pooled.channels..(place + 1) * pooled.channels;
+                    let (best, from) = (&mut output[channels.clone()], &mut winner[channels]);
+                    best.fill(T::of(f64::NEG_INFINITY));
+                    from.fill(0);
+                    for at in ys.flat_map(|y| xs.clone().map(move |x| y * input.width + x)) {
+                        let first = at * input.channels;
+                        let values = x[first..first + input.channels].iter().zip(first as u32..);
+                        for ((best, from), (value, at)) in
+                            best.iter_mut().zip(from.iter_mut()).zip(values)
+                        {
+                            let wins = *value > *best || value.wide().is_nan();
+                            (*best, *from) = if wins { (*value, at) } else { (*best, *from) };
                         }
-                        output[place * pooled.channels + channel] = best;
-                        winner[place * pooled.channels + channel] = from as u32;
                     }
                 }
             });
