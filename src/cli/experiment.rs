@@ -9,9 +9,14 @@ use super::{Outcome, Threads, output};
 use crate::error::IoContext;
 use crate::experiment::{ALL, Experiment, Surroundings};
 
+/// In the folder, until the files are written.
+const STATE: &str = "training.state";
+
 /// Run an experiment of the papers: its numbers as CSV and JSON, its figures as SVG
 ///
-/// Without a name, lists them. Exit code 1 if something that the experiment checks does not hold.
+/// Without a name, lists them. A training of one network leaves its state in the folder every minute;
+/// the same command, given again after a stop, goes on from there. Exit code 1 if something that the
+/// experiment checks does not hold.
 #[derive(Debug, Parser)]
 pub struct Arguments {
     /// Which one
@@ -79,12 +84,21 @@ impl Arguments {
             std::fs::create_dir_all(folder).at(folder)?;
         }
         let progress = |line: &str| eprintln!("{line}");
-        let surroundings = Surroundings { data: self.data.as_deref(), progress: &progress };
+        let state = self.out.as_ref().map(|folder| folder.join(STATE));
+        let surroundings = Surroundings {
+            data: self.data.as_deref(),
+            state: state.as_deref(),
+            progress: &progress,
+        };
         let findings = experiment.run(settings, &surroundings)?;
         let mut text = findings.text;
         if let Some(folder) = &self.out {
             for (name, bytes) in &findings.files {
                 output::write(&folder.join(name), bytes)?;
+            }
+            let state = folder.join(STATE);
+            if state.exists() {
+                std::fs::remove_file(&state).at(&state)?;
             }
             let names: Vec<&str> = findings.files.iter().map(|f| f.0.as_str()).collect();
             let _ = writeln!(text, "written to {}: {}", folder.display(), names.join(", "));

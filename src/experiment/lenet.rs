@@ -2,14 +2,18 @@
 //! layer and accuracy by epoch, and a picture of the first layer.
 
 use std::fmt::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::plot::{Axis, Figure, Panel, Series, heat_map};
 use super::{Findings, Surroundings, csv, pretty, read};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoContext, Result};
+use crate::files;
 use crate::network::Network;
+use crate::train::checkpoint;
 use crate::train::dataset::Dataset;
 use crate::train::recipe::{self, Config as Settings};
 use crate::train::trainer::{Epoch, Trainer};
@@ -29,6 +33,9 @@ fn one() -> f64 {
     1.0
 }
 
+/// How often the state is written.
+const SAVE: Duration = Duration::from_secs(60);
+
 /// Runs the experiment.
 ///
 /// # Errors
@@ -36,21 +43,34 @@ fn one() -> f64 {
 pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
     let (network, settings) = recipe_with(&config.recipe, config.width, &config.train)?;
-    let mut trainer = Trainer::new(network, settings)?;
+    let mut trainer = match surroundings.state.filter(|path| path.exists()) {
+        Some(path) => {
+            let trainer = resumed(path, &network, &settings)?;
+            let done = trainer.progress.epoch;
+            (surroundings.progress)(&format!("going on after epoch {done}, {}", path.display()));
+            trainer
+        }
+        None => Trainer::new(network, settings)?,
+    };
     let mut data = labelled(&trainer.network, "train", surroundings)?;
     let validation = data.split_off(trainer.config.validation);
-    let mut epochs = Vec::new();
-    train(&mut trainer, &data, &validation, |_, epoch| {
-        if epoch.epoch.is_multiple_of(10) {
-            (surroundings.progress)(&line(&epoch));
+    let mut saved = Instant::now();
+    train(&mut trainer, &data, &validation, |trainer, epoch| {
+        (surroundings.progress)(&line(&epoch));
+        if let Some(path) = surroundings.state
+            && saved.elapsed() > SAVE
+        {
+            files::write(path, &checkpoint::state(trainer)?)?;
+            saved = Instant::now();
         }
-        epochs.push(epoch);
+        Ok(())
     })?;
     // The test set is read once, after everything is settled.
     let test = labelled(&trainer.network, "t10k", surroundings)?;
     let test_error = trainer.evaluate(&test).errors as f64 / test.len() as f64;
 
     let names: Vec<String> = trainer.net.weights.iter().map(|w| w.name.clone()).collect();
+    let epochs = &trainer.history;
     let percent = |share: Option<f64>| share.map_or(f64::NAN, |e| 100.0 * (1.0 - e));
     let of = |f: &dyn Fn(&Epoch) -> f64| {
         epochs.iter().map(|e| (f64::from(e.epoch), f(e))).collect::<Vec<_>>()
@@ -128,6 +148,20 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     Ok(Findings { files, text, passed: true })
 }
 
+/// The training that a state is of, if it is one of these settings.
+fn resumed(path: &Path, network: &Network, settings: &Settings) -> Result<Trainer> {
+    let trainer =
+        checkpoint::resume(&std::fs::read(path).at(path)?).map_err(|e| e.in_file(path))?;
+    if trainer.config != *settings || trainer.network != *network {
+        let problem = format!(
+            "{} is of a training with other settings: remove it, or write to another folder",
+            path.display()
+        );
+        return Err(Error::Argument { problem });
+    }
+    Ok(trainer)
+}
+
 /// A recipe with some of its settings replaced.
 pub(super) fn recipe_with(
     name: &str,
@@ -161,11 +195,11 @@ pub(super) fn train(
     trainer: &mut Trainer,
     data: &Dataset,
     validation: &Dataset,
-    mut each: impl FnMut(&mut Trainer, Epoch),
+    mut each: impl FnMut(&mut Trainer, Epoch) -> Result<()>,
 ) -> Result<()> {
     while !trainer.is_done() {
         if let Some(epoch) = trainer.step(data, validation)? {
-            each(trainer, epoch);
+            each(trainer, epoch)?;
         }
     }
     Ok(())

@@ -37,6 +37,8 @@ pub struct Experiment {
 pub struct Surroundings<'a> {
     /// Folder of MNIST's IDX files or CIFAR-10's binary ones.
     pub data: Option<&'a Path>,
+    /// Where a long training leaves its state, and goes on from.
+    pub state: Option<&'a Path>,
     /// Told what is going on, a line at a time.
     pub progress: &'a dyn Fn(&str),
 }

@@ -91,6 +91,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
                     epoch.epoch
                 ));
             }
+            Ok(())
         })?;
         let test_accuracy = right(&mut trainer, &test);
         let [train_accuracy, _, removed] = course.last().copied().unwrap_or([f64::NAN; 3]);

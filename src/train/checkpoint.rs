@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::batch_norm::Norm;
 use super::buffer::Buffer;
 use super::recipe::Config;
-use super::trainer::{Progress, Trainer};
+use super::trainer::{Epoch, Progress, Trainer};
 use super::vector::Tier;
 use super::weights::Weights;
 use crate::error::{Error, Result};
@@ -111,6 +111,8 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
     let read = |e: serde_json::Error| invalid(e.to_string());
     let config: Config = serde_json::from_value(part("config")).map_err(read)?;
     let progress: Progress = serde_json::from_value(part("progress")).map_err(read)?;
+    // States of earlier versions have none.
+    let history: Option<Vec<Epoch>> = serde_json::from_value(part("history")).map_err(read)?;
     let shapes: Vec<(String, Vec<usize>)> = serde_json::from_value(part("layers")).map_err(read)?;
     let layers = shapes.into_iter().map(|(name, shape)| Layer { name, shape }).collect();
     let network = Description::from_json(&part("network").to_string())?.resolve(layers)?;
@@ -122,6 +124,7 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
     }
     let mut trainer = Trainer::new(network, config)?;
     trainer.progress = progress;
+    trainer.history = history.unwrap_or_default();
     for weights in &mut trainer.net.weights {
         if tensors.tensor(&format!("{}.mask", weights.name)).is_ok() {
             weights.mask = Some(Buffer::zeros(weights.theta.len()));
@@ -162,6 +165,7 @@ fn metadata(trainer: &Trainer, with_progress: bool) -> Result<String> {
     if with_progress {
         let layers: Vec<_> = network.layers.iter().map(|l| (&l.name, &l.shape)).collect();
         value["progress"] = serde_json::to_value(trainer.progress).map_err(failed)?;
+        value["history"] = serde_json::to_value(&trainer.history).map_err(failed)?;
         value["layers"] = serde_json::to_value(layers).map_err(failed)?;
     }
     Ok(value.to_string())

@@ -24,6 +24,8 @@ pub struct Trainer {
     pub net: Net<f32>,
     /// How far it is.
     pub progress: Progress,
+    /// The epochs so far.
+    pub history: Vec<Epoch>,
     tier: Tier,
     order: Vec<u32>,
     labels: Vec<u32>,
@@ -51,7 +53,7 @@ pub struct Progress {
 }
 
 /// An epoch in numbers, one line of the log.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// Epochs done.
     pub epoch: u32,
@@ -88,7 +90,8 @@ impl Trainer {
         let mut net = Net::new(&network, &config)?;
         net.initialize(tier, config.seed);
         let progress = Progress::default();
-        Ok(Self { network, config, net, progress, tier, order: Vec::new(), labels: Vec::new() })
+        let (history, order, labels) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { network, config, net, progress, history, tier, order, labels })
     }
 
     /// Steps of an epoch: every sample once, the last batch may be smaller.
@@ -206,6 +209,7 @@ impl Trainer {
             numbers.validation_nll = Some(outcome.nll / samples);
         }
         self.judge(&mut numbers, data.len());
+        self.history.push(numbers.clone());
         Ok(Some(numbers))
     }
 

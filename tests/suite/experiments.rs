@@ -1,8 +1,11 @@
 //! `svdo experiment` as a user meets it.
 
-use crate::fixtures;
 use std::path::Path;
 use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::fixtures;
 
 fn experiment(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_svdo"))
@@ -48,9 +51,8 @@ fn the_same_settings_give_the_same_files() {
     assert_eq!(run("a", "1"), run("b", "2"));
 }
 
-/// The test images stand in for the training data: a few steps of each that reads MNIST.
-#[test]
-fn experiments_on_mnist_run() {
+/// A folder in which the test images stand in for the training data too.
+fn mnist() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for kind in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
         for part in ["train", "t10k"] {
@@ -58,13 +60,45 @@ fn experiments_on_mnist_run() {
             std::fs::copy(from, folder.path().join(format!("{part}-{kind}.gz"))).unwrap();
         }
     }
-    let train = "train={\"epochs\": 2, \"validation\": 9500}";
-    let (code, out, err) =
-        experiment(folder.path(), &["mlp-mnist", "--data", ".", "-o", "mlp", "--set", train]);
+    folder
+}
+
+#[test]
+fn a_training_that_was_stopped_goes_on() {
+    let folder = mnist();
+    let run = |out: &str, validation: u32| {
+        let train = format!("train={{\"epochs\": 2, \"validation\": {validation}}}");
+        experiment(folder.path(), &["mlp-mnist", "--data", ".", "-o", out, "--set", &train])
+    };
+    let (code, out, err) = run("whole", 9500);
     assert!(code == 0 && out.contains("weight ratio"), "{err}");
-    for name in ["sparsity.svg", "first-layer.svg", "epochs.csv", "summary.json"] {
-        assert!(folder.path().join("mlp").join(name).is_file(), "{name}");
+    // As a run leaves it that is stopped in the second of two steps beyond the first epoch of five.
+    let stopped = Command::new(env!("CARGO_BIN_EXE_svdo"))
+        .args(["train", "--recipe", "lenet-300-100", "--data", ".", "--epochs", "2"])
+        .args(["--validation", "9500", "--max-steps", "7", "-o", "part"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(stopped.status.success());
+    let state = folder.path().join("parts/training.state");
+    std::fs::create_dir(folder.path().join("parts")).unwrap();
+    std::fs::rename(folder.path().join("part.state"), &state).unwrap();
+
+    let (code, _, err) = run("parts", 9400);
+    assert!(code == 2 && err.contains("other settings") && state.exists(), "{err}");
+    let (code, _, err) = run("parts", 9500);
+    assert!(code == 0 && err.contains("going on after epoch 1"), "{err}");
+    assert!(!state.exists());
+    for name in ["sparsity.svg", "first-layer.svg", "epochs.csv", "summary.json", "config.json"] {
+        let [whole, parts] = ["whole", "parts"]
+            .map(|out| std::fs::read(folder.path().join(out).join(name)).unwrap());
+        assert!(whole == parts, "{name}");
     }
+}
+
+#[test]
+fn random_labels_runs() {
+    let folder = mnist();
     let few = ["samples=300", "held_out=200", "epochs=2", "shares=[0, 1]"];
     let mut arguments = vec!["random-labels", "--data", "."];
     arguments.extend(few.iter().flat_map(|change| ["--set", change]));
