@@ -9,11 +9,12 @@
 use rayon::prelude::*;
 
 use super::buffer::{Buffer, padded};
-use super::linear::{AddTwice, Pass, Square, VARIANCE_FLOOR};
+use super::linear::{AddTwice, Pass, Square};
 use super::noise::Stream;
 use super::optimizer::Update;
 use super::product::{Matrix, multiply, multiply_add};
-use super::vector::{Kernel, LANES, Real, Vector};
+use super::sample_pool::SamplePool;
+use super::vector::Real;
 use super::weights::Weights;
 use super::winners::{Into, Sums, Winner, Winners};
 use crate::network::{Shape, Window};
@@ -39,7 +40,8 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    fn convolved(&self) -> (usize, usize) {
+    /// Height and width before the pool.
+    pub fn convolved(&self) -> (usize, usize) {
         self.window.output(self.input.height, self.input.width).unwrap_or((0, 0))
     }
 
@@ -217,7 +219,7 @@ impl<T: Real> Conv<T> {
                     let kernel = SamplePool {
                         geometry: &geometry,
                         mean: &scratch.mean[rows],
-                        sampled: pass.sampled.then_some((variance, &scratch.noise)),
+                        sampled: pass.sampled.then_some((variance, &scratch.noise[..])),
                         bias: &weights.bias,
                         output,
                         winner: &mut winner[index * kept..][..kept],
@@ -453,82 +455,4 @@ impl<T: Real> Part<T> {
             T::dispatch(pass.tier, rows * stride, kernel);
         }
     }
-}
-
-/// Sampling, bias, max-pool and ReLU of one sample.
-struct SamplePool<'a, T> {
-    geometry: &'a Geometry,
-    mean: &'a [T],
-    sampled: Option<(&'a [T], &'a Vec<f32>)>,
-    bias: &'a [T],
-    output: &'a mut [T],
-    winner: &'a mut [T],
-    coefficient: &'a mut [T],
-}
-
-impl<T: Real> Kernel<T> for SamplePool<'_, T> {
-    #[inline(always)]
-    fn run<V: Vector<Element = T>>(self) {
-        let Geometry { channels: outputs, pool, relu, .. } = *self.geometry;
-        let channels = padded(outputs);
-        let (oh, ow) = self.geometry.convolved();
-        let pooled = self.geometry.output();
-        let [top, left, ..] = pool.padding;
-        let lowest = V::splat(if relu { 0.0 } else { f64::NEG_INFINITY });
-        for place in 0..pooled.area() {
-            let (y0, x0) =
-                (place / pooled.width * pool.stride[0], place % pooled.width * pool.stride[1]);
-            let ys = y0.max(top) - top..(y0 + pool.kernel[0] - top).min(oh);
-            let xs = x0.max(left) - left..(x0 + pool.kernel[1] - left).min(ow);
-            for channel in (0..channels).step_by(V::LANES) {
-                let mut best = V::splat(f64::NEG_INFINITY);
-                let (mut winner, mut noise, mut deviation) =
-                    (V::splat(0.0), V::splat(0.0), V::splat(1.0));
-                for y in ys.clone() {
-                    for x in xs.clone() {
-                        let position = y * ow + x;
-                        let at = position * channels + channel;
-                        let mut value = V::load(&self.mean[at..]);
-                        let here = V::splat(position as f64);
-                        if let Some((variance, normals)) = self.sampled {
-                            let d = (V::load(&variance[at..]) + V::splat(VARIANCE_FLOOR)).sqrt();
-                            let z = convert::<V>(&normals[at..]);
-                            value = d.fma(z, value);
-                            noise = best.select_greater(value, noise, z);
-                            deviation = best.select_greater(value, deviation, d);
-                        }
-                        winner = best.select_greater(value, winner, here);
-                        best = best.select_greater(value, best, value);
-                    }
-                }
-                let at = place * channels + channel;
-                winner.store(&mut self.winner[at..]);
-                (V::splat(0.5) * noise / deviation).store(&mut self.coefficient[at..]);
-                // NaN must not become 0: the maximum keeps its second operand.
-                let y = lowest.max(best + V::load(&self.bias[channel..]));
-                let to = place * outputs + channel;
-                if channel + V::LANES <= outputs {
-                    y.store(&mut self.output[to..]);
-                } else if channel < outputs {
-                    let mut lanes = [T::of(0.0); LANES];
-                    y.store(&mut lanes);
-                    let count = outputs - channel;
-                    self.output[to..to + count].copy_from_slice(&lanes[..count]);
-                }
-            }
-        }
-    }
-}
-
-/// f32 noise as a vector of any kind.
-#[inline(always)]
-fn convert<V: Vector>(normals: &[f32]) -> V
-where
-    V::Element: Real,
-{
-    let mut lanes = [V::Element::of(0.0); LANES];
-    for (lane, z) in lanes[..V::LANES].iter_mut().zip(normals) {
-        *lane = V::Element::of(f64::from(*z));
-    }
-    V::load(&lanes)
 }

@@ -20,6 +20,7 @@ pub mod optimizer;
 pub mod pool;
 pub mod product;
 pub mod recipe;
+mod sample_pool;
 mod slope;
 pub mod start;
 pub mod trainer;
