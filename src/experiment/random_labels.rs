@@ -69,7 +69,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     let truth = data.labels.clone();
 
     let (mut text, mut rows, mut results) = (String::new(), Vec::new(), Vec::new());
-    let (mut accuracy, mut sparsity) = (Vec::new(), Vec::new());
+    let mut courses = Vec::new();
     let all = config.shares.iter().flat_map(|share| METHODS.map(|method| (*share, method)));
     for (share, (method, name, short)) in all {
         data.labels = relabelled(&truth, share, config.seed);
@@ -105,32 +105,12 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         results.push(json!({"random_share": share, "method": method,
             "train_accuracy": train_accuracy, "test_accuracy": test_accuracy, "sparsity": removed}));
         let index = f64::from(u8::from(method != Method::Svdo));
-        let epochs = || course.iter().enumerate().map(|(at, row)| (at as f64 + 1.0, row));
-        rows.extend(epochs().map(|(epoch, [a, b, c])| vec![share, index, epoch, *a, *b, *c]));
-        let of = |column: usize| epochs().map(|(epoch, row)| (epoch, row[column])).collect();
-        let label = format!("{short}, {:.0} % random", 100.0 * share);
-        accuracy.push(Series::line(&label, of(0)));
-        if method == Method::Svdo {
-            sparsity.push(Series::line(&label, of(2)));
-        }
+        let epochs = (1..).map(f64::from).zip(&course);
+        rows.extend(epochs.map(|(epoch, [a, b, c])| vec![share, index, epoch, *a, *b, *c]));
+        courses.push((format!("{short}, {:.0} % random", 100.0 * share), method, course));
     }
-    let figure = Figure {
-        title: format!("{} on {} MNIST images with random labels", config.recipe, config.samples),
-        panels: vec![
-            Panel {
-                title: "learning the labels it was given".into(),
-                x: Axis::new("epoch"),
-                y: Axis::new("accuracy on the training labels, %").within(0.0, 101.0),
-                series: accuracy,
-            },
-            Panel {
-                title: "weights removed".into(),
-                x: Axis::new("epoch"),
-                y: Axis::new("sparsity, %").within(0.0, 101.0),
-                series: sparsity,
-            },
-        ],
-    };
+    let title = format!("{} on {} MNIST images with random labels", config.recipe, config.samples);
+    let figure = figure(title, courses);
     // The method is 0 for sparse variational dropout, 1 for binary dropout.
     let columns =
         ["random_share", "method", "epoch", "train_accuracy", "held_out_accuracy", "sparsity"];
@@ -143,6 +123,34 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         text,
         passed: true,
     })
+}
+
+/// Accuracy on the labels that were given and on true ones, and sparsity, by epoch; one color for a
+/// course in all panels.
+fn figure(title: String, mut courses: Vec<(String, Method, Course)>) -> Figure {
+    courses.sort_by_key(|(_, method, _)| *method != Method::Svdo);
+    let panel = |title: &str, axis: &str, column: usize, methods: &[Method]| Panel {
+        title: title.into(),
+        x: Axis::new("epoch"),
+        y: Axis::new(axis).within(0.0, 101.0),
+        series: courses
+            .iter()
+            .filter(|(_, method, _)| methods.contains(method))
+            .map(|(label, _, course)| {
+                let values = course.iter().map(|row| row[column]);
+                Series::line(label, (1..).map(f64::from).zip(values).collect())
+            })
+            .collect(),
+    };
+    let both = METHODS.map(|(method, ..)| method);
+    Figure {
+        title,
+        panels: vec![
+            panel("labels it was given", "accuracy on the training labels, %", 0, &both),
+            panel("images it has not seen", "accuracy on held-out true labels, %", 1, &both),
+            panel("weights removed", "sparsity, %", 2, &[Method::Svdo]),
+        ],
+    }
 }
 
 /// Percentage of samples that the pruned network gets right.
