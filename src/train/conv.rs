@@ -117,6 +117,8 @@ struct Part<T> {
     mean: Buffer<T>,
     variance: Buffer<T>,
     noise: Vec<f32>,
+    /// For a pass with a pool: the winners, in order and in groups.
+    winners: Vec<Winner<T>>,
     by_channel: Winners<T>,
     by_position: Winners<T>,
     /// For a pass without a pool: the gradients by each mean and variance, and that by the patches.
@@ -126,6 +128,14 @@ struct Part<T> {
     theta: Buffer<T>,
     sigma2: Buffer<T>,
     bias: Buffer<T>,
+}
+
+/// What the forward pass left of a sample's outputs, and the gradient by them.
+struct Outputs<'a, T> {
+    gradient: &'a [T],
+    values: &'a [T],
+    winner: &'a [T],
+    coefficient: &'a [T],
 }
 
 impl<T: Real> Conv<T> {
@@ -145,6 +155,7 @@ impl<T: Real> Conv<T> {
             mean: Buffer::zeros(rows * channels),
             variance: Buffer::zeros(rows * channels),
             noise: vec![0.0; positions * channels],
+            winners: Vec::new(),
             by_channel: Winners::new(),
             by_position: Winners::new(),
             by_mean: Vec::new(),
@@ -244,82 +255,41 @@ impl<T: Real> Conv<T> {
         update: &Update,
     ) -> bool {
         let geometry = self.geometry;
-        let (outputs, channels, stride) =
-            (geometry.channels, padded(geometry.channels), weights.stride);
-        let (oh, ow) = geometry.convolved();
+        let (channels, stride) = (padded(geometry.channels), weights.stride);
         let pooled = geometry.output();
         let wide_in = padded(geometry.input.channels * geometry.input.area());
         let wide_out = padded(pooled.channels * pooled.area());
         let kept = pooled.area() * channels;
         let part = batch.div_ceil(PARTS);
-        let positions = oh * ow;
         let backward_part = |number: usize, scratch: &mut Part<T>, mut dx: Option<&mut [T]>| {
-            let mut list = Vec::new();
             let samples = number * part..((number + 1) * part).min(batch);
             for first in samples.clone().step_by(self.group) {
                 let group = first..(first + self.group).min(samples.end);
-                let rows = group.len() * positions;
                 let x = &x[group.start * wide_in..group.end * wide_in];
                 scratch.gather(&geometry, stride, x.chunks(wide_in), pass);
                 let dx = dx.as_mut().map(|dx| {
                     let at = (group.start - samples.start) * wide_in;
                     dx[at..at + group.len() * wide_in].chunks_mut(wide_in)
                 });
-                list.clear();
-                for sample in group.clone() {
-                    let gradient = &gradient[sample * wide_out..(sample + 1) * wide_out];
-                    let output = &self.output[sample * wide_out..(sample + 1) * wide_out];
-                    let coefficient = &self.coefficient[sample * kept..(sample + 1) * kept];
+                for (index, sample) in group.enumerate() {
+                    let pooled = sample * wide_out..(sample + 1) * wide_out;
+                    let kept = sample * kept..(sample + 1) * kept;
+                    let outputs = Outputs {
+                        gradient: &gradient[pooled.clone()],
+                        values: &self.output[pooled],
+                        winner: &self.winner[kept.clone()],
+                        coefficient: &self.coefficient[kept],
+                    };
                     if geometry.keeps_all() {
-                        scratch.gate(&geometry, pass, gradient, output, coefficient);
-                        continue;
-                    }
-                    for place in 0..pooled.area() {
-                        for channel in 0..outputs {
-                            let at = place * outputs + channel;
-                            let by_mean = gradient[at];
-                            if by_mean == T::of(0.0) || geometry.relu && output[at] <= T::of(0.0) {
-                                continue;
-                            }
-                            let at = place * channels + channel;
-                            let by_variance =
-                                if pass.sampled { by_mean * coefficient[at] } else { T::of(0.0) };
-                            let position = (sample - group.start) * positions
-                                + self.winner[sample * kept + at].wide() as usize;
-                            list.push(Winner { channel, position, by_mean, by_variance });
-                            scratch.bias[channel] = scratch.bias[channel] + by_mean;
-                        }
+                        scratch.keep(&geometry, pass, &outputs);
+                    } else {
+                        scratch.choose(&geometry, pass, index, &outputs);
                     }
                 }
                 if geometry.keeps_all() {
                     scratch.dense(&geometry, pass, weights, dx);
-                    continue;
-                }
-                scratch.by_channel.by_channel(outputs, &list);
-                let kernel = Sums {
-                    winners: &scratch.by_channel,
-                    groups: outputs,
-                    stride,
-                    means: &scratch.patches,
-                    squares: &scratch.squares,
-                    into: Into::Weights(&mut scratch.theta, &mut scratch.sigma2),
-                };
-                T::dispatch(pass.tier, stride, kernel);
-                if let Some(dx) = dx {
-                    scratch.by_position.by_position(rows, &list);
-                    let kernel = Sums {
-                        winners: &scratch.by_position,
-                        groups: rows,
-                        stride,
-                        means: &weights.theta,
-                        squares: &weights.sigma2,
-                        into: Into::Patches(&mut scratch.patches),
-                    };
-                    T::dispatch(pass.tier, stride, kernel);
-                    for (patches, dx) in scratch.patches.chunks(positions * stride).zip(dx) {
-                        geometry.scatter(stride, patches, dx);
-                    }
-                    scratch.patches.fill(T::of(0.0));
+                } else {
+                    scratch.sparse(&geometry, pass, weights, dx);
                 }
             }
         };
@@ -370,23 +340,16 @@ impl<T: Real> Conv<T> {
 
 impl<T: Real> Part<T> {
     /// Appends the gradients by mean and variance of a sample whose every output is kept.
-    fn gate(
-        &mut self,
-        geometry: &Geometry,
-        pass: Pass,
-        gradient: &[T],
-        output: &[T],
-        coefficient: &[T],
-    ) {
-        let outputs = geometry.channels;
+    fn keep(&mut self, geometry: &Geometry, pass: Pass, outputs: &Outputs<'_, T>) {
+        let channels = geometry.channels;
         let (oh, ow) = geometry.convolved();
-        let rows = gradient.chunks_exact(outputs).zip(output.chunks_exact(outputs));
-        for ((gradient, output), coefficient) in
-            rows.zip(coefficient.chunks(padded(outputs))).take(oh * ow)
+        let rows = outputs.gradient.chunks_exact(channels).zip(outputs.values.chunks(channels));
+        for ((gradient, values), coefficient) in
+            rows.zip(outputs.coefficient.chunks(padded(channels))).take(oh * ow)
         {
             let first = self.by_mean.len();
             let open = |y: T| !geometry.relu || y > T::of(0.0);
-            let gated = gradient.iter().zip(output);
+            let gated = gradient.iter().zip(values);
             self.by_mean.extend(gated.map(|(g, y)| if open(*y) { *g } else { T::of(0.0) }));
             let g = &self.by_mean[first..];
             self.bias.iter_mut().zip(g).for_each(|(sum, g)| *sum = *sum + *g);
@@ -396,7 +359,69 @@ impl<T: Real> Part<T> {
         }
     }
 
-    /// The backward pass of the samples that [`Part::gate`] has seen. The squares are lost.
+    /// Appends the winners that a gradient reaches, of a sample by its place in the group.
+    fn choose(&mut self, geometry: &Geometry, pass: Pass, index: usize, outputs: &Outputs<'_, T>) {
+        let channels = geometry.channels;
+        let (oh, ow) = geometry.convolved();
+        for place in 0..geometry.output().area() {
+            for channel in 0..channels {
+                let at = place * channels + channel;
+                let by_mean = outputs.gradient[at];
+                let closed = geometry.relu && outputs.values[at] <= T::of(0.0);
+                if by_mean == T::of(0.0) || closed {
+                    continue;
+                }
+                let at = place * padded(channels) + channel;
+                let by_variance =
+                    if pass.sampled { by_mean * outputs.coefficient[at] } else { T::of(0.0) };
+                let position = index * oh * ow + outputs.winner[at].wide() as usize;
+                self.winners.push(Winner { channel, position, by_mean, by_variance });
+                self.bias[channel] = self.bias[channel] + by_mean;
+            }
+        }
+    }
+
+    /// The backward pass of the samples that [`Part::choose`] has seen. The patches are lost.
+    fn sparse<'a>(
+        &mut self,
+        geometry: &Geometry,
+        pass: Pass,
+        weights: &Weights<T>,
+        dx: Option<impl ExactSizeIterator<Item = &'a mut [T]>>,
+    ) {
+        let (outputs, stride) = (geometry.channels, weights.stride);
+        let (oh, ow) = geometry.convolved();
+        self.by_channel.by_channel(outputs, &self.winners);
+        let kernel = Sums {
+            winners: &self.by_channel,
+            groups: outputs,
+            stride,
+            means: &self.patches,
+            squares: &self.squares,
+            into: Into::Weights(&mut self.theta, &mut self.sigma2),
+        };
+        T::dispatch(pass.tier, stride, kernel);
+        if let Some(dx) = dx {
+            let rows = dx.len() * oh * ow;
+            self.by_position.by_position(rows, &self.winners);
+            let kernel = Sums {
+                winners: &self.by_position,
+                groups: rows,
+                stride,
+                means: &weights.theta,
+                squares: &weights.sigma2,
+                into: Into::Patches(&mut self.patches),
+            };
+            T::dispatch(pass.tier, stride, kernel);
+            for (patches, dx) in self.patches.chunks(oh * ow * stride).zip(dx) {
+                geometry.scatter(stride, patches, dx);
+            }
+            self.patches.fill(T::of(0.0));
+        }
+        self.winners.clear();
+    }
+
+    /// The backward pass of the samples that [`Part::keep`] has seen. The squares are lost.
     fn dense<'a>(
         &mut self,
         geometry: &Geometry,
