@@ -43,7 +43,8 @@ fn networks() -> Vec<Network> {
         ),
         network(
             r#"{"op": "conv2d", "layer": "a", "stride": [2, 1], "padding": [0, 1, 1, 0]},
-               {"op": "conv2d", "layer": "b"}, {"op": "flatten"}, {"op": "linear", "layer": "c"}"#,
+               {"op": "relu"}, {"op": "conv2d", "layer": "b"}, {"op": "flatten"},
+               {"op": "linear", "layer": "c"}"#,
             "[3, 5, 5]",
             &[("a", &[4, 3, 2, 3]), ("b", &[6, 4, 2, 2]), ("c", &[3, 36])],
         ),
@@ -176,6 +177,48 @@ fn f32_kernels_agree_with_f64() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Convolutions take several samples at once, here five as two, two and one, then as three and two.
+#[test]
+fn a_batch_is_the_sum_of_its_samples() {
+    const BATCH: usize = 20;
+    let network = network(
+        r#"{"op": "conv2d", "layer": "a"}, {"op": "relu"}, {"op": "conv2d", "layer": "b"},
+           {"op": "relu"}, {"op": "max_pool2d", "kernel": [2, 2]}, {"op": "flatten"},
+           {"op": "linear", "layer": "c"}"#,
+        "[2, 12, 12]",
+        &[("a", &[4, 2, 3, 3]), ("b", &[4, 4, 3, 3]), ("c", &[3, 64])],
+    );
+    let pass = Pass { sampled: false, ..PASS };
+    let update = Update { kl_weight: 0.0, ..STILL };
+    let (mut all, labels) = prepare::<f64>(&network, BATCH);
+    all.forward(pass, None, BATCH);
+    let outputs = all.output().to_vec();
+    all.loss(&labels, 1.0);
+    all.backward(pass, &update, BATCH).unwrap();
+    let mut sums: Vec<Vec<f64>> = Vec::new();
+    for (sample, row) in all.input.chunks(all.row()).enumerate() {
+        let (mut one, _) = prepare::<f64>(&network, 1);
+        one.input.copy_from_slice(row);
+        one.forward(pass, None, 1);
+        for (found, exact) in one.output().iter().zip(&outputs[sample * one.output().len()..]) {
+            assert!((found - exact).abs() < 1e-12, "{found} {exact}");
+        }
+        one.loss(&labels[sample..=sample], 1.0);
+        one.backward(pass, &update, 1).unwrap();
+        sums.resize(one.weights.len(), Vec::new());
+        for (sum, weights) in sums.iter_mut().zip(&one.weights) {
+            sum.resize(weights.moments[0].len(), 0.0);
+            sum.iter_mut().zip(weights.moments[0].iter()).for_each(|(sum, g)| *sum += g);
+        }
+    }
+    for (sum, weights) in sums.iter().zip(&all.weights) {
+        assert!(sum.iter().any(|g| g.abs() > 1e-2));
+        for (exact, found) in sum.iter().zip(weights.moments[0].iter()) {
+            assert!((found - exact).abs() < 1e-11, "{found} {exact}");
         }
     }
 }
