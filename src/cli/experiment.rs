@@ -14,9 +14,9 @@ const STATE: &str = "training.state";
 
 /// Run an experiment of the papers: its numbers as CSV and JSON, its figures as SVG
 ///
-/// Without a name, lists them. A training of one network leaves its state in the folder every minute;
-/// the same command, given again after a stop, goes on from there. Exit code 1 if something that the
-/// experiment checks does not hold.
+/// Without a name, lists them. A training of one network leaves its state in the folder at the end of
+/// an epoch, once a minute at most; the same command, given again after a stop, goes on from there.
+/// Exit code 1 if something that the experiment checks does not hold.
 #[derive(Debug, Parser)]
 pub struct Arguments {
     /// Which one

@@ -33,7 +33,7 @@ fn one() -> f64 {
     1.0
 }
 
-/// How often the state is written.
+/// The state is written at the end of an epoch, if this long has passed.
 const SAVE: Duration = Duration::from_secs(60);
 
 /// Runs the experiment.
