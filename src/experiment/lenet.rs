@@ -227,11 +227,10 @@ fn first_layer(trainer: &Trainer) -> Result<(String, String)> {
         [input.width, input.height]
     };
     let kept = weights.kept(trainer.config.thresh);
-    let units: Vec<Vec<f32>> = (0..weights.rows)
-        .map(|row| {
-            (row * weights.stride..row * weights.stride + weights.cols)
-                .map(|at| weights.theta[at] * kept[at])
-                .collect()
+    let units: Vec<Vec<f32>> = (0..weights.outputs)
+        .map(|output| {
+            let at = (0..weights.inputs).map(|input| weights.at(output, input));
+            at.map(|at| weights.theta[at] * kept[at]).collect()
         })
         .collect();
     let alive: Vec<&[f32]> = units
@@ -243,7 +242,7 @@ fn first_layer(trainer: &Trainer) -> Result<(String, String)> {
     let caption = format!(
         "{} of {} units have weights left; each tile is one unit's {} x {} weights, white where removed",
         units.iter().filter(|u| u.iter().any(|w| *w != 0.0)).count(),
-        weights.rows,
+        weights.outputs,
         tile[1],
         tile[0]
     );

@@ -28,20 +28,18 @@ pub fn checkpoint(trainer: &Trainer) -> Result<Vec<u8>> {
     for (index, layer) in trainer.network.layers.iter().enumerate() {
         let weights = &trainer.net.weights[index];
         let norm = trainer.net.norms.iter().find(|norm| norm.layer == index);
-        let folded = Folded::new(weights, norm, trainer.config.thresh);
+        let folded = Folded::new(layer, weights, norm, trainer.config.thresh);
         let name = &layer.name;
-        let outer = |values: &[f32]| unpack(values, layer, weights.stride);
-        tensors.push((format!("{name}.theta"), layer.shape.clone(), outer(&folded.theta)));
+        tensors.push((format!("{name}.theta"), layer.shape.clone(), folded.theta));
         if trainer.config.posterior() || weights.mask.is_some() {
-            let values = outer(&folded.log_sigma2);
-            tensors.push((format!("{name}.log_sigma2"), layer.shape.clone(), values));
+            tensors.push((format!("{name}.log_sigma2"), layer.shape.clone(), folded.log_sigma2));
         }
-        tensors.push((format!("{name}.bias"), vec![weights.rows], folded.bias));
+        tensors.push((format!("{name}.bias"), vec![weights.outputs], folded.bias));
     }
     serialize(&tensors, metadata(trainer, false)?)
 }
 
-/// A layer as the checkpoint has it, rows as in [`Weights`].
+/// A layer as the checkpoint has it.
 struct Folded {
     theta: Vec<f32>,
     log_sigma2: Vec<f32>,
@@ -49,10 +47,10 @@ struct Folded {
 }
 
 impl Folded {
-    fn new(weights: &Weights<f32>, norm: Option<&Norm<f32>>, thresh: f64) -> Self {
-        let mut theta = weights.theta.to_vec();
-        let mut log_sigma2 = weights.log_sigma2.to_vec();
-        let mut bias = weights.bias[..weights.rows].to_vec();
+    fn new(layer: &Layer, weights: &Weights<f32>, norm: Option<&Norm<f32>>, thresh: f64) -> Self {
+        let mut theta = unpack(&weights.theta, layer, weights);
+        let mut log_sigma2 = unpack(&weights.log_sigma2, layer, weights);
+        let mut bias = weights.bias[..weights.outputs].to_vec();
         if weights.mask.is_some() {
             for (theta, log) in
                 theta.iter().zip(&mut log_sigma2).filter(|(theta, _)| **theta != 0.0)
@@ -66,7 +64,7 @@ impl Folded {
             for (row, bias) in bias.iter_mut().enumerate() {
                 let (factor, offset) = norm.affine(row);
                 *bias = (f64::from(*bias) * factor + offset) as f32;
-                let at = row * weights.stride..(row + 1) * weights.stride;
+                let at = row * weights.inputs..(row + 1) * weights.inputs;
                 for theta in &mut theta[at.clone()] {
                     *theta = (f64::from(*theta) * factor) as f32;
                 }
@@ -171,34 +169,28 @@ fn metadata(trainer: &Trainer, with_progress: bool) -> Result<String> {
     Ok(value.to_string())
 }
 
-/// From `in, ky, kx` without gaps to rows `ky, kx, in`, `stride` apart; the inverse of [`unpack`].
-pub(super) fn pack(values: &[f32], layer: &Layer, stride: usize, to: &mut [f32]) {
-    for (row, to) in values.chunks(layer.cols()).zip(to.chunks_mut(stride)) {
-        match layer.shape[..] {
-            [_, channels, height, width] => {
-                for (at, value) in row.iter().enumerate() {
-                    to[at % (height * width) * channels + at / (height * width)] = *value;
-                }
-            }
-            _ => to[..row.len()].copy_from_slice(row),
-        }
+/// From the order of the checkpoint, `out, in, ky, kx` without gaps, to that of the weights; the
+/// inverse of [`unpack`].
+pub(super) fn pack(values: &[f32], layer: &Layer, weights: &Weights<f32>) -> Buffer<f32> {
+    let mut packed = Buffer::zeros(weights.theta.len());
+    for (value, at) in values.iter().zip(places(layer, weights)) {
+        packed[at] = *value;
     }
+    packed
 }
 
-/// From rows `ky, kx, in`, `stride` apart, to `in, ky, kx` without gaps.
-fn unpack(values: &[f32], layer: &Layer, stride: usize) -> Vec<f32> {
-    let mut out = Vec::with_capacity(layer.rows() * layer.cols());
-    for row in values.chunks(stride) {
-        match layer.shape[..] {
-            [_, channels, height, width] => {
-                for channel in 0..channels {
-                    out.extend((0..height * width).map(|at| row[at * channels + channel]));
-                }
-            }
-            _ => out.extend_from_slice(&row[..layer.cols()]),
-        }
-    }
-    out
+fn unpack(packed: &[f32], layer: &Layer, weights: &Weights<f32>) -> Vec<f32> {
+    places(layer, weights).map(|at| packed[at]).collect()
+}
+
+/// Where each weight of a checkpoint lies, inputs of a convolution being `ky, kx, in`.
+fn places(layer: &Layer, weights: &Weights<f32>) -> impl Iterator<Item = usize> {
+    let (channels, area) = match layer.shape[..] {
+        [_, channels, height, width] => (channels, height * width),
+        _ => (weights.inputs, 1),
+    };
+    let inputs = (0..channels).flat_map(move |c| (0..area).map(move |place| place * channels + c));
+    (0..weights.outputs).flat_map(move |output| inputs.clone().map(move |i| weights.at(output, i)))
 }
 
 fn serialize(tensors: &[(String, Vec<usize>, Vec<f32>)], metadata: String) -> Result<Vec<u8>> {

@@ -14,9 +14,9 @@ use super::noise::Stream;
 use super::optimizer::Update;
 use super::product::{Matrix, multiply, multiply_add};
 use super::sample_pool::SamplePool;
+use super::sparse::{Entry, Product, Sparse, Target};
 use super::vector::Real;
 use super::weights::Weights;
-use super::winners::{Into, Sums, Winner, Winners};
 use crate::network::{Shape, Window};
 
 /// Parts of a batch that threads share; fixed, so that the results do not depend on their number.
@@ -118,9 +118,9 @@ struct Part<T> {
     variance: Buffer<T>,
     noise: Vec<f32>,
     /// For a pass with a pool: the winners, in order and in groups.
-    winners: Vec<Winner<T>>,
-    by_channel: Winners<T>,
-    by_position: Winners<T>,
+    winners: Vec<Entry<T>>,
+    by_channel: Sparse<T>,
+    by_position: Sparse<T>,
     /// For a pass without a pool: the gradients by each mean and variance, and that by the patches.
     by_mean: Vec<T>,
     by_variance: Vec<T>,
@@ -156,8 +156,8 @@ impl<T: Real> Conv<T> {
             variance: Buffer::zeros(rows * channels),
             noise: vec![0.0; positions * channels],
             winners: Vec::new(),
-            by_channel: Winners::new(),
-            by_position: Winners::new(),
+            by_channel: Sparse::new(),
+            by_position: Sparse::new(),
             by_mean: Vec::new(),
             by_variance: Vec::new(),
             patch_gradient: Buffer::zeros(if geometry.keeps_all() { rows * patch } else { 0 }),
@@ -375,7 +375,12 @@ impl<T: Real> Part<T> {
                 let by_variance =
                     if pass.sampled { by_mean * outputs.coefficient[at] } else { T::of(0.0) };
                 let position = index * oh * ow + outputs.winner[at].wide() as usize;
-                self.winners.push(Winner { channel, position, by_mean, by_variance });
+                self.winners.push(Entry {
+                    row: position,
+                    column: channel,
+                    mean: by_mean,
+                    variance: by_variance,
+                });
                 self.bias[channel] = self.bias[channel] + by_mean;
             }
         }
@@ -391,26 +396,26 @@ impl<T: Real> Part<T> {
     ) {
         let (outputs, stride) = (geometry.channels, weights.stride);
         let (oh, ow) = geometry.convolved();
-        self.by_channel.by_channel(outputs, &self.winners);
-        let kernel = Sums {
-            winners: &self.by_channel,
-            groups: outputs,
+        self.by_channel.by_column(outputs, &self.winners);
+        let kernel = Product {
+            sparse: &self.by_channel,
+            rows: 0..outputs,
             stride,
             means: &self.patches,
             squares: &self.squares,
-            into: Into::Weights(&mut self.theta, &mut self.sigma2),
+            into: Target::Add(&mut self.theta, &mut self.sigma2),
         };
         T::dispatch(pass.tier, stride, kernel);
         if let Some(dx) = dx {
             let rows = dx.len() * oh * ow;
-            self.by_position.by_position(rows, &self.winners);
-            let kernel = Sums {
-                winners: &self.by_position,
-                groups: rows,
+            self.by_position.by_row(rows, &self.winners);
+            let kernel = Product {
+                sparse: &self.by_position,
+                rows: 0..rows,
                 stride,
                 means: &weights.theta,
                 squares: &weights.sigma2,
-                into: Into::Patches(&mut self.patches),
+                into: Target::Gradient(&mut self.patches),
             };
             T::dispatch(pass.tier, stride, kernel);
             for (patches, dx) in self.patches.chunks(oh * ow * stride).zip(dx) {

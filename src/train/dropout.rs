@@ -94,7 +94,7 @@ mod tests {
             let mut dropout = Dropout::<f32>::new(1, inputs, method, rate, batch);
             let pass = |training| {
                 let tier = Tier::detect();
-                Pass { tier, seed: 3, step: 7, sampled: false, training }
+                Pass { tier, seed: 3, step: 7, sampled: false, training, sparse: 0.0 }
             };
             dropout.forward(pass(true), &x, batch);
             let rows = dropout.output.chunks(padded(inputs));

@@ -1,5 +1,8 @@
 //! A linear layer with local reparameterization (Kingma, Salimans and Welling, NIPS 2015): instead
-//! of weights, the outputs are sampled, `y ~ N(x theta' + b, x^2 sigma2')`.
+//! of weights, the outputs are sampled, `y ~ N(x theta + b, x^2 sigma2)`.
+//!
+//! Where few of the inputs are not zero (black pixels, closed ReLUs), the products that run over inputs
+//! leave the zeros out: the outputs, and the gradient by the weights. Its rows are inputs for that.
 
 use rayon::prelude::*;
 
@@ -7,6 +10,7 @@ use super::buffer::{Buffer, padded};
 use super::noise::Stream;
 use super::optimizer::Update;
 use super::product::{Matrix, multiply};
+use super::sparse::{Count, Nonzeros, Product, Sparse, Target};
 use super::vector::{Kernel, Real, Tier, Vector};
 use super::weights::Weights;
 
@@ -14,6 +18,8 @@ use super::weights::Weights;
 pub const VARIANCE_FLOOR: f64 = 1e-12;
 /// Parts of a batch that threads share; fixed, so that the results do not depend on their number.
 const PARTS: usize = 2;
+/// The share of nonzero inputs up to which leaving out the zeros is faster than dense products.
+pub const SPARSE: f64 = 0.4;
 
 /// How a pass is made.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +34,8 @@ pub struct Pass {
     pub sampled: bool,
     /// Whether dropout drops and batch normalization uses the batch's statistics, not the running ones.
     pub training: bool,
+    /// Up to which share of nonzero inputs a linear layer leaves out the zeros; [`SPARSE`].
+    pub sparse: f64,
 }
 
 /// Working memory of a linear layer, which includes the ReLU after it.
@@ -37,6 +45,11 @@ pub struct Linear<T> {
     inputs: usize,
     outputs: usize,
     relu: bool,
+    /// Whether the pass leaves out zeros.
+    sparse: bool,
+    /// The inputs that are not zero, of each part, if so; and the same by input.
+    nonzeros: Vec<Sparse<T>>,
+    by_input: Sparse<T>,
     squares: Buffer<T>,
     /// Noise over twice the standard deviation: the derivative of an output by its variance.
     coefficient: Buffer<T>,
@@ -54,6 +67,9 @@ impl<T: Real> Linear<T> {
             inputs,
             outputs,
             relu,
+            sparse: false,
+            nonzeros: (0..PARTS).map(|_| Sparse::new()).collect(),
+            by_input: Sparse::new(),
             squares: Buffer::zeros(batch * padded(inputs)),
             coefficient: wide(),
             variance_gradient: wide(),
@@ -73,22 +89,50 @@ impl<T: Real> Linear<T> {
         let (inputs, outputs, relu) = (self.inputs, self.outputs, self.relu);
         let (wide_in, wide_out) = (padded(inputs), padded(outputs));
         let layer = self.layer as u32;
-        let theta = Matrix::new(theta, outputs, inputs, weights.stride).transposed();
-        let sigma2 = Matrix::new(&weights.sigma2, outputs, inputs, weights.stride).transposed();
         let part = batch.div_ceil(PARTS);
+        let x = &x[..batch * wide_in];
+        let mut nonzero = 0;
+        T::dispatch(pass.tier, wide_in, Count { x, nonzero: &mut nonzero });
+        let sparse = nonzero as f64 <= pass.sparse * (batch * inputs) as f64;
+        self.sparse = sparse;
+        // A small batch may leave parts without samples.
+        self.nonzeros.iter_mut().for_each(Sparse::clear);
         self.output[..batch * wide_out]
             .par_chunks_mut(part * wide_out)
             .zip(self.coefficient.par_chunks_mut(part * wide_out))
             .zip(self.squares.par_chunks_mut(part * wide_in))
             .zip(x.par_chunks(part * wide_in))
+            .zip(&mut self.nonzeros)
             .enumerate()
-            .for_each(|(index, (((y, coefficient), squares), x))| {
+            .for_each(|(index, ((((y, coefficient), squares), x), nonzeros))| {
                 let rows = y.len() / wide_out;
-                multiply(y, wide_out, Matrix::new(x, rows, inputs, wide_in), theta);
-                if pass.sampled {
-                    T::dispatch(pass.tier, x.len(), Square { x, squares });
-                    let squares = Matrix::new(squares, rows, inputs, wide_in);
-                    multiply(coefficient, wide_out, squares, sigma2);
+                let (means, variances) = (theta, &weights.sigma2[..]);
+                if sparse {
+                    let (columns, stride) = (inputs, wide_in);
+                    let kernel = Nonzeros { x, columns, stride, into: nonzeros };
+                    T::dispatch(pass.tier, stride, kernel);
+                    let into = match pass.sampled {
+                        true => Target::Both(y, coefficient),
+                        false => Target::Mean(y),
+                    };
+                    let kernel = Product {
+                        sparse: nonzeros,
+                        rows: 0..rows,
+                        stride: wide_out,
+                        means,
+                        squares: variances,
+                        into,
+                    };
+                    T::dispatch(pass.tier, wide_out, kernel);
+                } else {
+                    let theta = Matrix::new(means, inputs, outputs, wide_out);
+                    multiply(y, wide_out, Matrix::new(x, rows, inputs, wide_in), theta);
+                    if pass.sampled {
+                        T::dispatch(pass.tier, x.len(), Square { x, squares });
+                        let squares = Matrix::new(squares, rows, inputs, wide_in);
+                        let sigma2 = Matrix::new(variances, inputs, outputs, wide_out);
+                        multiply(coefficient, wide_out, squares, sigma2);
+                    }
                 }
                 let mut noise = vec![0.0f32; wide_out];
                 let mut wide = vec![T::of(0.0); wide_out];
@@ -144,8 +188,8 @@ impl<T: Real> Linear<T> {
 
         if let Some(x_gradient) = x_gradient {
             let part = batch.div_ceil(PARTS);
-            let theta = Matrix::new(&weights.theta, outputs, inputs, weights.stride);
-            let sigma2 = Matrix::new(&weights.sigma2, outputs, inputs, weights.stride);
+            let theta = Matrix::new(&weights.theta, inputs, outputs, wide_out).transposed();
+            let sigma2 = Matrix::new(&weights.sigma2, inputs, outputs, wide_out).transposed();
             x_gradient[..batch * wide_in]
                 .par_chunks_mut(part * wide_in)
                 .zip(self.squares.par_chunks_mut(part * wide_in))
@@ -167,36 +211,53 @@ impl<T: Real> Linear<T> {
                 );
         }
 
-        let x = Matrix::new(x, batch, inputs, wide_in);
-        let squares = Matrix::new(&self.squares, batch, inputs, wide_in);
         let (gradient, variance_gradient) = (&gradient[..], &self.variance_gradient[..]);
+        if self.sparse {
+            self.by_input.transpose(inputs, &self.nonzeros);
+        }
+        let by_input = self.sparse.then_some(&self.by_input);
+        let by_mean = Matrix::new(gradient, batch, outputs, wide_out);
+        let by_variance = Matrix::new(variance_gradient, batch, outputs, wide_out);
         let columns = |values: &'_ [T], first: usize, count: usize| -> Vec<T> {
             let mut part = vec![T::of(0.0); batch * count];
-            for (to, from) in part.chunks_mut(count).zip(values.chunks(wide_out)) {
+            for (to, from) in part.chunks_mut(count).zip(values.chunks(wide_in)) {
                 to.copy_from_slice(&from[first..first + count]);
             }
             part
         };
+        let squares = &self.squares;
         let stride = weights.stride;
         let finite = weights
             .tasks()
             .into_par_iter()
             .map_init(
                 || (Buffer::<T>::zeros(0), Buffer::<T>::zeros(0)),
-                |(theta, sigma2), rows| {
-                    let size = rows.count * stride;
+                |(theta, sigma2), task| {
+                    let size = task.count * stride;
                     if theta.len() < size {
                         (*theta, *sigma2) = (Buffer::zeros(size), Buffer::zeros(size));
                     }
-                    let part = columns(gradient, rows.first, rows.count);
-                    let part = Matrix::new(&part, batch, rows.count, rows.count).transposed();
-                    multiply(theta, stride, part, x);
-                    if sampled {
-                        let part = columns(variance_gradient, rows.first, rows.count);
-                        let part = Matrix::new(&part, batch, rows.count, rows.count).transposed();
-                        multiply(sigma2, stride, part, squares);
+                    if let Some(sparse) = by_input {
+                        let into = match sampled {
+                            true => Target::Both(theta, sigma2),
+                            false => Target::Mean(theta),
+                        };
+                        let rows = task.first..task.first + task.count;
+                        let (means, squares) = (gradient, variance_gradient);
+                        let kernel = Product { sparse, rows, stride, means, squares, into };
+                        T::dispatch(pass.tier, stride, kernel);
+                    } else {
+                        let part = columns(x, task.first, task.count);
+                        let part = Matrix::new(&part, batch, task.count, task.count).transposed();
+                        multiply(theta, stride, part, by_mean);
+                        if sampled {
+                            let part = columns(squares, task.first, task.count);
+                            let part =
+                                Matrix::new(&part, batch, task.count, task.count).transposed();
+                            multiply(sigma2, stride, part, by_variance);
+                        }
                     }
-                    rows.update(pass.tier, &theta[..size], &sigma2[..size], update)
+                    task.update(pass.tier, &theta[..size], &sigma2[..size], update)
                 },
             )
             .reduce(|| true, |a, b| a && b);

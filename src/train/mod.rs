@@ -22,11 +22,11 @@ pub mod product;
 pub mod recipe;
 mod sample_pool;
 mod slope;
+mod sparse;
 pub mod start;
 pub mod trainer;
 pub mod vector;
 pub mod weights;
-mod winners;
 
 #[cfg(test)]
 mod tests;

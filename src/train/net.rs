@@ -10,7 +10,7 @@ use super::optimizer::Update;
 use super::pool::MaxPool;
 use super::recipe::{Config, Method};
 use super::vector::{Real, Tier};
-use super::weights::Weights;
+use super::weights::{Rows, Weights};
 use crate::error::{Error, Result};
 use crate::network::{Activation, Network, Op, Shape, Source, Window};
 
@@ -81,8 +81,8 @@ impl<T: Real> Net<T> {
             net.weights.push(Weights::new(
                 Tier::detect(),
                 &layer.name,
-                layer.rows(),
-                layer.cols(),
+                [layer.rows(), layer.cols()],
+                if layer.shape.len() == 2 { Rows::Inputs } else { Rows::Outputs },
                 log_sigma2,
             ));
         }

@@ -129,12 +129,12 @@ fn fill(
             kept[at] = f32::from(u8::from(keep(*theta, log_alpha)));
             *theta *= kept[at];
         }
-        pack(&block.theta, layer, weights.stride, &mut weights.theta);
-        if let Some(mask) = &mut weights.mask {
-            pack(&kept, layer, weights.stride, mask);
+        weights.theta = pack(&block.theta, layer, weights);
+        if weights.mask.is_some() {
+            weights.mask = Some(pack(&kept, layer, weights));
         }
         if variances {
-            pack(&log_sigma2, layer, weights.stride, &mut weights.log_sigma2);
+            weights.log_sigma2 = pack(&log_sigma2, layer, weights);
             weights.refresh(Tier::detect());
         }
         if let Some(bias) = checkpoint.read_bias(index)? {

@@ -1,7 +1,7 @@
 //! Gradients of whole networks by finite differences in f64, moments of the sampled outputs by
 //! Monte Carlo, and equality over threads.
 
-use super::linear::Pass;
+use super::linear::{Pass, SPARSE};
 use super::net::Net;
 use super::optimizer::{Optimizer, Update};
 use super::recipe::{Config, Method};
@@ -74,41 +74,49 @@ fn prepare_with<T: Real>(
         for (i, log) in weights.log_sigma2.iter_mut().enumerate() {
             *log = T::of(-3.0 + (i % 7) as f64 * 0.4);
         }
-        for (i, bias) in weights.bias.iter_mut().take(weights.rows).enumerate() {
+        for (i, bias) in weights.bias.iter_mut().take(weights.outputs).enumerate() {
             *bias = T::of(0.1 * (i % 3) as f64);
         }
         weights.refresh(Tier::Portable);
     }
     let (row, used) = (net.row(), network.input.shape.elements().unwrap());
     for (i, x) in net.input.iter_mut().enumerate() {
-        let value = libm::sin((i * i % 101) as f64);
+        let value = if i % 3 == 2 { 0.0 } else { libm::sin((i * i % 101) as f64) };
         *x = T::of(if i % row < used { value } else { 0.0 });
     }
     let labels = (0..batch as u32).map(|i| i % net.classes() as u32).collect();
     (net, labels)
 }
 
-const PASS: Pass = Pass { tier: Tier::Portable, seed: 11, step: 3, sampled: true, training: true };
+const PASS: Pass =
+    Pass { tier: Tier::Portable, seed: 11, step: 3, sampled: true, training: true, sparse: SPARSE };
 
-fn objective(net: &mut Net<f64>, labels: &[u32]) -> f64 {
+fn objective(net: &mut Net<f64>, labels: &[u32], pass: Pass) -> f64 {
     net.weights.iter_mut().for_each(|w| w.refresh(Tier::Portable));
-    net.forward(PASS, None, labels.len());
+    net.forward(pass, None, labels.len());
     let kl: f64 = net.weights.iter().map(|weights| weights.kl(KlForm::Sigmoid)).sum();
     2.5 * net.loss(labels, 2.5).nll + STILL.kl_weight * kl
 }
 
-/// Every parameter of every kind of layer. With beta1 = 0 and no rate the first moments are the
-/// gradients themselves.
+/// Every parameter of every kind of layer, linear ones with zeros left out and not. With beta1 = 0 and
+/// no rate the first moments are the gradients themselves.
 #[test]
 fn gradients_are_the_slopes_of_the_objective() {
     use Method::{BinaryDropout, GaussianDropout, Svdo};
-    let kinds = [(false, Svdo), (true, Svdo), (false, BinaryDropout), (true, GaussianDropout)];
-    let all =
-        networks().into_iter().flat_map(|n| kinds.map(|(norms, kind)| (n.clone(), norms, kind)));
-    for (network, norms, method) in all {
+    let kinds = [
+        (false, Svdo, 0.0),
+        (false, Svdo, 1.0),
+        (true, Svdo, 1.0),
+        (false, BinaryDropout, 1.0),
+        (true, GaussianDropout, 0.0),
+    ];
+    for (network, kind) in networks().into_iter().flat_map(|n| kinds.map(|kind| (n.clone(), kind)))
+    {
+        let (norms, method, sparse) = kind;
+        let pass = Pass { sparse, ..PASS };
         let (mut net, labels) = prepare_with::<f64>(&network, 6, norms, method);
-        let _ = objective(&mut net, &labels);
-        net.backward(PASS, &STILL, labels.len()).unwrap();
+        let _ = objective(&mut net, &labels, pass);
+        net.backward(pass, &STILL, labels.len()).unwrap();
         let gradients: Vec<(String, Vec<f64>)> =
             net.state().into_iter().map(|(name, values)| (name, values.to_vec())).collect();
         let (mut moved, _) = prepare_with::<f64>(&network, 6, norms, method);
@@ -127,7 +135,7 @@ fn gradients_are_the_slopes_of_the_objective() {
                 let Some((_, gradient)) = gradient else { continue };
                 let used = |i: &usize| match parameter {
                     "theta" | "log_sigma2" => i % stride < cols,
-                    _ => *i < weights.rows,
+                    _ => *i < weights.outputs,
                 };
                 for index in (0..gradient.len()).filter(used) {
                     let mut at = |side: f64| {
@@ -138,7 +146,7 @@ fn gradients_are_the_slopes_of_the_objective() {
                             found.1[index] += by;
                         };
                         shift(&mut moved, side);
-                        let value = objective(&mut moved, &labels);
+                        let value = objective(&mut moved, &labels, pass);
                         shift(&mut moved, -side);
                         value
                     };
@@ -156,17 +164,20 @@ fn gradients_are_the_slopes_of_the_objective() {
     }
 }
 
-/// f32 on the widest vectors against f64 on one lane, through a forward and a backward pass.
+/// f32 on the widest vectors, with zeros left out and not, against f64 on one lane with dense products,
+/// through a forward and a backward pass.
 #[test]
 fn f32_kernels_agree_with_f64() {
     for (network, norms) in networks().into_iter().flat_map(|n| [(n.clone(), false), (n, true)]) {
         let (mut exact, labels) = prepare_with::<f64>(&network, 7, norms, Method::Svdo);
-        exact.forward(PASS, None, 7);
+        let dense = Pass { sparse: 0.0, ..PASS };
+        exact.forward(dense, None, 7);
         exact.loss(&labels, 1.0);
-        exact.backward(PASS, &STILL, 7).unwrap();
-        for tier in Tier::supported() {
+        exact.backward(dense, &STILL, 7).unwrap();
+        let ways = Tier::supported().into_iter().flat_map(|tier| [(tier, 0.0), (tier, 1.0)]);
+        for (tier, sparse) in ways {
             let (mut net, _) = prepare_with::<f32>(&network, 7, norms, Method::Svdo);
-            let pass = Pass { tier, ..PASS };
+            let pass = Pass { tier, sparse, ..PASS };
             net.forward(pass, None, 7);
             net.loss(&labels, 1.0);
             net.backward(pass, &STILL, 7).unwrap();
@@ -410,7 +421,7 @@ mod runs {
             for row in 0..layer.rows() {
                 for c in 0..channels {
                     for place in 0..height * width {
-                        let inside = row * weights.stride + place * channels + c;
+                        let inside = weights.at(row, place * channels + c);
                         let outside = row * layer.cols() + c * height * width + place;
                         assert_eq!(theta[outside], weights.theta[inside]);
                     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::buffer::Buffer;
 use super::dataset::Dataset;
-use super::linear::Pass;
+use super::linear::{Pass, SPARSE};
 use super::loss::Outcome;
 use super::net::Net;
 use super::noise::shuffled;
@@ -146,7 +146,7 @@ impl Trainer {
         };
         let sampled = config.posterior();
         let (tier, step) = (self.tier, count as u32);
-        let pass = Pass { tier, seed: config.seed, step, sampled, training: true };
+        let pass = Pass { tier, seed: config.seed, step, sampled, training: true, sparse: SPARSE };
         self.net.forward(pass, None, batch);
         let outcome = self.net.loss(&self.labels, data.len() as f64 / batch as f64);
         let diverged = |layer: String| Error::Data {
@@ -196,7 +196,7 @@ impl Trainer {
         let (mut total, mut kept) = (0, 0);
         let masks = self.masks();
         for (weights, mask) in self.net.weights.iter().zip(&masks) {
-            let all = weights.rows * weights.cols;
+            let all = weights.outputs * weights.inputs;
             let left = mask.iter().filter(|m| **m != 0.0).count();
             (total, kept) = (total + all, kept + left);
             let share = 100.0 * (all - left) as f64 / all as f64;
@@ -251,7 +251,14 @@ impl Trainer {
         for (theta, weights) in theta.iter_mut().zip(&self.net.weights) {
             theta.iter_mut().zip(weights.theta.iter()).for_each(|(m, t)| *m *= t);
         }
-        let pass = Pass { tier: self.tier, seed: 0, step: 0, sampled: false, training: false };
+        let pass = Pass {
+            tier: self.tier,
+            seed: 0,
+            step: 0,
+            sampled: false,
+            training: false,
+            sparse: SPARSE,
+        };
         let (mut total, mut labels) = (Outcome::default(), Vec::new());
         let (row, size) = (self.net.row(), self.net.batch());
         for first in (0..data.len()).step_by(size) {

@@ -17,14 +17,29 @@ const BLOCK: usize = 128;
 /// Weights updated per task, about; their gradient stays in the second-level cache.
 const TASK: usize = 1 << 14;
 
+/// What the rows of a layer's weights are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// Output units, of a convolution: patches are rows, too.
+    Outputs,
+    /// Inputs, of a linear layer: a row can be left out where its input is zero.
+    Inputs,
+}
+
 /// A layer's posterior N(theta, exp log_sigma2) for each weight, its bias, and the optimizer's
-/// moments. Rows are output units, `stride` apart, zero beyond `cols`.
+/// moments. Rows are `stride` apart, zero beyond `cols`.
 pub struct Weights<T> {
     /// Prefix of the tensors' names.
     pub name: String,
     /// Output units.
-    pub rows: usize,
+    pub outputs: usize,
     /// Inputs of a unit.
+    pub inputs: usize,
+    /// What a row is.
+    pub order: Rows,
+    /// Number of rows.
+    pub rows: usize,
+    /// Weights of a row.
     pub cols: usize,
     /// Distance of rows.
     pub stride: usize,
@@ -34,7 +49,7 @@ pub struct Weights<T> {
     pub log_sigma2: Buffer<T>,
     /// Their exponentials, kept up to date by the update.
     pub sigma2: Buffer<T>,
-    /// One for each row, no posterior.
+    /// One for each output unit, no posterior.
     pub bias: Buffer<T>,
     /// First and second moments of the gradients of theta, then of log_sigma2.
     pub moments: [Buffer<T>; 4],
@@ -45,7 +60,7 @@ pub struct Weights<T> {
 }
 
 /// A run of whole rows with everything that belongs to them.
-pub struct Rows<'a, T> {
+pub struct Task<'a, T> {
     /// The first row.
     pub first: usize,
     /// How many.
@@ -59,20 +74,33 @@ pub struct Rows<'a, T> {
 
 impl<T: Real> Weights<T> {
     /// Zero means, log variances of `log_sigma2`.
-    pub fn new(tier: Tier, name: &str, rows: usize, cols: usize, log_sigma2: f64) -> Self {
+    pub fn new(
+        tier: Tier,
+        name: &str,
+        [outputs, inputs]: [usize; 2],
+        order: Rows,
+        log_sigma2: f64,
+    ) -> Self {
+        let (rows, cols) = match order {
+            Rows::Outputs => (outputs, inputs),
+            Rows::Inputs => (inputs, outputs),
+        };
         let stride = padded(cols);
         let zeros = || Buffer::zeros(rows * stride);
         let mut weights = Self {
             name: name.into(),
+            outputs,
+            inputs,
+            order,
             rows,
             cols,
             stride,
             theta: zeros(),
             log_sigma2: zeros(),
             sigma2: zeros(),
-            bias: Buffer::zeros(padded(rows)),
+            bias: Buffer::zeros(padded(outputs)),
             moments: [zeros(), zeros(), zeros(), zeros()],
-            bias_moments: [Buffer::zeros(padded(rows)), Buffer::zeros(padded(rows))],
+            bias_moments: [Buffer::zeros(padded(outputs)), Buffer::zeros(padded(outputs))],
             mask: None,
         };
         weights.log_sigma2.fill(T::of(log_sigma2));
@@ -80,16 +108,24 @@ impl<T: Real> Weights<T> {
         weights
     }
 
-    /// Draws theta from N(0, 2 / cols) (He, Zhang, Ren and Sun, ICCV 2015).
+    /// Where the weight of an output unit and an input lies.
+    pub fn at(&self, output: usize, input: usize) -> usize {
+        match self.order {
+            Rows::Outputs => output * self.stride + input,
+            Rows::Inputs => input * self.stride + output,
+        }
+    }
+
+    /// Draws theta from N(0, 2 / inputs) (He, Zhang, Ren and Sun, ICCV 2015).
     pub fn initialize(&mut self, tier: Tier, seed: u64, layer: usize) {
-        let deviation = libm::sqrt(2.0 / self.cols as f64);
-        let mut normals = vec![0.0; self.cols];
-        for row in 0..self.rows {
+        let deviation = libm::sqrt(2.0 / self.inputs as f64);
+        let mut normals = vec![0.0; self.inputs];
+        for output in 0..self.outputs {
             let purpose = INITIAL_WEIGHTS + layer as u32;
-            Stream { seed, purpose, step: 0, index: row as u32 }.normals(tier, &mut normals);
-            let row = &mut self.theta[row * self.stride..][..self.cols];
-            for (theta, z) in row.iter_mut().zip(&normals) {
-                *theta = T::of(f64::from(*z) * deviation);
+            Stream { seed, purpose, step: 0, index: output as u32 }.normals(tier, &mut normals);
+            for (input, z) in normals.iter().enumerate() {
+                let at = self.at(output, input);
+                self.theta[at] = T::of(f64::from(*z) * deviation);
             }
         }
     }
@@ -137,7 +173,7 @@ impl<T: Real> Weights<T> {
     }
 
     /// Rows in tasks for threads to share; the cut does not depend on their number.
-    pub fn tasks(&mut self) -> Vec<Rows<'_, T>> {
+    pub fn tasks(&mut self) -> Vec<Task<'_, T>> {
         let count = (TASK / self.stride).clamp(1, self.rows).next_multiple_of(4);
         let size = count * self.stride;
         let [a, b, c, d] = &mut self.moments;
@@ -152,7 +188,7 @@ impl<T: Real> Weights<T> {
             .zip(self.log_sigma2.chunks_mut(size))
             .zip(self.sigma2.chunks_mut(size))
             .enumerate()
-            .map(|(index, ((theta, log_sigma2), sigma2))| Rows {
+            .map(|(index, ((theta, log_sigma2), sigma2))| Task {
                 first: index * count,
                 count: theta.len() / self.stride,
                 theta,
@@ -193,7 +229,7 @@ impl<T: Real> Weights<T> {
     }
 }
 
-impl<T: Real> Rows<'_, T> {
+impl<T: Real> Task<'_, T> {
     /// Updates these rows by the data's gradients of theta and of sigma^2, laid out as the rows.
     /// False if a weight is no longer finite.
     pub fn update(self, tier: Tier, theta: &[T], sigma2: &[T], update: &Update) -> bool {
@@ -341,7 +377,7 @@ mod tests {
     };
 
     fn example<T: Real>(tier: Tier, update: Update) -> Weights<T> {
-        let mut weights = Weights::<T>::new(tier, "fc", 6, 13, -6.0);
+        let mut weights = Weights::<T>::new(tier, "fc", [6, 13], Rows::Outputs, -6.0);
         weights.initialize(tier, 3, 0);
         for (i, log) in weights.log_sigma2.iter_mut().enumerate() {
             *log = T::of(-12.0 + (i % 17) as f64);
@@ -430,7 +466,8 @@ mod tests {
     #[test]
     fn a_weight_that_is_not_finite_is_noticed() {
         for bad in [f32::NAN, f32::INFINITY] {
-            let mut weights = Weights::<f32>::new(Tier::detect(), "fc", 6, 13, -6.0);
+            let mut weights =
+                Weights::<f32>::new(Tier::detect(), "fc", [6, 13], Rows::Outputs, -6.0);
             let mut gradient = vec![0.0; 6 * 16];
             gradient[21] = bad;
             let zeros = vec![0.0; 6 * 16];

@@ -1,0 +1,247 @@
+//! Products of sparse rows with dense matrices, always two at once: with means, and with squares or
+//! variances. Sparse are the inputs of a linear layer (black pixels, closed ReLUs) and the gradient by
+//! the outputs of a convolution (the winners of a max-pool that the ReLU let through).
+
+use std::ops::Range;
+
+use super::vector::{Kernel, Real, Vector};
+
+/// Vectors of a row that a kernel holds in registers, for each of the two products.
+const HELD: usize = 6;
+
+/// An element that is not zero.
+#[derive(Clone, Copy)]
+pub struct Entry<T> {
+    pub row: usize,
+    pub column: usize,
+    /// The factor of means.
+    pub mean: T,
+    /// The factor of squares or variances.
+    pub variance: T,
+}
+
+/// A sparse matrix: for each row the columns of its elements and their two factors.
+pub struct Sparse<T> {
+    /// Where each row starts, and the end; one more while rows are counted.
+    starts: Vec<usize>,
+    elements: Vec<(u32, T, T)>,
+}
+
+impl<T: Real> Sparse<T> {
+    /// No rows.
+    pub fn new() -> Self {
+        Self { starts: vec![0], elements: Vec::new() }
+    }
+
+    /// Forgets all rows.
+    pub fn clear(&mut self) {
+        self.starts.clear();
+        self.starts.push(0);
+        self.elements.clear();
+    }
+
+    /// Rows of entries in any order; those of a row stay in theirs.
+    pub fn by_row(&mut self, rows: usize, list: &[Entry<T>]) {
+        self.count(rows, list.iter().map(|e| e.row));
+        list.iter().for_each(|e| self.put(e.row, e.column, e.mean, e.variance));
+        self.starts.pop();
+    }
+
+    /// As [`Sparse::by_row`], of the transposed matrix.
+    pub fn by_column(&mut self, columns: usize, list: &[Entry<T>]) {
+        self.count(columns, list.iter().map(|e| e.column));
+        list.iter().for_each(|e| self.put(e.column, e.row, e.mean, e.variance));
+        self.starts.pop();
+    }
+
+    /// The transpose of matrices that lie below each other.
+    pub fn transpose(&mut self, columns: usize, parts: &[Self]) {
+        self.count(columns, parts.iter().flat_map(|p| &p.elements).map(|e| e.0 as usize));
+        let mut index = 0;
+        for part in parts {
+            for row in 0..part.starts.len() - 1 {
+                part.row(row).iter().for_each(|&(c, m, v)| self.put(c as usize, index, m, v));
+                index += 1;
+            }
+        }
+        self.starts.pop();
+    }
+
+    /// The first half of a counting sort: row `r` starts at `starts[r + 1]`, which [`Sparse::put`]
+    /// moves on to its end.
+    fn count(&mut self, rows: usize, all: impl Iterator<Item = usize>) {
+        self.starts.clear();
+        self.starts.resize(rows + 2, 0);
+        all.for_each(|row| self.starts[row + 2] += 1);
+        for row in 2..rows + 2 {
+            self.starts[row] += self.starts[row - 1];
+        }
+        self.elements.resize(self.starts[rows + 1], (0, T::of(0.0), T::of(0.0)));
+    }
+
+    fn put(&mut self, row: usize, column: usize, mean: T, variance: T) {
+        self.elements[self.starts[row + 1]] = (column as u32, mean, variance);
+        self.starts[row + 1] += 1;
+    }
+
+    fn row(&self, row: usize) -> &[(u32, T, T)] {
+        &self.elements[self.starts[row]..self.starts[row + 1]]
+    }
+}
+
+/// The rows of a dense matrix, `stride` apart, as a sparse one whose factors are the elements and their
+/// squares.
+pub struct Nonzeros<'a, T> {
+    pub x: &'a [T],
+    pub columns: usize,
+    pub stride: usize,
+    pub into: &'a mut Sparse<T>,
+}
+
+impl<T: Real> Kernel<T> for Nonzeros<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(self) {
+        let zero = T::of(0.0);
+        self.into.clear();
+        for row in self.x.chunks(self.stride) {
+            // Every element is written, and stays if it is not zero: no branch to be foreseen.
+            let mut end = self.into.elements.len();
+            self.into.elements.resize(end + row.len(), (0, zero, zero));
+            for (index, lanes) in row.chunks_exact(V::LANES).enumerate() {
+                if V::load(lanes).is_zero() {
+                    continue;
+                }
+                for (lane, x) in lanes.iter().enumerate() {
+                    let column = index * V::LANES + lane;
+                    self.into.elements[end] = (column as u32, *x, *x * *x);
+                    end += usize::from(*x != zero && column < self.columns);
+                }
+            }
+            self.into.elements.truncate(end);
+            self.into.starts.push(end);
+        }
+    }
+}
+
+/// How many numbers are not zero.
+pub struct Count<'a, T> {
+    pub x: &'a [T],
+    pub nonzero: &'a mut usize,
+}
+
+impl<T: Real> Kernel<T> for Count<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(self) {
+        let (zero, one) = (V::splat(0.0), V::splat(1.0));
+        // Counts of a block are exact in f32.
+        for block in self.x.chunks(1 << 16) {
+            let mut count = zero;
+            for x in block.chunks_exact(V::LANES) {
+                let x = V::load(x);
+                count = count + (x * x).select_greater(zero, one, zero);
+            }
+            let mut lanes = [T::of(0.0); super::vector::LANES];
+            count.store(&mut lanes);
+            *self.nonzero += lanes.iter().map(|c| c.wide() as usize).sum::<usize>();
+        }
+    }
+}
+
+/// For some rows of elements (k, m, v) the sums `a = sum m means[k]` and `b = sum v squares[k]` of
+/// rows, `stride` apart, and what becomes of them.
+pub struct Product<'a, T> {
+    pub sparse: &'a Sparse<T>,
+    pub rows: Range<usize>,
+    pub stride: usize,
+    pub means: &'a [T],
+    pub squares: &'a [T],
+    pub into: Target<'a, T>,
+}
+
+/// Where sums go; rows from the first that is computed, `stride` apart.
+pub enum Target<'a, T> {
+    /// `a` alone.
+    Mean(&'a mut [T]),
+    /// `a` and `b`.
+    Both(&'a mut [T], &'a mut [T]),
+    /// Added to what is there.
+    Add(&'a mut [T], &'a mut [T]),
+    /// An input x becomes the gradient by it, `a + 2 x b`.
+    Gradient(&'a mut [T]),
+}
+
+impl<T: Real> Kernel<T> for Product<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(mut self) {
+        let vectors = self.stride / V::LANES;
+        let parts = vectors.div_ceil(HELD);
+        let mut column = 0;
+        // As even as can be: sums of few vectors wait for themselves.
+        for part in 0..parts {
+            let held = (vectors + part) / parts;
+            match held {
+                1 => self.columns::<V, 1>(column),
+                2 => self.columns::<V, 2>(column),
+                3 => self.columns::<V, 3>(column),
+                4 => self.columns::<V, 4>(column),
+                5 => self.columns::<V, 5>(column),
+                _ => self.columns::<V, HELD>(column),
+            }
+            column += held * V::LANES;
+        }
+    }
+}
+
+impl<T: Real> Product<'_, T> {
+    #[inline(always)]
+    fn columns<V: Vector<Element = T>, const N: usize>(&mut self, column: usize) {
+        for (to, row) in self.rows.clone().enumerate() {
+            let (a, b) = match self.into {
+                Target::Mean(_) => self.sums::<V, N, false>(row, column),
+                _ => self.sums::<V, N, true>(row, column),
+            };
+            for i in 0..N {
+                let at = to * self.stride + column + i * V::LANES;
+                match &mut self.into {
+                    Target::Mean(mean) => a[i].store(&mut mean[at..]),
+                    Target::Both(mean, variance) => {
+                        a[i].store(&mut mean[at..]);
+                        b[i].store(&mut variance[at..]);
+                    }
+                    Target::Add(mean, variance) => {
+                        (V::load(&mean[at..]) + a[i]).store(&mut mean[at..]);
+                        (V::load(&variance[at..]) + b[i]).store(&mut variance[at..]);
+                    }
+                    Target::Gradient(x) => {
+                        let value = V::load(&x[at..]);
+                        (value + value).fma(b[i], a[i]).store(&mut x[at..]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn sums<V: Vector<Element = T>, const N: usize, const BOTH: bool>(
+        &self,
+        row: usize,
+        column: usize,
+    ) -> ([V; N], [V; N]) {
+        let (mut a, mut b) = ([V::splat(0.0); N], [V::splat(0.0); N]);
+        for &(member, m, v) in self.sparse.row(row) {
+            let at = member as usize * self.stride + column;
+            let at = at..at + N * V::LANES;
+            let (means, m) = (&self.means[at.clone()], V::splat(m.wide()));
+            for i in 0..N {
+                a[i] = m.fma(V::load(&means[i * V::LANES..]), a[i]);
+            }
+            if BOTH {
+                let (squares, v) = (&self.squares[at], V::splat(v.wide()));
+                for i in 0..N {
+                    b[i] = v.fma(V::load(&squares[i * V::LANES..]), b[i]);
+                }
+            }
+        }
+        (a, b)
+    }
+}
