@@ -118,7 +118,9 @@ impl<T: Real> Linear<T> {
                     let kernel = Product {
                         sparse: nonzeros,
                         rows: 0..rows,
-                        stride: wide_out,
+                        columns: wide_out,
+                        from: wide_out,
+                        to: wide_out,
                         means,
                         squares: variances,
                         into,
@@ -244,7 +246,9 @@ impl<T: Real> Linear<T> {
                         };
                         let rows = task.first..task.first + task.count;
                         let (means, squares) = (gradient, variance_gradient);
-                        let kernel = Product { sparse, rows, stride, means, squares, into };
+                        let (columns, from, to) = (stride, stride, stride);
+                        let kernel =
+                            Product { sparse, rows, columns, from, to, means, squares, into };
                         T::dispatch(pass.tier, stride, kernel);
                     } else {
                         let part = columns(x, task.first, task.count);

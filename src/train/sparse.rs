@@ -148,17 +148,21 @@ impl<T: Real> Kernel<T> for Count<'_, T> {
 }
 
 /// For some rows of elements (k, m, v) the sums `a = sum m means[k]` and `b = sum v squares[k]` of
-/// rows, `stride` apart, and what becomes of them.
+/// rows of `columns` numbers, and what becomes of them.
 pub struct Product<'a, T> {
     pub sparse: &'a Sparse<T>,
     pub rows: Range<usize>,
-    pub stride: usize,
+    pub columns: usize,
+    /// Distance of rows in means and squares; they may overlap.
+    pub from: usize,
+    /// Distance of rows in the target, which begins with the first that is computed.
+    pub to: usize,
     pub means: &'a [T],
     pub squares: &'a [T],
     pub into: Target<'a, T>,
 }
 
-/// Where sums go; rows from the first that is computed, `stride` apart.
+/// Where sums go.
 pub enum Target<'a, T> {
     /// `a` alone.
     Mean(&'a mut [T]),
@@ -166,26 +170,26 @@ pub enum Target<'a, T> {
     Both(&'a mut [T], &'a mut [T]),
     /// Added to what is there.
     Add(&'a mut [T], &'a mut [T]),
-    /// An input x becomes the gradient by it, `a + 2 x b`.
-    Gradient(&'a mut [T]),
+    /// `a + 2 x b`, added to the gradient by inputs x; rows may overlap.
+    Gradient(&'a [T], &'a mut [T]),
 }
 
 impl<T: Real> Kernel<T> for Product<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Element = T>>(mut self) {
-        let vectors = self.stride / V::LANES;
+        let vectors = self.columns / V::LANES;
         let parts = vectors.div_ceil(HELD);
         let mut column = 0;
         // As even as can be: sums of few vectors wait for themselves.
         for part in 0..parts {
             let held = (vectors + part) / parts;
             match held {
-                1 => self.columns::<V, 1>(column),
-                2 => self.columns::<V, 2>(column),
-                3 => self.columns::<V, 3>(column),
-                4 => self.columns::<V, 4>(column),
-                5 => self.columns::<V, 5>(column),
-                _ => self.columns::<V, HELD>(column),
+                1 => self.slice::<V, 1>(column),
+                2 => self.slice::<V, 2>(column),
+                3 => self.slice::<V, 3>(column),
+                4 => self.slice::<V, 4>(column),
+                5 => self.slice::<V, 5>(column),
+                _ => self.slice::<V, HELD>(column),
             }
             column += held * V::LANES;
         }
@@ -194,14 +198,17 @@ impl<T: Real> Kernel<T> for Product<'_, T> {
 
 impl<T: Real> Product<'_, T> {
     #[inline(always)]
-    fn columns<V: Vector<Element = T>, const N: usize>(&mut self, column: usize) {
+    fn slice<V: Vector<Element = T>, const N: usize>(&mut self, column: usize) {
         for (to, row) in self.rows.clone().enumerate() {
+            if self.sparse.row(row).is_empty() && matches!(self.into, Target::Gradient(..)) {
+                continue;
+            }
             let (a, b) = match self.into {
                 Target::Mean(_) => self.sums::<V, N, false>(row, column),
                 _ => self.sums::<V, N, true>(row, column),
             };
             for i in 0..N {
-                let at = to * self.stride + column + i * V::LANES;
+                let at = to * self.to + column + i * V::LANES;
                 match &mut self.into {
                     Target::Mean(mean) => a[i].store(&mut mean[at..]),
                     Target::Both(mean, variance) => {
@@ -212,9 +219,9 @@ impl<T: Real> Product<'_, T> {
                         (V::load(&mean[at..]) + a[i]).store(&mut mean[at..]);
                         (V::load(&variance[at..]) + b[i]).store(&mut variance[at..]);
                     }
-                    Target::Gradient(x) => {
-                        let value = V::load(&x[at..]);
-                        (value + value).fma(b[i], a[i]).store(&mut x[at..]);
+                    Target::Gradient(x, dx) => {
+                        let (x, sum) = (V::load(&x[at..]), V::load(&dx[at..]) + a[i]);
+                        (x + x).fma(b[i], sum).store(&mut dx[at..]);
                     }
                 }
             }
@@ -229,7 +236,7 @@ impl<T: Real> Product<'_, T> {
     ) -> ([V; N], [V; N]) {
         let (mut a, mut b) = ([V::splat(0.0); N], [V::splat(0.0); N]);
         for &(member, m, v) in self.sparse.row(row) {
-            let at = member as usize * self.stride + column;
+            let at = member as usize * self.from + column;
             let at = at..at + N * V::LANES;
             let (means, m) = (&self.means[at.clone()], V::splat(m.wide()));
             for i in 0..N {

@@ -1,0 +1,179 @@
+//! The convolution without a pool, through a matrix of patches: all outputs count backwards, too, so it
+//! is a matter of dense products. The patches of small maps are multiplied several samples at once, so
+//! that weights are read once for many of them.
+
+use super::buffer::{Buffer, padded};
+use super::conv::{Geometry, Gradients, Outputs};
+use super::linear::{AddTwice, Pass, Square};
+use super::product::{Matrix, multiply, multiply_add};
+use super::vector::Real;
+use super::weights::Weights;
+use crate::network::{Shape, Window};
+
+/// A group of samples; matrices have a row for each position of each of them.
+pub struct Patches<T> {
+    /// Distance of patches.
+    pub stride: usize,
+    /// How many were gathered.
+    rows: usize,
+    /// Zero where the window is over padding, and at the ends of rows.
+    patches: Buffer<T>,
+    squares: Buffer<T>,
+    /// The gradients by each mean and variance.
+    by_mean: Vec<T>,
+    by_variance: Vec<T>,
+    /// The gradient by the patches.
+    gradient: Buffer<T>,
+}
+
+impl<T: Real> Patches<T> {
+    /// For at most this many.
+    pub fn new(geometry: &Geometry, rows: usize) -> Self {
+        let [height, width] = geometry.window.kernel;
+        let stride = padded(height * width * geometry.input.channels);
+        let matrix = || Buffer::zeros(rows * stride);
+        Self {
+            stride,
+            rows: 0,
+            patches: matrix(),
+            squares: matrix(),
+            by_mean: Vec::new(),
+            by_variance: Vec::new(),
+            gradient: matrix(),
+        }
+    }
+
+    /// The images' patches, one for each position, and their squares if outputs are sampled.
+    pub fn gather<'a>(
+        &mut self,
+        geometry: &Geometry,
+        pass: Pass,
+        images: impl ExactSizeIterator<Item = &'a [T]>,
+    ) {
+        let (oh, ow) = geometry.convolved();
+        let size = oh * ow * self.stride;
+        self.rows = images.len() * oh * ow;
+        let patches = &mut self.patches[..images.len() * size];
+        for (patches, image) in patches.chunks_mut(size).zip(images) {
+            runs(geometry, self.stride, |patch, at, length| {
+                patches[patch..patch + length].copy_from_slice(&image[at..at + length]);
+            });
+        }
+        if pass.sampled {
+            let length = patches.len();
+            let kernel = Square { x: patches, squares: &mut self.squares };
+            T::dispatch(pass.tier, length, kernel);
+        }
+    }
+
+    /// The means of the outputs, and the variances if they are sampled, channels [`padded`].
+    pub fn forward(
+        &self,
+        geometry: &Geometry,
+        pass: Pass,
+        weights: &Weights<T>,
+        theta: &[T],
+        mean: &mut [T],
+        variance: &mut [T],
+    ) {
+        let (outputs, cols, stride) = (geometry.channels, weights.cols, self.stride);
+        let (rows, wide) = (self.rows, padded(outputs));
+        let theta = Matrix::new(theta, outputs, cols, stride).transposed();
+        multiply(mean, wide, Matrix::new(&self.patches, rows, cols, stride), theta);
+        if pass.sampled {
+            let sigma2 = Matrix::new(&weights.sigma2, outputs, cols, stride).transposed();
+            multiply(variance, wide, Matrix::new(&self.squares, rows, cols, stride), sigma2);
+        }
+    }
+
+    /// Appends the gradients by mean and variance of a sample's outputs.
+    pub fn keep(
+        &mut self,
+        geometry: &Geometry,
+        pass: Pass,
+        outputs: &Outputs<'_, T>,
+        bias: &mut [T],
+    ) {
+        let channels = geometry.channels;
+        let (oh, ow) = geometry.convolved();
+        let rows = outputs.gradient.chunks_exact(channels).zip(outputs.values.chunks(channels));
+        for ((gradient, values), coefficient) in
+            rows.zip(outputs.coefficient.chunks(padded(channels))).take(oh * ow)
+        {
+            let first = self.by_mean.len();
+            let open = |y: T| !geometry.relu || y > T::of(0.0);
+            let gated = gradient.iter().zip(values);
+            self.by_mean.extend(gated.map(|(g, y)| if open(*y) { *g } else { T::of(0.0) }));
+            let g = &self.by_mean[first..];
+            bias.iter_mut().zip(g).for_each(|(sum, g)| *sum = *sum + *g);
+            if pass.sampled {
+                self.by_variance.extend(g.iter().zip(coefficient).map(|(g, c)| *g * *c));
+            }
+        }
+    }
+
+    /// The backward pass of the samples that [`Patches::keep`] has seen. The squares are lost.
+    pub fn backward<'a>(
+        &mut self,
+        geometry: &Geometry,
+        pass: Pass,
+        weights: &Weights<T>,
+        gradients: &mut Gradients<T>,
+        dx: Option<impl Iterator<Item = &'a mut [T]>>,
+    ) {
+        let (outputs, cols, stride) = (geometry.channels, weights.cols, self.stride);
+        let (oh, ow) = geometry.convolved();
+        let (positions, rows) = (oh * ow, self.rows);
+        let by_mean = Matrix::new(&self.by_mean, rows, outputs, outputs);
+        let by_variance =
+            pass.sampled.then(|| Matrix::new(&self.by_variance, rows, outputs, outputs));
+        let patches = Matrix::new(&self.patches, rows, cols, stride);
+        multiply_add(&mut gradients.theta, stride, by_mean.transposed(), patches);
+        if let Some(by_variance) = by_variance {
+            let squares = Matrix::new(&self.squares, rows, cols, stride);
+            multiply_add(&mut gradients.sigma2, stride, by_variance.transposed(), squares);
+        }
+        if let Some(dx) = dx {
+            let theta = Matrix::new(&weights.theta, outputs, cols, stride);
+            multiply(&mut self.gradient, stride, by_mean, theta);
+            if let Some(by_variance) = by_variance {
+                let sigma2 = Matrix::new(&weights.sigma2, outputs, cols, stride);
+                multiply(&mut self.squares, stride, by_variance, sigma2);
+                let dx = &mut self.gradient[..rows * stride];
+                let kernel = AddTwice { dx, x: &self.patches, by_square: &self.squares };
+                T::dispatch(pass.tier, rows * stride, kernel);
+            }
+            for (patches, dx) in self.gradient.chunks(positions * stride).zip(dx) {
+                dx.fill(T::of(0.0));
+                runs(geometry, stride, |patch, image, length| {
+                    let from = &patches[patch..patch + length];
+                    for (to, from) in dx[image..image + length].iter_mut().zip(from) {
+                        *to = *to + *from;
+                    }
+                });
+            }
+        }
+        self.by_mean.clear();
+        self.by_variance.clear();
+    }
+}
+
+/// Calls `each` with the places of a run: in the patches of `stride`, in the image, and its length.
+fn runs(geometry: &Geometry, stride: usize, mut each: impl FnMut(usize, usize, usize)) {
+    let Window { kernel: [kh, kw], stride: [sy, sx], padding: [top, left, ..] } = geometry.window;
+    let Shape { channels, height, width } = geometry.input;
+    let (oh, ow) = geometry.convolved();
+    for (oy, ox) in (0..oh).flat_map(|oy| (0..ow).map(move |ox| (oy, ox))) {
+        let patch = (oy * ow + ox) * stride;
+        let x = ox * sx;
+        let (first, last) = (left.saturating_sub(x), (width + left).saturating_sub(x).min(kw));
+        for ky in 0..kh {
+            let y = oy * sy + ky;
+            if y < top || y - top >= height || first >= last {
+                continue;
+            }
+            let image = ((y - top) * width + x + first - left) * channels;
+            each(patch + (ky * kw + first) * channels, image, (last - first) * channels);
+        }
+    }
+}
