@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 use crate::network::describe::Description;
 use crate::network::{Layer, Network};
 
+/// The version of states: since 2, the weights of linear layers lie by input.
+const STATE: u32 = 2;
+
 /// The checkpoint: `<layer>.theta`, `.log_sigma2` and `.bias`, in the shapes of the network. Batch
 /// normalization is folded into the layer before it. After fine-tuning, variances are lowered where
 /// a weight that is held would count as pruned.
@@ -107,10 +110,16 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
     })?;
     let part = |name: &str| value.get(name).cloned().unwrap_or(Value::Null);
     let read = |e: serde_json::Error| invalid(e.to_string());
+    let version = value.get("state").and_then(Value::as_u64).unwrap_or(1);
+    if version != u64::from(STATE) {
+        return Err(invalid(format!(
+            "it is of version {version}, this program goes on from version {STATE}: let the program \
+             that wrote it finish the training, or start anew"
+        )));
+    }
     let config: Config = serde_json::from_value(part("config")).map_err(read)?;
     let progress: Progress = serde_json::from_value(part("progress")).map_err(read)?;
-    // States of earlier versions have none.
-    let history: Option<Vec<Epoch>> = serde_json::from_value(part("history")).map_err(read)?;
+    let history: Vec<Epoch> = serde_json::from_value(part("history")).map_err(read)?;
     let shapes: Vec<(String, Vec<usize>)> = serde_json::from_value(part("layers")).map_err(read)?;
     let layers = shapes.into_iter().map(|(name, shape)| Layer { name, shape }).collect();
     let network = Description::from_json(&part("network").to_string())?.resolve(layers)?;
@@ -122,7 +131,7 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
     }
     let mut trainer = Trainer::new(network, config)?;
     trainer.progress = progress;
-    trainer.history = history.unwrap_or_default();
+    trainer.history = history;
     for weights in &mut trainer.net.weights {
         if tensors.tensor(&format!("{}.mask", weights.name)).is_ok() {
             weights.mask = Some(Buffer::zeros(weights.theta.len()));
@@ -162,6 +171,7 @@ fn metadata(trainer: &Trainer, with_progress: bool) -> Result<String> {
     });
     if with_progress {
         let layers: Vec<_> = network.layers.iter().map(|l| (&l.name, &l.shape)).collect();
+        value["state"] = STATE.into();
         value["progress"] = serde_json::to_value(trainer.progress).map_err(failed)?;
         value["history"] = serde_json::to_value(&trainer.history).map_err(failed)?;
         value["layers"] = serde_json::to_value(layers).map_err(failed)?;

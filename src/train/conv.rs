@@ -14,7 +14,7 @@ use super::noise::Stream;
 use super::optimizer::Update;
 use super::patches::Patches;
 use super::sample_pool::SamplePool;
-use super::vector::Real;
+use super::vector::{LANES, Real};
 use super::weights::Weights;
 use crate::network::{Shape, Window};
 
@@ -114,15 +114,16 @@ impl<T: Real> Conv<T> {
         let pooled = geometry.output();
         let part = batch.div_ceil(PARTS).max(1);
         let group = match geometry.keeps_all() {
-            // Of one size, or nearly.
-            true => part.div_ceil(part.div_ceil((PATCHES / positions.max(1)).max(1))),
-            false => 1,
+            true => (PATCHES / positions.max(1)).max(1),
+            false => Direct::<T>::group(&geometry),
         };
+        // Of one size, or nearly.
+        let group = part.div_ceil(part.div_ceil(group));
         let rows = group * positions;
         let part = || {
             let way = match geometry.keeps_all() {
                 true => Way::Patches(Patches::new(&geometry, rows)),
-                false => Way::Direct(Direct::new(&geometry)),
+                false => Way::Direct(Direct::new(&geometry, group)),
             };
             let weights = match &way {
                 Way::Patches(patches) => geometry.channels * patches.stride,
@@ -132,7 +133,7 @@ impl<T: Real> Conv<T> {
                 way,
                 mean: Buffer::zeros(rows * channels),
                 variance: Buffer::zeros(rows * channels),
-                noise: vec![0.0; positions * channels],
+                noise: vec![0.0; positions * geometry.channels + LANES],
                 gradients: Gradients {
                     theta: Buffer::zeros(weights),
                     sigma2: Buffer::zeros(weights),
@@ -188,7 +189,7 @@ impl<T: Real> Conv<T> {
                         let Part { way, mean, variance, .. } = &mut *scratch;
                         match way {
                             Way::Direct(way) => {
-                                way.load(&geometry, pass, x);
+                                way.load(&geometry, pass, x.chunks(wide_in));
                                 way.forward(&geometry, pass, layouts, mean, variance);
                             }
                             Way::Patches(way) => {
@@ -262,8 +263,12 @@ impl<T: Real> Conv<T> {
                 });
                 match way {
                     Way::Direct(way) => {
-                        way.load(&geometry, pass, x);
-                        way.choose(&geometry, pass, &outputs(first), &mut gradients.bias);
+                        way.load(&geometry, pass, x.chunks(wide_in));
+                        for (place, sample) in group.enumerate() {
+                            let outputs = outputs(sample);
+                            way.choose(&geometry, pass, place, &outputs, &mut gradients.bias);
+                        }
+                        let dx = dx.map(|dx| dx.chunks_mut(wide_in));
                         way.backward(&geometry, pass, layouts, gradients, dx);
                     }
                     Way::Patches(way) => {

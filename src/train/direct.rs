@@ -20,9 +20,13 @@ struct Frame {
     wide: usize,
     /// Numbers before the first that is not padding.
     before: usize,
-    /// All, and what kernels read beyond.
+    /// All numbers.
     size: usize,
 }
+
+/// The frames of a group should have this fraction of the room that the weights have, which are gone
+/// through once for all of them.
+const FRACTION: usize = 8;
 
 impl Frame {
     fn new(geometry: &Geometry) -> Self {
@@ -30,14 +34,14 @@ impl Frame {
         let Window { kernel: [_, kw], padding: [top, left, bottom, right], .. } = geometry.window;
         let line = (width + left + right) * channels;
         let (run, before) = (kw * channels, top * line + left * channels);
-        let size = ((height + top + bottom) * line + 8).next_multiple_of(LANES);
-        Self { line, run, wide: padded(run), before, size }
+        Self { line, run, wide: padded(run), before, size: (height + top + bottom) * line }
     }
 }
 
 /// The weights as the kernels read them.
 pub struct Layouts<T> {
-    /// `ky, kx, in, out`, outputs padded: theta and sigma^2 of the forward pass.
+    /// Panels of as many outputs as [`Convolve`] computes at once, within them `ky, kx, in, out`: theta
+    /// and sigma^2 of the forward pass.
     forward: [Buffer<T>; 2],
     /// `out, ky, (kx, in)`, the last padded: those of the backward pass.
     backward: [Buffer<T>; 2],
@@ -55,14 +59,10 @@ impl<T: Real> Layouts<T> {
 
     /// For a forward pass with these means.
     pub fn turn(&mut self, pass: Pass, weights: &Weights<T>, theta: &[T]) {
-        let channels = padded(weights.outputs);
         let both = [theta, &weights.sigma2[..]].into_iter().zip(&mut self.forward);
         for (from, to) in both.take(1 + usize::from(pass.sampled)) {
-            for (tap, to) in to.chunks_mut(channels).enumerate() {
-                for (to, from) in to.iter_mut().zip(from.chunks(weights.stride)) {
-                    *to = from[tap];
-                }
-            }
+            let kernel = Turn { from, stride: weights.stride, taps: weights.cols, to };
+            T::dispatch(pass.tier, padded(weights.outputs), kernel);
         }
     }
 
@@ -80,15 +80,48 @@ impl<T: Real> Layouts<T> {
     }
 }
 
-/// One sample at a time.
+/// See [`Layouts`].
+struct Turn<'a, T> {
+    from: &'a [T],
+    stride: usize,
+    taps: usize,
+    to: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Turn<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(self) {
+        if self.to.is_empty() {
+            return;
+        }
+        let mut rows = self.from.chunks(self.stride);
+        let mut rest = self.to;
+        for held in panels(rest.len() / self.taps / V::LANES) {
+            let width = held * V::LANES;
+            let (panel, others) = rest.split_at_mut(self.taps * width);
+            rest = others;
+            for (tap, to) in panel.chunks_mut(width).enumerate() {
+                for (to, from) in to.iter_mut().zip(rows.clone()) {
+                    *to = from[tap];
+                }
+            }
+            rows.by_ref().take(width).for_each(drop);
+        }
+    }
+}
+
+/// A group of samples.
 pub struct Direct<T> {
     frame: Frame,
-    image: Buffer<T>,
+    /// How many there are.
+    samples: usize,
+    /// Their frames, and a little more that kernels read.
+    images: Buffer<T>,
     squares: Buffer<T>,
-    /// The gradient by the image.
+    /// The gradient by the images.
     gradient: Buffer<T>,
-    /// The pixel where the window of each output begins.
-    pixels: Vec<usize>,
+    /// The pixel of a frame where the window of each output begins.
+    pixels: Vec<u32>,
     /// Rows are pixels, columns are channels.
     winners: Vec<Entry<T>>,
     by_channel: Sparse<T>,
@@ -96,18 +129,26 @@ pub struct Direct<T> {
 }
 
 impl<T: Real> Direct<T> {
-    /// Zeros.
-    pub fn new(geometry: &Geometry) -> Self {
+    /// How many samples make a group, if there are so many.
+    pub fn group(geometry: &Geometry) -> usize {
+        let [height, width] = geometry.window.kernel;
+        let weights = height * width * geometry.input.channels * geometry.channels;
+        (weights / (FRACTION * Frame::new(geometry).size).max(1)).max(1)
+    }
+
+    /// Zeros, for groups of at most this many.
+    pub fn new(geometry: &Geometry, group: usize) -> Self {
         let frame = Frame::new(geometry);
         let ((oh, ow), [sy, sx]) = (geometry.convolved(), geometry.window.stride);
         let width = frame.line / geometry.input.channels.max(1);
-        let pixels = (0..oh).flat_map(|y| (0..ow).map(move |x| y * sy * width + x * sx));
-        let image = || Buffer::zeros(frame.size);
+        let pixels = (0..oh).flat_map(|y| (0..ow).map(move |x| (y * sy * width + x * sx) as u32));
+        let images = || Buffer::zeros((group * frame.size + LANES).next_multiple_of(LANES));
         Self {
             frame,
-            image: image(),
-            squares: image(),
-            gradient: image(),
+            samples: 0,
+            images: images(),
+            squares: images(),
+            gradient: images(),
             pixels: pixels.collect(),
             winners: Vec::new(),
             by_channel: Sparse::new(),
@@ -120,20 +161,30 @@ impl<T: Real> Direct<T> {
         geometry.channels * geometry.window.kernel[0] * self.frame.wide
     }
 
-    /// Reads a sample.
-    pub fn load(&mut self, geometry: &Geometry, pass: Pass, x: &[T]) {
+    /// Reads samples.
+    pub fn load<'a>(
+        &mut self,
+        geometry: &Geometry,
+        pass: Pass,
+        samples: impl ExactSizeIterator<Item = &'a [T]>,
+    ) {
+        let Frame { line, before, size, .. } = self.frame;
         let row = geometry.input.width * geometry.input.channels;
-        let to = self.image[self.frame.before..].chunks_mut(self.frame.line);
-        for (to, from) in to.zip(x.chunks_exact(row).take(geometry.input.height)) {
-            to[..row].copy_from_slice(from);
+        self.samples = samples.len();
+        for (frame, sample) in self.images.chunks_exact_mut(size).zip(samples) {
+            let rows = sample.chunks_exact(row).take(geometry.input.height);
+            for (to, from) in frame[before..].chunks_mut(line).zip(rows) {
+                to[..row].copy_from_slice(from);
+            }
         }
         if pass.sampled {
-            let kernel = Square { x: &self.image, squares: &mut self.squares };
-            T::dispatch(pass.tier, self.frame.size, kernel);
+            let kernel = Square { x: &self.images, squares: &mut self.squares };
+            T::dispatch(pass.tier, LANES, kernel);
         }
     }
 
-    /// The means of its outputs, and the variances if they are sampled: a row for each position.
+    /// The means of the outputs, and the variances if they are sampled: a row for each position of each
+    /// sample, channels [`padded`].
     pub fn forward(
         &self,
         geometry: &Geometry,
@@ -142,56 +193,56 @@ impl<T: Real> Direct<T> {
         mean: &mut [T],
         variance: &mut [T],
     ) {
-        let (line, channels) = (self.frame.line, padded(geometry.channels));
+        let (frame, samples, pixels) = (self.frame, self.samples, &self.pixels[..]);
         let [theta, sigma2] = &weights.forward;
-        let products = [(&self.image, theta, mean), (&self.squares, sigma2, variance)];
-        for (image, weights, out) in products.into_iter().take(1 + usize::from(pass.sampled)) {
-            T::dispatch(pass.tier, channels, Convolve { geometry, line, image, weights, out });
+        let products = [(&self.images, theta, mean), (&self.squares, sigma2, variance)];
+        for (images, weights, out) in products.into_iter().take(1 + usize::from(pass.sampled)) {
+            let kernel = Convolve { geometry, frame, samples, pixels, images, weights, out };
+            T::dispatch(pass.tier, padded(geometry.channels), kernel);
         }
     }
 
-    /// Notes the winners that a gradient reaches.
+    /// Notes the winners that a gradient reaches, of a sample by its place in the group.
     pub fn choose(
         &mut self,
         geometry: &Geometry,
         pass: Pass,
+        place: usize,
         outputs: &Outputs<'_, T>,
         bias: &mut [T],
     ) {
-        let channels = geometry.channels;
-        for place in 0..geometry.output().area() {
+        let (channels, wide) = (geometry.channels, padded(geometry.channels));
+        let zero = T::of(0.0);
+        let first = (place * self.frame.size / geometry.input.channels) as u32;
+        let rows = outputs.gradient.chunks_exact(channels).zip(outputs.values.chunks(channels));
+        let kept = outputs.winner.chunks_exact(wide).zip(outputs.coefficient.chunks(wide));
+        for ((gradient, values), (winner, coefficient)) in rows.zip(kept) {
             for channel in 0..channels {
-                let at = place * channels + channel;
-                let by_mean = outputs.gradient[at];
-                let closed = geometry.relu && outputs.values[at] <= T::of(0.0);
-                if by_mean == T::of(0.0) || closed {
+                let mean = gradient[channel];
+                if mean == zero || geometry.relu && values[channel] <= zero {
                     continue;
                 }
-                let at = place * padded(channels) + channel;
                 self.winners.push(Entry {
-                    row: self.pixels[outputs.winner[at].wide() as usize],
-                    column: channel,
-                    mean: by_mean,
-                    variance: match pass.sampled {
-                        true => by_mean * outputs.coefficient[at],
-                        false => T::of(0.0),
-                    },
+                    row: first + self.pixels[winner[channel].wide() as usize],
+                    column: channel as u32,
+                    mean,
+                    variance: if pass.sampled { mean * coefficient[channel] } else { zero },
                 });
-                bias[channel] = bias[channel] + by_mean;
+                bias[channel] = bias[channel] + mean;
             }
         }
     }
 
-    /// The backward pass of the sample whose winners [`Direct::choose`] noted.
-    pub fn backward(
+    /// The backward pass of the samples whose winners [`Direct::choose`] noted.
+    pub fn backward<'a>(
         &mut self,
         geometry: &Geometry,
         pass: Pass,
         weights: &Layouts<T>,
         gradients: &mut Gradients<T>,
-        dx: Option<&mut [T]>,
+        dx: Option<impl ExactSizeIterator<Item = &'a mut [T]>>,
     ) {
-        let Frame { line, wide, before, .. } = self.frame;
+        let Frame { line, wide, before, size, .. } = self.frame;
         let Shape { channels, height, width } = geometry.input;
         let kh = geometry.window.kernel[0];
         self.by_channel.by_column(geometry.channels, &self.winners);
@@ -203,18 +254,19 @@ impl<T: Real> Direct<T> {
                 columns: wide,
                 from: channels,
                 to: kh * wide,
-                means: &self.image[ky * line..],
+                means: &self.images[ky * line..],
                 squares: &self.squares[ky * line..],
                 into: Target::Add(&mut theta[ky * wide..], &mut sigma2[ky * wide..]),
             };
             T::dispatch(pass.tier, wide, kernel);
         }
         if let Some(dx) = dx {
-            let pixels = self.pixels.last().map_or(0, |last| last + 1);
+            let pixels = dx.len() * size / channels;
             self.by_pixel.by_row(pixels, &self.winners);
             self.gradient.fill(T::of(0.0));
             let [theta, sigma2] = &weights.backward;
             for ky in 0..kh {
+                let (x, gradient) = (&self.images[ky * line..], &mut self.gradient[ky * line..]);
                 let kernel = Product {
                     sparse: &self.by_pixel,
                     rows: 0..pixels,
@@ -223,16 +275,15 @@ impl<T: Real> Direct<T> {
                     to: channels,
                     means: &theta[ky * wide..],
                     squares: &sigma2[ky * wide..],
-                    into: Target::Gradient(
-                        &self.image[ky * line..],
-                        &mut self.gradient[ky * line..],
-                    ),
+                    into: Target::Gradient(x, gradient),
                 };
                 T::dispatch(pass.tier, wide, kernel);
             }
-            let rows = self.gradient[before..].chunks(line);
-            for (to, from) in dx.chunks_exact_mut(width * channels).zip(rows).take(height) {
-                to.copy_from_slice(&from[..width * channels]);
+            for (dx, frame) in dx.zip(self.gradient.chunks(size)) {
+                let rows = frame[before..].chunks(line);
+                for (to, from) in dx.chunks_exact_mut(width * channels).zip(rows).take(height) {
+                    to.copy_from_slice(&from[..width * channels]);
+                }
             }
         }
         self.winners.clear();
@@ -252,15 +303,24 @@ pub fn narrow<T: Real>(geometry: &Geometry, stride: usize, values: &mut [T]) {
     }
 }
 
-/// Vectors of channels and positions whose sums a kernel holds in registers.
-const HELD: usize = 3;
-const POSITIONS: usize = 4;
+/// Vectors of channels and positions whose sums a kernel holds in registers: twelve sums, the two
+/// vectors and a pixel make fifteen of AVX2's sixteen registers. With all sixteen taken, compilers spill.
+const HELD: usize = 2;
+const POSITIONS: usize = 6;
+
+/// Splits vectors of channels in panels, as even as can be.
+fn panels(vectors: usize) -> impl Iterator<Item = usize> {
+    let parts = vectors.div_ceil(HELD);
+    (0..parts).map(move |part| (vectors + part) / parts)
+}
 
 /// `out[position, channel] = sum image[pixel + tap] weights[tap, channel]`, channels [`padded`].
 struct Convolve<'a, T> {
     geometry: &'a Geometry,
-    line: usize,
-    image: &'a [T],
+    frame: Frame,
+    samples: usize,
+    pixels: &'a [u32],
+    images: &'a [T],
     weights: &'a [T],
     out: &'a mut [T],
 }
@@ -268,14 +328,10 @@ struct Convolve<'a, T> {
 impl<T: Real> Kernel<T> for Convolve<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Element = T>>(mut self) {
-        let vectors = padded(self.geometry.channels) / V::LANES;
-        let parts = vectors.div_ceil(HELD);
         let mut first = 0;
-        for part in 0..parts {
-            let held = (vectors + part) / parts;
+        for held in panels(padded(self.geometry.channels) / V::LANES) {
             match held {
                 1 => self.channels::<V, 1>(first),
-                2 => self.channels::<V, 2>(first),
                 _ => self.channels::<V, HELD>(first),
             }
             first += held * V::LANES;
@@ -286,14 +342,16 @@ impl<T: Real> Kernel<T> for Convolve<'_, T> {
 impl<T: Real> Convolve<'_, T> {
     #[inline(always)]
     fn channels<V: Vector<Element = T>, const N: usize>(&mut self, first: usize) {
-        let (oh, ow) = self.geometry.convolved();
-        for y in 0..oh {
-            for x in (0..ow).step_by(POSITIONS) {
-                match ow - x {
-                    1 => self.tile::<V, N, 1>(first, y, x),
-                    2 => self.tile::<V, N, 2>(first, y, x),
-                    3 => self.tile::<V, N, 3>(first, y, x),
-                    _ => self.tile::<V, N, POSITIONS>(first, y, x),
+        let positions = self.pixels.len();
+        for sample in 0..self.samples {
+            for position in (0..positions).step_by(POSITIONS) {
+                match positions - position {
+                    1 => self.tile::<V, N, 1>(first, sample, position),
+                    2 => self.tile::<V, N, 2>(first, sample, position),
+                    3 => self.tile::<V, N, 3>(first, sample, position),
+                    4 => self.tile::<V, N, 4>(first, sample, position),
+                    5 => self.tile::<V, N, 5>(first, sample, position),
+                    _ => self.tile::<V, N, POSITIONS>(first, sample, position),
                 }
             }
         }
@@ -303,22 +361,24 @@ impl<T: Real> Convolve<'_, T> {
     fn tile<V: Vector<Element = T>, const N: usize, const P: usize>(
         &mut self,
         first: usize,
-        y: usize,
-        x: usize,
+        sample: usize,
+        position: usize,
     ) {
-        let Window { kernel: [kh, kw], stride: [sy, sx], .. } = self.geometry.window;
+        let Frame { line, run, size, .. } = self.frame;
         let (inputs, channels) = (self.geometry.input.channels, padded(self.geometry.channels));
-        let run = kw * inputs;
         let mut sums = [[V::splat(0.0); N]; P];
-        for ky in 0..kh {
-            let at = (y * sy + ky) * self.line + x * sx * inputs;
-            let mut patches = [&self.image[..run]; P];
-            for (p, patch) in patches.iter_mut().enumerate() {
-                *patch = &self.image[at + p * sx * inputs..][..run];
+        let mut begins = [sample * size; P];
+        for (p, at) in begins.iter_mut().enumerate() {
+            *at += self.pixels[position + p] as usize * inputs;
+        }
+        let (kh, width) = (self.geometry.window.kernel[0], N * V::LANES);
+        let panel = &self.weights[first * kh * run..][..kh * run * width];
+        for (ky, weights) in panel.chunks_exact(run * width).enumerate() {
+            let mut patches = [&self.images[..run]; P];
+            for (patch, at) in patches.iter_mut().zip(begins) {
+                *patch = &self.images[ky * line + at..][..run];
             }
-            let weights = &self.weights[ky * run * channels..][..run * channels];
-            for (tap, weights) in weights.chunks_exact(channels).enumerate() {
-                let weights = &weights[first..first + N * V::LANES];
+            for (tap, weights) in weights.chunks_exact(width).enumerate() {
                 let mut held = [V::splat(0.0); N];
                 for (n, held) in held.iter_mut().enumerate() {
                     *held = V::load(&weights[n * V::LANES..]);
@@ -331,9 +391,9 @@ impl<T: Real> Convolve<'_, T> {
                 }
             }
         }
-        let (_, ow) = self.geometry.convolved();
         for (p, sums) in sums.into_iter().enumerate() {
-            let at = (y * ow + x + p) * channels + first;
+            let row = sample * self.pixels.len() + position + p;
+            let at = row * channels + first;
             for (n, sum) in sums.into_iter().enumerate() {
                 sum.store(&mut self.out[at + n * V::LANES..]);
             }

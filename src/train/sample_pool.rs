@@ -11,7 +11,7 @@ pub struct SamplePool<'a, T> {
     pub geometry: &'a Geometry,
     /// Outputs without bias and noise, a row for each position, rows [`padded`].
     pub mean: &'a [T],
-    /// Their variances and noise, if they are sampled.
+    /// Their variances, and noise in rows without gaps and some more, if they are sampled.
     pub sampled: Option<(&'a [T], &'a [f32])>,
     /// One for each channel.
     pub bias: &'a [T],
@@ -49,7 +49,7 @@ impl<T: Real> Kernel<T> for SamplePool<'_, T> {
                         let here = V::splat(position as f64);
                         if let Some((variance, normals)) = self.sampled {
                             let d = (V::load(&variance[at..]) + V::splat(VARIANCE_FLOOR)).sqrt();
-                            let z = convert::<V>(&normals[at..]);
+                            let z = convert::<V>(&normals[position * outputs + channel..]);
                             value = d.fma(z, value);
                             noise = best.select_greater(value, noise, z);
                             deviation = best.select_greater(value, deviation, d);
@@ -84,7 +84,7 @@ where
     V::Element: Real,
 {
     let mut lanes = [V::Element::of(0.0); LANES];
-    for (lane, z) in lanes[..V::LANES].iter_mut().zip(normals) {
+    for (lane, z) in lanes[..V::LANES].iter_mut().zip(&normals[..V::LANES]) {
         *lane = V::Element::of(f64::from(*z));
     }
     V::load(&lanes)

@@ -12,8 +12,8 @@ const HELD: usize = 6;
 /// An element that is not zero.
 #[derive(Clone, Copy)]
 pub struct Entry<T> {
-    pub row: usize,
-    pub column: usize,
+    pub row: u32,
+    pub column: u32,
     /// The factor of means.
     pub mean: T,
     /// The factor of squares or variances.
@@ -43,24 +43,24 @@ impl<T: Real> Sparse<T> {
     /// Rows of entries in any order; those of a row stay in theirs.
     pub fn by_row(&mut self, rows: usize, list: &[Entry<T>]) {
         self.count(rows, list.iter().map(|e| e.row));
-        list.iter().for_each(|e| self.put(e.row, e.column, e.mean, e.variance));
+        list.iter().for_each(|e| self.put(e.row, (e.column, e.mean, e.variance)));
         self.starts.pop();
     }
 
     /// As [`Sparse::by_row`], of the transposed matrix.
     pub fn by_column(&mut self, columns: usize, list: &[Entry<T>]) {
         self.count(columns, list.iter().map(|e| e.column));
-        list.iter().for_each(|e| self.put(e.column, e.row, e.mean, e.variance));
+        list.iter().for_each(|e| self.put(e.column, (e.row, e.mean, e.variance)));
         self.starts.pop();
     }
 
     /// The transpose of matrices that lie below each other.
     pub fn transpose(&mut self, columns: usize, parts: &[Self]) {
-        self.count(columns, parts.iter().flat_map(|p| &p.elements).map(|e| e.0 as usize));
+        self.count(columns, parts.iter().flat_map(|p| &p.elements).map(|e| e.0));
         let mut index = 0;
         for part in parts {
             for row in 0..part.starts.len() - 1 {
-                part.row(row).iter().for_each(|&(c, m, v)| self.put(c as usize, index, m, v));
+                part.row(row).iter().for_each(|&(c, m, v)| self.put(c, (index, m, v)));
                 index += 1;
             }
         }
@@ -69,19 +69,20 @@ impl<T: Real> Sparse<T> {
 
     /// The first half of a counting sort: row `r` starts at `starts[r + 1]`, which [`Sparse::put`]
     /// moves on to its end.
-    fn count(&mut self, rows: usize, all: impl Iterator<Item = usize>) {
+    fn count(&mut self, rows: usize, all: impl Iterator<Item = u32>) {
         self.starts.clear();
         self.starts.resize(rows + 2, 0);
-        all.for_each(|row| self.starts[row + 2] += 1);
+        all.for_each(|row| self.starts[row as usize + 2] += 1);
         for row in 2..rows + 2 {
             self.starts[row] += self.starts[row - 1];
         }
         self.elements.resize(self.starts[rows + 1], (0, T::of(0.0), T::of(0.0)));
     }
 
-    fn put(&mut self, row: usize, column: usize, mean: T, variance: T) {
-        self.elements[self.starts[row + 1]] = (column as u32, mean, variance);
-        self.starts[row + 1] += 1;
+    fn put(&mut self, row: u32, element: (u32, T, T)) {
+        let end = &mut self.starts[row as usize + 1];
+        self.elements[*end] = element;
+        *end += 1;
     }
 
     fn row(&self, row: usize) -> &[(u32, T, T)] {

@@ -192,16 +192,18 @@ fn f32_kernels_agree_with_f64() {
     }
 }
 
-/// Convolutions take several samples at once, here five as two, two and one, then as three and two.
+/// Convolutions take several samples at once, here five as two, two and one, then each alone, then as
+/// three and two.
 #[test]
 fn a_batch_is_the_sum_of_its_samples() {
     const BATCH: usize = 20;
     let network = network(
         r#"{"op": "conv2d", "layer": "a"}, {"op": "relu"}, {"op": "conv2d", "layer": "b"},
+           {"op": "relu"}, {"op": "max_pool2d", "kernel": [2, 2]}, {"op": "conv2d", "layer": "c"},
            {"op": "relu"}, {"op": "max_pool2d", "kernel": [2, 2]}, {"op": "flatten"},
-           {"op": "linear", "layer": "c"}"#,
+           {"op": "linear", "layer": "d"}"#,
         "[2, 12, 12]",
-        &[("a", &[4, 2, 3, 3]), ("b", &[4, 4, 3, 3]), ("c", &[3, 64])],
+        &[("a", &[4, 2, 3, 3]), ("b", &[4, 4, 3, 3]), ("c", &[64, 4, 3, 3]), ("d", &[3, 64])],
     );
     let pass = Pass { sampled: false, ..PASS };
     let update = Update { kl_weight: 0.0, ..STILL };
@@ -388,6 +390,16 @@ mod runs {
         let mut wrong = whole.clone();
         wrong[renamed] = b'z';
         assert!(resume(&wrong).is_err_and(|e| e.to_string().contains("a.v_bias")));
+    }
+
+    #[test]
+    fn a_state_of_an_earlier_version_is_an_error() {
+        let (network, config, ..) = setup();
+        let mut old = state(&mut Trainer::new(network, config).unwrap()).unwrap();
+        let version = br#"\"state\":2"#;
+        let at = old.windows(version.len()).position(|bytes| bytes == version).unwrap();
+        old[at + version.len() - 1] = b'1';
+        assert!(resume(&old).is_err_and(|e| e.to_string().contains("version 1")));
     }
 
     #[test]
