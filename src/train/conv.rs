@@ -2,8 +2,8 @@
 //!
 //! Activations are `row, column, channel`, weights `out, ky, kx, in`; pooling runs over channels side by
 //! side. Only the pooled outputs are kept, with the place of the winner and the derivative by its
-//! variance. With a pool the products go [`Direct`] from the image, without one through a matrix of
-//! [`Patches`].
+//! variance. With a pool the products go directly from the image, without one through a matrix of
+//! patches.
 
 use rayon::prelude::*;
 
