@@ -125,6 +125,13 @@ impl<T: Real> Net<T> {
                 Op::Conv2d { layer, stride, padding, groups: 1 } => {
                     let shape = &network.layers[layer].shape;
                     let kernel = [shape[2], shape[3]];
+                    // Also bounds the memory of an image with its padding.
+                    if (0..4).any(|side| padding[side] >= kernel[side % 2]) {
+                        return refuse(format!(
+                            "padding {padding:?} is not below the window {kernel:?}: outputs would \
+                             see nothing of the image"
+                        ));
+                    }
                     let one = Window { kernel: [1, 1], stride: [1, 1], padding: [0; 4] };
                     let mut geometry = Geometry {
                         input,

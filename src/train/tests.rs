@@ -192,6 +192,19 @@ fn f32_kernels_agree_with_f64() {
     }
 }
 
+#[test]
+fn a_padding_as_large_as_the_window_is_refused() {
+    let network = network(
+        r#"{"op": "conv2d", "layer": "a", "stride": [1000000, 1000000],
+            "padding": [0, 1000000, 0, 1000000]}, {"op": "max_pool2d", "kernel": [1, 2]},
+           {"op": "flatten"}"#,
+        "[1, 9, 9]",
+        &[("a", &[2, 1, 3, 3])],
+    );
+    let error = Net::<f32>::new(&network, &Config::named("test")).err().unwrap().to_string();
+    assert!(error.contains("node 0") && error.contains("1000000") && error.contains("[3, 3]"));
+}
+
 /// Convolutions take several samples at once, here five as two, two and one, then each alone, then as
 /// three and two.
 #[test]
