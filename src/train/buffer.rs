@@ -29,7 +29,11 @@ pub fn padded(length: usize) -> usize {
 
 impl<T: Real> Buffer<T> {
     /// `length` zeros.
+    ///
+    /// # Panics
+    /// If they are more than can be addressed.
     pub fn zeros(length: usize) -> Self {
+        assert!(length <= usize::MAX / size_of::<T>());
         let lines = vec![Line([0; LINE]); (length * size_of::<T>()).div_ceil(LINE)];
         Self { lines, length, element: std::marker::PhantomData }
     }
@@ -40,7 +44,7 @@ impl<T: Real> Deref for Buffer<T> {
 
     fn deref(&self) -> &[T] {
         // SAFETY: the lines hold at least `length` elements, are aligned more strictly than T, and
-        // every bit pattern is a T (f32 and f64 alone are Real).
+        // every bit pattern is a T (f32 and f64 alone are Real, which is sealed).
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.length) }
     }
 }

@@ -20,7 +20,7 @@ impl<'a, T> Matrix<'a, T> {
     /// # Panics
     /// If the slice is too short for them.
     pub fn new(values: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
-        assert!(rows == 0 || columns == 0 || (rows - 1) * stride + columns <= values.len());
+        assert!(fits(rows, columns, stride, values.len()));
         Self { values, rows, columns, row: stride, column: 1 }
     }
 
@@ -28,6 +28,12 @@ impl<'a, T> Matrix<'a, T> {
     pub fn transposed(self) -> Self {
         Self { rows: self.columns, columns: self.rows, row: self.column, column: self.row, ..self }
     }
+}
+
+/// Whether the last element of a matrix lies below `length`, as all others then do.
+fn fits(rows: usize, columns: usize, stride: usize, length: usize) -> bool {
+    let end = |rows: usize| rows.checked_mul(stride)?.checked_add(columns);
+    rows == 0 || columns == 0 || end(rows - 1).is_some_and(|end| end <= length)
 }
 
 /// `out = a b`, the rows of `out` being `stride` apart.
@@ -49,7 +55,7 @@ pub fn multiply_add<T: Real>(out: &mut [T], stride: usize, a: Matrix<'_, T>, b: 
 fn product<T: Real>(out: &mut [T], stride: usize, a: Matrix<'_, T>, b: Matrix<'_, T>, add: bool) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(k, b.rows);
-    assert!(m == 0 || n == 0 || (n <= stride && (m - 1) * stride + n <= out.len()));
+    assert!(m == 0 || n == 0 || (n <= stride && fits(m, n, stride, out.len())));
     // SAFETY: `Matrix` guarantees that every element of a and b lies within its slice, the assertion
     // that every element written lies within `out`, which is borrowed exclusively.
     unsafe {
@@ -105,5 +111,11 @@ mod tests {
     #[should_panic]
     fn a_matrix_larger_than_its_slice_is_refused() {
         Matrix::new(&[0.0f32; 10], 2, 5, 6);
+    }
+
+    #[test]
+    #[should_panic]
+    fn so_is_one_whose_size_wraps_around() {
+        Matrix::new(&[0.0f32], 3, 1, 1 << (usize::BITS - 1));
     }
 }

@@ -6,9 +6,16 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
-/// A number that networks are trained in.
+/// A number that networks are trained in: f32 or f64.
 pub trait Real:
-    Vector<Element = Self> + PartialOrd + Default + std::fmt::Debug + Send + Sync + 'static
+    Vector<Element = Self>
+    + PartialOrd
+    + Default
+    + std::fmt::Debug
+    + Send
+    + Sync
+    + sealed::Sealed
+    + 'static
 {
     /// Nearest value.
     fn of(value: f64) -> Self;
@@ -17,6 +24,13 @@ pub trait Real:
     /// Runs a kernel with the longest vectors of a tier that divide the length of its rows, or of all it
     /// goes through in one.
     fn dispatch<K: Kernel<Self>>(tier: Tier, length: usize, kernel: K);
+}
+
+/// Memory is cast to numbers, so that only those known here may be any.
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
 }
 
 /// A computation written once for all vectors. Implementations of `run` are `#[inline(always)]`, so
