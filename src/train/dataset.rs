@@ -30,7 +30,8 @@ impl Dataset {
         flat: bool,
         classes: usize,
     ) -> Result<Self> {
-        let (samples, labels) = if folder.join("test_batch.bin").is_file() {
+        let batch = if test { "test_batch.bin" } else { "data_batch_1.bin" };
+        let (samples, labels) = if folder.join(batch).is_file() {
             read_cifar10(folder, test)?
         } else {
             let part = if test { "t10k" } else { "train" };

@@ -34,7 +34,7 @@ pub fn cross_entropy<T: Real>(
         let sum: f64 = exponentials.iter().sum();
         outcome.nll += libm::log(sum) - (outputs[label].wide() - largest);
         let first = outputs.iter().position(|y| y.wide() >= largest);
-        outcome.errors += usize::from(first != Some(label));
+        outcome.errors += usize::from(sum.is_nan() || first != Some(label));
         let gradient = &mut gradient[row..row + classes];
         for (class, (g, exponential)) in gradient.iter_mut().zip(&exponentials).enumerate() {
             let target = f64::from(u8::from(class == label));

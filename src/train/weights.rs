@@ -27,7 +27,7 @@ pub enum Rows {
 }
 
 /// A layer's posterior N(theta, exp log_sigma2) for each weight, its bias, and the optimizer's
-/// moments. Rows are `stride` apart, zero beyond `cols`.
+/// moments. Rows are `stride` apart; beyond `cols` theta is zero and nothing else is to be read.
 pub struct Weights<T> {
     /// Prefix of the tensors' names.
     pub name: String,
@@ -155,7 +155,7 @@ impl<T: Real> Weights<T> {
         sum
     }
 
-    /// Whether weight (`row`, `col`) has log alpha of at most `threshold`.
+    /// Whether the weight at `index` is not zero and has log alpha of at most `threshold`.
     fn keeps(&self, index: usize, threshold: f64) -> bool {
         let (theta, log) = (self.theta[index].wide(), self.log_sigma2[index].wide());
         theta != 0.0 && posterior::log_alpha(theta as f32, log as f32) <= threshold
