@@ -19,6 +19,18 @@ pub fn write(path: &Path, content: &[u8]) -> Result<()> {
     write_with(path, |file, _| file.write_all(content))
 }
 
+/// Whether [`write()`] would find a folder that takes a file there, and no folder in its place: for what
+/// takes long before it writes.
+///
+/// # Errors
+/// [`crate::Error::Io`] with the path.
+pub fn check(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory)).at(path);
+    }
+    create_beside(path).map(drop).at(path)
+}
+
 /// Lets `fill` write a temporary file, given open and by its path, that then takes the place of
 /// `path`.
 ///

@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Outcome, Threads, output};
 use crate::error::IoContext;
+use crate::files;
 use crate::posterior::KlForm;
 use crate::train::checkpoint;
 use crate::train::dataset::Dataset;
@@ -44,8 +45,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "recipe")]
     width: f64,
 
-    /// Train this network, with the settings of LeNet-300-100: a description with "layers", the shape
-    /// of each
+    /// Train this network, with the settings of LeNet-300-100 (of --finetune with that): a description
+    /// with "layers", the shape of each
     #[arg(long, value_name = "FILE", conflicts_with = "recipe")]
     network: Option<PathBuf>,
 
@@ -54,7 +55,7 @@ pub struct Arguments {
     init_from: Option<PathBuf>,
 
     /// Train only the weights of this checkpoint that --thresh keeps, without noise; the others stay
-    /// zero
+    /// zero. For 20 epochs at a rate of 1e-4 that falls from the start, if nothing else is said
     #[arg(long, value_name = "FILE", conflicts_with_all = ["init_from", "recipe"])]
     finetune: Option<PathBuf>,
 
@@ -84,7 +85,7 @@ pub struct Arguments {
     test: bool,
 
     /// Stop after this many steps of this run, as Ctrl-C would
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_steps: Option<u64>,
 
     #[command(flatten)]
@@ -104,7 +105,8 @@ struct Settings {
     #[arg(
         long,
         value_name = "NAME",
-        value_parser = choice::<Method>(&["svdo", "none", "binary-dropout", "gaussian-dropout"])
+        value_parser = choice::<Method>(&["svdo", "none", "binary-dropout", "gaussian-dropout"]),
+        conflicts_with = "finetune"
     )]
     method: Option<Method>,
     /// Rate of binary dropout; Gaussian dropout is as noisy [default: 0.5]
@@ -136,7 +138,7 @@ struct Settings {
     #[arg(long)]
     batch_norm: bool,
     /// Stop after this many epochs without a better bound on the validation split (likelihood there
-    /// plus KL), counted once the KL has its full weight, and keep the best checkpoint
+    /// plus KL), counted once the KL, if there is one, has its full weight, and keep the best checkpoint
     #[arg(long, value_name = "EPOCHS")]
     patience: Option<u32>,
     /// Rate of log sigma^2, as a multiple of --rate
@@ -172,6 +174,30 @@ where
 }
 
 impl Settings {
+    /// Refuses what would change nothing.
+    fn check(&self, method: Method) -> anyhow::Result<()> {
+        let posterior = [
+            ("--kl", self.kl.is_some()),
+            ("--kl-delay", self.kl_delay.is_some()),
+            ("--kl-ramp", self.kl_ramp.is_some()),
+            ("--kl-scale", self.kl_scale.is_some()),
+            ("--log-sigma2", self.log_sigma2.is_some()),
+            ("--log-sigma2-rate", self.log_sigma2_rate.is_some()),
+        ];
+        if let Some((name, _)) = posterior.iter().find(|(_, given)| *given) {
+            ensure!(
+                method == Method::Svdo,
+                "{name} is for sparse variational dropout: this training has no variances"
+            );
+        }
+        ensure!(
+            self.drop_rate.is_none()
+                || matches!(method, Method::BinaryDropout | Method::GaussianDropout),
+            "--drop-rate is for --method binary-dropout and gaussian-dropout"
+        );
+        Ok(())
+    }
+
     fn over(&self, config: Config) -> Config {
         Config {
             method: self.method.unwrap_or(config.method),
@@ -205,7 +231,12 @@ impl Arguments {
     }
 
     fn run_in_pool(&self) -> anyhow::Result<Outcome> {
+        ensure!(
+            self.output != Path::new("-"),
+            "-o must be a file: the training's state is written beside it"
+        );
         let mut trainer = self.start()?;
+        self.check_outputs(&trainer)?;
         let mut data = self.read(&trainer, false)?;
         let held_out = trainer.config.validation;
         ensure!(
@@ -214,6 +245,9 @@ impl Arguments {
             data.len()
         );
         let validation = data.split_off(held_out);
+        if self.init_from.is_some() || self.finetune.is_some() {
+            trainer.unfold(&data);
+        }
 
         let interrupted = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&interrupted);
@@ -251,7 +285,8 @@ impl Arguments {
             }
         }
         bar.finish_and_clear();
-        self.save(&mut trainer, !waits)?;
+        let none_is_better = trainer.progress.best.is_none();
+        self.save(&mut trainer, none_is_better)?;
         if !trainer.is_done() {
             eprintln!(
                 "stopped in epoch {} of {}; go on with --resume {}",
@@ -278,11 +313,14 @@ impl Arguments {
                 let (network, config) = recipe::find(name, self.width)?;
                 (Some(network), config)
             }
-            (_, Some(path)) => (Some(start::describe(path)?), Config::named("network")),
-            _ if self.finetune.is_some() => (None, Config::fine_tuning()),
-            _ => (None, Config::named("network")),
+            (_, path) => {
+                let network = path.as_deref().map(start::describe).transpose()?;
+                let tunes = self.finetune.is_some();
+                (network, if tunes { Config::fine_tuning() } else { Config::named("network") })
+            }
         };
         let config = self.settings.over(config);
+        self.settings.check(config.method)?;
         Ok(match (&self.finetune, &self.init_from, network) {
             (Some(path), _, network) => start::from_survivors(path, network.as_ref(), config)?,
             (_, Some(path), network) => start::from_dense(path, network.as_ref(), config)?,
@@ -302,13 +340,28 @@ impl Arguments {
         name.into()
     }
 
-    /// The state, and the checkpoint unless a better one is there.
-    fn save(&self, trainer: &mut Trainer, kept: bool) -> anyhow::Result<()> {
-        output::write(&self.state(), &checkpoint::state(trainer)?)?;
-        if kept || !self.output.exists() {
-            output::write(&self.output, &checkpoint::checkpoint(trainer)?)?;
+    /// Fails now on what could only fail after the first epoch.
+    fn check_outputs(&self, trainer: &Trainer) -> anyhow::Result<()> {
+        files::check(&self.output)?;
+        files::check(&self.state())?;
+        if let Some(state) = &self.resume {
+            ensure!(
+                trainer.progress.best.is_none() || self.output.exists(),
+                "{}: its best epoch so far is in the checkpoint beside it, which has to be at {} to \
+                 go on",
+                state.display(),
+                self.output.display()
+            );
         }
         Ok(())
+    }
+
+    /// The checkpoint, unless a better one is there, and then the state, which may rely on it.
+    fn save(&self, trainer: &mut Trainer, kept: bool) -> anyhow::Result<()> {
+        if kept {
+            output::write(&self.output, &checkpoint::checkpoint(trainer)?)?;
+        }
+        output::write(&self.state(), &checkpoint::state(trainer)?)
     }
 
     fn log(&self, epoch: &Epoch, elapsed: Duration) -> anyhow::Result<()> {
@@ -333,9 +386,13 @@ impl Arguments {
         }
         let ratio = total as f64 / kept.max(1) as f64;
         text += &format!(
-            "weight ratio |W|/|W != 0| = {total}/{kept} = {ratio:.1}x at thresh {}\n",
-            trainer.config.thresh
+            "weight ratio |W|/|W != 0| = {total}/{kept} = {ratio:.1}x{}\n",
+            match trainer.config.posterior() {
+                true => format!(" at thresh {}", trainer.config.thresh),
+                false => String::new(),
+            }
         );
+        let test = self.test.then(|| self.read(trainer, true)).transpose()?;
         let mut measure = |name: &str, data: &Dataset| {
             let errors = trainer.evaluate(data).errors;
             let share = 100.0 * errors as f64 / data.len() as f64;
@@ -347,14 +404,8 @@ impl Arguments {
         if !validation.is_empty() {
             measure("validation split", validation);
         }
-        if self.test {
-            let test = self.read(trainer, true)?;
-            let errors = trainer.evaluate(&test).errors;
-            let share = 100.0 * errors as f64 / test.len() as f64;
-            text += &format!(
-                "error of the pruned network on the test set: {share:.2} % of {}\n",
-                test.len()
-            );
+        if let Some(test) = &test {
+            measure("test set", test);
         }
         output::write(Path::new("-"), text.as_bytes())
     }

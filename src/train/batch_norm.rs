@@ -98,17 +98,19 @@ impl<T: Real> BatchNorm<T> {
         let mut affine: Vec<(f64, f64)> = (0..channels).map(|c| norm.affine(c)).collect();
         let mut mean = vec![T::of(0.0); channels];
         if pass.training {
-            let (sums, _) = self.sums(pass.tier, x, x, &mean, batch);
-            mean.iter_mut().zip(&sums).for_each(|(mean, sum)| *mean = T::of(sum / count));
-            let (_, squares) = self.sums(pass.tier, x, x, &mean, batch);
+            let squares;
+            (mean, squares) = self.deviations(pass.tier, x, batch);
             for c in 0..channels {
                 let variance = squares[c] / count;
                 self.inverse[c] = 1.0 / libm::sqrt(variance + EPSILON);
                 let factor = norm.gamma[c].wide() * self.inverse[c];
                 affine[c] = (factor, norm.beta[c].wide() - mean[c].wide() * factor);
-                let mix = |old: T, new: f64| T::of(old.wide() + MOMENTUM * (new - old.wide()));
-                norm.mean[c] = mix(norm.mean[c], mean[c].wide());
-                norm.variance[c] = mix(norm.variance[c], squares[c] / (count - 1.0).max(1.0));
+                // One value has no variance.
+                if count > 1.0 {
+                    let mix = |old: T, new: f64| T::of(old.wide() + MOMENTUM * (new - old.wide()));
+                    norm.mean[c] = mix(norm.mean[c], mean[c].wide());
+                    norm.variance[c] = mix(norm.variance[c], squares[c] / (count - 1.0));
+                }
             }
         }
         let (relu, elements) = (self.relu, self.elements);
@@ -176,6 +178,27 @@ impl<T: Real> BatchNorm<T> {
         let [a, b, c, d] = &mut norm.moments;
         let gamma = descend(tier, &mut norm.gamma, [a, b], &row(by_gamma), update);
         descend(tier, &mut norm.beta, [c, d], &row(by_beta), update) && gamma
+    }
+
+    /// Sets the parameters so that inputs as these pass unchanged.
+    pub fn begin_as_identity(&self, tier: Tier, norm: &mut Norm<T>, x: &[T], batch: usize) {
+        let count = (batch * (self.elements / self.channels)) as f64;
+        let (mean, squares) = self.deviations(tier, x, batch);
+        for (c, (mean, squares)) in mean.into_iter().zip(squares).enumerate() {
+            let variance = squares / count;
+            (norm.mean[c], norm.variance[c]) = (mean, T::of(variance));
+            (norm.beta[c], norm.gamma[c]) = (mean, T::of(libm::sqrt(variance + EPSILON)));
+        }
+    }
+
+    /// The mean of each channel and the sum of squared deviations from it.
+    fn deviations(&self, tier: Tier, x: &[T], batch: usize) -> (Vec<T>, Vec<f64>) {
+        let count = (batch * (self.elements / self.channels)) as f64;
+        let origin = vec![T::of(0.0); self.channels];
+        let (sums, _) = self.sums(tier, x, x, &origin, batch);
+        let mean: Vec<T> = narrow(sums.into_iter().map(|sum| sum / count));
+        let (_, squares) = self.sums(tier, x, x, &mean, batch);
+        (mean, squares)
     }
 
     /// For each channel the sums over samples and positions of `a - center` and of

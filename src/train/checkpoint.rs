@@ -20,9 +20,9 @@ use crate::network::{Layer, Network};
 /// The version of states: since 2, the weights of linear layers lie by input.
 const STATE: u32 = 2;
 
-/// The checkpoint: `<layer>.theta`, `.log_sigma2` and `.bias`, in the shapes of the network. Batch
-/// normalization is folded into the layer before it. After fine-tuning, variances are lowered where
-/// a weight that is held would count as pruned.
+/// The checkpoint: `<layer>.theta`, `.bias` and, with a posterior or after fine-tuning, `.log_sigma2`,
+/// in the shapes of the network. Batch normalization is folded into the layer before it. After
+/// fine-tuning, variances are lowered where a weight that was trained would count as pruned.
 ///
 /// # Errors
 /// If safetensors refuses.
@@ -125,7 +125,8 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
     let network = Description::from_json(&part("network").to_string())?.resolve(layers)?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| invalid(e.to_string()))?;
     // Nothing is allocated for a network that the file does not hold.
-    let weights: usize = network.layers.iter().map(|l| l.rows().saturating_mul(l.cols())).sum();
+    let sizes = network.layers.iter().map(|l| l.rows().saturating_mul(l.cols()));
+    let weights = sizes.fold(0, usize::saturating_add);
     if weights > bytes.len() {
         return Err(invalid(format!("{weights} weights do not fit in {} bytes", bytes.len())));
     }

@@ -38,6 +38,13 @@ pub struct Pass {
     pub sparse: f64,
 }
 
+impl Pass {
+    /// One that only evaluates.
+    pub fn plain(tier: Tier) -> Self {
+        Self { tier, seed: 0, step: 0, sampled: false, training: false, sparse: SPARSE }
+    }
+}
+
 /// Working memory of a linear layer, which includes the ReLU after it.
 pub struct Linear<T> {
     /// Index of the layer.
@@ -194,13 +201,12 @@ impl<T: Real> Linear<T> {
             let sigma2 = Matrix::new(&weights.sigma2, inputs, outputs, wide_out).transposed();
             x_gradient[..batch * wide_in]
                 .par_chunks_mut(part * wide_in)
-                .zip(self.squares.par_chunks_mut(part * wide_in))
                 .zip(x.par_chunks(part * wide_in))
                 .zip(gradient.par_chunks(part * wide_out))
                 .zip(self.variance_gradient.par_chunks(part * wide_out))
                 .for_each_init(
                     || Buffer::<T>::zeros(part * wide_in),
-                    |scratch, ((((dx, _), x), g), v)| {
+                    |scratch, (((dx, x), g), v)| {
                         let rows = dx.len() / wide_in;
                         multiply(dx, wide_in, Matrix::new(g, rows, outputs, wide_out), theta);
                         if sampled {

@@ -14,6 +14,9 @@ use super::weights::{Rows, Weights};
 use crate::error::{Error, Result};
 use crate::network::{Activation, Network, Op, Shape, Source, Window};
 
+/// Places of a map, so that f32 holds the number of each exactly: a convolution notes which one won.
+const WINNERS: usize = 1 << 24;
+
 /// A network in training. Activations of maps are `row, column, channel` inside.
 pub struct Net<T> {
     /// The parameters of each of the network's layers.
@@ -58,11 +61,19 @@ impl<T: Real> Net<T> {
     /// configured, means zero.
     ///
     /// # Errors
-    /// If the network has an operation that cannot be trained.
+    /// If the network has an operation that cannot be trained, or there is too little memory.
     pub fn new(network: &Network, config: &Config) -> Result<Self> {
         let &Config { batch, log_sigma2, batch_norm, method, drop_rate, .. } = config;
         let drops = matches!(method, Method::BinaryDropout | Method::GaussianDropout);
         let shapes = network.shapes()?;
+        let output = network.output_shape_of_all()?;
+        if output.area() != 1 {
+            return Err(Error::network(format!(
+                "its output is of shape {output}; training needs one number for each class: end it with \
+                 flatten and a linear layer"
+            )));
+        }
+        Self::check_memory(network, &shapes, batch)?;
         let mut net = Self {
             weights: Vec::new(),
             norms: Vec::new(),
@@ -70,7 +81,7 @@ impl<T: Real> Net<T> {
             input: Buffer::zeros(batch * padded(network.input.shape.elements()?)),
             gradients: Vec::new(),
             shape: network.input.shape,
-            classes: network.output_shape_of_all()?.channels,
+            classes: output.channels,
             flat: matches!(
                 network.nodes.first().map(|n| n.op),
                 Some(Op::Flatten | Op::Linear { .. })
@@ -140,6 +151,12 @@ impl<T: Real> Net<T> {
                         pool: one,
                         relu: false,
                     };
+                    if shapes[index].area() > WINNERS {
+                        return refuse(format!(
+                            "a map of {} has more than {WINNERS} places",
+                            shapes[index]
+                        ));
+                    }
                     // ReLU and max-pool commute.
                     loop {
                         match next(index + 1) {
@@ -184,6 +201,42 @@ impl<T: Real> Net<T> {
         Ok(net)
     }
 
+    /// Refuses here, by an error, what this machine has no memory for.
+    fn check_memory(network: &Network, shapes: &[Shape], batch: usize) -> Result<()> {
+        // For each weight its posterior, moments and mask, and gradients of several tasks; for each value of
+        // a sample its gradient and what a unit keeps; for each number of a patch what several tasks need.
+        const WEIGHT: usize = 16;
+        const VALUE: usize = 6;
+        const PATCH: usize = 12;
+        let mut numbers = 0usize;
+        let mut count = |factor: usize, rows: usize, cols: usize| {
+            let some = rows.saturating_mul(padded(cols)).saturating_mul(factor);
+            numbers = numbers.saturating_add(some);
+        };
+        for layer in &network.layers {
+            count(WEIGHT, layer.rows(), layer.cols());
+        }
+        count(VALUE, batch, network.input.shape.elements()?);
+        for (node, shape) in network.nodes.iter().zip(shapes) {
+            count(VALUE, batch, shape.elements()?);
+            if let Op::Conv2d { layer, .. } = node.op {
+                count(PATCH, shape.area(), network.layers[layer].cols());
+            }
+        }
+        let bytes = numbers.saturating_mul(size_of::<T>());
+        let mut all = Vec::<u8>::new();
+        let granted = all.try_reserve_exact(bytes);
+        // Unseen, the compiler may take it for granted.
+        std::hint::black_box(&mut all);
+        granted.map_err(|_| {
+            Error::network(format!(
+                "training it with {batch} samples a step wants about {:.1} GiB of memory, which this \
+                 machine does not give",
+                bytes as f64 / f64::from(1 << 30)
+            ))
+        })
+    }
+
     fn push(&mut self, unit: Unit<T>, input: Shape) -> Result<()> {
         self.gradients.push(Buffer::zeros(self.batch * padded(input.elements()?)));
         self.units.push(unit);
@@ -192,9 +245,26 @@ impl<T: Real> Net<T> {
 
     fn normalize(&mut self, layer: usize, shape: Shape, relu: bool) -> Result<()> {
         let (norm, batch) = (self.norms.len(), self.batch);
+        if batch * shape.area() == 1 {
+            return Err(Error::network(
+                "batch normalization needs more than one sample in a step: give a --batch above 1",
+            ));
+        }
         self.norms.push(Norm::new(layer, shape.channels));
         let unit = BatchNorm::new(norm, shape.channels, shape.area(), relu, batch);
         self.push(Unit::BatchNorm(unit), shape)
+    }
+
+    /// Lets every batch normalization begin as the identity on the first `batch` rows of the input.
+    pub fn begin_as_identities(&mut self, tier: Tier, batch: usize) {
+        self.forward(Pass::plain(tier), None, batch);
+        for index in 0..self.units.len() {
+            let (before, rest) = self.units.split_at_mut(index);
+            if let Unit::BatchNorm(unit) = &rest[0] {
+                let x = before.last().map_or(&self.input[..], Unit::output);
+                unit.begin_as_identity(tier, &mut self.norms[unit.norm], x, batch);
+            }
+        }
     }
 
     /// Everything that the next step depends on, by tensor name.

@@ -62,7 +62,8 @@ pub struct Config {
     pub momentum: Option<f64>,
     /// Whether every layer but the last is followed by batch normalization.
     pub batch_norm: bool,
-    /// Epochs to wait for a better bound on the validation split, once the KL has its full weight.
+    /// Epochs to wait for a better bound on the validation split, once the KL, if there is one, has its
+    /// full weight.
     pub patience: Option<u32>,
 }
 
@@ -210,8 +211,11 @@ impl Config {
         if share <= self.constant || left <= 0.0 { 1.0 } else { ((1.0 - share) / left).max(0.0) }
     }
 
-    /// The weight of the KL after some epochs.
+    /// The weight of the KL after some epochs; 0 without a posterior.
     pub fn kl_at(&self, epochs: f64) -> f64 {
+        if !self.posterior() {
+            return 0.0;
+        }
         let risen = if self.kl_ramp > 0.0 {
             ((epochs - self.kl_delay) / self.kl_ramp).clamp(0.0, 1.0)
         } else {
@@ -274,6 +278,7 @@ mod tests {
         assert_eq!(weights, [0.0, 0.0, 0.5, 1.0, 1.0]);
         let sudden = Config { kl_ramp: 0.0, kl_scale: 2.0, ..config };
         assert_eq!([4.9, 5.0].map(|epoch| sudden.kl_at(epoch)), [0.0, 2.0]);
+        assert_eq!(Config::fine_tuning().kl_at(200.0), 0.0);
     }
 
     #[test]

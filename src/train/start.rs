@@ -123,8 +123,10 @@ fn fill(
         for (at, (theta, stored)) in block.theta.iter_mut().zip(stored).enumerate() {
             let log_alpha =
                 variance.map_or(f64::NEG_INFINITY, |kind| kind.log_alpha(*theta, stored));
-            if let Some(kind) = variance {
-                log_sigma2[at] = kind.log_sigma2(*theta, stored);
+            // What is stored as log alpha says nothing about the variance of a mean of zero.
+            let known = variance.map(|kind| kind.log_sigma2(*theta, stored));
+            if let Some(known) = known.filter(|log| log.is_finite()) {
+                log_sigma2[at] = known;
             }
             kept[at] = f32::from(u8::from(keep(*theta, log_alpha)));
             *theta *= kept[at];

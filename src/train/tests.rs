@@ -193,16 +193,27 @@ fn f32_kernels_agree_with_f64() {
 }
 
 #[test]
-fn a_padding_as_large_as_the_window_is_refused() {
-    let network = network(
-        r#"{"op": "conv2d", "layer": "a", "stride": [1000000, 1000000],
-            "padding": [0, 1000000, 0, 1000000]}, {"op": "max_pool2d", "kernel": [1, 2]},
-           {"op": "flatten"}"#,
-        "[1, 9, 9]",
-        &[("a", &[2, 1, 3, 3])],
-    );
-    let error = Net::<f32>::new(&network, &Config::named("test")).err().unwrap().to_string();
-    assert!(error.contains("node 0") && error.contains("1000000") && error.contains("[3, 3]"));
+fn what_cannot_be_trained_is_refused() {
+    let config = Config::named("test");
+    let one = Config { batch: 1, batch_norm: true, ..config.clone() };
+    let many = Config { batch: 65536, ..config.clone() };
+    let conv =
+        |more: &str| format!(r#"{{"op": "conv2d", "layer": "a"{more}}}, {{"op": "flatten"}}"#);
+    let linear = r#"{"op": "linear", "layer": "a"}, {"op": "linear", "layer": "b"}"#;
+    let far = conv(r#", "stride": [1000000, 1000000], "padding": [0, 1000000, 0, 1000000]"#);
+    let apart = conv(r#", "stride": [1048576, 1048576]"#);
+    let refuses = |word, config: &Config, nodes: &str, input, layers: &[(&str, &[usize])]| {
+        let error = Net::<f32>::new(&network(nodes, input, layers), config).err();
+        let error = error.expect(word).to_string();
+        assert!(error.contains(word), "{error}");
+    };
+    let kernel: [(&str, &[usize]); 1] = [("a", &[2, 1, 3, 3])];
+    let map = r#"{"op": "conv2d", "layer": "a"}"#;
+    refuses("padding [0, 1000000, 0, 1000000]", &config, &far, "[1, 9, 9]", &kernel);
+    refuses("one number for each class", &config, map, "[1, 9, 9]", &kernel);
+    refuses("places", &one, &conv(""), "[1, 4100, 4100]", &kernel);
+    refuses("memory", &many, &apart, "[1, 1048576, 1048576]", &kernel);
+    refuses("--batch", &one, linear, "[4]", &[("a", &[3, 4]), ("b", &[2, 3])]);
 }
 
 /// Convolutions take several samples at once, here five as two, two and one, then each alone, then as
@@ -301,7 +312,7 @@ mod runs {
     use super::super::checkpoint::{checkpoint, resume, state};
     use super::super::dataset::Dataset;
     use super::super::noise::{EXPERIMENT, Stream};
-    use super::super::recipe::{self, Config};
+    use super::super::recipe::{self, Config, Method};
     use super::super::start;
     use super::super::trainer::Trainer;
     use crate::network::Network;
@@ -470,6 +481,15 @@ mod runs {
         let found = start::from_own(&path, &trainer).unwrap().evaluate(&validation);
         assert_eq!(found.errors, expected.errors);
         assert!((found.nll - expected.nll).abs() < 1e-3 * expected.nll, "{found:?} {expected:?}");
+        // Trained further, it begins as that network, normalized again.
+        let dense = Config { method: Method::None, ..trainer.config.clone() };
+        let mut begun = start::from_dense(&path, None, dense).unwrap();
+        begun.unfold(&data);
+        let again = begun.evaluate(&validation);
+        assert!((again.nll - found.nll).abs() < 1e-4 * found.nll, "{again:?} {found:?}");
+        begun.step(&data, &validation).unwrap();
+        let after = begun.evaluate(&validation);
+        assert!(after != again && after.nll < 1.5 * again.nll, "{after:?} {again:?}");
         // Log alpha is that of the weights before folding.
         let opened = crate::checkpoint::Checkpoint::open(&path, None).unwrap();
         let (weights, mut block) = (&trainer.net.weights[0], crate::checkpoint::Block::default());
@@ -531,6 +551,44 @@ mod runs {
             }
         }
         assert!(keeps.len() < 500 && keeps.ends_with(&[true, false, false, false]), "{keeps:?}");
+    }
+
+    #[test]
+    fn without_a_kl_it_waits_from_the_first_epoch() {
+        let (network, config, data, validation) = setup();
+        let config =
+            Config { patience: Some(1), validation: 15, kl_delay: 9.0, rate: 1e-30, ..config };
+        let epochs = |method| {
+            let config = Config { method, ..config.clone() };
+            let mut trainer = Trainer::new(network.clone(), config).unwrap();
+            finish(&mut trainer, &data, &validation);
+            trainer.progress.epoch
+        };
+        assert_eq!([Method::Svdo, Method::None].map(epochs), [3, 2]);
+    }
+
+    /// Stored as log alpha, a weight of zero says nothing about its variance.
+    #[test]
+    fn fine_tuning_from_log_alpha_writes_what_can_be_read() {
+        use safetensors::tensor::{Dtype, TensorView};
+        let theta = [0.5f32, 0.0, -0.25, 0.0, 1.0, 0.125];
+        let log_alpha = [-4.0f32, -2.0, 9.0, f32::INFINITY, f32::INFINITY, -1.0];
+        let bytes = [theta, log_alpha].map(|t| t.map(f32::to_le_bytes).concat());
+        let tensors = ["a.theta", "a.log_alpha"]
+            .into_iter()
+            .zip(&bytes)
+            .map(|(name, bytes)| (name, TensorView::new(Dtype::F32, vec![2, 3], bytes).unwrap()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+        let network = super::network(r#"{"op": "linear", "layer": "a"}"#, "[3]", &[("a", &[2, 3])]);
+        let config = Config::fine_tuning();
+        let tuned = start::from_survivors(&path, Some(&network), config.clone()).unwrap();
+        std::fs::write(&path, checkpoint(&tuned).unwrap()).unwrap();
+        let again = start::from_survivors(&path, Some(&network), config).unwrap();
+        let kept = |of: &Trainer| of.net.weights[0].kept(f64::INFINITY).to_vec();
+        assert_eq!(kept(&again), kept(&tuned));
+        assert_eq!(kept(&again).iter().sum::<f32>(), 2.0);
     }
 
     #[test]

@@ -94,6 +94,15 @@ impl Trainer {
         Ok(Self { network, config, net, progress, history, tier, order, labels })
     }
 
+    /// For weights that began as a checkpoint's, into which batch normalization is folded: here it begins
+    /// as the identity, by the statistics of some samples, so that the network is the checkpoint's.
+    pub fn unfold(&mut self, data: &Dataset) {
+        let batch = self.config.batch.min(data.len());
+        let row = self.net.row();
+        data.gather(0..batch, &mut self.net.input, row, &mut self.labels);
+        self.net.begin_as_identities(self.tier, batch);
+    }
+
     /// Steps of an epoch: every sample once, the last batch may be smaller.
     pub fn steps(&self, data: &Dataset) -> u32 {
         data.len().div_ceil(self.config.batch) as u32
@@ -223,7 +232,7 @@ impl Trainer {
     /// held out, is to fall. Errors alone would stop long before the weights are sparse.
     fn judge(&mut self, epoch: &mut Epoch, samples: usize) {
         let (Some(_), Some(nll)) = (self.config.patience, epoch.validation_nll) else { return };
-        if epoch.kl_weight < self.config.kl_scale {
+        if self.config.posterior() && epoch.kl_weight < self.config.kl_scale {
             return;
         }
         let bound = samples as f64 * nll + epoch.kl_weight * epoch.kl;
@@ -251,20 +260,12 @@ impl Trainer {
         for (theta, weights) in theta.iter_mut().zip(&self.net.weights) {
             theta.iter_mut().zip(weights.theta.iter()).for_each(|(m, t)| *m *= t);
         }
-        let pass = Pass {
-            tier: self.tier,
-            seed: 0,
-            step: 0,
-            sampled: false,
-            training: false,
-            sparse: SPARSE,
-        };
         let (mut total, mut labels) = (Outcome::default(), Vec::new());
         let (row, size) = (self.net.row(), self.net.batch());
         for first in (0..data.len()).step_by(size) {
             let batch = size.min(data.len() - first);
             data.gather(first..first + batch, &mut self.net.input, row, &mut labels);
-            self.net.forward(pass, Some(&theta), batch);
+            self.net.forward(Pass::plain(self.tier), Some(&theta), batch);
             let outcome = self.net.loss(&labels, 1.0);
             total.nll += outcome.nll;
             total.errors += outcome.errors;

@@ -106,10 +106,12 @@ fn dense_then_sparse_then_fine_tuned_then_compressed() {
                   {"op": "linear", "layer": "b"}],
         "layers": {"a": [30, 784], "b": [10, 30]}}"#;
     std::fs::File::create(here.join("net.json")).unwrap().write_all(network.as_bytes()).unwrap();
-    let few = ["--validation", "7000", "--epochs", "3", "--kl-delay", "0", "--kl-ramp", "1"];
+    let few = ["--validation", "7000", "--epochs", "3"];
+    let kl = ["--kl-delay", "0", "--kl-ramp", "1", "--kl-scale"];
     let steps: [&[&str]; 3] = [
-        &["--network", "net.json", "-o", "dense.safetensors", "--kl-scale", "0"],
-        &["--init-from", "dense.safetensors", "-o", "sparse.safetensors", "--kl-scale", "2"],
+        &[&["--network", "net.json", "-o", "dense.safetensors"], &kl[..], &["0"]].concat(),
+        &[&["--init-from", "dense.safetensors", "-o", "sparse.safetensors"], &kl[..], &["2"]]
+            .concat(),
         &["--finetune", "sparse.safetensors", "-o", "tuned.safetensors", "--patience", "2"],
     ];
     for step in steps {
@@ -117,6 +119,10 @@ fn dense_then_sparse_then_fine_tuned_then_compressed() {
         assert_eq!(code, 0, "{step:?}: {err}");
         assert!(out.contains("weights kept"), "{out}");
     }
+    // The best epoch is in the checkpoint beside the state.
+    let state = ["--resume", "tuned.safetensors.state", "-o", "elsewhere.safetensors"];
+    let (code, _, err) = train(here, &state);
+    assert!(code == 2 && err.contains("best epoch"), "{code} {err}");
     let kept = |name: &str| {
         let run = Command::new(SVDO)
             .args(["compress", name, "--quantize", "exact", "-o", "x.svdo", "--json", "-"])
@@ -135,7 +141,8 @@ fn what_cannot_be_trained_is_said() {
     let folder = folder();
     let here = folder.path();
     let output = ["-o", "x.safetensors"];
-    let cases: [(&[&str], &str); 7] = [
+    let dropout = ["--recipe", "lenet-300-100", "--method", "binary-dropout"];
+    let cases: [(&[&str], &str); 11] = [
         (&["--recipe", "lenet"], "lenet-300-100"),
         (&["--recipe", "lenet-300-100", "--epochs", "0"], "--epochs"),
         (&["--recipe", "lenet-300-100", "--patience", "3"], "--validation"),
@@ -143,11 +150,19 @@ fn what_cannot_be_trained_is_said() {
         (&["--recipe", "alexnet-cifar"], "train"),
         (&["--recipe", "lenet-300-100", "--width", "2"], "vgg-like"),
         (&["--finetune", "none.safetensors"], "none.safetensors"),
+        (&["--finetune", "none.safetensors", "--method", "svdo"], "--method"),
+        (&["--recipe", "lenet-300-100", "--max-steps", "0"], "--max-steps"),
+        (&["--recipe", "lenet-300-100", "--drop-rate", "0.1"], "--drop-rate"),
+        (&[&dropout[..], &["--kl-scale", "2"]].concat(), "--kl-scale"),
     ];
     for (arguments, word) in cases {
         let (code, out, err) = train(here, &[arguments, &output].concat());
         assert_eq!(code, 2, "{arguments:?}: {out}{err}");
         assert!(err.contains(word), "{arguments:?}: {err}");
         assert!(!here.join("x.safetensors").exists());
+    }
+    for (output, word) in [("-", "must be a file"), ("none/x", "none/x"), (".", "directory")] {
+        let (code, _, err) = train(here, &["--recipe", "lenet-300-100", "-o", output]);
+        assert!(code == 2 && err.contains(word), "{output}: {code} {err}");
     }
 }
