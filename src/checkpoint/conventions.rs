@@ -181,7 +181,8 @@ pub(super) fn find_layers(
             fixed: variance.is_some_and(|(_, tensor)| split(&names[tensor]).1 == "aux"),
         });
     }
-    if !layers.iter().any(|layer| layer.variance.is_some()) {
+    let enough = |layer: &LayerTensors| options.ordinary || layer.variance.is_some();
+    if !layers.iter().any(enough) {
         return Err(Error::NoPosterior {
             seen: tensors.iter().map(|t| format!("{} {} {:?}", t.name, t.dtype, t.shape)).collect(),
             understood: UNDERSTOOD.into(),

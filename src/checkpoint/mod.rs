@@ -93,6 +93,8 @@ pub struct Options {
     /// Whether the network's source has the batch normalizations, so that the checkpoint's are left
     /// alone.
     pub ignore_norms: bool,
+    /// Whether a checkpoint without any posterior, of an ordinary network, will do.
+    pub ordinary: bool,
 }
 
 /// An opened checkpoint: the network is known and every tensor that belongs to it is found and has

@@ -110,6 +110,7 @@ impl Reading {
             }),
             ignore_masks: self.ignore_masks,
             ignore_norms: false,
+            ordinary: false,
         };
         Ok(Checkpoint::open_with(path, network, &options)?)
     }

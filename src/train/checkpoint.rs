@@ -20,8 +20,8 @@ use crate::network::{Layer, Network};
 /// The version of states: since 2, the weights of linear layers lie by input.
 const STATE: u32 = 2;
 
-/// The checkpoint: `<layer>.theta`, `.bias` and, with a posterior or after fine-tuning, `.log_sigma2`,
-/// in the shapes of the network. Batch normalization is folded into the layer before it. After
+/// The checkpoint, in the shapes of the network: `<layer>.theta`, `.log_sigma2` and `.bias`; of an
+/// ordinary training, which has no variances, `<layer>.weight` and `.bias`. Batch normalization is folded into the layer before it. After
 /// fine-tuning, variances are lowered where a weight that was trained would count as pruned.
 ///
 /// # Errors
@@ -33,8 +33,10 @@ pub fn checkpoint(trainer: &Trainer) -> Result<Vec<u8>> {
         let norm = trainer.net.norms.iter().find(|norm| norm.layer == index);
         let folded = Folded::new(layer, weights, norm, trainer.config.thresh);
         let name = &layer.name;
-        tensors.push((format!("{name}.theta"), layer.shape.clone(), folded.theta));
-        if trainer.config.posterior() || weights.mask.is_some() {
+        let variances = trainer.config.posterior() || weights.mask.is_some();
+        let mean = if variances { "theta" } else { "weight" };
+        tensors.push((format!("{name}.{mean}"), layer.shape.clone(), folded.theta));
+        if variances {
             tensors.push((format!("{name}.log_sigma2"), layer.shape.clone(), folded.log_sigma2));
         }
         tensors.push((format!("{name}.bias"), vec![weights.outputs], folded.bias));

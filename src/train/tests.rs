@@ -500,6 +500,24 @@ mod runs {
     }
 
     #[test]
+    fn an_ordinary_training_is_one_to_begin_with() {
+        let (network, config, data, validation) = setup();
+        for method in [Method::None, Method::BinaryDropout] {
+            let config = Config { method, ..config.clone() };
+            let mut trainer = Trainer::new(network.clone(), config.clone()).unwrap();
+            let (bytes, _) = finish(&mut trainer, &data, &validation);
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("x.safetensors");
+            std::fs::write(&path, &bytes).unwrap();
+            let expected = trainer.evaluate(&validation);
+            let own = start::from_own(&path, &trainer).unwrap().evaluate(&validation);
+            let sparse = Config { method: Method::Svdo, thresh: 1e30, ..config };
+            let begun = start::from_dense(&path, None, sparse).unwrap().evaluate(&validation);
+            assert!(own == expected && begun == expected, "{own:?} {begun:?} {expected:?}");
+        }
+    }
+
+    #[test]
     fn fine_tuning_holds_the_mask_and_lowers_the_loss() {
         let (network, config, data, validation) = setup();
         let config =
