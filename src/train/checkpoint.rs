@@ -21,8 +21,9 @@ use crate::network::{Layer, Network};
 const STATE: u32 = 2;
 
 /// The checkpoint, in the shapes of the network: `<layer>.theta`, `.log_sigma2` and `.bias`; of an
-/// ordinary training, which has no variances, `<layer>.weight` and `.bias`. Batch normalization is folded into the layer before it. After
-/// fine-tuning, variances are lowered where a weight that was trained would count as pruned.
+/// ordinary training, which has no variances, `<layer>.weight` and `.bias`. Batch normalization is
+/// folded into the layer before it. After fine-tuning, variances are lowered where a weight that was
+/// trained would count as pruned.
 ///
 /// # Errors
 /// If safetensors refuses.

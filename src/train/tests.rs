@@ -209,7 +209,8 @@ fn what_cannot_be_trained_is_refused() {
     };
     let kernel: [(&str, &[usize]); 1] = [("a", &[2, 1, 3, 3])];
     let map = r#"{"op": "conv2d", "layer": "a"}"#;
-    refuses("padding [0, 1000000, 0, 1000000]", &config, &far, "[1, 9, 9]", &kernel);
+    let padding = "node 0: padding [0, 1000000, 0, 1000000] is not below the window [3, 3]";
+    refuses(padding, &config, &far, "[1, 9, 9]", &kernel);
     refuses("one number for each class", &config, map, "[1, 9, 9]", &kernel);
     refuses("places", &one, &conv(""), "[1, 4100, 4100]", &kernel);
     refuses("memory", &many, &apart, "[1, 1048576, 1048576]", &kernel);
