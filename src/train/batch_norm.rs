@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::buffer::{Buffer, padded};
+use super::buffer::{Buffer, Stored, padded};
 use super::linear::{Gate, Pass};
 use super::optimizer::{Update, descend};
 use super::vector::{Kernel, Real, Tier, Vector};
@@ -44,9 +44,10 @@ impl<T: Real> Norm<T> {
         Self { layer, channels, gamma, beta: zeros(), mean: zeros(), variance, moments }
     }
 
-    /// Everything that the next step depends on, by name.
-    pub fn state(&mut self) -> [(&'static str, &mut Buffer<T>); 8] {
+    /// Everything that the next step depends on, by the name of the layer before it.
+    pub fn state(&mut self, layer: &str) -> [Stored<'_, T>; 8] {
         let [a, b, c, d] = &mut self.moments;
+        let (cols, stride) = (self.channels, padded(self.channels));
         [
             ("gamma", &mut self.gamma),
             ("beta", &mut self.beta),
@@ -57,6 +58,12 @@ impl<T: Real> Norm<T> {
             ("m_beta", c),
             ("v_beta", d),
         ]
+        .map(|(part, values)| Stored {
+            name: format!("{layer}.{part}"),
+            values,
+            cols,
+            stride,
+        })
     }
 
     /// Factor and offset of a channel by the running statistics: `y = factor x + offset`.

@@ -4,7 +4,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use super::vector::Real;
+use super::vector::{Real, Tier};
 
 const LINE: usize = 64;
 
@@ -21,10 +21,33 @@ pub struct Buffer<T> {
 #[repr(C, align(64))]
 struct Line([u8; LINE]);
 
-/// The length of a row in memory: a multiple of eight, and so of every vector's lanes but those of
-/// AVX-512, which is used where it divides them.
+/// The length of a row in memory: a multiple of the lanes of every vector that the processor has.
 pub fn padded(length: usize) -> usize {
-    length.next_multiple_of(8)
+    length.next_multiple_of(Tier::detect().lanes())
+}
+
+/// Rows without their padding: the numbers of a layer that outlive a step.
+pub struct Stored<'a, T> {
+    /// What they are.
+    pub name: String,
+    /// All rows.
+    pub values: &'a mut Buffer<T>,
+    /// Numbers of a row.
+    pub cols: usize,
+    /// Distance of rows.
+    pub stride: usize,
+}
+
+impl<T: Real> Stored<'_, T> {
+    /// The rows, without padding.
+    pub fn rows(&self) -> impl Iterator<Item = &[T]> {
+        self.values.chunks(self.stride).map(|row| &row[..self.cols])
+    }
+
+    /// The same, to be written.
+    pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
+        self.values.chunks_mut(self.stride).map(|row| &mut row[..self.cols])
+    }
 }
 
 impl<T: Real> Buffer<T> {

@@ -17,8 +17,9 @@ use crate::error::{Error, Result};
 use crate::network::describe::Description;
 use crate::network::{Layer, Network};
 
-/// The version of states: since 2, the weights of linear layers lie by input.
-const STATE: u32 = 2;
+/// The version of states: since 2 the weights of linear layers lie by input, since 3 rows have no
+/// padding, which depends on the processor.
+const STATE: u32 = 3;
 
 /// The checkpoint, in the shapes of the network: `<layer>.theta`, `.log_sigma2` and `.bias`; of an
 /// ordinary training, which has no variances, `<layer>.weight` and `.bias`. Batch normalization is
@@ -95,7 +96,10 @@ pub fn state(trainer: &mut Trainer) -> Result<Vec<u8>> {
         .net
         .state()
         .into_iter()
-        .map(|(name, values)| (name, vec![values.len()], values.to_vec()))
+        .map(|stored| {
+            let values = stored.rows().flatten().copied().collect::<Vec<_>>();
+            (stored.name, vec![values.len()], values)
+        })
         .collect();
     serialize(&tensors, metadata(trainer, true)?)
 }
@@ -141,17 +145,19 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
             weights.mask = Some(Buffer::zeros(weights.theta.len()));
         }
     }
-    for (name, values) in trainer.net.state() {
-        let view = tensors.tensor(&name).map_err(|e| invalid(format!("{name}: {e}")))?;
-        if view.dtype() != Dtype::F32 || view.data().len() != 4 * values.len() {
+    for mut stored in trainer.net.state() {
+        let name = &stored.name;
+        let view = tensors.tensor(name).map_err(|e| invalid(format!("{name}: {e}")))?;
+        let expected = 4 * stored.rows().map(<[_]>::len).sum::<usize>();
+        if view.dtype() != Dtype::F32 || view.data().len() != expected {
             return Err(invalid(format!(
-                "{name} has {} bytes of {:?}, {} of F32 are expected",
+                "{name} has {} bytes of {:?}, {expected} of F32 are expected",
                 view.data().len(),
                 view.dtype(),
-                4 * values.len()
             )));
         }
-        for (value, bytes) in values.iter_mut().zip(view.data().as_chunks::<4>().0) {
+        let values = stored.rows_mut().flatten().zip(view.data().as_chunks::<4>().0);
+        for (value, bytes) in values {
             *value = f32::from_le_bytes(*bytes);
         }
     }

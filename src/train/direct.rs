@@ -5,8 +5,8 @@
 use super::buffer::{Buffer, padded};
 use super::conv::{Geometry, Gradients, Outputs};
 use super::linear::{Pass, Square};
-use super::sparse::{Entry, Product, Sparse, Target};
-use super::vector::{Kernel, LANES, Real, Vector};
+use super::sparse::{Product, Sparse, Target, put};
+use super::vector::{Kernel, LANES, Real, Vector, parts};
 use super::weights::Weights;
 use crate::network::{Shape, Window};
 
@@ -24,6 +24,8 @@ struct Frame {
     size: usize,
 }
 
+/// Lanes of the vectors that are not the longest.
+const SHORT: usize = LANES / 2;
 /// The frames of a group should have this fraction of the room that the weights have, which are gone
 /// through once for all of them.
 const FRACTION: usize = 8;
@@ -31,10 +33,14 @@ const FRACTION: usize = 8;
 impl Frame {
     fn new(geometry: &Geometry) -> Self {
         let Shape { channels, height, width } = geometry.input;
-        let Window { kernel: [_, kw], padding: [top, left, bottom, right], .. } = geometry.window;
+        let Window { kernel: [kh, kw], padding: [top, left, bottom, right], .. } = geometry.window;
         let line = (width + left + right) * channels;
         let (run, before) = (kw * channels, top * line + left * channels);
-        Self { line, run, wide: padded(run), before, size: (height + top + bottom) * line }
+        // Short runs in short vectors, for longer ones cross more cache lines; but [`narrow`] wants rows
+        // that are not shorter than those of the weights.
+        let short = run <= SHORT && padded(kh * run) <= kh * SHORT;
+        let wide = if short { SHORT } else { padded(run) };
+        Self { line, run, wide, before, size: (height + top + bottom) * line }
     }
 }
 
@@ -96,7 +102,7 @@ impl<T: Real> Kernel<T> for Turn<'_, T> {
         }
         let mut rows = self.from.chunks(self.stride);
         let mut rest = self.to;
-        for held in panels(rest.len() / self.taps / V::LANES) {
+        for held in parts(rest.len() / self.taps / V::LANES, HELD) {
             let width = held * V::LANES;
             let (panel, others) = rest.split_at_mut(self.taps * width);
             rest = others;
@@ -122,9 +128,12 @@ pub struct Direct<T> {
     gradient: Buffer<T>,
     /// The pixel of a frame where the window of each output begins.
     pixels: Vec<u32>,
-    /// Rows are pixels, columns are channels.
-    winners: Vec<Entry<T>>,
+    /// For each pooled output of a sample, channels [`padded`], the gradients by mean and variance.
+    means: Buffer<T>,
+    variances: Buffer<T>,
+    /// Of the winners that a gradient reaches the pixel and both gradients.
     by_channel: Sparse<T>,
+    /// The same the other way round.
     by_pixel: Sparse<T>,
 }
 
@@ -142,6 +151,7 @@ impl<T: Real> Direct<T> {
         let ((oh, ow), [sy, sx]) = (geometry.convolved(), geometry.window.stride);
         let width = frame.line / geometry.input.channels.max(1);
         let pixels = (0..oh).flat_map(|y| (0..ow).map(move |x| (y * sy * width + x * sx) as u32));
+        let kept = || Buffer::zeros(geometry.output().area() * padded(geometry.channels));
         let images = || Buffer::zeros((group * frame.size + LANES).next_multiple_of(LANES));
         Self {
             frame,
@@ -150,7 +160,8 @@ impl<T: Real> Direct<T> {
             squares: images(),
             gradient: images(),
             pixels: pixels.collect(),
-            winners: Vec::new(),
+            means: kept(),
+            variances: kept(),
             by_channel: Sparse::new(),
             by_pixel: Sparse::new(),
         }
@@ -212,23 +223,19 @@ impl<T: Real> Direct<T> {
         bias: &mut [T],
     ) {
         let (channels, wide) = (geometry.channels, padded(geometry.channels));
-        let zero = T::of(0.0);
+        if place == 0 {
+            self.by_channel.make_room(channels, self.samples * geometry.output().area());
+        }
+        let (means, variances) = (&mut self.means[..], &mut self.variances[..]);
+        T::dispatch(pass.tier, wide, Reach { geometry, outputs, means, variances, bias });
         let first = (place * self.frame.size / geometry.input.channels) as u32;
-        let rows = outputs.gradient.chunks_exact(channels).zip(outputs.values.chunks(channels));
-        let kept = outputs.winner.chunks_exact(wide).zip(outputs.coefficient.chunks(wide));
-        for ((gradient, values), (winner, coefficient)) in rows.zip(kept) {
-            for channel in 0..channels {
-                let mean = gradient[channel];
-                if mean == zero || geometry.relu && values[channel] <= zero {
-                    continue;
-                }
-                self.winners.push(Entry {
-                    row: first + self.pixels[winner[channel].wide() as usize],
-                    column: channel as u32,
-                    mean,
-                    variance: if pass.sampled { mean * coefficient[channel] } else { zero },
-                });
-                bias[channel] = bias[channel] + mean;
+        let (rows, elements) = self.by_channel.parts();
+        let gradients = self.means.chunks_exact(wide).zip(self.variances.chunks_exact(wide));
+        for ((means, variances), winner) in gradients.zip(outputs.winner.chunks_exact(wide)) {
+            let gradients = means.iter().zip(variances).zip(winner);
+            for (((mean, variance), winner), row) in gradients.zip(&mut *rows) {
+                let pixel = first + self.pixels[winner.index()];
+                put(row, elements, (pixel, *mean, *variance), *mean != T::of(0.0));
             }
         }
     }
@@ -245,40 +252,35 @@ impl<T: Real> Direct<T> {
         let Frame { line, wide, before, size, .. } = self.frame;
         let Shape { channels, height, width } = geometry.input;
         let kh = geometry.window.kernel[0];
-        self.by_channel.by_column(geometry.channels, &self.winners);
-        for ky in 0..kh {
-            let (theta, sigma2) = (&mut gradients.theta, &mut gradients.sigma2);
-            let kernel = Product {
-                sparse: &self.by_channel,
-                rows: 0..geometry.channels,
-                columns: wide,
-                from: channels,
-                to: kh * wide,
-                means: &self.images[ky * line..],
-                squares: &self.squares[ky * line..],
-                into: Target::Add(&mut theta[ky * wide..], &mut sigma2[ky * wide..]),
-            };
-            T::dispatch(pass.tier, wide, kernel);
-        }
+        let kernel = Product {
+            sparse: &self.by_channel,
+            rows: 0..geometry.channels,
+            pieces: kh,
+            columns: wide,
+            from: [channels, line],
+            to: [kh * wide, wide],
+            means: &self.images,
+            squares: &self.squares,
+            into: Target::Add(&mut gradients.theta, &mut gradients.sigma2),
+        };
+        T::dispatch(pass.tier, wide, kernel);
         if let Some(dx) = dx {
             let pixels = dx.len() * size / channels;
-            self.by_pixel.by_row(pixels, &self.winners);
+            self.by_pixel.transpose(pixels, std::slice::from_ref(&self.by_channel));
             self.gradient.fill(T::of(0.0));
             let [theta, sigma2] = &weights.backward;
-            for ky in 0..kh {
-                let (x, gradient) = (&self.images[ky * line..], &mut self.gradient[ky * line..]);
-                let kernel = Product {
-                    sparse: &self.by_pixel,
-                    rows: 0..pixels,
-                    columns: wide,
-                    from: kh * wide,
-                    to: channels,
-                    means: &theta[ky * wide..],
-                    squares: &sigma2[ky * wide..],
-                    into: Target::Gradient(x, gradient),
-                };
-                T::dispatch(pass.tier, wide, kernel);
-            }
+            let kernel = Product {
+                sparse: &self.by_pixel,
+                rows: 0..pixels,
+                pieces: kh,
+                columns: wide,
+                from: [kh * wide, wide],
+                to: [channels, line],
+                means: theta,
+                squares: sigma2,
+                into: Target::Gradient(&self.images, &mut self.gradient),
+            };
+            T::dispatch(pass.tier, wide, kernel);
             for (dx, frame) in dx.zip(self.gradient.chunks(size)) {
                 let rows = frame[before..].chunks(line);
                 for (to, from) in dx.chunks_exact_mut(width * channels).zip(rows).take(height) {
@@ -286,8 +288,55 @@ impl<T: Real> Direct<T> {
                 }
             }
         }
-        self.winners.clear();
     }
+}
+
+/// The gradients of a sample by its winners' means and variances, zero where the ReLU is closed.
+struct Reach<'a, 'b, T> {
+    geometry: &'a Geometry,
+    outputs: &'a Outputs<'b, T>,
+    means: &'a mut [T],
+    variances: &'a mut [T],
+    bias: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Reach<'_, '_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Element = T>>(self) {
+        let Self { outputs, means, variances, bias, .. } = self;
+        let Geometry { channels, relu, .. } = *self.geometry;
+        let (wide, zero) = (padded(channels), V::splat(0.0));
+        for place in 0..self.geometry.output().area() {
+            for channel in (0..wide).step_by(V::LANES) {
+                let (from, to) = (place * channels + channel, place * wide + channel);
+                let mut mean = load_some::<V>(outputs.gradient, from);
+                if relu {
+                    let value = load_some::<V>(outputs.values, from);
+                    mean = value.select_greater(zero, mean, zero);
+                }
+                mean.store(&mut means[to..]);
+                (mean * V::load(&outputs.coefficient[to..])).store(&mut variances[to..]);
+                (V::load(&bias[channel..]) + mean).store(&mut bias[channel..]);
+            }
+        }
+        // Beyond the channels are those of the next place.
+        bias[channels..].fill(T::of(0.0));
+    }
+}
+
+/// Values from one on, and zeros after the last.
+#[inline(always)]
+fn load_some<V: Vector>(values: &[V::Element], from: usize) -> V
+where
+    V::Element: Real,
+{
+    let rest = values.get(from..).unwrap_or_default();
+    if rest.len() >= V::LANES {
+        return V::load(rest);
+    }
+    let mut lanes = [V::Element::of(0.0); LANES];
+    lanes[..rest.len()].copy_from_slice(rest);
+    V::load(&lanes)
 }
 
 /// Rows `ky, (kx, in)`, the latter padded, to rows without gaps, `stride` apart and zero at the end.
@@ -308,12 +357,6 @@ pub fn narrow<T: Real>(geometry: &Geometry, stride: usize, values: &mut [T]) {
 const HELD: usize = 2;
 const POSITIONS: usize = 6;
 
-/// Splits vectors of channels in panels, as even as can be.
-fn panels(vectors: usize) -> impl Iterator<Item = usize> {
-    let parts = vectors.div_ceil(HELD);
-    (0..parts).map(move |part| (vectors + part) / parts)
-}
-
 /// `out[position, channel] = sum image[pixel + tap] weights[tap, channel]`, channels [`padded`].
 struct Convolve<'a, T> {
     geometry: &'a Geometry,
@@ -329,7 +372,7 @@ impl<T: Real> Kernel<T> for Convolve<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Element = T>>(mut self) {
         let mut first = 0;
-        for held in panels(padded(self.geometry.channels) / V::LANES) {
+        for held in parts(padded(self.geometry.channels) / V::LANES, HELD) {
             match held {
                 1 => self.channels::<V, 1>(first),
                 _ => self.channels::<V, HELD>(first),

@@ -18,6 +18,8 @@ use super::weights::Weights;
 pub const VARIANCE_FLOOR: f64 = 1e-12;
 /// Parts of a batch that threads share; fixed, so that the results do not depend on their number.
 const PARTS: usize = 2;
+/// Samples and inputs that are transposed at a time.
+const BLOCK: usize = 32;
 /// The share of nonzero inputs up to which leaving out the zeros is faster than dense products.
 pub const SPARSE: f64 = 0.4;
 
@@ -61,6 +63,8 @@ pub struct Linear<T> {
     /// Noise over twice the standard deviation: the derivative of an output by its variance.
     coefficient: Buffer<T>,
     variance_gradient: Buffer<T>,
+    /// Gradients by means and squares of the inputs: a row for each input, batches [`padded`].
+    by_input_gradient: [Buffer<T>; 2],
     /// The outputs, rows [`padded`].
     pub output: Buffer<T>,
 }
@@ -69,6 +73,7 @@ impl<T: Real> Linear<T> {
     /// For batches of at most `batch`.
     pub fn new(layer: usize, inputs: usize, outputs: usize, relu: bool, batch: usize) -> Self {
         let wide = || Buffer::zeros(batch * padded(outputs));
+        let by_input = || Buffer::zeros(inputs * padded(batch));
         Self {
             layer,
             inputs,
@@ -80,6 +85,7 @@ impl<T: Real> Linear<T> {
             squares: Buffer::zeros(batch * padded(inputs)),
             coefficient: wide(),
             variance_gradient: wide(),
+            by_input_gradient: [by_input(), by_input()],
             output: wide(),
         }
     }
@@ -125,21 +131,22 @@ impl<T: Real> Linear<T> {
                     let kernel = Product {
                         sparse: nonzeros,
                         rows: 0..rows,
+                        pieces: 1,
                         columns: wide_out,
-                        from: wide_out,
-                        to: wide_out,
+                        from: [wide_out, 0],
+                        to: [wide_out, 0],
                         means,
                         squares: variances,
                         into,
                     };
                     T::dispatch(pass.tier, wide_out, kernel);
                 } else {
-                    let theta = Matrix::new(means, inputs, outputs, wide_out);
+                    let theta = Matrix::new(means, inputs, wide_out, wide_out);
                     multiply(y, wide_out, Matrix::new(x, rows, inputs, wide_in), theta);
                     if pass.sampled {
                         T::dispatch(pass.tier, x.len(), Square { x, squares });
                         let squares = Matrix::new(squares, rows, inputs, wide_in);
-                        let sigma2 = Matrix::new(variances, inputs, outputs, wide_out);
+                        let sigma2 = Matrix::new(variances, inputs, wide_out, wide_out);
                         multiply(coefficient, wide_out, squares, sigma2);
                     }
                 }
@@ -196,27 +203,44 @@ impl<T: Real> Linear<T> {
         }
 
         if let Some(x_gradient) = x_gradient {
-            let part = batch.div_ceil(PARTS);
-            let theta = Matrix::new(&weights.theta, inputs, outputs, wide_out).transposed();
-            let sigma2 = Matrix::new(&weights.sigma2, inputs, outputs, wide_out).transposed();
+            // A row for each input: as the weights lie, gemm need not rearrange them.
+            let stride = padded(batch);
+            let part = inputs.div_ceil(PARTS);
+            let used = inputs * stride;
+            let gradients = [&*gradient, &self.variance_gradient[..]];
+            let weights = [&weights.theta, &weights.sigma2];
+            let products = gradients.into_iter().zip(weights).zip(&mut self.by_input_gradient);
+            for ((gradient, weights), out) in products.take(1 + usize::from(sampled)) {
+                let gradient = Matrix::new(gradient, batch, outputs, wide_out).transposed();
+                out[..used]
+                    .par_chunks_mut(part * stride)
+                    .zip(weights.par_chunks(part * wide_out))
+                    .for_each(|(out, weights)| {
+                        let count = out.len() / stride;
+                        let weights = Matrix::new(weights, count, outputs, wide_out);
+                        multiply(out, stride, weights, gradient);
+                    });
+            }
+            let [by_mean, by_variance] = &self.by_input_gradient;
             x_gradient[..batch * wide_in]
-                .par_chunks_mut(part * wide_in)
-                .zip(x.par_chunks(part * wide_in))
-                .zip(gradient.par_chunks(part * wide_out))
-                .zip(self.variance_gradient.par_chunks(part * wide_out))
-                .for_each_init(
-                    || Buffer::<T>::zeros(part * wide_in),
-                    |scratch, (((dx, x), g), v)| {
-                        let rows = dx.len() / wide_in;
-                        multiply(dx, wide_in, Matrix::new(g, rows, outputs, wide_out), theta);
-                        if sampled {
-                            let v = Matrix::new(v, rows, outputs, wide_out);
-                            multiply(scratch, wide_in, v, sigma2);
-                            let kernel = AddTwice { dx, x, by_square: scratch };
-                            T::dispatch(pass.tier, rows * wide_in, kernel);
+                .par_chunks_mut(BLOCK * wide_in)
+                .zip(x.par_chunks(BLOCK * wide_in))
+                .enumerate()
+                .for_each(|(block, (dx, x))| {
+                    for first in (0..inputs).step_by(BLOCK) {
+                        let block_inputs = first..(first + BLOCK).min(inputs);
+                        let rows = dx.chunks_mut(wide_in).zip(x.chunks(wide_in));
+                        for (sample, (dx, x)) in rows.enumerate() {
+                            for input in block_inputs.clone() {
+                                let at = input * stride + block * BLOCK + sample;
+                                dx[input] = by_mean[at];
+                                if sampled {
+                                    dx[input] = dx[input] + (x[input] + x[input]) * by_variance[at];
+                                }
+                            }
                         }
-                    },
-                );
+                    }
+                });
         }
 
         let (gradient, variance_gradient) = (&gradient[..], &self.variance_gradient[..]);
@@ -224,8 +248,8 @@ impl<T: Real> Linear<T> {
             self.by_input.transpose(inputs, &self.nonzeros);
         }
         let by_input = self.sparse.then_some(&self.by_input);
-        let by_mean = Matrix::new(gradient, batch, outputs, wide_out);
-        let by_variance = Matrix::new(variance_gradient, batch, outputs, wide_out);
+        let by_mean = Matrix::new(gradient, batch, wide_out, wide_out);
+        let by_variance = Matrix::new(variance_gradient, batch, wide_out, wide_out);
         let columns = |values: &'_ [T], first: usize, count: usize| -> Vec<T> {
             let mut part = vec![T::of(0.0); batch * count];
             for (to, from) in part.chunks_mut(count).zip(values.chunks(wide_in)) {
@@ -252,9 +276,19 @@ impl<T: Real> Linear<T> {
                         };
                         let rows = task.first..task.first + task.count;
                         let (means, squares) = (gradient, variance_gradient);
-                        let (columns, from, to) = (stride, stride, stride);
-                        let kernel =
-                            Product { sparse, rows, columns, from, to, means, squares, into };
+                        let (pieces, columns) = (1, stride);
+                        let (from, to) = ([stride, 0], [stride, 0]);
+                        let kernel = Product {
+                            sparse,
+                            rows,
+                            pieces,
+                            columns,
+                            from,
+                            to,
+                            means,
+                            squares,
+                            into,
+                        };
                         T::dispatch(pass.tier, stride, kernel);
                     } else {
                         let part = columns(x, task.first, task.count);

@@ -1,7 +1,7 @@
 //! A chain of layers, forwards and backwards.
 
 use super::batch_norm::{BatchNorm, Norm};
-use super::buffer::{Buffer, padded};
+use super::buffer::{Buffer, Stored, padded};
 use super::conv::{Conv, Geometry};
 use super::dropout::Dropout;
 use super::linear::{Linear, Pass};
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::network::{Activation, Network, Op, Shape, Source, Window};
 
 /// Places of a map, so that f32 holds the number of each exactly: a convolution notes which one won.
-const WINNERS: usize = 1 << 24;
+const WINNERS: usize = 1 << 23;
 
 /// A network in training. Activations of maps are `row, column, channel` inside.
 pub struct Net<T> {
@@ -268,16 +268,13 @@ impl<T: Real> Net<T> {
     }
 
     /// Everything that the next step depends on, by tensor name.
-    pub fn state(&mut self) -> Vec<(String, &mut Buffer<T>)> {
-        let mut all = Vec::new();
+    pub fn state(&mut self) -> Vec<Stored<'_, T>> {
         let names: Vec<_> = self.weights.iter().map(|w| w.name.clone()).collect();
-        for (weights, name) in self.weights.iter_mut().zip(&names) {
-            all.extend(weights.state().into_iter().map(|(part, b)| (format!("{name}.{part}"), b)));
-        }
-        for norm in &mut self.norms {
-            let name = &names[norm.layer];
-            all.extend(norm.state().into_iter().map(|(part, b)| (format!("{name}.{part}"), b)));
-        }
+        let mut all: Vec<_> = self.weights.iter_mut().flat_map(Weights::state).collect();
+        all.extend(self.norms.iter_mut().flat_map(|norm| {
+            let layer = &names[norm.layer];
+            norm.state(layer)
+        }));
         all
     }
 

@@ -2,11 +2,11 @@
 //! Shaw, *Parallel random numbers: as easy as 1, 2, 3*, SC 2011) over counters made of step, layer,
 //! sample and position. Threads and batches can be cut as one likes.
 
-use super::vector::{Kernel, Real, Tier, Vector};
+use super::vector::{Kernel, LANES, Real, Tier, Vector};
 
-/// Numbers made at a time.
-pub const BLOCK: usize = 32;
-/// Counters advanced side by side.
+/// Numbers of as many counters as [`WIDE`].
+const BLOCK: usize = 32;
+/// Counters of a block.
 const WIDE: usize = 8;
 
 /// A sequence of random numbers.
@@ -34,13 +34,13 @@ pub const EXPERIMENT: u32 = 1 << 18;
 impl Stream {
     /// Fills `out` with standard normals; the first numbers are the same for every length.
     pub fn normals(&self, tier: Tier, out: &mut [f32]) {
-        f32::dispatch(tier, WIDE, Normals { stream: *self, out });
+        f32::dispatch(tier, LANES, Normals { stream: *self, out });
     }
 
     /// Fills `out` with uniform 32-bit integers.
     pub fn integers(&self, out: &mut [u32]) {
         for (block, part) in out.chunks_mut(4 * WIDE).enumerate() {
-            let words = self.words((block * WIDE) as u32);
+            let words = self.words::<WIDE>((block * WIDE) as u32);
             for (lane, four) in part.chunks_mut(4).enumerate() {
                 for (value, word) in four.iter_mut().zip(words) {
                     *value = word[lane];
@@ -49,36 +49,37 @@ impl Stream {
         }
     }
 
-    /// Eight consecutive outputs of Philox, word by word.
+    /// Consecutive outputs of Philox, word by word.
     #[inline(always)]
-    fn words(&self, first: u32) -> [[u32; WIDE]; 4] {
+    fn words<const N: usize>(&self, first: u32) -> [[u32; N]; 4] {
         let counter = std::array::from_fn(|lane| first.wrapping_add(lane as u32));
         philox(
-            [counter, [self.index; WIDE], [self.purpose; WIDE], [self.step; WIDE]],
+            [counter, [self.index; N], [self.purpose; N], [self.step; N]],
             [self.seed as u32, (self.seed >> 32) as u32],
         )
     }
 }
 
-/// Ten rounds on eight counters. Two neighbouring lanes go in one number of 64 bits: products need that
-/// much, and no word ever leaves its place.
+/// Ten rounds on an even number of counters. Two neighbouring lanes go in one number of 64 bits: products
+/// need that much, and no word ever leaves its place.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // lanes of several arrays at once
-fn philox(counter: [[u32; WIDE]; 4], key: [u32; 2]) -> [[u32; WIDE]; 4] {
+fn philox<const N: usize>(counter: [[u32; N]; 4], key: [u32; 2]) -> [[u32; N]; 4] {
     const MULTIPLIERS: [u64; 2] = [0xd251_1f53, 0xcd9e_8d57];
     const WEYL: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
     /// Puts a word in both places.
     const BOTH: u64 = 1 << 32 | 1;
-    let mut pairs = [[0; WIDE / 2]; 4];
+    // The first half of each is used.
+    let mut pairs = [[0; N]; 4];
     for word in 0..4 {
-        for lane in 0..WIDE {
+        for lane in 0..N {
             pairs[word][lane / 2] |= u64::from(counter[word][lane]) << (32 * (lane % 2));
         }
     }
     let ([mut c0, mut c1, mut c2, mut c3], mut key) = (pairs, key);
     for _ in 0..10 {
         let (first, second) = (u64::from(key[0]) * BOTH, u64::from(key[1]) * BOTH);
-        for pair in 0..WIDE / 2 {
+        for pair in 0..N / 2 {
             let (low0, high0) = multiply(c0[pair], MULTIPLIERS[0]);
             let (low2, high2) = multiply(c2[pair], MULTIPLIERS[1]);
             c0[pair] = high2 ^ c1[pair] ^ first;
@@ -88,9 +89,9 @@ fn philox(counter: [[u32; WIDE]; 4], key: [u32; 2]) -> [[u32; WIDE]; 4] {
         }
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
-    let (pairs, mut words) = ([c0, c1, c2, c3], [[0; WIDE]; 4]);
+    let (pairs, mut words) = ([c0, c1, c2, c3], [[0; N]; 4]);
     for word in 0..4 {
-        for lane in 0..WIDE {
+        for lane in 0..N {
             words[word][lane] = (pairs[word][lane / 2] >> (32 * (lane % 2))) as u32;
         }
     }
@@ -113,29 +114,40 @@ struct Normals<'a> {
 impl Kernel<f32> for Normals<'_> {
     #[inline(always)]
     fn run<V: Vector<Element = f32>>(self) {
-        let mut blocks = self.out.chunks_exact_mut(BLOCK);
-        let mut counter = 0;
-        for block in &mut blocks {
-            normals::<V>(self.stream.words(counter), block);
-            counter = counter.wrapping_add(WIDE as u32);
-        }
-        let rest = blocks.into_remainder();
-        if !rest.is_empty() {
-            let mut block = [0.0; BLOCK];
-            normals::<V>(self.stream.words(counter), &mut block);
-            rest.copy_from_slice(&block[..rest.len()]);
+        match V::LANES {
+            LANES => self.blocks::<V, LANES>(),
+            _ => self.blocks::<V, WIDE>(),
         }
     }
 }
 
-/// Box and Muller's transform of 32 words. Each word gives 23 bits; the largest magnitude is 5.65.
+impl Normals<'_> {
+    /// N counters at a time.
+    #[inline(always)]
+    fn blocks<V: Vector<Element = f32>, const N: usize>(self) {
+        let size = N / WIDE * BLOCK;
+        let mut counter = 0;
+        for out in self.out.chunks_mut(size) {
+            let words = self.stream.words::<N>(counter);
+            counter = counter.wrapping_add(N as u32);
+            if out.len() == size {
+                normals::<V, N>(words, out);
+            } else {
+                let mut all = [0.0; LANES / WIDE * BLOCK];
+                normals::<V, N>(words, &mut all);
+                out.copy_from_slice(&all[..out.len()]);
+            }
+        }
+    }
+}
+
+/// Box and Muller's transform of words. Each gives 23 bits; the largest magnitude is 5.65.
 #[inline(always)]
-fn normals<V: Vector<Element = f32>>(words: [[u32; WIDE]; 4], out: &mut [f32]) {
-    let one_to_two = |words: [u32; WIDE]| words.map(|w| f32::from_bits(w >> 9 | 0x3f80_0000));
-    for (pair, out) in words.as_chunks::<2>().0.iter().zip(out.chunks_exact_mut(2 * WIDE)) {
-        let (radius, turn) = (one_to_two(pair[0]), one_to_two(pair[1]));
-        let (cosines, sines) = out.split_at_mut(WIDE);
-        for at in (0..WIDE).step_by(V::LANES) {
+fn normals<V: Vector<Element = f32>, const N: usize>(words: [[u32; N]; 4], out: &mut [f32]) {
+    let one_to_two = |words: [u32; N]| words.map(|w| f32::from_bits(w >> 9 | 0x3f80_0000));
+    for (pair, words) in words.as_chunks::<2>().0.iter().enumerate() {
+        let (radius, turn) = (one_to_two(words[0]), one_to_two(words[1]));
+        for at in (0..N).step_by(V::LANES) {
             // In (0, 1], and half a turn either way: the half angle is within a quarter turn.
             let u = V::splat(2.0) - V::load(&radius[at..]);
             let half = (V::load(&turn[at..]) - V::splat(1.5)) * V::splat(std::f64::consts::PI);
@@ -151,9 +163,24 @@ fn normals<V: Vector<Element = f32>>(words: [[u32; WIDE]; 4], out: &mut [f32]) {
             }
             let s = s * half;
             let twice = s + s;
-            (r * (V::splat(1.0) - twice * s)).store(&mut cosines[at..]);
-            (r * (twice * c)).store(&mut sines[at..]);
+            let cosines = r * (V::splat(1.0) - twice * s);
+            let sines = r * (twice * c);
+            spread(cosines, at, 2 * pair * WIDE, out);
+            spread(sines, at, (2 * pair + 1) * WIDE, out);
         }
+    }
+}
+
+/// To the blocks of counters from `at` on, `first` being the place in a block.
+#[inline(always)]
+fn spread<V: Vector<Element = f32>>(values: V, at: usize, first: usize, out: &mut [f32]) {
+    let mut lanes = [0.0; LANES];
+    values.store(&mut lanes);
+    let width = V::LANES.min(WIDE);
+    for (index, part) in lanes[..V::LANES].chunks_exact(width).enumerate() {
+        let counter = at + index * width;
+        let to = counter / WIDE * BLOCK + first + counter % WIDE;
+        out[to..to + width].copy_from_slice(part);
     }
 }
 

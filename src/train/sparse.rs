@@ -4,90 +4,77 @@
 
 use std::ops::Range;
 
-use super::vector::{Kernel, Real, Vector};
+use super::vector::{Kernel, Real, Vector, parts};
 
-/// Vectors of a row that a kernel holds in registers, for each of the two products.
-const HELD: usize = 6;
+/// Vectors of a row that a kernel holds in sixteen registers, for each of the two products.
+const FEW: usize = 6;
+/// The same in thirty-two.
+const MANY: usize = 12;
 
-/// An element that is not zero.
-#[derive(Clone, Copy)]
-pub struct Entry<T> {
-    pub row: u32,
-    pub column: u32,
-    /// The factor of means.
-    pub mean: T,
-    /// The factor of squares or variances.
-    pub variance: T,
-}
-
-/// A sparse matrix: for each row the columns of its elements and their two factors.
+/// A sparse matrix: for each row the columns of its elements and their two factors, by which means and
+/// squares or variances are multiplied.
 pub struct Sparse<T> {
-    /// Where each row starts, and the end; one more while rows are counted.
-    starts: Vec<usize>,
+    rows: Vec<Range<usize>>,
     elements: Vec<(u32, T, T)>,
 }
 
 impl<T: Real> Sparse<T> {
     /// No rows.
     pub fn new() -> Self {
-        Self { starts: vec![0], elements: Vec::new() }
+        Self { rows: Vec::new(), elements: Vec::new() }
     }
 
     /// Forgets all rows.
     pub fn clear(&mut self) {
-        self.starts.clear();
-        self.starts.push(0);
+        self.rows.clear();
         self.elements.clear();
     }
 
-    /// Rows of entries in any order; those of a row stay in theirs.
-    pub fn by_row(&mut self, rows: usize, list: &[Entry<T>]) {
-        self.count(rows, list.iter().map(|e| e.row));
-        list.iter().for_each(|e| self.put(e.row, (e.column, e.mean, e.variance)));
-        self.starts.pop();
+    /// Rows without elements, each with room for some.
+    pub fn make_room(&mut self, rows: usize, room: usize) {
+        self.rows.clear();
+        self.rows.extend((0..rows).map(|row| row * room..row * room));
+        self.elements.resize(rows * room, (0, T::of(0.0), T::of(0.0)));
     }
 
-    /// As [`Sparse::by_row`], of the transposed matrix.
-    pub fn by_column(&mut self, columns: usize, list: &[Entry<T>]) {
-        self.count(columns, list.iter().map(|e| e.column));
-        list.iter().for_each(|e| self.put(e.column, (e.row, e.mean, e.variance)));
-        self.starts.pop();
+    /// The rows, and the elements that they lie in, for [`put`].
+    pub fn parts(&mut self) -> (&mut [Range<usize>], &mut [(u32, T, T)]) {
+        (&mut self.rows, &mut self.elements)
     }
 
     /// The transpose of matrices that lie below each other.
     pub fn transpose(&mut self, columns: usize, parts: &[Self]) {
-        self.count(columns, parts.iter().flat_map(|p| &p.elements).map(|e| e.0));
-        let mut index = 0;
-        for part in parts {
-            for row in 0..part.starts.len() - 1 {
-                part.row(row).iter().for_each(|&(c, m, v)| self.put(c, (index, m, v)));
-                index += 1;
+        let all =
+            parts.iter().flat_map(|part| part.rows.iter().map(|row| &part.elements[row.clone()]));
+        // A counting sort.
+        self.rows.clear();
+        self.rows.resize(columns, 0..0);
+        all.clone().flatten().for_each(|element| self.rows[element.0 as usize].end += 1);
+        let mut next = 0;
+        for row in &mut self.rows {
+            let count = row.end;
+            *row = next..next;
+            next += count;
+        }
+        self.elements.resize(next, (0, T::of(0.0), T::of(0.0)));
+        for (index, row) in all.enumerate() {
+            for &(column, mean, variance) in row {
+                let row = &mut self.rows[column as usize];
+                put(row, &mut self.elements, (index as u32, mean, variance), true);
             }
         }
-        self.starts.pop();
-    }
-
-    /// The first half of a counting sort: row `r` starts at `starts[r + 1]`, which [`Sparse::put`]
-    /// moves on to its end.
-    fn count(&mut self, rows: usize, all: impl Iterator<Item = u32>) {
-        self.starts.clear();
-        self.starts.resize(rows + 2, 0);
-        all.for_each(|row| self.starts[row as usize + 2] += 1);
-        for row in 2..rows + 2 {
-            self.starts[row] += self.starts[row - 1];
-        }
-        self.elements.resize(self.starts[rows + 1], (0, T::of(0.0), T::of(0.0)));
-    }
-
-    fn put(&mut self, row: u32, element: (u32, T, T)) {
-        let end = &mut self.starts[row as usize + 1];
-        self.elements[*end] = element;
-        *end += 1;
     }
 
     fn row(&self, row: usize) -> &[(u32, T, T)] {
-        &self.elements[self.starts[row]..self.starts[row + 1]]
+        &self.elements[self.rows[row].clone()]
     }
+}
+
+/// Writes an element at the end of a row, where it stays if it is `kept`: no branch to be foreseen.
+#[inline(always)]
+pub fn put<E>(row: &mut Range<usize>, elements: &mut [E], element: E, kept: bool) {
+    elements[row.end] = element;
+    row.end += usize::from(kept);
 }
 
 /// The rows of a dense matrix, `stride` apart, as a sparse one whose factors are the elements and their
@@ -105,21 +92,22 @@ impl<T: Real> Kernel<T> for Nonzeros<'_, T> {
         let zero = T::of(0.0);
         self.into.clear();
         for row in self.x.chunks(self.stride) {
-            // Every element is written, and stays if it is not zero: no branch to be foreseen.
-            let mut end = self.into.elements.len();
-            self.into.elements.resize(end + row.len(), (0, zero, zero));
+            let start = self.into.elements.len();
+            let mut nonzeros = start..start;
+            self.into.elements.resize(start + row.len(), (0, zero, zero));
             for (index, lanes) in row.chunks_exact(V::LANES).enumerate() {
                 if V::load(lanes).is_zero() {
                     continue;
                 }
                 for (lane, x) in lanes.iter().enumerate() {
                     let column = index * V::LANES + lane;
-                    self.into.elements[end] = (column as u32, *x, *x * *x);
-                    end += usize::from(*x != zero && column < self.columns);
+                    let kept = *x != zero && column < self.columns;
+                    let element = (column as u32, *x, *x * *x);
+                    put(&mut nonzeros, &mut self.into.elements, element, kept);
                 }
             }
-            self.into.elements.truncate(end);
-            self.into.starts.push(end);
+            self.into.elements.truncate(nonzeros.end);
+            self.into.rows.push(nonzeros);
         }
     }
 }
@@ -148,16 +136,19 @@ impl<T: Real> Kernel<T> for Count<'_, T> {
     }
 }
 
-/// For some rows of elements (k, m, v) the sums `a = sum m means[k]` and `b = sum v squares[k]` of
-/// rows of `columns` numbers, and what becomes of them.
+/// For some rows of elements (k, m, v) the sums `a = sum m means[k]` and `b = sum v squares[k]`, and
+/// what becomes of them. Rows of means, squares and the target have some pieces, such as those of a
+/// window in an image.
 pub struct Product<'a, T> {
     pub sparse: &'a Sparse<T>,
     pub rows: Range<usize>,
+    pub pieces: usize,
+    /// Numbers of a piece.
     pub columns: usize,
-    /// Distance of rows in means and squares; they may overlap.
-    pub from: usize,
-    /// Distance of rows in the target, which begins with the first that is computed.
-    pub to: usize,
+    /// Distances of rows and of their pieces in means and squares; they may overlap.
+    pub from: [usize; 2],
+    /// The same of the target, which begins with the first row that is computed.
+    pub to: [usize; 2],
     pub means: &'a [T],
     pub squares: &'a [T],
     pub into: Target<'a, T>,
@@ -179,50 +170,74 @@ impl<T: Real> Kernel<T> for Product<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Element = T>>(mut self) {
         let vectors = self.columns / V::LANES;
-        let parts = vectors.div_ceil(HELD);
-        let mut column = 0;
-        // As even as can be: sums of few vectors wait for themselves.
-        for part in 0..parts {
-            let held = (vectors + part) / parts;
-            match held {
-                1 => self.slice::<V, 1>(column),
-                2 => self.slice::<V, 2>(column),
-                3 => self.slice::<V, 3>(column),
-                4 => self.slice::<V, 4>(column),
-                5 => self.slice::<V, 5>(column),
-                _ => self.slice::<V, HELD>(column),
+        let mut piece = 0;
+        for pieces in parts(self.pieces, (FEW / vectors.max(1)).max(1)) {
+            let mut column = 0;
+            for held in parts(vectors, if V::REGISTERS > 2 * MANY { MANY } else { FEW }) {
+                match [pieces, held] {
+                    [1, 1] => self.slice::<V, 1, 1>(piece, column),
+                    [1, 2] => self.slice::<V, 1, 2>(piece, column),
+                    [1, 3] => self.slice::<V, 1, 3>(piece, column),
+                    [1, 4] => self.slice::<V, 1, 4>(piece, column),
+                    [1, 5] => self.slice::<V, 1, 5>(piece, column),
+                    [1, FEW] => self.slice::<V, 1, FEW>(piece, column),
+                    [1, 7] => self.slice::<V, 1, 7>(piece, column),
+                    [1, 8] => self.slice::<V, 1, 8>(piece, column),
+                    [1, 9] => self.slice::<V, 1, 9>(piece, column),
+                    [1, 10] => self.slice::<V, 1, 10>(piece, column),
+                    [1, 11] => self.slice::<V, 1, 11>(piece, column),
+                    [1, _] => self.slice::<V, 1, MANY>(piece, column),
+                    [2, 1] => self.slice::<V, 2, 1>(piece, column),
+                    [3, 1] => self.slice::<V, 3, 1>(piece, column),
+                    [4, 1] => self.slice::<V, 4, 1>(piece, column),
+                    [5, 1] => self.slice::<V, 5, 1>(piece, column),
+                    [_, 1] => self.slice::<V, FEW, 1>(piece, column),
+                    [2, 2] => self.slice::<V, 2, 2>(piece, column),
+                    [2, _] => self.slice::<V, 2, 3>(piece, column),
+                    _ => self.slice::<V, 3, 2>(piece, column),
+                }
+                column += held * V::LANES;
             }
-            column += held * V::LANES;
+            piece += pieces;
         }
     }
 }
 
 impl<T: Real> Product<'_, T> {
+    /// P pieces from one on, and of each N vectors from a column on.
     #[inline(always)]
-    fn slice<V: Vector<Element = T>, const N: usize>(&mut self, column: usize) {
+    fn slice<V: Vector<Element = T>, const P: usize, const N: usize>(
+        &mut self,
+        piece: usize,
+        column: usize,
+    ) {
         for (to, row) in self.rows.clone().enumerate() {
             if self.sparse.row(row).is_empty() && matches!(self.into, Target::Gradient(..)) {
                 continue;
             }
+            let from = piece * self.from[1] + column;
             let (a, b) = match self.into {
-                Target::Mean(_) => self.sums::<V, N, false>(row, column),
-                _ => self.sums::<V, N, true>(row, column),
+                Target::Mean(_) => self.sums::<V, P, N, false>(row, from),
+                _ => self.sums::<V, P, N, true>(row, from),
             };
-            for i in 0..N {
-                let at = to * self.to + column + i * V::LANES;
-                match &mut self.into {
-                    Target::Mean(mean) => a[i].store(&mut mean[at..]),
-                    Target::Both(mean, variance) => {
-                        a[i].store(&mut mean[at..]);
-                        b[i].store(&mut variance[at..]);
-                    }
-                    Target::Add(mean, variance) => {
-                        (V::load(&mean[at..]) + a[i]).store(&mut mean[at..]);
-                        (V::load(&variance[at..]) + b[i]).store(&mut variance[at..]);
-                    }
-                    Target::Gradient(x, dx) => {
-                        let (x, sum) = (V::load(&x[at..]), V::load(&dx[at..]) + a[i]);
-                        (x + x).fma(b[i], sum).store(&mut dx[at..]);
+            for p in 0..P {
+                for i in 0..N {
+                    let (a, b) = (a[p][i], b[p][i]);
+                    let at = to * self.to[0] + (piece + p) * self.to[1] + column + i * V::LANES;
+                    match &mut self.into {
+                        Target::Mean(mean) => a.store(&mut mean[at..]),
+                        Target::Both(mean, variance) => {
+                            a.store(&mut mean[at..]);
+                            b.store(&mut variance[at..]);
+                        }
+                        Target::Add(mean, variance) => {
+                            (V::load(&mean[at..]) + a).store(&mut mean[at..]);
+                            (V::load(&variance[at..]) + b).store(&mut variance[at..]);
+                        }
+                        Target::Gradient(x, dx) => {
+                            let (x, sum) = (V::load(&x[at..]), V::load(&dx[at..]) + a);
+                            (x + x).fma(b, sum).store(&mut dx[at..]);
+                        }
                     }
                 }
             }
@@ -230,23 +245,27 @@ impl<T: Real> Product<'_, T> {
     }
 
     #[inline(always)]
-    fn sums<V: Vector<Element = T>, const N: usize, const BOTH: bool>(
+    fn sums<V: Vector<Element = T>, const P: usize, const N: usize, const BOTH: bool>(
         &self,
         row: usize,
-        column: usize,
-    ) -> ([V; N], [V; N]) {
-        let (mut a, mut b) = ([V::splat(0.0); N], [V::splat(0.0); N]);
+        from: usize,
+    ) -> ([[V; N]; P], [[V; N]; P]) {
+        let (mut a, mut b) = ([[V::splat(0.0); N]; P], [[V::splat(0.0); N]; P]);
         for &(member, m, v) in self.sparse.row(row) {
-            let at = member as usize * self.from + column;
-            let at = at..at + N * V::LANES;
-            let (means, m) = (&self.means[at.clone()], V::splat(m.wide()));
-            for i in 0..N {
-                a[i] = m.fma(V::load(&means[i * V::LANES..]), a[i]);
-            }
-            if BOTH {
-                let (squares, v) = (&self.squares[at], V::splat(v.wide()));
+            let at = member as usize * self.from[0] + from;
+            let (m, v) = (V::splat(m.wide()), V::splat(v.wide()));
+            for p in 0..P {
+                let at = at + p * self.from[1];
+                let at = at..at + N * V::LANES;
+                let means = &self.means[at.clone()];
                 for i in 0..N {
-                    b[i] = v.fma(V::load(&squares[i * V::LANES..]), b[i]);
+                    a[p][i] = m.fma(V::load(&means[i * V::LANES..]), a[p][i]);
+                }
+                if BOTH {
+                    let squares = &self.squares[at];
+                    for i in 0..N {
+                        b[p][i] = v.fma(V::load(&squares[i * V::LANES..]), b[p][i]);
+                    }
                 }
             }
         }

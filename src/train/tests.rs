@@ -118,7 +118,7 @@ fn gradients_are_the_slopes_of_the_objective() {
         let _ = objective(&mut net, &labels, pass);
         net.backward(pass, &STILL, labels.len()).unwrap();
         let gradients: Vec<(String, Vec<f64>)> =
-            net.state().into_iter().map(|(name, values)| (name, values.to_vec())).collect();
+            net.state().into_iter().map(|s| (s.name, s.values.to_vec())).collect();
         let (mut moved, _) = prepare_with::<f64>(&network, 6, norms, method);
         for (parameter, moment) in [
             ("theta", "m"),
@@ -142,8 +142,8 @@ fn gradients_are_the_slopes_of_the_objective() {
                         let full = format!("{name}.{parameter}");
                         let shift = |net: &mut Net<f64>, by: f64| {
                             let mut state = net.state();
-                            let found = state.iter_mut().find(|(n, _)| *n == full).unwrap();
-                            found.1[index] += by;
+                            let found = state.iter_mut().find(|s| s.name == full).unwrap();
+                            found.values[index] += by;
                         };
                         shift(&mut moved, side);
                         let value = objective(&mut moved, &labels, pass);
@@ -421,7 +421,7 @@ mod runs {
     fn a_state_of_an_earlier_version_is_an_error() {
         let (network, config, ..) = setup();
         let mut old = state(&mut Trainer::new(network, config).unwrap()).unwrap();
-        let version = br#"\"state\":2"#;
+        let version = br#"\"state\":3"#;
         let at = old.windows(version.len()).position(|bytes| bytes == version).unwrap();
         old[at + version.len() - 1] = b'1';
         assert!(resume(&old).is_err_and(|e| e.to_string().contains("version 1")));

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::ops::{Add, Div, Mul, Sub};
+use std::sync::OnceLock;
 
 /// A number that networks are trained in: f32 or f64.
 pub trait Real:
@@ -21,6 +22,8 @@ pub trait Real:
     fn of(value: f64) -> Self;
     /// Exact value.
     fn wide(self) -> f64;
+    /// A whole number from 0 to 2^23 - 1.
+    fn index(self) -> usize;
     /// Runs a kernel with the longest vectors of a tier that divide the length of its rows, or of all it
     /// goes through in one.
     fn dispatch<K: Kernel<Self>>(tier: Tier, length: usize, kernel: K);
@@ -65,7 +68,16 @@ pub struct Avx512Token(Avx2Token);
 impl Tier {
     /// The widest that this processor has.
     pub fn detect() -> Self {
-        Self::supported().pop().unwrap_or(Self::Portable)
+        static WIDEST: OnceLock<Tier> = OnceLock::new();
+        *WIDEST.get_or_init(|| Self::supported().pop().unwrap_or(Self::Portable))
+    }
+
+    /// Lanes of its vectors; a multiple of those of every lesser tier.
+    pub fn lanes(self) -> usize {
+        match self {
+            Self::Avx512(_) => 16,
+            _ => 8,
+        }
     }
 
     /// All that this processor has, the widest last.
@@ -88,6 +100,13 @@ impl Tier {
 /// Lanes of the longest vector.
 pub const LANES: usize = 16;
 
+/// A number in as few parts of at most `most` as there can be, and as even as can be: a kernel that
+/// holds few sums at a time waits for each of them.
+pub fn parts(number: usize, most: usize) -> impl Iterator<Item = usize> {
+    let count = number.div_ceil(most);
+    (0..count).map(move |part| (number + part) / count)
+}
+
 /// A few numbers at once.
 pub trait Vector:
     Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
@@ -96,6 +115,8 @@ pub trait Vector:
     type Element: Copy;
     /// Lanes.
     const LANES: usize;
+    /// How many the processor holds.
+    const REGISTERS: usize;
 
     /// The same value in each lane.
     fn splat(value: f64) -> Self;
@@ -163,6 +184,7 @@ macro_rules! scalar {
         impl Vector for $float {
             type Element = $float;
             const LANES: usize = 1;
+            const REGISTERS: usize = 16;
 
             #[inline(always)]
             fn splat(value: f64) -> Self {
@@ -242,6 +264,10 @@ impl Real for f64 {
     fn wide(self) -> f64 {
         self
     }
+    #[inline(always)]
+    fn index(self) -> usize {
+        self as usize
+    }
     fn dispatch<K: Kernel<f64>>(_: Tier, _: usize, kernel: K) {
         kernel.run::<f64>();
     }
@@ -253,6 +279,12 @@ impl Real for f32 {
     }
     fn wide(self) -> f64 {
         f64::from(self)
+    }
+    #[inline(always)]
+    fn index(self) -> usize {
+        // Casts see to all that is no such number: this is quicker.
+        const SHIFT: u32 = 1 << 23;
+        ((self + SHIFT as f32).to_bits() % SHIFT) as usize
     }
     fn dispatch<K: Kernel<f32>>(tier: Tier, length: usize, kernel: K) {
         match tier {

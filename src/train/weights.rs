@@ -1,6 +1,6 @@
 //! The parameters of a layer and the one pass that updates them.
 
-use super::buffer::{Buffer, padded};
+use super::buffer::{Buffer, Stored, padded};
 use super::noise::{INITIAL_WEIGHTS, Stream};
 use super::optimizer::{Optimizer, Plain, Update, descend, step};
 use super::slope::{self, Slope};
@@ -210,7 +210,7 @@ impl<T: Real> Weights<T> {
     }
 
     /// Everything that the next step depends on, by name.
-    pub fn state(&mut self) -> Vec<(&'static str, &mut Buffer<T>)> {
+    pub fn state(&mut self) -> Vec<Stored<'_, T>> {
         let [a, b, c, d] = &mut self.moments;
         let [e, f] = &mut self.bias_moments;
         let mut all = vec![
@@ -225,7 +225,17 @@ impl<T: Real> Weights<T> {
             ("v_bias", f),
         ];
         all.extend(self.mask.as_mut().map(|mask| ("mask", mask)));
-        all
+        let (layer, outputs, cols, stride) = (&self.name, self.outputs, self.cols, self.stride);
+        let stored = |(part, values): (&str, _)| {
+            let name = format!("{layer}.{part}");
+            match part {
+                "bias" | "m_bias" | "v_bias" => {
+                    Stored { name, values, cols: outputs, stride: padded(outputs) }
+                }
+                _ => Stored { name, values, cols, stride },
+            }
+        };
+        all.into_iter().map(stored).collect()
     }
 }
 

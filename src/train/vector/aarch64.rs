@@ -35,6 +35,7 @@ impl Lanes {
 impl Vector for Lanes {
     type Element = f32;
     const LANES: usize = 4;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     fn splat(value: f64) -> Self {

@@ -82,7 +82,7 @@ macro_rules! operator {
 }
 
 macro_rules! lanes {
-    ($lanes:ident, $register:ty, $count:literal, $isa:ident) => {
+    ($lanes:ident, $register:ty, $count:literal, $registers:literal, $isa:ident) => {
         #[derive(Clone, Copy)]
         pub(super) struct $lanes($register);
 
@@ -94,6 +94,7 @@ macro_rules! lanes {
         impl Vector for $lanes {
             type Element = f32;
             const LANES: usize = $count;
+            const REGISTERS: usize = $registers;
 
             #[inline(always)]
             fn splat(value: f64) -> Self {
@@ -175,5 +176,5 @@ macro_rules! lanes {
     };
 }
 
-lanes!(Eight, __m256, 8, avx2);
-lanes!(Sixteen, __m512, 16, avx512);
+lanes!(Eight, __m256, 8, 16, avx2);
+lanes!(Sixteen, __m512, 16, 32, avx512);
