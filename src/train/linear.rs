@@ -11,15 +11,13 @@ use super::noise::Stream;
 use super::optimizer::Update;
 use super::product::{Matrix, multiply};
 use super::sparse::{Count, Nonzeros, Product, Sparse, Target};
-use super::vector::{Kernel, Real, Tier, Vector};
+use super::vector::{Kernel, LANES, Real, Tier, Vector};
 use super::weights::Weights;
 
 /// Added to the variance of an output where its root is taken.
 pub const VARIANCE_FLOOR: f64 = 1e-12;
 /// Parts of a batch that threads share; fixed, so that the results do not depend on their number.
 const PARTS: usize = 2;
-/// Samples and inputs that are transposed at a time.
-const BLOCK: usize = 32;
 /// The share of nonzero inputs up to which leaving out the zeros is faster than dense products.
 pub const SPARSE: f64 = 0.4;
 
@@ -63,8 +61,9 @@ pub struct Linear<T> {
     /// Noise over twice the standard deviation: the derivative of an output by its variance.
     coefficient: Buffer<T>,
     variance_gradient: Buffer<T>,
-    /// Gradients by means and squares of the inputs: a row for each input, batches [`padded`].
-    by_input_gradient: [Buffer<T>; 2],
+    /// Of each part the gradients by means and squares of the inputs: a row for each input, samples
+    /// [`padded`].
+    by_input_gradient: [[Buffer<T>; 2]; PARTS],
     /// The outputs, rows [`padded`].
     pub output: Buffer<T>,
 }
@@ -73,7 +72,8 @@ impl<T: Real> Linear<T> {
     /// For batches of at most `batch`.
     pub fn new(layer: usize, inputs: usize, outputs: usize, relu: bool, batch: usize) -> Self {
         let wide = || Buffer::zeros(batch * padded(outputs));
-        let by_input = || Buffer::zeros(inputs * padded(batch));
+        let part = padded(batch.div_ceil(PARTS));
+        let by_input = || Buffer::zeros(inputs * part);
         Self {
             layer,
             inputs,
@@ -85,7 +85,7 @@ impl<T: Real> Linear<T> {
             squares: Buffer::zeros(batch * padded(inputs)),
             coefficient: wide(),
             variance_gradient: wide(),
-            by_input_gradient: [by_input(), by_input()],
+            by_input_gradient: std::array::from_fn(|_| [by_input(), by_input()]),
             output: wide(),
         }
     }
@@ -203,43 +203,27 @@ impl<T: Real> Linear<T> {
         }
 
         if let Some(x_gradient) = x_gradient {
-            // A row for each input: as the weights lie, gemm need not rearrange them.
-            let stride = padded(batch);
-            let part = inputs.div_ceil(PARTS);
-            let used = inputs * stride;
-            let gradients = [&*gradient, &self.variance_gradient[..]];
-            let weights = [&weights.theta, &weights.sigma2];
-            let products = gradients.into_iter().zip(weights).zip(&mut self.by_input_gradient);
-            for ((gradient, weights), out) in products.take(1 + usize::from(sampled)) {
-                let gradient = Matrix::new(gradient, batch, outputs, wide_out).transposed();
-                out[..used]
-                    .par_chunks_mut(part * stride)
-                    .zip(weights.par_chunks(part * wide_out))
-                    .for_each(|(out, weights)| {
-                        let count = out.len() / stride;
-                        let weights = Matrix::new(weights, count, outputs, wide_out);
-                        multiply(out, stride, weights, gradient);
-                    });
-            }
-            let [by_mean, by_variance] = &self.by_input_gradient;
+            let part = batch.div_ceil(PARTS);
+            let theta = Matrix::new(&weights.theta, inputs, outputs, wide_out);
+            let sigma2 = Matrix::new(&weights.sigma2, inputs, outputs, wide_out);
             x_gradient[..batch * wide_in]
-                .par_chunks_mut(BLOCK * wide_in)
-                .zip(x.par_chunks(BLOCK * wide_in))
-                .enumerate()
-                .for_each(|(block, (dx, x))| {
-                    for first in (0..inputs).step_by(BLOCK) {
-                        let block_inputs = first..(first + BLOCK).min(inputs);
-                        let rows = dx.chunks_mut(wide_in).zip(x.chunks(wide_in));
-                        for (sample, (dx, x)) in rows.enumerate() {
-                            for input in block_inputs.clone() {
-                                let at = input * stride + block * BLOCK + sample;
-                                dx[input] = by_mean[at];
-                                if sampled {
-                                    dx[input] = dx[input] + (x[input] + x[input]) * by_variance[at];
-                                }
-                            }
-                        }
+                .par_chunks_mut(part * wide_in)
+                .zip(x.par_chunks(part * wide_in))
+                .zip(gradient.par_chunks(part * wide_out))
+                .zip(self.variance_gradient.par_chunks(part * wide_out))
+                .zip(&mut self.by_input_gradient)
+                .for_each(|((((dx, x), g), v), [by_mean, by_variance])| {
+                    // A row for each input, as the weights have: gemm need not rearrange them.
+                    let rows = dx.len() / wide_in;
+                    let stride = padded(rows);
+                    let g = Matrix::new(g, rows, outputs, wide_out).transposed();
+                    multiply(by_mean, stride, theta, g);
+                    if sampled {
+                        let v = Matrix::new(v, rows, outputs, wide_out).transposed();
+                        multiply(by_variance, stride, sigma2, v);
                     }
+                    let by_variance = sampled.then_some(&by_variance[..]);
+                    Transpose { inputs, stride, by_mean, by_variance, x, dx }.run();
                 });
         }
 
@@ -323,6 +307,38 @@ impl<T: Real> Kernel<T> for Square<'_, T> {
         for (x, square) in xs.zip(squares) {
             let x = V::load(x);
             (x * x).store(square);
+        }
+    }
+}
+
+/// `dx = by_mean + 2 x by_variance`, the latter two with a row for each input, `stride` apart.
+struct Transpose<'a, T> {
+    inputs: usize,
+    stride: usize,
+    by_mean: &'a [T],
+    by_variance: Option<&'a [T]>,
+    x: &'a [T],
+    dx: &'a mut [T],
+}
+
+impl<T: Real> Transpose<'_, T> {
+    fn run(self) {
+        let wide = padded(self.inputs);
+        let rows = self.dx.len() / wide;
+        // As many samples as lie in a cache line.
+        for first in (0..rows).step_by(LANES) {
+            let samples = first..rows.min(first + LANES);
+            for input in 0..self.inputs {
+                let from = input * self.stride;
+                for sample in samples.clone() {
+                    let (from, to) = (from + sample, sample * wide + input);
+                    let x = self.x[to];
+                    self.dx[to] = match self.by_variance {
+                        Some(by_variance) => self.by_mean[from] + (x + x) * by_variance[from],
+                        None => self.by_mean[from],
+                    };
+                }
+            }
         }
     }
 }

@@ -15,8 +15,11 @@ const MANY: usize = 12;
 /// squares or variances are multiplied.
 pub struct Sparse<T> {
     rows: Vec<Range<usize>>,
-    elements: Vec<(u32, T, T)>,
+    elements: Vec<Element<T>>,
 }
+
+/// Column and factors.
+type Element<T> = (u32, T, T);
 
 impl<T: Real> Sparse<T> {
     /// No rows.
@@ -38,7 +41,7 @@ impl<T: Real> Sparse<T> {
     }
 
     /// The rows, and the elements that they lie in, for [`put`].
-    pub fn parts(&mut self) -> (&mut [Range<usize>], &mut [(u32, T, T)]) {
+    pub fn parts(&mut self) -> (&mut [Range<usize>], &mut [Element<T>]) {
         (&mut self.rows, &mut self.elements)
     }
 
@@ -65,7 +68,7 @@ impl<T: Real> Sparse<T> {
         }
     }
 
-    fn row(&self, row: usize) -> &[(u32, T, T)] {
+    fn row(&self, row: usize) -> &[Element<T>] {
         &self.elements[self.rows[row].clone()]
     }
 }
