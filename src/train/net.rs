@@ -206,7 +206,7 @@ impl<T: Real> Net<T> {
         // For each weight its posterior, moments and mask, and gradients of several tasks; for each value of
         // a sample its gradient and what a unit keeps; for each number of a patch what several tasks need.
         const WEIGHT: usize = 16;
-        const VALUE: usize = 6;
+        const VALUE: usize = 8;
         const PATCH: usize = 12;
         let mut numbers = 0usize;
         let mut count = |factor: usize, rows: usize, cols: usize| {
