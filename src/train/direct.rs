@@ -15,7 +15,7 @@ use crate::network::{Shape, Window};
 struct Frame {
     /// Numbers from one row to the next.
     line: usize,
-    /// Numbers of a window's row, and the same [`padded`].
+    /// Numbers of a window's row, and the same in whole vectors.
     run: usize,
     wide: usize,
     /// Numbers before the first that is not padding.

@@ -417,6 +417,23 @@ mod runs {
         assert!(resume(&wrong).is_err_and(|e| e.to_string().contains("a.v_bias")));
     }
 
+    /// Rows are padded as it suits the processor, which may be another when the training goes on.
+    #[test]
+    fn a_state_has_no_padding() {
+        let (network, config, ..) = setup();
+        let layers = network.layers.clone();
+        let bytes = state(&mut Trainer::new(network, config).unwrap()).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        for layer in &layers {
+            for part in ["theta", "log_sigma2", "m", "v_sigma"] {
+                let tensor = tensors.tensor(&format!("{}.{part}", layer.name)).unwrap();
+                assert_eq!(tensor.data().len(), 4 * layer.rows() * layer.cols());
+            }
+            let bias = tensors.tensor(&format!("{}.bias", layer.name)).unwrap();
+            assert_eq!(bias.data().len(), 4 * layer.rows());
+        }
+    }
+
     #[test]
     fn a_state_of_an_earlier_version_is_an_error() {
         let (network, config, ..) = setup();

@@ -72,7 +72,7 @@ impl Tier {
         *WIDEST.get_or_init(|| Self::supported().pop().unwrap_or(Self::Portable))
     }
 
-    /// Lanes of its vectors; a multiple of those of every lesser tier.
+    /// What rows are padded to: a multiple of its vectors' lanes, and of those of every lesser tier.
     pub fn lanes(self) -> usize {
         match self {
             Self::Avx512(_) => 16,
