@@ -229,7 +229,7 @@ impl<T: Real> Direct<T> {
         let (means, variances) = (&mut self.means[..], &mut self.variances[..]);
         T::dispatch(pass.tier, wide, Reach { geometry, outputs, means, variances, bias });
         let first = (place * self.frame.size / geometry.input.channels) as u32;
-        let (rows, elements) = self.by_channel.parts();
+        let (rows, elements) = self.by_channel.open();
         let gradients = self.means.chunks_exact(wide).zip(self.variances.chunks_exact(wide));
         for ((means, variances), winner) in gradients.zip(outputs.winner.chunks_exact(wide)) {
             let gradients = means.iter().zip(variances).zip(winner);

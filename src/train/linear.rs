@@ -260,15 +260,13 @@ impl<T: Real> Linear<T> {
                         };
                         let rows = task.first..task.first + task.count;
                         let (means, squares) = (gradient, variance_gradient);
-                        let (pieces, columns) = (1, stride);
-                        let (from, to) = ([stride, 0], [stride, 0]);
                         let kernel = Product {
                             sparse,
                             rows,
-                            pieces,
-                            columns,
-                            from,
-                            to,
+                            pieces: 1,
+                            columns: stride,
+                            from: [stride, 0],
+                            to: [stride, 0],
                             means,
                             squares,
                             into,

@@ -14,7 +14,7 @@ use super::weights::{Rows, Weights};
 use crate::error::{Error, Result};
 use crate::network::{Activation, Network, Op, Shape, Source, Window};
 
-/// Places of a map, so that f32 holds the number of each exactly: a convolution notes which one won.
+/// Places of a map, so that [`Real::index`] reads the number of each: a convolution notes which one won.
 const WINNERS: usize = 1 << 23;
 
 /// A network in training. Activations of maps are `row, column, channel` inside.

@@ -41,7 +41,7 @@ impl<T: Real> Sparse<T> {
     }
 
     /// The rows, and the elements that they lie in, for [`put`].
-    pub fn parts(&mut self) -> (&mut [Range<usize>], &mut [Element<T>]) {
+    pub fn open(&mut self) -> (&mut [Range<usize>], &mut [Element<T>]) {
         (&mut self.rows, &mut self.elements)
     }
 
