@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use svdo::engine::{Bounds, Engine, Kernel, Options, Tier, Workspace};
+use svdo::engine::{Bounds, Engine, Isa, Kernel, Options, Workspace};
 use svdo::model::{LayerWeights, Model, Pattern, Values};
 use svdo::network::{Input, Layer, Network, Node, Op, Shape, Source};
 
@@ -22,12 +22,12 @@ const ZEROS: [f64; 9] = [0.0, 20.0, 40.0, 60.0, 80.0, 90.0, 95.0, 99.0, 99.9];
 const BATCHES: [usize; 16] = [1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65];
 
 fn main() -> Result<()> {
-    let tier = Tier::detect(std::env::var("SVDO_CPU").ok().as_deref())?;
-    let bounds = Bounds::measure(tier);
+    let isa = Isa::detect(std::env::var("SVDO_CPU").ok().as_deref())?;
+    let bounds = Bounds::measure(isa);
     println!(
         "{}: {:.0} GFLOP/s in registers, {:.0} from the first-level cache, {:.0} GB/s from the \
          second, {:.3} ns a gathered number",
-        tier.name(),
+        isa.name(),
         bounds.gflops,
         bounds.gflops_near,
         bounds.gigabytes,
@@ -35,9 +35,9 @@ fn main() -> Result<()> {
     );
     let asked = |word: &str| std::env::args().any(|argument| argument == word);
     match (asked("sweep"), asked("calibrate")) {
-        (true, _) => sweep(tier),
-        (_, true) => calibrate(tier),
-        _ => shares(tier, &bounds),
+        (true, _) => sweep(isa),
+        (_, true) => calibrate(isa),
+        _ => shares(isa, &bounds),
     }
 }
 
@@ -90,8 +90,8 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(model: &Model, tier: Tier, options: Options, batch: usize) -> Result<Self> {
-        let engine = Engine::with_options(model, tier, options)?;
+    fn new(model: &Model, isa: Isa, options: Options, batch: usize) -> Result<Self> {
+        let engine = Engine::with_options(model, isa, options)?;
         let mut noise = Noise(7);
         let x = (0..batch * engine.input_shape().elements()?).map(|_| noise.next()).collect();
         let y = vec![0.0; batch * engine.output_shape().elements()?];
@@ -137,7 +137,7 @@ fn least(benches: &mut [Bench], time: Duration) -> Result<Vec<f64>> {
     Ok(best)
 }
 
-fn shares(tier: Tier, bounds: &Bounds) -> Result<()> {
+fn shares(isa: Isa, bounds: &Bounds) -> Result<()> {
     println!("     shape  zeros  batch       us   share of bound");
     for (rows, columns, batch) in
         [(512, 512, 1), (1024, 512, 1), (4096, 4096, 1), (1024, 1024, 64), (4096, 4096, 64)]
@@ -146,7 +146,7 @@ fn shares(tier: Tier, bounds: &Bounds) -> Result<()> {
             let model = linear(rows, columns, zeros)?;
             let entries = model.weights[0].pattern.len() as f64;
             let options = Options { batch: Some(batch), ..Options::default() };
-            let bench = Bench::new(&model, tier, options, batch)?;
+            let bench = Bench::new(&model, isa, options, batch)?;
             let bytes = bench.engine.weight_bytes() as f64;
             let time = least(&mut [bench], Duration::from_millis(400))?[0];
             let bound = match batch {
@@ -163,7 +163,7 @@ fn shares(tier: Tier, bounds: &Bounds) -> Result<()> {
     Ok(())
 }
 
-fn sweep(tier: Tier) -> Result<()> {
+fn sweep(isa: Isa) -> Result<()> {
     let (mut cells, mut offenders) = (0, 0);
     type Make = fn(f64) -> Result<Model>;
     let layers: [(&str, Make, usize); 4] = [
@@ -179,7 +179,7 @@ fn sweep(tier: Tier) -> Result<()> {
             let mut times = Vec::new();
             for batch in BATCHES.into_iter().filter(|&batch| batch <= most) {
                 let bench = |kernel| {
-                    Bench::new(&model, tier, Options { kernel, ..Options::default() }, batch)
+                    Bench::new(&model, isa, Options { kernel, ..Options::default() }, batch)
                 };
                 let mut pair = [bench(Kernel::Auto)?, bench(Kernel::Dense)?];
                 let [a, b] = [0, 1].map(|at: usize| pair[at].engine.steps(&model)[0].kernel);
@@ -211,21 +211,21 @@ fn sweep(tier: Tier) -> Result<()> {
 }
 
 /// Break-evens, each from a sparse and a dense run by turns.
-fn calibrate(tier: Tier) -> Result<()> {
+fn calibrate(isa: Isa) -> Result<()> {
     println!("DENSE_VECTOR: percent of weights from which on a dense product is the faster one");
     for (rows, columns) in [(300, 784), (512, 512), (1024, 1024)] {
-        let (sparse, dense) = sparse_and_dense(tier, (rows, columns), 85.0, 1)?;
+        let (sparse, dense) = sparse_and_dense(isa, (rows, columns), 85.0, 1)?;
         println!("  {rows}x{columns}: {:.1}", dense / sparse * 15.0);
     }
     println!("SHARED_TAPS: what a tap of four rows costs over that of one, in tenths");
     for batch in [8, 16, 32] {
-        let (sparse, dense) = sparse_and_dense(tier, (512, 512), 60.0, batch)?;
+        let (sparse, dense) = sparse_and_dense(isa, (512, 512), 60.0, batch)?;
         println!("  batch {batch}: {:.1}", dense / sparse * 0.4 * 4.0 * 10.0);
     }
     println!("WORTH_A_PANEL: single samples that take as long as a panel of eight");
     for zeros in [90.0, 95.0, 99.0] {
         let model = linear(1024, 1024, zeros)?;
-        let bench = |batch| Bench::new(&model, tier, Options::default(), batch);
+        let bench = |batch| Bench::new(&model, isa, Options::default(), batch);
         let times = least(&mut [bench(1)?, bench(8)?], Duration::from_millis(300))?;
         println!("  {zeros} % zeros: {:.1}", times[1] / times[0]);
     }
@@ -234,19 +234,14 @@ fn calibrate(tier: Tier) -> Result<()> {
 
 /// Times of a layer by the sparse kernel and of the same one by the dense kernel.
 fn sparse_and_dense(
-    tier: Tier,
+    isa: Isa,
     (rows, columns): (usize, usize),
     zeros: f64,
     batch: usize,
 ) -> Result<(f64, f64)> {
     let model = linear(rows, columns, zeros)?;
     let bench = |kernel| {
-        Bench::new(
-            &model,
-            tier,
-            Options { kernel, batch: Some(batch), ..Options::default() },
-            batch,
-        )
+        Bench::new(&model, isa, Options { kernel, batch: Some(batch), ..Options::default() }, batch)
     };
     let mut both = [bench(Kernel::Sparse)?, bench(Kernel::Dense)?];
     let times = least(&mut both, Duration::from_millis(300))?;

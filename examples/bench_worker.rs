@@ -8,7 +8,7 @@
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use svdo::engine::{Engine, Kernel, Options, Tier};
+use svdo::engine::{Engine, Isa, Kernel, Options};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -17,12 +17,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let batch: usize = dims.split(',').next().unwrap_or("1").parse()?;
     let model = svdo::onnx::read(&std::fs::read(model)?)?;
-    let tier = Tier::detect(std::env::var("SVDO_CPU").ok().as_deref())?;
+    let isa = Isa::detect(std::env::var("SVDO_CPU").ok().as_deref())?;
     let dense = rest.first().is_some_and(|word| word == "dense");
     let kernel = if dense { Kernel::Dense } else { Kernel::Auto };
     let engine = Engine::with_options(
         &model,
-        tier,
+        isa,
         Options { kernel, batch: Some(batch), ..Options::default() },
     )?;
     let bytes = std::fs::read(x)?;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 use svdo::checkpoint::Checkpoint;
 use svdo::compress::{Settings, coders, finish};
-use svdo::engine::Tier;
+use svdo::engine::Isa;
 use svdo::prune::prune;
 use svdo::quantize::{Calibration, Quantizer, RateDistortion};
 use svdo::search::{Samples, measure};
@@ -38,13 +38,13 @@ struct Tried {
 
 /// The rows of the table, with and without calibration.
 fn rows() -> Vec<Row> {
-    let rd = RateDistortion { step: 0.6, lambda: 0.04, curve: 13, gamma: 0.0, bias: 0.25 };
+    let rd = RateDistortion { step: 0.6, lambda: 0.04, companding: 13, gamma: 0.0, bias: 0.25 };
     let all = Row { name: "all", threshold: 1.5, calibrated: true, simplify: true, rd };
     let changed = [
         all,
         Row { name: "threshold 3", threshold: 3.0, ..all },
         Row { name: "threshold 0.5", threshold: 0.5, ..all },
-        Row { name: "even levels", rd: RateDistortion { curve: 0, ..rd }, ..all },
+        Row { name: "even levels", rd: RateDistortion { companding: 0, ..rd }, ..all },
         Row { name: "bits without a price", rd: RateDistortion { lambda: 0.0, ..rd }, ..all },
         Row { name: "dead units kept", simplify: false, ..all },
         Row { name: "gamma 0.5", rd: RateDistortion { gamma: 0.5, ..rd }, ..all },
@@ -73,7 +73,7 @@ fn main() -> svdo::Result<()> {
     let (exact, _) = Quantizer::Exact.quantize(&reference)?;
     let fitted = &values[count.saturating_sub(CALIBRATED) * elements..];
     let calibration = Calibration::new(&reference, fitted)?;
-    let tier = Tier::detect(None)?;
+    let isa = Isa::detect(None)?;
     let samples = Samples { values, labels: Some(labels) };
 
     let point = |row: &Row, step: f64| -> svdo::Result<Tried> {
@@ -83,7 +83,7 @@ fn main() -> svdo::Result<()> {
         let mut pruned = prune(&checkpoint, f64::from(threshold), &|_| ())?;
         let calibration = row.calibrated.then_some(&calibration);
         let compressed = finish(&mut pruned, &settings, calibration)?;
-        let (_, change) = measure(&exact, &compressed.model, samples, tier)?;
+        let (_, change) = measure(&exact, &compressed.model, samples, isa)?;
         let bytes = compressed.written.bytes.len() as f64;
         let sizes = coders::compare(&compressed.model, &compressed.written)?;
         let ours = sizes[0].bytes() as f64;

@@ -169,25 +169,25 @@ pub struct Scale {
     /// The value of level 1; finite and positive.
     pub step: f32,
     /// c in 1/64.
-    pub curve: u8,
+    pub companding: u8,
 }
 
 impl Scale {
     /// Levels at even distances.
     pub fn even(step: f32) -> Self {
-        Self { step, curve: 0 }
+        Self { step, companding: 0 }
     }
 
     /// Magnitudes of levels are below this.
     pub fn most(self) -> u32 {
-        if self.curve == 0 { 1 << 24 } else { 1 << 8 }
+        if self.companding == 0 { 1 << 24 } else { 1 << 8 }
     }
 
     /// The values of levels 0, 1 ... up to `most`, each rounded to f32 once on an even scale.
     /// Multiplications and additions in f64 in the order of the recurrence
     /// `v(k + 1) = v(k) (1 + c) + 1`, so that every CPU finds the same bits.
     pub fn values(self, most: u32) -> Vec<f32> {
-        let growth = 1.0 + f64::from(self.curve) / 64.0;
+        let growth = 1.0 + f64::from(self.companding) / 64.0;
         let mut value = 0.0;
         (0..=most)
             .map(|_| {
@@ -199,7 +199,7 @@ impl Scale {
     }
 
     fn to_f32(self, levels: &[i32]) -> Vec<f32> {
-        if self.curve == 0 {
+        if self.companding == 0 {
             return levels.iter().map(|&level| level as f32 * self.step).collect();
         }
         let most = levels.iter().map(|level| level.unsigned_abs()).max().unwrap_or(0);

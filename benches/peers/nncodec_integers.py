@@ -36,7 +36,7 @@ def main(checkpoint):
         file, dense, stream = (os.path.join(folder, n) for n in ("x.svdo", "x.safetensors", "x.nnc"))
         svdo = os.environ["SVDO"]
         for shapes, threshold, step, rate in SETTINGS:
-            settings = ["--thresh", threshold, "--step", step, "--lambda", rate, "--curve", 0]
+            settings = ["--thresh", threshold, "--step", step, "--lambda", rate, "--companding", 0]
             command = [svdo, "compress", checkpoint, "--strip", "-o", file, "--quantize", "rd"]
             command += ["--no-simplify"] if shapes == "original" else []
             subprocess.run([*command, *map(str, settings)], check=True, capture_output=True)

@@ -59,7 +59,7 @@ pub(super) struct Found {
     pub(super) is_own: bool,
     /// The tensors under their names as conventions have them.
     pub(super) names: Vec<String>,
-    /// Tensors of batch normalisations that are folded.
+    /// Tensors of batch normalizations that are folded.
     pub(super) folded: Vec<usize>,
     ignore_masks: bool,
     claimed: Vec<usize>,
@@ -75,7 +75,7 @@ pub(super) fn find_layers(
     format: &str,
 ) -> Result<Found> {
     let mut notes = Vec::new();
-    let names = names::normalised(tensors, &mut notes)?;
+    let names = names::normalized(tensors, &mut notes)?;
     names::refuse_other_models(&names, tensors)?;
     let name = |tensor: usize| tensors[tensor].name.clone();
     let problem = |tensor: usize, problem: String| Error::Tensor { tensor: name(tensor), problem };
@@ -273,7 +273,7 @@ impl Found {
     /// Notes the tensors that no layer of the network uses.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if a batch normalisation is among them.
+    /// [`Error::Tensor`] if a batch normalization is among them.
     pub(super) fn note_rest(&mut self, tensors: &[TensorInfo]) -> Result<()> {
         let rest: Vec<&str> = tensors
             .iter()
@@ -292,7 +292,7 @@ impl Found {
         if let Some(norm) = norm {
             return Err(Error::Tensor {
                 tensor: (*norm).to_owned(),
-                problem: "belongs to a batch normalisation, which the network description does \
+                problem: "belongs to a batch normalization, which the network description does \
                           not name: add a node {\"op\": \"batch_norm\", \"layer\": its prefix} \
                           behind the layer into which it is to be folded"
                     .into(),
@@ -357,7 +357,7 @@ impl Found {
     }
 }
 
-/// Whether a name is one of a batch normalisation's running statistics.
+/// Whether a name is one of a batch normalization's running statistics.
 fn is_statistic(name: &str) -> bool {
     let name = name.strip_suffix("/ExponentialMovingAverage").unwrap_or(name);
     ["running_mean", "running_var", "moving_mean", "moving_variance", "inv_std"]

@@ -153,7 +153,7 @@ impl<'a> Roles<'a> {
                 ["kernel", "log_sigma2"].get(before)
             }
             (Some(_), Some([_])) if !shapes[..number].iter().any(|s| s.len() == 1) => Some(&"bias"),
-            // Batch normalisation.
+            // Batch normalization.
             (None, Some([_])) if shapes.len() == 4 => {
                 ["gamma", "beta", "moving_mean", "moving_variance"].get(number)
             }

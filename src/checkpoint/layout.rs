@@ -67,7 +67,7 @@ pub(super) struct LayerViews {
     pub(super) bias: Option<View>,
     pub(super) mask: Option<View>,
     pub(super) group: Option<(View, View)>,
-    /// The batch normalisation behind it.
+    /// The batch normalization behind it.
     pub(super) fold: Option<Fold>,
 }
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 const SHADOW: &str = "/ExponentialMovingAverage";
 
 /// A name for each tensor; empty for one that another replaces.
-pub(super) fn normalised(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<String>> {
+pub(super) fn normalized(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<String>> {
     if is_list(tensors) {
         return positions(tensors, notes);
     }
@@ -69,7 +69,7 @@ fn positions(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<Stri
             return Err(problem(format!(
                 "shape {:?} where the weights of a layer should be: lists are read as weights, \
                  bias, variance of dense and convolutional layers, each perhaps followed by beta, \
-                 gamma, mean and inv_std of a batch normalisation (recurrent layers and embeddings \
+                 gamma, mean and inv_std of a batch normalization (recurrent layers and embeddings \
                  are not supported)",
                 weights.shape
             )));
@@ -95,7 +95,7 @@ fn positions(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<Stri
     ));
     if norms > 0 {
         notes.push(format!(
-            "{norms} batch normalisations (beta, gamma, mean, inv_std), each named as norm0 behind \
+            "{norms} batch normalizations (beta, gamma, mean, inv_std), each named as norm0 behind \
              layer0"
         ));
     }

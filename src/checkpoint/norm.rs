@@ -1,4 +1,4 @@
-//! Batch normalisation, folded into the layer before it.
+//! Batch normalization, folded into the layer before it.
 //!
 //! At inference it is `s x + beta - s mean` with `s = gamma / sqrt(var + eps)` for each output of
 //! the layer, so theta becomes `s theta`, sigma^2 becomes `s^2 sigma^2` and the bias
@@ -35,7 +35,7 @@ impl From<crate::onnx::Fold> for Fold {
     }
 }
 
-/// Takes the batch normalisations out of a description.
+/// Takes the batch normalizations out of a description.
 ///
 /// # Errors
 /// [`Error::Network`] for one that does not stand right behind a layer that nothing else reads.
@@ -158,7 +158,7 @@ impl Norm {
         let shift = beta.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
         found
             .notes
-            .push(format!("batch normalisation {} is folded into {}", self.name, self.layer));
+            .push(format!("batch normalization {} is folded into {}", self.name, self.layer));
         Ok(Fold { scale, shift })
     }
 }

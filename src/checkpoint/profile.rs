@@ -66,7 +66,7 @@ pub struct Profile {
     pub threshold: Option<f32>,
     /// What its bias looks like.
     pub bias: &'static str,
-    /// What its batch normalisation stores.
+    /// What its batch normalization stores.
     pub batch_norm: &'static str,
     /// Why its files cannot be used.
     pub refused: Option<&'static str>,

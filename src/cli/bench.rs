@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::bench_report::{Batch, Benchmark, Compared, StepTime};
 use crate::edge::{peak_rss_kib, random_samples};
-use crate::engine::{Engine, Kernel, Options, Tier, Workspace};
+use crate::engine::{Engine, Isa, Kernel, Options, Workspace};
 use crate::model::Model;
 
 /// How to measure.
@@ -103,16 +103,16 @@ impl Measure {
         threads: usize,
         load: impl FnOnce() -> crate::Result<Model>,
     ) -> anyhow::Result<Benchmark> {
-        let tier = match &self.isa {
-            Some(isa) => Tier::detect(Some(isa))?,
-            None => super::tier()?,
+        let isa = match &self.isa {
+            Some(isa) => Isa::detect(Some(isa))?,
+            None => super::isa()?,
         };
         pin(&self.pin)?;
         let start = Instant::now();
         let model = load()?;
         let runner = |kernel: KernelName, batch: usize| -> crate::Result<Runner> {
             let options = Options { kernel: kernel.kernel(), threads, ..Options::default() };
-            let engine = Engine::with_options(&model, tier, options)?;
+            let engine = Engine::with_options(&model, isa, options)?;
             let workspace = engine.workspace(batch);
             Ok(Runner { engine, workspace })
         };
@@ -135,7 +135,7 @@ impl Measure {
         // Before anything that only the comparison needs.
         let peak_rss_kib = peak_rss_kib();
         let mut other = self.compare.map(|kernel| runner(kernel, most)).transpose()?;
-        let peak_gflops = crate::engine::peak_gflops(tier, threads, Duration::from_millis(50));
+        let peak_gflops = crate::engine::peak_gflops(isa, threads, Duration::from_millis(50));
         let mut batches = Vec::new();
         for (&batch, first_inference) in self.batch.iter().zip(first) {
             let batch = batch as usize;
@@ -160,7 +160,7 @@ impl Measure {
         Ok(Benchmark {
             report: "bench",
             model: name,
-            isa: tier.name(),
+            isa: isa.name(),
             kernel: self.kernel.name(),
             threads,
             pinned: self.pin.clone(),

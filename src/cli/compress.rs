@@ -8,7 +8,7 @@ use super::output::{self, CompressionReports, Reports};
 use super::quantization::{CODEBOOK_BITS, Quantization, positive};
 use super::samples::{claimed, random_inputs, samples_of};
 use super::sweep::{Sweep, thresholds};
-use super::{Labelled, Outcome, Threads, heat_map, import, share, tier};
+use super::{Labelled, Outcome, Threads, heat_map, import, isa, share};
 use crate::checkpoint::Checkpoint;
 use crate::compress::{Coded, Settings, code_at, coders, finish};
 use crate::engine::Engine;
@@ -218,7 +218,7 @@ impl Arguments {
         if let (Some(labelled), Some(reference)) = (&labelled, &reference) {
             let (exact, _) = Quantizer::Exact.quantize(reference)?;
             let data = Samples { values: &labelled.samples, labels: Some(&labelled.labels) };
-            let (pruned, change) = measure(&exact, &compressed.model()?, data, tier()?)?;
+            let (pruned, change) = measure(&exact, &compressed.model()?, data, isa()?)?;
             report.validation = pruned.map(|pruned| Validation::new(&pruned, &change));
             report.notes.extend(claimed(&checkpoint, labelled, self.threads.count())?);
         }
@@ -227,7 +227,7 @@ impl Arguments {
         if let Some((note, model)) = baseline {
             let error = match &labelled {
                 Some(Labelled { samples, labels }) => {
-                    let engine = Engine::new(&model, tier()?)?;
+                    let engine = Engine::new(&model, isa()?)?;
                     let found = evaluate(&engine, samples, labels, self.threads.count())?;
                     format!(", error {:.2} %", 100.0 * found.error_rate())
                 }
@@ -246,7 +246,7 @@ impl Arguments {
             )?);
         }
         if self.time {
-            let timing = Timing::measure(&compressed.model()?, tier()?)?;
+            let timing = Timing::measure(&compressed.model()?, isa()?)?;
             report.notes.push(timing.note());
             report.timing = Some(timing);
         }
@@ -328,7 +328,7 @@ impl Arguments {
         );
         let random = if values.is_none() { random_inputs(checkpoint)? } else { Vec::new() };
         let samples = Samples { values: values.unwrap_or(&random), labels };
-        Ok(search(checkpoint, settings, goal, samples, calibration, self.effort, tier()?)?)
+        Ok(search(checkpoint, settings, goal, samples, calibration, self.effort, isa()?)?)
     }
 
     fn search_notes(&self, found: &Found) -> Vec<String> {
@@ -370,7 +370,7 @@ impl Arguments {
         labelled: Option<&Labelled>,
     ) -> anyhow::Result<Option<Evaluation>> {
         let Some(Labelled { samples, labels }) = labelled else { return Ok(None) };
-        let engine = Engine::new(&compressed.model()?, tier()?)?;
+        let engine = Engine::new(&compressed.model()?, isa()?)?;
         Ok(Some(evaluate(&engine, samples, labels, self.threads.count())?))
     }
 

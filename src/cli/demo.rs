@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Parser;
 
-use super::{Outcome, Threads, output, tier};
+use super::{Outcome, Threads, isa, output};
 use crate::checkpoint::Checkpoint;
 use crate::compress::{Settings, compress};
 use crate::engine::Engine;
@@ -74,7 +74,7 @@ impl Arguments {
 
             let start = Instant::now();
             let model = container::read(&std::fs::read(&path)?)?;
-            let engine = Engine::new(&model, tier()?)?;
+            let engine = Engine::new(&model, isa()?)?;
             let load_seconds = start.elapsed().as_secs_f64();
             if quantizer == Quantizer::Exact {
                 let found = verify(&engine, &checkpoint, 3.0, &images.values, threads)?;
@@ -99,7 +99,7 @@ impl Arguments {
                     seconds_per_sample: seconds / images.len() as f64,
                     load_seconds,
                     threads,
-                    cpu: engine.tier().name(),
+                    cpu: engine.isa().name(),
                     gates: Vec::new(),
                 }),
             )?;

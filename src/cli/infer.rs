@@ -8,7 +8,7 @@ use clap::Parser;
 
 use super::bench::Measure;
 use super::output::{self, Reports};
-use super::{Outcome, Threads, import, share, tier};
+use super::{Outcome, Threads, import, isa, share};
 use crate::container;
 use crate::data;
 use crate::edge::{best_classes, random_samples};
@@ -113,7 +113,7 @@ impl Arguments {
         let threads = if self.serve_stdin { self.threads.or(1) } else { self.threads.count() };
         let options = Options { threads, ..Options::default() };
         let engine =
-            Engine::with_options(&model, tier()?, options).map_err(|e| e.in_file(&self.model))?;
+            Engine::with_options(&model, isa()?, options).map_err(|e| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();
         if self.serve_stdin {
             let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
@@ -173,7 +173,7 @@ impl Arguments {
             seconds_per_sample: seconds / count as f64,
             load_seconds,
             threads,
-            cpu: engine.tier().name(),
+            cpu: engine.isa().name(),
             gates,
         });
         if let Some(path) = &self.output {

@@ -163,14 +163,14 @@ impl Labelled {
 }
 
 /// `SVDO_CPU`, read here and nowhere else.
-fn tier() -> crate::Result<crate::engine::Tier> {
-    crate::engine::Tier::detect(std::env::var("SVDO_CPU").ok().as_deref())
+fn isa() -> crate::Result<crate::engine::Isa> {
+    crate::engine::Isa::detect(std::env::var("SVDO_CPU").ok().as_deref())
 }
 
 /// What a program is made of, for `--version`.
 fn long_version() -> &'static str {
     static TEXT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
-        let cpu = tier().map_or_else(|e| e.to_string(), |tier| tier.name().to_owned());
+        let cpu = isa().map_or_else(|e| e.to_string(), |isa| isa.name().to_owned());
         let train = if cfg!(feature = "train") { ", train" } else { "" };
         format!(
             "{}\ncontainer versions: 1 to {}\nfeatures: infer, compress, data, cli{train}\n\

@@ -33,8 +33,8 @@ pub(super) struct Quantization {
     lambda: Option<f64>,
 
     /// For --quantize rd: how much farther each level is from the last, 0 to 3.9 [default: by preset]
-    #[arg(long, value_name = "C", value_parser = curve, help_heading = "Rate and distortion")]
-    curve: Option<f64>,
+    #[arg(long, alias = "curve", value_name = "C", value_parser = companding, help_heading = "Rate and distortion")]
+    companding: Option<f64>,
 
     /// For --quantize rd: weigh squared errors with sigma^(-2 gamma), unless --calibrate does better
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = from_zero, help_heading = "Rate and distortion")]
@@ -90,7 +90,9 @@ impl Quantization {
                 Quantizer::RateDistortion(RateDistortion {
                     step: self.step.unwrap_or(preset.step),
                     lambda: self.lambda.unwrap_or(preset.lambda),
-                    curve: self.curve.map_or(preset.curve, |c| (c * 64.0).round() as u8),
+                    companding: self
+                        .companding
+                        .map_or(preset.companding, |c| (c * 64.0).round() as u8),
                     gamma: self.gamma,
                     bias: self.bias_step,
                 })
@@ -111,7 +113,7 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
     from_zero(text).ok().filter(|&n| n > 0.0).ok_or_else(|| "expected a number above 0".into())
 }
 
-fn curve(text: &str) -> Result<f64, String> {
+fn companding(text: &str) -> Result<f64, String> {
     let number = from_zero(text).ok().filter(|&n| n <= 3.9);
     number.ok_or_else(|| "expected a number from 0 to 3.9".into())
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Labelled, tier};
+use super::{Labelled, isa};
 use crate::checkpoint::Checkpoint;
 use crate::engine::Engine;
 use crate::engine::evaluate::evaluate;
@@ -39,7 +39,7 @@ pub(super) fn claimed(
     const FAR: f64 = 0.05;
     let Some(claimed) = checkpoint.claimed_accuracy() else { return Ok(None) };
     let (dense, _) = Quantizer::Exact.quantize(&prune(checkpoint, f64::INFINITY, &|_| ())?)?;
-    let found = evaluate(&Engine::new(&dense, tier()?)?, samples, labels, threads)?;
+    let found = evaluate(&Engine::new(&dense, isa()?)?, samples, labels, threads)?;
     let accuracy = 1.0 - found.error_rate();
     Ok((accuracy < claimed - FAR).then(|| {
         format!(

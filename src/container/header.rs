@@ -1,11 +1,11 @@
-//! The header: the network and the form of each layer's values, as bytes.
+//! The header: the network and the encoding of each layer's values, as bytes.
 //!
 //! Numbers are LEB128 varints, real numbers little-endian f32.
 
 use super::fields::{Fields, malformed};
 #[cfg(feature = "compress")]
 use super::fields::{put, put_all, put_f32, put_text};
-use crate::entropy::layer::{Coding, Form};
+use crate::entropy::layer::{Coding, ValueEncoding};
 use crate::error::Result;
 use crate::model::Scale;
 use crate::network::{Activation, Input, Layer, Network, Node, Op, Shape, Source, Window};
@@ -23,8 +23,8 @@ pub(super) fn short_step(code: u8) -> f32 {
 pub(super) struct Header {
     pub(super) network: Network,
     pub(super) threshold: Option<f32>,
-    /// For each layer, how its positions are coded, the form of its weights and of its bias.
-    pub(super) forms: Vec<(Coding, Form, Option<Form>)>,
+    /// For each layer, how its positions are coded, the encoding of its weights and of its bias.
+    pub(super) encodings: Vec<(Coding, ValueEncoding, Option<ValueEncoding>)>,
 }
 
 const NAMES: u64 = 1;
@@ -93,15 +93,15 @@ impl Header {
             values.iter().for_each(|&v| put_f32(&mut out, v));
         }
         put(&mut out, self.network.layers.len() as u64);
-        for (layer, (coding, weights, bias)) in self.network.layers.iter().zip(&self.forms) {
+        for (layer, (coding, weights, bias)) in self.network.layers.iter().zip(&self.encodings) {
             if names {
                 put_text(&mut out, &layer.name);
             }
             let convolution = if layer.shape.len() == 4 { CONVOLUTION } else { 0 };
             let gaps = if *coding == Coding::Gaps { GAPS } else { 0 };
-            put_form(&mut out, Some(weights), convolution | gaps);
+            put_encoding(&mut out, Some(weights), convolution | gaps);
             put_all(&mut out, &layer.shape);
-            put_form(&mut out, bias.as_ref(), 0);
+            put_encoding(&mut out, bias.as_ref(), 0);
         }
         put(&mut out, self.network.nodes.len() as u64);
         for (index, node) in self.network.nodes.iter().enumerate() {
@@ -195,14 +195,14 @@ fn put_window(out: &mut Vec<u8>, window: &Window) {
 }
 
 #[cfg(feature = "compress")]
-fn put_form(out: &mut Vec<u8>, form: Option<&Form>, flags: u8) {
-    match form {
+fn put_encoding(out: &mut Vec<u8>, encoding: Option<&ValueEncoding>, flags: u8) {
+    match encoding {
         None => out.push(flags),
-        Some(Form::F32) => out.push(1 | flags),
-        Some(Form::F16) => out.push(2 | flags),
-        Some(Form::Codebook) => out.push(5 | flags),
-        Some(Form::Levels(Scale { step, curve })) => {
-            let flags = if *curve == 0 { flags } else { flags | CURVED };
+        Some(ValueEncoding::F32) => out.push(1 | flags),
+        Some(ValueEncoding::F16) => out.push(2 | flags),
+        Some(ValueEncoding::Codebook) => out.push(5 | flags),
+        Some(ValueEncoding::Levels(Scale { step, companding })) => {
+            let flags = if *companding == 0 { flags } else { flags | CURVED };
             match (0..=u8::MAX).find(|&code| short_step(code) == *step) {
                 Some(code) => out.extend([4 | flags, code]),
                 None => {
@@ -210,8 +210,8 @@ fn put_form(out: &mut Vec<u8>, form: Option<&Form>, flags: u8) {
                     put_f32(out, *step);
                 }
             }
-            if *curve > 0 {
-                out.push(*curve);
+            if *companding > 0 {
+                out.push(*companding);
             }
         }
     }
@@ -244,10 +244,10 @@ impl Fields<'_> {
             mean: self.reals()?,
             std: self.reals()?,
         };
-        let (mut layers, mut forms) = (Vec::new(), Vec::new());
+        let (mut layers, mut encodings) = (Vec::new(), Vec::new());
         for _ in 0..self.number()? {
             let name = if names { self.text()? } else { String::new() };
-            let (weights, flags) = self.form(CONVOLUTION | GAPS)?;
+            let (weights, flags) = self.encoding(CONVOLUTION | GAPS)?;
             let weights = weights.ok_or_else(|| malformed("a layer without weights"))?;
             let shape = match flags & CONVOLUTION {
                 0 => self.numbers::<2>()?.to_vec(),
@@ -255,14 +255,14 @@ impl Fields<'_> {
             };
             layers.push(Layer { name, shape });
             let coding = if flags & GAPS == 0 { Coding::Mixed } else { Coding::Gaps };
-            forms.push((coding, weights, self.form(0)?.0));
+            encodings.push((coding, weights, self.encoding(0)?.0));
         }
         let mut nodes = Vec::new();
         for index in 0..self.number()? {
             let node = self.node(index as usize)?;
             nodes.push(node);
         }
-        Ok(Header { network: Network { input, layers, nodes }, threshold, forms })
+        Ok(Header { network: Network { input, layers, nodes }, threshold, encodings })
     }
 
     fn node(&mut self, index: usize) -> Result<Node> {
@@ -317,29 +317,32 @@ impl Fields<'_> {
         Ok(Window { kernel: self.numbers()?, stride: self.numbers()?, padding: self.numbers()? })
     }
 
-    /// A form and those of the flags in `known` that stand beside it.
-    fn form(&mut self, known: u8) -> Result<(Option<Form>, u8)> {
+    /// An encoding and those of the flags in `known` that stand beside it.
+    fn encoding(&mut self, known: u8) -> Result<(Option<ValueEncoding>, u8)> {
         let byte = self.byte()?;
         let (kind, flags) = (byte & FORM_MASK, byte & !(FORM_MASK | CURVED));
         let step = match kind {
             0..=2 | 5 => 0.0,
             3 => self.real()?,
             4 => short_step(self.byte()?),
-            _ => return Err(malformed(format!("unknown form {kind}"))),
+            _ => return Err(malformed(format!("unknown encoding {kind}"))),
         };
-        let curve = if byte & CURVED == 0 { 0 } else { self.byte()? };
-        if flags & !known != 0 || byte & CURVED != 0 && (!matches!(kind, 3 | 4) || curve == 0) {
-            return Err(malformed(format!("a form with unknown flags, {byte:#x}")));
+        let companding = if byte & CURVED == 0 { 0 } else { self.byte()? };
+        if flags & !known != 0 || byte & CURVED != 0 && (!matches!(kind, 3 | 4) || companding == 0)
+        {
+            return Err(malformed(format!("an encoding with unknown flags, {byte:#x}")));
         }
-        let form = match kind {
+        let encoding = match kind {
             0 => None,
-            1 => Some(Form::F32),
-            2 => Some(Form::F16),
-            5 if known != 0 => Some(Form::Codebook),
+            1 => Some(ValueEncoding::F32),
+            2 => Some(ValueEncoding::F16),
+            5 if known != 0 => Some(ValueEncoding::Codebook),
             5 => return Err(malformed("a bias with a codebook")),
-            _ if step.is_finite() && step > 0.0 => Some(Form::Levels(Scale { step, curve })),
+            _ if step.is_finite() && step > 0.0 => {
+                Some(ValueEncoding::Levels(Scale { step, companding }))
+            }
             _ => return Err(malformed(format!("a step of {step}"))),
         };
-        Ok((form, flags))
+        Ok((encoding, flags))
     }
 }

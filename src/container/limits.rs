@@ -1,6 +1,6 @@
 //! What a file may make a reader allocate.
 
-use crate::entropy::allowance::Allowance;
+use crate::entropy::budget::AllocationBudget;
 
 /// Items (rows, columns, weights) that a file may have whatever its size.
 const FREE: usize = 1 << 16;
@@ -15,6 +15,6 @@ pub(super) fn least_bytes(items: usize) -> usize {
 }
 
 /// What a file of so many bytes may hold.
-pub(super) fn allowance(bytes: usize) -> Allowance {
-    Allowance::new(bytes.saturating_mul(PER_BYTE).saturating_add(FREE))
+pub(super) fn budget(bytes: usize) -> AllocationBudget {
+    AllocationBudget::new(bytes.saturating_mul(PER_BYTE).saturating_add(FREE))
 }

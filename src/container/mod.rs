@@ -99,7 +99,7 @@ mod tests {
             pattern.push_row(columns).unwrap();
             levels.extend((0..20_000i32).map(|i| (i * 7919 + row as i32) % 60 - 80));
         }
-        let scale = Scale { step: 0.3, curve: 2 };
+        let scale = Scale { step: 0.3, companding: 2 };
         model.network.layers[0].shape = vec![9, cols];
         model.network.input = Input::plain(Shape::vector(cols));
         model.weights[0] =

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use super::fields::Fields;
 use super::header::Header;
 use super::{CHECKSUM, MAGIC, SEALED, VERSION, geometry, limits};
-use crate::entropy::allowance::Allowance;
-use crate::entropy::layer::{self, Outline};
+use crate::entropy::budget::AllocationBudget;
+use crate::entropy::layer::{self, LayerSpec};
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model};
 
@@ -37,21 +37,21 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
         return Err(Error::Version { found: version, known: VERSION });
     }
     let mut sections = Sections { bytes, at: 5, sealed: 0, checked: false };
-    let Header { network, threshold, forms } = Header::decode(sections.next("header")?)?;
+    let Header { network, threshold, encodings } = Header::decode(sections.next("header")?)?;
     let geometries = geometry::geometries(&network)?;
     let name = |index: usize| {
         format!("layer {index} {}", network.layers[index].name).trim_end().to_owned()
     };
-    let mut outlines = Vec::new();
-    for (index, (coding, form, bias)) in forms.into_iter().enumerate() {
+    let mut specs = Vec::new();
+    for (index, (coding, encoding, bias)) in encodings.into_iter().enumerate() {
         let (rows, geometry) = (network.layers[index].rows(), geometries[index]);
-        let outline = Outline { rows, geometry, coding, form, bias };
-        outline.check(&name(index))?;
-        outlines.push(outline);
+        let spec = LayerSpec { rows, geometry, coding, encoding, bias };
+        spec.check(&name(index))?;
+        specs.push(spec);
     }
     let mut blocks = Vec::new();
-    for (index, outline) in outlines.iter().enumerate() {
-        for rows in outline.blocks() {
+    for (index, spec) in specs.iter().enumerate() {
+        for rows in spec.blocks() {
             blocks.push((index, rows, sections.next(&name(index))?));
         }
     }
@@ -59,9 +59,9 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
         let extra = bytes.len() - sections.at;
         return Err(Error::corrupt("end of file", format!("{extra} extra bytes")));
     }
-    let allowance = limits::allowance(bytes.len());
-    let mut weights: Vec<_> = outlines.iter().map(Outline::nothing).collect();
-    for (index, block) in decode_all(blocks, &outlines, &allowance) {
+    let budget = limits::budget(bytes.len());
+    let mut weights: Vec<_> = specs.iter().map(LayerSpec::nothing).collect();
+    for (index, block) in decode_all(blocks, &specs, &budget) {
         let whole = block.and_then(|block| weights[index].append(block));
         whole.map_err(|e| Error::corrupt(name(index), e.to_string()))?;
     }
@@ -74,12 +74,11 @@ type Block<'a> = (usize, Range<usize>, &'a [u8]);
 /// The layers' blocks in their order, decoded by all threads if there is a pool of them.
 fn decode_all(
     blocks: Vec<Block<'_>>,
-    outlines: &[Outline],
-    allowance: &Allowance,
+    specs: &[LayerSpec],
+    budget: &AllocationBudget,
 ) -> Vec<(usize, Result<LayerWeights>)> {
-    let decode = |(index, rows, code): Block<'_>| {
-        (index, layer::decode(code, &outlines[index], rows, allowance))
-    };
+    let decode =
+        |(index, rows, code): Block<'_>| (index, layer::decode(code, &specs[index], rows, budget));
     #[cfg(feature = "compress")]
     let blocks = blocks.into_par_iter();
     #[cfg(not(feature = "compress"))]

@@ -7,7 +7,7 @@ use super::header::Header;
 use super::{CHECKSUM, MAGIC, SEALED, VERSION, geometries, limits};
 use crate::entropy::codebook::Codebook;
 use crate::entropy::context::Geometry;
-use crate::entropy::layer::{self, Coding, Form, Outline, Spent};
+use crate::entropy::layer::{self, BitCost, Coding, LayerSpec, ValueEncoding};
 use crate::error::Result;
 use crate::model::{LayerWeights, Model};
 use crate::network::Network;
@@ -34,7 +34,7 @@ pub struct WrittenLayer {
     /// Bytes of the section with its length and checksum.
     pub bytes: usize,
     /// Bits of its parts.
-    pub spent: Spent,
+    pub cost: BitCost,
 }
 
 /// Writes a model as the bytes of a file. The same model gives the same bytes everywhere. A layer is
@@ -55,13 +55,13 @@ pub fn write(model: &Model, fast: bool) -> Result<Written> {
 
 /// The code of one layer.
 pub(crate) struct LayerCode {
-    outline: Outline,
-    /// What a reader takes from its allowance.
+    spec: LayerSpec,
+    /// What a reader takes from its budget.
     items: usize,
     /// Of all blocks, one behind the other.
     bytes: Vec<u8>,
     /// Bytes of each block, and what they were spent on.
-    blocks: Vec<(usize, Spent)>,
+    blocks: Vec<(usize, BitCost)>,
 }
 
 impl LayerCode {
@@ -86,26 +86,26 @@ impl LayerCode {
         geometry: Geometry,
         coding: Coding,
     ) -> Self {
-        let outline = Outline {
+        let spec = LayerSpec {
             rows: weights.pattern.rows(),
             geometry,
             coding,
-            form: table.map_or(Form::of(&weights.values), |_| Form::Codebook),
-            bias: weights.bias.as_ref().map(Form::of),
+            encoding: table.map_or(ValueEncoding::of(&weights.values), |_| ValueEncoding::Codebook),
+            bias: weights.bias.as_ref().map(ValueEncoding::of),
         };
-        let rows: Vec<_> = outline.blocks().collect();
-        let items = rows.iter().map(|rows| outline.items(rows)).sum::<usize>();
+        let rows: Vec<_> = spec.blocks().collect();
+        let items = rows.iter().map(|rows| spec.items(rows)).sum::<usize>();
         let encode = |rows: std::ops::Range<usize>| {
             let mut code = table.unwrap_or_default().to_vec();
-            let mut spent = Spent { values: 8.0 * code.len() as f64, ..Spent::default() };
-            code.extend(layer::encode(weights, &outline, rows, &mut spent));
-            (code, spent)
+            let mut cost = BitCost { values: 8.0 * code.len() as f64, ..BitCost::default() };
+            code.extend(layer::encode(weights, &spec, rows, &mut cost));
+            (code, cost)
         };
-        let codes: Vec<(Vec<u8>, Spent)> = rows.into_par_iter().map(encode).collect();
-        let blocks = codes.iter().map(|(code, spent)| (code.len(), *spent)).collect();
+        let codes: Vec<(Vec<u8>, BitCost)> = rows.into_par_iter().map(encode).collect();
+        let blocks = codes.iter().map(|(code, cost)| (code.len(), *cost)).collect();
         let mut bytes = Vec::with_capacity(codes.iter().map(|(code, _)| code.len()).sum());
         codes.into_iter().for_each(|(code, _)| bytes.extend(code));
-        Self { outline, items: items + weights.pattern.len(), bytes, blocks }
+        Self { spec, items: items + weights.pattern.len(), bytes, blocks }
     }
 }
 
@@ -117,8 +117,8 @@ pub(crate) fn is_mixed(weights: &LayerWeights) -> bool {
 
 /// Puts the codes of all layers into a file.
 pub(crate) fn assemble(network: &Network, threshold: Option<f32>, codes: &[LayerCode]) -> Written {
-    let forms = codes.iter().map(|c| (c.outline.coding, c.outline.form, c.outline.bias)).collect();
-    let header = Header { network: network.clone(), threshold, forms }.encode();
+    let encodings = codes.iter().map(|c| (c.spec.coding, c.spec.encoding, c.spec.bias)).collect();
+    let header = Header { network: network.clone(), threshold, encodings }.encode();
     let sections = codes.iter().map(|code| code.blocks.len()).sum::<usize>();
     let items = codes.iter().map(|code| code.items).sum();
     let length = header.len() + codes.iter().map(|code| code.bytes.len()).sum::<usize>();
@@ -132,9 +132,9 @@ pub(crate) fn assemble(network: &Network, threshold: Option<f32>, codes: &[Layer
     let header_bytes = bytes.len();
     let (mut layers, mut left) = (Vec::with_capacity(codes.len()), sections);
     for code in codes {
-        let mut layer = WrittenLayer { bytes: 0, spent: Spent::default() };
+        let mut layer = WrittenLayer { bytes: 0, cost: BitCost::default() };
         let mut rest = &code.bytes[..];
-        for (length, spent) in &code.blocks {
+        for (length, cost) in &code.blocks {
             left -= 1;
             let (block, behind) = rest.split_at(*length);
             rest = behind;
@@ -142,10 +142,10 @@ pub(crate) fn assemble(network: &Network, threshold: Option<f32>, codes: &[Layer
             let zeros = if left == 0 { padding } else { 0 };
             put_section(&mut bytes, block, zeros, &mut sealed, left == 0);
             layer.bytes += bytes.len() - start;
-            layer.spent.positions += spent.positions;
-            layer.spent.values += spent.values;
-            layer.spent.signs += spent.signs;
-            layer.spent.bias += spent.bias;
+            layer.cost.positions += cost.positions;
+            layer.cost.values += cost.values;
+            layer.cost.signs += cost.signs;
+            layer.cost.bias += cost.bias;
         }
         layers.push(layer);
     }

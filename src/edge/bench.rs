@@ -24,7 +24,7 @@ pub(super) fn bench(
     let sizes = arguments.batch.clone().unwrap_or(vec![1, 8, 64]);
     let batches = sizes.iter().map(|&batch| measure(engine, arguments, batch, threads));
     let batches = batches.collect::<Result<Vec<_>>>()?;
-    let (model, cpu) = (arguments.model.to_string_lossy(), engine.tier().name());
+    let (model, cpu) = (arguments.model.to_string_lossy(), engine.isa().name());
     let (load_ms, weight_bytes) = (load_seconds * 1e3, engine.weight_bytes());
     let mut text = format!(
         "{model} on {cpu}, {threads} thread(s): loaded in {load_ms:.1} ms, weights take \

@@ -21,23 +21,23 @@ pub(crate) use bench::random_samples;
 pub(crate) use text::{best_classes, duration, group};
 
 use crate::engine::evaluate::{Evaluation, compare};
-use crate::engine::{Engine, Options, Tier};
+use crate::engine::{Engine, Isa, Options};
 use crate::error::{Error, IoContext, Result};
 use crate::{container, data, files, serve};
 use arguments::{Arguments, Request};
 
 /// Runs the program on the process's arguments and standard streams.
 pub fn main() -> ExitCode {
-    let tier = std::env::var("SVDO_CPU").ok();
+    let isa = std::env::var("SVDO_CPU").ok();
     let mut out = io::stdout().lock();
-    ExitCode::from(run(std::env::args_os().skip(1), tier.as_deref(), &mut out, &mut io::stderr()))
+    ExitCode::from(run(std::env::args_os().skip(1), isa.as_deref(), &mut out, &mut io::stderr()))
 }
 
 /// Runs the program on these arguments (without its name), and gives the exit code: 0 done, 1 a gate
-/// failed, 2 usage, input or I/O error. `tier` clamps the instruction set, as `SVDO_CPU` does.
+/// failed, 2 usage, input or I/O error. `isa` clamps the instruction set, as `SVDO_CPU` does.
 pub fn run(
     arguments: impl Iterator<Item = OsString>,
-    tier: Option<&str>,
+    isa: Option<&str>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> u8 {
@@ -50,8 +50,8 @@ pub fn run(
     };
     let done = match wanted {
         Request::Help => print(out, Path::new("-"), arguments::help().as_bytes()).map(|()| true),
-        Request::Version => print(out, Path::new("-"), version(tier).as_bytes()).map(|()| true),
-        Request::Run(arguments) => arguments.run(tier, out),
+        Request::Version => print(out, Path::new("-"), version(isa).as_bytes()).map(|()| true),
+        Request::Run(arguments) => arguments.run(isa, out),
     };
     match done {
         Ok(passed) => u8::from(!passed),
@@ -64,8 +64,8 @@ pub fn run(
     }
 }
 
-fn version(tier: Option<&str>) -> String {
-    let kernels = Tier::detect(tier).map_or_else(|e| e.to_string(), |tier| tier.name().to_owned());
+fn version(isa: Option<&str>) -> String {
+    let kernels = Isa::detect(isa).map_or_else(|e| e.to_string(), |isa| isa.name().to_owned());
     format!(
         "svdo-infer {}\ncontainer versions: 1 to {}\nfeatures: infer (edge build)\nkernels: {kernels}\n",
         env!("CARGO_PKG_VERSION"),
@@ -83,9 +83,9 @@ fn print(out: &mut dyn Write, path: &Path, content: &[u8]) -> Result<()> {
 
 impl Arguments {
     /// Whether every gate holds.
-    fn run(&self, tier: Option<&str>, out: &mut dyn Write) -> Result<bool> {
+    fn run(&self, isa: Option<&str>, out: &mut dyn Write) -> Result<bool> {
         let start = Instant::now();
-        let tier = Tier::detect(tier)?;
+        let isa = Isa::detect(isa)?;
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = self
             .threads
@@ -97,7 +97,7 @@ impl Arguments {
                 ));
             }
             let model = container::read(&std::fs::read(&self.model).at(&self.model)?)?;
-            Engine::with_options(&model, tier, Options { threads, ..Options::default() })
+            Engine::with_options(&model, isa, Options { threads, ..Options::default() })
         };
         let engine = load().map_err(|e| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();
@@ -174,7 +174,7 @@ impl Arguments {
             duration(times.seconds),
             times.threads,
             if times.threads == 1 { "" } else { "s" },
-            engine.tier().name(),
+            engine.isa().name(),
             duration(times.load_seconds)
         );
         if let (Some(limit), Some(found)) = (self.assert_max_error, evaluation) {
@@ -217,7 +217,7 @@ impl Arguments {
             times.seconds,
             times.load_seconds,
             times.threads,
-            engine.tier().name()
+            engine.isa().name()
         )
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::kernels::{Tier, covered, every_other};
+use super::kernels::{Isa, covered, every_other};
 use super::layout::Layout;
 use crate::network::{Activation, Shape, Window};
 
@@ -115,7 +115,7 @@ pub(super) fn activate(activation: Activation, y: &mut [f32], layout: &Layout, l
 /// The input of a convolution with a stride: a map for each remainder of row and column, zeros
 /// around included.
 pub(super) fn split(
-    tier: Tier,
+    isa: Isa,
     (x, from): (&[f32], &Layout),
     (y, to): (&mut [f32], &Layout),
     lanes: usize,
@@ -147,7 +147,7 @@ pub(super) fn split(
             let x = &x[(first * stride[1] + right - padding[1]) * lanes..];
             let y = &mut y[first * lanes..end * lanes];
             match (lanes, stride[1]) {
-                (1, 2) => every_other(tier, x, y),
+                (1, 2) => every_other(isa, x, y),
                 (1, _) => y.iter_mut().zip(x.iter().step_by(stride[1])).for_each(|(y, x)| *y = *x),
                 _ => {
                     let places = y.chunks_exact_mut(lanes).zip(x.chunks(stride[1] * lanes));

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::kernels::{DenseRows, SlicedRows, TapRows};
 use super::layout::Layout;
 use super::plan::{Kernel, Options, Rows, Vector};
-use super::{Tier, cost};
+use super::{Isa, cost};
 use crate::model::LayerWeights;
 
 /// The entries of each row, zeros among them left out, and the bias.
@@ -25,7 +25,7 @@ fn rows(weights: &LayerWeights) -> (Vec<Vec<(u32, f32)>>, Vec<f32>) {
 /// chosen for the whole layer, so that its sums are the same in any number of parts.
 pub(super) fn linear(
     weights: &LayerWeights,
-    tier: Tier,
+    isa: Isa,
     most_lanes: usize,
     options: Options,
 ) -> Vec<Rows> {
@@ -33,7 +33,7 @@ pub(super) fn linear(
     let columns = weights.pattern.cols();
     let Options { kernel, batch, .. } = options;
     let (dense, auto) = (kernel == Kernel::Dense, kernel == Kernel::Auto);
-    let dense_vector = dense || auto && cost::dense_vector(tier, &rows, columns);
+    let dense_vector = dense || auto && cost::dense_vector(isa, &rows, columns);
     let grouped = dense || auto && cost::shared_taps(&rows, batch);
     let block = cost::block_of_vectors(&rows, columns, most_lanes, grouped);
     let singles = batch.is_none_or(|b| b < cost::WORTH_A_PANEL || b % most_lanes != 0);
@@ -41,8 +41,8 @@ pub(super) fn linear(
     let part = |range: Range<usize>| {
         let (rows, bias) = (&rows[range.clone()], &bias[range]);
         let single = match singles {
-            true if dense_vector => Some(Vector::Dense(DenseRows::new(tier, columns, rows, bias))),
-            true => SlicedRows::new(tier, columns, rows, bias).map(Vector::Sliced),
+            true if dense_vector => Some(Vector::Dense(DenseRows::new(isa, columns, rows, bias))),
+            true => SlicedRows::new(isa, columns, rows, bias).map(Vector::Sliced),
             false => None,
         };
         let panel = (panels || single.is_none()).then(|| {

@@ -19,6 +19,6 @@ mod run;
 #[cfg(feature = "compress")]
 pub mod verify;
 
-pub use kernels::{Bounds, Tier, peak_gflops};
+pub use kernels::{Bounds, Isa, peak_gflops};
 pub use plan::{Engine, Kernel, Options, StepInfo};
 pub use run::Workspace;

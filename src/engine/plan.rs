@@ -6,7 +6,7 @@ use super::fuse::fuse;
 use super::kernels::{DenseRows, SlicedRows, TapRows};
 use super::layers::{convolution, linear};
 use super::layout::{self, Layout};
-use super::{Tier, cost, memory};
+use super::{Isa, cost, memory};
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model};
 use crate::network::{Activation, Input, Network, Op, Shape, Source, Window};
@@ -51,7 +51,7 @@ pub struct Engine {
     pub(super) output_layout: Layout,
     pub(super) steps: Vec<Step>,
     pub(super) arena: usize,
-    pub(super) tier: Tier,
+    pub(super) isa: Isa,
     pub(super) most_lanes: usize,
 }
 
@@ -135,16 +135,16 @@ impl Engine {
     /// # Errors
     /// [`Error::Network`] if the network does not fit its weights, [`Error::Limit`] if the
     /// activations of one sample are more than 2^28 numbers.
-    pub fn new(model: &Model, tier: Tier) -> Result<Self> {
-        Self::with_options(model, tier, Options::default())
+    pub fn new(model: &Model, isa: Isa) -> Result<Self> {
+        Self::with_options(model, isa, Options::default())
     }
 
     /// Plans a model as `options` say.
     ///
     /// # Errors
     /// As [`Engine::new`].
-    pub fn with_options(model: &Model, tier: Tier, options: Options) -> Result<Self> {
-        let tier = tier.or_portable();
+    pub fn with_options(model: &Model, isa: Isa, options: Options) -> Result<Self> {
+        let isa = isa.or_portable();
         let network = &model.network;
         let shapes = network.shapes()?;
         check_weights(model)?;
@@ -176,7 +176,7 @@ impl Engine {
             let work = match node.op {
                 Op::Linear { layer } => {
                     inputs[0] = draft.contiguous(index, inputs[0]);
-                    Work::Linear(linear(&model.weights[layer], tier, most_lanes, options))
+                    Work::Linear(linear(&model.weights[layer], isa, most_lanes, options))
                 }
                 Op::Conv2d { layer, stride, padding, groups } => {
                     let dims = &network.layers[layer].shape;
@@ -231,7 +231,7 @@ impl Engine {
             };
             value_of[index] = draft.push(index, work, inputs, y, then);
         }
-        draft.place(network, value_of[network.nodes.len() - 1], tier, most_lanes)
+        draft.place(network, value_of[network.nodes.len() - 1], isa, most_lanes)
     }
 
     /// The shape of one input sample.
@@ -250,8 +250,8 @@ impl Engine {
     }
 
     /// The instruction set whose kernels run.
-    pub fn tier(&self) -> Tier {
-        self.tier
+    pub fn isa(&self) -> Isa {
+        self.isa
     }
 
     /// Bytes of weights, biases and indices in memory.
@@ -365,13 +365,7 @@ impl Draft {
         self.push(node, Work::Copy, vec![value], Layout::contiguous(layout.shape), None)
     }
 
-    fn place(
-        self,
-        network: &Network,
-        last: usize,
-        tier: Tier,
-        most_lanes: usize,
-    ) -> Result<Engine> {
+    fn place(self, network: &Network, last: usize, isa: Isa, most_lanes: usize) -> Result<Engine> {
         let mut lives: Vec<memory::Value> = Vec::with_capacity(self.values.len());
         for layout in &self.values {
             layout.shape.elements()?;
@@ -410,7 +404,7 @@ impl Draft {
             output_range: ranges[last].clone(),
             output_layout: self.values[last],
             arena,
-            tier,
+            isa,
             most_lanes,
         })
     }

@@ -8,7 +8,7 @@ use super::kernels::{
 };
 use super::layout::Layout;
 use super::plan::{Engine, Pool, Rows, Step, Vector, Work};
-use super::{Tier, cost, elementwise, memory};
+use super::{Isa, cost, elementwise, memory};
 use crate::error::{Error, Result};
 use crate::network::Activation;
 
@@ -174,7 +174,7 @@ impl Engine {
         let range = self.input_range.start * lanes..self.input_range.end * lanes;
         self.load(&mut arena[range], lanes, input);
         for (at, step) in self.steps.iter().enumerate() {
-            step.run(self.tier, arena, lanes, together);
+            step.run(self.isa, arena, lanes, together);
             done(at);
         }
         let values = &arena[self.output_range.start * lanes..self.output_range.end * lanes];
@@ -195,7 +195,7 @@ impl Engine {
             let row = run * length / shape.width;
             let from = layout.row(row / shape.height, row % shape.height) * lanes;
             let to = (&mut output[run * length..], stride, samples);
-            one_by_one(self.tier, (&values[from..], lanes), length, to);
+            one_by_one(self.isa, (&values[from..], lanes), length, to);
         }
     }
 
@@ -219,12 +219,12 @@ impl Engine {
             let to = layout.row(channel, row) * lanes;
             let from = (&input[run * length..], stride, samples);
             let affine = self.input.affine(channel);
-            side_by_side(self.tier, from, length, affine, lanes, &mut values[to..]);
+            side_by_side(self.isa, from, length, affine, lanes, &mut values[to..]);
         }
     }
 }
 
-/// A closure, compiled for the tier's instruction set.
+/// A closure, compiled for the isa's instruction set.
 struct Code<F>(F);
 
 impl<F: FnOnce()> Compiled for Code<F> {
@@ -281,13 +281,13 @@ fn in_parts(
 }
 
 impl Rows {
-    fn run(&self, tier: Tier, x: &[f32], y: &mut [f32], lanes: usize, relu: bool) {
+    fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], lanes: usize, relu: bool) {
         match (&self.single, &self.panel) {
-            (Some(Vector::Sliced(rows)), _) if lanes == 1 => rows.run(tier, x, y, relu),
-            (Some(Vector::Dense(rows)), _) if lanes == 1 => rows.run(tier, x, y, relu),
+            (Some(Vector::Sliced(rows)), _) if lanes == 1 => rows.run(isa, x, y, relu),
+            (Some(Vector::Dense(rows)), _) if lanes == 1 => rows.run(isa, x, y, relu),
             (_, Some(taps)) => {
                 let span = Span { input: 0, output: 0, onto: 0, places: 1 };
-                taps.run(tier, span.into(), lanes, (x, None), (y, lanes), relu);
+                taps.run(isa, span.into(), lanes, (x, None), (y, lanes), relu);
             }
             (Some(_), None) | (None, None) => unreachable!("planned for single samples"),
         }
@@ -301,7 +301,7 @@ impl Rows {
 }
 
 impl Step {
-    fn run(&self, tier: Tier, arena: &mut [f32], lanes: usize, together: bool) {
+    fn run(&self, isa: Isa, arena: &mut [f32], lanes: usize, together: bool) {
         let numbers = |range: &std::ops::Range<usize>| range.start * lanes..range.end * lanes;
         let (first, from) = &self.inputs[0];
         let (output, to) = &self.output;
@@ -316,7 +316,7 @@ impl Step {
                     let together = together && parts.iter().all(|rows| rows.keep_apart(lanes));
                     let rows = |part: usize| parts[part].count;
                     in_parts(parts.len(), &rows, (y, lanes), together, &|part, _, y| {
-                        parts[part].run(tier, x, y, lanes, relu);
+                        parts[part].run(isa, x, y, lanes, relu);
                     });
                     activated = relu;
                 }
@@ -341,37 +341,37 @@ impl Step {
                     let pitch = to.plane() * lanes;
                     // What is read past the last place belongs to the next part, if it has a row.
                     let end = to.row(0, height - 1) + to.shape.width;
-                    let width = tier.width();
+                    let width = isa.width();
                     let apart = |taps: &TapRows| !taps.reads_on(lanes) || end + width <= to.plane();
                     let together = together && parts.iter().all(apart);
                     let rows = |part: usize| parts[part].rows();
                     in_parts(parts.len(), &rows, (y, pitch), together, &|part, first, y| {
                         let onto =
                             onto.map(|pitch| Onto { values: &other[first * pitch..], pitch });
-                        parts[part].run(tier, spans, lanes, (x, onto), (y, pitch), relu);
+                        parts[part].run(isa, spans, lanes, (x, onto), (y, pitch), relu);
                     });
                     activated = relu;
                 }
                 Work::Split { stride, phases, padding } => {
                     let how = (*stride, *phases, *padding);
-                    elementwise::split(tier, (x, from), (y, to), lanes, how);
+                    elementwise::split(isa, (x, from), (y, to), lanes, how);
                 }
                 Work::Pool { pool: Pool::Max, window } => {
-                    pool::<true>(tier, window, (x, from), (y, to), lanes, relu);
+                    pool::<true>(isa, window, (x, from), (y, to), lanes, relu);
                     activated = relu;
                 }
                 Work::Pool { pool: Pool::Average { count_include_pad }, window } => {
-                    pool::<false>(tier, window, (x, from), (y, to), lanes, false);
+                    pool::<false>(isa, window, (x, from), (y, to), lanes, false);
                     elementwise::average(window, from, (y, to), lanes, *count_include_pad);
                 }
                 Work::GlobalAvgPool => {
-                    tier.with(Code(|| elementwise::global_average((x, from), (y, to), lanes)));
+                    isa.with(Code(|| elementwise::global_average((x, from), (y, to), lanes)));
                 }
                 Work::Softmax => elementwise::softmax((x, from), (y, to), lanes),
                 Work::Add if self.inputs.len() > 1 => {
                     activated = relu && self.inputs.len() == 2;
                     let b = Some((other, &second.1));
-                    tier.with(Code(|| elementwise::add((x, from), b, (y, to), lanes, activated)));
+                    isa.with(Code(|| elementwise::add((x, from), b, (y, to), lanes, activated)));
                 }
                 Work::Concat => elementwise::concat((x, from), (y, to), lanes, 0),
                 Work::Copy | Work::Add | Work::Mul => elementwise::copy((x, from), (y, to), lanes),
@@ -381,7 +381,7 @@ impl Step {
             for (at, (other, from)) in self.inputs.iter().enumerate().skip(2) {
                 activated = relu && at + 1 == self.inputs.len();
                 let ([x], y) = memory::borrow(arena, [numbers(other)], numbers(output));
-                tier.with(Code(|| elementwise::add((x, from), None, (y, to), lanes, activated)));
+                isa.with(Code(|| elementwise::add((x, from), None, (y, to), lanes, activated)));
             }
         }
         if let Work::Mul | Work::Concat = self.work {
@@ -389,7 +389,7 @@ impl Step {
             for (other, from) in &self.inputs[1..] {
                 let ([x], y) = memory::borrow(arena, [numbers(other)], numbers(output));
                 match self.work {
-                    Work::Mul => tier.with(Code(|| elementwise::mul((x, from), (y, to), lanes))),
+                    Work::Mul => isa.with(Code(|| elementwise::mul((x, from), (y, to), lanes))),
                     _ => elementwise::concat((x, from), (y, to), lanes, channel),
                 }
                 channel += from.shape.channels;
@@ -397,7 +397,7 @@ impl Step {
         }
         let y = &mut arena[numbers(output)];
         if let Some(activation) = self.then.filter(|_| !activated) {
-            tier.with(Code(|| elementwise::activate(activation, y, to, lanes)));
+            isa.with(Code(|| elementwise::activate(activation, y, to, lanes)));
         }
         to.clear_border(lanes, y);
     }

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::layer::Form;
+use super::layer::ValueEncoding;
 use crate::model::Values;
 
 /// The codes `base .. base + 2^bits`.
@@ -55,12 +55,12 @@ fn interval(token: u32) -> Interval {
 }
 
 impl Alphabet {
-    /// The alphabet of values in a form.
-    pub fn of(form: Form) -> Self {
-        match form {
-            Form::F32 => Self::F32,
-            Form::F16 => Self::F16,
-            Form::Levels(_) | Form::Codebook => Self::Levels,
+    /// The alphabet of values in an encoding.
+    pub fn of(encoding: ValueEncoding) -> Self {
+        match encoding {
+            ValueEncoding::F32 => Self::F32,
+            ValueEncoding::F16 => Self::F16,
+            ValueEncoding::Levels(_) | ValueEncoding::Codebook => Self::Levels,
         }
     }
 
@@ -111,13 +111,15 @@ pub fn codes(values: &Values, range: std::ops::Range<usize>) -> Vec<u32> {
 }
 
 /// The values that codes stand for; `None` if a level is out of range.
-pub fn values(codes: &[u32], form: Form) -> Option<Values> {
-    Some(match form {
-        Form::F32 | Form::Codebook => {
+pub fn values(codes: &[u32], encoding: ValueEncoding) -> Option<Values> {
+    Some(match encoding {
+        ValueEncoding::F32 | ValueEncoding::Codebook => {
             Values::F32(codes.iter().map(|c| f32::from_bits(c.rotate_right(1))).collect())
         }
-        Form::F16 => Values::F16(codes.iter().map(|&c| f16::from_bits(c as u16)).collect()),
-        Form::Levels(scale) => {
+        ValueEncoding::F16 => {
+            Values::F16(codes.iter().map(|&c| f16::from_bits(c as u16)).collect())
+        }
+        ValueEncoding::Levels(scale) => {
             let most = codes.iter().map(|code| code & !NEGATIVE).max().unwrap_or(0);
             if most >= scale.most() - 1 {
                 return None;
@@ -162,7 +164,7 @@ mod tests {
                 Values::F16(vec![f16::from_bits(bits as u16 & 0xfbff)]),
                 Values::Levels { scale, levels: vec![level] },
             ] {
-                prop_assert_eq!(values(&codes(&given, 0..1), Form::of(&given)).unwrap(), given);
+                prop_assert_eq!(values(&codes(&given, 0..1), ValueEncoding::of(&given)).unwrap(), given);
             }
         }
     }

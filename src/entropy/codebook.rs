@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::allowance::Allowance;
-use super::layer::{self, Form, Outline, malformed};
+use super::budget::AllocationBudget;
+use super::layer::{self, LayerSpec, ValueEncoding, malformed};
 use crate::error::Result;
 use crate::model::{LayerWeights, Scale, Values};
 
@@ -57,11 +57,11 @@ impl Codebook {
 }
 
 const SIGN: u32 = 1 << 31;
-const LEVELS: Scale = Scale { step: 1.0, curve: 0 };
+const LEVELS: Scale = Scale { step: 1.0, companding: 0 };
 
 /// How the levels of a layer with a codebook are coded.
-pub(super) fn of_levels(outline: &Outline) -> Outline {
-    Outline { form: Form::Levels(LEVELS), ..*outline }
+pub(super) fn of_levels(spec: &LayerSpec) -> LayerSpec {
+    LayerSpec { encoding: ValueEncoding::Levels(LEVELS), ..*spec }
 }
 
 /// Decodes a block: its table, then its levels.
@@ -70,9 +70,9 @@ pub(super) fn of_levels(outline: &Outline) -> Outline {
 /// As [`layer::decode`].
 pub(super) fn decode(
     bytes: &[u8],
-    outline: &Outline,
+    spec: &LayerSpec,
     rows: Range<usize>,
-    allowance: &Allowance,
+    budget: &AllocationBudget,
 ) -> Result<LayerWeights> {
     let ends = || malformed("it ends too early");
     let ([negative, positive], rest) = bytes.split_first_chunk().ok_or_else(ends)?;
@@ -81,7 +81,7 @@ pub(super) fn decode(
     let (table, _) = table.as_chunks();
     let table: Vec<f32> = table.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
     let (negative, positive) = table.split_at(negative);
-    let mut block = layer::decode(code, &of_levels(outline), rows, allowance)?;
+    let mut block = layer::decode(code, &of_levels(spec), rows, budget)?;
     if let Values::Levels { levels, .. } = &block.values {
         let value = |&level: &i32| {
             let side = if level < 0 { negative } else { positive };
@@ -126,17 +126,17 @@ mod tests {
     fn a_place_beyond_the_table_is_refused() {
         let weights = layer(vec![0.5, -0.25, 0.5, 0.5, -0.25, 0.5]);
         let (book, levels) = Codebook::of(&weights).unwrap();
-        let outline = Outline {
+        let spec = LayerSpec {
             rows: 1,
             geometry: super::super::context::Geometry::flat(6),
             coding: layer::Coding::Mixed,
-            form: Form::Codebook,
+            encoding: ValueEncoding::Codebook,
             bias: None,
         };
-        let code = layer::encode(&levels, &of_levels(&outline), 0..1, &mut Default::default());
+        let code = layer::encode(&levels, &of_levels(&spec), 0..1, &mut Default::default());
         let read = |table: &[u8]| {
             let bytes = [table, &code].concat();
-            layer::decode(&bytes, &outline, 0..1, &Allowance::new(1000))
+            layer::decode(&bytes, &spec, 0..1, &AllocationBudget::new(1000))
         };
         assert_eq!(read(&book.to_bytes()).unwrap(), weights);
         assert!(read(&[0, 1, 0, 0, 0, 63]).is_err());

@@ -3,9 +3,9 @@
 
 use super::mixing::Mixture;
 use super::models::Magnitude;
+pub use super::neighborhood::Geometry;
+use super::neighborhood::{NeighborIndices, Neighborhood};
 use super::range_coder::BitCoder;
-pub use super::surroundings::Geometry;
-use super::surroundings::{Around, Surroundings};
 
 /// What is known of a row or column so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,8 +52,8 @@ impl Tally {
 pub struct Context {
     /// The columns that are coded. All else is by their numbers in this list.
     columns: Vec<u32>,
-    around: Vec<Around>,
-    surroundings: Surroundings,
+    around: Vec<NeighborIndices>,
+    neighborhood: Neighborhood,
     significance: Mixture<8>,
     sign: Mixture<6>,
     magnitude: Mixture<5>,
@@ -100,8 +100,8 @@ impl Context {
     pub fn new(geometry: Geometry, columns: Vec<u32>) -> Self {
         let n = columns.len();
         Self {
-            around: Around::of_all(&columns, geometry),
-            surroundings: Surroundings::new(n),
+            around: NeighborIndices::of_all(&columns, geometry),
+            neighborhood: Neighborhood::new(n),
             significance: Mixture::new([1, 64 * 2, 8 * 8, 8 * 7, 6 * 6 * 3, n, 8 * 7 * 4, 27], 4),
             sign: Mixture::new([1, 27, 25, 27 * 3, n, 9 * 5], 1),
             magnitude: Mixture::new([1, 36, 36, 36, 48].map(|n| n * UNARY), 2),
@@ -134,7 +134,7 @@ impl Context {
     pub fn next_row(&mut self) {
         std::mem::swap(&mut self.here, &mut self.above);
         self.here.fill(0);
-        self.surroundings.next_row();
+        self.neighborhood.next_row();
         self.row = Tally::default();
         self.rows += 1;
         self.last = 0;
@@ -150,9 +150,9 @@ impl Context {
     /// The probability, in 1/65536, that the weight in a coded column is there.
     #[inline]
     pub fn predict(&mut self, at: usize) -> u16 {
-        let around = self.surroundings.near(at);
-        let [column, neighbours] = self.surroundings.classes(at);
-        let expected = self.surroundings.total() * at as u64;
+        let around = self.neighborhood.near(at);
+        let [column, neighbours] = self.neighborhood.classes(at);
+        let expected = self.neighborhood.total() * at as u64;
         let row = self.share.class(expected + 2 * self.rows + 1);
         let near = around.near().min(3);
         let window = (around.near() + around.far()).min(5);
@@ -269,7 +269,7 @@ impl Context {
         self.column[at].add(level);
         self.row.add(level);
         self.last = level;
-        self.surroundings.place(at, &self.around[at], level);
+        self.neighborhood.place(at, &self.around[at], level);
         self.count_row();
     }
 }

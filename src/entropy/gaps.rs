@@ -4,10 +4,10 @@
 
 use std::ops::Range;
 
-use super::allowance::Allowance;
 use super::alphabet::{self, Alphabet, Interval};
+use super::budget::AllocationBudget;
 use super::columns::code_columns;
-use super::layer::{Form, Outline, Spent, malformed};
+use super::layer::{BitCost, LayerSpec, ValueEncoding, malformed};
 use super::models::Number;
 use super::range_coder::{BitCoder, Decoder, Encoder};
 use super::rans::{DecodingTable, EncodingTable, Frequencies, State, Words};
@@ -100,9 +100,9 @@ impl Coded {
 /// Encodes the rows of a block and their biases.
 pub(super) fn encode(
     weights: &LayerWeights,
-    outline: &Outline,
+    spec: &LayerSpec,
     rows: Range<usize>,
-    spent: &mut Spent,
+    cost: &mut BitCost,
 ) -> Vec<u8> {
     let mut encoder = Encoder::new();
     let pattern = &weights.pattern;
@@ -114,7 +114,7 @@ pub(super) fn encode(
     if says_columns(&rows) {
         let mut used = vec![false; width];
         columns.iter().for_each(|&column| used[column as usize] = true);
-        let coded = code_columns(&mut encoder, outline.geometry, &mut used);
+        let coded = code_columns(&mut encoder, spec.geometry, &mut used);
         numbers.resize(width, 0);
         (0..).zip(&coded).for_each(|(at, &column)| numbers[column as usize] = at);
         width = coded.len();
@@ -126,7 +126,8 @@ pub(super) fn encode(
     let places = rows.len() as u64 * width as u64;
     Number::default().code(&mut encoder, entries.len() as u32);
     let codes = alphabet::codes(&weights.values, entries.clone());
-    let (kinds, numbers_of_codes) = (Alphabet::of(Form::of(&weights.values)), Alphabet::Numbers);
+    let (kinds, numbers_of_codes) =
+        (Alphabet::of(ValueEncoding::of(&weights.values)), Alphabet::Numbers);
     let (gap_intervals, code_intervals) = (numbers_of_codes.intervals(), kinds.intervals());
 
     let mut gaps: Vec<(u32, u8)> = Vec::with_capacity(entries.len());
@@ -159,10 +160,10 @@ pub(super) fn encode(
         for table in &gap_tables {
             Frequencies::code(&mut encoder, &mut model, table.frequencies.as_slice());
         }
-        spent.positions += encoder.bits() + gap_tables.iter().map(|t| t.bits).sum::<f64>();
+        cost.positions += encoder.bits() + gap_tables.iter().map(|t| t.bits).sum::<f64>();
         let before = encoder.bits();
         Frequencies::code(&mut encoder, &mut code_model, code_table.frequencies.as_slice());
-        spent.values += encoder.bits() - before + code_table.bits;
+        cost.values += encoder.bits() - before + code_table.bits;
 
         let (mut of_gaps, mut of_codes) = (State::default(), State::default());
         let mut words = Vec::new();
@@ -180,7 +181,7 @@ pub(super) fn encode(
     if let Some(bias) = &weights.bias {
         let before = encoder.bits();
         ValueModel::encode_bias(&mut encoder, bias, rows);
-        spent.bias += encoder.bits() - before;
+        cost.bias += encoder.bits() - before;
     }
     let front = encoder.finish();
     let mut bytes = (front.len() as u32).to_le_bytes().to_vec();
@@ -195,19 +196,19 @@ pub(super) fn encode(
 /// [`crate::Error::Format`] if it is not one, [`crate::Error::Limit`] if it is larger than allowed.
 pub(super) fn decode(
     bytes: &[u8],
-    outline: &Outline,
+    spec: &LayerSpec,
     rows: Range<usize>,
-    allowance: &Allowance,
+    budget: &AllocationBudget,
 ) -> Result<LayerWeights> {
     let ends = || malformed("it ends too early");
     let (length, rest) = bytes.split_first_chunk().ok_or_else(ends)?;
     let (front, stream) =
         rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(ends)?;
     let mut decoder = Decoder::new(front);
-    let mut width = outline.cols();
+    let mut width = spec.cols();
     let mut coded = None;
     if says_columns(&rows) {
-        let columns = code_columns(&mut decoder, outline.geometry, &mut vec![false; width]);
+        let columns = code_columns(&mut decoder, spec.geometry, &mut vec![false; width]);
         width = columns.len();
         coded = Some(columns);
     }
@@ -216,12 +217,12 @@ pub(super) fn decode(
     if u64::from(entries) > places {
         return Err(malformed("more entries than places"));
     }
-    allowance.take(entries as usize)?;
+    budget.take(entries as usize)?;
 
     let mut found = Entries {
         width: width as u64,
         coded,
-        pattern: Pattern::with_columns(outline.cols()),
+        pattern: Pattern::with_columns(spec.cols()),
         codes: Vec::new(),
     };
     if entries > 0 {
@@ -240,7 +241,7 @@ pub(super) fn decode(
             stream,
             rows.len(),
             entries,
-            &Tables { shared, gap_tables, code_table, form: outline.form },
+            &Tables { shared, gap_tables, code_table, encoding: spec.encoding },
         )?;
     } else {
         if stream.iter().any(|&byte| byte != 0) {
@@ -248,10 +249,10 @@ pub(super) fn decode(
         }
         (0..rows.len()).try_for_each(|_| found.pattern.push_row([]))?;
     }
-    let values = alphabet::values(&found.codes, outline.form)
+    let values = alphabet::values(&found.codes, spec.encoding)
         .ok_or_else(|| malformed("a level out of range"))?;
-    let bias = match outline.bias {
-        Some(form) => Some(ValueModel::decode_bias(&mut decoder, form, rows.len())?),
+    let bias = match spec.bias {
+        Some(encoding) => Some(ValueModel::decode_bias(&mut decoder, encoding, rows.len())?),
         None => None,
     };
     decoder.finish()?;
@@ -262,7 +263,7 @@ struct Tables {
     shared: Shared,
     gap_tables: Vec<DecodingTable>,
     code_table: DecodingTable,
-    form: Form,
+    encoding: ValueEncoding,
 }
 
 /// What a block's stream says.
@@ -285,7 +286,7 @@ impl Entries {
             return Err(malformed("it does not begin with two states"));
         };
         let mut words = Words::new(&stream[STATES..]);
-        let code_intervals = Alphabet::of(tables.form).intervals();
+        let code_intervals = Alphabet::of(tables.encoding).intervals();
         let gap_intervals = Alphabet::Numbers.intervals();
         let places = rows as u64 * self.width;
         let mut recent = Recent::new(places, entries);

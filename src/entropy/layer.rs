@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::allowance::Allowance;
+use super::budget::AllocationBudget;
 use super::context::Geometry;
 use super::{codebook, gaps, mixed};
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::model::{LayerWeights, Pattern, Scale, Values};
 
 /// How the values of a layer or its bias are stored; the header says it before the layer is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Form {
+pub enum ValueEncoding {
     /// IEEE binary32.
     F32,
     /// IEEE binary16.
@@ -22,8 +22,8 @@ pub enum Form {
     Codebook,
 }
 
-impl Form {
-    /// The form of some values.
+impl ValueEncoding {
+    /// The encoding of some values.
     pub fn of(values: &Values) -> Self {
         match values {
             Values::F32(_) => Self::F32,
@@ -54,20 +54,20 @@ pub enum Coding {
 
 /// What is known of a layer before its code is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Outline {
+pub struct LayerSpec {
     /// Rows of its matrix.
     pub rows: usize,
     /// Its columns.
     pub geometry: Geometry,
     /// How positions are coded.
     pub coding: Coding,
-    /// The form of its weights.
-    pub form: Form,
-    /// The form of its bias.
-    pub bias: Option<Form>,
+    /// The encoding of its weights.
+    pub encoding: ValueEncoding,
+    /// The encoding of its bias.
+    pub bias: Option<ValueEncoding>,
 }
 
-impl Outline {
+impl LayerSpec {
     /// Most places of a layer under [`Coding::Mixed`].
     pub const MOST_MIXED: usize = 1 << 22;
     /// Columns of any layer are fewer.
@@ -110,12 +110,12 @@ impl Outline {
     pub fn nothing(&self) -> LayerWeights {
         LayerWeights {
             pattern: Pattern::with_columns(self.cols()),
-            values: self.form.none(),
-            bias: self.bias.map(Form::none),
+            values: self.encoding.none(),
+            bias: self.bias.map(ValueEncoding::none),
         }
     }
 
-    /// What decoding a block takes from an [`Allowance`] besides its weights: its rows, its columns
+    /// What decoding a block takes from an [`AllocationBudget`] besides its weights: its rows, its columns
     /// where there is a memory of them, 16 times under [`Coding::Mixed`].
     pub fn items(&self, rows: &Range<usize>) -> usize {
         let columns = match self.coding {
@@ -129,7 +129,7 @@ impl Outline {
 
 /// What the code of a layer spends on what, in bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Spent {
+pub struct BitCost {
     /// Which weights are there.
     pub positions: f64,
     /// Their values.
@@ -140,21 +140,21 @@ pub struct Spent {
     pub bias: f64,
 }
 
-/// Encodes one block of a layer; adds to `spent`. With [`Form::Codebook`] the weights are those of
+/// Encodes one block of a layer; adds to `cost`. With [`ValueEncoding::Codebook`] the weights are those of
 /// [`Codebook::of`](codebook::Codebook::of) and the table is still to be put before the block.
 pub fn encode(
     weights: &LayerWeights,
-    outline: &Outline,
+    spec: &LayerSpec,
     rows: Range<usize>,
-    spent: &mut Spent,
+    cost: &mut BitCost,
 ) -> Vec<u8> {
-    let outline = match outline.form {
-        Form::Codebook => &codebook::of_levels(outline),
-        _ => outline,
+    let spec = match spec.encoding {
+        ValueEncoding::Codebook => &codebook::of_levels(spec),
+        _ => spec,
     };
-    match outline.coding {
-        Coding::Mixed => mixed::encode(weights, outline, spent),
-        Coding::Gaps => gaps::encode(weights, outline, rows, spent),
+    match spec.coding {
+        Coding::Mixed => mixed::encode(weights, spec, cost),
+        Coding::Gaps => gaps::encode(weights, spec, rows, cost),
     }
 }
 
@@ -165,17 +165,17 @@ pub fn encode(
 /// than allowed.
 pub fn decode(
     bytes: &[u8],
-    outline: &Outline,
+    spec: &LayerSpec,
     rows: Range<usize>,
-    allowance: &Allowance,
+    budget: &AllocationBudget,
 ) -> Result<LayerWeights> {
-    if outline.form == Form::Codebook {
-        return codebook::decode(bytes, outline, rows, allowance);
+    if spec.encoding == ValueEncoding::Codebook {
+        return codebook::decode(bytes, spec, rows, budget);
     }
-    allowance.take(outline.items(&rows))?;
-    match outline.coding {
-        Coding::Mixed => mixed::decode(bytes, outline, allowance),
-        Coding::Gaps => gaps::decode(bytes, outline, rows, allowance),
+    budget.take(spec.items(&rows))?;
+    match spec.coding {
+        Coding::Mixed => mixed::decode(bytes, spec, budget),
+        Coding::Gaps => gaps::decode(bytes, spec, rows, budget),
     }
 }
 
@@ -196,12 +196,12 @@ mod tests {
 
     use super::*;
 
-    fn layer(rows: usize, cols: usize, entries: &[(usize, i32)], curve: u8) -> LayerWeights {
+    fn layer(rows: usize, cols: usize, entries: &[(usize, i32)], companding: u8) -> LayerWeights {
         let mut sorted: std::collections::BTreeMap<usize, i32> = entries
             .iter()
             .map(|&(place, level)| (place % (rows * cols), if level == 0 { 1 } else { level }))
             .collect();
-        if curve > 0 {
+        if companding > 0 {
             sorted.values_mut().for_each(|level| *level %= 256);
             sorted.retain(|_, level| *level != 0);
         }
@@ -210,7 +210,7 @@ mod tests {
             let places = sorted.range(row * cols..(row + 1) * cols);
             pattern.push_row(places.map(|(place, _)| (place % cols) as u32)).unwrap();
         }
-        let scale = Scale { step: 0.25, curve };
+        let scale = Scale { step: 0.25, companding };
         let values = Values::Levels { scale, levels: sorted.into_values().collect() };
         let levels = (0..rows as i32).map(|i| i % 5 - 2).collect();
         let bias = Some(Values::Levels { scale: Scale::even(0.5), levels });
@@ -218,18 +218,18 @@ mod tests {
     }
 
     fn there_and_back(weights: &LayerWeights, geometry: Geometry, coding: Coding) -> usize {
-        let outline = Outline {
+        let spec = LayerSpec {
             rows: weights.pattern.rows(),
             geometry,
             coding,
-            form: Form::of(&weights.values),
-            bias: weights.bias.as_ref().map(Form::of),
+            encoding: ValueEncoding::of(&weights.values),
+            bias: weights.bias.as_ref().map(ValueEncoding::of),
         };
-        let (mut read, mut bytes) = (outline.nothing(), 0);
-        let allowance = Allowance::new(usize::MAX);
-        for rows in outline.blocks() {
-            let code = encode(weights, &outline, rows.clone(), &mut Spent::default());
-            let block = decode(&code, &outline, rows, &allowance).unwrap();
+        let (mut read, mut bytes) = (spec.nothing(), 0);
+        let budget = AllocationBudget::new(usize::MAX);
+        for rows in spec.blocks() {
+            let code = encode(weights, &spec, rows.clone(), &mut BitCost::default());
+            let block = decode(&code, &spec, rows, &budget).unwrap();
             bytes += code.len();
             read.append(block).unwrap();
         }
@@ -244,11 +244,11 @@ mod tests {
             (channels, height, width) in (1usize..5, 1usize..5, 1usize..5),
             entries in prop::collection::vec((any::<usize>(), -40i32..40), 0..300),
             large in prop::collection::vec((any::<usize>(), -0xff_ffff..0x100_0000), 0..3),
-            curve in 0u8..2,
+            companding in 0u8..2,
         ) {
             let geometry = Geometry { channels, height, width };
             let entries: Vec<_> = entries.into_iter().chain(large).collect();
-            let weights = layer(rows, geometry.columns(), &entries, curve);
+            let weights = layer(rows, geometry.columns(), &entries, companding);
             there_and_back(&weights, geometry, Coding::Mixed);
             there_and_back(&weights, geometry, Coding::Gaps);
         }
@@ -256,10 +256,10 @@ mod tests {
         #[test]
         fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), rows in 1usize..20, gaps: bool) {
             let coding = if gaps { Coding::Gaps } else { Coding::Mixed };
-            let form = Form::Levels(Scale { step: 1.0, curve: 3 });
+            let encoding = ValueEncoding::Levels(Scale { step: 1.0, companding: 3 });
             let geometry = Geometry { channels: 2, height: 3, width: 4 };
-            let outline = Outline { rows, geometry, coding, form, bias: Some(Form::F16) };
-            let _ = decode(&bytes, &outline, 0..rows, &Allowance::new(1000));
+            let spec = LayerSpec { rows, geometry, coding, encoding, bias: Some(ValueEncoding::F16) };
+            let _ = decode(&bytes, &spec, 0..rows, &AllocationBudget::new(1000));
         }
     }
 

@@ -1,19 +1,19 @@
 //! A layer small enough to look at every place: whether a weight is there, its sign and magnitude,
 //! each under a mixture of models.
 
-use super::allowance::Allowance;
+use super::budget::AllocationBudget;
 use super::columns::code_columns;
 use super::context::Context;
-use super::layer::{Outline, Spent, in_range};
+use super::layer::{BitCost, LayerSpec, in_range};
 use super::range_coder::{BitCoder, Decoder, Encoder};
 use super::values::ValueModel;
 use crate::error::Result;
 use crate::model::{LayerWeights, Pattern, Values};
 
 /// Encodes a layer.
-pub(super) fn encode(weights: &LayerWeights, outline: &Outline, spent: &mut Spent) -> Vec<u8> {
+pub(super) fn encode(weights: &LayerWeights, spec: &LayerSpec, cost: &mut BitCost) -> Vec<u8> {
     let mut encoder = Encoder::new();
-    encode_to(&mut encoder, weights, outline, spent);
+    encode_to(&mut encoder, weights, spec, cost);
     encoder.finish()
 }
 
@@ -21,15 +21,15 @@ pub(super) fn encode(weights: &LayerWeights, outline: &Outline, spent: &mut Spen
 pub(super) fn encode_to(
     encoder: &mut impl BitCoder,
     weights: &LayerWeights,
-    outline: &Outline,
-    spent: &mut Spent,
+    spec: &LayerSpec,
+    cost: &mut BitCost,
 ) {
     let pattern = &weights.pattern;
     let mut used = vec![false; pattern.cols()];
     pattern.columns().iter().for_each(|&column| used[column as usize] = true);
-    let columns = code_columns(encoder, outline.geometry, &mut used);
-    let mut context = Context::new(outline.geometry, columns);
-    let mut values = ValueModel::new(outline.form, false);
+    let columns = code_columns(encoder, spec.geometry, &mut used);
+    let mut context = Context::new(spec.geometry, columns);
+    let mut values = ValueModel::new(spec.encoding, false);
     let mut on_values = 0.0;
     for row in 0..pattern.rows() {
         context.next_row();
@@ -43,7 +43,7 @@ pub(super) fn encode_to(
             let before = encoder.bits();
             if let Values::Levels { levels, .. } = &weights.values {
                 let negative = context.sign(encoder, at, levels[entry] < 0);
-                spent.signs += encoder.bits() - before;
+                cost.signs += encoder.bits() - before;
                 context.magnitude(encoder, at, negative, levels[entry]);
             } else {
                 let negative = values.encode(encoder, &weights.values, entry);
@@ -52,12 +52,12 @@ pub(super) fn encode_to(
             on_values += encoder.bits() - before;
         }
     }
-    spent.values += on_values;
-    spent.positions += encoder.bits() - on_values;
+    cost.values += on_values;
+    cost.positions += encoder.bits() - on_values;
     if let Some(bias) = &weights.bias {
         let before = encoder.bits();
         ValueModel::encode_bias(encoder, bias, 0..pattern.rows());
-        spent.bias += encoder.bits() - before;
+        cost.bias += encoder.bits() - before;
     }
 }
 
@@ -67,18 +67,18 @@ pub(super) fn encode_to(
 /// [`crate::Error::Format`] if it is not one, [`crate::Error::Limit`] if it is larger than allowed.
 pub(super) fn decode(
     bytes: &[u8],
-    outline: &Outline,
-    allowance: &Allowance,
+    spec: &LayerSpec,
+    budget: &AllocationBudget,
 ) -> Result<LayerWeights> {
     let mut decoder = Decoder::new(bytes);
-    let geometry = outline.geometry;
+    let geometry = spec.geometry;
     let columns = code_columns(&mut decoder, geometry, &mut vec![false; geometry.columns()]);
     let mut context = Context::new(geometry, columns);
-    let mut model = ValueModel::new(outline.form, false);
+    let mut model = ValueModel::new(spec.encoding, false);
     let (mut pattern, mut values) =
-        (Pattern::with_columns(geometry.columns()), outline.form.none());
+        (Pattern::with_columns(geometry.columns()), spec.encoding.none());
     let mut row = Vec::new();
-    for _ in 0..outline.rows {
+    for _ in 0..spec.rows {
         context.next_row();
         row.clear();
         for at in 0..context.columns().len() {
@@ -97,11 +97,11 @@ pub(super) fn decode(
             }
         }
         decoder.check()?;
-        allowance.take(row.len())?;
+        budget.take(row.len())?;
         pattern.push_row(row.iter().copied())?;
     }
-    let bias = match outline.bias {
-        Some(form) => Some(ValueModel::decode_bias(&mut decoder, form, outline.rows)?),
+    let bias = match spec.bias {
+        Some(encoding) => Some(ValueModel::decode_bias(&mut decoder, encoding, spec.rows)?),
         None => None,
     };
     decoder.finish()?;

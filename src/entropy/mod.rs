@@ -5,8 +5,8 @@
 //! Integer arithmetic only, so that every CPU decodes the same bits. `formats/svdo-v1.md` specifies
 //! every step.
 
-pub mod allowance;
 pub mod alphabet;
+pub mod budget;
 pub mod codebook;
 mod columns;
 pub mod context;
@@ -15,11 +15,11 @@ pub mod layer;
 mod mixed;
 pub mod mixing;
 pub mod models;
+mod neighborhood;
 #[cfg(test)]
 mod oracle;
 pub mod range_coder;
 pub mod rans;
-mod surroundings;
 mod values;
 
 #[cfg(feature = "compress")]

@@ -7,7 +7,7 @@ use constriction::stream::queue::DefaultRangeEncoder;
 use constriction::stream::stack::DefaultAnsCoder;
 
 use super::context::Geometry;
-use super::layer::{Coding, Form, Outline, Spent, encode};
+use super::layer::{BitCost, Coding, LayerSpec, ValueEncoding, encode};
 use super::mixed;
 use super::range_coder::BitCoder;
 use super::rans::Frequencies;
@@ -53,7 +53,7 @@ impl BitCoder for Oracle {
     }
 }
 
-fn layer() -> (LayerWeights, Outline) {
+fn layer() -> (LayerWeights, LayerSpec) {
     let (mut state, rows, geometry) = (7u32, 300, Geometry { channels: 3, height: 8, width: 8 });
     let mut random = |below: u32| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -72,17 +72,17 @@ fn layer() -> (LayerWeights, Outline) {
     }
     let values = Values::Levels { scale: Scale::even(0.5), levels };
     let bias = Some(Values::Levels { scale: Scale::even(0.25), levels: vec![3; rows] });
-    let form = Form::of(&values);
-    let outline = Outline { rows, geometry, coding: Coding::Mixed, form, bias: Some(form) };
-    (LayerWeights { pattern, values, bias }, outline)
+    let encoding = ValueEncoding::of(&values);
+    let spec = LayerSpec { rows, geometry, coding: Coding::Mixed, encoding, bias: Some(encoding) };
+    (LayerWeights { pattern, values, bias }, spec)
 }
 
 #[test]
 fn mixed_layers_are_as_long_as_their_information() {
-    let (weights, outline) = layer();
+    let (weights, spec) = layer();
     let mut oracle = Oracle { encoder: DefaultRangeEncoder::new(), information: 0.0 };
-    mixed::encode_to(&mut oracle, &weights, &outline, &mut Spent::default());
-    let ours = encode(&weights, &outline, 0..outline.rows, &mut Spent::default()).len() as f64;
+    mixed::encode_to(&mut oracle, &weights, &spec, &mut BitCost::default());
+    let ours = encode(&weights, &spec, 0..spec.rows, &mut BitCost::default()).len() as f64;
     let theirs = 4.0 * oracle.encoder.into_compressed().unwrap().len() as f64;
     let ideal = oracle.information / 8.0;
     assert!(ours > 3000.0);
@@ -93,7 +93,7 @@ fn mixed_layers_are_as_long_as_their_information() {
 
 #[test]
 fn tokens_take_as_many_bits_as_under_another_coder() {
-    let (weights, outline) = layer();
+    let (weights, spec) = layer();
     let Values::Levels { levels, .. } = &weights.values else { panic!("not levels") };
     let mut counts = [0u32; 256];
     levels.iter().for_each(|level| counts[(level + 128) as usize] += 1);
@@ -108,9 +108,9 @@ fn tokens_take_as_many_bits_as_under_another_coder() {
     let cost = frequencies.cost(&counts);
     assert!((theirs - cost).abs() < 0.001 * cost + 64.0, "{theirs} {cost}");
     // The whole block: its parts' costs, two states, a length.
-    let outline = Outline { coding: Coding::Gaps, ..outline };
-    let mut spent = Spent::default();
-    let ours = encode(&weights, &outline, 0..outline.rows, &mut spent).len() as f64;
+    let spec = LayerSpec { coding: Coding::Gaps, ..spec };
+    let mut spent = BitCost::default();
+    let ours = encode(&weights, &spec, 0..spec.rows, &mut spent).len() as f64;
     let ideal = (spent.positions + spent.values + spent.bias) / 8.0;
     assert!(spent.values >= cost, "{} {cost}", spent.values);
     assert!(ours > ideal && ours - ideal < 0.0005 * ideal + 24.0, "{ours} {ideal}");

@@ -106,9 +106,9 @@ pub trait BitCoder {
 
 /// A coder that writes nothing: models learn from it what they would from an encoder.
 #[derive(Debug)]
-pub struct Rehearsal;
+pub struct DryRunCoder;
 
-impl BitCoder for Rehearsal {
+impl BitCoder for DryRunCoder {
     #[inline]
     fn code(&mut self, _: u16, bit: bool) -> bool {
         bit

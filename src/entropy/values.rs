@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::layer::{Form, in_range};
+use super::layer::{ValueEncoding, in_range};
 use super::models::{BitTree, Magnitude};
 use super::range_coder::{AdaptiveBit, BitCoder, Decoder};
 use crate::error::Result;
@@ -90,11 +90,13 @@ pub(super) enum ValueModel {
 
 impl ValueModel {
     /// A model that has seen nothing.
-    pub(super) fn new(form: Form, may_be_zero: bool) -> Self {
-        match form {
-            Form::F32 => Self::Floats(Floats::new(8, 23)),
-            Form::F16 => Self::Floats(Floats::new(5, 10)),
-            Form::Levels(_) | Form::Codebook => Self::Levels(Box::new(Levels::new(may_be_zero))),
+    pub(super) fn new(encoding: ValueEncoding, may_be_zero: bool) -> Self {
+        match encoding {
+            ValueEncoding::F32 => Self::Floats(Floats::new(8, 23)),
+            ValueEncoding::F16 => Self::Floats(Floats::new(5, 10)),
+            ValueEncoding::Levels(_) | ValueEncoding::Codebook => {
+                Self::Levels(Box::new(Levels::new(may_be_zero)))
+            }
         }
     }
 
@@ -117,7 +119,7 @@ impl ValueModel {
             (Self::Levels(model), Values::Levels { levels, .. }) => {
                 model.code(encoder, levels[at]) < 0
             }
-            _ => unreachable!("a model is made for the form of its values"),
+            _ => unreachable!("a model is made for the encoding of its values"),
         }
     }
 
@@ -143,13 +145,13 @@ impl ValueModel {
                 levels.push(level);
                 Ok(level < 0)
             }
-            _ => unreachable!("a model is made for the form of its values"),
+            _ => unreachable!("a model is made for the encoding of its values"),
         }
     }
 
     /// Encodes the biases of some rows.
     pub(super) fn encode_bias(encoder: &mut impl BitCoder, bias: &Values, rows: Range<usize>) {
-        let mut model = Self::new(Form::of(bias), true);
+        let mut model = Self::new(ValueEncoding::of(bias), true);
         for row in rows {
             model.encode(encoder, bias, row);
         }
@@ -158,10 +160,10 @@ impl ValueModel {
     /// Decodes the biases of so many rows.
     pub(super) fn decode_bias(
         decoder: &mut Decoder<'_>,
-        form: Form,
+        encoding: ValueEncoding,
         rows: usize,
     ) -> Result<Values> {
-        let (mut model, mut bias) = (Self::new(form, true), form.none());
+        let (mut model, mut bias) = (Self::new(encoding, true), encoding.none());
         for _ in 0..rows {
             decoder.check()?;
             model.decode(decoder, &mut bias)?;

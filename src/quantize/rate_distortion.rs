@@ -4,7 +4,7 @@
 use crate::container::{geometries, nearest_short_step};
 use crate::entropy::code_columns;
 use crate::entropy::context::{Context, Geometry, UNARY};
-use crate::entropy::range_coder::Rehearsal;
+use crate::entropy::range_coder::DryRunCoder;
 use crate::error::Result;
 use crate::model::{Scale, Values};
 use crate::prune::{PrunedLayer, PrunedModel};
@@ -20,7 +20,7 @@ pub struct RateDistortion {
     /// What a bit may cost in squared steps.
     pub lambda: f64,
     /// Growth of the distance between levels, c of [`Scale`] in 1/64.
-    pub curve: u8,
+    pub companding: u8,
     /// Weighs each squared error with (sigma / sigma of the layer)^(-2 gamma).
     pub gamma: f64,
     /// The bias's step over that of the weights times the square root of the mean number of weights
@@ -30,13 +30,14 @@ pub struct RateDistortion {
 
 impl Default for RateDistortion {
     fn default() -> Self {
-        Self { step: 0.35, lambda: 0.02, curve: 0, gamma: 0.0, bias: 0.25 }
+        Self { step: 0.35, lambda: 0.02, companding: 0, gamma: 0.0, bias: 0.25 }
     }
 }
 
 impl RateDistortion {
     /// Coarse: about half the bytes of the default.
-    pub const SMALL: Self = Self { step: 0.8, lambda: 0.04, curve: 13, gamma: 0.0, bias: 0.25 };
+    pub const SMALL: Self =
+        Self { step: 0.8, lambda: 0.04, companding: 13, gamma: 0.0, bias: 0.25 };
 }
 
 /// Times the weights are gone through; the models begin each with what they learned before.
@@ -81,7 +82,8 @@ impl RateDistortion {
     ) -> (Values, Option<Values>) {
         let exact = layer.weights.data();
         let unit = unit(layer);
-        let scale = Scale { step: nearest_short_step(self.step * unit), curve: self.curve };
+        let scale =
+            Scale { step: nearest_short_step(self.step * unit), companding: self.companding };
         let per_row = exact.len() as f64 / layer.shape[0].max(1) as f64;
         let bias_step = self.bias * f64::from(scale.step) * per_row.max(1.0).sqrt();
         let bias_scale = Scale::even(nearest_short_step(bias_step));
@@ -90,14 +92,14 @@ impl RateDistortion {
             Values::Levels { scale: bias_scale, levels }
         });
         let levels = if !is_adaptive(layer) {
-            let ladder = Ladder::new(scale);
-            exact.iter().map(|&v| ladder.nearest(v)).collect()
+            let reconstruction = ReconstructionLevels::new(scale);
+            exact.iter().map(|&v| reconstruction.nearest(v)).collect()
         } else {
-            let aim = match fit {
-                Some(fit) => Aim::Outputs(fit),
-                None => Aim::Weights(self.sensitivity(layer, unit)),
+            let distortion = match fit {
+                Some(fit) => Distortion::Outputs(fit),
+                None => Distortion::Weights(self.sensitivity(layer, unit)),
             };
-            self.levels(layer, geometry, scale, bias.as_mut(), aim, costs)
+            self.levels(layer, geometry, scale, bias.as_mut(), distortion, costs)
         };
         (Values::Levels { scale, levels }, bias)
     }
@@ -120,19 +122,20 @@ impl RateDistortion {
         geometry: Geometry,
         scale: Scale,
         mut bias: Option<&mut Values>,
-        mut aim: Aim<'_>,
+        mut distortion: Distortion<'_>,
         costs: &Costs,
     ) -> Vec<i32> {
         let matrix = &layer.weights;
-        let ladder = Ladder::new(scale);
-        let mut levels: Vec<i32> = matrix.data().iter().map(|&v| ladder.nearest(v)).collect();
+        let reconstruction = ReconstructionLevels::new(scale);
+        let mut levels: Vec<i32> =
+            matrix.data().iter().map(|&v| reconstruction.nearest(v)).collect();
         let mut learned: Option<Context> = None;
         for _ in 0..PASSES {
             let mut used = vec![false; matrix.cols()];
             for (&column, &level) in matrix.indices().iter().zip(&levels) {
                 used[column as usize] |= level != 0;
             }
-            let columns = code_columns(&mut Rehearsal, geometry, &mut used);
+            let columns = code_columns(&mut DryRunCoder, geometry, &mut used);
             let mut context = Context::new(geometry, columns);
             if let Some(learned) = learned.take() {
                 context.take(learned);
@@ -142,8 +145,9 @@ impl RateDistortion {
                 context.next_row();
                 let entries = first..first + row.nnz();
                 let exact = &matrix.data()[entries.clone()];
-                if let Aim::Outputs(fit) = &mut aim {
-                    let values = levels[entries.clone()].iter().map(|&l| ladder.stands_for(l));
+                if let Distortion::Outputs(fit) = &mut distortion {
+                    let values =
+                        levels[entries.clone()].iter().map(|&l| reconstruction.dequantize(l));
                     let weights = exact.iter().map(|&w| f64::from(w)).zip(values);
                     let bias = layer.bias.as_ref().zip(bias.as_deref());
                     let bias = bias
@@ -154,7 +158,7 @@ impl RateDistortion {
                 for (k, (&column, entry)) in row.indices().iter().zip(entries).enumerate() {
                     if !used[column as usize] {
                         levels[entry] = 0;
-                        if let Aim::Outputs(fit) = &mut aim {
+                        if let Distortion::Outputs(fit) = &mut distortion {
                             fit.set(k, 0.0);
                         }
                         continue;
@@ -164,24 +168,26 @@ impl RateDistortion {
                         context.learn(false);
                         at += 1;
                     }
-                    let (target, sensitivity) = match &mut aim {
-                        Aim::Weights(sensitivity) => (f64::from(exact[k]), sensitivity[entry]),
-                        Aim::Outputs(fit) => fit.target(k),
+                    let (target, sensitivity) = match &mut distortion {
+                        Distortion::Weights(sensitivity) => {
+                            (f64::from(exact[k]), sensitivity[entry])
+                        }
+                        Distortion::Outputs(fit) => fit.target(k),
                     };
                     let weight = Weight {
                         value: target.abs() / f64::from(scale.step),
                         negative: target < 0.0,
                         sensitivity,
                     };
-                    let size = self.choose(&mut context, at, &ladder, costs, weight);
+                    let size = self.choose(&mut context, at, &reconstruction, costs, weight);
                     context.predict(at);
                     context.learn(size > 0);
                     levels[entry] = if target < 0.0 { -size } else { size };
                     if size > 0 {
-                        context.level(&mut Rehearsal, at, levels[entry]);
+                        context.level(&mut DryRunCoder, at, levels[entry]);
                     }
-                    if let Aim::Outputs(fit) = &mut aim {
-                        fit.set(k, ladder.stands_for(levels[entry]));
+                    if let Distortion::Outputs(fit) = &mut distortion {
+                        fit.set(k, reconstruction.dequantize(levels[entry]));
                     }
                     at += 1;
                 }
@@ -189,8 +195,8 @@ impl RateDistortion {
                     context.predict(at);
                     context.learn(false);
                 }
-                if let (Aim::Outputs(fit), Some(Values::Levels { scale, levels })) =
-                    (&mut aim, bias.as_deref_mut())
+                if let (Distortion::Outputs(fit), Some(Values::Levels { scale, levels })) =
+                    (&mut distortion, bias.as_deref_mut())
                 {
                     levels[number] = even_level(fit.target(row.nnz()).0, *scale);
                 }
@@ -206,11 +212,11 @@ impl RateDistortion {
         &self,
         context: &mut Context,
         at: usize,
-        ladder: &Ladder,
+        reconstruction: &ReconstructionLevels,
         costs: &Costs,
         Weight { value, negative, sensitivity }: Weight,
     ) -> i32 {
-        let below = ladder.below(value);
+        let below = reconstruction.below(value);
         let there = context.predict(at);
         let sign = context.predict_negative(at);
         let cost = |error: f64, bits: f64| sensitivity * error * error + self.lambda * bits;
@@ -218,7 +224,7 @@ impl RateDistortion {
         let mut bits = costs.of(there, true) + costs.of(sign, negative);
         let mut size = 1;
         while size <= below + 1 {
-            let Some(stands_for) = ladder.value(size) else { break };
+            let Some(dequantize) = reconstruction.value(size) else { break };
             let step = size as usize - 1;
             let (last, more) = match step {
                 _ if step < UNARY => {
@@ -229,7 +235,7 @@ impl RateDistortion {
                 _ => (2.0 * libm::log2(f64::from(size - UNARY as i32)) + 1.0, 0.0),
             };
             if size + 2 >= below {
-                let total = cost(value - stands_for, bits + last);
+                let total = cost(value - dequantize, bits + last);
                 if total < least {
                     (best, least) = (size, total);
                 }
@@ -243,7 +249,7 @@ impl RateDistortion {
 }
 
 /// What levels are to come close to.
-enum Aim<'u> {
+enum Distortion<'u> {
     /// The weights, with what a squared error of each counts.
     Weights(Vec<f64>),
     /// The outputs of the layer.
@@ -279,17 +285,17 @@ fn is_adaptive(layer: &PrunedLayer) -> bool {
 }
 
 /// The values of the levels in steps.
-struct Ladder {
+struct ReconstructionLevels {
     step: f64,
     /// Empty for even levels.
     values: Vec<f64>,
     most: i32,
 }
 
-impl Ladder {
+impl ReconstructionLevels {
     fn new(scale: Scale) -> Self {
         let most = scale.most() as i32 - 1;
-        let values = match scale.curve {
+        let values = match scale.companding {
             0 => Vec::new(),
             _ => {
                 let values = Scale { step: 1.0, ..scale }.values(most as u32);
@@ -309,7 +315,7 @@ impl Ladder {
     }
 
     /// The weight that a level is.
-    fn stands_for(&self, level: i32) -> f64 {
+    fn dequantize(&self, level: i32) -> f64 {
         let size = self.value(level.abs()).unwrap_or(0.0) * self.step;
         if level < 0 { -size } else { size }
     }
@@ -367,22 +373,25 @@ mod tests {
 
     #[test]
     fn ladders_find_the_level_below_and_the_nearest() {
-        for curve in [0, 13, 64] {
-            let ladder = Ladder::new(Scale { step: 0.5, curve });
-            let c = f64::from(curve) / 64.0;
+        for companding in [0, 13, 64] {
+            let reconstruction = ReconstructionLevels::new(Scale { step: 0.5, companding });
+            let c = f64::from(companding) / 64.0;
             for level in 1..20 {
-                let formula = match curve {
+                let formula = match companding {
                     0 => f64::from(level),
                     _ => ((1.0 + c).powi(level) - 1.0) / c,
                 };
-                let value = ladder.value(level).unwrap();
-                assert!((value / formula - 1.0).abs() < 1e-6, "{curve} {level} {value}");
-                assert_eq!(ladder.below(value * 1.0001), level);
-                assert_eq!(ladder.below(value * 0.9999), level - 1);
-                assert_eq!(ladder.nearest((-0.5 * value) as f32), -level);
+                let value = reconstruction.value(level).unwrap();
+                assert!((value / formula - 1.0).abs() < 1e-6, "{companding} {level} {value}");
+                assert_eq!(reconstruction.below(value * 1.0001), level);
+                assert_eq!(reconstruction.below(value * 0.9999), level - 1);
+                assert_eq!(reconstruction.nearest((-0.5 * value) as f32), -level);
             }
         }
-        assert_eq!(Ladder::new(Scale { step: 1.0, curve: 64 }).nearest(f32::MAX), 127);
+        assert_eq!(
+            ReconstructionLevels::new(Scale { step: 1.0, companding: 64 }).nearest(f32::MAX),
+            127
+        );
     }
 
     /// A layer of scattered weights between -2 and 2.
@@ -427,13 +436,13 @@ mod tests {
     #[test]
     fn without_rate_every_weight_takes_its_nearest_level() {
         let model = model();
-        for curve in [0, 13] {
-            let settings = RateDistortion { lambda: 0.0, curve, ..RateDistortion::default() };
+        for companding in [0, 13] {
+            let settings = RateDistortion { lambda: 0.0, companding, ..RateDistortion::default() };
             let (values, bias) = settings.quantize(&model, None).unwrap().swap_remove(0);
             let Values::Levels { scale, levels } = &values else { panic!("not levels") };
-            let ladder = Ladder::new(*scale);
-            let nearest = model.layers[0].weights.data().iter().map(|&v| ladder.nearest(v));
-            assert!(nearest.eq(levels.iter().copied()), "{curve}");
+            let reconstruction = ReconstructionLevels::new(*scale);
+            let nearest = model.layers[0].weights.data().iter().map(|&v| reconstruction.nearest(v));
+            assert!(nearest.eq(levels.iter().copied()), "{companding}");
             assert!(bias.is_some_and(|bias| bias.len() == 60));
         }
     }

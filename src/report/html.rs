@@ -286,13 +286,13 @@ fn search(page: &mut String, points: &[SearchPoint]) {
                 filled: p.chosen,
                 joined: line && p.frontier,
                 title: format!(
-                    "{} B, {:.5}{error}: threshold {}, step {:.3}, lambda {:.4}, curve {:.2}",
+                    "{} B, {:.5}{error}: threshold {}, step {:.3}, lambda {:.4}, companding {:.2}",
                     group(p.file_bytes),
                     change(p),
                     p.threshold,
                     p.step,
                     p.lambda,
-                    p.curve
+                    p.companding
                 ),
             }
         });

@@ -244,7 +244,8 @@ pub struct SearchPoint {
     /// What a bit may cost in squared steps.
     pub lambda: f64,
     /// Growth of the distance between levels.
-    pub curve: f64,
+    #[serde(rename = "curve")]
+    pub companding: f64,
     /// The bias's step over the weights' step times the root of a row's weights.
     pub bias_step: f64,
     /// Bytes of the file.
@@ -296,7 +297,7 @@ impl SearchPoint {
                     threshold: shortest(p.threshold),
                     step: p.settings.step,
                     lambda: p.settings.lambda,
-                    curve: f64::from(p.settings.curve) / 64.0,
+                    companding: f64::from(p.settings.companding) / 64.0,
                     bias_step: p.settings.bias,
                     file_bytes: p.bytes,
                     output_error: p.change.output_error,
@@ -411,10 +412,10 @@ impl Compression {
                         .collect(),
                     zeroed: quantized.zeroed,
                     quantization_error: quantized.max_error,
-                    position_bits: written.spent.positions,
-                    value_bits: written.spent.values,
-                    sign_bits: written.spent.signs,
-                    bias_bits: written.spent.bias,
+                    position_bits: written.cost.positions,
+                    value_bits: written.cost.values,
+                    sign_bits: written.cost.signs,
+                    bias_bits: written.cost.bias,
                     log_alpha_histogram: statistics.histogram.counts.clone(),
                 }
             })

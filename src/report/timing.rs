@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::edge::{duration, random_samples};
-use crate::engine::{Engine, Kernel, Options, Tier};
+use crate::engine::{Engine, Isa, Kernel, Options};
 use crate::error::Result;
 use crate::model::Model;
 
@@ -35,10 +35,10 @@ impl Timing {
     ///
     /// # Errors
     /// What planning and running meet.
-    pub fn measure(model: &Model, tier: Tier) -> Result<Self> {
+    pub fn measure(model: &Model, isa: Isa) -> Result<Self> {
         const LEAST: Duration = Duration::from_millis(200);
         let plan =
-            |kernel| Engine::with_options(model, tier, Options { kernel, ..Options::default() });
+            |kernel| Engine::with_options(model, isa, Options { kernel, ..Options::default() });
         let engines = [plan(Kernel::Auto)?, plan(Kernel::Dense)?];
         let mut batches = Vec::new();
         for batch in [1, 64] {
@@ -60,7 +60,7 @@ impl Timing {
             });
             batches.push(BatchTime { batch, sparse_seconds, dense_seconds });
         }
-        Ok(Self { cpu: tier.name().into(), batches })
+        Ok(Self { cpu: isa.name().into(), batches })
     }
 
     /// In words, for all forms of the report.

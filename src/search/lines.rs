@@ -11,8 +11,8 @@ use crate::quantize::{Calibration, Quantizer, RateDistortion};
 
 /// Steps that are tried.
 const STEPS: (f64, f64) = (0.02, 20.0);
-/// The largest curve that is tried, in 1/64.
-const MOST_CURVE: u8 = 128;
+/// The largest companding that is tried, in 1/64.
+const MOST_COMPANDING: u8 = 128;
 /// How far from the bound the file chosen may stay, as a share.
 const NEAR: f64 = 0.02;
 /// Configurations tried to come as near.
@@ -286,12 +286,16 @@ fn neighbours(line: Line, coordinate: usize, round: usize, thresholds: usize) ->
             factors.iter().map(|f| with(RateDistortion { lambda: lambda(f), ..s })).collect()
         }
         2 => {
-            let curves = if wide {
+            let compandings = if wide {
                 [0, 8, 20]
             } else {
-                [s.curve.saturating_sub(4), s.curve.saturating_add(4).min(MOST_CURVE), s.curve]
+                [
+                    s.companding.saturating_sub(4),
+                    s.companding.saturating_add(4).min(MOST_COMPANDING),
+                    s.companding,
+                ]
             };
-            curves.iter().map(|&curve| with(RateDistortion { curve, ..s })).collect()
+            compandings.iter().map(|&companding| with(RateDistortion { companding, ..s })).collect()
         }
         _ => {
             let factors = if wide { [0.5, 2.0] } else { [0.7, 1.4] };

@@ -1,7 +1,7 @@
 //! What a configuration does to the network's outputs.
 
 use crate::engine::evaluate::{Evaluation, compare, top};
-use crate::engine::{Engine, Tier};
+use crate::engine::{Engine, Isa};
 use crate::error::Result;
 use crate::model::Model;
 
@@ -49,10 +49,10 @@ pub fn measure(
     reference: &Model,
     model: &Model,
     samples: Samples<'_>,
-    tier: Tier,
+    isa: Isa,
 ) -> Result<(Option<Evaluation>, Change)> {
     let threads = rayon::current_num_threads();
-    let reference = Reference::new(reference, samples, tier, threads)?;
+    let reference = Reference::new(reference, samples, isa, threads)?;
     Ok((reference.evaluation, reference.change(model)?))
 }
 
@@ -60,7 +60,7 @@ pub fn measure(
 #[derive(Debug)]
 pub(super) struct Reference<'a> {
     samples: Samples<'a>,
-    tier: Tier,
+    isa: Isa,
     threads: usize,
     classes: usize,
     outputs: Vec<f32>,
@@ -70,17 +70,17 @@ pub(super) struct Reference<'a> {
 
 impl<'a> Reference<'a> {
     /// Runs the reference, as all that is compared with it, on so many threads.
-    pub fn new(model: &Model, samples: Samples<'a>, tier: Tier, threads: usize) -> Result<Self> {
-        let classes = Engine::new(model, tier)?.output_shape().elements()?;
-        let outputs = run(model, samples, tier, threads)?;
+    pub fn new(model: &Model, samples: Samples<'a>, isa: Isa, threads: usize) -> Result<Self> {
+        let classes = Engine::new(model, isa)?.output_shape().elements()?;
+        let outputs = run(model, samples, isa, threads)?;
         let evaluation = samples.labels.map(|l| compare(&outputs, classes, l)).transpose()?;
         let spread = spread(&outputs, classes);
-        Ok(Self { samples, tier, threads, classes, outputs, spread, evaluation })
+        Ok(Self { samples, isa, threads, classes, outputs, spread, evaluation })
     }
 
     /// Runs a model and compares.
     pub fn change(&self, model: &Model) -> Result<Change> {
-        let outputs = run(model, self.samples, self.tier, self.threads)?;
+        let outputs = run(model, self.samples, self.isa, self.threads)?;
         let pairs = outputs.iter().zip(&self.outputs);
         let squares: f64 = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum();
         let rows =
@@ -102,8 +102,8 @@ impl<'a> Reference<'a> {
     }
 }
 
-fn run(model: &Model, samples: Samples<'_>, tier: Tier, threads: usize) -> Result<Vec<f32>> {
-    let engine = Engine::new(model, tier)?;
+fn run(model: &Model, samples: Samples<'_>, isa: Isa, threads: usize) -> Result<Vec<f32>> {
+    let engine = Engine::new(model, isa)?;
     let (ins, outs) = (engine.input_shape().elements()?, engine.output_shape().elements()?);
     let mut outputs = vec![0.0; samples.values.len() / ins * outs];
     engine.run_parallel(samples.values, &mut outputs, threads)?;

@@ -1,6 +1,6 @@
 //! The search for the smallest file within an error, or the best within a size.
 //!
-//! A configuration is a threshold, a step, lambda, a curve and the step of biases. For each choice of
+//! A configuration is a threshold, a step, lambda, a companding and the step of biases. For each choice of
 //! the others the step is set so that the goal's bound is met; then one of the others is changed at
 //! a time, as long as that helps. Every configuration tried is reported.
 //!
@@ -18,7 +18,7 @@ pub use measure::{Change, Samples, measure};
 
 use crate::checkpoint::Checkpoint;
 use crate::compress::{Compressed, Settings, finish};
-use crate::engine::Tier;
+use crate::engine::Isa;
 use crate::engine::evaluate::Evaluation;
 use crate::error::{Error, Result};
 use crate::prune::prune;
@@ -108,7 +108,7 @@ pub fn search(
     samples: Samples<'_>,
     calibration: Option<&Calibration<'_>>,
     effort: u32,
-    tier: Tier,
+    isa: Isa,
 ) -> Result<Found> {
     if matches!(goal, Goal::ErrorIncrease(_)) && samples.labels.is_none() {
         return Err(Error::Argument { problem: "an error rate needs labels".into() });
@@ -122,7 +122,7 @@ pub fn search(
     let prune_at = |&t: &f32| prune(checkpoint, f64::from(t), &|_| ());
     let pruned = thresholds.iter().map(prune_at).collect::<Result<Vec<_>>>()?;
     let (exact, _) = Quantizer::Exact.quantize(&pruned[0])?;
-    let reference = Reference::new(&exact, samples, tier, 1)?;
+    let reference = Reference::new(&exact, samples, isa, 1)?;
     let evaluation = reference.evaluation;
     let mut search = Search {
         thresholds,

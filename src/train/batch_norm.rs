@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::buffer::{Buffer, Stored, padded};
 use super::linear::{Gate, Pass};
 use super::optimizer::{Update, descend};
-use super::vector::{Kernel, Real, Tier, Vector};
+use super::vector::{Isa, Kernel, Real, Vector};
 
 /// Added to the variance where its root is taken.
 const EPSILON: f64 = 1e-5;
@@ -106,7 +106,7 @@ impl<T: Real> BatchNorm<T> {
         let mut mean = vec![T::of(0.0); channels];
         if pass.training {
             let squares;
-            (mean, squares) = self.deviations(pass.tier, x, batch);
+            (mean, squares) = self.deviations(pass.isa, x, batch);
             for c in 0..channels {
                 let variance = squares[c] / count;
                 self.inverse[c] = 1.0 / libm::sqrt(variance + EPSILON);
@@ -137,7 +137,7 @@ impl<T: Real> BatchNorm<T> {
                     normalized,
                     y,
                 };
-                T::dispatch(pass.tier, channels, EachPosition { channels, elements, each });
+                T::dispatch(pass.isa, channels, EachPosition { channels, elements, each });
             });
     }
 
@@ -145,7 +145,7 @@ impl<T: Real> BatchNorm<T> {
     /// parameters. False if one is no longer finite.
     pub fn backward(
         &mut self,
-        tier: Tier,
+        isa: Isa,
         norm: &mut Norm<T>,
         gradient: &mut [T],
         dx: &mut [T],
@@ -159,11 +159,11 @@ impl<T: Real> BatchNorm<T> {
             gradient[..batch * wide].par_chunks_mut(wide).zip(outputs).for_each(|(gradient, y)| {
                 let kernel =
                     Gate { gradient, variance_gradient: &mut [], y: Some(y), coefficient: None };
-                T::dispatch(tier, wide, kernel);
+                T::dispatch(isa, wide, kernel);
             });
         }
         let origin = vec![T::of(0.0); channels];
-        let (by_beta, by_gamma) = self.sums(tier, gradient, &self.normalized, &origin, batch);
+        let (by_beta, by_gamma) = self.sums(isa, gradient, &self.normalized, &origin, batch);
         let elements = self.elements;
         let scale = &narrow((0..channels).map(|c| norm.gamma[c].wide() * self.inverse[c]));
         let shift = &narrow(by_beta.iter().map(|sum| sum / count));
@@ -175,7 +175,7 @@ impl<T: Real> BatchNorm<T> {
             .for_each(|((dx, normalized), gradient)| {
                 let statistics = [&scale[..], shift, slope];
                 let each = ByInput { statistics, gradient, normalized, dx };
-                T::dispatch(tier, channels, EachPosition { channels, elements, each });
+                T::dispatch(isa, channels, EachPosition { channels, elements, each });
             });
         let row = |sums: Vec<f64>| {
             let mut all = narrow(sums.into_iter());
@@ -183,14 +183,14 @@ impl<T: Real> BatchNorm<T> {
             all
         };
         let [a, b, c, d] = &mut norm.moments;
-        let gamma = descend(tier, &mut norm.gamma, [a, b], &row(by_gamma), update);
-        descend(tier, &mut norm.beta, [c, d], &row(by_beta), update) && gamma
+        let gamma = descend(isa, &mut norm.gamma, [a, b], &row(by_gamma), update);
+        descend(isa, &mut norm.beta, [c, d], &row(by_beta), update) && gamma
     }
 
     /// Sets the parameters so that inputs as these pass unchanged.
-    pub fn begin_as_identity(&self, tier: Tier, norm: &mut Norm<T>, x: &[T], batch: usize) {
+    pub fn begin_as_identity(&self, isa: Isa, norm: &mut Norm<T>, x: &[T], batch: usize) {
         let count = (batch * (self.elements / self.channels)) as f64;
-        let (mean, squares) = self.deviations(tier, x, batch);
+        let (mean, squares) = self.deviations(isa, x, batch);
         for (c, (mean, squares)) in mean.into_iter().zip(squares).enumerate() {
             let variance = squares / count;
             (norm.mean[c], norm.variance[c]) = (mean, T::of(variance));
@@ -199,25 +199,18 @@ impl<T: Real> BatchNorm<T> {
     }
 
     /// The mean of each channel and the sum of squared deviations from it.
-    fn deviations(&self, tier: Tier, x: &[T], batch: usize) -> (Vec<T>, Vec<f64>) {
+    fn deviations(&self, isa: Isa, x: &[T], batch: usize) -> (Vec<T>, Vec<f64>) {
         let count = (batch * (self.elements / self.channels)) as f64;
         let origin = vec![T::of(0.0); self.channels];
-        let (sums, _) = self.sums(tier, x, x, &origin, batch);
+        let (sums, _) = self.sums(isa, x, x, &origin, batch);
         let mean: Vec<T> = narrow(sums.into_iter().map(|sum| sum / count));
-        let (_, squares) = self.sums(tier, x, x, &mean, batch);
+        let (_, squares) = self.sums(isa, x, x, &mean, batch);
         (mean, squares)
     }
 
     /// For each channel the sums over samples and positions of `a - center` and of
     /// `(a - center) (b - center)`, always in the same order; of a sample by T, of samples by f64.
-    fn sums(
-        &self,
-        tier: Tier,
-        a: &[T],
-        b: &[T],
-        center: &[T],
-        batch: usize,
-    ) -> (Vec<f64>, Vec<f64>) {
+    fn sums(&self, isa: Isa, a: &[T], b: &[T], center: &[T], batch: usize) -> (Vec<f64>, Vec<f64>) {
         let (channels, elements, wide) = (self.channels, self.elements, padded(self.elements));
         let part = batch.div_ceil(PARTS) * wide;
         let parts: Vec<_> = a[..batch * wide]
@@ -231,7 +224,7 @@ impl<T: Real> BatchNorm<T> {
                     first.fill(T::of(0.0));
                     second.fill(T::of(0.0));
                     let each = Sums { a, b, center, first, second };
-                    T::dispatch(tier, channels, EachPosition { channels, elements, each });
+                    T::dispatch(isa, channels, EachPosition { channels, elements, each });
                     all.0.iter_mut().zip(&sums[0]).for_each(|(sum, x)| *sum += x.wide());
                     all.1.iter_mut().zip(&sums[1]).for_each(|(sum, x)| *sum += x.wide());
                 }

@@ -4,7 +4,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use super::vector::{Real, Tier};
+use super::vector::{Isa, Real};
 
 const LINE: usize = 64;
 
@@ -23,7 +23,7 @@ struct Line([u8; LINE]);
 
 /// The length of a row in memory: a multiple of the lanes of every vector that the processor has.
 pub fn padded(length: usize) -> usize {
-    length.next_multiple_of(Tier::detect().lanes())
+    length.next_multiple_of(Isa::detect().lanes())
 }
 
 /// Rows without their padding: the numbers of a layer that outlive a step.

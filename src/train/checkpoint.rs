@@ -11,7 +11,7 @@ use super::batch_norm::Norm;
 use super::buffer::Buffer;
 use super::recipe::Config;
 use super::trainer::{Epoch, Progress, Trainer};
-use super::vector::Tier;
+use super::vector::Isa;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::network::describe::Description;
@@ -163,7 +163,7 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
     }
     for weights in &mut trainer.net.weights {
         // As the last update left it, bit for bit.
-        weights.refresh(Tier::detect());
+        weights.refresh(Isa::detect());
     }
     Ok(trainer)
 }

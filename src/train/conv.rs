@@ -201,7 +201,7 @@ impl<T: Real> Conv<T> {
                     if pass.sampled {
                         let (purpose, step, index) = (layer, pass.step, sample as u32);
                         Stream { seed: pass.seed, purpose, step, index }
-                            .normals(pass.tier, &mut scratch.noise);
+                            .normals(pass.isa, &mut scratch.noise);
                     }
                     let rows = place * positions * channels..(place + 1) * positions * channels;
                     let variance = &scratch.variance[rows.clone()];
@@ -214,7 +214,7 @@ impl<T: Real> Conv<T> {
                         winner: &mut winner[index * kept..][..kept],
                         coefficient: &mut coefficient[index * kept..][..kept],
                     };
-                    T::dispatch(pass.tier, channels, kernel);
+                    T::dispatch(pass.isa, channels, kernel);
                 }
             });
     }
@@ -319,9 +319,9 @@ impl<T: Real> Conv<T> {
             .into_par_iter()
             .map(|rows| {
                 let at = rows.first * stride..(rows.first + rows.count) * stride;
-                rows.update(pass.tier, &theta[at.clone()], &sigma2[at], update)
+                rows.update(pass.isa, &theta[at.clone()], &sigma2[at], update)
             })
             .reduce(|| true, |a, b| a && b);
-        weights.update_bias(pass.tier, bias, update) && finite
+        weights.update_bias(pass.isa, bias, update) && finite
     }
 }

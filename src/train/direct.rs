@@ -68,7 +68,7 @@ impl<T: Real> Layouts<T> {
         let both = [theta, &weights.sigma2[..]].into_iter().zip(&mut self.forward);
         for (from, to) in both.take(1 + usize::from(pass.sampled)) {
             let kernel = Turn { from, stride: weights.stride, taps: weights.cols, to };
-            T::dispatch(pass.tier, padded(weights.outputs), kernel);
+            T::dispatch(pass.isa, padded(weights.outputs), kernel);
         }
     }
 
@@ -190,7 +190,7 @@ impl<T: Real> Direct<T> {
         }
         if pass.sampled {
             let kernel = Square { x: &self.images, squares: &mut self.squares };
-            T::dispatch(pass.tier, LANES, kernel);
+            T::dispatch(pass.isa, LANES, kernel);
         }
     }
 
@@ -209,7 +209,7 @@ impl<T: Real> Direct<T> {
         let products = [(&self.images, theta, mean), (&self.squares, sigma2, variance)];
         for (images, weights, out) in products.into_iter().take(1 + usize::from(pass.sampled)) {
             let kernel = Convolve { geometry, frame, samples, pixels, images, weights, out };
-            T::dispatch(pass.tier, padded(geometry.channels), kernel);
+            T::dispatch(pass.isa, padded(geometry.channels), kernel);
         }
     }
 
@@ -227,7 +227,7 @@ impl<T: Real> Direct<T> {
             self.by_channel.make_room(channels, self.samples * geometry.output().area());
         }
         let (means, variances) = (&mut self.means[..], &mut self.variances[..]);
-        T::dispatch(pass.tier, wide, Reach { geometry, outputs, means, variances, bias });
+        T::dispatch(pass.isa, wide, Reach { geometry, outputs, means, variances, bias });
         let first = (place * self.frame.size / geometry.input.channels) as u32;
         let (rows, elements) = self.by_channel.open();
         let gradients = self.means.chunks_exact(wide).zip(self.variances.chunks_exact(wide));
@@ -263,7 +263,7 @@ impl<T: Real> Direct<T> {
             squares: &self.squares,
             into: Target::Add(&mut gradients.theta, &mut gradients.sigma2),
         };
-        T::dispatch(pass.tier, wide, kernel);
+        T::dispatch(pass.isa, wide, kernel);
         if let Some(dx) = dx {
             let pixels = dx.len() * size / channels;
             self.by_pixel.transpose(pixels, std::slice::from_ref(&self.by_channel));
@@ -280,7 +280,7 @@ impl<T: Real> Direct<T> {
                 squares: sigma2,
                 into: Target::Gradient(&self.images, &mut self.gradient),
             };
-            T::dispatch(pass.tier, wide, kernel);
+            T::dispatch(pass.isa, wide, kernel);
             for (dx, frame) in dx.zip(self.gradient.chunks(size)) {
                 let rows = frame[before..].chunks(line);
                 for (to, from) in dx.chunks_exact_mut(width * channels).zip(rows).take(height) {

@@ -51,7 +51,7 @@ impl<T: Real> Dropout<T> {
                 if method == Method::GaussianDropout {
                     let deviation = libm::sqrt(rate / (1.0 - rate));
                     let mut normals = vec![0.0; inputs];
-                    stream.normals(pass.tier, &mut normals);
+                    stream.normals(pass.isa, &mut normals);
                     for (factor, z) in factors.iter_mut().zip(normals) {
                         *factor = T::of(1.0 + deviation * f64::from(z));
                     }
@@ -83,7 +83,7 @@ impl<T: Real> Dropout<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::vector::Tier;
+    use crate::train::vector::Isa;
 
     /// Both kinds have mean 1 and variance p / (1 - p); without training nothing is changed.
     #[test]
@@ -93,8 +93,8 @@ mod tests {
         for method in [Method::BinaryDropout, Method::GaussianDropout] {
             let mut dropout = Dropout::<f32>::new(1, inputs, method, rate, batch);
             let pass = |training| {
-                let tier = Tier::detect();
-                Pass { tier, seed: 3, step: 7, sampled: false, training, sparse: 0.0 }
+                let isa = Isa::detect();
+                Pass { isa, seed: 3, step: 7, sampled: false, training, sparse: 0.0 }
             };
             dropout.forward(pass(true), &x, batch);
             let rows = dropout.output.chunks(padded(inputs));

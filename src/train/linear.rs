@@ -11,7 +11,7 @@ use super::noise::Stream;
 use super::optimizer::Update;
 use super::product::{Matrix, multiply};
 use super::sparse::{Count, Nonzeros, Product, Sparse, Target};
-use super::vector::{Kernel, LANES, Real, Tier, Vector};
+use super::vector::{Isa, Kernel, LANES, Real, Vector};
 use super::weights::Weights;
 
 /// Added to the variance of an output where its root is taken.
@@ -25,7 +25,7 @@ pub const SPARSE: f64 = 0.4;
 #[derive(Debug, Clone, Copy)]
 pub struct Pass {
     /// The instruction set.
-    pub tier: Tier,
+    pub isa: Isa,
     /// The seed of the noise.
     pub seed: u64,
     /// The step of the noise.
@@ -40,8 +40,8 @@ pub struct Pass {
 
 impl Pass {
     /// One that only evaluates.
-    pub fn plain(tier: Tier) -> Self {
-        Self { tier, seed: 0, step: 0, sampled: false, training: false, sparse: SPARSE }
+    pub fn plain(isa: Isa) -> Self {
+        Self { isa, seed: 0, step: 0, sampled: false, training: false, sparse: SPARSE }
     }
 }
 
@@ -105,7 +105,7 @@ impl<T: Real> Linear<T> {
         let part = batch.div_ceil(PARTS);
         let x = &x[..batch * wide_in];
         let mut nonzero = 0;
-        T::dispatch(pass.tier, wide_in, Count { x, nonzero: &mut nonzero });
+        T::dispatch(pass.isa, wide_in, Count { x, nonzero: &mut nonzero });
         let sparse = nonzero as f64 <= pass.sparse * (batch * inputs) as f64;
         self.sparse = sparse;
         // A small batch may leave parts without samples.
@@ -123,7 +123,7 @@ impl<T: Real> Linear<T> {
                 if sparse {
                     let (columns, stride) = (inputs, wide_in);
                     let kernel = Nonzeros { x, columns, stride, into: nonzeros };
-                    T::dispatch(pass.tier, stride, kernel);
+                    T::dispatch(pass.isa, stride, kernel);
                     let into = match pass.sampled {
                         true => Target::Both(y, coefficient),
                         false => Target::Mean(y),
@@ -139,12 +139,12 @@ impl<T: Real> Linear<T> {
                         squares: variances,
                         into,
                     };
-                    T::dispatch(pass.tier, wide_out, kernel);
+                    T::dispatch(pass.isa, wide_out, kernel);
                 } else {
                     let theta = Matrix::new(means, inputs, wide_out, wide_out);
                     multiply(y, wide_out, Matrix::new(x, rows, inputs, wide_in), theta);
                     if pass.sampled {
-                        T::dispatch(pass.tier, x.len(), Square { x, squares });
+                        T::dispatch(pass.isa, x.len(), Square { x, squares });
                         let squares = Matrix::new(squares, rows, inputs, wide_in);
                         let sigma2 = Matrix::new(variances, inputs, wide_out, wide_out);
                         multiply(coefficient, wide_out, squares, sigma2);
@@ -157,7 +157,7 @@ impl<T: Real> Linear<T> {
                     if pass.sampled {
                         let index = (index * part + row) as u32;
                         Stream { seed: pass.seed, purpose: layer, step: pass.step, index }
-                            .normals(pass.tier, &mut noise);
+                            .normals(pass.isa, &mut noise);
                         wide.iter_mut().zip(&noise).for_each(|(w, z)| *w = T::of(f64::from(*z)));
                     }
                     let kernel = Sample {
@@ -167,7 +167,7 @@ impl<T: Real> Linear<T> {
                         bias: &weights.bias,
                         relu,
                     };
-                    T::dispatch(pass.tier, wide_out, kernel);
+                    T::dispatch(pass.isa, wide_out, kernel);
                     y[row * wide_out + outputs..(row + 1) * wide_out].fill(T::of(0.0));
                 }
             });
@@ -196,7 +196,7 @@ impl<T: Real> Linear<T> {
             y: self.relu.then_some(&self.output[..]),
             coefficient: sampled.then_some(&self.coefficient[..]),
         };
-        T::dispatch(pass.tier, batch * wide_out, kernel);
+        T::dispatch(pass.isa, batch * wide_out, kernel);
         let mut bias = vec![T::of(0.0); wide_out];
         for row in gradient.chunks(wide_out) {
             bias.iter_mut().zip(row).for_each(|(sum, g)| *sum = *sum + *g);
@@ -271,7 +271,7 @@ impl<T: Real> Linear<T> {
                             squares,
                             into,
                         };
-                        T::dispatch(pass.tier, stride, kernel);
+                        T::dispatch(pass.isa, stride, kernel);
                     } else {
                         let part = columns(x, task.first, task.count);
                         let part = Matrix::new(&part, batch, task.count, task.count).transposed();
@@ -283,11 +283,11 @@ impl<T: Real> Linear<T> {
                             multiply(sigma2, stride, part, by_variance);
                         }
                     }
-                    task.update(pass.tier, &theta[..size], &sigma2[..size], update)
+                    task.update(pass.isa, &theta[..size], &sigma2[..size], update)
                 },
             )
             .reduce(|| true, |a, b| a && b);
-        weights.update_bias(pass.tier, &bias, update) && finite
+        weights.update_bias(pass.isa, &bias, update) && finite
     }
 }
 

@@ -9,7 +9,7 @@ use super::loss::{Outcome, cross_entropy};
 use super::optimizer::Update;
 use super::pool::MaxPool;
 use super::recipe::{Config, Method};
-use super::vector::{Real, Tier};
+use super::vector::{Isa, Real};
 use super::weights::{Rows, Weights};
 use crate::error::{Error, Result};
 use crate::network::{Activation, Network, Op, Shape, Source, Window};
@@ -90,7 +90,7 @@ impl<T: Real> Net<T> {
         };
         for layer in &network.layers {
             net.weights.push(Weights::new(
-                Tier::detect(),
+                Isa::detect(),
                 &layer.name,
                 [layer.rows(), layer.cols()],
                 if layer.shape.len() == 2 { Rows::Inputs } else { Rows::Outputs },
@@ -256,13 +256,13 @@ impl<T: Real> Net<T> {
     }
 
     /// Lets every batch normalization begin as the identity on the first `batch` rows of the input.
-    pub fn begin_as_identities(&mut self, tier: Tier, batch: usize) {
-        self.forward(Pass::plain(tier), None, batch);
+    pub fn begin_as_identities(&mut self, isa: Isa, batch: usize) {
+        self.forward(Pass::plain(isa), None, batch);
         for index in 0..self.units.len() {
             let (before, rest) = self.units.split_at_mut(index);
             if let Unit::BatchNorm(unit) = &rest[0] {
                 let x = before.last().map_or(&self.input[..], Unit::output);
-                unit.begin_as_identity(tier, &mut self.norms[unit.norm], x, batch);
+                unit.begin_as_identity(isa, &mut self.norms[unit.norm], x, batch);
             }
         }
     }
@@ -374,7 +374,7 @@ impl<T: Real> Net<T> {
                 Unit::BatchNorm(unit) => {
                     let norm = &mut self.norms[unit.norm];
                     let dx = dx.unwrap_or_default();
-                    let finite = unit.backward(pass.tier, norm, gradient, dx, batch, update);
+                    let finite = unit.backward(pass.isa, norm, gradient, dx, batch, update);
                     (norm.layer, finite)
                 }
                 Unit::MaxPool(unit) => {
@@ -400,9 +400,9 @@ impl<T: Real> Net<T> {
     }
 
     /// Draws the initial means.
-    pub fn initialize(&mut self, tier: Tier, seed: u64) {
+    pub fn initialize(&mut self, isa: Isa, seed: u64) {
         for (index, weights) in self.weights.iter_mut().enumerate() {
-            weights.initialize(tier, seed, index);
+            weights.initialize(isa, seed, index);
         }
     }
 }

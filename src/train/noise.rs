@@ -2,7 +2,7 @@
 //! Shaw, *Parallel random numbers: as easy as 1, 2, 3*, SC 2011) over counters made of step, layer,
 //! sample and position. Threads and batches can be cut as one likes.
 
-use super::vector::{Kernel, LANES, Real, Tier, Vector};
+use super::vector::{Isa, Kernel, LANES, Real, Vector};
 
 /// Numbers of as many counters as [`WIDE`].
 const BLOCK: usize = 32;
@@ -33,8 +33,8 @@ pub const EXPERIMENT: u32 = 1 << 18;
 
 impl Stream {
     /// Fills `out` with standard normals; the first numbers are the same for every length.
-    pub fn normals(&self, tier: Tier, out: &mut [f32]) {
-        f32::dispatch(tier, LANES, Normals { stream: *self, out });
+    pub fn normals(&self, isa: Isa, out: &mut [f32]) {
+        f32::dispatch(isa, LANES, Normals { stream: *self, out });
     }
 
     /// Fills `out` with uniform 32-bit integers.
@@ -225,9 +225,9 @@ mod tests {
 
     #[test]
     fn normals_have_the_moments_of_the_normal_law() {
-        for tier in Tier::supported() {
+        for isa in Isa::supported() {
             let mut z = vec![0.0; 1 << 20];
-            Stream { seed: 7, purpose: 1, step: 2, index: 3 }.normals(tier, &mut z);
+            Stream { seed: 7, purpose: 1, step: 2, index: 3 }.normals(isa, &mut z);
             let moment = |power: i32| {
                 z.iter().map(|v| f64::from(*v).powi(power)).sum::<f64>() / z.len() as f64
             };
@@ -239,7 +239,7 @@ mod tests {
                 (4, 3.0, 0.039),
                 (6, 15.0, 0.4),
             ] {
-                assert!((moment(power) - exact).abs() < tolerance, "{tier:?} {power}");
+                assert!((moment(power) - exact).abs() < tolerance, "{isa:?} {power}");
             }
             let neighbours = z.windows(2).map(|w| f64::from(w[0] * w[1])).sum::<f64>();
             assert!((neighbours / z.len() as f64).abs() < 0.004);
@@ -250,11 +250,11 @@ mod tests {
     fn tiers_agree_and_lengths_do_not_matter() {
         let stream = Stream { seed: 1, purpose: 2, step: 3, index: 4 };
         let (mut a, mut b) = (vec![0.0; 1000], vec![0.0; 77]);
-        stream.normals(Tier::Portable, &mut a);
-        stream.normals(Tier::detect(), &mut b);
+        stream.normals(Isa::Portable, &mut a);
+        stream.normals(Isa::detect(), &mut b);
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 2e-5));
         let mut c = vec![0.0; 1000];
-        stream.normals(Tier::detect(), &mut c);
+        stream.normals(Isa::detect(), &mut c);
         assert_eq!(b, c[..77]);
     }
 

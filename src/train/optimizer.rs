@@ -1,7 +1,7 @@
 //! From gradients to steps: Adam, Nesterov's momentum.
 
 use super::buffer::Buffer;
-use super::vector::{Kernel, Real, Tier, Vector};
+use super::vector::{Isa, Kernel, Real, Vector};
 use crate::posterior::KlForm;
 
 /// How a gradient becomes a step.
@@ -62,7 +62,7 @@ impl Update {
 
 /// Updates parameters without a posterior. False if one is no longer finite.
 pub fn descend<T: Real>(
-    tier: Tier,
+    isa: Isa,
     theta: &mut [T],
     [first, second]: [&mut Buffer<T>; 2],
     gradient: &[T],
@@ -71,7 +71,7 @@ pub fn descend<T: Real>(
     let length = theta.len();
     let (mut finite, moments) = (true, [&mut first[..], &mut second[..]]);
     let kernel = Plain { theta, moments, gradient, mask: None, update, finite: &mut finite };
-    T::dispatch(tier, length, kernel);
+    T::dispatch(isa, length, kernel);
     finite
 }
 
@@ -150,7 +150,7 @@ mod tests {
         let update = Update { rate: 0.1, optimizer, ..UPDATE };
         let (mut x, mut first, mut second) = ([1.0f64], Buffer::zeros(1), Buffer::zeros(1));
         for (gradient, expected) in [(2.0, 1.0 - 0.38), (-1.0, 0.62 - 0.1 * (-1.0 + 0.9 * 0.8))] {
-            descend(Tier::Portable, &mut x, [&mut first, &mut second], &[gradient], &update);
+            descend(Isa::Portable, &mut x, [&mut first, &mut second], &[gradient], &update);
             assert!((x[0] - expected).abs() < 1e-15, "{x:?} {expected}");
         }
     }

@@ -62,7 +62,7 @@ impl<T: Real> Patches<T> {
         if pass.sampled {
             let length = patches.len();
             let kernel = Square { x: patches, squares: &mut self.squares };
-            T::dispatch(pass.tier, length, kernel);
+            T::dispatch(pass.isa, length, kernel);
         }
     }
 
@@ -141,7 +141,7 @@ impl<T: Real> Patches<T> {
                 multiply(&mut self.squares, stride, by_variance, sigma2);
                 let dx = &mut self.gradient[..rows * stride];
                 let kernel = AddTwice { dx, x: &self.patches, by_square: &self.squares };
-                T::dispatch(pass.tier, rows * stride, kernel);
+                T::dispatch(pass.isa, rows * stride, kernel);
             }
             for (patches, dx) in self.gradient.chunks(positions * stride).zip(dx) {
                 dx.fill(T::of(0.0));

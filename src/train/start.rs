@@ -9,7 +9,7 @@ use super::buffer::Buffer;
 use super::checkpoint::pack;
 use super::recipe::{Config, Method};
 use super::trainer::Trainer;
-use super::vector::Tier;
+use super::vector::Isa;
 use crate::checkpoint::{Block, Checkpoint, Options, open_source};
 use crate::error::{Error, IoContext, Result};
 use crate::network::describe::Description;
@@ -138,7 +138,7 @@ fn fill(
         }
         if variances {
             weights.log_sigma2 = pack(&log_sigma2, layer, weights);
-            weights.refresh(Tier::detect());
+            weights.refresh(Isa::detect());
         }
         if let Some(bias) = checkpoint.read_bias(index)? {
             weights.bias[..bias.len()].copy_from_slice(&bias);

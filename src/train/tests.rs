@@ -5,7 +5,7 @@ use super::linear::{Pass, SPARSE};
 use super::net::Net;
 use super::optimizer::{Optimizer, Update};
 use super::recipe::{Config, Method};
-use super::vector::{Real, Tier};
+use super::vector::{Isa, Real};
 use crate::network::describe::Description;
 use crate::network::{Layer, Network};
 use crate::posterior::KlForm;
@@ -69,7 +69,7 @@ fn prepare_with<T: Real>(
             norm.beta[c] = T::of(0.2 - 0.1 * c as f64);
         }
     }
-    net.initialize(Tier::Portable, 5);
+    net.initialize(Isa::Portable, 5);
     for weights in &mut net.weights {
         for (i, log) in weights.log_sigma2.iter_mut().enumerate() {
             *log = T::of(-3.0 + (i % 7) as f64 * 0.4);
@@ -77,7 +77,7 @@ fn prepare_with<T: Real>(
         for (i, bias) in weights.bias.iter_mut().take(weights.outputs).enumerate() {
             *bias = T::of(0.1 * (i % 3) as f64);
         }
-        weights.refresh(Tier::Portable);
+        weights.refresh(Isa::Portable);
     }
     let (row, used) = (net.row(), network.input.shape.elements().unwrap());
     for (i, x) in net.input.iter_mut().enumerate() {
@@ -89,10 +89,10 @@ fn prepare_with<T: Real>(
 }
 
 const PASS: Pass =
-    Pass { tier: Tier::Portable, seed: 11, step: 3, sampled: true, training: true, sparse: SPARSE };
+    Pass { isa: Isa::Portable, seed: 11, step: 3, sampled: true, training: true, sparse: SPARSE };
 
 fn objective(net: &mut Net<f64>, labels: &[u32], pass: Pass) -> f64 {
-    net.weights.iter_mut().for_each(|w| w.refresh(Tier::Portable));
+    net.weights.iter_mut().for_each(|w| w.refresh(Isa::Portable));
     net.forward(pass, None, labels.len());
     let kl: f64 = net.weights.iter().map(|weights| weights.kl(KlForm::Sigmoid)).sum();
     2.5 * net.loss(labels, 2.5).nll + STILL.kl_weight * kl
@@ -174,10 +174,10 @@ fn f32_kernels_agree_with_f64() {
         exact.forward(dense, None, 7);
         exact.loss(&labels, 1.0);
         exact.backward(dense, &STILL, 7).unwrap();
-        let ways = Tier::supported().into_iter().flat_map(|tier| [(tier, 0.0), (tier, 1.0)]);
-        for (tier, sparse) in ways {
+        let ways = Isa::supported().into_iter().flat_map(|isa| [(isa, 0.0), (isa, 1.0)]);
+        for (isa, sparse) in ways {
             let (mut net, _) = prepare_with::<f32>(&network, 7, norms, Method::Svdo);
-            let pass = Pass { tier, sparse, ..PASS };
+            let pass = Pass { isa, sparse, ..PASS };
             net.forward(pass, None, 7);
             net.loss(&labels, 1.0);
             net.backward(pass, &STILL, 7).unwrap();
@@ -286,7 +286,7 @@ fn sampled_outputs_have_the_moments_of_sampled_weights() {
             let mut theta = means.clone();
             let mut noise = vec![0.0; theta.len()];
             super::noise::Stream { seed: 99, purpose: 7, step, index: 0 }
-                .normals(Tier::Portable, &mut noise);
+                .normals(Isa::Portable, &mut noise);
             for ((theta, z), s2) in theta.iter_mut().zip(&noise).zip(net.weights[0].sigma2.iter()) {
                 *theta += s2.sqrt() * f64::from(*z);
             }

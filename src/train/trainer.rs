@@ -10,7 +10,7 @@ use super::net::Net;
 use super::noise::shuffled;
 use super::optimizer::{Optimizer, Update};
 use super::recipe::Config;
-use super::vector::Tier;
+use super::vector::Isa;
 use crate::error::{Error, Result};
 use crate::network::Network;
 
@@ -26,7 +26,7 @@ pub struct Trainer {
     pub progress: Progress,
     /// The epochs so far.
     pub history: Vec<Epoch>,
-    tier: Tier,
+    isa: Isa,
     order: Vec<u32>,
     labels: Vec<u32>,
 }
@@ -86,12 +86,12 @@ impl Trainer {
     /// If the network cannot be trained or a setting makes no sense.
     pub fn new(network: Network, config: Config) -> Result<Self> {
         config.check()?;
-        let tier = Tier::detect();
+        let isa = Isa::detect();
         let mut net = Net::new(&network, &config)?;
-        net.initialize(tier, config.seed);
+        net.initialize(isa, config.seed);
         let progress = Progress::default();
         let (history, order, labels) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { network, config, net, progress, history, tier, order, labels })
+        Ok(Self { network, config, net, progress, history, isa, order, labels })
     }
 
     /// For weights that began as a checkpoint's, into which batch normalization is folded: here it begins
@@ -100,7 +100,7 @@ impl Trainer {
         let batch = self.config.batch.min(data.len());
         let row = self.net.row();
         data.gather(0..batch, &mut self.net.input, row, &mut self.labels);
-        self.net.begin_as_identities(self.tier, batch);
+        self.net.begin_as_identities(self.isa, batch);
     }
 
     /// Steps of an epoch: every sample once, the last batch may be smaller.
@@ -154,8 +154,8 @@ impl Trainer {
             posterior: config.posterior().then_some(config.kl),
         };
         let sampled = config.posterior();
-        let (tier, step) = (self.tier, count as u32);
-        let pass = Pass { tier, seed: config.seed, step, sampled, training: true, sparse: SPARSE };
+        let (isa, step) = (self.isa, count as u32);
+        let pass = Pass { isa, seed: config.seed, step, sampled, training: true, sparse: SPARSE };
         self.net.forward(pass, None, batch);
         let outcome = self.net.loss(&self.labels, data.len() as f64 / batch as f64);
         let diverged = |layer: String| Error::Data {
@@ -265,7 +265,7 @@ impl Trainer {
         for first in (0..data.len()).step_by(size) {
             let batch = size.min(data.len() - first);
             data.gather(first..first + batch, &mut self.net.input, row, &mut labels);
-            self.net.forward(Pass::plain(self.tier), Some(&theta), batch);
+            self.net.forward(Pass::plain(self.isa), Some(&theta), batch);
             let outcome = self.net.loss(&labels, 1.0);
             total.nll += outcome.nll;
             total.errors += outcome.errors;

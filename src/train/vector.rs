@@ -24,9 +24,9 @@ pub trait Real:
     fn wide(self) -> f64;
     /// A whole number from 0 to 2^23 - 1.
     fn index(self) -> usize;
-    /// Runs a kernel with the longest vectors of a tier that divide the length of its rows, or of all it
+    /// Runs a kernel with the longest vectors of an isa that divide the length of its rows, or of all it
     /// goes through in one.
-    fn dispatch<K: Kernel<Self>>(tier: Tier, length: usize, kernel: K);
+    fn dispatch<K: Kernel<Self>>(isa: Isa, length: usize, kernel: K);
 }
 
 /// Memory is cast to numbers, so that only those known here may be any.
@@ -45,10 +45,10 @@ pub trait Kernel<T> {
 
 /// The vectors that a processor can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tier {
+pub enum Isa {
     /// One lane, no instruction beyond the target's baseline.
     Portable,
-    /// Eight lanes with fused multiply-add; see [`Tier::detect`].
+    /// Eight lanes with fused multiply-add; see [`Isa::detect`].
     Avx2(Avx2Token),
     /// Sixteen lanes where lengths allow, else eight.
     Avx512(Avx512Token),
@@ -65,14 +65,14 @@ pub struct Avx2Token(());
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Avx512Token(Avx2Token);
 
-impl Tier {
+impl Isa {
     /// The widest that this processor has.
     pub fn detect() -> Self {
-        static WIDEST: OnceLock<Tier> = OnceLock::new();
+        static WIDEST: OnceLock<Isa> = OnceLock::new();
         *WIDEST.get_or_init(|| Self::supported().pop().unwrap_or(Self::Portable))
     }
 
-    /// What rows are padded to: a multiple of its vectors' lanes, and of those of every lesser tier.
+    /// What rows are padded to: a multiple of its vectors' lanes, and of those of every lesser isa.
     pub fn lanes(self) -> usize {
         match self {
             Self::Avx512(_) => 16,
@@ -83,17 +83,17 @@ impl Tier {
     /// All that this processor has, the widest last.
     pub fn supported() -> Vec<Self> {
         #[allow(unused_mut)] // where there is nothing more
-        let mut tiers = vec![Self::Portable];
+        let mut isas = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            tiers.push(Self::Avx2(Avx2Token(())));
+            isas.push(Self::Avx2(Avx2Token(())));
             if is_x86_feature_detected!("avx512f") {
-                tiers.push(Self::Avx512(Avx512Token(Avx2Token(()))));
+                isas.push(Self::Avx512(Avx512Token(Avx2Token(()))));
             }
         }
         #[cfg(target_arch = "aarch64")]
-        tiers.push(Self::Neon);
-        tiers
+        isas.push(Self::Neon);
+        isas
     }
 }
 
@@ -268,7 +268,7 @@ impl Real for f64 {
     fn index(self) -> usize {
         self as usize
     }
-    fn dispatch<K: Kernel<f64>>(_: Tier, _: usize, kernel: K) {
+    fn dispatch<K: Kernel<f64>>(_: Isa, _: usize, kernel: K) {
         kernel.run::<f64>();
     }
 }
@@ -286,10 +286,10 @@ impl Real for f32 {
         const SHIFT: u32 = 1 << 23;
         ((self + SHIFT as f32).to_bits() % SHIFT) as usize
     }
-    fn dispatch<K: Kernel<f32>>(tier: Tier, length: usize, kernel: K) {
-        match tier {
+    fn dispatch<K: Kernel<f32>>(isa: Isa, length: usize, kernel: K) {
+        match isa {
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx512(_) if length.is_multiple_of(LANES) => {
+            Isa::Avx512(_) if length.is_multiple_of(LANES) => {
                 #[target_feature(enable = "avx512f,avx2,fma")]
                 fn with_avx512<K: Kernel<f32>>(kernel: K) {
                     kernel.run::<x86_64::Sixteen>();
@@ -298,7 +298,7 @@ impl Real for f32 {
                 unsafe { with_avx512(kernel) }
             }
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx2(_) | Tier::Avx512(_) => {
+            Isa::Avx2(_) | Isa::Avx512(_) => {
                 #[target_feature(enable = "avx2,fma")]
                 fn with_avx2<K: Kernel<f32>>(kernel: K) {
                     kernel.run::<x86_64::Eight>();
@@ -307,7 +307,7 @@ impl Real for f32 {
                 unsafe { with_avx2(kernel) }
             }
             #[cfg(target_arch = "aarch64")]
-            Tier::Neon => kernel.run::<aarch64::Lanes>(),
+            Isa::Neon => kernel.run::<aarch64::Lanes>(),
             _ => {
                 let _ = length; // every other vector divides what `padded` gives
                 kernel.run::<f32>();
@@ -343,38 +343,38 @@ mod tests {
         }
     }
 
-    fn map(tier: Tier, values: &[f32], exponential: bool) -> Vec<f32> {
+    fn map(isa: Isa, values: &[f32], exponential: bool) -> Vec<f32> {
         let (mut values, length) = (values.to_vec(), values.len());
-        f32::dispatch(tier, length, Map { values: &mut values, exponential, marker: () });
+        f32::dispatch(isa, length, Map { values: &mut values, exponential, marker: () });
         values
     }
 
-    /// The error bounds that the documentation states, on every tier.
+    /// The error bounds that the documentation states, on every isa.
     #[test]
     fn exponential_and_logarithm_are_within_their_bounds() {
-        for tier in Tier::supported() {
+        for isa in Isa::supported() {
             let x: Vec<f32> = (-860_000..870_000).map(|i| i as f32 * 1e-4).collect();
-            for (x, y) in x.iter().zip(map(tier, &x, true)) {
+            for (x, y) in x.iter().zip(map(isa, &x, true)) {
                 let exact = f64::from(*x).exp();
                 let error = (f64::from(y) - exact).abs() / exact;
-                assert!(error < 2e-7, "{tier:?} exp({x}) errs by {error}");
+                assert!(error < 2e-7, "{isa:?} exp({x}) errs by {error}");
             }
             let x: Vec<f32> =
                 (0x0080_0000..0x7f80_0000u32).step_by(1237).map(f32::from_bits).collect();
             let x = &x[..x.len() / 16 * 16];
-            for (x, y) in x.iter().zip(map(tier, x, false)) {
+            for (x, y) in x.iter().zip(map(isa, x, false)) {
                 let exact = f64::from(*x).ln();
                 let error = (f64::from(y) - exact).abs();
-                assert!(error < 2e-7 + 1.2e-7 * exact.abs(), "{tier:?} ln({x}) errs by {error}");
+                assert!(error < 2e-7 + 1.2e-7 * exact.abs(), "{isa:?} ln({x}) errs by {error}");
             }
         }
     }
 
     #[test]
     fn exponential_saturates() {
-        for tier in Tier::supported() {
+        for isa in Isa::supported() {
             let x = [-1e30, 1e30, -200.0, 200.0, 0.0, 88.0, -87.0, 100.0];
-            let y = map(tier, &[x, x].concat(), true);
+            let y = map(isa, &[x, x].concat(), true);
             assert!(y.iter().all(|v| v.is_finite() && *v > 0.0), "{y:?}");
             assert_eq!(y[4], 1.0);
         }

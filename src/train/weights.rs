@@ -4,7 +4,7 @@ use super::buffer::{Buffer, Stored, padded};
 use super::noise::{INITIAL_WEIGHTS, Stream};
 use super::optimizer::{Optimizer, Plain, Update, descend, step};
 use super::slope::{self, Slope};
-use super::vector::{Kernel, Real, Tier, Vector};
+use super::vector::{Isa, Kernel, Real, Vector};
 use crate::posterior::{self, KlForm};
 
 /// Added to theta^2 where its logarithm is taken.
@@ -75,7 +75,7 @@ pub struct Task<'a, T> {
 impl<T: Real> Weights<T> {
     /// Zero means, log variances of `log_sigma2`.
     pub fn new(
-        tier: Tier,
+        isa: Isa,
         name: &str,
         [outputs, inputs]: [usize; 2],
         order: Rows,
@@ -104,7 +104,7 @@ impl<T: Real> Weights<T> {
             mask: None,
         };
         weights.log_sigma2.fill(T::of(log_sigma2));
-        weights.refresh(tier);
+        weights.refresh(isa);
         weights
     }
 
@@ -117,12 +117,12 @@ impl<T: Real> Weights<T> {
     }
 
     /// Draws theta from N(0, 2 / inputs) (He, Zhang, Ren and Sun, ICCV 2015).
-    pub fn initialize(&mut self, tier: Tier, seed: u64, layer: usize) {
+    pub fn initialize(&mut self, isa: Isa, seed: u64, layer: usize) {
         let deviation = libm::sqrt(2.0 / self.inputs as f64);
         let mut normals = vec![0.0; self.inputs];
         for output in 0..self.outputs {
             let purpose = INITIAL_WEIGHTS + layer as u32;
-            Stream { seed, purpose, step: 0, index: output as u32 }.normals(tier, &mut normals);
+            Stream { seed, purpose, step: 0, index: output as u32 }.normals(isa, &mut normals);
             for (input, z) in normals.iter().enumerate() {
                 let at = self.at(output, input);
                 self.theta[at] = T::of(f64::from(*z) * deviation);
@@ -131,9 +131,9 @@ impl<T: Real> Weights<T> {
     }
 
     /// Recomputes sigma^2 from log_sigma2, in the arithmetic of the update.
-    pub fn refresh(&mut self, tier: Tier) {
+    pub fn refresh(&mut self, isa: Isa) {
         let kernel = Exponentials { from: &self.log_sigma2, to: &mut self.sigma2 };
-        T::dispatch(tier, self.log_sigma2.len(), kernel);
+        T::dispatch(isa, self.log_sigma2.len(), kernel);
     }
 
     /// Calls `each` with theta and log_sigma2 of every weight, in row order.
@@ -204,9 +204,9 @@ impl<T: Real> Weights<T> {
     }
 
     /// Updates the bias.
-    pub fn update_bias(&mut self, tier: Tier, gradient: &[T], update: &Update) -> bool {
+    pub fn update_bias(&mut self, isa: Isa, gradient: &[T], update: &Update) -> bool {
         let [first, second] = &mut self.bias_moments;
-        descend(tier, &mut self.bias, [first, second], gradient, update)
+        descend(isa, &mut self.bias, [first, second], gradient, update)
     }
 
     /// Everything that the next step depends on, by name.
@@ -242,7 +242,7 @@ impl<T: Real> Weights<T> {
 impl<T: Real> Task<'_, T> {
     /// Updates these rows by the data's gradients of theta and of sigma^2, laid out as the rows.
     /// False if a weight is no longer finite.
-    pub fn update(self, tier: Tier, theta: &[T], sigma2: &[T], update: &Update) -> bool {
+    pub fn update(self, isa: Isa, theta: &[T], sigma2: &[T], update: &Update) -> bool {
         let [a, b, c, d] = self.moments;
         let length = self.theta.len();
         let mut finite = true;
@@ -258,13 +258,13 @@ impl<T: Real> Task<'_, T> {
                 update,
                 finite: &mut finite,
             };
-            T::dispatch(tier, length, kernel);
+            T::dispatch(isa, length, kernel);
         } else {
             let (gradient, mask) = (theta, self.mask);
             let finite = &mut finite;
             let kernel =
                 Plain { theta: self.theta, moments: [a, b], gradient, mask, update, finite };
-            T::dispatch(tier, length, kernel);
+            T::dispatch(isa, length, kernel);
         }
         finite
     }
@@ -386,13 +386,13 @@ mod tests {
         posterior: Some(KlForm::Sigmoid),
     };
 
-    fn example<T: Real>(tier: Tier, update: Update) -> Weights<T> {
-        let mut weights = Weights::<T>::new(tier, "fc", [6, 13], Rows::Outputs, -6.0);
-        weights.initialize(tier, 3, 0);
+    fn example<T: Real>(isa: Isa, update: Update) -> Weights<T> {
+        let mut weights = Weights::<T>::new(isa, "fc", [6, 13], Rows::Outputs, -6.0);
+        weights.initialize(isa, 3, 0);
         for (i, log) in weights.log_sigma2.iter_mut().enumerate() {
             *log = T::of(-12.0 + (i % 17) as f64);
         }
-        weights.refresh(tier);
+        weights.refresh(isa);
         let gradient = |scale: f64| -> Vec<T> {
             (0..6 * 16).map(|i| T::of(scale * ((i * 7 % 11) as f64 - 5.0))).collect()
         };
@@ -400,7 +400,7 @@ mod tests {
             let update = Update { count, ..update };
             for rows in weights.tasks() {
                 let at = rows.first * 16..(rows.first + rows.count) * 16;
-                assert!(rows.update(tier, &gradient(0.1)[at.clone()], &gradient(3.0)[at], &update));
+                assert!(rows.update(isa, &gradient(0.1)[at.clone()], &gradient(3.0)[at], &update));
             }
         }
         weights
@@ -414,10 +414,10 @@ mod tests {
             log_sigma2_rate: 1e-3,
             ..UPDATE
         };
-        let tiers = Tier::supported();
-        for (tier, update) in tiers.into_iter().flat_map(|t| [(t, UPDATE), (t, nesterov)]) {
-            let exact = example::<f64>(Tier::Portable, update);
-            let found = example::<f32>(tier, update);
+        let isas = Isa::supported();
+        for (isa, update) in isas.into_iter().flat_map(|t| [(t, UPDATE), (t, nesterov)]) {
+            let exact = example::<f64>(Isa::Portable, update);
+            let found = example::<f32>(isa, update);
             let pairs = [
                 (&found.theta, &exact.theta, 2e-6),
                 (&found.log_sigma2, &exact.log_sigma2, 2e-5),
@@ -448,17 +448,17 @@ mod tests {
             kl_weight: 1.0,
             ..UPDATE
         };
-        let mut weights = example::<f64>(Tier::Portable, still);
+        let mut weights = example::<f64>(Isa::Portable, still);
         let zeros = vec![0.0; 6 * 16];
         for rows in weights.tasks() {
             let size = rows.count * 16;
-            rows.update(Tier::Portable, &zeros[..size], &zeros[..size], &still);
+            rows.update(Isa::Portable, &zeros[..size], &zeros[..size], &still);
         }
         for index in [0, 5, 12, 16, 40, 90] {
             for which in [0, 2] {
                 let mut kl = [0.0; 2];
                 for (side, kl) in [-1e-6, 1e-6].iter().zip(&mut kl) {
-                    let mut moved = example::<f64>(Tier::Portable, still);
+                    let mut moved = example::<f64>(Isa::Portable, still);
                     if which == 0 {
                         moved.theta[index] += side
                     } else {
@@ -477,14 +477,14 @@ mod tests {
     fn a_weight_that_is_not_finite_is_noticed() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut weights =
-                Weights::<f32>::new(Tier::detect(), "fc", [6, 13], Rows::Outputs, -6.0);
+                Weights::<f32>::new(Isa::detect(), "fc", [6, 13], Rows::Outputs, -6.0);
             let mut gradient = vec![0.0; 6 * 16];
             gradient[21] = bad;
             let zeros = vec![0.0; 6 * 16];
             let finite = weights
                 .tasks()
                 .into_iter()
-                .all(|rows| rows.update(Tier::detect(), &gradient[..], &zeros, &UPDATE));
+                .all(|rows| rows.update(Isa::detect(), &gradient[..], &zeros, &UPDATE));
             assert!(!finite, "{bad}");
         }
     }

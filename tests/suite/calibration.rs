@@ -4,7 +4,7 @@ use crate::exactness::NETWORKS;
 use crate::fixtures::{self, Noise};
 use svdo::checkpoint::Checkpoint;
 use svdo::compress::{Compressed, Settings, finish};
-use svdo::engine::Tier;
+use svdo::engine::Isa;
 use svdo::model::Model;
 use svdo::network::describe::Description;
 use svdo::prune::{PrunedModel, prune};
@@ -32,7 +32,7 @@ fn change(
 ) -> Change {
     let (exact, _) = Quantizer::Exact.quantize(reference).unwrap();
     let samples = Samples { values, labels };
-    measure(&exact, model, samples, Tier::detect(None).unwrap()).unwrap().1
+    measure(&exact, model, samples, Isa::detect(None).unwrap()).unwrap().1
 }
 
 /// Every operation: with fine steps and no price on bits, what is fitted gives what the reference

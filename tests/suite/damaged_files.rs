@@ -123,8 +123,8 @@ fn damage_under_a_repaired_checksum_is_survived() {
                         None => refused += 1,
                         Some(model) => {
                             // What is read can be planned or is refused there.
-                            let tier = svdo::engine::Tier::detect(None).unwrap();
-                            let _ = svdo::engine::Engine::new(&model, tier);
+                            let isa = svdo::engine::Isa::detect(None).unwrap();
+                            let _ = svdo::engine::Engine::new(&model, isa);
                         }
                     }
                 }

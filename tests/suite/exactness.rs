@@ -4,7 +4,7 @@ use crate::fixtures::{self, Noise};
 use proptest::prelude::*;
 use svdo::compress::{Settings, compress};
 use svdo::engine::verify::verify;
-use svdo::engine::{Engine, Tier};
+use svdo::engine::{Engine, Isa};
 use svdo::network::describe::Description;
 use svdo::prune::prune;
 use svdo::simplify::simplify;
@@ -116,12 +116,12 @@ proptest! {
         for simplify in [false, true] {
             let settings = Settings { simplify, ..Settings::default() };
             let compressed = compress(&checkpoint, &settings, &|_| ()).unwrap();
-            for tier in Tier::supported() {
-                let engine = Engine::new(&compressed.model, tier).unwrap();
+            for isa in Isa::supported() {
+                let engine = Engine::new(&compressed.model, isa).unwrap();
                 let found = verify(&engine, &checkpoint, 3.0, &inputs, 1).unwrap();
                 prop_assert!(
                     found.engine.max_abs_error < 5e-5,
-                    "{name}, {tier:?}, simplify {simplify}: {found:?}"
+                    "{name}, {isa:?}, simplify {simplify}: {found:?}"
                 );
             }
         }
@@ -180,7 +180,7 @@ fn a_network_pruned_entirely_is_a_constant() {
     let settings = Settings { threshold: f32::NEG_INFINITY, ..Settings::default() };
     let compressed = compress(&checkpoint, &settings, &|_| ()).unwrap();
     assert_eq!(compressed.statistics.iter().map(|s| s.kept).sum::<u64>(), 0);
-    let engine = Engine::new(&compressed.model, Tier::detect(None).unwrap()).unwrap();
+    let engine = Engine::new(&compressed.model, Isa::detect(None).unwrap()).unwrap();
     let inputs = Noise::new(5).vec(3 * 126);
     let found = verify(&engine, &checkpoint, f64::NEG_INFINITY, &inputs, 1).unwrap();
     assert!(found.engine.max_abs_error < 1e-6, "{found:?}");

@@ -55,7 +55,7 @@ fn layer(shape: &[usize], kind: Kind, one_in: usize, noise: &mut Noise) -> Layer
             levels: (0..count).map(|i| if bias && i % 3 == 0 { 0 } else { level(3000) }).collect(),
         },
         Kind::Curved => Values::Levels {
-            scale: Scale { step: 0.02, curve: 9 },
+            scale: Scale { step: 0.02, companding: 9 },
             levels: (0..count).map(|_| level(200)).collect(),
         },
     };

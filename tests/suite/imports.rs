@@ -123,11 +123,11 @@ fn group_posteriors_are_multiplied_in() {
 }
 
 #[test]
-fn batch_normalisation_is_folded_into_the_layer_before_it() {
+fn batch_normalization_is_folded_into_the_layer_before_it() {
     let auto = Options::default();
     let (folded, _) = import("norm_cnn.folded.safetensors", None, &auto);
     for (name, network, options, note) in [
-        ("norm_cnn.pt", "norm_cnn", auto, "batch normalisation norm1 is folded into fc1"),
+        ("norm_cnn.pt", "norm_cnn", auto, "batch normalization norm1 is folded into fc1"),
         ("norm_bayesgroup_cnn.npy", "norm_cnn_list", profile("bayesgroup"), "inv_std"),
     ] {
         let (bytes, notes) = import(name, Some(&format!("{network}.network.json")), &options);
@@ -153,7 +153,7 @@ fn changed_norm(from: &str, to: &str) -> String {
 }
 
 #[test]
-fn batch_normalisation_that_cannot_be_folded_says_why() {
+fn batch_normalization_that_cannot_be_folded_says_why() {
     for (from, to, expected) in [
         ("\"norm0\"", "\"norm7\"", "no running_mean or moving_mean is there"),
         ("\"layer\": \"norm0\",", "", "needs a \"layer\": the prefix of its tensors"),

@@ -1,7 +1,7 @@
 //! Every instruction set and kernel against sums in f64, within the bound of their rounding.
 
 use crate::noise::Noise;
-use svdo::engine::{Engine, Kernel, Options, Tier};
+use svdo::engine::{Engine, Isa, Kernel, Options};
 use svdo::model::{LayerWeights, Model, Pattern, Values};
 use svdo::network::{Input, Layer, Network, Node, Op, Shape, Source};
 
@@ -36,7 +36,7 @@ fn layer(
     )
 }
 
-/// Runs all tiers and kernels and checks each output: off by at most (n + 2) u times the sum of
+/// Runs all isas and kernels and checks each output: off by at most (n + 2) u times the sum of
 /// the magnitudes, u = 2^-24, for n products in any order (Higham 2002, section 3.1).
 fn check(
     model: &Model,
@@ -44,11 +44,11 @@ fn check(
     x: &[f32],
     exact: impl Fn(usize, usize) -> (f64, f64, usize),
 ) {
-    for tier in Tier::supported() {
+    for isa in Isa::supported() {
         for kernel in [Kernel::Auto, Kernel::Dense] {
             for batch in [None, Some(samples)] {
                 let options = Options { kernel, batch, ..Options::default() };
-                let engine = Engine::with_options(model, tier, options).unwrap();
+                let engine = Engine::with_options(model, isa, options).unwrap();
                 let outs = engine.output_shape().elements().unwrap();
                 let mut y = vec![f32::NAN; samples * outs];
                 engine.run(&mut engine.workspace(samples), x, &mut y).unwrap();
@@ -58,7 +58,7 @@ fn check(
                     let error = (f64::from(found) - sum).abs();
                     assert!(
                         error <= bound,
-                        "{tier:?}, {kernel:?}, {samples} samples, output {at}: {found} for {sum}, \
+                        "{isa:?}, {kernel:?}, {samples} samples, output {at}: {found} for {sum}, \
                          off by {error:e}, allowed {bound:e}"
                     );
                 }
@@ -167,10 +167,10 @@ fn threads_that_share_a_layer_change_no_bit() {
         let (model, _) = layer(shape, op, input, density, &mut noise);
         for (kernel, samples) in [(Kernel::Auto, 1), (Kernel::Auto, 3), (Kernel::Dense, 16)] {
             let x = noise.vec(samples * input.elements().unwrap());
-            for tier in Tier::supported() {
+            for isa in Isa::supported() {
                 let run = |threads| {
                     let options = Options { kernel, batch: Some(samples), threads };
-                    let engine = Engine::with_options(&model, tier, options).unwrap();
+                    let engine = Engine::with_options(&model, isa, options).unwrap();
                     let outs = engine.output_shape().elements().unwrap();
                     let mut y = vec![f32::NAN; samples * outs];
                     engine.run_parallel(&x, &mut y, threads).unwrap();
@@ -180,7 +180,7 @@ fn threads_that_share_a_layer_change_no_bit() {
                 for threads in [2, 3, 7] {
                     assert!(
                         run(threads) == alone,
-                        "{tier:?}, {shape:?}, {samples} samples, {threads} threads"
+                        "{isa:?}, {shape:?}, {samples} samples, {threads} threads"
                     );
                 }
             }
@@ -194,7 +194,7 @@ fn the_workspace_of_a_smaller_network_is_refused() {
     let mut engine = |inputs| {
         let op = Op::Linear { layer: 0 };
         let (model, _) = layer(&[3, inputs], op, Shape::vector(inputs), 0.5, &mut noise);
-        Engine::new(&model, Tier::Portable).unwrap()
+        Engine::new(&model, Isa::Portable).unwrap()
     };
     let (large, small) = (engine(1000), engine(2));
     let error = large.run(&mut small.workspace(1), &[0.0; 1000], &mut [0.0; 3]).unwrap_err();
@@ -208,9 +208,9 @@ fn an_instruction_set_that_is_not_there_gives_way_to_plain_rust() {
     let mut noise = Noise::new(15);
     let op = Op::Linear { layer: 0 };
     let (model, _) = layer(&[9, 20], op, Shape::vector(20), 0.5, &mut noise);
-    for tier in [Tier::Neon, Tier::Avx2, Tier::Avx512] {
-        let found = Engine::new(&model, tier).unwrap().tier();
-        let there = Tier::supported().contains(&tier);
-        assert_eq!(found, if there { tier } else { Tier::Portable });
+    for isa in [Isa::Neon, Isa::Avx2, Isa::Avx512] {
+        let found = Engine::new(&model, isa).unwrap().isa();
+        let there = Isa::supported().contains(&isa);
+        assert_eq!(found, if there { isa } else { Isa::Portable });
     }
 }

@@ -6,7 +6,7 @@ use svdo::checkpoint::Checkpoint;
 use svdo::compress::{Settings, compress};
 use svdo::engine::evaluate::compare;
 use svdo::engine::verify::verify;
-use svdo::engine::{Engine, Tier};
+use svdo::engine::{Engine, Isa};
 use svdo::prune::prune;
 use svdo::quantize::Quantizer;
 use svdo::{container, posterior};
@@ -72,7 +72,7 @@ impl Expected {
             let settings = Settings { simplify, ..Settings::default() };
             let compressed = compress(&checkpoint, &settings, &|_| ()).unwrap();
             let model = container::read(&compressed.written.bytes).unwrap();
-            let engine = Engine::new(&model, Tier::detect(None).unwrap()).unwrap();
+            let engine = Engine::new(&model, Isa::detect(None).unwrap()).unwrap();
             let mut outputs = vec![0.0; logits.len()];
             engine.run_parallel(&images, &mut outputs, 2).unwrap();
             for (at, (a, b)) in outputs.iter().zip(&logits).enumerate() {
@@ -128,7 +128,7 @@ fn verification_sees_pruning_and_quantization_apart() {
     let run = |quantizer| {
         let settings = Settings { quantizer, ..Settings::default() };
         let compressed = compress(&checkpoint, &settings, &|_| ()).unwrap();
-        let engine = Engine::new(&compressed.model, Tier::detect(None).unwrap()).unwrap();
+        let engine = Engine::new(&compressed.model, Isa::detect(None).unwrap()).unwrap();
         verify(&engine, &checkpoint, 3.0, images, 2).unwrap()
     };
     let (exact, coarse) = (run(Quantizer::Exact), run(Quantizer::Uniform { bits: 4 }));
@@ -154,7 +154,7 @@ fn bytes_do_not_depend_on_threads_or_run() {
 fn outputs_do_not_depend_on_batch_or_threads() {
     let checkpoint = LENET5.open();
     let compressed = compress(&checkpoint, &Settings::default(), &|_| ()).unwrap();
-    let engine = Engine::new(&compressed.model, Tier::detect(None).unwrap()).unwrap();
+    let engine = Engine::new(&compressed.model, Isa::detect(None).unwrap()).unwrap();
     let (images, _) = fixtures::mnist(&checkpoint);
     let samples = 67;
     let images = &images[..samples * 784];

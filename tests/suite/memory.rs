@@ -4,7 +4,7 @@
 use crate::fixtures;
 use svdo::checkpoint::Checkpoint;
 use svdo::compress::{Settings, compress};
-use svdo::engine::{Engine, Tier};
+use svdo::engine::{Engine, Isa};
 
 #[test]
 #[cfg(target_os = "linux")]
@@ -132,7 +132,7 @@ fn running_allocates_nothing() {
     for name in ["lenet300_mnist.safetensors", "lenet5_mnist.safetensors"] {
         let checkpoint = Checkpoint::open(&fixtures::path(name), None).unwrap();
         let compressed = compress(&checkpoint, &Settings::default(), &|_| ()).unwrap();
-        let engine = Engine::new(&compressed.model, Tier::detect(None).unwrap()).unwrap();
+        let engine = Engine::new(&compressed.model, Isa::detect(None).unwrap()).unwrap();
         let mut workspace = engine.workspace(40);
         let input = fixtures::Noise::new(1).vec(40 * 784);
         let mut output = vec![0.0; 40 * 10];
@@ -148,7 +148,7 @@ fn running_allocates_nothing() {
 fn threads_share_a_model_and_find_the_same() {
     let checkpoint = Checkpoint::open(&fixtures::path("lenet5_mnist.safetensors"), None).unwrap();
     let compressed = compress(&checkpoint, &Settings::default(), &|_| ()).unwrap();
-    let engine = Engine::new(&compressed.model, Tier::detect(None).unwrap()).unwrap();
+    let engine = Engine::new(&compressed.model, Isa::detect(None).unwrap()).unwrap();
     let input = fixtures::Noise::new(1).vec(70 * 784);
     let mut alone = vec![0.0; 70 * 10];
     engine.run(&mut engine.workspace(70), &input, &mut alone).unwrap();

@@ -6,7 +6,7 @@ use crate::fixtures;
 use proptest::prelude::*;
 use svdo::checkpoint::Checkpoint;
 use svdo::compress::{Settings, compress};
-use svdo::engine::{Engine, Kernel, Options, Tier, verify::verify};
+use svdo::engine::{Engine, Isa, Kernel, Options, verify::verify};
 use svdo::model::Model;
 use svdo::{container, data, export, onnx};
 
@@ -45,8 +45,8 @@ fn assert_close(name: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     }
 }
 
-fn run(model: &Model, tier: Tier, options: Options, x: &[f32]) -> Vec<f32> {
-    let engine = Engine::with_options(model, tier, options).unwrap();
+fn run(model: &Model, isa: Isa, options: Options, x: &[f32]) -> Vec<f32> {
+    let engine = Engine::with_options(model, isa, options).unwrap();
     let samples = x.len() / engine.input_shape().elements().unwrap();
     let mut y = vec![0.0; samples * engine.output_shape().elements().unwrap()];
     engine.run(&mut engine.workspace(samples), x, &mut y).unwrap();
@@ -57,16 +57,16 @@ fn run(model: &Model, tier: Tier, options: Options, x: &[f32]) -> Vec<f32> {
 fn every_operation_gives_the_outputs_of_onnx_runtime() {
     for name in models() {
         let model = onnx::open(&file(&name)).unwrap().into_model().unwrap();
-        for tier in Tier::supported() {
-            let engine = Engine::new(&model, tier).unwrap();
+        for isa in Isa::supported() {
+            let engine = Engine::new(&model, isa).unwrap();
             let (x, y) = expected(&name, &engine);
             for kernel in [Kernel::Auto, Kernel::Dense] {
-                let found = run(&model, tier, Options { kernel, ..Options::default() }, &x);
-                assert_close(&format!("{name}, {tier:?}, {kernel:?}"), &found, &y, 1e-5);
+                let found = run(&model, isa, Options { kernel, ..Options::default() }, &x);
+                assert_close(&format!("{name}, {isa:?}, {kernel:?}"), &found, &y, 1e-5);
                 // In panels, too.
                 let (many, results) = (x.repeat(7), y.repeat(7));
-                let found = run(&model, tier, Options { kernel, ..Options::default() }, &many);
-                assert_close(&format!("{name}, {tier:?}, {kernel:?}"), &found, &results, 1e-5);
+                let found = run(&model, isa, Options { kernel, ..Options::default() }, &many);
+                assert_close(&format!("{name}, {isa:?}, {kernel:?}"), &found, &results, 1e-5);
             }
         }
     }
@@ -78,9 +78,9 @@ fn the_whole_pipeline_keeps_the_outputs() {
         let checkpoint = Checkpoint::open(&file(&name), None).unwrap();
         let compressed = compress(&checkpoint, &Settings::default(), &|_| ()).unwrap();
         let model = container::read(&compressed.written.bytes).unwrap();
-        let engine = Engine::new(&model, Tier::Portable).unwrap();
+        let engine = Engine::new(&model, Isa::Portable).unwrap();
         let (x, y) = expected(&name, &engine);
-        assert_close(&name, &run(&model, Tier::Portable, Options::default(), &x), &y, 1e-5);
+        assert_close(&name, &run(&model, Isa::Portable, Options::default(), &x), &y, 1e-5);
         let found = verify(&engine, &checkpoint, 3.0, &x, 1).unwrap();
         assert!(found.engine.max_abs_error < 2e-5, "{name}: {found:?}");
         assert_eq!(found.pruning.max_abs_error, 0.0, "{name}");
@@ -88,7 +88,7 @@ fn the_whole_pipeline_keeps_the_outputs() {
         for sparse in [false, true] {
             let again = onnx::read(&export::onnx(&model, sparse).unwrap());
             let again = again.unwrap_or_else(|e| panic!("{name}: {e}"));
-            let found = run(&again, Tier::Portable, Options::default(), &x);
+            let found = run(&again, Isa::Portable, Options::default(), &x);
             assert_close(&format!("{name} again"), &found, &y, 1e-5);
         }
         // And by the network description.
@@ -159,9 +159,9 @@ fn a_graph_is_the_network_of_a_checkpoint_and_its_normalization_joins_the_poster
                 }
             }
             let compressed = compress(&checkpoint, &Settings::default(), &|_| ()).unwrap();
-            let engine = Engine::new(&compressed.model, Tier::Portable).unwrap();
+            let engine = Engine::new(&compressed.model, Isa::Portable).unwrap();
             let (x, y) = expected(name, &engine);
-            let found = run(&compressed.model, Tier::Portable, Options::default(), &x);
+            let found = run(&compressed.model, Isa::Portable, Options::default(), &x);
             assert_close(name, &found, &y, 1e-5);
         }
         let strange = checkpoint_of(&graph, |layer| format!("{layer}_x"));
@@ -268,7 +268,7 @@ proptest! {
         let bytes = damaged(bytes, seed, count);
         let folder = fixtures::path("onnx");
         let graph = onnx::parse(&bytes, Some(&folder)).and_then(onnx::Imported::into_model);
-        match graph.and_then(|model| Engine::new(&model, Tier::Portable)) {
+        match graph.and_then(|model| Engine::new(&model, Isa::Portable)) {
             Err(error) => prop_assert!(!error.to_string().contains('\n'), "{error}"),
             Ok(engine) => {
                 let inputs = engine.input_shape().elements().unwrap();

@@ -3,7 +3,7 @@
 use crate::fixtures;
 use svdo::checkpoint::Checkpoint;
 use svdo::compress::Settings;
-use svdo::engine::Tier;
+use svdo::engine::Isa;
 use svdo::prune::prune;
 use svdo::quantize::{Calibration, Quantizer, RateDistortion};
 use svdo::report::SearchPoint;
@@ -21,9 +21,9 @@ fn run(goal: Goal, labelled: bool, calibrated: bool, threads: usize) -> svdo::Re
     let quantizer = Quantizer::RateDistortion(RateDistortion::SMALL);
     let settings = Settings { quantizer, strip: true, ..Settings::default() };
     let samples = Samples { values, labels: labelled.then_some(&labels[..SAMPLES]) };
-    let tier = Tier::detect(None).unwrap();
+    let isa = Isa::detect(None).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.install(|| search(&checkpoint, &settings, goal, samples, calibration.as_ref(), 1, tier))
+    pool.install(|| search(&checkpoint, &settings, goal, samples, calibration.as_ref(), 1, isa))
 }
 
 #[test]

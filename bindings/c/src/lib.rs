@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use svdo::engine::{Engine, Tier};
+use svdo::engine::{Engine, Isa};
 use svdo::network::Shape;
 use svdo::{Error, container};
 
@@ -113,8 +113,8 @@ pub unsafe extern "C" fn svdo_load(
         unsafe { model.write(std::ptr::null_mut()) };
         // SAFETY: the caller promises `length` bytes.
         let bytes = unsafe { slice(bytes.cast::<u8>(), length, "bytes") }?;
-        let tier = Tier::detect(None).map_err(failure)?;
-        let engine = container::read(bytes).and_then(|file| Engine::new(&file, tier));
+        let isa = Isa::detect(None).map_err(failure)?;
+        let engine = container::read(bytes).and_then(|file| Engine::new(&file, isa));
         let loaded = Box::into_raw(Box::new(Model(engine.map_err(failure)?)));
         // SAFETY: as above.
         unsafe { model.write(loaded) };

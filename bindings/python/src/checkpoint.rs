@@ -23,7 +23,7 @@ use svdo::{Error, Result};
 
 use crate::arrays::Arrays;
 use crate::error::raised;
-use crate::model::{cores, tier};
+use crate::model::{cores, isa};
 use crate::options::options;
 
 /// The name that a state dict goes by in messages and reports.
@@ -175,7 +175,7 @@ impl Task<'_> {
                     return Err(Error::Argument { problem });
                 };
                 let found =
-                    search(checkpoint, &given, goal, samples, calibration, self.effort, tier()?)?;
+                    search(checkpoint, &given, goal, samples, calibration, self.effort, isa()?)?;
                 (found.settings, found.compressed, found.points, Some(found.best))
             }
         };
@@ -186,7 +186,7 @@ impl Task<'_> {
             let tried = run(&settings)?;
             let evaluation = match self.samples {
                 Some(Samples { values, labels: Some(labels) }) => {
-                    let engine = Engine::new(&tried.model, tier()?)?;
+                    let engine = Engine::new(&tried.model, isa()?)?;
                     let threads = rayon::current_num_threads();
                     Some(evaluate(&engine, values, labels, threads)?)
                 }
@@ -226,7 +226,7 @@ fn validation(
     let pruned = prune(checkpoint, f64::from(settings.threshold), &|_| ())?;
     let (exact, _) = Quantizer::Exact.quantize(&pruned)?;
     let samples = Samples { values: samples, labels: Some(labels) };
-    let (before, change) = measure(&exact, &compressed.model, samples, tier()?)?;
+    let (before, change) = measure(&exact, &compressed.model, samples, isa()?)?;
     Ok(Validation::new(&before.unwrap_or_default(), &change))
 }
 

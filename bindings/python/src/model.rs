@@ -11,7 +11,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
-use svdo::engine::{Engine, Options, Tier};
+use svdo::engine::{Engine, Isa, Options};
 use svdo::network::Shape;
 use svdo::network::describe::Description;
 use svdo::{Error, Result, container};
@@ -110,7 +110,7 @@ impl Planned {
 fn plan(content: &[u8]) -> Result<Planned> {
     let model = container::read(content)?;
     let options = Options { threads: cores(), ..Options::default() };
-    let engine = Engine::with_options(&model, tier()?, options)?;
+    let engine = Engine::with_options(&model, isa()?, options)?;
     let network = serde_json::to_string(&Description::of(&model.network))
         .map_err(|e| Error::Data { problem: format!("network: {e}") })?;
     let work = multiplications(&model)?;
@@ -187,7 +187,7 @@ impl Model {
 
     #[getter]
     fn cpu(&self) -> &'static str {
-        self.engine.tier().name()
+        self.engine.isa().name()
     }
 
     fn to_bytes(&self, py: Python<'_>) -> Py<PyBytes> {
@@ -267,6 +267,6 @@ pub(crate) fn cores() -> usize {
 }
 
 /// `SVDO_CPU`, read here and nowhere else.
-pub(crate) fn tier() -> Result<Tier> {
-    Tier::detect(std::env::var("SVDO_CPU").ok().as_deref())
+pub(crate) fn isa() -> Result<Isa> {
+    Isa::detect(std::env::var("SVDO_CPU").ok().as_deref())
 }

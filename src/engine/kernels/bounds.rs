@@ -3,9 +3,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use super::{Aligned, Simd, Tier, Work};
+use super::{Aligned, Isa, Simd, Work};
 
-/// Measured rates of one core, for a tier.
+/// Measured rates of one core, for an isa.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
     /// Multiply-adds in registers, in 10^9 operations per second, two to a multiply-add.
@@ -20,15 +20,15 @@ pub struct Bounds {
 
 impl Bounds {
     /// Measures for about a fifth of a second.
-    pub fn measure(tier: Tier) -> Self {
+    pub fn measure(isa: Isa) -> Self {
         let mut x = Aligned::zeros(64 << 10);
         let x = &*x.numbers();
         let indices: Vec<u16> =
             (0..1u32 << 13).map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as u16).collect();
-        let seconds = |what| least_seconds(tier, what, (x, &indices), Duration::from_millis(50));
+        let seconds = |what| least_seconds(isa, what, (x, &indices), Duration::from_millis(50));
         Self {
-            gflops: flops(tier) / seconds(What::Registers) / 1e9,
-            gflops_near: flops(tier) / seconds(What::Near) / 1e9,
+            gflops: flops(isa) / seconds(What::Registers) / 1e9,
+            gflops_near: flops(isa) / seconds(What::Near) / 1e9,
             gigabytes: (x.len() * 4) as f64 / seconds(What::Read) / 1e9,
             gather_ns: seconds(What::Gather) / indices.len() as f64 * 1e9,
         }
@@ -37,8 +37,8 @@ impl Bounds {
 
 /// Billions of floating-point operations in a second that `threads` threads do in registers alone,
 /// a multiply-add counting as two, each in the best run of `time`.
-pub fn peak_gflops(tier: Tier, threads: usize, time: Duration) -> f64 {
-    let one = || flops(tier) / least_seconds(tier, What::Registers, (&[], &[]), time) / 1e9;
+pub fn peak_gflops(isa: Isa, threads: usize, time: Duration) -> f64 {
+    let one = || flops(isa) / least_seconds(isa, What::Registers, (&[], &[]), time) / 1e9;
     std::thread::scope(|scope| {
         // As many as the system has.
         let other = |_| std::thread::Builder::new().spawn_scoped(scope, one).ok();
@@ -48,12 +48,12 @@ pub fn peak_gflops(tier: Tier, threads: usize, time: Duration) -> f64 {
 }
 
 /// The shortest run of a probe.
-fn least_seconds(tier: Tier, what: What, (x, indices): (&[f32], &[u16]), time: Duration) -> f64 {
+fn least_seconds(isa: Isa, what: What, (x, indices): (&[f32], &[u16]), time: Duration) -> f64 {
     let mut best = f64::INFINITY;
     let begin = Instant::now();
     while begin.elapsed() < time {
         let start = Instant::now();
-        tier.with(Probe { what, x: black_box(x), indices });
+        isa.with(Probe { what, x: black_box(x), indices });
         best = best.min(start.elapsed().as_secs_f64());
     }
     best
@@ -66,8 +66,8 @@ const CHAINS: usize = 12;
 const ROUNDS: usize = 2000;
 
 /// Operations of a probe of multiply-adds.
-fn flops(tier: Tier) -> f64 {
-    (ROUNDS * CHAINS * tier.width() * 2) as f64
+fn flops(isa: Isa) -> f64 {
+    (ROUNDS * CHAINS * isa.width() * 2) as f64
 }
 
 #[derive(Clone, Copy)]
@@ -137,14 +137,14 @@ mod tests {
 
     #[test]
     fn rates_are_those_of_a_computer() {
-        for tier in Tier::supported() {
-            let bounds = Bounds::measure(tier);
+        for isa in Isa::supported() {
+            let bounds = Bounds::measure(isa);
             for rate in [bounds.gflops, bounds.gflops_near, bounds.gigabytes] {
-                assert!((0.01..10_000.0).contains(&rate), "{tier:?}: {bounds:?}");
+                assert!((0.01..10_000.0).contains(&rate), "{isa:?}: {bounds:?}");
             }
-            assert!((0.001..1000.0).contains(&bounds.gather_ns), "{tier:?}: {bounds:?}");
-            let peak = peak_gflops(tier, 2, Duration::from_millis(2));
-            assert!((0.01..10_000.0).contains(&peak), "{tier:?}: {peak}");
+            assert!((0.001..1000.0).contains(&bounds.gather_ns), "{isa:?}: {bounds:?}");
+            let peak = peak_gflops(isa, 2, Duration::from_millis(2));
+            assert!((0.01..10_000.0).contains(&peak), "{isa:?}: {peak}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Dense matrix times vector, for matrices with few zeros.
 
-use super::{MOST, Simd, Tier, Work};
+use super::{Isa, MOST, Simd, Work};
 
 /// Rows that share the loads of x.
 const GROUP: usize = 4;
@@ -17,14 +17,14 @@ pub(in crate::engine) struct DenseRows {
 }
 
 impl DenseRows {
-    /// For the vectors of a tier.
+    /// For the vectors of an isa.
     pub(in crate::engine) fn new(
-        tier: Tier,
+        isa: Isa,
         columns: usize,
         matrix: &[Vec<(u32, f32)>],
         bias: &[f32],
     ) -> Self {
-        let width = tier.width();
+        let width = isa.width();
         let steps = columns.div_ceil(width);
         let mut values = vec![0.0; matrix.len().div_ceil(GROUP) * steps * GROUP * width];
         for (row, entries) in matrix.iter().enumerate() {
@@ -43,8 +43,8 @@ impl DenseRows {
 
     /// `y = W x + b`, then `max(y, 0)` if asked. The vector's slice must be as long as the columns
     /// rounded up to whole vectors; what stands past the columns must be finite.
-    pub(in crate::engine) fn run(&self, tier: Tier, x: &[f32], y: &mut [f32], relu: bool) {
-        tier.with(Product { matrix: self, x, y, relu });
+    pub(in crate::engine) fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], relu: bool) {
+        isa.with(Product { matrix: self, x, y, relu });
     }
 }
 
@@ -79,7 +79,7 @@ impl Work for Product<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { matrix, x, y, relu } = self;
-        assert!(matrix.width == S::WIDTH, "made for another tier");
+        assert!(matrix.width == S::WIDTH, "made for another isa");
         let whole = matrix.columns / S::WIDTH;
         let steps = matrix.columns.div_ceil(S::WIDTH);
         // The last, part-filled step reads a copy that ends in zeros.

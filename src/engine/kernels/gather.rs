@@ -1,6 +1,6 @@
 //! Sparse matrix times vector: as many rows as a vector has lanes.
 
-use super::{MOST, Simd, Tier, Work};
+use super::{Isa, MOST, Simd, Work};
 
 /// A sparse matrix in slices of as many rows of similar length as a vector has lanes (SELL-C-sigma,
 /// Kreutzer et al. 2014, sigma all rows): entry i of the rows stands side by side, rows filled up with
@@ -22,9 +22,9 @@ pub(in crate::engine) struct SlicedRows {
 }
 
 impl SlicedRows {
-    /// For the vectors of a tier; `None` if a column's number does not fit 16 bits.
+    /// For the vectors of an isa; `None` if a column's number does not fit 16 bits.
     pub(in crate::engine) fn new(
-        tier: Tier,
+        isa: Isa,
         columns_of_matrix: usize,
         matrix: &[Vec<(u32, f32)>],
         bias: &[f32],
@@ -32,7 +32,7 @@ impl SlicedRows {
         if columns_of_matrix > 1 << 16 {
             return None;
         }
-        let (count, width) = (matrix.len(), tier.width());
+        let (count, width) = (matrix.len(), isa.width());
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by_key(|&row| std::cmp::Reverse(matrix[row].len()));
         let mut sliced = Self {
@@ -71,8 +71,8 @@ impl SlicedRows {
     }
 
     /// `y = W x + b`, then `max(y, 0)` if asked.
-    pub(in crate::engine) fn run(&self, tier: Tier, x: &[f32], y: &mut [f32], relu: bool) {
-        tier.with(Product { matrix: self, x, y, relu });
+    pub(in crate::engine) fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], relu: bool) {
+        isa.with(Product { matrix: self, x, y, relu });
     }
 }
 
@@ -109,7 +109,7 @@ impl Work for Product<'_> {
     fn run<S: Simd>(self, s: S) {
         let Self { matrix, x, y, relu } = self;
         assert!(x.len() >= matrix.columns_of_matrix && y.len() >= matrix.rows_of_matrix);
-        assert!(matrix.width == S::WIDTH, "made for another tier");
+        assert!(matrix.width == S::WIDTH, "made for another isa");
         let (columns, values) = (matrix.columns.as_ptr(), matrix.values.as_ptr());
         let x = x.as_ptr();
         for (slice, bounds) in matrix.starts.windows(2).enumerate() {

@@ -1,7 +1,7 @@
 //! Kernels, written once over a vector of eight numbers, or sixteen, and compiled for each instruction
 //! set.
 //!
-//! A [`Simd`] token proves that the CPU has what its methods need; [`Tier`] chooses one when the
+//! A [`Simd`] token proves that the CPU has what its methods need; [`Isa`] chooses one when the
 //! engine is made. All unsafe code of the engine is in this folder, behind functions that check
 //! their bounds.
 #![allow(unsafe_code)]
@@ -40,7 +40,7 @@ const MOST: usize = 16;
 /// An instruction set with kernels of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Tier {
+pub enum Isa {
     /// Plain Rust, for whatever the program was compiled for.
     Portable,
     /// 64-bit ARM with NEON.
@@ -51,7 +51,7 @@ pub enum Tier {
     Avx512,
 }
 
-impl Tier {
+impl Isa {
     const ALL: [(&'static str, Self); 4] = [
         ("portable", Self::Portable),
         ("neon", Self::Neon),
@@ -59,9 +59,9 @@ impl Tier {
         ("avx512", Self::Avx512),
     ];
 
-    /// The tiers that this CPU runs, the best one last.
+    /// The isas that this CPU runs, the best one last.
     pub fn supported() -> Vec<Self> {
-        Self::ALL.iter().map(|(_, tier)| *tier).filter(|tier| tier.is_supported()).collect()
+        Self::ALL.iter().map(|(_, isa)| *isa).filter(|isa| isa.is_supported()).collect()
     }
 
     fn is_supported(self) -> bool {
@@ -78,22 +78,22 @@ impl Tier {
         }
     }
 
-    /// This tier, or the portable one if this CPU has not got it.
+    /// This isa, or the portable one if this CPU has not got it.
     pub(super) fn or_portable(self) -> Self {
         if self.is_supported() { self } else { Self::Portable }
     }
 
-    /// The best tier of this CPU, or the one that is named: the value of `SVDO_CPU`.
+    /// The best isa of this CPU, or the one that is named: the value of `SVDO_CPU`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a name that is not a tier of this CPU.
+    /// [`Error::Argument`] for a name that is not an isa of this CPU.
     pub fn detect(clamp: Option<&str>) -> Result<Self> {
         let supported = Self::supported();
         let Some(name) = clamp.filter(|name| !name.is_empty()) else {
             return Ok(supported.last().copied().unwrap_or(Self::Portable));
         };
-        supported.iter().copied().find(|tier| tier.name() == name).ok_or_else(|| {
-            let names: Vec<_> = supported.iter().map(|tier| tier.name()).collect();
+        supported.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
+            let names: Vec<_> = supported.iter().map(|isa| isa.name()).collect();
             Error::Argument {
                 problem: format!("SVDO_CPU={name}: on this CPU there are {}", names.join(", ")),
             }
@@ -102,7 +102,7 @@ impl Tier {
 
     /// Its name, as `SVDO_CPU` takes it.
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, tier)| *tier == self).map_or("portable", |(name, _)| *name)
+        Self::ALL.iter().find(|(_, isa)| *isa == self).map_or("portable", |(name, _)| *name)
     }
 
     /// Numbers in its vectors.
@@ -110,7 +110,7 @@ impl Tier {
         if self == Self::Avx512 { MOST } else { WIDTH }
     }
 
-    /// Runs `work` with the tier's token, compiled for its instruction set.
+    /// Runs `work` with the isa's token, compiled for its instruction set.
     #[inline]
     pub(super) fn with<W: Work>(self, work: W) {
         match self {

@@ -3,21 +3,21 @@
 use std::ops::Range;
 
 use super::super::layout::Layout;
-use super::{Eight, Simd, Tier, WIDTH, Work, load_checked, store_checked};
+use super::{Eight, Isa, Simd, WIDTH, Work, load_checked, store_checked};
 use crate::network::{Shape, Window};
 
 /// The largest input under each window, or with `MAX` false the sum of them; inputs around the map
 /// do not count. NaN wins, as it does in training frameworks. x and y have all the places of their
 /// layouts; those behind the last row may change. At the end `max(y, 0)` if asked.
 pub(in crate::engine) fn pool<const MAX: bool>(
-    tier: Tier,
+    isa: Isa,
     window: &Window,
     (x, from): (&[f32], &Layout),
     (y, to): (&mut [f32], &Layout),
     lanes: usize,
     relu: bool,
 ) {
-    tier.with(Pooling::<MAX> { window, x, from, y, to, lanes, relu });
+    isa.with(Pooling::<MAX> { window, x, from, y, to, lanes, relu });
 }
 
 /// The part of a window at output `at` that lies on the map.
@@ -216,8 +216,8 @@ impl<const MAX: bool> Work for Pooling<'_, MAX> {
 }
 
 /// `y[i] = x[2 i]`.
-pub(in crate::engine) fn every_other(tier: Tier, x: &[f32], y: &mut [f32]) {
-    tier.with(EveryOther { x, y });
+pub(in crate::engine) fn every_other(isa: Isa, x: &[f32], y: &mut [f32]) {
+    isa.with(EveryOther { x, y });
 }
 
 struct EveryOther<'a> {
@@ -269,13 +269,7 @@ mod tests {
         all
     }
 
-    fn check<const MAX: bool>(
-        tier: Tier,
-        window: &Window,
-        from: &Layout,
-        lanes: usize,
-        relu: bool,
-    ) {
+    fn check<const MAX: bool>(isa: Isa, window: &Window, from: &Layout, lanes: usize, relu: bool) {
         let outs = |size: usize, axis: usize| {
             let padded = size + window.padding[axis] + window.padding[axis + 2];
             (padded - window.kernel[axis]) / window.stride[axis] + 1
@@ -292,7 +286,7 @@ mod tests {
         x[5 * lanes] = f32::NAN;
         x[20 * lanes] = f32::NEG_INFINITY;
         let mut y = vec![0.0; to.places() * lanes];
-        pool::<MAX>(tier, window, (&x, from), (&mut y, &to), lanes, relu);
+        pool::<MAX>(isa, window, (&x, from), (&mut y, &to), lanes, relu);
         for c in 0..shape.channels {
             for (oy, ox) in
                 (0..to.shape.height).flat_map(|oy| (0..to.shape.width).map(move |ox| (oy, ox)))
@@ -303,7 +297,7 @@ mod tests {
                     let found = y[(to.row(c, oy) + ox) * lanes + lane];
                     assert!(
                         found == expected || found.is_nan() && expected.is_nan(),
-                        "{tier:?}, {window:?}, {lanes} lanes: {found} for {expected}"
+                        "{isa:?}, {window:?}, {lanes} lanes: {found} for {expected}"
                     );
                 }
             }
@@ -319,17 +313,17 @@ mod tests {
             ([2, 5], [1, 2], [0, 2, 0, 2]),
             ([4, 4], [3, 3], [0, 3, 0, 0]),
         ];
-        for tier in Tier::supported() {
+        for isa in Isa::supported() {
             for (kernel, stride, padding) in windows {
                 let window = Window { kernel, stride, padding };
                 for (height, width) in [(5, 5), (8, 8), (7, 37)] {
                     let mut from = Layout::contiguous(Shape::new(3, height, width));
                     for lanes in [1, 8, 16] {
-                        check::<true>(tier, &window, &from, lanes, lanes == 8);
-                        check::<false>(tier, &window, &from, lanes, false);
+                        check::<true>(isa, &window, &from, lanes, lanes == 8);
+                        check::<false>(isa, &window, &from, lanes, false);
                     }
                     (from.pitch, from.zeros) = (width + 2, [1, 2, 1, 2]);
-                    check::<true>(tier, &window, &from, 1, true);
+                    check::<true>(isa, &window, &from, 1, true);
                 }
             }
         }

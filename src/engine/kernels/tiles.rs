@@ -12,7 +12,7 @@
 //! the rows with equally many taps follow each other: the end of a row is then foreseen.
 #![allow(clippy::needless_range_loop)] // a tile is read by its coordinates
 
-use super::{Simd, Tier, WIDTH, Work};
+use super::{Isa, Simd, WIDTH, Work};
 
 const GROUP: usize = 4;
 
@@ -195,14 +195,14 @@ impl TapRows {
     /// [`TapRows::reads_on`]; what is there in y stays as it is.
     pub(in crate::engine) fn run(
         &self,
-        tier: Tier,
+        isa: Isa,
         spans: Spans,
         lanes: usize,
         (x, onto): (&[f32], Option<Onto<'_>>),
         (y, pitch): (&mut [f32], usize),
         relu: bool,
     ) {
-        let width = tier.width();
+        let width = isa.width();
         for span in spans.iter() {
             let from = (span.input + self.farthest + span.places) * lanes + width;
             let beyond = if self.reads_on(lanes) { width } else { 0 };
@@ -213,7 +213,7 @@ impl TapRows {
             });
             assert!(from <= x.len() && to <= y.len() && onto, "a span leaves its map");
         }
-        tier.with(Tiles { rows: self, spans, lanes, x, onto, y, pitch, relu });
+        isa.with(Tiles { rows: self, spans, lanes, x, onto, y, pitch, relu });
     }
 }
 

@@ -1,6 +1,6 @@
 //! Samples to lanes.
 
-use super::{Eight, Simd, Tier, WIDTH, Work};
+use super::{Eight, Isa, Simd, WIDTH, Work};
 
 /// `y[i * lanes + lane] = x[lane * stride + i] * factor + offset` for i in 0..length; x is zero
 /// in lanes without a sample.
@@ -16,14 +16,14 @@ pub(in crate::engine) struct SideBySide<'a> {
 
 /// Puts samples side by side, see [`SideBySide`].
 pub(in crate::engine) fn side_by_side(
-    tier: Tier,
+    isa: Isa,
     (x, stride, samples): (&[f32], usize, usize),
     length: usize,
     affine: (f32, f32),
     lanes: usize,
     y: &mut [f32],
 ) {
-    tier.with(SideBySide { x, stride, samples, length, affine, lanes, y });
+    isa.with(SideBySide { x, stride, samples, length, affine, lanes, y });
 }
 
 impl Work for SideBySide<'_> {
@@ -79,12 +79,12 @@ impl Work for SideBySide<'_> {
 /// `y[lane * stride + i] = x[i * lanes + lane]` for i in 0..length and the first `samples` lanes:
 /// what [`side_by_side`] undoes.
 pub(in crate::engine) fn one_by_one(
-    tier: Tier,
+    isa: Isa,
     (x, lanes): (&[f32], usize),
     length: usize,
     (y, stride, samples): (&mut [f32], usize, usize),
 ) {
-    tier.with(OneByOne { x, lanes, length, y, stride, samples });
+    isa.with(OneByOne { x, lanes, length, y, stride, samples });
 }
 
 struct OneByOne<'a> {

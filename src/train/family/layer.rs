@@ -4,7 +4,7 @@ use super::method::{Estimator, Law, Method, Noise, Prior, Share, Spread};
 use crate::posterior;
 use crate::train::noise::{INITIAL_WEIGHTS, Stream};
 use crate::train::product::{Matrix, multiply};
-use crate::train::vector::Tier;
+use crate::train::vector::Isa;
 use crate::train::weights::THETA2_FLOOR;
 
 /// The parameters of `y = x theta' + bias`. Matrices are row after row.
@@ -80,7 +80,7 @@ impl Draw {
     /// Standard normals for row `index`.
     pub fn normals(self, index: usize, out: &mut [f64]) {
         let mut z = vec![0.0; out.len()];
-        self.stream(index).normals(Tier::Portable, &mut z);
+        self.stream(index).normals(Isa::Portable, &mut z);
         out.iter_mut().zip(z).for_each(|(out, z)| *out = f64::from(z));
     }
 

@@ -7,13 +7,13 @@ use crate::error::{Error, Result};
 /// What is left of a number of items, each of a few bytes of memory; shared by all threads that
 /// decode a file. Decoders take from it before they allocate.
 #[derive(Debug)]
-pub struct Allowance {
+pub struct AllocationBudget {
     left: AtomicUsize,
     limit: usize,
 }
 
-impl Allowance {
-    /// An allowance of so many items.
+impl AllocationBudget {
+    /// A budget of so many items.
     pub fn new(items: usize) -> Self {
         Self { left: AtomicUsize::new(items), limit: items }
     }

@@ -28,7 +28,7 @@ impl Geometry {
 /// The coded columns around one of them, by their numbers among the coded columns; the count of
 /// these stands for what is outside or not coded.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Around {
+pub(super) struct NeighborIndices {
     pub(super) left: u32,
     pub(super) right: u32,
     right2: u32,
@@ -44,7 +44,7 @@ pub(super) struct Around {
     next_channel: u32,
 }
 
-impl Around {
+impl NeighborIndices {
     /// Around each of these columns, which ascend.
     pub(super) fn of_all(columns: &[u32], geometry: Geometry) -> Vec<Self> {
         let Geometry { height, width, .. } = geometry;
@@ -82,9 +82,9 @@ impl Around {
 
 /// What the weights around a place add up to, in fields of one number.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Near(u32);
+pub(super) struct ContextBits(u32);
 
-impl Near {
+impl ContextBits {
     const LEFT: u32 = 1;
     const UP: u32 = 1 << 1;
     const UP_LEFT: u32 = 1 << 2;
@@ -132,18 +132,18 @@ impl Near {
 
 /// What is known around each coded column.
 #[derive(Debug, Clone)]
-pub(super) struct Surroundings {
+pub(super) struct Neighborhood {
     /// In this row, in the next and in the one after; at the end of each a place for what is outside.
-    rows: [Vec<Near>; 3],
+    rows: [Vec<ContextBits>; 3],
     /// Entries of each column, and around it: twice those beside it and once those at its corners.
     counts: Vec<[u32; 2]>,
     classes: [Classes; 2],
     total: u64,
 }
 
-impl Surroundings {
+impl Neighborhood {
     pub(super) fn new(columns: usize) -> Self {
-        let row = vec![Near::NOTHING; columns + 1];
+        let row = vec![ContextBits::NOTHING; columns + 1];
         let classes = [16, 4].map(|share| Classes::new(share * columns.max(1) as u64));
         let counts = vec![[0; 2]; columns + 1];
         let mut all = Self { rows: [row.clone(), row.clone(), row], counts, classes, total: 0 };
@@ -153,12 +153,12 @@ impl Surroundings {
 
     pub(super) fn next_row(&mut self) {
         self.rows.rotate_left(1);
-        self.rows[2].fill(Near::NOTHING);
+        self.rows[2].fill(ContextBits::NOTHING);
     }
 
     /// What is near a column in the row at hand.
     #[inline(always)]
-    pub(super) fn near(&self, at: usize) -> Near {
+    pub(super) fn near(&self, at: usize) -> ContextBits {
         self.rows[0][at]
     }
 
@@ -170,26 +170,30 @@ impl Surroundings {
     }
 
     /// A weight has come.
-    pub(super) fn place(&mut self, at: usize, around: &Around, level: i32) {
-        let add = |row: &mut [Near], at: u32, what: u32| {
+    pub(super) fn place(&mut self, at: usize, around: &NeighborIndices, level: i32) {
+        let add = |row: &mut [ContextBits], at: u32, what: u32| {
             let near = &mut row[at as usize].0;
             *near = near.wrapping_add(what);
         };
-        let sign = (level.signum() as u32).wrapping_mul(Near::SIGNS);
+        let sign = (level.signum() as u32).wrapping_mul(ContextBits::SIGNS);
         let [row, next, later] = &mut self.rows;
         let a = around;
-        add(row, a.right, (Near::LEFT + Near::NEAR).wrapping_add(sign.wrapping_mul(3)));
-        add(row, a.down, (Near::UP + Near::NEAR).wrapping_add(sign));
-        add(row, a.down_right, Near::UP_LEFT + Near::NEAR);
-        add(row, a.down_left, Near::UP_RIGHT + Near::NEAR);
-        add(row, a.right2, Near::FAR);
-        add(row, a.down2, Near::FAR);
-        add(row, a.next_channel, Near::CHANNEL + Near::CHANNELS);
-        add(next, at as u32, Near::BEFORE + 2 * Near::ABOVE);
-        add(next, a.next_channel, Near::CHANNELS);
-        add(later, at as u32, Near::ABOVE);
+        add(
+            row,
+            a.right,
+            (ContextBits::LEFT + ContextBits::NEAR).wrapping_add(sign.wrapping_mul(3)),
+        );
+        add(row, a.down, (ContextBits::UP + ContextBits::NEAR).wrapping_add(sign));
+        add(row, a.down_right, ContextBits::UP_LEFT + ContextBits::NEAR);
+        add(row, a.down_left, ContextBits::UP_RIGHT + ContextBits::NEAR);
+        add(row, a.right2, ContextBits::FAR);
+        add(row, a.down2, ContextBits::FAR);
+        add(row, a.next_channel, ContextBits::CHANNEL + ContextBits::CHANNELS);
+        add(next, at as u32, ContextBits::BEFORE + 2 * ContextBits::ABOVE);
+        add(next, a.next_channel, ContextBits::CHANNELS);
+        add(later, at as u32, ContextBits::ABOVE);
         for beside in [a.left, a.right, a.up, a.down] {
-            add(next, beside, Near::ABOVE);
+            add(next, beside, ContextBits::ABOVE);
             let count = &mut self.counts[beside as usize][1];
             *count = count.wrapping_add(2);
         }
@@ -331,8 +335,8 @@ mod tests {
             let level = |(at, &l): (usize, &i32)| if left_out[at] { 0 } else { level(l) };
             let rows: Vec<Vec<i32>> =
                 rows.iter().map(|row| row[..n].iter().enumerate().map(level).collect()).collect();
-            let around = Around::of_all(&coded, geometry);
-            let mut all = Surroundings::new(coded.len());
+            let around = NeighborIndices::of_all(&coded, geometry);
+            let mut all = Neighborhood::new(coded.len());
             for (number, row) in rows.iter().enumerate() {
                 all.next_row();
                 for (at, &column) in coded.iter().enumerate() {
