@@ -9,11 +9,10 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 use svdo::checkpoint::Checkpoint;
-use svdo::compress::{Settings, coders, finish};
+use svdo::compress::{Samples, Settings, coders, encode, encode_fitted, measure};
 use svdo::engine::Isa;
 use svdo::prune::prune;
 use svdo::quantize::{Calibration, Quantizer, RateDistortion};
-use svdo::search::{Samples, measure};
 
 /// Images that are run; those calibrated with are the last of them.
 const SAMPLES: usize = 20_000;
@@ -69,8 +68,8 @@ fn main() -> svdo::Result<()> {
     let labels = svdo::data::read_labels(labels)?;
     let count = labels.len().min(SAMPLES);
     let (values, labels) = (&values[..count * elements], &labels[..count]);
-    let reference = prune(&checkpoint, 3.0, &|_| ())?;
-    let (exact, _) = Quantizer::Exact.quantize(&reference)?;
+    let reference = prune(&checkpoint, 3.0)?;
+    let exact = reference.to_model()?;
     let fitted = &values[count.saturating_sub(CALIBRATED) * elements..];
     let calibration = Calibration::new(&reference, fitted)?;
     let isa = Isa::detect(None)?;
@@ -78,14 +77,17 @@ fn main() -> svdo::Result<()> {
 
     let point = |row: &Row, step: f64| -> svdo::Result<Tried> {
         let quantizer = Quantizer::RateDistortion(RateDistortion { step, ..row.rd });
-        let (threshold, simplify) = (row.threshold, row.simplify);
-        let settings = Settings { threshold, quantizer, simplify, strip: true, fast: false };
-        let mut pruned = prune(&checkpoint, f64::from(threshold), &|_| ())?;
-        let calibration = row.calibrated.then_some(&calibration);
-        let compressed = finish(&mut pruned, &settings, calibration)?;
-        let (_, change) = measure(&exact, &compressed.model, samples, isa)?;
-        let bytes = compressed.written.bytes.len() as f64;
-        let sizes = coders::compare(&compressed.model, &compressed.written)?;
+        let settings =
+            Settings { quantizer, simplify: row.simplify, strip: true, ..Settings::default() };
+        let pruned = prune(&checkpoint, row.threshold)?;
+        let compressed = match row.calibrated {
+            true => encode_fitted(pruned, &settings, &calibration)?,
+            false => encode(pruned, &settings)?,
+        };
+        let model = compressed.model()?;
+        let (_, change) = measure(&exact, &model, samples, isa)?;
+        let bytes = compressed.bytes().len() as f64;
+        let sizes = coders::compare(&model, &compressed.written)?;
         let ours = sizes[0].bytes() as f64;
         Ok(Tried {
             logs: [step, bytes, change.divergence.max(1e-9)].map(f64::ln),

@@ -91,6 +91,9 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
+    /// Who was told of the progress ended the work.
+    #[error("cancelled")]
+    Cancelled,
     /// An argument has no meaning here.
     #[error("{problem}")]
     Argument {

@@ -2,6 +2,7 @@
 //! sparse on a CPU.
 //!
 //! The modules stand in the order in which data flows through them; none uses one below it.
+//! Entropy coding and the container stand above quantization, which asks them what a bit costs.
 //! ARCHITECTURE.md is the map.
 #![deny(unsafe_code)]
 
@@ -12,6 +13,13 @@ pub mod files;
 pub mod network;
 
 pub mod model;
+
+pub mod entropy;
+
+pub mod container;
+
+#[cfg(feature = "compress")]
+pub mod progress;
 
 #[cfg(feature = "compress")]
 pub mod onnx;
@@ -36,10 +44,6 @@ pub mod simplify;
 #[cfg(feature = "compress")]
 pub mod quantize;
 
-pub mod entropy;
-
-pub mod container;
-
 pub mod engine;
 
 pub mod serve;
@@ -47,16 +51,13 @@ pub mod serve;
 pub mod edge;
 
 #[cfg(feature = "compress")]
-pub mod compress;
-
-#[cfg(feature = "compress")]
-pub mod search;
-
-#[cfg(feature = "compress")]
 pub mod export;
 
 #[cfg(feature = "compress")]
 pub mod report;
+
+#[cfg(feature = "compress")]
+pub mod compress;
 
 #[cfg(feature = "train")]
 pub mod train;

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use crate::error::Result;
 use crate::network::{Activation, Network, Op, Shape, Source};
-use crate::prune::{Layers, PrunedLayer, PrunedModel, csr};
+use crate::prune::{PrunedLayer, PrunedModel, csr};
 
 /// What went from one layer, and what could not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +33,22 @@ pub struct Simplified {
     pub left: Vec<u32>,
 }
 
+impl Simplified {
+    /// What is said of a layer with so many units of which none is removed.
+    pub(crate) fn untouched(units: usize) -> Self {
+        Self { units, left: (0..units as u32).collect(), ..Self::default() }
+    }
+
+    /// Adds what a later simplification of the same layer removed.
+    pub(crate) fn add(&mut self, later: Self) {
+        self.dead += later.dead;
+        self.constant += later.constant;
+        self.weights += later.weights;
+        self.kept = later.kept;
+        self.left = later.left.iter().map(|&unit| self.left[unit as usize]).collect();
+    }
+}
+
 const FEEDS_OUTPUT: &str = "feeds the output";
 const FEEDS_SUM: &str = "feeds a sum";
 const FEEDS_PRODUCT: &str = "feeds a product";
@@ -48,19 +64,12 @@ const LAST: &str = "last unit of its layer";
 /// # Errors
 /// [`crate::Error::Network`] if the network does not fit its layers.
 pub fn simplify(model: &mut PrunedModel) -> Result<Vec<Simplified>> {
-    simplify_layers(&mut model.network, &mut model.layers)
-}
-
-/// [`simplify`] for layers that are kept in another form; at most two are taken out at a time.
-pub(crate) fn simplify_layers(
-    network: &mut Network,
-    layers: &mut dyn Layers,
-) -> Result<Vec<Simplified>> {
+    let network = model.network.clone();
     let shapes = network.shapes()?;
-    let wiring = Wiring::new(network, &shapes);
-    let mut units = Units { layers, of: Vec::with_capacity(network.layers.len()) };
+    let wiring = Wiring::new(&network, &shapes);
+    let mut units = Units { model, of: Vec::with_capacity(network.layers.len()) };
     for index in 0..network.layers.len() {
-        units.of.push(LayerUnits::new(&*units.layers.layer(index)?));
+        units.of.push(LayerUnits::new(&units.model.layer(index)?));
     }
     let mut done: Vec<Simplified> = units
         .of
@@ -86,18 +95,18 @@ pub(crate) fn simplify_layers(
             }
         }
     }
-    let Units { layers, of } = units;
+    let of = units.of;
     for (index, units) in of.into_iter().enumerate() {
         done[index].weights = before[index] - units.weights;
         done[index].left = units.left;
         if units.changed {
-            let mut layer = layers.layer(index)?.into_owned();
+            let mut layer = model.layer(index)?;
             layer.bias = units.bias.map(|b| b.into_iter().map(|v| v as f32).collect());
-            network.layers[index].shape.clone_from(&layer.shape);
-            layers.put(index, layer);
+            model.network.layers[index].shape.clone_from(&layer.shape);
+            model.replace(index, &layer);
         }
     }
-    network.shapes()?;
+    model.network.shapes()?;
     Ok(done)
 }
 
@@ -214,9 +223,9 @@ fn carry(constant: f64, path: &[Step]) -> Option<f64> {
     })
 }
 
-/// The layers of a network, and what is known of their units.
+/// A model, and what is known of the units of its layers.
 struct Units<'a> {
-    layers: &'a mut dyn Layers,
+    model: &'a mut PrunedModel,
     of: Vec<LayerUnits>,
 }
 
@@ -322,19 +331,19 @@ impl Units<'_> {
         report.dead += dead;
         report.constant += folded;
         for (reader, constants) in readers.iter().zip(&constants) {
-            let whole = self.layers.layer(reader.layer)?;
+            let whole = self.model.layer(reader.layer)?;
             self.of[reader.layer].absorb(&whole, reader.columns, constants);
             let rest = without_columns(&whole, reader.columns, &removed)?;
             self.of[reader.layer].update(&rest);
-            self.layers.put(reader.layer, rest);
+            self.model.replace(reader.layer, &rest);
         }
-        let rest = without_rows(&*self.layers.layer(layer)?, &removed)?;
+        let rest = without_rows(&self.model.layer(layer)?, &removed)?;
         if let Some(bias) = &mut self.of[layer].bias {
             retain(bias, &removed);
         }
         retain(&mut self.of[layer].left, &removed);
         self.of[layer].update(&rest);
-        self.layers.put(layer, rest);
+        self.model.replace(layer, &rest);
         Ok(true)
     }
 }

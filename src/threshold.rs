@@ -165,45 +165,42 @@ fn lowest_between_modes(counts: &[u64]) -> Option<usize> {
 /// # Errors
 /// What reading meets.
 pub fn largest(checkpoint: &Checkpoint, kept: &[u64]) -> Result<PrunedModel> {
-    let network = checkpoint.network().clone();
-    let layers = (0..network.layers.len())
-        .map(|index| {
-            let (rows, cols) = (network.layers[index].rows(), network.layers[index].cols());
-            let new = || Vec::<(u32, usize, f32, f32)>::new();
-            let kind = checkpoint.variance(index);
-            let each = |found: &mut Vec<_>, start: usize, block: &Block| {
-                for (i, &theta) in block.theta.iter().enumerate().filter(|(_, t)| **t != 0.0) {
-                    let spread = kind.map_or(0.0, |k| k.log_sigma2(theta, block.variance[i]));
-                    // Magnitudes order as their bits; the largest come first.
-                    found.push((!theta.abs().to_bits(), start + i, theta, spread));
-                }
-                cut(found, kept[index]);
-            };
-            let merge = |mut a: Vec<_>, mut b: Vec<_>| {
-                a.append(&mut b);
-                cut(&mut a, kept[index]);
-                a
-            };
-            let mut found = fold(checkpoint, index, new, each, merge)?;
-            found.sort_unstable_by_key(|&(_, position, ..)| position);
-            let mut row_starts = vec![0; rows + 1];
-            found.iter().for_each(|&(_, position, ..)| row_starts[position / cols + 1] += 1);
-            (0..rows).for_each(|row| row_starts[row + 1] += row_starts[row]);
-            let columns = found.iter().map(|&(_, position, ..)| (position % cols) as u32).collect();
-            let weights = found.iter().map(|&(_, _, theta, _)| theta).collect();
-            let total = checkpoint.weights(index) as u64;
-            let statistics =
-                Statistics { total, kept: found.len() as u64, ..Statistics::default() };
-            Ok(PrunedLayer {
-                shape: network.layers[index].shape.clone(),
-                weights: csr(rows, cols, row_starts, columns, weights)?,
-                log_sigma2: kind.map(|_| found.iter().map(|&(.., spread)| spread).collect()),
-                bias: checkpoint.read_bias(index)?,
-                statistics,
-            })
+    let network = checkpoint.network();
+    let layers = (0..network.layers.len()).map(|index| {
+        let (rows, cols) = (network.layers[index].rows(), network.layers[index].cols());
+        let new = || Vec::<(u32, usize, f32, f32)>::new();
+        let kind = checkpoint.variance(index);
+        let each = |found: &mut Vec<_>, start: usize, block: &Block| {
+            for (i, &theta) in block.theta.iter().enumerate().filter(|(_, t)| **t != 0.0) {
+                let spread = kind.map_or(0.0, |k| k.log_sigma2(theta, block.variance[i]));
+                // Magnitudes order as their bits; the largest come first.
+                found.push((!theta.abs().to_bits(), start + i, theta, spread));
+            }
+            cut(found, kept[index]);
+        };
+        let merge = |mut a: Vec<_>, mut b: Vec<_>| {
+            a.append(&mut b);
+            cut(&mut a, kept[index]);
+            a
+        };
+        let mut found = fold(checkpoint, index, new, each, merge)?;
+        found.sort_unstable_by_key(|&(_, position, ..)| position);
+        let mut row_starts = vec![0; rows + 1];
+        found.iter().for_each(|&(_, position, ..)| row_starts[position / cols + 1] += 1);
+        (0..rows).for_each(|row| row_starts[row + 1] += row_starts[row]);
+        let columns = found.iter().map(|&(_, position, ..)| (position % cols) as u32).collect();
+        let weights = found.iter().map(|&(_, _, theta, _)| theta).collect();
+        let total = checkpoint.weights(index) as u64;
+        let statistics = Statistics { total, kept: found.len() as u64, ..Statistics::default() };
+        Ok(PrunedLayer {
+            shape: network.layers[index].shape.clone(),
+            weights: csr(rows, cols, row_starts, columns, weights)?,
+            log_sigma2: kind.map(|_| found.iter().map(|&(.., spread)| spread).collect()),
+            bias: checkpoint.read_bias(index)?,
+            statistics,
         })
-        .collect::<Result<_>>()?;
-    Ok(PrunedModel { network, layers })
+    });
+    PrunedModel::from_layers(network.clone(), layers)
 }
 
 /// Keeps the first `kept` in order of magnitude and position.

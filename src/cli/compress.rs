@@ -4,21 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
-use super::output::{self, CompressionReports, Reports};
-use super::quantization::{CODEBOOK_BITS, Quantization, positive};
-use super::samples::{claimed, random_inputs, samples_of};
+use super::output::{self, CompressionReports, Progress, Reports};
+use super::quantization::{Quantization, positive};
+use super::samples::samples_of;
 use super::sweep::{Sweep, thresholds};
 use super::{Labelled, Outcome, Threads, heat_map, import, isa, share};
 use crate::checkpoint::Checkpoint;
-use crate::compress::{Coded, Settings, code_at, coders, finish};
-use crate::engine::Engine;
-use crate::engine::evaluate::{Evaluation, evaluate};
-use crate::prune::{PrunedModel, Thresholds, prune};
-use crate::quantize::{Calibration, Quantizer};
-use crate::report::gate::Gate;
-use crate::report::timing::Timing;
-use crate::report::{Coder, Compression, Report, SearchPoint, Validation, display};
-use crate::search::{Found, Goal, Samples, measure, search};
+use crate::compress::{Done, Goal, Job, Requirement, Samples};
+use crate::quantize::Quantizer;
+use crate::report::{Report, display};
 
 /// Compress a checkpoint trained by sparse variational dropout into one .svdo file
 ///
@@ -145,211 +139,62 @@ impl Arguments {
         threads.pool(move || self.run_in_pool())?
     }
 
-    fn run_in_pool(mut self) -> anyhow::Result<Outcome> {
+    fn run_in_pool(self) -> anyhow::Result<Outcome> {
         self.reports.check()?;
-        let mut settings = self.settings()?;
+        let output = self.output_path()?;
+        let quantizer = self.quantization.quantizer(self.goal().is_some())?;
         let checkpoint = self.import.open(&self.input, self.network.as_deref())?;
-        self.thresh = self.target.threshold(&checkpoint, self.thresh)?;
-        settings.threshold = self.thresh;
-        let by_layer = self.target.by_layer(&checkpoint, self.thresh)?;
-        anyhow::ensure!(
-            by_layer.is_none() || self.goal().is_none() && self.sweep.is_none(),
-            "thresholds by layer go with neither a search nor a sweep"
-        );
-        let thresholds = by_layer.clone().unwrap_or(self.thresh.into());
         let shape = checkpoint.network().input.shape;
         let labelled = match (&self.validate, &self.labels) {
             (Some(images), Some(labels)) => Some(Labelled::read(images, labels, shape)?),
             _ => None,
         };
-        let output = self.output_path()?;
-        let samples = self.calibrate.as_deref().map(|path| samples_of(path, shape));
-        let samples = samples.transpose()?;
-        let mut notes = Vec::new();
-        let reference = match samples.is_some() || labelled.is_some() {
-            true => Some(prune(&checkpoint, thresholds.clone(), &|_| ())?),
-            false => None,
-        };
-        let calibration = match (&reference, &samples) {
-            (Some(reference), Some(samples)) => {
-                Some(self.calibration(reference, samples, &mut notes)?)
-            }
-            _ => None,
-        };
-        let calibration = calibration.as_ref();
+        let samples = self.calibrate.as_deref().map(|path| samples_of(path, shape)).transpose()?;
 
-        let found = match self.goal() {
-            None => None,
-            Some(goal) => {
-                let inputs = labelled.as_ref().map(|l| &l.samples).or(samples.as_ref());
-                let labels = labelled.as_ref().map(|l| &l.labels[..]);
-                let data = (inputs.map(|v| &v[..]), labels);
-                Some(self.search(&checkpoint, &settings, goal, data, calibration)?)
-            }
-        };
-        let (settings, compressed) = match &found {
-            None => (settings, with_progress(&checkpoint, &settings, &thresholds, calibration)?),
-            Some(found) => (found.settings, found.compressed.clone().into()),
-        };
-        let mut sweep = Vec::new();
-        for threshold in self.sweep_thresholds(settings.threshold, by_layer.is_some()) {
-            let settings = Settings { threshold, ..settings };
-            let at = threshold.into();
-            let compressed = with_progress(&checkpoint, &settings, &at, calibration)?;
-            let evaluation = self.evaluate(&compressed, labelled.as_ref())?;
-            let report = Compression::new(&checkpoint, &settings, &compressed);
-            sweep.push(report.sweep_point(evaluation));
+        let progress = Progress::new();
+        let observer = |event| progress.show(event);
+        let mut job = self.job(&checkpoint, quantizer).isa(isa()?).observe(&observer);
+        if let Some(Labelled { samples, labels }) = &labelled {
+            job = job.validate(Samples { values: samples, labels: Some(labels) });
         }
-        let mut report = Compression::new(&checkpoint, &settings, &compressed);
-        report.sweep = sweep;
-        report.notes.append(&mut notes);
-        if let Some(found) = &found {
-            report.search = SearchPoint::all(&found.points, Some(&found.best));
-            report.notes.extend(self.search_notes(found));
+        if let Some(samples) = &samples {
+            job = job.calibrate(samples);
         }
-        report.notes.extend(self.target.masks(&checkpoint, &thresholds)?);
-        if let Some(thresholds) = &by_layer {
-            report.notes.push(format!(
-                "each layer has its own threshold, which svdo-infer --verify has to be told: \
-                 --thresh {}",
-                import::as_flag(&checkpoint, thresholds)
-            ));
-        }
-        if let (Some(labelled), Some(reference)) = (&labelled, &reference) {
-            let (exact, _) = Quantizer::Exact.quantize(reference)?;
-            let data = Samples { values: &labelled.samples, labels: Some(&labelled.labels) };
-            let (pruned, change) = measure(&exact, &compressed.model()?, data, isa()?)?;
-            report.validation = pruned.map(|pruned| Validation::new(&pruned, &change));
-            report.notes.extend(claimed(&checkpoint, labelled, self.threads.count())?);
-        }
-        let magnitude = self.more_reports.by_magnitude();
-        let baseline = self.target.baseline(&checkpoint, &settings, &compressed, magnitude)?;
-        if let Some((note, model)) = baseline {
-            let error = match &labelled {
-                Some(Labelled { samples, labels }) => {
-                    let engine = Engine::new(&model, isa()?)?;
-                    let found = evaluate(&engine, samples, labels, self.threads.count())?;
-                    format!(", error {:.2} %", 100.0 * found.error_rate())
-                }
-                None => String::new(),
-            };
-            report.notes.push(format!("{note}{error}"));
-        }
-        if self.compare_coders {
-            let model = compressed.model()?;
-            report.coders = Coder::all(&coders::compare(&model, &compressed.written)?);
-            report.notes.push(self.huffman_note(
-                &checkpoint,
-                &settings,
-                &thresholds,
-                labelled.as_ref(),
-            )?);
-        }
-        if self.time {
-            let timing = Timing::measure(&compressed.model()?, isa()?)?;
-            report.notes.push(timing.note());
-            report.timing = Some(timing);
-        }
-        report.gates = self.gates(&report);
-        let passed = report.gates.iter().all(|gate| gate.passed);
-        if let Some(path) = &output {
-            output::write(path, &compressed.written.bytes)?;
-            report.output = Some(display(path));
-        }
-        let change = self.more_reports.change(&report)?;
-        let heat_map = match self.more_reports.has_page() {
-            true => heat_map::draw(&compressed.model()?),
-            false => None,
-        };
-        self.more_reports.write(&report, heat_map)?;
-        self.reports.write_with(&Report::Compress(Box::new(report)), change.as_ref())?;
-        Ok(Outcome::of(passed))
+        let done = job.run()?;
+        progress.clear();
+        self.write(done, output.as_deref())
     }
 
-    fn settings(&self) -> anyhow::Result<Settings> {
-        let quantizer = self.quantization.quantizer(self.goal().is_some())?;
-        let (simplify, strip) = (!self.no_simplify, self.strip);
-        Ok(Settings { threshold: self.thresh, quantizer, simplify, strip, fast: self.fast })
+    fn job<'a>(&self, checkpoint: &'a Checkpoint, quantizer: Quantizer) -> Job<'a> {
+        let mut job = Job::new(checkpoint)
+            .threshold(self.target.threshold(self.thresh))
+            .quantizer(quantizer)
+            .simplify(!self.no_simplify)
+            .strip(self.strip)
+            .fast(self.fast)
+            .effort(self.effort)
+            .compare_magnitude(self.target.by_magnitude() || self.more_reports.by_magnitude())
+            .compare_masks(self.target.compare_masks)
+            .compare_coders(self.compare_coders)
+            .time(self.time);
+        if let Some(goal) = self.goal() {
+            job = job.goal(goal);
+        }
+        if let Some(sweep) = &self.sweep {
+            job = job.sweep(sweep.0.clone());
+        }
+        let requirements = [
+            self.assert_ratio.map(Requirement::SizeRatio),
+            self.assert_max_bytes.map(Requirement::MaxBytes),
+            self.assert_max_error.map(Requirement::MaxError),
+        ];
+        requirements.into_iter().flatten().fold(job, Job::require)
     }
 
     fn goal(&self) -> Option<Goal> {
         let error = self.max_error_increase.map(Goal::ErrorIncrease);
         let output = self.max_output_error.map(Goal::OutputError);
         error.or(output).or(self.max_bytes.map(Goal::Bytes))
-    }
-
-    fn calibration<'a>(
-        &self,
-        reference: &PrunedModel,
-        samples: &'a [f32],
-        notes: &mut Vec<String>,
-    ) -> anyhow::Result<Calibration<'a>> {
-        let calibration = Calibration::new(reference, samples)?;
-        let layers = &reference.network.layers;
-        let left: Vec<&str> =
-            calibration.left_out().iter().map(|&l| layers[l].name.as_str()).collect();
-        let left = match left.is_empty() {
-            true => String::new(),
-            false => {
-                format!("; not calibrated (grouped, used twice or too wide): {}", left.join(", "))
-            }
-        };
-        notes.push(format!(
-            "calibrated to the network pruned at {} on up to {} samples, in {:.0} MiB of memory{left}",
-            self.thresh,
-            calibration.most_samples(),
-            (calibration.memory() as f64 / f64::from(1 << 20)).ceil()
-        ));
-        Ok(calibration)
-    }
-
-    /// The thresholds asked for, or with labelled data those around the one in use.
-    fn sweep_thresholds(&self, in_use: f32, by_layer: bool) -> Vec<f32> {
-        match &self.sweep {
-            Some(sweep) => sweep.0.clone(),
-            None if self.validate.is_some() && !by_layer => {
-                [-2.0, -1.0, 0.0, 1.0].iter().map(|apart| in_use + apart).collect()
-            }
-            None => Vec::new(),
-        }
-    }
-
-    fn search(
-        &self,
-        checkpoint: &Checkpoint,
-        settings: &Settings,
-        goal: Goal,
-        (values, labels): (Option<&[f32]>, Option<&[u32]>),
-        calibration: Option<&Calibration<'_>>,
-    ) -> anyhow::Result<Found> {
-        anyhow::ensure!(
-            matches!(settings.quantizer, Quantizer::RateDistortion(_)),
-            "a search needs --quantize rd"
-        );
-        let random = if values.is_none() { random_inputs(checkpoint)? } else { Vec::new() };
-        let samples = Samples { values: values.unwrap_or(&random), labels };
-        Ok(search(checkpoint, settings, goal, samples, calibration, self.effort, isa()?)?)
-    }
-
-    fn search_notes(&self, found: &Found) -> Vec<String> {
-        let mut notes = Vec::new();
-        if found.settings.threshold != self.thresh {
-            notes.push(format!(
-                "the search moved the threshold from {} to {}",
-                self.thresh, found.settings.threshold
-            ));
-        }
-        if let (Some(rate), Some(_)) = (found.error_per_nat, self.max_error_increase) {
-            let predicted = rate * found.best.change.divergence;
-            notes.push(format!(
-                "over the {} configurations tried the error rises by {:.2} % for each 0.01 nats of \
-                 divergence: {:.3} % predicted for this file",
-                found.points.len(),
-                rate,
-                100.0 * predicted
-            ));
-        }
-        notes
     }
 
     fn output_path(&self) -> anyhow::Result<Option<PathBuf>> {
@@ -364,70 +209,21 @@ impl Arguments {
         Ok(Some(path))
     }
 
-    fn evaluate(
-        &self,
-        compressed: &Coded,
-        labelled: Option<&Labelled>,
-    ) -> anyhow::Result<Option<Evaluation>> {
-        let Some(Labelled { samples, labels }) = labelled else { return Ok(None) };
-        let engine = Engine::new(&compressed.model()?, isa()?)?;
-        Ok(Some(evaluate(&engine, samples, labels, self.threads.count())?))
-    }
-
-    /// What the papers call quantization and Huffman, on the same pruned network.
-    fn huffman_note(
-        &self,
-        checkpoint: &Checkpoint,
-        settings: &Settings,
-        thresholds: &Thresholds,
-        labelled: Option<&Labelled>,
-    ) -> anyhow::Result<String> {
-        let quantizer = Quantizer::Codebook { bits: CODEBOOK_BITS };
-        let coded = code_at(checkpoint, &Settings { quantizer, ..*settings }, thresholds, &|_| ())?;
-        let sizes = coders::compare(&coded.model()?, &coded.written)?;
-        let error = self.evaluate(&coded, labelled)?;
-        let error =
-            error.map_or_else(String::new, |e| format!(", error {:.2} %", 100.0 * e.error_rate()));
-        let [ours, huffman, ..] = &sizes[..] else { anyhow::bail!("no coder was compared") };
-        Ok(format!(
-            "quantization and Huffman as Deep Compression has them, k-means to {} values a layer and \
-             8 bits for biases: {} bytes, or {} under svdo's coder{error}",
-            1 << CODEBOOK_BITS,
-            huffman.bytes(),
-            ours.bytes()
-        ))
-    }
-
-    fn gates(&self, report: &Compression) -> Vec<Gate> {
-        let mut gates = Vec::new();
-        if let Some(ratio) = self.assert_ratio {
-            gates.push(Gate::at_least("assert-ratio", ratio, report.size_ratio));
+    /// Writes the file and all reports.
+    fn write(&self, done: Done, output: Option<&Path>) -> anyhow::Result<Outcome> {
+        let passed = done.passed();
+        let Done { mut report, file } = done;
+        if let Some(path) = output {
+            output::write(path, file.bytes())?;
+            report.output = Some(display(path));
         }
-        if let Some(bytes) = self.assert_max_bytes {
-            gates.push(Gate::at_most("assert-max-bytes", bytes as f64, report.file_bytes as f64));
-        }
-        if let (Some(error), Some(validation)) = (self.assert_max_error, &report.validation) {
-            gates.push(Gate::at_most("assert-max-error", error, validation.error_rate));
-        }
-        gates
+        let change = self.more_reports.change(&report)?;
+        let heat_map = match self.more_reports.has_page() {
+            true => heat_map::draw(&file.model()?),
+            false => None,
+        };
+        self.more_reports.write(&report, heat_map)?;
+        self.reports.write_with(&Report::Compress(Box::new(report)), change.as_ref())?;
+        Ok(Outcome::of(passed))
     }
-}
-
-fn with_progress(
-    checkpoint: &Checkpoint,
-    settings: &Settings,
-    thresholds: &Thresholds,
-    calibration: Option<&Calibration<'_>>,
-) -> crate::Result<Coded> {
-    let total = (0..checkpoint.network().layers.len()).map(|l| checkpoint.weights(l) as u64).sum();
-    let bar = output::progress(total, "pruning");
-    let progress = |done| bar.set_position(done);
-    let compressed = match calibration {
-        None => code_at(checkpoint, settings, thresholds, &progress),
-        Some(_) => prune(checkpoint, thresholds.clone(), &progress)
-            .and_then(|mut pruned| finish(&mut pruned, settings, calibration))
-            .map(Coded::from),
-    };
-    bar.finish_and_clear();
-    compressed
 }

@@ -7,16 +7,17 @@ use clap::Parser;
 
 use super::{Outcome, Threads, isa, output};
 use crate::checkpoint::Checkpoint;
-use crate::compress::{Settings, compress};
+use crate::compress::{Done, Job};
 use crate::engine::Engine;
 use crate::engine::evaluate::compare;
 use crate::engine::verify::verify;
 use crate::quantize::Quantizer;
-use crate::report::{Compression, Inference, Report, Verified, display, text};
+use crate::report::{Inference, Report, Verified, display, text};
 use crate::{container, data};
 
 /// A LeNet-300-100 trained by sparse variational dropout on MNIST.
 const CHECKPOINT: &[u8] = include_bytes!("../../fixtures/lenet300_mnist.safetensors");
+const THRESHOLD: f32 = 3.0;
 /// The MNIST test set.
 const IMAGES: &[u8] = include_bytes!("../../fixtures/t10k-images-idx3-ubyte.gz");
 const LABELS: &[u8] = include_bytes!("../../fixtures/t10k-labels-idx1-ubyte.gz");
@@ -60,11 +61,10 @@ impl Arguments {
         let mut passed = true;
         let quantizers = [("exact", Quantizer::Exact), ("5 bits", Quantizer::Uniform { bits: 5 })];
         for (name, quantizer) in quantizers {
-            let settings = Settings { quantizer, ..Settings::default() };
-            let compressed = compress(&checkpoint, &settings, &|_| ())?;
+            let Done { mut report, file: compressed } =
+                Job::new(&checkpoint).threshold(THRESHOLD).quantizer(quantizer).run()?;
             let path = file(&format!("lenet300_mnist_{}.svdo", name.replace(' ', "")));
-            output::write(&path, &compressed.written.bytes)?;
-            let mut report = Compression::new(&checkpoint, &settings, &compressed);
+            output::write(&path, compressed.bytes())?;
             report.output = self.keep.is_some().then(|| display(&path));
             let show = |title: &str, report: &Report| {
                 let content = format!("--- {title}\n{}\n", text::render(report));
@@ -77,9 +77,10 @@ impl Arguments {
             let engine = Engine::new(&model, isa()?)?;
             let load_seconds = start.elapsed().as_secs_f64();
             if quantizer == Quantizer::Exact {
-                let found = verify(&engine, &checkpoint, 3.0, &images.values, threads)?;
+                let found =
+                    verify(&engine, &checkpoint, f64::from(THRESHOLD), &images.values, threads)?;
                 let files = (path.as_path(), checkpoint_path.as_path());
-                let report = Verified::new(files, settings.threshold, 1e-4, false, &found);
+                let report = Verified::new(files, THRESHOLD, 1e-4, false, &found);
                 passed &= report.passed;
                 show("verify", &Report::Verify(report))?;
             }

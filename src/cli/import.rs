@@ -7,10 +7,8 @@ use clap::{Args, ValueEnum};
 
 use crate::checkpoint::profile::{Dense, Kernel, PROFILES, Profile};
 use crate::checkpoint::{Checkpoint, Flatten, Options, Variance};
-use crate::compress::{Coded, Compressed, Settings, finish};
-use crate::model::Model;
+use crate::compress::Threshold;
 use crate::prune::Thresholds;
-use crate::threshold;
 
 /// What the user says about a checkpoint.
 #[derive(Debug, Clone, Args)]
@@ -140,7 +138,7 @@ pub(super) struct Target {
 
     /// Compare masks that the checkpoint carries with the threshold, and report where they disagree
     #[arg(long)]
-    compare_masks: bool,
+    pub(super) compare_masks: bool,
 
     /// Report the same file with as many weights of each layer chosen by another rule (as
     /// --baseline magnitude does)
@@ -242,28 +240,16 @@ pub(super) fn threshold(text: &str) -> Result<f32, String> {
 }
 
 impl Target {
-    /// The threshold that the flags ask for all layers; `given` is that of --thresh.
-    pub(super) fn threshold(&self, checkpoint: &Checkpoint, given: f32) -> anyhow::Result<f32> {
-        let all: Vec<usize> = (0..checkpoint.network().layers.len()).collect();
-        Ok(match self.density() {
-            Some(ByLayer::All(density)) => threshold::at_density(checkpoint, &all, density)?,
-            _ if given.is_nan() => threshold::valley(checkpoint)?,
-            _ => given,
-        })
-    }
-
-    /// The thresholds of the layers, if the flags name layers; `other` is that of the rest.
-    pub(super) fn by_layer(
-        &self,
-        checkpoint: &Checkpoint,
-        other: f32,
-    ) -> anyhow::Result<Option<Thresholds>> {
-        let Some(densities @ ByLayer::Each(_)) = self.density() else { return Ok(None) };
-        let mut each = vec![f64::from(other); checkpoint.network().layers.len()];
-        for (layer, density) in densities.resolve(checkpoint)? {
-            each[layer] = threshold::at_density(checkpoint, &[layer], density)?.into();
+    /// The threshold that the flags ask for; `given` is that of --thresh.
+    pub(super) fn threshold(&self, given: f32) -> Threshold {
+        let given = (!given.is_nan()).then_some(given);
+        match self.density() {
+            Some(ByLayer::All(density)) => Threshold::Density(density),
+            Some(ByLayer::Each(densities)) => {
+                Threshold::LayerDensities { densities, others: given }
+            }
+            None => given.map_or(Threshold::Valley, Threshold::At),
         }
-        Ok(Some(Thresholds::Each(each)))
     }
 
     fn density(&self) -> Option<ByLayer> {
@@ -277,68 +263,10 @@ impl Target {
         density.or(self.target_sparsity.as_ref().map(|Shares(sparsity)| kept(sparsity)))
     }
 
-    /// Sentences about the masks of the checkpoint, if asked for.
-    pub(super) fn masks(
-        &self,
-        checkpoint: &Checkpoint,
-        thresholds: &Thresholds,
-    ) -> anyhow::Result<Vec<String>> {
-        let mut notes = Vec::new();
-        if !self.compare_masks {
-            return Ok(notes);
-        }
-        for (index, layer) in checkpoint.network().layers.iter().enumerate() {
-            let threshold = thresholds.of(index);
-            let Some(found) = checkpoint.compare_mask(index, threshold)? else { continue };
-            notes.push(format!(
-                "the mask of layer {} and log alpha <= {} disagree on {} of {} weights: {} kept by \
-                 the mask alone, {} by the threshold alone",
-                layer.name,
-                shortest(threshold),
-                found.only_mask + found.only_threshold,
-                found.total,
-                found.only_mask,
-                found.only_threshold
-            ));
-        }
-        anyhow::ensure!(!notes.is_empty(), "--compare-masks: the checkpoint carries no masks");
-        Ok(notes)
+    /// Whether the baseline by magnitude is asked for.
+    pub(super) fn by_magnitude(&self) -> bool {
+        self.pruning_baseline == Some(Baseline::Magnitude)
     }
-
-    /// The model of the baseline, if asked for here or by `also`, and a sentence about it.
-    pub(super) fn baseline(
-        &self,
-        checkpoint: &Checkpoint,
-        settings: &Settings,
-        compressed: &Coded,
-        also: bool,
-    ) -> anyhow::Result<Option<(String, Model)>> {
-        if self.pruning_baseline.is_none() && !also {
-            return Ok(None);
-        }
-        let kept: Vec<u64> = compressed.statistics.iter().map(|s| s.kept).collect();
-        let mut pruned = threshold::largest(checkpoint, &kept)?;
-        let Compressed { model, written, .. } = finish(&mut pruned, settings, None)?;
-        let note = format!(
-            "baseline: the same numbers of weights chosen by magnitude make {} bytes, by log alpha \
-             {} bytes",
-            written.bytes.len(),
-            compressed.written.bytes.len()
-        );
-        Ok(Some((note, model)))
-    }
-}
-
-/// The f32 that a threshold is, in few digits.
-fn shortest(threshold: f64) -> f32 {
-    threshold as f32
-}
-
-/// The thresholds as `--thresh` takes them.
-pub(super) fn as_flag(checkpoint: &Checkpoint, thresholds: &Thresholds) -> String {
-    let layers = checkpoint.network().layers.iter().enumerate();
-    let each = layers.map(|(i, layer)| format!("{}={}", layer.name, shortest(thresholds.of(i))));
-    each.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Outputs that appear whole or not at all.
 
 use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -8,6 +9,7 @@ use clap::Args;
 
 use crate::error::IoContext;
 use crate::files;
+use crate::progress::Event;
 use crate::report::diff::{self, Diff};
 use crate::report::gate::Gate;
 use crate::report::{Compression, Report, badge, html, json, markdown, text};
@@ -185,15 +187,50 @@ impl CompressionReports {
     }
 }
 
-/// A progress bar on standard error, shown only on a terminal.
-pub(super) fn progress(total: u64, doing: &'static str) -> indicatif::ProgressBar {
-    let hidden = !io::stderr().is_terminal();
-    let bar =
-        if hidden { indicatif::ProgressBar::hidden() } else { indicatif::ProgressBar::new(total) };
-    let template = "{msg} [{bar:30}] {human_pos} of {human_len} weights, {eta} left";
-    if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("=> "));
+/// Progress on standard error, shown only on a terminal.
+pub(super) struct Progress(indicatif::ProgressBar);
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        let hidden = !io::stderr().is_terminal();
+        Self(if hidden { indicatif::ProgressBar::hidden() } else { indicatif::ProgressBar::new(0) })
     }
-    bar.set_message(doing);
-    bar
+
+    /// Shows an event; never ends the work.
+    pub(super) fn show(&self, event: Event) -> ControlFlow<()> {
+        let bar = |doing: &'static str, of: &str, done: u64, total: u64| {
+            let template =
+                format!("{{msg}} [{{bar:30}}] {{human_pos}} of {{human_len}} {of}, {{eta}} left");
+            if self.0.message() != doing
+                && let Ok(style) = indicatif::ProgressStyle::with_template(&template)
+            {
+                self.0.set_style(style.progress_chars("=> "));
+                self.0.set_message(doing);
+                self.0.reset_eta();
+            }
+            self.0.set_length(total);
+            self.0.set_position(done);
+        };
+        match event {
+            Event::Pruning { done, total } => bar("pruning", "weights", done, total),
+            Event::Quantizing { done, total } => {
+                bar("quantizing", "layers", done as u64, total as u64);
+            }
+            Event::Coding { done, total } => bar("coding", "layers", done as u64, total as u64),
+            Event::Sweeping { done, total } => {
+                bar("sweeping", "thresholds", done as u64, total as u64);
+            }
+            Event::Searching { tried, bytes } => {
+                self.0.set_message(format!(
+                    "searching: {tried} files tried, the last of {bytes} bytes"
+                ));
+                self.0.tick();
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.finish_and_clear();
+    }
 }

@@ -4,9 +4,6 @@ use clap::{Args, ValueEnum};
 
 use crate::quantize::{Quantizer, RateDistortion};
 
-/// Bits of a codebook, as Deep Compression has them for fully connected layers.
-pub(super) const CODEBOOK_BITS: u32 = 5;
-
 /// The quantizer and its settings.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Quantization {
@@ -80,7 +77,9 @@ impl Quantization {
             Quantize::Exact => Quantizer::Exact,
             Quantize::F16 => Quantizer::F16,
             Quantize::Uniform => Quantizer::Uniform { bits: self.bits.unwrap_or(8) },
-            Quantize::Codebook => Quantizer::Codebook { bits: self.bits.unwrap_or(CODEBOOK_BITS) },
+            Quantize::Codebook => {
+                Quantizer::Codebook { bits: self.bits.unwrap_or(Quantizer::CODEBOOK_BITS) }
+            }
             Quantize::Rd => {
                 let preset = match self.preset {
                     Some(Preset::Small) => RateDistortion::SMALL,

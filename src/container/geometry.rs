@@ -1,6 +1,6 @@
 //! What the columns of each layer are.
 
-use crate::entropy::context::Geometry;
+use crate::entropy::spec::Geometry;
 use crate::error::Result;
 use crate::network::{Network, Op, Shape, Source};
 

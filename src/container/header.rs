@@ -5,7 +5,7 @@
 use super::fields::{Fields, malformed};
 #[cfg(feature = "compress")]
 use super::fields::{put, put_all, put_f32, put_text};
-use crate::entropy::layer::{Coding, ValueEncoding};
+use crate::entropy::spec::{Coding, ValueEncoding};
 use crate::error::Result;
 use crate::model::Scale;
 use crate::network::{Activation, Input, Layer, Network, Node, Op, Shape, Source, Window};
@@ -29,7 +29,7 @@ pub(super) struct Header {
 
 const NAMES: u64 = 1;
 const THRESHOLD: u64 = 2;
-const FORM_MASK: u8 = 0x07;
+const ENCODING_MASK: u8 = 0x07;
 const CURVED: u8 = 0x08;
 const CONVOLUTION: u8 = 0x10;
 const GAPS: u8 = 0x20;
@@ -320,7 +320,7 @@ impl Fields<'_> {
     /// An encoding and those of the flags in `known` that stand beside it.
     fn encoding(&mut self, known: u8) -> Result<(Option<ValueEncoding>, u8)> {
         let byte = self.byte()?;
-        let (kind, flags) = (byte & FORM_MASK, byte & !(FORM_MASK | CURVED));
+        let (kind, flags) = (byte & ENCODING_MASK, byte & !(ENCODING_MASK | CURVED));
         let step = match kind {
             0..=2 | 5 => 0.0,
             3 => self.real()?,

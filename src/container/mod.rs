@@ -14,7 +14,7 @@ mod write;
 pub(crate) use geometry::geometries;
 pub use read::read;
 #[cfg(feature = "compress")]
-pub(crate) use write::{LayerCode, assemble, is_mixed};
+pub(crate) use write::assemble;
 #[cfg(feature = "compress")]
 pub use write::{Written, WrittenLayer, write};
 

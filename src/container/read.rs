@@ -9,7 +9,8 @@ use super::fields::Fields;
 use super::header::Header;
 use super::{CHECKSUM, MAGIC, SEALED, VERSION, geometry, limits};
 use crate::entropy::budget::AllocationBudget;
-use crate::entropy::layer::{self, LayerSpec};
+use crate::entropy::layer;
+use crate::entropy::spec::LayerSpec;
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model};
 

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::layer::ValueEncoding;
+use super::spec::ValueEncoding;
 use crate::model::Values;
 
 /// The codes `base .. base + 2^bits`.

@@ -2,10 +2,8 @@
 //! coded as levels that are their places in it.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 
-use super::budget::AllocationBudget;
-use super::layer::{self, LayerSpec, ValueEncoding, malformed};
+use super::spec::{LayerSpec, ValueEncoding, malformed};
 use crate::error::Result;
 use crate::model::{LayerWeights, Scale, Values};
 
@@ -15,7 +13,7 @@ const MOST: usize = 255;
 /// The values of one layer's weights, by their bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Codebook {
-    /// Ascending magnitudes of negative values, -1 the first of them.
+    /// Negative values by ascending magnitude, level -1 the first of them.
     negative: Vec<u32>,
     /// The same of values without a sign, level 1 the first of them.
     positive: Vec<u32>,
@@ -28,7 +26,7 @@ impl Codebook {
         let (mut negative, mut positive) = (BTreeSet::new(), BTreeSet::new());
         for value in values {
             let side = if value.is_sign_negative() { &mut negative } else { &mut positive };
-            side.insert(value.abs().to_bits());
+            side.insert(value.to_bits());
             if side.len() > MOST || 2 * (negative.len() + positive.len()) > values.len() {
                 return None;
             }
@@ -36,7 +34,7 @@ impl Codebook {
         let sorted = |side: BTreeSet<u32>| side.into_iter().collect::<Vec<u32>>();
         let book = Self { negative: sorted(negative), positive: sorted(positive) };
         let level = |value: &f32| {
-            let place = |side: &[u32]| side.partition_point(|&v| v < value.abs().to_bits()) as i32;
+            let place = |side: &[u32]| side.partition_point(|&v| v < value.to_bits()) as i32;
             match value.is_sign_negative() {
                 true => -1 - place(&book.negative),
                 false => 1 + place(&book.positive),
@@ -50,48 +48,48 @@ impl Codebook {
     /// Two counts and the values themselves.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![self.negative.len() as u8, self.positive.len() as u8];
-        let all = self.negative.iter().map(|bits| bits | SIGN).chain(self.positive.iter().copied());
+        let all = self.negative.iter().chain(&self.positive).copied();
         bytes.extend(all.flat_map(u32::to_le_bytes));
         bytes
     }
+
+    /// The table before a block, and the code behind it.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::Error::Format) if the bytes end within it.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<(Self, &[u8])> {
+        let ends = || malformed("it ends too early");
+        let ([negative, positive], rest) = bytes.split_first_chunk().ok_or_else(ends)?;
+        let (negative, positive) = (usize::from(*negative), usize::from(*positive));
+        let (table, code) = rest.split_at_checked(4 * (negative + positive)).ok_or_else(ends)?;
+        let bits: Vec<u32> = table.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+        let (negative, positive) = bits.split_at(negative);
+        Ok((Self { negative: negative.into(), positive: positive.into() }, code))
+    }
+
+    /// Replaces levels by the values that they are the numbers of.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::Error::Format) for a level beyond the table.
+    pub(super) fn look_up(&self, mut weights: LayerWeights) -> Result<LayerWeights> {
+        if let Values::Levels { levels, .. } = &weights.values {
+            let value = |&level: &i32| {
+                let side = if level < 0 { &self.negative } else { &self.positive };
+                side.get(level.unsigned_abs() as usize - 1).map(|&bits| f32::from_bits(bits))
+            };
+            let values: Option<Vec<f32>> = levels.iter().map(value).collect();
+            let values = values.ok_or_else(|| malformed("a weight that is not in its codebook"))?;
+            weights.values = Values::F32(values);
+        }
+        Ok(weights)
+    }
 }
 
-const SIGN: u32 = 1 << 31;
 const LEVELS: Scale = Scale { step: 1.0, companding: 0 };
 
 /// How the levels of a layer with a codebook are coded.
 pub(super) fn of_levels(spec: &LayerSpec) -> LayerSpec {
     LayerSpec { encoding: ValueEncoding::Levels(LEVELS), ..*spec }
-}
-
-/// Decodes a block: its table, then its levels.
-///
-/// # Errors
-/// As [`layer::decode`].
-pub(super) fn decode(
-    bytes: &[u8],
-    spec: &LayerSpec,
-    rows: Range<usize>,
-    budget: &AllocationBudget,
-) -> Result<LayerWeights> {
-    let ends = || malformed("it ends too early");
-    let ([negative, positive], rest) = bytes.split_first_chunk().ok_or_else(ends)?;
-    let (negative, positive) = (usize::from(*negative), usize::from(*positive));
-    let (table, code) = rest.split_at_checked(4 * (negative + positive)).ok_or_else(ends)?;
-    let (table, _) = table.as_chunks();
-    let table: Vec<f32> = table.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    let (negative, positive) = table.split_at(negative);
-    let mut block = layer::decode(code, &of_levels(spec), rows, budget)?;
-    if let Values::Levels { levels, .. } = &block.values {
-        let value = |&level: &i32| {
-            let side = if level < 0 { negative } else { positive };
-            side.get(level.unsigned_abs() as usize - 1).copied()
-        };
-        let values: Option<Vec<f32>> = levels.iter().map(value).collect();
-        let values = values.ok_or_else(|| malformed("a weight that is not in its codebook"))?;
-        block.values = Values::F32(values);
-    }
-    Ok(block)
 }
 
 #[cfg(test)]
@@ -120,26 +118,5 @@ mod tests {
         assert!(Codebook::of(&layer((0..3000).map(|i| (i % 256) as f32).collect())).is_none());
         assert!(Codebook::of(&layer((0..3000).map(|i| (i % 255) as f32).collect())).is_some());
         assert!(Codebook::of(&layer(Vec::new())).is_none());
-    }
-
-    #[test]
-    fn a_place_beyond_the_table_is_refused() {
-        let weights = layer(vec![0.5, -0.25, 0.5, 0.5, -0.25, 0.5]);
-        let (book, levels) = Codebook::of(&weights).unwrap();
-        let spec = LayerSpec {
-            rows: 1,
-            geometry: super::super::context::Geometry::flat(6),
-            coding: layer::Coding::Mixed,
-            encoding: ValueEncoding::Codebook,
-            bias: None,
-        };
-        let code = layer::encode(&levels, &of_levels(&spec), 0..1, &mut Default::default());
-        let read = |table: &[u8]| {
-            let bytes = [table, &code].concat();
-            layer::decode(&bytes, &spec, 0..1, &AllocationBudget::new(1000))
-        };
-        assert_eq!(read(&book.to_bytes()).unwrap(), weights);
-        assert!(read(&[0, 1, 0, 0, 0, 63]).is_err());
-        assert!(read(&[3, 1, 0, 0]).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Which columns of a layer are in use.
 
-use super::context::Geometry;
 use super::range_coder::{AdaptiveBit, BitCoder};
+use super::spec::Geometry;
 
 /// Codes which columns have an entry, each under a model chosen by the columns before and above it
 /// on the map; gives their numbers.

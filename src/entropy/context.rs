@@ -3,9 +3,9 @@
 
 use super::mixing::Mixture;
 use super::models::Magnitude;
-pub use super::neighborhood::Geometry;
 use super::neighborhood::{NeighborIndices, Neighborhood};
 use super::range_coder::BitCoder;
+use super::spec::Geometry;
 
 /// What is known of a row or column so far.
 #[derive(Debug, Clone, Copy, Default)]

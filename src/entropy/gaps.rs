@@ -7,27 +7,20 @@ use std::ops::Range;
 use super::alphabet::{self, Alphabet, Interval};
 use super::budget::AllocationBudget;
 use super::columns::code_columns;
-use super::layer::{BitCost, LayerSpec, ValueEncoding, malformed};
 use super::models::Number;
 use super::range_coder::{BitCoder, Decoder, Encoder};
 use super::rans::{DecodingTable, EncodingTable, Frequencies, State, Words};
+use super::spec::{BitCost, LayerSpec, ValueEncoding, malformed};
 use super::values::ValueModel;
 use crate::error::Result;
 use crate::model::{LayerWeights, Pattern};
 
-/// Blocks with fewer rows code all columns, not only those in use.
-const ROWS_FOR_COLUMNS: usize = 16;
 /// Entries that a distribution of gaps should have, so that it is worth its place.
 const WORTH: u32 = 1024;
 /// Classes of gaps.
 const CLASSES: usize = 32;
 /// Bytes of the two states before the words.
 const STATES: usize = 16;
-
-/// Whether a block says which columns it uses, a memory of which grows with the columns.
-pub(super) fn says_columns(rows: &Range<usize>) -> bool {
-    rows.len() >= ROWS_FOR_COLUMNS
-}
 
 /// Eight times the mean of the last gaps, each weighing 7/8 of the next; its bit length is the class
 /// of the next gap.
@@ -111,7 +104,7 @@ pub(super) fn encode(
     // The number of each column among those that are coded.
     let mut numbers: Vec<u32> = Vec::new();
     let mut width = pattern.cols();
-    if says_columns(&rows) {
+    if LayerSpec::says_columns(&rows) {
         let mut used = vec![false; width];
         columns.iter().for_each(|&column| used[column as usize] = true);
         let coded = code_columns(&mut encoder, spec.geometry, &mut used);
@@ -207,7 +200,7 @@ pub(super) fn decode(
     let mut decoder = Decoder::new(front);
     let mut width = spec.cols();
     let mut coded = None;
-    if says_columns(&rows) {
+    if LayerSpec::says_columns(&rows) {
         let columns = code_columns(&mut decoder, spec.geometry, &mut vec![false; width]);
         width = columns.len();
         coded = Some(columns);

@@ -1,177 +1,43 @@
-//! The code of a layer, in blocks of rows that are coded alone: which weights are there and their
-//! values, then the bias.
+//! The code of a layer: which weights are there and their values, then the bias, in blocks of rows
+//! that are coded alone. [`LayerCode`] is the code of a whole layer, as it is put into a file.
 
 use std::ops::Range;
 
 use super::budget::AllocationBudget;
-use super::context::Geometry;
-use super::{codebook, gaps, mixed};
-use crate::error::{Error, Result};
-use crate::model::{LayerWeights, Pattern, Scale, Values};
+use super::codebook::{self, Codebook};
+use super::spec::{Coding, LayerSpec, ValueEncoding};
+use super::{gaps, mixed};
+use crate::error::Result;
+use crate::model::LayerWeights;
 
-/// How the values of a layer or its bias are stored; the header says it before the layer is read.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum ValueEncoding {
-    /// IEEE binary32.
-    F32,
-    /// IEEE binary16.
-    F16,
-    /// Levels.
-    Levels(Scale),
-    /// IEEE binary32, of few different values: see [`codebook`].
-    Codebook,
-}
-
-impl ValueEncoding {
-    /// The encoding of some values.
-    pub fn of(values: &Values) -> Self {
-        match values {
-            Values::F32(_) => Self::F32,
-            Values::F16(_) => Self::F16,
-            Values::Levels { scale, .. } => Self::Levels(*scale),
-        }
-    }
-
-    /// No values.
-    pub(super) fn none(self) -> Values {
-        match self {
-            Self::F32 | Self::Codebook => Values::F32(Vec::new()),
-            Self::F16 => Values::F16(Vec::new()),
-            Self::Levels(scale) => Values::Levels { scale, levels: Vec::new() },
-        }
-    }
-}
-
-/// How positions are coded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coding {
-    /// Each place under a mixture of models: small, and slow in proportion to all places.
-    Mixed,
-    /// The gaps between entries under fixed distributions, in blocks: fast, its cost in proportion to
-    /// the entries alone.
-    Gaps,
-}
-
-/// What is known of a layer before its code is read.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LayerSpec {
-    /// Rows of its matrix.
-    pub rows: usize,
-    /// Its columns.
-    pub geometry: Geometry,
-    /// How positions are coded.
-    pub coding: Coding,
-    /// The encoding of its weights.
-    pub encoding: ValueEncoding,
-    /// The encoding of its bias.
-    pub bias: Option<ValueEncoding>,
-}
-
-impl LayerSpec {
-    /// Most places of a layer under [`Coding::Mixed`].
-    pub const MOST_MIXED: usize = 1 << 22;
-    /// Columns of any layer are fewer.
-    pub const MOST_COLUMNS: usize = 1 << 31;
-    /// Places of a block under [`Coding::Gaps`], unless a single row has more.
-    const BLOCK: usize = 1 << 22;
-
-    /// Columns of its matrix.
-    pub fn cols(&self) -> usize {
-        self.geometry.columns()
-    }
-
-    /// The rows of each block.
-    pub fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let rows = self.rows;
-        let height = match self.coding {
-            Coding::Mixed => rows,
-            Coding::Gaps => (Self::BLOCK / self.cols().max(1)).max(1),
-        };
-        (0..rows).step_by(height.max(1)).map(move |start| start..rows.min(start + height))
-    }
-
-    /// Checks that the layer is not too large for its coding.
-    ///
-    /// # Errors
-    /// [`Error::Limit`] with the name given.
-    pub fn check(&self, name: &str) -> Result<()> {
-        let (what, needed, limit) = match self.coding {
-            Coding::Mixed => ("places", self.rows.saturating_mul(self.cols()), Self::MOST_MIXED),
-            Coding::Gaps => ("columns", self.cols(), Self::MOST_COLUMNS - 1),
-        };
-        if needed <= limit {
-            return Ok(());
-        }
-        let what = format!("{name}: the number of {what}");
-        Err(Error::Limit { what, needed: needed as u64, limit: limit as u64 })
-    }
-
-    /// The layer before its first block.
-    pub fn nothing(&self) -> LayerWeights {
-        LayerWeights {
-            pattern: Pattern::with_columns(self.cols()),
-            values: self.encoding.none(),
-            bias: self.bias.map(ValueEncoding::none),
-        }
-    }
-
-    /// What decoding a block takes from an [`AllocationBudget`] besides its weights: its rows, its columns
-    /// where there is a memory of them, 16 times under [`Coding::Mixed`].
-    pub fn items(&self, rows: &Range<usize>) -> usize {
-        let columns = match self.coding {
-            Coding::Mixed => self.cols().saturating_mul(16),
-            Coding::Gaps if gaps::says_columns(rows) => self.cols(),
-            Coding::Gaps => 0,
-        };
-        columns.saturating_add(rows.len())
-    }
-}
-
-/// What the code of a layer spends on what, in bits.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct BitCost {
-    /// Which weights are there.
-    pub positions: f64,
-    /// Their values.
-    pub values: f64,
-    /// The part of that for signs, where they are coded by themselves.
-    pub signs: f64,
-    /// The bias.
-    pub bias: f64,
-}
-
-/// Encodes one block of a layer; adds to `cost`. With [`ValueEncoding::Codebook`] the weights are those of
-/// [`Codebook::of`](codebook::Codebook::of) and the table is still to be put before the block.
-pub fn encode(
-    weights: &LayerWeights,
-    spec: &LayerSpec,
-    rows: Range<usize>,
-    cost: &mut BitCost,
-) -> Vec<u8> {
-    let spec = match spec.encoding {
-        ValueEncoding::Codebook => &codebook::of_levels(spec),
-        _ => spec,
-    };
-    match spec.coding {
-        Coding::Mixed => mixed::encode(weights, spec, cost),
-        Coding::Gaps => gaps::encode(weights, spec, rows, cost),
-    }
-}
+#[cfg(feature = "compress")]
+pub use code::LayerCode;
 
 /// Decodes one block of a layer.
 ///
 /// # Errors
-/// [`Error::Format`] if the bytes are not those of such a block, [`Error::Limit`] if it is larger
-/// than allowed.
+/// [`Error::Format`](crate::Error::Format) if the bytes are not those of such a block,
+/// [`Error::Limit`](crate::Error::Limit) if it is larger than allowed.
 pub fn decode(
     bytes: &[u8],
     spec: &LayerSpec,
     rows: Range<usize>,
     budget: &AllocationBudget,
 ) -> Result<LayerWeights> {
-    if spec.encoding == ValueEncoding::Codebook {
-        return codebook::decode(bytes, spec, rows, budget);
+    if spec.encoding != ValueEncoding::Codebook {
+        return decode_values(bytes, spec, rows, budget);
     }
+    let (table, code) = Codebook::from_bytes(bytes)?;
+    let levels = decode_values(code, &codebook::of_levels(spec), rows, budget)?;
+    table.look_up(levels)
+}
+
+fn decode_values(
+    bytes: &[u8],
+    spec: &LayerSpec,
+    rows: Range<usize>,
+    budget: &AllocationBudget,
+) -> Result<LayerWeights> {
     budget.take(spec.items(&rows))?;
     match spec.coding {
         Coding::Mixed => mixed::decode(bytes, spec, budget),
@@ -179,22 +45,166 @@ pub fn decode(
     }
 }
 
-pub(super) fn malformed(problem: &str) -> Error {
-    Error::Format { format: "block", problem: problem.into() }
-}
+#[cfg(feature = "compress")]
+mod code {
+    use rayon::prelude::*;
 
-pub(super) fn in_range(level: i32, scale: Scale) -> Result<i32> {
-    if level.unsigned_abs() < scale.most() {
-        return Ok(level);
+    use super::*;
+    use crate::entropy::spec::{BitCost, Geometry};
+    use crate::error::Error;
+
+    /// Most positions of a layer that is mixed: at 10 million a second that is a fifth of a second.
+    const MIXED: usize = 1 << 21;
+    /// Most columns of such a layer: its models have a memory for each.
+    const MIXED_COLUMNS: usize = 1 << 14;
+
+    /// The code of one layer.
+    #[derive(Debug)]
+    pub struct LayerCode {
+        spec: LayerSpec,
+        /// What a reader takes from its budget.
+        items: usize,
+        /// Of all blocks, one behind the other.
+        bytes: Vec<u8>,
+        /// Bytes of each block, and what they were spent on.
+        blocks: Vec<(usize, BitCost)>,
     }
-    Err(malformed(&format!("a level of {level}, {} or more", scale.most())))
+
+    impl LayerCode {
+        /// Encodes a layer whose columns are as `geometry` says: by gaps if it is large or that takes
+        /// fewer bytes, else mixed; with `fast`, always by gaps.
+        pub fn new(weights: &LayerWeights, geometry: Geometry, fast: bool) -> Self {
+            let (book, levels) = Codebook::of(weights).unzip();
+            let (table, levels) = (book.map(|book| book.to_bytes()), levels.as_ref());
+            let with =
+                |coding| Self::with(levels.unwrap_or(weights), table.as_deref(), geometry, coding);
+            let gaps = with(Coding::Gaps);
+            if fast || !Self::may_mix(weights) {
+                return gaps;
+            }
+            let mixed = with(Coding::Mixed);
+            if gaps.bytes.len() < mixed.bytes.len() { gaps } else { mixed }
+        }
+
+        /// As [`LayerCode::new`], decoded again and compared; `name` is for the message.
+        ///
+        /// # Errors
+        /// [`Error::Corrupt`] if it decodes to other weights, which would be a defect of this library.
+        pub fn checked(
+            weights: &LayerWeights,
+            name: &str,
+            geometry: Geometry,
+            fast: bool,
+        ) -> Result<Self> {
+            let code = Self::new(weights, geometry, fast);
+            match code.decode()? == *weights {
+                true => Ok(code),
+                false => Err(Error::corrupt(
+                    "check after coding",
+                    format!("layer {name} decodes to another one"),
+                )),
+            }
+        }
+
+        /// Whether a layer is mixed unless that takes more bytes or speed is asked for.
+        pub fn may_mix(weights: &LayerWeights) -> bool {
+            let (rows, cols) = (weights.pattern.rows(), weights.pattern.cols());
+            cols <= MIXED_COLUMNS && rows.saturating_mul(cols) <= MIXED
+        }
+
+        /// With a table, the weights are levels in it.
+        fn with(
+            weights: &LayerWeights,
+            table: Option<&[u8]>,
+            geometry: Geometry,
+            coding: Coding,
+        ) -> Self {
+            let spec = LayerSpec {
+                rows: weights.pattern.rows(),
+                geometry,
+                coding,
+                encoding: table
+                    .map_or(ValueEncoding::of(&weights.values), |_| ValueEncoding::Codebook),
+                bias: weights.bias.as_ref().map(ValueEncoding::of),
+            };
+            let rows: Vec<_> = spec.blocks().collect();
+            let items = rows.iter().map(|rows| spec.items(rows)).sum::<usize>();
+            let encode = |rows: Range<usize>| {
+                let mut code = table.unwrap_or_default().to_vec();
+                let mut cost = BitCost { values: 8.0 * code.len() as f64, ..BitCost::default() };
+                code.extend(encode(weights, &spec, rows, &mut cost));
+                (code, cost)
+            };
+            let codes: Vec<(Vec<u8>, BitCost)> = rows.into_par_iter().map(encode).collect();
+            let blocks = codes.iter().map(|(code, cost)| (code.len(), *cost)).collect();
+            let mut bytes = Vec::with_capacity(codes.iter().map(|(code, _)| code.len()).sum());
+            codes.into_iter().for_each(|(code, _)| bytes.extend(code));
+            Self { spec, items: items + weights.pattern.len(), bytes, blocks }
+        }
+
+        fn decode(&self) -> Result<LayerWeights> {
+            let budget = AllocationBudget::new(self.items);
+            let blocks: Vec<_> = self.spec.blocks().zip(self.blocks()).collect();
+            let decode = |(rows, (code, _))| decode(code, &self.spec, rows, &budget);
+            let blocks: Vec<_> = blocks.into_par_iter().map(decode).collect();
+            let mut weights = self.spec.nothing();
+            blocks.into_iter().try_for_each(|block| weights.append(block?))?;
+            Ok(weights)
+        }
+
+        /// What the header says of it.
+        pub fn spec(&self) -> &LayerSpec {
+            &self.spec
+        }
+
+        /// What a reader takes from its [`AllocationBudget`].
+        pub fn items(&self) -> usize {
+            self.items
+        }
+
+        /// Bytes of all blocks.
+        pub fn len(&self) -> usize {
+            self.bytes.len()
+        }
+
+        /// The blocks in order, and what their bits were spent on.
+        pub fn blocks(&self) -> impl ExactSizeIterator<Item = (&[u8], BitCost)> {
+            let mut rest = &self.bytes[..];
+            self.blocks.iter().map(move |&(length, cost)| {
+                let (block, behind) = rest.split_at(length);
+                rest = behind;
+                (block, cost)
+            })
+        }
+    }
+
+    /// Encodes one block of a layer; adds to `cost`. With [`ValueEncoding::Codebook`] the weights are
+    /// those of [`Codebook::of`] and the table is still to be put before the block.
+    pub(super) fn encode(
+        weights: &LayerWeights,
+        spec: &LayerSpec,
+        rows: Range<usize>,
+        cost: &mut BitCost,
+    ) -> Vec<u8> {
+        let spec = match spec.encoding {
+            ValueEncoding::Codebook => &codebook::of_levels(spec),
+            _ => spec,
+        };
+        match spec.coding {
+            Coding::Mixed => mixed::encode(weights, spec, cost),
+            Coding::Gaps => gaps::encode(weights, spec, rows, cost),
+        }
+    }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "compress"))]
 mod tests {
     use proptest::prelude::*;
 
+    use super::code::encode;
     use super::*;
+    use crate::entropy::spec::{BitCost, Geometry};
+    use crate::model::{Pattern, Scale, Values};
 
     fn layer(rows: usize, cols: usize, entries: &[(usize, i32)], companding: u8) -> LayerWeights {
         let mut sorted: std::collections::BTreeMap<usize, i32> = entries
@@ -292,5 +302,29 @@ mod tests {
             there_and_back(&weights, geometry, Coding::Gaps),
         );
         assert!(mixed * 2 < gaps, "{mixed} {gaps}");
+    }
+
+    #[test]
+    fn a_level_beyond_the_codebook_is_refused() {
+        let values = vec![0.5, -0.25, 0.5, 0.5, -0.25, 0.5];
+        let mut pattern = Pattern::with_columns(values.len());
+        pattern.push_row(0..values.len() as u32).unwrap();
+        let weights = LayerWeights { pattern, values: Values::F32(values), bias: None };
+        let (book, levels) = Codebook::of(&weights).unwrap();
+        let spec = LayerSpec {
+            rows: 1,
+            geometry: Geometry::flat(6),
+            coding: Coding::Mixed,
+            encoding: ValueEncoding::Codebook,
+            bias: None,
+        };
+        let code = encode(&levels, &spec, 0..1, &mut BitCost::default());
+        let read = |table: &[u8]| {
+            let bytes = [table, &code].concat();
+            decode(&bytes, &spec, 0..1, &AllocationBudget::new(1000))
+        };
+        assert_eq!(read(&book.to_bytes()).unwrap(), weights);
+        assert!(read(&[0, 1, 0, 0, 0, 63]).is_err());
+        assert!(read(&[3, 1, 0, 0]).is_err());
     }
 }

@@ -4,8 +4,8 @@
 use super::budget::AllocationBudget;
 use super::columns::code_columns;
 use super::context::Context;
-use super::layer::{BitCost, LayerSpec, in_range};
 use super::range_coder::{BitCoder, Decoder, Encoder};
+use super::spec::{BitCost, LayerSpec, in_range};
 use super::values::ValueModel;
 use crate::error::Result;
 use crate::model::{LayerWeights, Pattern, Values};

@@ -20,6 +20,7 @@ mod neighborhood;
 mod oracle;
 pub mod range_coder;
 pub mod rans;
+pub mod spec;
 mod values;
 
 #[cfg(feature = "compress")]

@@ -1,29 +1,7 @@
 //! What is known around each place of a layer. Few places have a weight, so each weight tells the
 //! places around it when it comes, and the others only look up what they were told.
 
-/// The columns of a layer as a map: `channels` of `height` times `width`. A convolution's are its
-/// input channels and kernel, a linear layer's the map that was flattened into its input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Geometry {
-    /// Channels.
-    pub channels: usize,
-    /// Rows of the map.
-    pub height: usize,
-    /// Columns of the map.
-    pub width: usize,
-}
-
-impl Geometry {
-    /// Columns without any order in space.
-    pub fn flat(columns: usize) -> Self {
-        Self { channels: columns, height: 1, width: 1 }
-    }
-
-    /// Columns of the layer.
-    pub fn columns(&self) -> usize {
-        self.channels * self.height * self.width
-    }
-}
+use super::spec::Geometry;
 
 /// The coded columns around one of them, by their numbers among the coded columns; the count of
 /// these stands for what is outside or not coded.

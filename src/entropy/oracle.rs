@@ -6,11 +6,10 @@ use constriction::stream::model::{EncoderModel, EntropyModel};
 use constriction::stream::queue::DefaultRangeEncoder;
 use constriction::stream::stack::DefaultAnsCoder;
 
-use super::context::Geometry;
-use super::layer::{BitCost, Coding, LayerSpec, ValueEncoding, encode};
-use super::mixed;
 use super::range_coder::BitCoder;
 use super::rans::Frequencies;
+use super::spec::{BitCost, Coding, Geometry, LayerSpec, ValueEncoding};
+use super::{gaps, mixed};
 use crate::model::{LayerWeights, Pattern, Scale, Values};
 
 /// One event: it begins at `start` of `2^PRECISION` and has this probability.
@@ -82,7 +81,7 @@ fn mixed_layers_are_as_long_as_their_information() {
     let (weights, spec) = layer();
     let mut oracle = Oracle { encoder: DefaultRangeEncoder::new(), information: 0.0 };
     mixed::encode_to(&mut oracle, &weights, &spec, &mut BitCost::default());
-    let ours = encode(&weights, &spec, 0..spec.rows, &mut BitCost::default()).len() as f64;
+    let ours = mixed::encode(&weights, &spec, &mut BitCost::default()).len() as f64;
     let theirs = 4.0 * oracle.encoder.into_compressed().unwrap().len() as f64;
     let ideal = oracle.information / 8.0;
     assert!(ours > 3000.0);
@@ -110,7 +109,7 @@ fn tokens_take_as_many_bits_as_under_another_coder() {
     // The whole block: its parts' costs, two states, a length.
     let spec = LayerSpec { coding: Coding::Gaps, ..spec };
     let mut spent = BitCost::default();
-    let ours = encode(&weights, &spec, 0..spec.rows, &mut spent).len() as f64;
+    let ours = gaps::encode(&weights, &spec, 0..spec.rows, &mut spent).len() as f64;
     let ideal = (spent.positions + spent.values + spent.bias) / 8.0;
     assert!(spent.values >= cost, "{} {cost}", spent.values);
     assert!(ours > ideal && ours - ideal < 0.0005 * ideal + 24.0, "{ours} {ideal}");

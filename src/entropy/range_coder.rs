@@ -5,7 +5,7 @@
 //! range falls below 2^24 the top byte of `low` is settled and written; a carry out of `low` is
 //! added to the bytes already written. The decoder reads past the end of its bytes as zeros.
 
-use super::layer::malformed;
+use super::spec::malformed;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;

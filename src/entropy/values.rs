@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::layer::{ValueEncoding, in_range};
 use super::models::{BitTree, Magnitude};
 use super::range_coder::{AdaptiveBit, BitCoder, Decoder};
+use super::spec::{ValueEncoding, in_range};
 use crate::error::Result;
 use crate::model::Values;
 

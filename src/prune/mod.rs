@@ -4,17 +4,19 @@ mod histogram;
 mod packed;
 mod scan;
 
-use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 use sprs::CsMatI;
 
 pub use histogram::Histogram;
-pub(crate) use packed::PackedLayers;
 
 use crate::checkpoint::{Block, Checkpoint};
 use crate::error::{Error, Result};
+use crate::model::{LayerWeights, Model, Pattern, Values};
 use crate::network::Network;
+use crate::progress::{Event, Monitor};
+use packed::PackedLayers;
 use scan::Kept;
 
 /// Weights of one layer, rows are output units: `[out, in]`, or `[out, in/groups * kh * kw]`.
@@ -23,13 +25,70 @@ pub type Csr = CsMatI<f32, u32, usize>;
 /// Weights in one unit of parallel work.
 const BLOCK: usize = 1 << 18;
 
-/// A network whose layers are pruned.
+/// A network whose layers are pruned. They are held in few bytes, 5 to 9 for each kept weight as it
+/// came from bf16 or f32, and unpacked one at a time.
 #[derive(Debug, Clone)]
 pub struct PrunedModel {
     /// The network; layers have the same numbers.
-    pub network: Network,
-    /// One for each layer of the network.
-    pub layers: Vec<PrunedLayer>,
+    pub(crate) network: Network,
+    /// The threshold, if it was one for all layers.
+    pub(crate) threshold: Option<f32>,
+    layers: PackedLayers,
+}
+
+impl PrunedModel {
+    /// From the layers of a network in their order, of which one is in memory at a time.
+    ///
+    /// # Errors
+    /// Those of the layers.
+    pub(crate) fn from_layers(
+        network: Network,
+        layers: impl IntoIterator<Item = Result<PrunedLayer>>,
+    ) -> Result<Self> {
+        let mut packed = PackedLayers::default();
+        layers.into_iter().try_for_each(|layer| layer.map(|layer| packed.push(&layer)))?;
+        Ok(Self { network, threshold: None, layers: packed })
+    }
+
+    /// The network, whose layers have the shapes that pruning and simplification left.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// A layer of the network.
+    ///
+    /// # Errors
+    /// None for what was made by this library.
+    pub fn layer(&self, index: usize) -> Result<PrunedLayer> {
+        self.layers.unpack(index)
+    }
+
+    pub(crate) fn replace(&mut self, index: usize, layer: &PrunedLayer) {
+        self.layers.replace(index, layer);
+    }
+
+    /// What was counted when each layer was pruned.
+    pub fn statistics(&self) -> impl Iterator<Item = &Statistics> {
+        self.layers.statistics()
+    }
+
+    /// The network with the weights as they are, bit for bit.
+    ///
+    /// # Errors
+    /// As [`PrunedModel::layer`].
+    pub fn to_model(&self) -> Result<Model> {
+        let exact = |index| {
+            let layer = self.layer(index)?;
+            let mut pattern = Pattern::with_columns(layer.weights.cols());
+            for row in layer.weights.outer_iterator() {
+                pattern.push_row(row.indices().iter().copied())?;
+            }
+            let values = Values::F32(layer.weights.data().to_vec());
+            Ok(LayerWeights { pattern, values, bias: layer.bias.map(Values::F32) })
+        };
+        let weights = (0..self.network.layers.len()).map(exact).collect::<Result<_>>()?;
+        Ok(Model { network: self.network.clone(), threshold: None, weights })
+    }
 }
 
 /// What pruning leaves of a layer.
@@ -49,7 +108,7 @@ pub struct PrunedLayer {
 
 impl PrunedLayer {
     /// Drops the weights that are not in a pattern of the same shape.
-    pub(crate) fn keep(&mut self, pattern: &crate::model::Pattern) -> Result<()> {
+    pub(crate) fn keep(&mut self, pattern: &Pattern) -> Result<()> {
         let (mut row_starts, mut columns, mut weights) = (vec![0], Vec::new(), Vec::new());
         let mut log_sigma2 = self.log_sigma2.as_ref().map(|_| Vec::new());
         let mut entry = 0;
@@ -105,6 +164,16 @@ impl Thresholds {
     }
 }
 
+impl Thresholds {
+    /// The threshold, if it is one for all layers.
+    pub(crate) fn one(&self) -> Option<f32> {
+        match self {
+            Self::All(threshold) => Some(*threshold as f32),
+            Self::Each(_) => None,
+        }
+    }
+}
+
 impl From<f64> for Thresholds {
     fn from(threshold: f64) -> Self {
         Self::All(threshold)
@@ -119,43 +188,53 @@ impl From<f32> for Thresholds {
 
 /// Prunes every layer of a checkpoint, one after the other.
 ///
-/// A weight is kept if its log alpha is at most `threshold` and its mean is not zero. The layers of
-/// the result are the same for every number of threads. `progress` is told the weights done so far.
+/// A weight is kept if its log alpha is at most the threshold and its mean is not zero. The result is
+/// the same for every number of threads.
 ///
 /// # Errors
 /// [`Error::Argument`] for a threshold that is NaN; what reading the checkpoint meets.
-pub fn prune(
+pub fn prune(checkpoint: &Checkpoint, threshold: impl Into<Thresholds>) -> Result<PrunedModel> {
+    prune_monitored(checkpoint, &threshold.into(), Monitor::default())
+}
+
+/// [`prune`] that tells of [`Event::Pruning`].
+pub(crate) fn prune_monitored(
     checkpoint: &Checkpoint,
-    threshold: impl Into<Thresholds>,
-    progress: &(dyn Fn(u64) + Sync),
+    thresholds: &Thresholds,
+    monitor: Monitor<'_>,
 ) -> Result<PrunedModel> {
-    let thresholds = threshold.into();
-    let network = checkpoint.network().clone();
-    let mut before = 0;
-    let layers = (0..network.layers.len())
-        .map(|index| {
-            let threshold = thresholds.of(index);
-            let layer = prune_layer(checkpoint, index, threshold, &|n| progress(before + n))?;
-            before += layer.statistics.total;
-            Ok(layer)
-        })
-        .collect::<Result<_>>()?;
-    Ok(PrunedModel { network, layers })
+    let layers = 0..checkpoint.network().layers.len();
+    let total = layers.clone().map(|layer| checkpoint.weights(layer) as u64).sum();
+    let done = AtomicU64::new(0);
+    let pruned = |weights| {
+        let done = done.fetch_add(weights, Ordering::Relaxed) + weights;
+        monitor.tell(Event::Pruning { done, total })
+    };
+    let layers = layers.map(|layer| scan(checkpoint, layer, thresholds.of(layer), &pruned));
+    let model = PrunedModel::from_layers(checkpoint.network().clone(), layers)?;
+    Ok(PrunedModel { threshold: thresholds.one(), ..model })
 }
 
 /// Prunes one layer; see [`prune`].
-pub fn prune_layer(
+///
+/// # Errors
+/// As [`prune`].
+pub fn prune_layer(checkpoint: &Checkpoint, index: usize, threshold: f64) -> Result<PrunedLayer> {
+    scan(checkpoint, index, threshold, &|_| Ok(()))
+}
+
+/// Prunes a layer; `pruned` is told the weights of each block that is done.
+fn scan(
     checkpoint: &Checkpoint,
     index: usize,
     threshold: f64,
-    progress: &(dyn Fn(u64) + Sync),
+    pruned: &(dyn Fn(u64) -> Result<()> + Sync),
 ) -> Result<PrunedLayer> {
     if threshold.is_nan() {
         return Err(Error::Argument { problem: "the threshold is not a number".into() });
     }
     let shape = &checkpoint.network().layers[index];
     let (rows, cols, total) = (shape.rows(), shape.cols(), checkpoint.weights(index));
-    let done = std::sync::atomic::AtomicU64::new(0);
     let blocks = (0..total.div_ceil(BLOCK))
         .into_par_iter()
         .map_init(Block::default, |block, number| {
@@ -163,8 +242,7 @@ pub fn prune_layer(
             let count = BLOCK.min(total - start);
             checkpoint.read_block(index, start, count, block)?;
             let kept = Kept::of(block, checkpoint.variance(index), start, threshold);
-            let order = std::sync::atomic::Ordering::Relaxed;
-            progress(done.fetch_add(count as u64, order) + count as u64);
+            pruned(count as u64)?;
             Ok(kept)
         })
         .collect::<Result<Vec<Kept>>>()?;
@@ -196,24 +274,6 @@ pub fn prune_layer(
         bias: checkpoint.read_bias(index)?,
         statistics,
     })
-}
-
-/// Pruned layers that are taken out and put back one at a time, in whatever form they are kept.
-pub(crate) trait Layers: Sync {
-    /// The layer of a number.
-    fn layer(&self, index: usize) -> Result<Cow<'_, PrunedLayer>>;
-    /// Replaces it.
-    fn put(&mut self, index: usize, layer: PrunedLayer);
-}
-
-impl Layers for Vec<PrunedLayer> {
-    fn layer(&self, index: usize) -> Result<Cow<'_, PrunedLayer>> {
-        Ok(Cow::Borrowed(&self[index]))
-    }
-
-    fn put(&mut self, index: usize, layer: PrunedLayer) {
-        self[index] = layer;
-    }
 }
 
 /// Checked construction of a layer's matrix.

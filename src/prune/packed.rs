@@ -1,17 +1,16 @@
 //! Pruned layers in few bytes, for checkpoints whose kept weights would fill the memory.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{Layers, PrunedLayer, Statistics, csr};
+use super::{PrunedLayer, Statistics, csr};
 use crate::error::{Error, Result};
 
 /// Layers in about 5 bytes a weight where they came from bf16, 9 where from f32, rather than 12.
 ///
 /// All of them lie in one buffer: many allocations of middle size between the larger ones of the
 /// layers in work would keep half as much memory again from being used.
-#[derive(Debug, Default)]
-pub(crate) struct PackedLayers {
+#[derive(Debug, Default, Clone)]
+pub(super) struct PackedLayers {
     bytes: Vec<u8>,
     layers: Vec<Packed>,
 }
@@ -19,7 +18,7 @@ pub(crate) struct PackedLayers {
 /// Where a layer is. Its bytes are the distances between the positions of its entries, counted
 /// through all rows (7 bits a byte, the lowest first, the upper bit set where more follow), then the
 /// weights, then their log sigma^2.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Packed {
     range: Range<usize>,
     shape: Vec<usize>,
@@ -33,20 +32,29 @@ struct Packed {
 
 impl PackedLayers {
     /// Adds a layer behind the others.
-    pub(crate) fn push(&mut self, layer: &PrunedLayer) {
+    pub(super) fn push(&mut self, layer: &PrunedLayer) {
         let (packed, bytes) = Packed::new(layer);
         self.layers.push(packed);
         self.place(self.layers.len() - 1, &bytes);
     }
 
-    /// Number of layers.
-    pub(crate) fn len(&self) -> usize {
-        self.layers.len()
+    /// What was counted when each was pruned.
+    pub(super) fn statistics(&self) -> impl Iterator<Item = &Statistics> {
+        self.layers.iter().map(|layer| &layer.statistics)
     }
 
-    /// What was counted when each was pruned.
-    pub(crate) fn statistics(&self) -> Vec<Statistics> {
-        self.layers.iter().map(|layer| layer.statistics.clone()).collect()
+    /// The layer of a number.
+    pub(super) fn unpack(&self, index: usize) -> Result<PrunedLayer> {
+        let layer = &self.layers[index];
+        layer.unpack(&self.bytes[layer.range.clone()])
+    }
+
+    /// Replaces the layer of a number.
+    pub(super) fn replace(&mut self, index: usize, layer: &PrunedLayer) {
+        let (packed, bytes) = Packed::new(layer);
+        let range = self.layers[index].range.clone();
+        self.layers[index] = Packed { range, ..packed };
+        self.place(index, &bytes);
     }
 
     /// Puts the bytes of a layer where it was, or at the end if they are too many.
@@ -56,20 +64,6 @@ impl PackedLayers {
         self.bytes.resize(self.bytes.len().max(start + bytes.len()), 0);
         self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
         self.layers[index].range = start..start + bytes.len();
-    }
-}
-
-impl Layers for PackedLayers {
-    fn layer(&self, index: usize) -> Result<Cow<'_, PrunedLayer>> {
-        let layer = &self.layers[index];
-        layer.unpack(&self.bytes[layer.range.clone()]).map(Cow::Owned)
-    }
-
-    fn put(&mut self, index: usize, layer: PrunedLayer) {
-        let (packed, bytes) = Packed::new(&layer);
-        let range = self.layers[index].range.clone();
-        self.layers[index] = Packed { range, ..packed };
-        self.place(index, &bytes);
     }
 }
 
@@ -91,8 +85,8 @@ impl Packed {
                 next = position + 1;
             }
         }
-        let width = put_numbers(&mut bytes, layer.weights.data());
-        let widths = (width, layer.log_sigma2.as_ref().map(|l| put_numbers(&mut bytes, l)));
+        let width = put_floats(&mut bytes, layer.weights.data());
+        let widths = (width, layer.log_sigma2.as_ref().map(|l| put_floats(&mut bytes, l)));
         let (shape, bias) = (layer.shape.clone(), layer.bias.clone());
         let statistics = layer.statistics.clone();
         (Self { range: 0..0, shape, columns, entries, widths, bias, statistics }, bytes)
@@ -131,8 +125,8 @@ impl Packed {
         }
         Ok(PrunedLayer {
             shape: self.shape.clone(),
-            weights: csr(rows, self.columns, row_starts, columns, get_numbers(weights, width))?,
-            log_sigma2: variance_width.map(|width| get_numbers(variances, width)),
+            weights: csr(rows, self.columns, row_starts, columns, get_floats(weights, width))?,
+            log_sigma2: variance_width.map(|width| get_floats(variances, width)),
             bias: self.bias.clone(),
             statistics: self.statistics.clone(),
         })
@@ -140,7 +134,7 @@ impl Packed {
 }
 
 /// Adds numbers in two bytes each if the lower halves of all are zero, else in four; says which.
-fn put_numbers(bytes: &mut Vec<u8>, numbers: &[f32]) -> usize {
+fn put_floats(bytes: &mut Vec<u8>, numbers: &[f32]) -> usize {
     match numbers.iter().all(|v| v.to_bits() & 0xffff == 0) {
         true => {
             bytes.extend(numbers.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()));
@@ -153,7 +147,7 @@ fn put_numbers(bytes: &mut Vec<u8>, numbers: &[f32]) -> usize {
     }
 }
 
-fn get_numbers(bytes: &[u8], width: usize) -> Vec<f32> {
+fn get_floats(bytes: &[u8], width: usize) -> Vec<f32> {
     match width {
         2 => {
             let upper = bytes.as_chunks::<2>().0.iter().map(|&b| u32::from(u16::from_le_bytes(b)));
@@ -199,19 +193,19 @@ mod tests {
             [layer(3, 0.5), layer(100, 0.1), layer(1, f32::MIN_POSITIVE), layer(5000, -2.0)];
         let mut packed = PackedLayers::default();
         layers.iter().for_each(|layer| packed.push(layer));
-        assert_eq!(packed.len(), layers.len());
+        assert_eq!(packed.statistics().count(), layers.len());
         for (index, layer) in layers.iter().enumerate() {
-            same(&packed.layer(index).unwrap(), layer);
+            same(&packed.unpack(index).unwrap(), layer);
         }
         // A smaller one takes the place, a larger one goes to the end.
         let before = packed.bytes.len();
-        packed.put(0, layer(5, 0.25));
+        packed.replace(0, &layer(5, 0.25));
         assert_eq!(packed.bytes.len(), before);
-        packed.put(3, layer(1, 0.3));
+        packed.replace(3, &layer(1, 0.3));
         assert!(packed.bytes.len() > before);
         let now = [layer(5, 0.25), layer(100, 0.1), layer(1, f32::MIN_POSITIVE), layer(1, 0.3)];
         for (index, layer) in now.iter().enumerate() {
-            same(&packed.layer(index).unwrap(), layer);
+            same(&packed.unpack(index).unwrap(), layer);
         }
     }
 }

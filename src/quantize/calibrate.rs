@@ -144,7 +144,7 @@ impl<'a> Calibration<'a> {
     /// [`Error::Data`] unless there are whole samples, at least one, all finite;
     /// [`Error::Network`] if the network does not fit its layers.
     pub fn new(reference: &PrunedModel, samples: &'a [f32]) -> Result<Self> {
-        let network = &reference.network;
+        let network = reference.network();
         let elements = network.input.shape.elements()?;
         if samples.is_empty() || !samples.len().is_multiple_of(elements) {
             return Err(Error::data(format!(
@@ -158,7 +158,7 @@ impl<'a> Calibration<'a> {
                 at / elements
             )));
         }
-        let net = Propagation::new(network, &reference.layers)?;
+        let net = Propagation::new(network, reference)?;
         let mut this = Self { samples, layers: Vec::new(), left_out: Vec::new() };
         for layer in 0..network.layers.len() {
             let uses = |node: &usize| network.nodes[*node].op.layer() == Some(layer);
@@ -210,7 +210,7 @@ impl<'a> Calibration<'a> {
 
     /// The fit of a layer whose predecessors have the weights they will be run with. `units` are
     /// the reference's rows for each of the layer's.
-    pub(super) fn fit<'u>(
+    pub(crate) fn fit<'u>(
         &self,
         net: &Propagation<'_>,
         layer: usize,
@@ -302,7 +302,7 @@ fn sees_input(network: &Network, node: usize) -> bool {
 
 /// A layer's units, to be set weight after weight.
 #[derive(Debug)]
-pub(super) struct Fit<'u> {
+pub(crate) struct Fit<'u> {
     moments: Moments,
     units: &'u [u32],
     damping: f64,

@@ -10,11 +10,14 @@ mod uniform;
 use half::f16;
 
 pub use calibrate::Calibration;
+pub(crate) use calibrate::Fit;
+pub(crate) use propagate::Propagation;
 pub use rate_distortion::RateDistortion;
 
+use crate::entropy::spec::Geometry;
 use crate::error::{Error, Result};
-use crate::model::{LayerWeights, Model, Pattern, Values};
-use crate::prune::{PrunedLayer, PrunedModel};
+use crate::model::{LayerWeights, Pattern, Values};
+use crate::prune::PrunedLayer;
 
 /// A way to store weights and biases.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,41 +52,64 @@ pub struct Quantized {
     pub zeroed: usize,
 }
 
+/// Near-lossless.
+impl Default for Quantizer {
+    fn default() -> Self {
+        Self::default_for(false)
+    }
+}
+
 impl Quantizer {
-    /// Quantizes every layer of a pruned model.
+    /// Bits of a codebook, as Deep Compression has them for fully connected layers.
+    pub const CODEBOOK_BITS: u32 = 5;
+
+    /// Near-lossless, or the coarser preset from which a search starts.
+    pub fn default_for(search: bool) -> Self {
+        let preset = if search { RateDistortion::SMALL } else { RateDistortion::default() };
+        Self::RateDistortion(preset)
+    }
+
+    /// Quantizes a layer whose columns are as `geometry` says; `name` is for messages.
     ///
     /// # Errors
     /// [`Error::Argument`] for bits out of range or a weight that binary16 cannot hold.
-    pub fn quantize(self, pruned: &PrunedModel) -> Result<(Model, Vec<Quantized>)> {
-        self.quantize_calibrated(pruned, None)
+    pub fn quantize(
+        self,
+        layer: &PrunedLayer,
+        name: &str,
+        geometry: Geometry,
+    ) -> Result<Quantized> {
+        self.quantize_fitted(layer, name, geometry, None)
     }
 
-    /// As [`Quantizer::quantize`]; levels that are chosen by distortion are fitted to a calibration,
-    /// with the reference's units that each layer's are.
-    pub(crate) fn quantize_calibrated(
+    /// As [`Quantizer::quantize`]; levels that are chosen by distortion are fitted to a calibration.
+    pub(crate) fn quantize_fitted(
         self,
-        pruned: &PrunedModel,
-        calibration: Option<(&Calibration<'_>, &[&[u32]])>,
-    ) -> Result<(Model, Vec<Quantized>)> {
-        let mut values = Vec::with_capacity(pruned.layers.len());
-        if let Self::RateDistortion(settings) = self {
-            values = settings.quantize(pruned, calibration)?;
-        } else {
-            for (layer, named) in pruned.layers.iter().zip(&pruned.network.layers) {
+        layer: &PrunedLayer,
+        name: &str,
+        geometry: Geometry,
+        fit: Option<Fit<'_>>,
+    ) -> Result<Quantized> {
+        let (weights, bias) = match self {
+            Self::RateDistortion(settings) => settings.quantize(layer, geometry, fit),
+            _ => {
                 // A bias adds straight to a unit: it gets 8 bits at least.
-                let bias = layer.bias.as_ref().map(|bias| self.values(bias, &named.name, 8));
-                let weights = self.values(layer.weights.data(), &named.name, 0)?;
-                values.push((weights, bias.transpose()?));
+                let bias =
+                    layer.bias.as_ref().map(|bias| self.values(bias, name, 8)).transpose()?;
+                (self.values(layer.weights.data(), name, 0)?, bias)
             }
-        }
-        let layers = pruned
-            .layers
-            .iter()
-            .zip(values)
-            .map(|(layer, (weights, bias))| quantized(layer, weights, bias))
-            .collect::<Result<Vec<_>>>()?;
-        let weights = layers.iter().map(|l| l.weights.clone()).collect();
-        Ok((Model { network: pruned.network.clone(), threshold: None, weights }, layers))
+        };
+        quantized(layer, weights, bias)
+    }
+
+    /// Whether levels can be fitted to a calibration.
+    pub(crate) fn is_fitted(self) -> bool {
+        matches!(self, Self::RateDistortion(_))
+    }
+
+    /// Whether those of a layer can.
+    pub(crate) fn fits(self, layer: &PrunedLayer) -> bool {
+        self.is_fitted() && rate_distortion::is_adaptive(layer)
     }
 
     fn values(self, exact: &[f32], name: &str, least_bits: u32) -> Result<Values> {

@@ -3,15 +3,16 @@
 //! Plain loops in f32 whose sums have one order on every CPU: what is computed here reaches files.
 
 use crate::error::Result;
+use crate::model::{LayerWeights, Values};
 use crate::network::{Network, Op, Shape, Source, Window};
-use crate::prune::PrunedLayer;
+use crate::prune::{PrunedLayer, PrunedModel};
 
 /// Samples of a block, the inner dimension of all values: `[element][lane]`.
 pub(super) const LANES: usize = 16;
 
 /// The weights of a layer as they are run.
 #[derive(Debug, Clone)]
-pub(super) struct Weights {
+pub(crate) struct Weights {
     pub starts: Vec<usize>,
     pub columns: Vec<u32>,
     pub values: Vec<f32>,
@@ -32,7 +33,7 @@ impl Weights {
 
 /// What a layer sees of its input at each place of its output.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patches {
+pub(crate) struct Patches {
     input: Shape,
     output: Shape,
     kernel: [usize; 2],
@@ -91,17 +92,29 @@ impl Patches {
 }
 
 /// A network with the weights it is run with.
-pub(super) struct Propagation<'a> {
+pub(crate) struct Propagation<'a> {
     network: &'a Network,
     shapes: Vec<Shape>,
-    /// One for each layer; they may be replaced by others with the same rows and columns.
-    pub weights: Vec<Weights>,
+    /// One for each layer.
+    pub(super) weights: Vec<Weights>,
 }
 
 impl<'a> Propagation<'a> {
-    pub fn new(network: &'a Network, layers: &[PrunedLayer]) -> Result<Self> {
-        let weights = layers.iter().map(Weights::of).collect();
-        Ok(Self { network, shapes: network.shapes()?, weights })
+    /// With the weights that pruning left.
+    pub fn new(network: &'a Network, model: &PrunedModel) -> Result<Self> {
+        let layers = 0..network.layers.len();
+        let weights = layers.map(|layer| Ok(Weights::of(&model.layer(layer)?)));
+        Ok(Self { network, shapes: network.shapes()?, weights: weights.collect::<Result<_>>()? })
+    }
+
+    /// Runs a layer with other weights from here on.
+    pub fn replace(&mut self, layer: usize, weights: &LayerWeights) {
+        self.weights[layer] = Weights {
+            starts: weights.pattern.row_starts().iter().map(|&start| start as usize).collect(),
+            columns: weights.pattern.columns().to_vec(),
+            values: weights.values.to_f32(),
+            bias: weights.bias.as_ref().map(Values::to_f32),
+        };
     }
 
     /// Elements of a sample.

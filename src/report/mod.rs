@@ -16,14 +16,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Checkpoint;
-use crate::compress::coders::CoderSize;
-use crate::compress::{Parts, Settings};
-use crate::engine::evaluate::Evaluation;
 use crate::engine::verify::Verification;
 use crate::prune::Histogram;
-use crate::quantize::Quantizer;
-use crate::search::{Change, Point};
 use gate::Gate;
 
 /// What the two ratios mean; printed with them wherever they stand.
@@ -166,26 +160,6 @@ pub struct Validation {
     pub divergence: f64,
 }
 
-impl Validation {
-    /// From the pruned network's evaluation and what the file changes.
-    pub fn new(pruned: &Evaluation, change: &Change) -> Self {
-        let (evaluation, increase) =
-            (change.evaluation.unwrap_or_default(), change.increase().unwrap_or_default());
-        Self {
-            samples: evaluation.samples,
-            error_rate_pruned: pruned.error_rate(),
-            error_rate: evaluation.error_rate(),
-            error_rate_se: evaluation.error_rate_se(),
-            error_increase: increase.0,
-            error_increase_se: increase.1,
-            cross_entropy_pruned: pruned.cross_entropy,
-            cross_entropy: evaluation.cross_entropy,
-            cross_entropy_se: evaluation.cross_entropy_se,
-            divergence: change.divergence,
-        }
-    }
-}
-
 /// One threshold of a sweep.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SweepPoint {
@@ -218,20 +192,6 @@ pub struct Coder {
     pub layer_bytes: Vec<u64>,
     /// bytes / bytes of the first coder, which is ours.
     pub over_svdo: f64,
-}
-
-impl Coder {
-    /// The report of a comparison.
-    pub fn all(sizes: &[CoderSize]) -> Vec<Self> {
-        let first = sizes.first().map_or(0, CoderSize::bytes);
-        let row = |size: &CoderSize| Self {
-            coder: size.coder.into(),
-            bytes: size.bytes(),
-            layer_bytes: size.layers.clone(),
-            over_svdo: ratio(size.bytes(), first),
-        };
-        sizes.iter().map(row).collect()
-    }
 }
 
 /// One configuration of a search.
@@ -277,42 +237,6 @@ pub struct SearchPoint {
     /// Whether the file is this one.
     #[serde(default)]
     pub chosen: bool,
-}
-
-impl SearchPoint {
-    /// The report of all configurations of a search, by size.
-    pub fn all(points: &[Point], best: Option<&Point>) -> Vec<Self> {
-        let mut sorted: Vec<&Point> = points.iter().collect();
-        sorted.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.loss().total_cmp(&b.loss())));
-        let (mut least, mut chosen) = (f64::INFINITY, false);
-        sorted
-            .into_iter()
-            .map(|p| {
-                let frontier = p.loss() < least;
-                least = least.min(p.loss());
-                let is_best = best == Some(p) && !chosen;
-                chosen |= is_best;
-                let (evaluation, increase) = (p.change.evaluation, p.change.increase());
-                Self {
-                    threshold: shortest(p.threshold),
-                    step: p.settings.step,
-                    lambda: p.settings.lambda,
-                    companding: f64::from(p.settings.companding) / 64.0,
-                    bias_step: p.settings.bias,
-                    file_bytes: p.bytes,
-                    output_error: p.change.output_error,
-                    divergence: p.change.divergence,
-                    error_rate: evaluation.map(|e| e.error_rate()),
-                    error_increase: increase.map(|i| i.0),
-                    error_increase_se: increase.map(|i| i.1),
-                    cross_entropy: evaluation.map(|e| e.cross_entropy),
-                    cross_entropy_se: evaluation.map(|e| e.cross_entropy_se),
-                    frontier,
-                    chosen: is_best,
-                }
-            })
-            .collect()
-    }
 }
 
 /// Of `svdo-infer`.
@@ -379,97 +303,6 @@ pub struct Pruning {
     pub top1_agreement: f64,
 }
 
-impl Compression {
-    /// The report of a compression; gates, sweep and validation are added by who has them.
-    pub fn new<'a>(
-        checkpoint: &Checkpoint,
-        settings: &Settings,
-        compressed: impl Into<Parts<'a>>,
-    ) -> Self {
-        let compressed = compressed.into();
-        let layers = checkpoint.network().layers.iter().enumerate();
-        let layers: Vec<Layer> = layers
-            .map(|(i, layer)| {
-                let (statistics, simplified) =
-                    (&compressed.statistics[i], &compressed.simplified[i]);
-                let (quantized, written) =
-                    (&compressed.quantized[i], &compressed.written.layers[i]);
-                Layer {
-                    name: layer.name.clone(),
-                    shape: layer.shape.clone(),
-                    kept: statistics.kept,
-                    total: statistics.total,
-                    bytes: written.bytes as u64,
-                    stored: quantized.stored as u64,
-                    zero_theta: statistics.zero,
-                    units: simplified.units,
-                    units_dead: simplified.dead,
-                    units_constant: simplified.constant,
-                    units_left: simplified
-                        .kept
-                        .iter()
-                        .map(|(why, n)| ((*why).into(), *n))
-                        .collect(),
-                    zeroed: quantized.zeroed,
-                    quantization_error: quantized.max_error,
-                    position_bits: written.cost.positions,
-                    value_bits: written.cost.values,
-                    sign_bits: written.cost.signs,
-                    bias_bits: written.cost.bias,
-                    log_alpha_histogram: statistics.histogram.counts.clone(),
-                }
-            })
-            .collect();
-        let mut notes = checkpoint.notes().to_vec();
-        for layer in layers.iter().filter(|layer| layer.kept == 0) {
-            notes.push(format!(
-                "WARNING: layer {} is pruned entirely: the network's output no longer depends on \
-                 what comes before it",
-                layer.name
-            ));
-        }
-        let (file_bytes, dense_bytes) =
-            (compressed.written.bytes.len() as u64, checkpoint.dense_bytes());
-        let weights_total = layers.iter().map(|l| l.total).sum();
-        let weights_kept = layers.iter().map(|l| l.kept).sum();
-        Self {
-            input: display(checkpoint.path()),
-            output: None,
-            threshold: shortest(settings.threshold),
-            quantize: quantizer_name(settings.quantizer),
-            file_bytes,
-            dense_bytes,
-            size_ratio: ratio(dense_bytes, file_bytes),
-            weights_total,
-            weights_kept,
-            weight_ratio: ratio(weights_total, weights_kept),
-            weights_stored: layers.iter().map(|l| l.stored).sum(),
-            header_bytes: compressed.written.header_bytes as u64,
-            layers,
-            validation: None,
-            sweep: Vec::new(),
-            search: Vec::new(),
-            coders: Vec::new(),
-            timing: None,
-            gates: Vec::new(),
-            notes,
-        }
-    }
-
-    /// The sweep's row for this compression.
-    pub fn sweep_point(&self, evaluation: Option<Evaluation>) -> SweepPoint {
-        SweepPoint {
-            threshold: self.threshold,
-            weights_kept: self.weights_kept,
-            weight_ratio: self.weight_ratio,
-            file_bytes: self.file_bytes,
-            size_ratio: self.size_ratio,
-            error_rate: evaluation.map(|e| e.error_rate()),
-            cross_entropy: evaluation.map(|e| e.cross_entropy),
-        }
-    }
-}
-
 impl Verified {
     /// The report of a verification.
     pub fn new(
@@ -513,21 +346,11 @@ pub fn display(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn quantizer_name(quantizer: Quantizer) -> String {
-    match quantizer {
-        Quantizer::Exact => "exact".into(),
-        Quantizer::F16 => "f16".into(),
-        Quantizer::Uniform { bits } => format!("uniform-{bits}"),
-        Quantizer::Codebook { bits } => format!("codebook-{bits}"),
-        Quantizer::RateDistortion(_) => "rd".into(),
-    }
-}
-
-fn ratio(numerator: u64, denominator: u64) -> f64 {
+pub(crate) fn ratio(numerator: u64, denominator: u64) -> f64 {
     if denominator == 0 { 0.0 } else { numerator as f64 / denominator as f64 }
 }
 
 /// The f64 that prints as shortly as the f32.
-fn shortest(value: f32) -> f64 {
+pub(crate) fn shortest(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }

@@ -1,8 +1,7 @@
 //! Checkpoints that cannot be used: a one-line error that says what and what to do.
 
-use crate::fixtures::{self, Tensor, safetensors, tensor};
+use crate::fixtures::{self, EXACT, Tensor, compress, safetensors, tensor};
 use safetensors::tensor::Dtype;
-use svdo::compress::{Settings, compress};
 use svdo::network::describe::Description;
 
 fn description() -> Description {
@@ -22,7 +21,7 @@ fn good() -> Vec<Tensor> {
 }
 
 fn run(bytes: &[u8]) -> String {
-    match fixtures::open(bytes).and_then(|c| compress(&c, &Settings::default(), &|_| ())) {
+    match fixtures::open(bytes).and_then(|c| compress(&c, &EXACT)) {
         Ok(_) => "accepted".into(),
         Err(error) => error.to_string(),
     }
@@ -151,7 +150,7 @@ fn conventions_agree() {
             tensors.push(tensor(&format!("{layer}.{variance}"), &shape, &stored));
         }
         let checkpoint = fixtures::open(&safetensors(&tensors, Some(&description()))).unwrap();
-        files.push(compress(&checkpoint, &Settings::default(), &|_| ()).unwrap().written.bytes);
+        files.push(compress(&checkpoint, &EXACT).unwrap().written.bytes);
     }
     assert!(files[0] == files[1] && files[1] == files[2]);
 }

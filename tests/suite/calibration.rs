@@ -3,25 +3,28 @@
 use crate::exactness::NETWORKS;
 use crate::fixtures::{self, Noise};
 use svdo::checkpoint::Checkpoint;
-use svdo::compress::{Compressed, Settings, finish};
+use svdo::compress::{Change, Compressed, Samples, Settings, encode, encode_fitted, measure};
 use svdo::engine::Isa;
 use svdo::model::Model;
 use svdo::network::describe::Description;
 use svdo::prune::{PrunedModel, prune};
 use svdo::quantize::{Calibration, Quantizer, RateDistortion};
-use svdo::search::{Change, Samples, measure};
 
-fn settings(threshold: f32, rd: RateDistortion) -> Settings {
-    Settings { threshold, quantizer: Quantizer::RateDistortion(rd), ..Settings::default() }
+fn settings(rd: RateDistortion) -> Settings {
+    Settings { quantizer: Quantizer::RateDistortion(rd), ..Settings::default() }
 }
 
 fn compressed(
     checkpoint: &Checkpoint,
+    threshold: f32,
     settings: &Settings,
     calibration: Option<&Calibration<'_>>,
 ) -> Compressed {
-    let mut pruned = prune(checkpoint, f64::from(settings.threshold), &|_| ()).unwrap();
-    finish(&mut pruned, settings, calibration).unwrap()
+    let pruned = prune(checkpoint, threshold).unwrap();
+    match calibration {
+        None => encode(pruned, settings).unwrap(),
+        Some(calibration) => encode_fitted(pruned, settings, calibration).unwrap(),
+    }
 }
 
 fn change(
@@ -30,7 +33,7 @@ fn change(
     values: &[f32],
     labels: Option<&[u32]>,
 ) -> Change {
-    let (exact, _) = Quantizer::Exact.quantize(reference).unwrap();
+    let exact = reference.to_model().unwrap();
     let samples = Samples { values, labels };
     measure(&exact, model, samples, Isa::detect(None).unwrap()).unwrap().1
 }
@@ -45,14 +48,14 @@ fn fine_steps_give_the_reference_on_every_kind_of_network() {
         let checkpoint = fixtures::open(&bytes).unwrap();
         let length = checkpoint.network().input.shape.elements().unwrap();
         let samples = Noise::new(7).vec(200 * length);
-        let reference = prune(&checkpoint, 3.0, &|_| ()).unwrap();
+        let reference = prune(&checkpoint, 3.0).unwrap();
         let calibration = Calibration::new(&reference, &samples).unwrap();
         assert!(calibration.memory() > 0);
         let rd = RateDistortion { step: 1e-3, lambda: 0.0, bias: 0.1, ..RateDistortion::default() };
         for simplify in [false, true] {
-            let settings = Settings { simplify, ..settings(3.0, rd) };
-            let found = compressed(&checkpoint, &settings, Some(&calibration));
-            let error = change(&reference, &found.model, &samples, None).output_error;
+            let settings = Settings { simplify, ..settings(rd) };
+            let found = compressed(&checkpoint, 3.0, &settings, Some(&calibration));
+            let error = change(&reference, &found.model().unwrap(), &samples, None).output_error;
             assert!(error < 2e-3, "{name}, simplify {simplify}: {error}");
         }
         let left_out = match name {
@@ -75,14 +78,14 @@ fn calibrated_files_are_smaller_and_nearer() {
         let (fitted, other) = images.split_at(600 * 784);
         let other = &other[..1000 * 784];
         let labels = &labels[600..1600];
-        let reference = prune(&checkpoint, 3.0, &|_| ()).unwrap();
+        let reference = prune(&checkpoint, 3.0).unwrap();
         let calibration = Calibration::new(&reference, fitted).unwrap();
         for threshold in thresholds {
-            let settings = settings(threshold, RateDistortion::SMALL);
-            let plain = compressed(&checkpoint, &settings, None);
-            let calibrated = compressed(&checkpoint, &settings, Some(&calibration));
-            let [before, after] =
-                [&plain, &calibrated].map(|c| change(&reference, &c.model, other, Some(labels)));
+            let settings = settings(RateDistortion::SMALL);
+            let plain = compressed(&checkpoint, threshold, &settings, None);
+            let calibrated = compressed(&checkpoint, threshold, &settings, Some(&calibration));
+            let [before, after] = [&plain, &calibrated]
+                .map(|c| change(&reference, &c.model().unwrap(), other, Some(labels)));
             let [large, small] = [&plain, &calibrated].map(|c| c.written.bytes.len());
             let why = format!("{name} at {threshold}: {large} {before:?} {small} {after:?}");
             assert!(small < large && after.output_error < before.output_error, "{why}");
@@ -97,10 +100,10 @@ fn threads_do_not_change_the_file() {
     let files = [1, 2, 5].map(|threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let reference = prune(&checkpoint, 3.0, &|_| ()).unwrap();
+            let reference = prune(&checkpoint, 3.0).unwrap();
             let calibration = Calibration::new(&reference, &images[..300 * 784]).unwrap();
-            let settings = settings(2.0, RateDistortion::default());
-            compressed(&checkpoint, &settings, Some(&calibration)).written.bytes
+            let settings = settings(RateDistortion::default());
+            compressed(&checkpoint, 2.0, &settings, Some(&calibration)).written.bytes
         })
     });
     assert!(files[0] == files[1] && files[0] == files[2]);
@@ -109,7 +112,7 @@ fn threads_do_not_change_the_file() {
 #[test]
 fn bad_samples_are_refused() {
     let checkpoint = Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), None).unwrap();
-    let reference = prune(&checkpoint, 3.0, &|_| ()).unwrap();
+    let reference = prune(&checkpoint, 3.0).unwrap();
     let problem = |samples: &[f32]| Calibration::new(&reference, samples).unwrap_err().to_string();
     assert!(problem(&[]).contains("not whole samples of 784"));
     assert!(problem(&[0.0; 785]).contains("785 values"));
@@ -120,6 +123,6 @@ fn bad_samples_are_refused() {
     let blank = vec![0.0; 3 * 784];
     let calibration = Calibration::new(&reference, &blank).unwrap();
     let found =
-        compressed(&checkpoint, &settings(3.0, RateDistortion::default()), Some(&calibration));
-    assert!(change(&reference, &found.model, &blank, None).output_error < 0.1);
+        compressed(&checkpoint, 3.0, &settings(RateDistortion::default()), Some(&calibration));
+    assert!(change(&reference, &found.model().unwrap(), &blank, None).output_error < 0.1);
 }

@@ -1,7 +1,7 @@
 //! A `.svdo` file that is cut or changed is refused, without a panic and without much memory.
 
-use crate::fixtures;
-use svdo::compress::{Settings, compress};
+use crate::fixtures::{self, EXACT, compress};
+use svdo::compress::Settings;
 use svdo::container;
 use svdo::model::{LayerWeights, Model, Pattern, Values};
 use svdo::network::describe::Description;
@@ -21,15 +21,15 @@ fn small_file(quantizer: Quantizer, fast: bool) -> Vec<u8> {
     let shapes: [(&str, &[usize]); 2] = [("c1", &[3, 1, 3, 3]), ("fc", &[4, 27])];
     let bytes = fixtures::random_checkpoint(&description, &shapes, 0.6, 11);
     let checkpoint = fixtures::open(&bytes).unwrap();
-    let settings = Settings { quantizer, fast, ..Settings::default() };
-    compress(&checkpoint, &settings, &|_| ()).unwrap().written.bytes
+    let settings = Settings { quantizer, fast, ..EXACT };
+    compress(&checkpoint, &settings).unwrap().written.bytes
 }
 
 fn large_file() -> Vec<u8> {
     let path = fixtures::path("lenet5_mnist.safetensors");
     let checkpoint = svdo::checkpoint::Checkpoint::open(&path, None).unwrap();
-    let settings = Settings { quantizer: Quantizer::Uniform { bits: 5 }, ..Settings::default() };
-    compress(&checkpoint, &settings, &|_| ()).unwrap().written.bytes
+    let settings = Settings { quantizer: Quantizer::Uniform { bits: 5 }, ..EXACT };
+    compress(&checkpoint, &settings).unwrap().written.bytes
 }
 
 /// Reads bytes and gives whether they were accepted; fails if that took too much memory.

@@ -1,8 +1,8 @@
 //! Simplification and the engine's operations against the dense f64 path, on random networks.
 
-use crate::fixtures::{self, Noise};
+use crate::fixtures::{self, EXACT, Noise, compress};
 use proptest::prelude::*;
-use svdo::compress::{Settings, compress};
+use svdo::compress::{Settings, encode};
 use svdo::engine::verify::verify;
 use svdo::engine::{Engine, Isa};
 use svdo::network::describe::Description;
@@ -114,10 +114,10 @@ proptest! {
         let length = checkpoint.network().input.shape.elements().unwrap();
         let inputs = Noise::new(seed.into()).vec(samples * length);
         for simplify in [false, true] {
-            let settings = Settings { simplify, ..Settings::default() };
-            let compressed = compress(&checkpoint, &settings, &|_| ()).unwrap();
+            let settings = Settings { simplify, ..EXACT };
+            let compressed = compress(&checkpoint, &settings).unwrap();
             for isa in Isa::supported() {
-                let engine = Engine::new(&compressed.model, isa).unwrap();
+                let engine = Engine::new(&compressed.model().unwrap(), isa).unwrap();
                 let found = verify(&engine, &checkpoint, 3.0, &inputs, 1).unwrap();
                 prop_assert!(
                     found.engine.max_abs_error < 5e-5,
@@ -133,15 +133,15 @@ proptest! {
         let description = Description::from_json(description).unwrap();
         let bytes = fixtures::random_checkpoint(&description, shapes, 0.2, seed.into());
         let checkpoint = fixtures::open(&bytes).unwrap();
-        let mut model = prune(&checkpoint, 3.0, &|_| ()).unwrap();
+        let mut model = prune(&checkpoint, 3.0).unwrap();
         let first = simplify(&mut model).unwrap();
-        let network = model.network.clone();
+        let network = model.network().clone();
         for (before, after) in first.iter().zip(simplify(&mut model).unwrap()) {
             prop_assert_eq!((after.dead, after.constant, after.weights), (0, 0, 0));
             prop_assert_eq!(after.units, before.units - before.dead - before.constant);
             prop_assert_eq!(&after.kept, &before.kept);
         }
-        prop_assert_eq!(network, model.network);
+        prop_assert_eq!(&network, model.network());
     }
 }
 
@@ -153,7 +153,7 @@ fn what_cannot_go_is_said_to_stay_and_why() {
             let description = Description::from_json(description).unwrap();
             (0..20).flat_map(move |seed| {
                 let bytes = fixtures::random_checkpoint(&description, shapes, 0.2, seed);
-                let mut model = prune(&fixtures::open(&bytes).unwrap(), 3.0, &|_| ()).unwrap();
+                let mut model = prune(&fixtures::open(&bytes).unwrap(), 3.0).unwrap();
                 let done = simplify(&mut model).unwrap();
                 done.into_iter().flat_map(|s| s.kept.into_keys()).collect::<Vec<_>>()
             })
@@ -177,10 +177,10 @@ fn a_network_pruned_entirely_is_a_constant() {
     let description = Description::from_json(description).unwrap();
     let bytes = fixtures::random_checkpoint(&description, shapes, 0.5, 1);
     let checkpoint = fixtures::open(&bytes).unwrap();
-    let settings = Settings { threshold: f32::NEG_INFINITY, ..Settings::default() };
-    let compressed = compress(&checkpoint, &settings, &|_| ()).unwrap();
+    let pruned = prune(&checkpoint, f64::NEG_INFINITY).unwrap();
+    let compressed = encode(pruned, &EXACT).unwrap();
     assert_eq!(compressed.statistics.iter().map(|s| s.kept).sum::<u64>(), 0);
-    let engine = Engine::new(&compressed.model, Isa::detect(None).unwrap()).unwrap();
+    let engine = Engine::new(&compressed.model().unwrap(), Isa::detect(None).unwrap()).unwrap();
     let inputs = Noise::new(5).vec(3 * 126);
     let found = verify(&engine, &checkpoint, f64::NEG_INFINITY, &inputs, 1).unwrap();
     assert!(found.engine.max_abs_error < 1e-6, "{found:?}");

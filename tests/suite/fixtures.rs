@@ -5,11 +5,23 @@ use std::path::{Path, PathBuf};
 pub use crate::noise::Noise;
 use safetensors::tensor::{Dtype, TensorView};
 use svdo::checkpoint::Checkpoint;
+use svdo::compress::{Compressed, Settings, encode};
 use svdo::network::describe::Description;
+use svdo::prune::prune;
+use svdo::quantize::Quantizer;
 
 /// A checked-in file.
 pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// Every bit of every kept weight.
+pub const EXACT: Settings =
+    Settings { quantizer: Quantizer::Exact, simplify: true, strip: false, fast: false };
+
+/// A checkpoint pruned at 3 and encoded.
+pub fn compress(checkpoint: &Checkpoint, settings: &Settings) -> svdo::Result<Compressed> {
+    encode(prune(checkpoint, 3.0)?, settings)
 }
 
 /// The 10,000 MNIST test images as raw pixels, and their labels.

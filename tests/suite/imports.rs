@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::fixtures::{EXACT, compress};
 use svdo::checkpoint::profile::Profile;
 use svdo::checkpoint::{Checkpoint, Options, Variance};
-use svdo::compress::{Settings, compress};
+use svdo::compress::Settings;
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/import").join(name)
@@ -17,9 +18,9 @@ fn open(name: &str, network: Option<&str>, options: &Options) -> svdo::Result<Ch
 
 /// The compressed file without names, and the notes.
 fn import(name: &str, network: Option<&str>, options: &Options) -> (Vec<u8>, String) {
-    let settings = Settings { strip: true, ..Settings::default() };
+    let settings = Settings { strip: true, ..EXACT };
     let done = open(name, network, options)
-        .and_then(|c| Ok((compress(&c, &settings, &|_| ())?.written.bytes, c.notes().join("; "))));
+        .and_then(|c| Ok((compress(&c, &settings)?.written.bytes, c.notes().join("; "))));
     done.unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
@@ -199,8 +200,8 @@ fn masks_and_thresholds_are_compared() {
                 (0, none.total - found.only_threshold)
             );
         }
-        let model = svdo::prune::prune(&checkpoint, 3.0, &|_| ()).unwrap();
-        let kept: u64 = model.layers.iter().map(|l| l.statistics.kept).sum();
+        let model = svdo::prune::prune(&checkpoint, 3.0).unwrap();
+        let kept: u64 = model.statistics().map(|s| s.kept).sum();
         assert_eq!(kept, if options.ignore_masks { 36 } else { 36 - pruned });
     }
     let checkpoint = open("mlp.safetensors", None, &Options::default()).unwrap();
@@ -221,15 +222,17 @@ fn claims_about_accuracy_are_read() {
 
 #[test]
 fn layers_have_thresholds_of_their_own() {
-    use svdo::compress::{code, code_at};
-    use svdo::prune::Thresholds;
+    use svdo::compress::encode;
+    use svdo::prune::{Thresholds, prune};
     let checkpoint = open("cnn.safetensors", None, &Options::default()).unwrap();
-    let settings = Settings::default();
+    let code = |thresholds: Thresholds, settings: &Settings| {
+        encode(prune(&checkpoint, thresholds).unwrap(), settings).unwrap()
+    };
     let first = svdo::threshold::at_density(&checkpoint, &[0], 0.25).unwrap();
     let thresholds = Thresholds::Each(vec![first.into(), 3.0, f64::NEG_INFINITY]);
-    let coded = code_at(&checkpoint, &settings, &thresholds, &|_| ()).unwrap();
+    let coded = code(thresholds, &EXACT);
     let kept: Vec<u64> = coded.statistics.iter().map(|s| s.kept).collect();
-    let all = code(&checkpoint, &settings, &|_| ()).unwrap();
+    let all = code(3.0.into(), &EXACT);
     assert_eq!(kept, [18, all.statistics[1].kept, 0]);
     assert_eq!(
         (coded.model().unwrap().threshold, all.model().unwrap().threshold),
@@ -237,8 +240,9 @@ fn layers_have_thresholds_of_their_own() {
     );
     // The same threshold for each is the same file but for the threshold it says.
     let each = Thresholds::Each(vec![3.0; 3]);
-    let each = code_at(&checkpoint, &Settings { strip: true, ..settings }, &each, &|_| ()).unwrap();
-    let all = code(&checkpoint, &Settings { strip: true, ..settings }, &|_| ()).unwrap();
+    let stripped = Settings { strip: true, ..EXACT };
+    let each = code(each, &stripped);
+    let all = code(3.0.into(), &stripped);
     assert!(each.written == all.written);
 }
 
@@ -292,8 +296,8 @@ fn flags_settle_what_the_file_leaves_open() {
 fn found_thresholds_keep_what_was_asked_for() {
     let checkpoint = open("cnn.safetensors", None, &Options::default()).unwrap();
     let kept = |threshold: f32| {
-        let model = svdo::prune::prune(&checkpoint, f64::from(threshold), &|_| ()).unwrap();
-        model.layers.iter().map(|l| l.statistics.kept).sum::<u64>()
+        let model = svdo::prune::prune(&checkpoint, f64::from(threshold)).unwrap();
+        model.statistics().map(|s| s.kept).sum::<u64>()
     };
     let total = 4 * 2 * 9 + 5 * 16 + 3 * 5;
     for density in [0.0, 0.1, 0.333, 0.5, 0.9] {
@@ -315,22 +319,23 @@ fn magnitude_keeps_the_largest() {
     let model = svdo::threshold::largest(&checkpoint, &[7, 0]).unwrap();
     let mut theta: Vec<f32> = checkpoint.read_theta(0).unwrap().iter().map(|t| t.abs()).collect();
     theta.sort_by(|a, b| b.total_cmp(a));
-    let mut found: Vec<f32> = model.layers[0].weights.data().iter().map(|t| t.abs()).collect();
+    let mut found: Vec<f32> =
+        model.layer(0).unwrap().weights.data().iter().map(|t| t.abs()).collect();
     found.sort_by(|a, b| b.total_cmp(a));
     assert_eq!(found, theta[..7]);
-    assert_eq!(model.layers[1].weights.nnz(), 0);
+    assert_eq!(model.layer(1).unwrap().weights.nnz(), 0);
 }
 
 #[test]
 fn exports_hold_the_bits_of_the_model() {
     let checkpoint = open("cnn.safetensors", None, &Options::default()).unwrap();
-    let settings = Settings { simplify: false, ..Settings::default() };
-    let model = compress(&checkpoint, &settings, &|_| ()).unwrap().model;
+    let settings = Settings { simplify: false, ..EXACT };
+    let model = compress(&checkpoint, &settings).unwrap().model().unwrap();
     let exported = svdo::export::safetensors(&model).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&exported).unwrap();
     for (index, layer) in model.network.layers.iter().enumerate() {
         let theta = checkpoint.read_theta(index).unwrap();
-        let pruned = svdo::prune::prune_layer(&checkpoint, index, 3.0, &|_| ()).unwrap();
+        let pruned = svdo::prune::prune_layer(&checkpoint, index, 3.0).unwrap();
         let mut expected = vec![0f32; theta.len()];
         for (&value, (row, column)) in pruned.weights.iter() {
             expected[row as usize * layer.cols() + column as usize] = value;

@@ -1,9 +1,9 @@
 //! The two real checkpoints against what NumPy computes from them (fixtures/make_reference.py).
 
-use crate::fixtures;
+use crate::fixtures::{self, EXACT, compress};
 use safetensors::SafeTensors;
 use svdo::checkpoint::Checkpoint;
-use svdo::compress::{Settings, compress};
+use svdo::compress::Settings;
 use svdo::engine::evaluate::compare;
 use svdo::engine::verify::verify;
 use svdo::engine::{Engine, Isa};
@@ -36,10 +36,11 @@ impl Expected {
     fn masks_agree(&self) {
         let (checkpoint, bytes) = (self.open(), self.reference());
         let reference = SafeTensors::deserialize(&bytes).unwrap();
-        let pruned = prune(&checkpoint, 3.0, &|_| ()).unwrap();
-        let kept: u64 = pruned.layers.iter().map(|l| l.statistics.kept).sum();
+        let pruned = prune(&checkpoint, 3.0).unwrap();
+        let kept: u64 = pruned.statistics().map(|s| s.kept).sum();
         assert_eq!(kept, self.kept);
-        for (index, layer) in pruned.layers.iter().enumerate() {
+        for index in 0..pruned.network().layers.len() {
+            let layer = pruned.layer(index).unwrap();
             let mut block = svdo::checkpoint::Block::default();
             let total = checkpoint.weights(index);
             checkpoint.read_block(index, 0, total, &mut block).unwrap();
@@ -49,7 +50,7 @@ impl Expected {
                 mask[row as usize * cols + column as usize] = true;
                 assert_eq!(theta, block.theta[row as usize * cols + column as usize]);
             }
-            let name = format!("mask.{}", pruned.network.layers[index].name);
+            let name = format!("mask.{}", pruned.network().layers[index].name);
             let packed = reference.tensor(&name).unwrap().data().to_vec();
             for (i, &kept) in mask.iter().enumerate() {
                 let expected = packed[i / 8] >> (7 - i % 8) & 1 == 1;
@@ -69,8 +70,8 @@ impl Expected {
             logits.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         let (images, labels) = fixtures::mnist(&checkpoint);
         for simplify in [false, true] {
-            let settings = Settings { simplify, ..Settings::default() };
-            let compressed = compress(&checkpoint, &settings, &|_| ()).unwrap();
+            let settings = Settings { simplify, ..EXACT };
+            let compressed = compress(&checkpoint, &settings).unwrap();
             let model = container::read(&compressed.written.bytes).unwrap();
             let engine = Engine::new(&model, Isa::detect(None).unwrap()).unwrap();
             let mut outputs = vec![0.0; logits.len()];
@@ -87,9 +88,8 @@ impl Expected {
     }
 
     fn few_bits_make_a_small_file(&self) {
-        let settings =
-            Settings { quantizer: Quantizer::Uniform { bits: 5 }, ..Settings::default() };
-        let compressed = compress(&self.open(), &settings, &|_| ()).unwrap();
+        let settings = Settings { quantizer: Quantizer::Uniform { bits: 5 }, ..EXACT };
+        let compressed = compress(&self.open(), &settings).unwrap();
         assert!(compressed.written.bytes.len() <= self.most_bytes[1]);
     }
 }
@@ -126,9 +126,9 @@ fn verification_sees_pruning_and_quantization_apart() {
     let (images, _) = fixtures::mnist(&checkpoint);
     let images = &images[..200 * 784];
     let run = |quantizer| {
-        let settings = Settings { quantizer, ..Settings::default() };
-        let compressed = compress(&checkpoint, &settings, &|_| ()).unwrap();
-        let engine = Engine::new(&compressed.model, Isa::detect(None).unwrap()).unwrap();
+        let settings = Settings { quantizer, ..EXACT };
+        let compressed = compress(&checkpoint, &settings).unwrap();
+        let engine = Engine::new(&compressed.model().unwrap(), Isa::detect(None).unwrap()).unwrap();
         verify(&engine, &checkpoint, 3.0, images, 2).unwrap()
     };
     let (exact, coarse) = (run(Quantizer::Exact), run(Quantizer::Uniform { bits: 4 }));
@@ -142,9 +142,8 @@ fn verification_sees_pruning_and_quantization_apart() {
 fn bytes_do_not_depend_on_threads_or_run() {
     let bytes = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let settings =
-            Settings { quantizer: Quantizer::Uniform { bits: 6 }, ..Settings::default() };
-        pool.install(|| compress(&LENET5.open(), &settings, &|_| ())).unwrap().written.bytes
+        let settings = Settings { quantizer: Quantizer::Uniform { bits: 6 }, ..EXACT };
+        pool.install(|| compress(&LENET5.open(), &settings)).unwrap().written.bytes
     };
     let one = bytes(1);
     assert!(one == bytes(2) && one == bytes(2));
@@ -153,8 +152,8 @@ fn bytes_do_not_depend_on_threads_or_run() {
 #[test]
 fn outputs_do_not_depend_on_batch_or_threads() {
     let checkpoint = LENET5.open();
-    let compressed = compress(&checkpoint, &Settings::default(), &|_| ()).unwrap();
-    let engine = Engine::new(&compressed.model, Isa::detect(None).unwrap()).unwrap();
+    let compressed = compress(&checkpoint, &EXACT).unwrap();
+    let engine = Engine::new(&compressed.model().unwrap(), Isa::detect(None).unwrap()).unwrap();
     let (images, _) = fixtures::mnist(&checkpoint);
     let samples = 67;
     let images = &images[..samples * 784];

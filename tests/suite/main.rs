@@ -14,6 +14,7 @@ mod formats;
 mod golden;
 mod hostile_checkpoints;
 mod imports;
+mod job;
 mod lenets;
 mod memory;
 mod noise;

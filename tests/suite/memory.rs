@@ -1,9 +1,9 @@
 //! Compression streams: its memory does not grow with the checkpoint. And running allocates
 //! nothing.
 
-use crate::fixtures;
+use crate::fixtures::{self, EXACT, compress};
 use svdo::checkpoint::Checkpoint;
-use svdo::compress::{Settings, compress};
+use svdo::compress::Settings;
 use svdo::engine::{Engine, Isa};
 
 #[test]
@@ -105,13 +105,13 @@ fn layers_are_coded_one_after_the_other() {
     let settings = Settings {
         quantizer: svdo::quantize::Quantizer::RateDistortion(Default::default()),
         fast: true,
-        ..Settings::default()
+        ..EXACT
     };
     let alone = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread();
     let pool = alone.build().unwrap();
     let mut coded = None;
     let used = allocation_counter::measure(|| {
-        coded = Some(pool.install(|| svdo::compress::code(&checkpoint, &settings, &|_| ())));
+        coded = Some(pool.install(|| compress(&checkpoint, &settings)));
     });
     let coded = coded.unwrap().unwrap();
     let kept: u64 = coded.statistics.iter().map(|s| s.kept).sum();
@@ -120,19 +120,18 @@ fn layers_are_coded_one_after_the_other() {
     let expected = 6 * kept + 2 * file + (12 << 20);
     assert!(kept > 100_000 && used.bytes_max < expected, "{} of {expected}", used.bytes_max);
     assert!(used.bytes_max < (4 * LAYERS * count) as u64 * 3 / 4);
-    // As in one piece.
-    let model = svdo::prune::prune(&checkpoint, 3.0, &|_| ());
-    let whole = svdo::compress::finish(&mut model.unwrap(), &settings, None).unwrap();
+    // As with all threads.
+    let whole = compress(&checkpoint, &settings).unwrap();
     assert!(whole.written == coded.written && whole.simplified == coded.simplified);
-    assert!(whole.quantized == coded.quantized && whole.model == coded.model().unwrap());
+    assert!(whole.quantized == coded.quantized);
 }
 
 #[test]
 fn running_allocates_nothing() {
     for name in ["lenet300_mnist.safetensors", "lenet5_mnist.safetensors"] {
         let checkpoint = Checkpoint::open(&fixtures::path(name), None).unwrap();
-        let compressed = compress(&checkpoint, &Settings::default(), &|_| ()).unwrap();
-        let engine = Engine::new(&compressed.model, Isa::detect(None).unwrap()).unwrap();
+        let compressed = compress(&checkpoint, &EXACT).unwrap();
+        let engine = Engine::new(&compressed.model().unwrap(), Isa::detect(None).unwrap()).unwrap();
         let mut workspace = engine.workspace(40);
         let input = fixtures::Noise::new(1).vec(40 * 784);
         let mut output = vec![0.0; 40 * 10];
@@ -147,8 +146,8 @@ fn running_allocates_nothing() {
 #[test]
 fn threads_share_a_model_and_find_the_same() {
     let checkpoint = Checkpoint::open(&fixtures::path("lenet5_mnist.safetensors"), None).unwrap();
-    let compressed = compress(&checkpoint, &Settings::default(), &|_| ()).unwrap();
-    let engine = Engine::new(&compressed.model, Isa::detect(None).unwrap()).unwrap();
+    let compressed = compress(&checkpoint, &EXACT).unwrap();
+    let engine = Engine::new(&compressed.model().unwrap(), Isa::detect(None).unwrap()).unwrap();
     let input = fixtures::Noise::new(1).vec(70 * 784);
     let mut alone = vec![0.0; 70 * 10];
     engine.run(&mut engine.workspace(70), &input, &mut alone).unwrap();

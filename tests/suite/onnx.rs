@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use crate::fixtures;
+use crate::fixtures::{self, EXACT, compress};
 use proptest::prelude::*;
 use svdo::checkpoint::Checkpoint;
-use svdo::compress::{Settings, compress};
 use svdo::engine::{Engine, Isa, Kernel, Options, verify::verify};
 use svdo::model::Model;
 use svdo::{container, data, export, onnx};
@@ -76,7 +75,7 @@ fn every_operation_gives_the_outputs_of_onnx_runtime() {
 fn the_whole_pipeline_keeps_the_outputs() {
     for name in models() {
         let checkpoint = Checkpoint::open(&file(&name), None).unwrap();
-        let compressed = compress(&checkpoint, &Settings::default(), &|_| ()).unwrap();
+        let compressed = compress(&checkpoint, &EXACT).unwrap();
         let model = container::read(&compressed.written.bytes).unwrap();
         let engine = Engine::new(&model, Isa::Portable).unwrap();
         let (x, y) = expected(&name, &engine);
@@ -158,10 +157,10 @@ fn a_graph_is_the_network_of_a_checkpoint_and_its_normalization_joins_the_poster
                     assert!((found - expected).abs() < 1e-4, "{found} {expected}");
                 }
             }
-            let compressed = compress(&checkpoint, &Settings::default(), &|_| ()).unwrap();
-            let engine = Engine::new(&compressed.model, Isa::Portable).unwrap();
+            let compressed = compress(&checkpoint, &EXACT).unwrap();
+            let engine = Engine::new(&compressed.model().unwrap(), Isa::Portable).unwrap();
             let (x, y) = expected(name, &engine);
-            let found = run(&compressed.model, Isa::Portable, Options::default(), &x);
+            let found = run(&compressed.model().unwrap(), Isa::Portable, Options::default(), &x);
             assert_close(name, &found, &y, 1e-5);
         }
         let strange = checkpoint_of(&graph, |layer| format!("{layer}_x"));

@@ -10,15 +10,10 @@ use pyo3::types::PyBytes;
 use safetensors::tensor::{Dtype, TensorView};
 use svdo::checkpoint::profile::{Dense, Kernel};
 use svdo::checkpoint::{Checkpoint, DType, Options, TensorSource, open_source, read_description};
-use svdo::compress::{Compressed, Settings, compress as compress_whole, finish};
-use svdo::engine::Engine;
-use svdo::engine::evaluate::evaluate;
+use svdo::compress::{Done, Goal, Job, Samples, Threshold};
 use svdo::network::describe::Description;
-use svdo::prune::{Thresholds, prune};
-use svdo::quantize::{Calibration, Quantizer, RateDistortion};
-use svdo::report::{Compression, Report, SearchPoint, Validation, display, json, markdown, text};
-use svdo::search::{Goal, Samples, measure, search};
-use svdo::threshold::valley;
+use svdo::quantize::Quantizer;
+use svdo::report::{Report, display, json, markdown, text};
 use svdo::{Error, Result};
 
 use crate::arrays::Arrays;
@@ -65,7 +60,7 @@ pub(crate) fn compress(
     py: Python<'_>,
     source: Source<'_>,
     thresh: Option<f32>,
-    sweep: Vec<f32>,
+    sweep: Option<Vec<f32>>,
     quantize: &str,
     bits: Option<u32>,
     network: Option<Network>,
@@ -80,10 +75,9 @@ pub(crate) fn compress(
     effort: u32,
     threads: Option<usize>,
 ) -> PyResult<Answer> {
-    let quantizer = quantizer(quantize, bits).map_err(raised)?;
-    let threshold = thresh.unwrap_or_default();
-    let settings = Settings { threshold, quantizer, simplify, strip, fast };
-    let samples = match &validate {
+    let goal = goal.map(|(name, bound)| named_goal(&name, bound)).transpose().map_err(raised)?;
+    let quantizer = quantizer(quantize, bits, goal.is_some()).map_err(raised)?;
+    let validate = match &validate {
         Some((values, labels)) => {
             let labels = labels.as_ref().map(|labels| labels.as_slice()).transpose()?;
             Some(Samples { values: values.as_slice()?, labels })
@@ -91,120 +85,73 @@ pub(crate) fn compress(
         None => None,
     };
     let calibrate = calibrate.as_ref().map(|values| values.as_slice()).transpose()?;
-    let goal = goal.map(|(name, bound)| named_goal(&name, bound)).transpose().map_err(raised)?;
-    let auto = thresh.is_none();
-    let task = Task { settings, auto, sweep, samples, calibrate, goal, effort };
     let read_as = options(&read_as).map_err(raised)?;
     let (path, arrays) = match source {
         Source::File(path) => (path, None),
         Source::Arrays(named) => (IN_MEMORY.into(), Some(Arrays::new(&named))),
     };
+    let run = || -> Result<_> {
+        let checkpoint = open(&path, arrays, network, &read_as)?;
+        let mut job = Job::new(&checkpoint)
+            .threshold(thresh.map_or(Threshold::Valley, Threshold::At))
+            .quantizer(quantizer)
+            .simplify(simplify)
+            .strip(strip)
+            .fast(fast)
+            .effort(effort)
+            .isa(isa()?);
+        if let Some(samples) = validate {
+            job = job.validate(samples);
+        }
+        if let Some(samples) = calibrate {
+            job = job.calibrate(samples);
+        }
+        if let Some(goal) = goal {
+            job = job.goal(goal);
+        }
+        if let Some(sweep) = sweep {
+            job = job.sweep(sweep);
+        }
+        let Done { mut report, file } = job.run()?;
+        if let Some(path) = output {
+            svdo::files::write(&path, file.bytes())?;
+            report.output = Some(display(&path));
+        }
+        Ok((report, file))
+    };
     let threads = threads.unwrap_or_else(cores);
-    let (report, bytes) = py
+    let (report, file) = py
         .detach(|| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let pool = pool.map_err(|e| Error::Argument { problem: format!("threads: {e}") })?;
-            pool.install(|| {
-                let checkpoint = open(&path, arrays, network, &read_as)?;
-                task.run(&checkpoint, output.as_deref())
-            })
+            pool.install(run)
         })
         .map_err(raised)?;
     let report = Report::Compress(Box::new(report));
     let json = json::render(&report).map_err(raised)?;
-    let bytes = PyBytes::new(py, &bytes).unbind();
+    let bytes = PyBytes::new(py, file.bytes()).unbind();
     Ok((json, text::render(&report), markdown::render(&report), bytes))
 }
 
-/// Opens the source and ties it to its network.
+/// Opens the source and ties it to its network, as the commands do.
 fn open(
     path: &Path,
     arrays: Option<Arrays>,
     network: Option<Network>,
     read_as: &Options,
 ) -> Result<Checkpoint> {
+    let description = match (arrays.is_some(), network) {
+        (false, Some(Network::File(network))) => {
+            return Checkpoint::open_with(path, Some(&network), read_as);
+        }
+        (false, None) => return Checkpoint::open_with(path, None, read_as),
+        (_, network) => network.map(Network::read).transpose()?,
+    };
     let source: Box<dyn TensorSource> = match arrays {
         Some(arrays) => Box::new(arrays),
         None => open_source(path)?,
     };
-    Checkpoint::from_source(path, source, network.map(Network::read).transpose()?, read_as)
-}
-
-/// What to do with a checkpoint.
-struct Task<'a> {
-    settings: Settings,
-    /// Whether the threshold is to be found in the histogram of log alpha.
-    auto: bool,
-    /// Thresholds to try beside it.
-    sweep: Vec<f32>,
-    samples: Option<Samples<'a>>,
-    /// Inputs on which weights are fitted to the outputs of the pruned network.
-    calibrate: Option<&'a [f32]>,
-    goal: Option<Goal>,
-    effort: u32,
-}
-
-impl Task<'_> {
-    fn run(
-        &self,
-        checkpoint: &Checkpoint,
-        output: Option<&Path>,
-    ) -> Result<(Compression, Vec<u8>)> {
-        let mut given = self.settings;
-        if self.auto {
-            given.threshold = valley(checkpoint)?;
-        }
-        let pruned = |threshold: f32| prune(checkpoint, Thresholds::from(threshold), &|_| ());
-        let reference = self.calibrate.map(|_| pruned(given.threshold)).transpose()?;
-        let calibration = match (&reference, self.calibrate) {
-            (Some(reference), Some(samples)) => Some(Calibration::new(reference, samples)?),
-            _ => None,
-        };
-        let calibration = calibration.as_ref();
-        let run = |settings: &Settings| match calibration {
-            None => compress_whole(checkpoint, settings, &|_| ()),
-            Some(_) => finish(&mut pruned(settings.threshold)?, settings, calibration),
-        };
-        let (settings, compressed, points, best) = match self.goal {
-            None => (given, run(&given)?, Vec::new(), None),
-            Some(goal) => {
-                let inputs = self.calibrate.map(|values| Samples { values, labels: None });
-                let Some(samples) = self.samples.or(inputs) else {
-                    let problem =
-                        "a search needs samples: give them with validate or calibrate".into();
-                    return Err(Error::Argument { problem });
-                };
-                let found =
-                    search(checkpoint, &given, goal, samples, calibration, self.effort, isa()?)?;
-                (found.settings, found.compressed, found.points, Some(found.best))
-            }
-        };
-        let mut report = Compression::new(checkpoint, &settings, &compressed);
-        report.search = SearchPoint::all(&points, best.as_ref());
-        for &threshold in &self.sweep {
-            let settings = Settings { threshold, ..given };
-            let tried = run(&settings)?;
-            let evaluation = match self.samples {
-                Some(Samples { values, labels: Some(labels) }) => {
-                    let engine = Engine::new(&tried.model, isa()?)?;
-                    let threads = rayon::current_num_threads();
-                    Some(evaluate(&engine, values, labels, threads)?)
-                }
-                _ => None,
-            };
-            let swept = Compression::new(checkpoint, &settings, &tried);
-            report.sweep.push(swept.sweep_point(evaluation));
-        }
-        if let Some(Samples { values, labels: Some(labels) }) = self.samples {
-            report.validation = Some(validation(checkpoint, &given, &compressed, values, labels)?);
-        }
-        let bytes = compressed.written.bytes;
-        if let Some(path) = output {
-            svdo::files::write(path, &bytes)?;
-            report.output = Some(display(path));
-        }
-        Ok((report, bytes))
-    }
+    Checkpoint::from_source(path, source, description, read_as)
 }
 
 fn named_goal(name: &str, bound: f64) -> Result<Goal> {
@@ -216,27 +163,15 @@ fn named_goal(name: &str, bound: f64) -> Result<Goal> {
     }
 }
 
-fn validation(
-    checkpoint: &Checkpoint,
-    settings: &Settings,
-    compressed: &Compressed,
-    samples: &[f32],
-    labels: &[u32],
-) -> Result<Validation> {
-    let pruned = prune(checkpoint, f64::from(settings.threshold), &|_| ())?;
-    let (exact, _) = Quantizer::Exact.quantize(&pruned)?;
-    let samples = Samples { values: samples, labels: Some(labels) };
-    let (before, change) = measure(&exact, &compressed.model, samples, isa()?)?;
-    Ok(Validation::new(&before.unwrap_or_default(), &change))
-}
-
-fn quantizer(name: &str, bits: Option<u32>) -> Result<Quantizer> {
+fn quantizer(name: &str, bits: Option<u32>, search: bool) -> Result<Quantizer> {
     let problem = match (name, bits) {
         ("exact", None) => return Ok(Quantizer::Exact),
         ("f16", None) => return Ok(Quantizer::F16),
         ("uniform", bits) => return Ok(Quantizer::Uniform { bits: bits.unwrap_or(8) }),
-        ("codebook", bits) => return Ok(Quantizer::Codebook { bits: bits.unwrap_or(5) }),
-        ("rd", None) => return Ok(Quantizer::RateDistortion(RateDistortion::default())),
+        ("codebook", bits) => {
+            return Ok(Quantizer::Codebook { bits: bits.unwrap_or(Quantizer::CODEBOOK_BITS) });
+        }
+        ("rd", None) => return Ok(Quantizer::default_for(search)),
         ("exact" | "f16" | "rd", Some(_)) => {
             "bits is for quantize=\"uniform\" and \"codebook\"".into()
         }

@@ -24,8 +24,8 @@ def compress(
     checkpoint: PathLike | StateDict,
     thresh: float | str = 3.0,
     *,
-    sweep: Iterable[float] = (),
-    quantize: str = "exact",
+    sweep: Iterable[float] | None = None,
+    quantize: str = "rd",
     bits: int | None = None,
     network: Network | None = None,
     profile: str | None = None,
@@ -58,11 +58,12 @@ def compress(
         thresh: prune weights with a log alpha above this; ``"auto"`` for the valley between the
             two modes of their histogram.
         sweep: also compress at each of these thresholds, and report ratios (and errors, given
-            ``validate``) in ``Report.sweep``.
-        quantize: ``"exact"`` keeps every bit of every f32, ``"f16"`` rounds to binary16,
+            ``validate``) in ``Report.sweep``; if None, at a few around the one in use when
+            ``validate`` has labels.
+        quantize: ``"rd"``, near-lossless, chooses levels by their distortion and their cost in
+            bits; ``"exact"`` keeps every bit of every f32, ``"f16"`` rounds to binary16,
             ``"uniform"`` to multiples of one step for each layer, ``"codebook"`` to a few values of
-            each layer by k-means, ``"rd"`` chooses levels by their distortion and their cost in
-            bits.
+            each layer by k-means.
         bits: bits of a weight for ``"uniform"``, 2 to 16, 8 if None, and ``"codebook"``, 1 to 8, 5
             if None.
         network: the network description (formats/network.md) as a dict or a file. Needed if the
@@ -88,9 +89,9 @@ def compress(
             training; a few thousand are enough. Weights are fitted to the pruned network's outputs
             on them as they are quantized: for ``quantize="rd"``.
         max_error_increase: search the smallest file whose error rate on ``validate`` is at most
-            that of the pruned network plus this. A search needs ``quantize="rd"`` and
-            ``validate`` (other goals make do with ``calibrate``); the threshold may move below
-            ``thresh``, never above.
+            that of the pruned network plus this. A search needs ``quantize="rd"``; this goal needs
+            ``validate`` with labels, the others make do with ``calibrate`` or random inputs; the
+            threshold may move below ``thresh``, never above.
         max_output_error: search the smallest file whose outputs change by at most this share (root
             mean squares); needs no labels.
         max_bytes: search the best file of at most this many bytes, by cross-entropy or, without
@@ -104,8 +105,8 @@ def compress(
     """
     if isinstance(thresh, str) and thresh != "auto":
         raise ValueError(f'thresh={thresh!r}: expected a number or "auto"')
-    thresholds = [float(t) for t in sweep]
-    for t in [*thresholds, *([] if isinstance(thresh, str) else [thresh])]:
+    thresholds = None if sweep is None else [float(t) for t in sweep]
+    for t in [*(thresholds or ()), *([] if isinstance(thresh, str) else [thresh])]:
         if not math.isfinite(t):
             raise ValueError(f"thresh={t}: expected a finite number")
     if bits is not None and not 2 <= bits <= 16:

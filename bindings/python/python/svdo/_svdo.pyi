@@ -67,7 +67,7 @@ def load(source: str | os.PathLike[str] | bytes) -> Model:
 def compress(
     source: Path | list[tuple[str, npt.NDArray[Any]]],
     thresh: float | None,
-    sweep: list[float],
+    sweep: list[float] | None,
     quantize: str,
     bits: int | None,
     network: str | Path | None,

@@ -1,11 +1,11 @@
-//! What a configuration does to the network's outputs.
+//! What a file does to the network's outputs, beside the pruned network before quantization.
 
 use crate::engine::evaluate::{Evaluation, compare, top};
 use crate::engine::{Engine, Isa};
 use crate::error::Result;
 use crate::model::Model;
 
-/// Samples on which configurations are compared.
+/// Samples on which networks are compared.
 #[derive(Debug, Clone, Copy)]
 pub struct Samples<'a> {
     /// Raw values.
@@ -65,12 +65,17 @@ pub(super) struct Reference<'a> {
     classes: usize,
     outputs: Vec<f32>,
     spread: f64,
-    pub evaluation: Option<Evaluation>,
+    pub(super) evaluation: Option<Evaluation>,
 }
 
 impl<'a> Reference<'a> {
     /// Runs the reference, as all that is compared with it, on so many threads.
-    pub fn new(model: &Model, samples: Samples<'a>, isa: Isa, threads: usize) -> Result<Self> {
+    pub(super) fn new(
+        model: &Model,
+        samples: Samples<'a>,
+        isa: Isa,
+        threads: usize,
+    ) -> Result<Self> {
         let classes = Engine::new(model, isa)?.output_shape().elements()?;
         let outputs = run(model, samples, isa, threads)?;
         let evaluation = samples.labels.map(|l| compare(&outputs, classes, l)).transpose()?;
@@ -79,7 +84,7 @@ impl<'a> Reference<'a> {
     }
 
     /// Runs a model and compares.
-    pub fn change(&self, model: &Model) -> Result<Change> {
+    pub(super) fn change(&self, model: &Model) -> Result<Change> {
         let outputs = run(model, self.samples, self.isa, self.threads)?;
         let pairs = outputs.iter().zip(&self.outputs);
         let squares: f64 = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum();

@@ -1,13 +1,16 @@
 //! Descent over lines: along a line only the step is free, and it is set to where the bound is.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 
-use super::measure::Reference;
-use super::{Goal, Point};
-use crate::compress::{Settings, finish};
+use super::super::encode::{Encoding, Settings};
+use super::super::validate::Reference;
+use super::{Goal, Point, Setting};
 use crate::error::{Error, Result};
+use crate::progress::{Event, Monitor};
 use crate::prune::PrunedModel;
-use crate::quantize::{Calibration, Quantizer, RateDistortion};
+use crate::quantize::{Quantizer, RateDistortion};
 
 /// Steps that are tried.
 const STEPS: (f64, f64) = (0.02, 20.0);
@@ -33,18 +36,17 @@ struct Tried {
 }
 
 pub(super) struct Search<'a> {
-    pub thresholds: Vec<f32>,
-    pub pruned: Vec<PrunedModel>,
-    pub user: Settings,
-    pub goal: Goal,
-    pub calibration: Option<&'a Calibration<'a>>,
-    pub reference: Reference<'a>,
-    pub points: Vec<Point>,
+    /// By threshold, the reference first.
+    pub(super) pruned: &'a [(f32, PrunedModel)],
+    pub(super) setting: &'a Setting<'a>,
+    pub(super) reference: Reference<'a>,
+    pub(super) points: Vec<Point>,
+    pub(super) tried: AtomicUsize,
 }
 
 impl Search<'_> {
     /// The best configuration that holds the goal.
-    pub fn descend(&mut self, start: RateDistortion, effort: u32) -> Result<Point> {
+    pub(super) fn descend(&mut self, start: RateDistortion, effort: u32) -> Result<Point> {
         let line = Line { threshold: 0, settings: start };
         let mut best = self.try_lines(&[line], start.step, 4)?.swap_remove(0);
         let (rounds, each) = match effort {
@@ -55,7 +57,7 @@ impl Search<'_> {
         for round in 0..rounds {
             let before = best.line;
             for coordinate in 0..4 {
-                let lines = neighbours(best.line, coordinate, round, self.thresholds.len());
+                let lines = neighbours(best.line, coordinate, round, self.pruned.len());
                 let step = self.at_bound(&best).0;
                 for tried in self.try_lines(&lines, step, each)? {
                     if self.at_bound(&tried).1 < self.at_bound(&best).1 {
@@ -87,7 +89,7 @@ impl Search<'_> {
             best.points.push(point);
             self.points.push(point);
         }
-        let score = |p: &Point| match self.goal {
+        let score = |p: &Point| match self.setting.goal {
             Goal::Bytes(_) => [p.loss(), p.bytes as f64],
             _ => [p.bytes as f64, p.loss()],
         };
@@ -98,7 +100,7 @@ impl Search<'_> {
         if let Some(found) = self.points.iter().filter(|p| self.holds(p)).min_by(by_score) {
             return Ok(*found);
         }
-        let missed = |p: &Point| match (self.goal, p.change.increase()) {
+        let missed = |p: &Point| match (self.setting.goal, p.change.increase()) {
             (Goal::ErrorIncrease(_), Some((increase, _))) => increase,
             _ => self.held(p),
         };
@@ -119,7 +121,7 @@ impl Search<'_> {
             problem: format!(
                 "none of {} configurations holds {}; the nearest: {}. Allow more, or change --thresh",
                 self.points.len(),
-                self.goal,
+                self.setting.goal,
                 nearest.unwrap_or_default()
             ),
         })
@@ -147,24 +149,26 @@ impl Search<'_> {
         // A step of few digits, so that a report says all of it.
         let step = (step * 1000.0).round() / 1000.0;
         let settings = RateDistortion { step, ..line.settings };
-        let all = Settings {
-            threshold: self.thresholds[line.threshold],
-            quantizer: Quantizer::RateDistortion(settings),
-            ..self.user
+        let quantizer = Quantizer::RateDistortion(settings);
+        // What is measured is the file, so it need not be compared with what it was made of.
+        let encoding = Encoding {
+            settings: &Settings { quantizer, ..*self.setting.settings },
+            calibration: self.setting.calibration,
+            check: false,
+            monitor: Monitor::default(),
         };
-        let mut pruned = self.pruned[line.threshold].clone();
-        let compressed = finish(&mut pruned, &all, self.calibration)?;
-        Ok(Point {
-            threshold: all.threshold,
-            settings,
-            bytes: compressed.written.bytes.len() as u64,
-            change: self.reference.change(&compressed.model)?,
-        })
+        let (threshold, pruned) = &self.pruned[line.threshold];
+        let compressed = encoding.run(pruned.clone())?;
+        let bytes = compressed.bytes().len() as u64;
+        let tried = self.tried.fetch_add(1, Ordering::Relaxed) + 1;
+        self.setting.monitor.tell(Event::Searching { tried, bytes })?;
+        let change = self.reference.change(&compressed.model()?)?;
+        Ok(Point { threshold: *threshold, settings, bytes, change })
     }
 
     /// What the bound is on.
     fn held(&self, point: &Point) -> f64 {
-        match self.goal {
+        match self.setting.goal {
             Goal::Bytes(_) => point.bytes as f64,
             Goal::OutputError(_) => point.change.output_error,
             Goal::ErrorIncrease(_) => point.change.divergence,
@@ -173,14 +177,14 @@ impl Search<'_> {
 
     /// What is to be small.
     fn score(&self, point: &Point) -> f64 {
-        match self.goal {
+        match self.setting.goal {
             Goal::Bytes(_) => point.loss(),
             _ => point.bytes as f64,
         }
     }
 
     fn bound(&self) -> f64 {
-        match self.goal {
+        match self.setting.goal {
             Goal::Bytes(most) => most as f64,
             Goal::OutputError(most) => most,
             Goal::ErrorIncrease(most) => {
@@ -194,8 +198,8 @@ impl Search<'_> {
 
     /// By how much the error rate rises, and how many samples change from right to wrong or back,
     /// for each nat of divergence: over the points tried that are not far from the goal.
-    pub fn rates(&self) -> Option<(f64, f64)> {
-        let near = match self.goal {
+    pub(super) fn rates(&self) -> Option<(f64, f64)> {
+        let near = match self.setting.goal {
             Goal::ErrorIncrease(most) => (8.0 * most).max(0.002),
             _ => 0.05,
         };
@@ -216,7 +220,7 @@ impl Search<'_> {
     }
 
     fn holds(&self, point: &Point) -> bool {
-        let measured = match (self.goal, point.change.increase()) {
+        let measured = match (self.setting.goal, point.change.increase()) {
             (Goal::ErrorIncrease(most), Some((increase, _))) => increase <= most + 1e-12,
             (Goal::ErrorIncrease(_), None) => false,
             _ => true,
@@ -233,7 +237,7 @@ impl Search<'_> {
         let bound = libm::log(self.bound().max(1e-12));
         let mut points: Vec<[f64; 3]> = tried.points.iter().map(logarithms).collect();
         points.sort_by(|a, b| (a[1] - bound).abs().total_cmp(&(b[1] - bound).abs()));
-        let (held, score) = match self.goal {
+        let (held, score) = match self.setting.goal {
             Goal::Bytes(_) => (-0.7, 1.6),
             _ => (1.6, -0.7),
         };

@@ -12,19 +12,17 @@
 //! both.
 
 mod lines;
-mod measure;
 
-pub use measure::{Change, Samples, measure};
+use std::sync::atomic::AtomicUsize;
 
-use crate::checkpoint::Checkpoint;
-use crate::compress::{Compressed, Settings, finish};
+use super::encode::Settings;
+use super::validate::{Change, Reference, Samples};
 use crate::engine::Isa;
-use crate::engine::evaluate::Evaluation;
 use crate::error::{Error, Result};
-use crate::prune::prune;
+use crate::progress::Monitor;
+use crate::prune::PrunedModel;
 use crate::quantize::{Calibration, Quantizer, RateDistortion};
 use lines::Search;
-use measure::Reference;
 
 /// What the result must hold; the rest is made as small, or as good, as possible.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,72 +74,59 @@ impl Point {
 
 /// What a search found.
 #[derive(Debug, Clone)]
-pub struct Found {
-    /// The settings chosen.
-    pub settings: Settings,
-    /// The file.
-    pub compressed: Compressed,
+pub(super) struct Found {
     /// The configuration chosen.
-    pub best: Point,
+    pub(super) best: Point,
     /// All configurations tried, in order.
-    pub points: Vec<Point>,
-    /// The pruned network at the user's threshold on the labelled samples.
-    pub reference: Option<Evaluation>,
-    /// What the points say that the error rises by for each nat of divergence.
-    pub error_per_nat: Option<f64>,
+    pub(super) points: Vec<Point>,
+    /// What the points say that the error rises by for each nat of divergence, given labels.
+    pub(super) error_per_nat: Option<f64>,
 }
 
-/// Searches, starting from the user's settings.
-///
-/// `effort` from 1 to 9 sets how many configurations are tried: about 25 up to 3, about 50 up to 6,
-/// about 120 from 7 on. The threshold may move below the user's by up to 3, never above; the
-/// reference, to which changes are measured and weights calibrated, stays the network pruned at the
-/// user's. The result does not depend on the number of threads.
+impl Found {
+    /// The settings chosen.
+    pub(super) fn settings(&self, user: &Settings) -> Settings {
+        Settings { quantizer: Quantizer::RateDistortion(self.best.settings), ..*user }
+    }
+}
+
+/// The thresholds that a search may use: the user's, and up to 3 below it.
+pub(super) fn thresholds(user: f32) -> Vec<f32> {
+    [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0].iter().map(|below| user - below).collect()
+}
+
+/// What a search starts from and holds to.
+pub(super) struct Setting<'a> {
+    /// Of the user; the quantizer is where the search starts.
+    pub(super) settings: &'a Settings,
+    pub(super) goal: Goal,
+    pub(super) samples: Samples<'a>,
+    pub(super) calibration: Option<&'a Calibration<'a>>,
+    /// From 1 to 9: about 25 configurations are tried up to 3, about 50 up to 6, about 120 from 7 on.
+    pub(super) effort: u32,
+    pub(super) isa: Isa,
+    pub(super) monitor: Monitor<'a>,
+}
+
+/// Searches among networks pruned at [`thresholds`], the first of them the reference, to which changes
+/// are measured and weights calibrated. The result does not depend on the number of threads.
 ///
 /// # Errors
-/// [`Error::Argument`] if no configuration tried holds the goal, or an error goal comes without
-/// labels; what compressing and running meet.
-pub fn search(
-    checkpoint: &Checkpoint,
-    settings: &Settings,
-    goal: Goal,
-    samples: Samples<'_>,
-    calibration: Option<&Calibration<'_>>,
-    effort: u32,
-    isa: Isa,
-) -> Result<Found> {
-    if matches!(goal, Goal::ErrorIncrease(_)) && samples.labels.is_none() {
+/// [`Error::Argument`] if no configuration tried holds the goal, an error goal comes without labels,
+/// or the quantizer has nothing to search; what encoding and running meet.
+pub(super) fn search(pruned: &[(f32, PrunedModel)], setting: &Setting<'_>) -> Result<Found> {
+    if matches!(setting.goal, Goal::ErrorIncrease(_)) && setting.samples.labels.is_none() {
         return Err(Error::Argument { problem: "an error rate needs labels".into() });
     }
-    let start = match settings.quantizer {
-        Quantizer::RateDistortion(settings) => settings,
-        _ => RateDistortion::SMALL,
+    let Quantizer::RateDistortion(start) = setting.settings.quantizer else {
+        return Err(Error::Argument { problem: "a search needs --quantize rd".into() });
     };
-    let below = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0];
-    let thresholds: Vec<f32> = below.iter().map(|below| settings.threshold - below).collect();
-    let prune_at = |&t: &f32| prune(checkpoint, f64::from(t), &|_| ());
-    let pruned = thresholds.iter().map(prune_at).collect::<Result<Vec<_>>>()?;
-    let (exact, _) = Quantizer::Exact.quantize(&pruned[0])?;
-    let reference = Reference::new(&exact, samples, isa, 1)?;
-    let evaluation = reference.evaluation;
-    let mut search = Search {
-        thresholds,
-        pruned,
-        user: *settings,
-        goal,
-        calibration,
-        reference,
-        points: Vec::new(),
-    };
-    let best = search.descend(start, effort)?;
-    let settings = Settings {
-        threshold: best.threshold,
-        quantizer: Quantizer::RateDistortion(best.settings),
-        ..*settings
-    };
-    let at = search.thresholds.iter().position(|&t| t == best.threshold).unwrap_or(0);
-    let compressed = finish(&mut search.pruned[at].clone(), &settings, calibration)?;
-    let error_per_nat = evaluation.and(search.rates().map(|rates| rates.0));
-    let (points, reference) = (search.points, evaluation);
-    Ok(Found { settings, compressed, best, points, reference, error_per_nat })
+    let reference = pruned[0].1.to_model()?;
+    let reference = Reference::new(&reference, setting.samples, setting.isa, 1)?;
+    let labelled = reference.evaluation.is_some();
+    let (points, tried) = (Vec::new(), AtomicUsize::new(0));
+    let mut search = Search { pruned, setting, reference, points, tried };
+    let best = search.descend(start, setting.effort)?;
+    let error_per_nat = search.rates().map(|rates| rates.0).filter(|_| labelled);
+    Ok(Found { best, points: search.points, error_per_nat })
 }
