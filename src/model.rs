@@ -51,7 +51,7 @@ impl LayerWeights {
     }
 }
 
-/// The places of a matrix that are not zero, row by row (CSR without values).
+/// The positions of a matrix that are not zero, row by row (CSR without values).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     rows: usize,

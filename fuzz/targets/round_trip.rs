@@ -27,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
         next = next.map(|at| at - cols);
         pattern.push_row(row).expect("ascending columns");
     }
-    let values = Values::Levels { scale: Scale { step: 0.5, curve }, levels };
+    let values = Values::Levels { scale: Scale { step: 0.5, companding: curve }, levels };
     let bias = (rows % 2 == 0).then(|| {
         let levels = (0..rows as i32).map(|i| (i * i) % 7 - 3).collect();
         Values::Levels { scale: Scale::even(0.25), levels }

@@ -36,7 +36,7 @@ const ZSTD: i32 = 19;
 ///   each occurs, as if both were known. No coder without contexts is smaller, and a real one has to
 ///   say its tables.
 ///
-/// Values that are not levels count as places in a table of them, which is added.
+/// Values that are not levels count as positions in a table of them, which is added.
 ///
 /// # Errors
 /// [`Error::Argument`] if zstd fails.
@@ -73,8 +73,8 @@ fn numbers(values: &Values) -> (Vec<i64>, u64) {
     let mut table = bits.clone();
     table.sort_unstable();
     table.dedup();
-    let place = |v: &i64| table.partition_point(|entry| entry < v) as i64;
-    (bits.iter().map(place).collect(), each * table.len() as u64)
+    let position = |v: &i64| table.partition_point(|entry| entry < v) as i64;
+    (bits.iter().map(position).collect(), each * table.len() as u64)
 }
 
 /// How often each number from the smallest to the largest occurs.
@@ -104,7 +104,7 @@ fn deep_compression(layer: &LayerWeights) -> u64 {
         let mut counts = vec![0; most as usize + 1];
         let mut fillers = 0;
         for gap in &gaps {
-            // A filler passes over `most` places and takes the next.
+            // A filler passes over `most` positions and takes the next.
             fillers += gap / (most + 1);
             counts[(gap % (most + 1)) as usize] += 1;
         }
@@ -115,15 +115,15 @@ fn deep_compression(layer: &LayerWeights) -> u64 {
     weights + layer.bias.as_ref().map_or(0, |bias| huffman_bits(bias, 0))
 }
 
-/// Places passed over before each entry, row after row.
+/// Positions passed over before each entry, row after row.
 fn gaps(pattern: &Pattern) -> Vec<u64> {
     let mut next = 0;
     let mut gaps = Vec::with_capacity(pattern.len());
     for row in 0..pattern.rows() {
         for &column in pattern.row(row) {
-            let place = (row * pattern.cols()) as u64 + u64::from(column);
-            gaps.push(place - next);
-            next = place + 1;
+            let position = (row * pattern.cols()) as u64 + u64::from(column);
+            gaps.push(position - next);
+            next = position + 1;
         }
     }
     gaps
@@ -170,7 +170,7 @@ fn put(bytes: &mut Vec<u8>, numbers: &[i64]) {
 /// Bits of a layer if its density and how often each value occurs were known.
 fn entropy(layer: &LayerWeights) -> f64 {
     let pattern = &layer.pattern;
-    let places = pattern.rows() as f64 * pattern.cols() as f64;
+    let positions = pattern.rows() as f64 * pattern.cols() as f64;
     let kept = pattern.len() as f64;
     let of_counts = |counts: &mut dyn Iterator<Item = f64>, all: f64| {
         counts.filter(|&c| c > 0.0).map(|c| -c * (c / all).log2()).sum::<f64>()
@@ -181,7 +181,7 @@ fn entropy(layer: &LayerWeights) -> f64 {
         numbers.iter().for_each(|&number| *counts.entry(number).or_insert(0.0) += 1.0);
         8.0 * table as f64 + of_counts(&mut counts.into_values(), numbers.len() as f64)
     };
-    of_counts(&mut [kept, places - kept].into_iter(), places)
+    of_counts(&mut [kept, positions - kept].into_iter(), positions)
         + of_values(&layer.values)
         + layer.bias.as_ref().map_or(0.0, of_values)
 }

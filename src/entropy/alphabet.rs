@@ -1,4 +1,4 @@
-//! Numbers and values as tokens: a token names an interval of 32-bit codes, raw bits the place in it.
+//! Numbers and values as tokens: a token names an interval of 32-bit codes, raw bits the position in it.
 
 use half::f16;
 

@@ -1,5 +1,5 @@
 //! Weights of few different values: before each block stands a table of them, and the weights are
-//! coded as levels that are their places in it.
+//! coded as levels that are their positions in it.
 
 use std::collections::BTreeSet;
 
@@ -34,10 +34,10 @@ impl Codebook {
         let sorted = |side: BTreeSet<u32>| side.into_iter().collect::<Vec<u32>>();
         let book = Self { negative: sorted(negative), positive: sorted(positive) };
         let level = |value: &f32| {
-            let place = |side: &[u32]| side.partition_point(|&v| v < value.to_bits()) as i32;
+            let position = |side: &[u32]| side.partition_point(|&v| v < value.to_bits()) as i32;
             match value.is_sign_negative() {
-                true => -1 - place(&book.negative),
-                false => 1 + place(&book.positive),
+                true => -1 - position(&book.negative),
+                false => 1 + position(&book.positive),
             }
         };
         let levels = Values::Levels { scale: LEVELS, levels: values.iter().map(level).collect() };

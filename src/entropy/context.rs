@@ -82,7 +82,7 @@ struct RowShare {
 impl RowShare {
     const EDGES: [u64; 6] = [4, 8, 13, 19, 27, 41];
 
-    /// The number of edges that `part / whole` reaches. From place to place there is little change.
+    /// The number of edges that `part / whole` reaches. From one position to the next there is little change.
     #[inline(always)]
     fn class(&mut self, whole: u64) -> usize {
         while self.class < Self::EDGES.len() && self.part >= Self::EDGES[self.class] * whole {

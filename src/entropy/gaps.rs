@@ -1,4 +1,4 @@
-//! A block for layers too large to look at every place: the gaps between its entries and their
+//! A block for layers too large to look at every position: the gaps between its entries and their
 //! values, as tokens under distributions that stand before them. The cost of decoding is that of the
 //! entries alone.
 
@@ -27,8 +27,8 @@ const STATES: usize = 16;
 struct Recent(u64);
 
 impl Recent {
-    fn new(places: u64, entries: u32) -> Self {
-        Self(8 * (places / u64::from(entries.max(1))))
+    fn new(positions: u64, entries: u32) -> Self {
+        Self(8 * (positions / u64::from(entries.max(1))))
     }
 
     #[inline(always)]
@@ -112,11 +112,11 @@ pub(super) fn encode(
         (0..).zip(&coded).for_each(|(at, &column)| numbers[column as usize] = at);
         width = coded.len();
     }
-    let place = |row: usize, column: u32| {
+    let position = |row: usize, column: u32| {
         let at = numbers.get(column as usize).copied().unwrap_or(column);
         (row - rows.start) as u64 * width as u64 + u64::from(at)
     };
-    let places = rows.len() as u64 * width as u64;
+    let positions = rows.len() as u64 * width as u64;
     Number::default().code(&mut encoder, entries.len() as u32);
     let codes = alphabet::codes(&weights.values, entries.clone());
     let (kinds, numbers_of_codes) =
@@ -125,12 +125,12 @@ pub(super) fn encode(
 
     let mut gaps: Vec<(u32, u8)> = Vec::with_capacity(entries.len());
     let mut counts = Box::new([[0u32; 256]; CLASSES]);
-    let (mut recent, mut next) = (Recent::new(places, entries.len() as u32), 0);
+    let (mut recent, mut next) = (Recent::new(positions, entries.len() as u32), 0);
     for row in rows.clone() {
         for &column in pattern.row(row) {
-            let place = place(row, column);
-            let gap = (place - next) as u32;
-            next = place + 1;
+            let position = position(row, column);
+            let gap = (position - next) as u32;
+            next = position + 1;
             counts[recent.class()][numbers_of_codes.token(gap)] += 1;
             gaps.push((gap, recent.class() as u8));
             recent.learn(gap);
@@ -205,10 +205,10 @@ pub(super) fn decode(
         width = columns.len();
         coded = Some(columns);
     }
-    let places = rows.len() as u64 * width as u64;
+    let positions = rows.len() as u64 * width as u64;
     let entries = Number::default().code(&mut decoder, 0);
-    if u64::from(entries) > places {
-        return Err(malformed("more entries than places"));
+    if u64::from(entries) > positions {
+        return Err(malformed("more entries than positions"));
     }
     budget.take(entries as usize)?;
 
@@ -263,7 +263,7 @@ struct Tables {
 struct Entries {
     /// Columns that are coded.
     width: u64,
-    /// Their places, unless all are.
+    /// Their positions, unless all are.
     coded: Option<Vec<u32>>,
     pattern: Pattern,
     codes: Vec<u32>,
@@ -281,8 +281,8 @@ impl Entries {
         let mut words = Words::new(&stream[STATES..]);
         let code_intervals = Alphabet::of(tables.encoding).intervals();
         let gap_intervals = Alphabet::Numbers.intervals();
-        let places = rows as u64 * self.width;
-        let mut recent = Recent::new(places, entries);
+        let positions = rows as u64 * self.width;
+        let mut recent = Recent::new(positions, entries);
         self.codes.reserve_exact(entries as usize);
         let (mut next, mut row_end, mut row) = (0, self.width, Vec::new());
         for _ in 0..entries {
@@ -291,7 +291,7 @@ impl Entries {
             recent.learn(gap);
             next += u64::from(gap);
             if next >= row_end {
-                if next >= places {
+                if next >= positions {
                     return Err(malformed("an entry beyond the end of its block"));
                 }
                 while next >= row_end {

@@ -209,7 +209,9 @@ mod tests {
     fn layer(rows: usize, cols: usize, entries: &[(usize, i32)], companding: u8) -> LayerWeights {
         let mut sorted: std::collections::BTreeMap<usize, i32> = entries
             .iter()
-            .map(|&(place, level)| (place % (rows * cols), if level == 0 { 1 } else { level }))
+            .map(|&(position, level)| {
+                (position % (rows * cols), if level == 0 { 1 } else { level })
+            })
             .collect();
         if companding > 0 {
             sorted.values_mut().for_each(|level| *level %= 256);
@@ -217,8 +219,8 @@ mod tests {
         }
         let mut pattern = Pattern::with_columns(cols);
         for row in 0..rows {
-            let places = sorted.range(row * cols..(row + 1) * cols);
-            pattern.push_row(places.map(|(place, _)| (place % cols) as u32)).unwrap();
+            let positions = sorted.range(row * cols..(row + 1) * cols);
+            pattern.push_row(positions.map(|(position, _)| (position % cols) as u32)).unwrap();
         }
         let scale = Scale { step: 0.25, companding };
         let values = Values::Levels { scale, levels: sorted.into_values().collect() };
@@ -289,9 +291,9 @@ mod tests {
             |row: usize, y: usize, x: usize| (y + row) % 20 / 4 == 2 && (x / 5) % 2 == row % 2;
         let mut entries = Vec::new();
         for row in 0..60 {
-            for place in 0..400 {
-                if inside(row, place / 20, place % 20) {
-                    entries.push((row * 400 + place, if row % 3 == 0 { -2 } else { 1 }));
+            for position in 0..400 {
+                if inside(row, position / 20, position % 20) {
+                    entries.push((row * 400 + position, if row % 3 == 0 { -2 } else { 1 }));
                 }
             }
         }

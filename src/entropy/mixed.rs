@@ -1,4 +1,4 @@
-//! A layer small enough to look at every place: whether a weight is there, its sign and magnitude,
+//! A layer small enough to look at every position: whether a weight is there, its sign and magnitude,
 //! each under a mixture of models.
 
 use super::budget::AllocationBudget;

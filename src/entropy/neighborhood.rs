@@ -1,5 +1,5 @@
-//! What is known around each place of a layer. Few places have a weight, so each weight tells the
-//! places around it when it comes, and the others only look up what they were told.
+//! What is known around each position of a layer. Few positions have a weight, so each weight tells the
+//! positions around it when it comes, and the others only look up what they were told.
 
 use super::spec::Geometry;
 
@@ -17,7 +17,7 @@ pub(super) struct NeighborIndices {
     pub(super) up_right: u32,
     down_left: u32,
     down_right: u32,
-    /// The same place one channel before, and one after.
+    /// The same position one channel before, and one after.
     pub(super) channel: u32,
     next_channel: u32,
 }
@@ -35,8 +35,8 @@ impl NeighborIndices {
             let at = |dy: isize, dx: isize| {
                 let inside = y.checked_add_signed(dy).is_some_and(|y| y < height)
                     && x.checked_add_signed(dx).is_some_and(|x| x < width);
-                let place = column.wrapping_add_signed(dy * width as isize + dx);
-                if inside { numbers[place] } else { none }
+                let position = column.wrapping_add_signed(dy * width as isize + dx);
+                if inside { numbers[position] } else { none }
             };
             let number = |column: usize| numbers.get(column).copied().unwrap_or(none);
             Self {
@@ -58,7 +58,7 @@ impl NeighborIndices {
     }
 }
 
-/// What the weights around a place add up to, in fields of one number.
+/// What the weights around a position add up to, in fields of one number.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ContextBits(u32);
 
@@ -82,7 +82,7 @@ impl ContextBits {
         (self.0 & 63) as usize
     }
 
-    /// How many of the places two to the left and two up.
+    /// How many of the positions two to the left and two up.
     pub(super) fn far(self) -> usize {
         (self.0 >> 6 & 3) as usize
     }
@@ -102,7 +102,7 @@ impl ContextBits {
         (self.0 >> 15 & 3) as usize
     }
 
-    /// The row before at this place, twice, and around it, and the row before that.
+    /// The row before at this position, twice, and around it, and the row before that.
     pub(super) fn above(self) -> usize {
         (self.0 >> 17 & 7) as usize
     }
@@ -241,7 +241,7 @@ mod tests {
 
     use super::*;
 
-    /// The sums of the specification, taken place by place.
+    /// The sums of the specification, taken one position after the other.
     fn expected(
         rows: &[Vec<i32>],
         (row, column): (usize, usize),
@@ -259,9 +259,9 @@ mod tests {
         };
         // Of this row only what comes before the column is known.
         let level = |back: usize, dy: isize, dx: isize, dc: isize| {
-            let place = inside(dy, dx, dc).filter(|&at| back > 0 || at < column);
+            let position = inside(dy, dx, dc).filter(|&at| back > 0 || at < column);
             let row = row.checked_sub(back).map(|row| &rows[row]);
-            place.zip(row).map_or(0, |(at, row)| row[at])
+            position.zip(row).map_or(0, |(at, row)| row[at])
         };
         let is = |level: i32| usize::from(level != 0);
         let near = [(0, -1), (-1, 0), (-1, -1), (-1, 1)].map(|(dy, dx)| level(0, dy, dx, 0));
@@ -320,8 +320,8 @@ mod tests {
                 for (at, &column) in coded.iter().enumerate() {
                     let near = all.near(at);
                     let fields = [near.pattern(), near.far(), near.near(), near.signs(), near.channels(), near.above()];
-                    let place = (number, column as usize);
-                    prop_assert_eq!((fields, all.classes(at)), expected(&rows, place, geometry, &coded));
+                    let position = (number, column as usize);
+                    prop_assert_eq!((fields, all.classes(at)), expected(&rows, position, geometry, &coded));
                     let level = row[column as usize];
                     if level != 0 {
                         all.place(at, &around[at], level);

@@ -65,7 +65,7 @@ impl ValueEncoding {
 /// How positions are coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
-    /// Each place under a mixture of models: small, and slow in proportion to all places.
+    /// Each position under a mixture of models: small, and slow in proportion to all positions.
     Mixed,
     /// The gaps between entries under fixed distributions, in blocks: fast, its cost in proportion to
     /// the entries alone.
@@ -88,11 +88,11 @@ pub struct LayerSpec {
 }
 
 impl LayerSpec {
-    /// Most places of a layer under [`Coding::Mixed`].
+    /// Most positions of a layer under [`Coding::Mixed`].
     pub const MOST_MIXED: usize = 1 << 22;
     /// Columns of any layer are fewer.
     pub const MOST_COLUMNS: usize = 1 << 31;
-    /// Places of a block under [`Coding::Gaps`], unless a single row has more.
+    /// Positions of a block under [`Coding::Gaps`], unless a single row has more.
     const BLOCK: usize = 1 << 22;
     /// Blocks with fewer rows code all columns, not only those in use.
     const ROWS_FOR_COLUMNS: usize = 16;
@@ -124,7 +124,7 @@ impl LayerSpec {
     /// [`Error::Limit`] with the name given.
     pub fn check(&self, name: &str) -> Result<()> {
         let (what, needed, limit) = match self.coding {
-            Coding::Mixed => ("places", self.rows.saturating_mul(self.cols()), Self::MOST_MIXED),
+            Coding::Mixed => ("positions", self.rows.saturating_mul(self.cols()), Self::MOST_MIXED),
             Coding::Gaps => ("columns", self.cols(), Self::MOST_COLUMNS - 1),
         };
         if needed <= limit {

@@ -1,4 +1,4 @@
-//! Values that stand alone, without the context of other places: biases, and the exact weights of a
+//! Values that stand alone, without the context of other positions: biases, and the exact weights of a
 //! mixed layer.
 
 use std::ops::Range;
@@ -82,7 +82,7 @@ impl Levels {
     }
 }
 
-/// The model of values that stand alone, without the context of other places.
+/// The model of values that stand alone, without the context of other positions.
 pub(super) enum ValueModel {
     Floats(Floats),
     Levels(Box<Levels>),

@@ -18,8 +18,8 @@ use crate::prune::PrunedModel;
 
 /// Layers with more columns are quantized as without calibration: memory grows with their square.
 const MOST_COLUMNS: usize = 4096;
-/// Places of samples at which a layer is fitted, at most.
-const MOST_PLACES: usize = 1 << 14;
+/// Positions of samples at which a layer is fitted, at most.
+const MOST_POSITIONS: usize = 1 << 14;
 /// Weights of a unit among which an error is fed back.
 const MOST_FED_BACK: usize = 512;
 /// Of the mean square of the inputs, added to each; it draws weights to where they were.
@@ -37,19 +37,19 @@ pub struct Calibration<'a> {
 #[derive(Debug)]
 struct Reference {
     node: usize,
-    places: Places,
+    positions: Positions,
     rows: usize,
     /// Of the layer before anything is removed, and 1 for the bias.
     columns: usize,
-    /// `[place][row]`.
+    /// `[position][row]`.
     outputs: Vec<f32>,
     /// For a layer that sees the network's input, which no compression changes.
     moments: Option<Moments>,
 }
 
-/// The places of the samples at which a layer is fitted.
+/// The positions of the samples at which a layer is fitted.
 #[derive(Debug, Clone, Copy)]
-struct Places {
+struct Positions {
     samples: usize,
     /// Of all samples.
     of: usize,
@@ -57,11 +57,11 @@ struct Places {
     area: usize,
 }
 
-impl Places {
+impl Positions {
     fn new(of: usize, area: usize, columns: usize, rows: usize) -> Self {
         let work = (1 << 31) / (columns * columns);
         let memory = (1 << 26) / (columns + rows);
-        let most = work.max(1024).min(memory).clamp(1, MOST_PLACES);
+        let most = work.max(1024).min(memory).clamp(1, MOST_POSITIONS);
         let samples = of.min(most);
         Self { samples, of, each: (most / samples).clamp(1, area), area }
     }
@@ -75,7 +75,7 @@ impl Places {
         at * self.of / self.samples
     }
 
-    /// The places of a sample: evenly apart, from another one on for each sample.
+    /// The positions of a sample: evenly apart, from another one on for each sample.
     fn of_sample(&self, at: usize) -> impl Iterator<Item = usize> + use<> {
         let Self { each, area, .. } = *self;
         let first = at.wrapping_mul(2_654_435_761) % area;
@@ -95,10 +95,10 @@ struct Moments {
 }
 
 impl Moments {
-    /// From inputs `[place][column]` and outputs `[place][row]`.
+    /// From inputs `[position][column]` and outputs `[position][row]`.
     fn new(x: &[f32], columns: usize, y: &[f32], rows: usize) -> Self {
         const TILE: usize = 8;
-        /// Places summed in f32 before they are added in f64.
+        /// Positions summed in f32 before they are added in f64.
         const CHUNK: usize = 128;
         let (mut inputs, mut outputs) = (vec![0.0; columns * columns], vec![0.0; columns * rows]);
         let tiles = inputs.par_chunks_mut(TILE * columns).zip(outputs.par_chunks_mut(TILE * rows));
@@ -173,11 +173,11 @@ impl<'a> Calibration<'a> {
                 this.layers.push(None);
                 continue;
             };
-            let area = net.patches(node, layer).places();
-            let places = Places::new(samples.len() / elements, area, columns, rows);
-            let outputs = this.outputs(&net, node, places, rows);
+            let area = net.patches(node, layer).positions();
+            let positions = Positions::new(samples.len() / elements, area, columns, rows);
+            let outputs = this.outputs(&net, node, positions, rows);
             let mut found =
-                Reference { node, places, rows, columns: columns + 1, outputs, moments: None };
+                Reference { node, positions, rows, columns: columns + 1, outputs, moments: None };
             if sees_input(network, node) {
                 found.moments = Some(this.moments(&net, layer, &found, columns));
             }
@@ -193,7 +193,7 @@ impl<'a> Calibration<'a> {
 
     /// Samples on which a layer is fitted, at most.
     pub fn most_samples(&self) -> usize {
-        self.layers.iter().flatten().map(|l| l.places.samples).max().unwrap_or(0)
+        self.layers.iter().flatten().map(|l| l.positions.samples).max().unwrap_or(0)
     }
 
     /// Bytes of memory that calibrating takes for one configuration at a time: what is kept, and the
@@ -204,7 +204,7 @@ impl<'a> Calibration<'a> {
             4 * l.outputs.len()
                 + l.moments.as_ref().map_or(0, |_| 8 * l.columns * (l.columns + l.rows))
         };
-        let taken = |l: &Reference| 8 * l.columns * (l.places.count() + l.columns + l.rows);
+        let taken = |l: &Reference| 8 * l.columns * (l.positions.count() + l.columns + l.rows);
         layers().map(kept).sum::<usize>() + layers().map(taken).max().unwrap_or(0)
     }
 
@@ -225,20 +225,20 @@ impl<'a> Calibration<'a> {
         Some(Fit::new(moments, units, &net.weights[layer]))
     }
 
-    /// Calls `each`, in parallel, with every block of samples among those of `places` and its
+    /// Calls `each`, in parallel, with every block of samples among those of `positions` and its
     /// input; gives the results one after the other.
     fn blocks(
         &self,
         net: &Propagation<'_>,
-        places: Places,
+        positions: Positions,
         each: impl Fn(Range<usize>, Vec<f32>) -> Vec<f32> + Sync,
     ) -> Vec<f32> {
         let elements = net.elements();
-        let blocks = (0..places.samples.div_ceil(LANES)).into_par_iter();
+        let blocks = (0..positions.samples.div_ceil(LANES)).into_par_iter();
         let found: Vec<Vec<f32>> = blocks
             .map(|block| {
-                let range = block * LANES..places.samples.min((block + 1) * LANES);
-                let sample = |at| &self.samples[places.sample(at) * elements..][..elements];
+                let range = block * LANES..positions.samples.min((block + 1) * LANES);
+                let sample = |at| &self.samples[positions.sample(at) * elements..][..elements];
                 let raw: Vec<f32> = range.clone().flat_map(sample).copied().collect();
                 each(range, net.load(&raw))
             })
@@ -246,14 +246,20 @@ impl<'a> Calibration<'a> {
         found.concat()
     }
 
-    /// The outputs of a layer's node, `[place][row]`.
-    fn outputs(&self, net: &Propagation<'_>, node: usize, places: Places, rows: usize) -> Vec<f32> {
-        self.blocks(net, places, |range, input| {
+    /// The outputs of a layer's node, `[position][row]`.
+    fn outputs(
+        &self,
+        net: &Propagation<'_>,
+        node: usize,
+        positions: Positions,
+        rows: usize,
+    ) -> Vec<f32> {
+        self.blocks(net, positions, |range, input| {
             let y = net.forward(&input, node + 1).pop().unwrap_or_default();
-            let mut found = Vec::with_capacity(range.len() * places.each * rows);
+            let mut found = Vec::with_capacity(range.len() * positions.each * rows);
             for (lane, at) in range.enumerate() {
-                for place in places.of_sample(at) {
-                    let element = |row: usize| (row * places.area + place) * LANES + lane;
+                for position in positions.of_sample(at) {
+                    let element = |row: usize| (row * positions.area + position) * LANES + lane;
                     found.extend((0..rows).map(|row| y[element(row)]));
                 }
             }
@@ -268,19 +274,19 @@ impl<'a> Calibration<'a> {
         reference: &Reference,
         columns: usize,
     ) -> Moments {
-        let (node, places) = (reference.node, reference.places);
+        let (node, positions) = (reference.node, reference.positions);
         let patches = net.patches(node, layer);
-        let x = self.blocks(net, places, |range, input| {
+        let x = self.blocks(net, positions, |range, input| {
             let values = net.forward(&input, node);
             let x = match net.source(node) {
                 Source::Input => &input,
                 Source::Node(from) => &values[from],
             };
-            let mut found = Vec::with_capacity(range.len() * places.each * (columns + 1));
+            let mut found = Vec::with_capacity(range.len() * positions.each * (columns + 1));
             for (lane, at) in range.enumerate() {
-                for place in places.of_sample(at) {
+                for position in positions.of_sample(at) {
                     found.extend((0..columns).map(|column| {
-                        let element = patches.element(0, place, column);
+                        let element = patches.element(0, position, column);
                         element.map_or(0.0, |element| x[element * LANES + lane])
                     }));
                     found.push(1.0);

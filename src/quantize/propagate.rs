@@ -31,7 +31,7 @@ impl Weights {
     }
 }
 
-/// What a layer sees of its input at each place of its output.
+/// What a layer sees of its input at each position of its output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patches {
     input: Shape,
@@ -66,8 +66,8 @@ impl Patches {
         }
     }
 
-    /// Places of the output.
-    pub fn places(&self) -> usize {
+    /// Positions of the output.
+    pub fn positions(&self) -> usize {
         self.output.area()
     }
 
@@ -76,16 +76,16 @@ impl Patches {
         self.group[1] == self.output.channels
     }
 
-    /// The input's element that a column stands for at a place, unless it is padding.
-    pub fn element(&self, row: usize, place: usize, column: usize) -> Option<usize> {
+    /// The input's element that a column stands for at a position, unless it is padding.
+    pub fn element(&self, row: usize, position: usize, column: usize) -> Option<usize> {
         let (rest, x) = (column / self.kernel[1], column % self.kernel[1]);
         let (channel, y) = (rest / self.kernel[0], rest % self.kernel[0]);
-        let at = |place: usize, axis: usize, tap: usize, size: usize| {
-            let at = place * self.stride[axis] + tap;
+        let at = |position: usize, axis: usize, tap: usize, size: usize| {
+            let at = position * self.stride[axis] + tap;
             at.checked_sub(self.padding[axis]).filter(|&at| at < size)
         };
-        let y = at(place / self.output.width, 0, y, self.input.height)?;
-        let x = at(place % self.output.width, 1, x, self.input.width)?;
+        let y = at(position / self.output.width, 0, y, self.input.height)?;
+        let x = at(position % self.output.width, 1, x, self.input.width)?;
         let channel = row / self.group[1] * self.group[0] + channel;
         Some((channel * self.input.height + y) * self.input.width + x)
     }
@@ -190,11 +190,11 @@ impl<'a> Propagation<'a> {
             Op::Linear { layer } | Op::Conv2d { layer, .. } => {
                 let (weights, patches) = (&self.weights[layer], self.patches(node, layer));
                 for (at, y) in y.chunks_exact_mut(LANES).enumerate() {
-                    let (row, place) = (at / to.area(), at % to.area());
+                    let (row, position) = (at / to.area(), at % to.area());
                     y.fill(weights.bias.as_ref().map_or(0.0, |bias| bias[row]));
                     for entry in weights.starts[row]..weights.starts[row + 1] {
                         let column = weights.columns[entry] as usize;
-                        if let Some(element) = patches.element(row, place, column) {
+                        if let Some(element) = patches.element(row, position, column) {
                             add(y, &x[element * LANES..][..LANES], weights.values[entry]);
                         }
                     }
@@ -231,7 +231,7 @@ impl<'a> Propagation<'a> {
             Op::Mul => {
                 y.fill(1.0);
                 for &source in inputs {
-                    // One place of a channel stands for all.
+                    // One position of a channel stands for all.
                     let (x, whole) = (value(source), self.shape(source) == to);
                     for (at, y) in y.chunks_exact_mut(LANES).enumerate() {
                         let from = if whole { at } else { at / to.area() };
@@ -281,9 +281,9 @@ fn each_under(window: &Window, from: Shape, to: Shape, mut each: impl FnMut(usiz
         start.saturating_sub(before)..(start + window.kernel[axis]).saturating_sub(before).min(size)
     };
     for at in 0..to.channels * to.area() {
-        let (channel, place) = (at / to.area(), at % to.area());
-        for y in under(place / to.width, 0, from.height) {
-            for x in under(place % to.width, 1, from.width) {
+        let (channel, position) = (at / to.area(), at % to.area());
+        for y in under(position / to.width, 0, from.height) {
+            for x in under(position % to.width, 1, from.width) {
                 each(at, (channel * from.height + y) * from.width + x);
             }
         }

@@ -285,7 +285,7 @@ struct Weight {
     sensitivity: f64,
 }
 
-/// Layers with more places are rounded to the nearest level: they are coded by the gaps between their
+/// Layers with more positions are rounded to the nearest level: they are coded by the gaps between their
 /// weights, whose cost does not depend on context.
 const MOST_ADAPTIVE: usize = 1 << 21;
 
