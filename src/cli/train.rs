@@ -19,8 +19,8 @@ use crate::posterior::KlForm;
 use crate::train::checkpoint;
 use crate::train::dataset::Dataset;
 use crate::train::recipe::{self, Config, Method};
-use crate::train::start;
 use crate::train::trainer::{Epoch, Trainer};
+use crate::train::warm_start;
 
 /// How often a state is written on the way.
 const SAVE: Duration = Duration::from_secs(60);
@@ -246,7 +246,7 @@ impl Arguments {
         );
         let validation = data.split_off(held_out);
         if self.init_from.is_some() || self.finetune.is_some() {
-            trainer.unfold(&data);
+            trainer.init_bn_identity(&data);
         }
 
         let interrupted = Arc::new(AtomicBool::new(false));
@@ -297,7 +297,7 @@ impl Arguments {
             return Ok(Outcome::Passed);
         }
         if waits {
-            trainer = start::from_own(&self.output, &trainer)?;
+            trainer = warm_start::from_own(&self.output, &trainer)?;
         }
         self.summarize(&mut trainer, &validation)?;
         Ok(Outcome::Passed)
@@ -314,7 +314,7 @@ impl Arguments {
                 (Some(network), config)
             }
             (_, path) => {
-                let network = path.as_deref().map(start::describe).transpose()?;
+                let network = path.as_deref().map(warm_start::describe).transpose()?;
                 let tunes = self.finetune.is_some();
                 (network, if tunes { Config::fine_tuning() } else { Config::named("network") })
             }
@@ -322,16 +322,15 @@ impl Arguments {
         let config = self.settings.over(config);
         self.settings.check(config.method)?;
         Ok(match (&self.finetune, &self.init_from, network) {
-            (Some(path), _, network) => start::from_survivors(path, network.as_ref(), config)?,
-            (_, Some(path), network) => start::from_dense(path, network.as_ref(), config)?,
+            (Some(path), _, network) => warm_start::from_survivors(path, network.as_ref(), config)?,
+            (_, Some(path), network) => warm_start::from_dense(path, network.as_ref(), config)?,
             (_, _, Some(network)) => Trainer::new(network, config)?,
             _ => bail!("give --recipe, --network, --init-from, --finetune or --resume"),
         })
     }
 
     fn read(&self, trainer: &Trainer, test: bool) -> crate::Result<Dataset> {
-        let net = &trainer.net;
-        Dataset::read(&self.data, test, &trainer.network.input, net.is_flat(), net.classes())
+        Dataset::read(&self.data, test, &trainer.network)
     }
 
     fn state(&self) -> PathBuf {
@@ -374,15 +373,10 @@ impl Arguments {
     fn summarize(&self, trainer: &mut Trainer, validation: &Dataset) -> anyhow::Result<()> {
         let mut text = format!("{} (seed {})\n", self.output.display(), trainer.config.seed);
         let (mut total, mut kept) = (0, 0);
-        for weights in &trainer.net.weights {
-            let all = weights.rows * weights.cols;
-            let left = weights.kept(trainer.threshold()).iter().filter(|m| **m != 0.0).count();
+        for (name, left, all) in trainer.kept() {
             (total, kept) = (total + all, kept + left);
             let share = 100.0 * (all - left) as f64 / all as f64;
-            text += &format!(
-                "  {:8} {left} of {all} weights kept, sparsity {share:.2} %\n",
-                weights.name
-            );
+            text += &format!("  {name:8} {left} of {all} weights kept, sparsity {share:.2} %\n");
         }
         let ratio = total as f64 / kept.max(1) as f64;
         text += &format!(

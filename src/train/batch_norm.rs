@@ -3,9 +3,10 @@
 
 use rayon::prelude::*;
 
-use super::buffer::{Buffer, Stored, padded};
-use super::linear::{Gate, Pass};
+use super::aligned_buffer::{Buffer, StateTensor, padded};
+use super::elementwise::BackwardRelu;
 use super::optimizer::{Update, descend};
+use super::pass::Pass;
 use super::vector::{Isa, Kernel, Real, Vector};
 
 /// Added to the variance where its root is taken.
@@ -45,7 +46,7 @@ impl<T: Real> Norm<T> {
     }
 
     /// Everything that the next step depends on, by the name of the layer before it.
-    pub fn state(&mut self, layer: &str) -> [Stored<'_, T>; 8] {
+    pub fn state(&mut self, layer: &str) -> [StateTensor<'_, T>; 8] {
         let [a, b, c, d] = &mut self.moments;
         let (cols, stride) = (self.channels, padded(self.channels));
         [
@@ -58,7 +59,7 @@ impl<T: Real> Norm<T> {
             ("m_beta", c),
             ("v_beta", d),
         ]
-        .map(|(part, values)| Stored {
+        .map(|(part, values)| StateTensor {
             name: format!("{layer}.{part}"),
             values,
             cols,
@@ -121,9 +122,9 @@ impl<T: Real> BatchNorm<T> {
             }
         }
         let (relu, elements) = (self.relu, self.elements);
-        let inverse = &narrow(self.inverse.iter().copied());
-        let factor = &narrow(affine.iter().map(|a| a.0));
-        let offset = &narrow(affine.iter().map(|a| a.1));
+        let inverse = &cast(self.inverse.iter().copied());
+        let factor = &cast(affine.iter().map(|a| a.0));
+        let offset = &cast(affine.iter().map(|a| a.1));
         self.output[..batch * wide]
             .par_chunks_mut(wide)
             .zip(self.normalized.par_chunks_mut(wide))
@@ -157,17 +158,21 @@ impl<T: Real> BatchNorm<T> {
         if self.relu {
             let outputs = self.output.par_chunks(wide);
             gradient[..batch * wide].par_chunks_mut(wide).zip(outputs).for_each(|(gradient, y)| {
-                let kernel =
-                    Gate { gradient, variance_gradient: &mut [], y: Some(y), coefficient: None };
+                let kernel = BackwardRelu {
+                    gradient,
+                    variance_gradient: &mut [],
+                    y: Some(y),
+                    coefficient: None,
+                };
                 T::dispatch(isa, wide, kernel);
             });
         }
         let origin = vec![T::of(0.0); channels];
         let (by_beta, by_gamma) = self.sums(isa, gradient, &self.normalized, &origin, batch);
         let elements = self.elements;
-        let scale = &narrow((0..channels).map(|c| norm.gamma[c].wide() * self.inverse[c]));
-        let shift = &narrow(by_beta.iter().map(|sum| sum / count));
-        let slope = &narrow(by_gamma.iter().map(|sum| sum / count));
+        let scale = &cast((0..channels).map(|c| norm.gamma[c].wide() * self.inverse[c]));
+        let shift = &cast(by_beta.iter().map(|sum| sum / count));
+        let slope = &cast(by_gamma.iter().map(|sum| sum / count));
         dx[..batch * wide]
             .par_chunks_mut(wide)
             .zip(self.normalized.par_chunks(wide))
@@ -178,7 +183,7 @@ impl<T: Real> BatchNorm<T> {
                 T::dispatch(isa, channels, EachPosition { channels, elements, each });
             });
         let row = |sums: Vec<f64>| {
-            let mut all = narrow(sums.into_iter());
+            let mut all = cast(sums.into_iter());
             all.resize(padded(channels), T::of(0.0));
             all
         };
@@ -188,7 +193,7 @@ impl<T: Real> BatchNorm<T> {
     }
 
     /// Sets the parameters so that inputs as these pass unchanged.
-    pub fn begin_as_identity(&self, isa: Isa, norm: &mut Norm<T>, x: &[T], batch: usize) {
+    pub fn init_identity(&self, isa: Isa, norm: &mut Norm<T>, x: &[T], batch: usize) {
         let count = (batch * (self.elements / self.channels)) as f64;
         let (mean, squares) = self.deviations(isa, x, batch);
         for (c, (mean, squares)) in mean.into_iter().zip(squares).enumerate() {
@@ -203,7 +208,7 @@ impl<T: Real> BatchNorm<T> {
         let count = (batch * (self.elements / self.channels)) as f64;
         let origin = vec![T::of(0.0); self.channels];
         let (sums, _) = self.sums(isa, x, x, &origin, batch);
-        let mean: Vec<T> = narrow(sums.into_iter().map(|sum| sum / count));
+        let mean: Vec<T> = cast(sums.into_iter().map(|sum| sum / count));
         let (_, squares) = self.sums(isa, x, x, &mean, batch);
         (mean, squares)
     }
@@ -240,7 +245,7 @@ impl<T: Real> BatchNorm<T> {
     }
 }
 
-fn narrow<T: Real>(values: impl Iterator<Item = f64>) -> Vec<T> {
+fn cast<T: Real>(values: impl Iterator<Item = f64>) -> Vec<T> {
     values.map(T::of).collect()
 }
 

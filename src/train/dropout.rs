@@ -4,9 +4,9 @@
 
 use rayon::prelude::*;
 
-use super::buffer::{Buffer, padded};
-use super::linear::Pass;
+use super::aligned_buffer::{Buffer, padded};
 use super::noise::{DROPOUT, Stream};
+use super::pass::Pass;
 use super::recipe::Method;
 use super::vector::Real;
 

@@ -1,6 +1,6 @@
 //! Softmax and cross-entropy.
 
-use super::buffer::padded;
+use super::aligned_buffer::padded;
 use super::vector::Real;
 
 /// What a batch cost.

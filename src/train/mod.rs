@@ -5,30 +5,29 @@
 //! reparameterization). Gradients are derived by hand; the update of a layer runs in one fused
 //! vectorised pass right after its products.
 
-pub mod batch_norm;
-pub mod buffer;
+mod aligned_buffer;
+mod batch_norm;
 pub mod checkpoint;
-pub mod conv;
+mod conv;
 pub mod dataset;
-mod direct;
-pub mod dropout;
+mod dropout;
+mod elementwise;
 pub mod family;
-pub mod linear;
-pub mod loss;
-pub mod net;
-pub mod noise;
-pub mod optimizer;
-mod patches;
-pub mod pool;
-pub mod product;
+mod kl_gradient;
+mod linear;
+mod loss;
+mod matmul;
+mod net;
+pub(crate) mod noise;
+mod optimizer;
+mod pass;
+mod posterior_update;
 pub mod recipe;
-mod sample_pool;
-mod slope;
 mod sparse;
-pub mod start;
 pub mod trainer;
-pub mod vector;
-pub mod weights;
+mod vector;
+pub mod warm_start;
+mod weights;
 
 #[cfg(test)]
 mod tests;

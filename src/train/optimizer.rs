@@ -1,6 +1,6 @@
 //! From gradients to steps: Adam, Nesterov's momentum.
 
-use super::buffer::Buffer;
+use super::aligned_buffer::Buffer;
 use super::vector::{Isa, Kernel, Real, Vector};
 use crate::posterior::KlForm;
 
@@ -70,7 +70,7 @@ pub fn descend<T: Real>(
 ) -> bool {
     let length = theta.len();
     let (mut finite, moments) = (true, [&mut first[..], &mut second[..]]);
-    let kernel = Plain { theta, moments, gradient, mask: None, update, finite: &mut finite };
+    let kernel = PlainUpdate { theta, moments, gradient, mask: None, update, finite: &mut finite };
     T::dispatch(isa, length, kernel);
     finite
 }
@@ -99,7 +99,7 @@ pub(super) fn step<V: Vector, const NESTEROV: bool>(
 }
 
 /// Parameters without a posterior.
-pub(super) struct Plain<'a, T> {
+pub(super) struct PlainUpdate<'a, T> {
     pub theta: &'a mut [T],
     pub moments: [&'a mut [T]; 2],
     pub gradient: &'a [T],
@@ -108,7 +108,7 @@ pub(super) struct Plain<'a, T> {
     pub finite: &'a mut bool,
 }
 
-impl<T: Real> Kernel<T> for Plain<'_, T> {
+impl<T: Real> Kernel<T> for PlainUpdate<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Element = T>>(self) {
         match self.update.optimizer {
@@ -118,7 +118,7 @@ impl<T: Real> Kernel<T> for Plain<'_, T> {
     }
 }
 
-impl<T: Real> Plain<'_, T> {
+impl<T: Real> PlainUpdate<'_, T> {
     #[inline(always)]
     fn pass<V: Vector<Element = T>, const NESTEROV: bool>(self) {
         let [first, second] = self.moments;

@@ -1,9 +1,9 @@
 //! Gradients of whole networks by finite differences in f64, moments of the sampled outputs by
 //! Monte Carlo, and equality over threads.
 
-use super::linear::{Pass, SPARSE};
 use super::net::Net;
 use super::optimizer::{Optimizer, Update};
+use super::pass::{Pass, SPARSE};
 use super::recipe::{Config, Method};
 use super::vector::{Isa, Real};
 use crate::network::describe::Description;
@@ -84,7 +84,8 @@ fn prepare_with<T: Real>(
         let value = if i % 3 == 2 { 0.0 } else { libm::sin((i * i % 101) as f64) };
         *x = T::of(if i % row < used { value } else { 0.0 });
     }
-    let labels = (0..batch as u32).map(|i| i % net.classes() as u32).collect();
+    let classes = network.output_shape_of_all().unwrap().channels as u32;
+    let labels = (0..batch as u32).map(|i| i % classes).collect();
     (net, labels)
 }
 
@@ -212,7 +213,7 @@ fn what_cannot_be_trained_is_refused() {
     let padding = "node 0: padding [0, 1000000, 0, 1000000] is not below the window [3, 3]";
     refuses(padding, &config, &far, "[1, 9, 9]", &kernel);
     refuses("one number for each class", &config, map, "[1, 9, 9]", &kernel);
-    refuses("places", &one, &conv(""), "[1, 4100, 4100]", &kernel);
+    refuses("positions", &one, &conv(""), "[1, 4100, 4100]", &kernel);
     refuses("memory", &many, &apart, "[1, 1048576, 1048576]", &kernel);
     refuses("--batch", &one, linear, "[4]", &[("a", &[3, 4]), ("b", &[2, 3])]);
 }
@@ -314,8 +315,8 @@ mod runs {
     use super::super::dataset::Dataset;
     use super::super::noise::{EXPERIMENT, Stream};
     use super::super::recipe::{self, Config, Method};
-    use super::super::start;
     use super::super::trainer::Trainer;
+    use super::super::warm_start;
     use crate::network::Network;
 
     /// A small convolutional network, and a last batch smaller than the others.
@@ -333,7 +334,7 @@ mod runs {
         };
         let raw: Vec<f32> = words.iter().enumerate().map(value).collect();
         let labels = (0..70).map(|i| i % 4).collect();
-        let mut data = Dataset::new(&raw, labels, &network.input, false, 4).unwrap();
+        let mut data = Dataset::new(&raw, labels, &network).unwrap();
         let validation = data.split_off(15);
         (network, config, data, validation)
     }
@@ -474,9 +475,9 @@ mod runs {
             };
             for row in 0..layer.rows() {
                 for c in 0..channels {
-                    for place in 0..height * width {
-                        let inside = weights.at(row, place * channels + c);
-                        let outside = row * layer.cols() + c * height * width + place;
+                    for position in 0..height * width {
+                        let inside = weights.at(row, position * channels + c);
+                        let outside = row * layer.cols() + c * height * width + position;
                         assert_eq!(theta[outside], weights.theta[inside]);
                     }
                 }
@@ -496,13 +497,13 @@ mod runs {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
         std::fs::write(&path, &bytes).unwrap();
-        let found = start::from_own(&path, &trainer).unwrap().evaluate(&validation);
+        let found = warm_start::from_own(&path, &trainer).unwrap().evaluate(&validation);
         assert_eq!(found.errors, expected.errors);
         assert!((found.nll - expected.nll).abs() < 1e-3 * expected.nll, "{found:?} {expected:?}");
         // Trained further, it begins as that network, normalized again.
         let dense = Config { method: Method::None, ..trainer.config.clone() };
-        let mut begun = start::from_dense(&path, None, dense).unwrap();
-        begun.unfold(&data);
+        let mut begun = warm_start::from_dense(&path, None, dense).unwrap();
+        begun.init_bn_identity(&data);
         let again = begun.evaluate(&validation);
         assert!((again.nll - found.nll).abs() < 1e-4 * found.nll, "{again:?} {found:?}");
         begun.step(&data, &validation).unwrap();
@@ -528,9 +529,9 @@ mod runs {
             let path = folder.path().join("x.safetensors");
             std::fs::write(&path, &bytes).unwrap();
             let expected = trainer.evaluate(&validation);
-            let own = start::from_own(&path, &trainer).unwrap().evaluate(&validation);
+            let own = warm_start::from_own(&path, &trainer).unwrap().evaluate(&validation);
             let sparse = Config { method: Method::Svdo, thresh: 1e30, ..config };
-            let begun = start::from_dense(&path, None, sparse).unwrap().evaluate(&validation);
+            let begun = warm_start::from_dense(&path, None, sparse).unwrap().evaluate(&validation);
             assert!(own == expected && begun == expected, "{own:?} {begun:?} {expected:?}");
         }
     }
@@ -558,7 +559,7 @@ mod runs {
         let before = kept(&trainer);
         assert!(before.contains(&true) && before.contains(&false));
         let tuning = Config { rate: 1e-3, ..config };
-        let mut tuned = start::from_survivors(&path, None, tuning).unwrap();
+        let mut tuned = warm_start::from_survivors(&path, None, tuning).unwrap();
         assert_eq!(kept(&tuned), before);
         let first = tuned.evaluate(&data).nll;
         let (bytes, whole) = finish(&mut tuned, &data, &validation);
@@ -570,7 +571,7 @@ mod runs {
         assert_eq!(resumed.evaluate(&data).errors, tuned.evaluate(&data).errors);
         // The compressor finds the same weights in the checkpoint.
         std::fs::write(&path, &bytes).unwrap();
-        let again = start::from_survivors(&path, None, tuned.config.clone()).unwrap();
+        let again = warm_start::from_survivors(&path, None, tuned.config.clone()).unwrap();
         assert_eq!(kept(&again), before);
     }
 
@@ -619,9 +620,9 @@ mod runs {
         std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
         let network = super::network(r#"{"op": "linear", "layer": "a"}"#, "[3]", &[("a", &[2, 3])]);
         let config = Config::fine_tuning();
-        let tuned = start::from_survivors(&path, Some(&network), config.clone()).unwrap();
+        let tuned = warm_start::from_survivors(&path, Some(&network), config.clone()).unwrap();
         std::fs::write(&path, checkpoint(&tuned).unwrap()).unwrap();
-        let again = start::from_survivors(&path, Some(&network), config).unwrap();
+        let again = warm_start::from_survivors(&path, Some(&network), config).unwrap();
         let kept = |of: &Trainer| of.net.weights[0].kept(f64::INFINITY).to_vec();
         assert_eq!(kept(&again), kept(&tuned));
         assert_eq!(kept(&again).iter().sum::<f32>(), 2.0);
@@ -635,7 +636,7 @@ mod runs {
         let write = |layers: &str| {
             let text = format!(r#"{{"version": 1, "input": {{"shape": [7]}}, {nodes}{layers}}}"#);
             std::fs::write(&path, text).unwrap();
-            start::describe(&path)
+            warm_start::describe(&path)
         };
         let network = write(r#", "layers": {"a": [3, 7]}"#).unwrap();
         assert_eq!(network.layers[0].shape, [3, 7]);

@@ -28,7 +28,7 @@ pub mod mlp;
 pub mod regression;
 
 pub use layer::{Draw, Gradient, Layer};
-pub use method::{Estimator, Law, Method, Noise, Prior, Share, Spread};
+pub use method::{Distribution, Estimator, Method, Noise, Prior, Share, VarianceParam};
 pub use mlp::{Loss, Mlp, Targets, Training};
 
 #[cfg(test)]

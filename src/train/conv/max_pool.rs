@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::buffer::{Buffer, padded};
-use super::vector::Real;
 use crate::network::{Shape, Window};
+use crate::train::aligned_buffer::{Buffer, padded};
+use crate::train::vector::Real;
 
 /// Working memory of a max-pool.
 pub struct MaxPool<T> {
@@ -37,12 +37,12 @@ impl<T: Real> MaxPool<T> {
             .zip(self.winner.par_chunks_mut(wide_out))
             .zip(x.par_chunks(wide_in))
             .for_each(|((output, winner), x)| {
-                for place in 0..pooled.area() {
-                    let y0 = place / pooled.width * stride[0];
-                    let x0 = place % pooled.width * stride[1];
+                for position in 0..pooled.area() {
+                    let y0 = position / pooled.width * stride[0];
+                    let x0 = position % pooled.width * stride[1];
                     let ys = y0.max(top) - top..(y0 + kernel[0] - top).min(input.height);
                     let xs = x0.max(left) - left..(x0 + kernel[1] - left).min(input.width);
-                    let channels = place * pooled.channels..(place + 1) * pooled.channels;
+                    let channels = position * pooled.channels..(position + 1) * pooled.channels;
                     let (best, from) = (&mut output[channels.clone()], &mut winner[channels]);
                     best.fill(T::of(f64::NEG_INFINITY));
                     from.fill(0);

@@ -27,7 +27,7 @@ pub fn padded(length: usize) -> usize {
 }
 
 /// Rows without their padding: the numbers of a layer that outlive a step.
-pub struct Stored<'a, T> {
+pub struct StateTensor<'a, T> {
     /// What they are.
     pub name: String,
     /// All rows.
@@ -38,7 +38,7 @@ pub struct Stored<'a, T> {
     pub stride: usize,
 }
 
-impl<T: Real> Stored<'_, T> {
+impl<T: Real> StateTensor<'_, T> {
     /// The rows, without padding.
     pub fn rows(&self) -> impl Iterator<Item = &[T]> {
         self.values.chunks(self.stride).map(|row| &row[..self.cols])

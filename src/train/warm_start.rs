@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::buffer::Buffer;
+use super::aligned_buffer::Buffer;
 use super::checkpoint::pack;
 use super::recipe::{Config, Method};
 use super::trainer::Trainer;
