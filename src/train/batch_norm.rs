@@ -17,7 +17,7 @@ const MOMENTUM: f64 = 0.1;
 const PARTS: usize = 4;
 
 /// The parameters of a batch normalization: one of each for a channel, no posterior.
-pub struct Norm<T> {
+pub(crate) struct Norm<T> {
     /// The layer before it.
     pub layer: usize,
     /// How many.
@@ -36,7 +36,7 @@ pub struct Norm<T> {
 
 impl<T: Real> Norm<T> {
     /// Factors of one, offsets of zero, statistics of a standard normal.
-    pub fn new(layer: usize, channels: usize) -> Self {
+    pub(crate) fn new(layer: usize, channels: usize) -> Self {
         let zeros = || Buffer::zeros(padded(channels));
         let (mut gamma, mut variance) = (zeros(), zeros());
         gamma[..channels].fill(T::of(1.0));
@@ -46,7 +46,7 @@ impl<T: Real> Norm<T> {
     }
 
     /// Everything that the next step depends on, by the name of the layer before it.
-    pub fn state(&mut self, layer: &str) -> [StateTensor<'_, T>; 8] {
+    pub(crate) fn state(&mut self, layer: &str) -> [StateTensor<'_, T>; 8] {
         let [a, b, c, d] = &mut self.moments;
         let (cols, stride) = (self.channels, padded(self.channels));
         [
@@ -68,7 +68,7 @@ impl<T: Real> Norm<T> {
     }
 
     /// Factor and offset of a channel by the running statistics: `y = factor x + offset`.
-    pub fn affine(&self, channel: usize) -> (f64, f64) {
+    pub(crate) fn affine(&self, channel: usize) -> (f64, f64) {
         let deviation = libm::sqrt(self.variance[channel].wide() + EPSILON);
         let factor = self.gamma[channel].wide() / deviation;
         (factor, self.beta[channel].wide() - self.mean[channel].wide() * factor)
@@ -76,7 +76,7 @@ impl<T: Real> Norm<T> {
 }
 
 /// Working memory of a batch normalization.
-pub struct BatchNorm<T> {
+pub(crate) struct BatchNorm<T> {
     /// Index of its parameters.
     pub norm: usize,
     channels: usize,
@@ -92,7 +92,7 @@ pub struct BatchNorm<T> {
 
 impl<T: Real> BatchNorm<T> {
     /// For `area` positions of `channels` channels, side by side.
-    pub fn new(norm: usize, channels: usize, area: usize, relu: bool, batch: usize) -> Self {
+    pub(crate) fn new(norm: usize, channels: usize, area: usize, relu: bool, batch: usize) -> Self {
         let elements = channels * area;
         let buffer = || Buffer::zeros(batch * padded(elements));
         let inverse = vec![0.0; channels];
@@ -100,7 +100,7 @@ impl<T: Real> BatchNorm<T> {
     }
 
     /// By the batch's statistics in training, which join the running ones; else by those.
-    pub fn forward(&mut self, pass: Pass, norm: &mut Norm<T>, x: &[T], batch: usize) {
+    pub(crate) fn forward(&mut self, pass: Pass, norm: &mut Norm<T>, x: &[T], batch: usize) {
         let (channels, wide) = (self.channels, padded(self.elements));
         let count = (batch * (self.elements / channels)) as f64;
         let mut affine: Vec<(f64, f64)> = (0..channels).map(|c| norm.affine(c)).collect();
@@ -144,7 +144,7 @@ impl<T: Real> BatchNorm<T> {
 
     /// From the gradient by the outputs (overwritten) to that by the inputs, then updates the
     /// parameters. False if one is no longer finite.
-    pub fn backward(
+    pub(crate) fn backward(
         &mut self,
         isa: Isa,
         norm: &mut Norm<T>,
@@ -193,7 +193,7 @@ impl<T: Real> BatchNorm<T> {
     }
 
     /// Sets the parameters so that inputs as these pass unchanged.
-    pub fn init_identity(&self, isa: Isa, norm: &mut Norm<T>, x: &[T], batch: usize) {
+    pub(crate) fn init_identity(&self, isa: Isa, norm: &mut Norm<T>, x: &[T], batch: usize) {
         let count = (batch * (self.elements / self.channels)) as f64;
         let (mean, squares) = self.deviations(isa, x, batch);
         for (c, (mean, squares)) in mean.into_iter().zip(squares).enumerate() {

@@ -97,7 +97,7 @@ impl Dataset {
     }
 
     /// Copies samples to rows of `to`, `row` apart, and their labels.
-    pub fn gather(
+    pub(crate) fn gather(
         &self,
         indices: impl Iterator<Item = usize>,
         to: &mut [f32],

@@ -3,10 +3,10 @@
 use super::vector::{Kernel, Real, Vector};
 
 /// Added to the variance of an output where its root is taken.
-pub const VARIANCE_FLOOR: f64 = 1e-12;
+pub(crate) const VARIANCE_FLOOR: f64 = 1e-12;
 
 /// `squares = x x`.
-pub struct Square<'a, T> {
+pub(crate) struct Square<'a, T> {
     pub x: &'a [T],
     pub squares: &'a mut [T],
 }
@@ -24,7 +24,7 @@ impl<T: Real> Kernel<T> for Square<'_, T> {
 }
 
 /// `dx += 2 x by_square`.
-pub struct AddTwice<'a, T> {
+pub(crate) struct AddTwice<'a, T> {
     pub dx: &'a mut [T],
     pub x: &'a [T],
     pub by_square: &'a [T],
@@ -42,7 +42,7 @@ impl<T: Real> Kernel<T> for AddTwice<'_, T> {
 }
 
 /// Closes the gradient where the ReLU did, and takes it on to the variance.
-pub struct BackwardRelu<'a, T> {
+pub(crate) struct BackwardRelu<'a, T> {
     pub gradient: &'a mut [T],
     pub variance_gradient: &'a mut [T],
     pub y: Option<&'a [T]>,

@@ -5,13 +5,13 @@ use crate::posterior;
 
 /// `d(-KL) / d(log alpha)`. A type, not a closure: closures are not always inlined, and without the
 /// instruction set of their caller they are slow.
-pub trait KlGradient {
+pub(crate) trait KlGradient {
     /// At log alpha, with theta^2 and sigma^2.
     fn at<V: Vector>(log_alpha: V, square: V, sigma2: V) -> V;
 }
 
 /// Of the paper's approximation: `k1 k3 s (1 - s) + sigmoid(-log alpha) / 2`, s the paper's sigmoid.
-pub struct Sigmoid;
+pub(crate) struct Sigmoid;
 
 impl KlGradient for Sigmoid {
     #[inline(always)]
@@ -24,7 +24,7 @@ impl KlGradient for Sigmoid {
 }
 
 /// For automatic relevance determination: `sigmoid(-log alpha) / 2`.
-pub struct Ard;
+pub(crate) struct Ard;
 
 impl KlGradient for Ard {
     #[inline(always)]
@@ -35,7 +35,7 @@ impl KlGradient for Ard {
 
 /// Without approximation: `x D(x)` with Dawson's integral D and `x^2 = 1 / (2 alpha)`, as a rational
 /// function of `t = x^2 / (x^2 + 6)` fitted to it; relative error at most 1e-5.
-pub struct Exact;
+pub(crate) struct Exact;
 
 impl KlGradient for Exact {
     #[inline(always)]

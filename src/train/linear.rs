@@ -19,7 +19,7 @@ use super::weights::Weights;
 /// Parts of a batch that threads share; fixed, so that the results do not depend on their number.
 const PARTS: usize = 2;
 /// Working memory of a linear layer, which includes the ReLU after it.
-pub struct Linear<T> {
+pub(crate) struct Linear<T> {
     /// Index of the layer.
     pub layer: usize,
     inputs: usize,
@@ -43,7 +43,13 @@ pub struct Linear<T> {
 
 impl<T: Real> Linear<T> {
     /// For batches of at most `batch`.
-    pub fn new(layer: usize, inputs: usize, outputs: usize, relu: bool, batch: usize) -> Self {
+    pub(crate) fn new(
+        layer: usize,
+        inputs: usize,
+        outputs: usize,
+        relu: bool,
+        batch: usize,
+    ) -> Self {
         let wide = || Buffer::zeros(batch * padded(outputs));
         let part = padded(batch.div_ceil(PARTS));
         let by_input = || Buffer::zeros(inputs * part);
@@ -64,7 +70,7 @@ impl<T: Real> Linear<T> {
     }
 
     /// `theta` stands in for that of `weights`.
-    pub fn forward(
+    pub(crate) fn forward(
         &mut self,
         pass: Pass,
         weights: &Weights<T>,
@@ -149,7 +155,7 @@ impl<T: Real> Linear<T> {
     /// From the gradient by the outputs (overwritten) to that by the inputs, then updates the
     /// weights. False if one is no longer finite.
     #[allow(clippy::too_many_arguments)]
-    pub fn backward(
+    pub(crate) fn backward(
         &mut self,
         pass: Pass,
         weights: &mut Weights<T>,

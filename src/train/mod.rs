@@ -3,7 +3,7 @@
 //! Each weight has a posterior N(theta, sigma^2), both trained by stochastic gradients of
 //! `N / M sum NLL + w KL`; the noise is added to the outputs, not the weights (local
 //! reparameterization). Gradients are derived by hand; the update of a layer runs in one fused
-//! vectorised pass right after its products.
+//! vectorized pass right after its products.
 
 mod aligned_buffer;
 mod batch_norm;

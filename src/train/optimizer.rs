@@ -6,7 +6,7 @@ use crate::posterior::KlForm;
 
 /// How a gradient becomes a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Optimizer {
+pub(crate) enum Optimizer {
     /// Kingma and Ba, ICLR 2015.
     Adam {
         /// Decay of the mean gradient.
@@ -23,7 +23,7 @@ pub enum Optimizer {
 
 /// What one update needs to know.
 #[derive(Debug, Clone, Copy)]
-pub struct Update {
+pub(crate) struct Update {
     /// Learning rate of theta and bias.
     pub rate: f64,
     /// Learning rate of log_sigma2; theta alone is trained, without KL, if there is no posterior.
@@ -61,7 +61,7 @@ impl Update {
 }
 
 /// Updates parameters without a posterior. False if one is no longer finite.
-pub fn descend<T: Real>(
+pub(crate) fn descend<T: Real>(
     isa: Isa,
     theta: &mut [T],
     [first, second]: [&mut Buffer<T>; 2],

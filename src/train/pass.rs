@@ -3,11 +3,11 @@
 use super::vector::Isa;
 
 /// The share of nonzero inputs up to which leaving out the zeros is faster than dense products.
-pub const SPARSE: f64 = 0.4;
+pub(crate) const SPARSE: f64 = 0.4;
 
 /// How a pass is made.
 #[derive(Debug, Clone, Copy)]
-pub struct Pass {
+pub(crate) struct Pass {
     /// The instruction set.
     pub isa: Isa,
     /// The seed of the noise.
@@ -24,7 +24,7 @@ pub struct Pass {
 
 impl Pass {
     /// One that only evaluates.
-    pub fn plain(isa: Isa) -> Self {
+    pub(crate) fn plain(isa: Isa) -> Self {
         Self { isa, seed: 0, step: 0, sampled: false, training: false, sparse: SPARSE }
     }
 }

@@ -7,15 +7,15 @@ use super::vector::{Kernel, Real, Vector};
 use crate::posterior::KlForm;
 
 /// Added to theta^2 where its logarithm is taken.
-pub const THETA2_FLOOR: f64 = 1e-8;
+pub(crate) const THETA2_FLOOR: f64 = 1e-8;
 /// log_sigma2 stays at most this: a weight whose input is always zero feels no data, only the KL,
 /// which would let its variance grow without end.
-pub const LOG_SIGMA2_MAX: f64 = 4.0;
+pub(crate) const LOG_SIGMA2_MAX: f64 = 4.0;
 /// Weights that one loop of the update follows the other over.
 const BLOCK: usize = 128;
 
 /// The pass over some rows.
-pub struct PosteriorUpdate<'a, T> {
+pub(crate) struct PosteriorUpdate<'a, T> {
     pub form: KlForm,
     pub theta: &'a mut [T],
     pub log_sigma2: &'a mut [T],
@@ -103,7 +103,7 @@ fn squared<V: Vector>(theta: V) -> V {
 }
 
 /// `to = exp(from)`, in the arithmetic of the pass.
-pub struct Exponentials<'a, T> {
+pub(crate) struct Exponentials<'a, T> {
     pub from: &'a [T],
     pub to: &'a mut [T],
 }

@@ -1,4 +1,4 @@
-//! The parameters of a layer and the one pass that updates them.
+//! The parameters of a layer with the optimizer's moments, and the blocks of rows that threads update.
 
 use super::aligned_buffer::{Buffer, StateTensor, padded};
 use super::noise::{INITIAL_WEIGHTS, Stream};
@@ -12,7 +12,7 @@ const BLOCK: usize = 1 << 14;
 
 /// What the rows of a layer's weights are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowOrder {
+pub(crate) enum RowOrder {
     /// Output units, of a convolution: patches are rows, too.
     Outputs,
     /// Inputs, of a linear layer: a row can be left out where its input is zero.
@@ -21,7 +21,7 @@ pub enum RowOrder {
 
 /// A layer's posterior N(theta, exp log_sigma2) for each weight, its bias, and the optimizer's
 /// moments. Rows are `stride` apart; beyond `cols` theta is zero and nothing else is to be read.
-pub struct Weights<T> {
+pub(crate) struct Weights<T> {
     /// Prefix of the tensors' names.
     pub name: String,
     /// Output units.
@@ -53,7 +53,7 @@ pub struct Weights<T> {
 }
 
 /// A run of whole rows with everything that belongs to them.
-pub struct RowBlock<'a, T> {
+pub(crate) struct RowBlock<'a, T> {
     /// The first row.
     pub first: usize,
     /// How many.
@@ -67,7 +67,7 @@ pub struct RowBlock<'a, T> {
 
 impl<T: Real> Weights<T> {
     /// Zero means, log variances of `log_sigma2`.
-    pub fn new(
+    pub(crate) fn new(
         isa: Isa,
         name: &str,
         [outputs, inputs]: [usize; 2],
@@ -102,7 +102,7 @@ impl<T: Real> Weights<T> {
     }
 
     /// Where the weight of an output unit and an input lies.
-    pub fn at(&self, output: usize, input: usize) -> usize {
+    pub(crate) fn at(&self, output: usize, input: usize) -> usize {
         match self.order {
             RowOrder::Outputs => output * self.stride + input,
             RowOrder::Inputs => input * self.stride + output,
@@ -110,7 +110,7 @@ impl<T: Real> Weights<T> {
     }
 
     /// Draws theta from N(0, 2 / inputs) (He, Zhang, Ren and Sun, ICCV 2015).
-    pub fn initialize(&mut self, isa: Isa, seed: u64, layer: usize) {
+    pub(crate) fn initialize(&mut self, isa: Isa, seed: u64, layer: usize) {
         let deviation = libm::sqrt(2.0 / self.inputs as f64);
         let mut normals = vec![0.0; self.inputs];
         for output in 0..self.outputs {
@@ -124,13 +124,13 @@ impl<T: Real> Weights<T> {
     }
 
     /// Recomputes sigma^2 from log_sigma2, in the arithmetic of the update.
-    pub fn refresh(&mut self, isa: Isa) {
+    pub(crate) fn refresh(&mut self, isa: Isa) {
         let kernel = Exponentials { from: &self.log_sigma2, to: &mut self.sigma2 };
         T::dispatch(isa, self.log_sigma2.len(), kernel);
     }
 
     /// Calls `each` with theta and log_sigma2 of every weight, in row order.
-    pub fn for_each(&self, mut each: impl FnMut(f64, f64)) {
+    pub(crate) fn for_each(&self, mut each: impl FnMut(f64, f64)) {
         for row in 0..self.rows {
             let at = row * self.stride..row * self.stride + self.cols;
             for (theta, log) in self.theta[at.clone()].iter().zip(&self.log_sigma2[at]) {
@@ -140,7 +140,7 @@ impl<T: Real> Weights<T> {
     }
 
     /// The KL of all weights from the prior.
-    pub fn kl(&self, form: KlForm) -> f64 {
+    pub(crate) fn kl(&self, form: KlForm) -> f64 {
         let mut sum = 0.0;
         self.for_each(|theta, log| {
             sum -= form.negative(log - libm::log(theta * theta + THETA2_FLOOR));
@@ -155,7 +155,7 @@ impl<T: Real> Weights<T> {
     }
 
     /// One where a weight is kept at a threshold (where not zero, for +inf), zero elsewhere.
-    pub fn kept(&self, threshold: f64) -> Buffer<T> {
+    pub(crate) fn kept(&self, threshold: f64) -> Buffer<T> {
         let mut kept = Buffer::zeros(self.theta.len());
         for (index, kept) in kept.iter_mut().enumerate() {
             *kept = T::of(f64::from(u8::from(
@@ -166,7 +166,7 @@ impl<T: Real> Weights<T> {
     }
 
     /// Rows in blocks for threads to share; the cut does not depend on their number.
-    pub fn row_blocks(&mut self) -> Vec<RowBlock<'_, T>> {
+    pub(crate) fn row_blocks(&mut self) -> Vec<RowBlock<'_, T>> {
         let count = (BLOCK / self.stride).clamp(1, self.rows).next_multiple_of(4);
         let size = count * self.stride;
         let [a, b, c, d] = &mut self.moments;
@@ -197,13 +197,13 @@ impl<T: Real> Weights<T> {
     }
 
     /// Updates the bias.
-    pub fn update_bias(&mut self, isa: Isa, gradient: &[T], update: &Update) -> bool {
+    pub(crate) fn update_bias(&mut self, isa: Isa, gradient: &[T], update: &Update) -> bool {
         let [first, second] = &mut self.bias_moments;
         descend(isa, &mut self.bias, [first, second], gradient, update)
     }
 
     /// Everything that the next step depends on, by name.
-    pub fn state(&mut self) -> Vec<StateTensor<'_, T>> {
+    pub(crate) fn state(&mut self) -> Vec<StateTensor<'_, T>> {
         let [a, b, c, d] = &mut self.moments;
         let [e, f] = &mut self.bias_moments;
         let mut all = vec![
@@ -235,7 +235,7 @@ impl<T: Real> Weights<T> {
 impl<T: Real> RowBlock<'_, T> {
     /// Updates these rows by the data's gradients of theta and of sigma^2, laid out as the rows.
     /// False if a weight is no longer finite.
-    pub fn update(self, isa: Isa, theta: &[T], sigma2: &[T], update: &Update) -> bool {
+    pub(crate) fn update(self, isa: Isa, theta: &[T], sigma2: &[T], update: &Update) -> bool {
         let [a, b, c, d] = self.moments;
         let length = self.theta.len();
         let mut finite = true;

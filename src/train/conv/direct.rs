@@ -19,7 +19,7 @@ const FRACTION: usize = 8;
 const POSITIONS: usize = 6;
 
 /// A group of samples.
-pub struct Direct<T> {
+pub(super) struct Direct<T> {
     pub(super) image: PaddedImage,
     /// How many there are.
     pub(super) samples: usize,
@@ -41,14 +41,14 @@ pub struct Direct<T> {
 
 impl<T: Real> Direct<T> {
     /// How many samples make a group, if there are so many.
-    pub fn group(shape: &ConvShape) -> usize {
+    pub(super) fn group(shape: &ConvShape) -> usize {
         let [height, width] = shape.window.kernel;
         let weights = height * width * shape.input.channels * shape.channels;
         (weights / (FRACTION * PaddedImage::new(shape).size).max(1)).max(1)
     }
 
     /// Zeros, for groups of at most this many.
-    pub fn new(shape: &ConvShape, group: usize) -> Self {
+    pub(super) fn new(shape: &ConvShape, group: usize) -> Self {
         let image = PaddedImage::new(shape);
         let ((oh, ow), [sy, sx]) = (shape.conv_output(), shape.window.stride);
         let width = image.line / shape.input.channels.max(1);
@@ -70,12 +70,12 @@ impl<T: Real> Direct<T> {
     }
 
     /// How many numbers the gradients of theta and sigma^2 have: rows as in the backward layout.
-    pub fn weights(&self, shape: &ConvShape) -> usize {
+    pub(super) fn weights(&self, shape: &ConvShape) -> usize {
         shape.channels * shape.window.kernel[0] * self.image.padded_run
     }
 
     /// Reads samples.
-    pub fn load<'a>(
+    pub(super) fn load<'a>(
         &mut self,
         shape: &ConvShape,
         pass: Pass,
@@ -98,7 +98,7 @@ impl<T: Real> Direct<T> {
 
     /// The means of the outputs, and the variances if they are sampled: a row for each position of each
     /// sample, channels [`padded`].
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         shape: &ConvShape,
         pass: Pass,

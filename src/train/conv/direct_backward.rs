@@ -13,7 +13,7 @@ use crate::train::vector::{Kernel, LANES, Real, Vector};
 
 impl<T: Real> Direct<T> {
     /// Notes the winners that a gradient reaches, of a sample by its number in the group.
-    pub fn collect_winners(
+    pub(super) fn collect_winners(
         &mut self,
         shape: &ConvShape,
         pass: Pass,
@@ -40,7 +40,7 @@ impl<T: Real> Direct<T> {
     }
 
     /// The backward pass of the samples whose winners [`Direct::collect_winners`] noted.
-    pub fn backward<'a>(
+    pub(super) fn backward<'a>(
         &mut self,
         shape: &ConvShape,
         pass: Pass,

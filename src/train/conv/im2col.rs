@@ -12,7 +12,7 @@ use crate::train::vector::Real;
 use crate::train::weights::Weights;
 
 /// A group of samples; matrices have a row for each position of each of them.
-pub struct Im2col<T> {
+pub(super) struct Im2col<T> {
     /// Distance of patches.
     pub stride: usize,
     /// How many were gathered.
@@ -29,7 +29,7 @@ pub struct Im2col<T> {
 
 impl<T: Real> Im2col<T> {
     /// For at most this many.
-    pub fn new(shape: &ConvShape, rows: usize) -> Self {
+    pub(super) fn new(shape: &ConvShape, rows: usize) -> Self {
         let [height, width] = shape.window.kernel;
         let stride = padded(height * width * shape.input.channels);
         let matrix = || Buffer::zeros(rows * stride);
@@ -45,7 +45,7 @@ impl<T: Real> Im2col<T> {
     }
 
     /// The images' patches, one for each position, and their squares if outputs are sampled.
-    pub fn gather<'a>(
+    pub(super) fn gather<'a>(
         &mut self,
         shape: &ConvShape,
         pass: Pass,
@@ -68,7 +68,7 @@ impl<T: Real> Im2col<T> {
     }
 
     /// The means of the outputs, and the variances if they are sampled, channels [`padded`].
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         shape: &ConvShape,
         pass: Pass,
@@ -88,7 +88,7 @@ impl<T: Real> Im2col<T> {
     }
 
     /// Appends the gradients by mean and variance of a sample's outputs.
-    pub fn collect_gradients(
+    pub(super) fn collect_gradients(
         &mut self,
         shape: &ConvShape,
         pass: Pass,
@@ -114,7 +114,7 @@ impl<T: Real> Im2col<T> {
     }
 
     /// The backward pass of the samples that [`Im2col::collect_gradients`] has seen. The squares are lost.
-    pub fn backward<'a>(
+    pub(super) fn backward<'a>(
         &mut self,
         shape: &ConvShape,
         pass: Pass,

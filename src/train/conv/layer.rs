@@ -21,7 +21,7 @@ const PARTS: usize = 4;
 const PATCHES: usize = 256;
 
 /// Working memory of a convolution.
-pub struct Conv<T> {
+pub(crate) struct Conv<T> {
     /// Index of the layer.
     pub layer: usize,
     shape: ConvShape,
@@ -56,7 +56,7 @@ struct Part<T> {
 
 impl<T: Real> Conv<T> {
     /// For batches of at most `batch`.
-    pub fn new(layer: usize, shape: ConvShape, batch: usize) -> Self {
+    pub(crate) fn new(layer: usize, shape: ConvShape, batch: usize) -> Self {
         let (oh, ow) = shape.conv_output();
         let (positions, channels) = (oh * ow, padded(shape.channels));
         let pooled = shape.output();
@@ -103,7 +103,7 @@ impl<T: Real> Conv<T> {
     }
 
     /// `theta` stands in for that of `weights`.
-    pub fn forward(
+    pub(crate) fn forward(
         &mut self,
         pass: Pass,
         weights: &Weights<T>,
@@ -171,7 +171,7 @@ impl<T: Real> Conv<T> {
     /// From the gradient by the outputs to that by the inputs, then updates the weights. False if
     /// one is no longer finite.
     #[allow(clippy::too_many_arguments)]
-    pub fn backward(
+    pub(crate) fn backward(
         &mut self,
         pass: Pass,
         weights: &mut Weights<T>,

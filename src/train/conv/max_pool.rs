@@ -7,7 +7,7 @@ use crate::train::aligned_buffer::{Buffer, padded};
 use crate::train::vector::Real;
 
 /// Working memory of a max-pool.
-pub struct MaxPool<T> {
+pub(crate) struct MaxPool<T> {
     input: Shape,
     pooled: Shape,
     window: Window,
@@ -19,7 +19,7 @@ pub struct MaxPool<T> {
 
 impl<T: Real> MaxPool<T> {
     /// For batches of at most `batch`.
-    pub fn new(input: Shape, window: Window, batch: usize) -> Self {
+    pub(crate) fn new(input: Shape, window: Window, batch: usize) -> Self {
         let (height, width) = window.output(input.height, input.width).unwrap_or((0, 0));
         let pooled = Shape::new(input.channels, height, width);
         let size = batch * padded(pooled.channels * pooled.area());
@@ -27,7 +27,7 @@ impl<T: Real> MaxPool<T> {
     }
 
     /// The largest value under each window, the first of equals; NaN wins.
-    pub fn forward(&mut self, x: &[T], batch: usize) {
+    pub(crate) fn forward(&mut self, x: &[T], batch: usize) {
         let Self { input, pooled, window, .. } = *self;
         let Window { kernel, stride, padding: [top, left, ..] } = window;
         let wide_in = padded(input.channels * input.area());
@@ -61,7 +61,7 @@ impl<T: Real> MaxPool<T> {
     }
 
     /// From the gradient by the outputs to that by the inputs.
-    pub fn backward(&self, gradient: &[T], dx: &mut [T], batch: usize) {
+    pub(crate) fn backward(&self, gradient: &[T], dx: &mut [T], batch: usize) {
         let wide_in = padded(self.input.channels * self.input.area());
         let elements = self.pooled.channels * self.pooled.area();
         let wide_out = padded(elements);

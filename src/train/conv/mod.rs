@@ -15,6 +15,6 @@ mod padded_image;
 mod sample_pool;
 mod shape;
 
-pub use layer::Conv;
-pub use max_pool::MaxPool;
-pub use shape::ConvShape;
+pub(crate) use layer::Conv;
+pub(crate) use max_pool::MaxPool;
+pub(crate) use shape::ConvShape;

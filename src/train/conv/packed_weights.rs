@@ -7,12 +7,11 @@ use crate::train::pass::Pass;
 use crate::train::vector::{Kernel, Real, Vector, parts};
 use crate::train::weights::Weights;
 
-/// Vectors of channels of a panel, whose sums a kernel holds in registers: see
-/// [`super::direct`].
-pub const PANEL: usize = 2;
+/// Vectors of channels of a panel at most: as many as a kernel of [`super::direct`] holds at once.
+pub(super) const PANEL: usize = 2;
 
 /// The weights as the kernels read them.
-pub struct PackedWeights<T> {
+pub(super) struct PackedWeights<T> {
     /// Panels of as many outputs as a kernel computes at once, within them `ky, kx, in, out`: theta
     /// and sigma^2 of the forward pass.
     pub forward: [Buffer<T>; 2],
@@ -22,7 +21,7 @@ pub struct PackedWeights<T> {
 
 impl<T: Real> PackedWeights<T> {
     /// Zeros; none without a pool.
-    pub fn new(shape: &ConvShape) -> Self {
+    pub(super) fn new(shape: &ConvShape) -> Self {
         let image = PaddedImage::new(shape);
         let kh = if shape.has_pool() { shape.window.kernel[0] } else { 0 };
         let forward = || Buffer::zeros(kh * image.run * padded(shape.channels));
@@ -31,7 +30,7 @@ impl<T: Real> PackedWeights<T> {
     }
 
     /// For a forward pass with these means.
-    pub fn pack_forward(&mut self, pass: Pass, weights: &Weights<T>, theta: &[T]) {
+    pub(super) fn pack_forward(&mut self, pass: Pass, weights: &Weights<T>, theta: &[T]) {
         let both = [theta, &weights.sigma2[..]].into_iter().zip(&mut self.forward);
         for (from, to) in both.take(1 + usize::from(pass.sampled)) {
             let kernel = PackPanels { from, stride: weights.stride, taps: weights.cols, to };
@@ -40,7 +39,7 @@ impl<T: Real> PackedWeights<T> {
     }
 
     /// For a backward pass.
-    pub fn pack_backward(&mut self, shape: &ConvShape, weights: &Weights<T>) {
+    pub(super) fn pack_backward(&mut self, shape: &ConvShape, weights: &Weights<T>) {
         let (PaddedImage { run, padded_run, .. }, kh) =
             (PaddedImage::new(shape), shape.window.kernel[0]);
         let both = [&weights.theta, &weights.sigma2].into_iter().zip(&mut self.backward);
@@ -85,7 +84,7 @@ impl<T: Real> Kernel<T> for PackPanels<'_, T> {
 }
 
 /// Rows `ky, (kx, in)`, the latter padded, to rows without gaps, `stride` apart and zero at the end.
-pub fn unpack_gradients<T: Real>(shape: &ConvShape, stride: usize, values: &mut [T]) {
+pub(super) fn unpack_gradients<T: Real>(shape: &ConvShape, stride: usize, values: &mut [T]) {
     let (PaddedImage { run, padded_run, .. }, kh) =
         (PaddedImage::new(shape), shape.window.kernel[0]);
     for output in 0..shape.channels {

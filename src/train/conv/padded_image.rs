@@ -10,7 +10,7 @@ const SHORT: usize = LANES / 2;
 
 /// The image with its padding, and where windows lie in it.
 #[derive(Clone, Copy)]
-pub struct PaddedImage {
+pub(super) struct PaddedImage {
     /// Numbers from one row to the next.
     pub line: usize,
     /// Numbers of a window's row.
@@ -25,7 +25,7 @@ pub struct PaddedImage {
 
 impl PaddedImage {
     /// Of one sample.
-    pub fn new(shape: &ConvShape) -> Self {
+    pub(super) fn new(shape: &ConvShape) -> Self {
         let Shape { channels, height, width } = shape.input;
         let Window { kernel: [kh, kw], padding: [top, left, bottom, right], .. } = shape.window;
         let line = (width + left + right) * channels;

@@ -6,7 +6,7 @@ use crate::train::elementwise::VARIANCE_FLOOR;
 use crate::train::vector::{Kernel, LANES, Real, Vector};
 
 /// Sampling, bias, max-pool and ReLU of one sample.
-pub struct SamplePool<'a, T> {
+pub(super) struct SamplePool<'a, T> {
     /// Shapes.
     pub shape: &'a ConvShape,
     /// Outputs without bias and noise, a row for each position, rows [`padded`].

@@ -5,7 +5,7 @@ use crate::train::aligned_buffer::Buffer;
 
 /// Shapes of a convolution and the pool after it.
 #[derive(Debug, Clone, Copy)]
-pub struct ConvShape {
+pub(crate) struct ConvShape {
     /// One input sample.
     pub input: Shape,
     /// The convolution's window.
@@ -20,25 +20,25 @@ pub struct ConvShape {
 
 impl ConvShape {
     /// Height and width before the pool.
-    pub fn conv_output(&self) -> (usize, usize) {
+    pub(crate) fn conv_output(&self) -> (usize, usize) {
         self.window.output(self.input.height, self.input.width).unwrap_or((0, 0))
     }
 
     /// Of one sample after the pool.
-    pub fn output(&self) -> Shape {
+    pub(crate) fn output(&self) -> Shape {
         let (height, width) = self.conv_output();
         let (height, width) = self.pool.output(height, width).unwrap_or((0, 0));
         Shape::new(self.channels, height, width)
     }
 
     /// Whether a max-pool keeps only some of the outputs.
-    pub fn has_pool(&self) -> bool {
+    pub(crate) fn has_pool(&self) -> bool {
         self.pool.kernel != [1, 1] || self.pool.stride != [1, 1]
     }
 }
 
 /// Sums over samples of the gradients by theta, sigma^2 and bias.
-pub struct Gradients<T> {
+pub(crate) struct Gradients<T> {
     /// By theta, rows as the algorithm has them.
     pub theta: Buffer<T>,
     /// By sigma^2, the same.
@@ -48,7 +48,7 @@ pub struct Gradients<T> {
 }
 
 /// What the forward pass left of a sample's outputs, and the gradient by them.
-pub struct Outputs<'a, T> {
+pub(crate) struct Outputs<'a, T> {
     pub gradient: &'a [T],
     pub values: &'a [T],
     pub winner: &'a [T],

@@ -121,7 +121,7 @@ impl Layer {
     }
 
     /// A gradient of zeros.
-    pub fn zeros(&self) -> Gradient {
+    pub(super) fn zeros(&self) -> Gradient {
         Gradient {
             theta: vec![0.0; self.theta.len()],
             bias: vec![0.0; self.bias.len()],

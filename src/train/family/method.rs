@@ -155,7 +155,7 @@ impl Method {
     }
 
     /// Number of trained log variances of a layer, and the largest value that they may take.
-    pub fn trained_variances(&self, outputs: usize, inputs: usize) -> (usize, f64) {
+    pub(super) fn trained_variances(&self, outputs: usize, inputs: usize) -> (usize, f64) {
         // The cubic and the bound hold for alpha <= 1 only (Kingma et al. 2015, section 4.2).
         let most = match self.prior {
             Prior::LogUniform(form) if form.is_bounded() => 0.0,

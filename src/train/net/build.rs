@@ -23,7 +23,7 @@ impl<T: Real> Net<T> {
     ///
     /// # Errors
     /// If the network has an operation that cannot be trained, or there is too little memory.
-    pub fn new(network: &Network, config: &Config) -> Result<Self> {
+    pub(crate) fn new(network: &Network, config: &Config) -> Result<Self> {
         let batch = config.batch;
         let shapes = network.shapes()?;
         let output = network.output_shape_of_all()?;

@@ -15,7 +15,7 @@ use crate::network::Shape;
 mod build;
 
 /// A network in training. Activations of maps are `row, column, channel` inside.
-pub struct Net<T> {
+pub(crate) struct Net<T> {
     /// The parameters of each of the network's layers.
     pub weights: Vec<Weights<T>>,
     /// The parameters of each batch normalization.
@@ -54,7 +54,7 @@ impl<T: Real> Unit<T> {
 
 impl<T: Real> Net<T> {
     /// Lets every batch normalization begin as the identity on the first `batch` rows of the input.
-    pub fn init_bn_identity(&mut self, isa: Isa, batch: usize) {
+    pub(crate) fn init_bn_identity(&mut self, isa: Isa, batch: usize) {
         self.forward(Pass::plain(isa), None, batch);
         for index in 0..self.units.len() {
             let (before, rest) = self.units.split_at_mut(index);
@@ -66,7 +66,7 @@ impl<T: Real> Net<T> {
     }
 
     /// Everything that the next step depends on, by tensor name.
-    pub fn state(&mut self) -> Vec<StateTensor<'_, T>> {
+    pub(crate) fn state(&mut self) -> Vec<StateTensor<'_, T>> {
         let names: Vec<_> = self.weights.iter().map(|w| w.name.clone()).collect();
         let mut all: Vec<_> = self.weights.iter_mut().flat_map(Weights::state).collect();
         all.extend(self.norms.iter_mut().flat_map(|norm| {
@@ -77,18 +77,18 @@ impl<T: Real> Net<T> {
     }
 
     /// The most samples in a pass.
-    pub fn batch(&self) -> usize {
+    pub(crate) fn batch(&self) -> usize {
         self.batch
     }
 
     /// Distance of two samples in the input.
-    pub fn row(&self) -> usize {
+    pub(crate) fn row(&self) -> usize {
         padded(self.shape.channels * self.shape.area())
     }
 
     /// The network's outputs for the first `batch` rows of the input; `theta` stands in for the
     /// means of each layer where given.
-    pub fn forward(&mut self, pass: Pass, theta: Option<&[Buffer<T>]>, batch: usize) {
+    pub(crate) fn forward(&mut self, pass: Pass, theta: Option<&[Buffer<T>]>, batch: usize) {
         for index in 0..self.units.len() {
             let (before, rest) = self.units.split_at_mut(index);
             let x = before.last().map_or(&self.input[..], Unit::output);
@@ -115,12 +115,12 @@ impl<T: Real> Net<T> {
 
     /// The outputs of the last forward pass, rows [`padded`].
     #[cfg(test)]
-    pub fn output(&self) -> &[T] {
+    pub(crate) fn output(&self) -> &[T] {
         self.units.last().map_or(&self.input[..], Unit::output)
     }
 
     /// Loss of the last forward pass over samples with these labels.
-    pub fn loss(&mut self, labels: &[u32], scale: f64) -> Outcome {
+    pub(crate) fn loss(&mut self, labels: &[u32], scale: f64) -> Outcome {
         let output = self.units.last().map_or(&self.input[..], Unit::output);
         let last = self.gradients.len() - 1;
         cross_entropy(output, self.classes, labels, scale, &mut self.gradients[last])
@@ -130,7 +130,12 @@ impl<T: Real> Net<T> {
     ///
     /// # Errors
     /// The name of the layer with a weight that is no longer finite.
-    pub fn backward(&mut self, pass: Pass, update: &Update, batch: usize) -> Result<(), String> {
+    pub(crate) fn backward(
+        &mut self,
+        pass: Pass,
+        update: &Update,
+        batch: usize,
+    ) -> Result<(), String> {
         for index in (0..self.units.len()).rev() {
             let (before, rest) = self.units.split_at_mut(index);
             let x = before.last().map_or(&self.input[..], Unit::output);
@@ -175,7 +180,7 @@ impl<T: Real> Net<T> {
     }
 
     /// Draws the initial means.
-    pub fn initialize(&mut self, isa: Isa, seed: u64) {
+    pub(crate) fn initialize(&mut self, isa: Isa, seed: u64) {
         for (index, weights) in self.weights.iter_mut().enumerate() {
             weights.initialize(isa, seed, index);
         }

@@ -32,9 +32,9 @@ fn example<T: Real>(isa: Isa, update: Update) -> Weights<T> {
     weights
 }
 
-/// The vectorised f32 pass against the portable one and against f64 with libm.
+/// The vectorized f32 pass against the portable one and against f64 with libm.
 #[test]
-fn every_tier_updates_as_f64_does() {
+fn every_instruction_set_updates_as_f64_does() {
     let nesterov = Update {
         optimizer: Optimizer::Nesterov { momentum: 0.9 },
         log_sigma2_rate: 1e-3,
