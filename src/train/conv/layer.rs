@@ -237,19 +237,11 @@ impl<T: Real> Conv<T> {
             let Gradients { theta, sigma2, bias } = &mut scratch.gradients;
             [theta, sigma2, bias].into_iter().for_each(|sum| sum.fill(T::of(0.0)));
         }
-        match x_gradient {
-            Some(dx) => self
-                .parts
-                .par_iter_mut()
-                .zip(dx[..batch * wide_in].par_chunks_mut(part * wide_in))
-                .enumerate()
-                .for_each(|(number, (scratch, dx))| backward_part(number, scratch, Some(dx))),
-            None => self
-                .parts
-                .par_iter_mut()
-                .enumerate()
-                .for_each(|(number, scratch)| backward_part(number, scratch, None)),
-        }
+        let mut dx = x_gradient.map(|dx| dx[..batch * wide_in].chunks_mut(part * wide_in));
+        let mut next = || dx.as_mut().and_then(Iterator::next);
+        let tasks: Vec<_> = self.parts.iter_mut().map(|scratch| (scratch, next())).collect();
+        let tasks = tasks.into_par_iter().enumerate();
+        tasks.for_each(|(number, (scratch, dx))| backward_part(number, scratch, dx));
         self.update(pass, weights, update)
     }
 

@@ -218,34 +218,20 @@ impl Training {
         if !(loss.nll.is_finite() && loss.kl.is_finite()) {
             return Err(diverged("the loss".into()));
         }
-        let rates = [self.rate, self.variance_rate];
         let each = self.net.layers.iter_mut().zip(&gradients).zip(&mut self.moments);
         for ((layer, gradient), [first, second]) in each {
             let (_, most) = layer.method.trained_variances(layer.outputs, layer.inputs);
-            adam(
-                &mut layer.theta,
-                &gradient.theta,
-                [&mut first.theta, &mut second.theta],
-                rates[0],
-                step,
-            );
-            adam(
-                &mut layer.bias,
-                &gradient.bias,
-                [&mut first.bias, &mut second.bias],
-                rates[0],
-                step,
-            );
-            adam(
-                &mut layer.log_variances,
-                &gradient.log_variances,
-                [&mut first.log_variances, &mut second.log_variances],
-                rates[1],
-                step,
-            );
-            let mut all = layer.theta.iter().chain(&layer.bias).chain(&layer.log_variances);
-            if !all.all(|value| value.is_finite()) {
-                return Err(diverged(format!("layer {}", layer.name)));
+            let (w, g, m, v) = (&mut *layer, gradient, first, second);
+            let noise = [&mut m.log_variances, &mut v.log_variances];
+            for (values, gradient, moments, rate) in [
+                (&mut w.theta, &g.theta, [&mut m.theta, &mut v.theta], self.rate),
+                (&mut w.bias, &g.bias, [&mut m.bias, &mut v.bias], self.rate),
+                (&mut w.log_variances, &g.log_variances, noise, self.variance_rate),
+            ] {
+                adam(values, gradient, moments, rate, step);
+                if !values.iter().all(|value| value.is_finite()) {
+                    return Err(diverged(format!("layer {}", w.name)));
+                }
             }
             layer.log_variances.iter_mut().for_each(|value| *value = value.min(most));
         }

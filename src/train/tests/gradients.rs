@@ -85,8 +85,8 @@ fn f32_kernels_agree_with_f64() {
         exact.forward(dense, None, 7);
         exact.loss(&labels, 1.0);
         exact.backward(dense, &STILL, 7).unwrap();
-        let ways = Isa::supported().into_iter().flat_map(|isa| [(isa, 0.0), (isa, 1.0)]);
-        for (isa, sparse) in ways {
+        let passes = Isa::supported().into_iter().flat_map(|isa| [(isa, 0.0), (isa, 1.0)]);
+        for (isa, sparse) in passes {
             let (mut net, _) = prepare_with::<f32>(&network, 7, norms, Method::Svdo);
             let pass = Pass { isa, sparse, ..PASS };
             net.forward(pass, None, 7);
