@@ -12,7 +12,7 @@ use std::time::Instant;
 use svdo::network::Layer;
 use svdo::network::describe::Description;
 use svdo::train::dataset::Dataset;
-use svdo::train::noise::{EXPERIMENT, Stream};
+use svdo::train::family::Draw;
 use svdo::train::recipe::{self, Config};
 use svdo::train::trainer::Trainer;
 
@@ -39,8 +39,7 @@ fn main() -> Result<()> {
 /// The last of MNIST's test images.
 fn digits(trainer: &Trainer, samples: usize) -> Result<Dataset> {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures"));
-    let (input, net) = (&trainer.network.input, &trainer.net);
-    Ok(Dataset::read(folder, true, input, net.is_flat(), net.classes())?.split_off(samples))
+    Ok(Dataset::read(folder, true, &trainer.network)?.split_off(samples))
 }
 
 /// Median milliseconds of a step, after five to warm up.
@@ -62,13 +61,13 @@ fn median(trainer: &mut Trainer, data: &Dataset, threads: usize, steps: usize) -
 
 /// Samples of noise with labels in turn.
 fn noise(trainer: &Trainer, samples: usize) -> Result<Dataset> {
-    let input = &trainer.network.input;
-    let mut pixels = vec![0; samples * input.shape.elements()?];
-    Stream { seed: 1, purpose: EXPERIMENT, step: 0, index: 0 }.integers(&mut pixels);
-    let raw: Vec<f32> = pixels.iter().map(|p| (p % 256) as f32).collect();
-    let classes = trainer.net.classes();
-    let labels = (0..samples as u32).map(|i| i % classes as u32).collect();
-    Ok(Dataset::new(&raw, labels, input, trainer.net.is_flat(), classes)?)
+    let network = &trainer.network;
+    let mut pixels = vec![0.0; samples * network.input.shape.elements()?];
+    Draw { seed: 1, step: 0, layer: 0 }.uniforms(0, &mut pixels);
+    let raw: Vec<f32> = pixels.iter().map(|p| (256.0 * p).floor() as f32).collect();
+    let classes = network.output_shape_of_all()?.channels as u32;
+    let labels = (0..samples as u32).map(|i| i % classes).collect();
+    Ok(Dataset::new(&raw, labels, network)?)
 }
 
 fn scaling() -> Result<()> {

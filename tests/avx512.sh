@@ -12,8 +12,8 @@ work=$CARGO_TARGET_DIR/avx512
 mkdir -p "$work"
 
 kernels=(kernels::linear kernels::convolutions kernels::an_instruction_set)
-library=(engine::kernels train::vector train::weights train::noise train::optimizer train::tests::f32
-    train::tests::runs::threads)
+library=(engine::kernels train::vector train::tests::posterior_update train::noise train::optimizer
+    train::tests::gradients::f32 train::tests::runs::threads)
 
 if [ "${1:-}" != --emulated ] && grep -qw avx512f /proc/cpuinfo; then
     cargo test --locked --test edge -- "${kernels[@]}"

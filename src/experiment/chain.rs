@@ -11,7 +11,9 @@ use super::plot::{Axis, Figure, Panel, Series};
 use super::task::{Shape, Task};
 use super::{Findings, Surroundings, csv, demand, pretty, read};
 use crate::error::Result;
-use crate::train::family::{Draw, Estimator, Layer, Method, Mlp, Share, Spread, Targets, Training};
+use crate::train::family::{
+    Draw, Estimator, Layer, Method, Mlp, Share, Targets, Training, VarianceParam,
+};
 use crate::train::noise::{EXPERIMENT, shuffled};
 
 #[derive(Deserialize)]
@@ -205,7 +207,7 @@ fn links(config: &Config) -> Result<(Vec<Check>, Vec<Series>)> {
         second.iter_mut().zip(first).for_each(|(b, a)| *b = 0.6 * *b + 0.8 * *a);
         layer
     };
-    let with_alphas = |method: Method| Layer { spread: each.clone(), ..layer(method) };
+    let with_alphas = |method: Method| Layer { log_variances: each.clone(), ..layer(method) };
     let plain = layer(Method::NONE);
     let (a, b) = plain.theta.split_at(inputs);
     let sum = |f: &dyn Fn(usize) -> f64| (0..inputs).map(f).sum::<f64>();
@@ -231,14 +233,14 @@ fn links(config: &Config) -> Result<(Vec<Check>, Vec<Series>)> {
     let type_a = moments(&with_alphas(Method::variational_a(Share::Neuron, 0.0)));
     let type_b = moments(&with_alphas(Method::variational_b(Share::Neuron, 0.0)));
     let mut additive = layer(Method::sparse(0.0));
-    for (index, spread) in additive.spread.iter_mut().enumerate() {
+    for (index, spread) in additive.log_variances.iter_mut().enumerate() {
         let theta = plain.theta[index];
         *spread = each[index % inputs] + libm::log(theta * theta);
     }
     let sparse = moments(&additive);
     // What reading "theta + exp(log_sigma2) eps" as a sample would give: log_sigma2 doubled.
     let mut squared = additive.clone();
-    squared.spread.iter_mut().for_each(|s| *s *= 2.0);
+    squared.log_variances.iter_mut().for_each(|s| *s *= 2.0);
     let misread = moments(&squared);
 
     let mut checks = Vec::new();
@@ -361,8 +363,11 @@ fn train_by(method: Method, config: &Config, train: &Task, test: &Task) -> Resul
     let net = Mlp::new(&sizes, &[method; 2], config.seed)?;
     let mut training = Training::new(net, config.rate, config.spread_rate, config.seed);
     // Only additive parameters let a weight's alpha grow until it goes.
-    let thresh =
-        if matches!(method.spread, Spread::Variance(_)) { config.thresh } else { f64::INFINITY };
+    let thresh = if matches!(method.variance, VarianceParam::Variance(_)) {
+        config.thresh
+    } else {
+        f64::INFINITY
+    };
     let targets = Targets::Classes(&test.labels);
     let mut curve = Vec::new();
     for epoch in 0..config.epochs {

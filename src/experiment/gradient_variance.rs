@@ -12,7 +12,7 @@ use super::plot::{Axis, Figure, Panel, Series};
 use super::task::{Shape, Task};
 use super::{Findings, Surroundings, csv, demand, pretty, read};
 use crate::error::Result;
-use crate::train::family::{Draw, Estimator, Method, Mlp, Share, Spread, Targets, Training};
+use crate::train::family::{Draw, Estimator, Method, Mlp, Share, Targets, Training, VarianceParam};
 use crate::train::noise::{EXPERIMENT, shuffled};
 
 #[derive(Deserialize)]
@@ -188,7 +188,7 @@ fn parameterized(net: &Mlp, estimator: Estimator, additive: bool, log_alpha: f64
     let mut net = net.clone();
     for layer in &mut net.layers {
         let method = Method::sparse(0.0).with_estimator(estimator);
-        layer.spread = if additive {
+        layer.log_variances = if additive {
             layer.theta.iter().map(|t| log_alpha + libm::log(t * t)).collect()
         } else {
             vec![log_alpha; layer.theta.len()]
@@ -196,7 +196,7 @@ fn parameterized(net: &Mlp, estimator: Estimator, additive: bool, log_alpha: f64
         layer.method = if additive {
             method
         } else {
-            Method { spread: Spread::Alpha(Share::Weight, 0.0), ..method }
+            Method { variance: VarianceParam::Alpha(Share::Weight, 0.0), ..method }
         };
     }
     net

@@ -184,10 +184,7 @@ pub(super) fn labelled(
     surroundings: &Surroundings<'_>,
 ) -> Result<Dataset> {
     let folder = surroundings.data.ok_or_else(|| Error::data("no folder of data"))?;
-    let classes = network.output_shape_of_all()?.channels;
-    let flat =
-        !matches!(network.nodes.first().map(|n| n.op), Some(crate::network::Op::Conv2d { .. }));
-    Dataset::read(folder, part == "t10k", &network.input, flat, classes)
+    Dataset::read(folder, part == "t10k", network)
 }
 
 /// Trains to the end.

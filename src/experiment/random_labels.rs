@@ -65,7 +65,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     let held_out = data.split_off(config.held_out);
     data.split_off(data.len() - config.samples);
     let test = labelled(&network, "t10k", surroundings)?;
-    let empty = Dataset::new(&[], Vec::new(), &network.input, true, 10)?;
+    let empty = Dataset::new(&[], Vec::new(), &network)?;
     let truth = data.labels.clone();
 
     let (mut text, mut rows, mut results) = (String::new(), Vec::new(), Vec::new());

@@ -58,7 +58,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     let (mut theta, mut log_sigma2, mut averaged) = (vec![0.0; features], vec![0.0; features], 0.0);
     for step in 0..config.steps {
         let left = (2.0 * (1.0 - f64::from(step) / f64::from(config.steps))).min(1.0);
-        (training.rate, training.spread_rate) = (config.rate * left, config.spread_rate * left);
+        (training.rate, training.variance_rate) = (config.rate * left, config.spread_rate * left);
         training.step(&x, targets, config.samples, 1.0)?;
         training.net.layers[0].bias[0] = 0.0;
         if step >= config.steps - config.steps.div_ceil(10) {
@@ -68,7 +68,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
                 to.iter_mut().zip(from).for_each(|(m, v)| *m += (v - *m) / averaged);
             };
             mean(&mut theta, &layer.theta);
-            mean(&mut log_sigma2, &layer.spread);
+            mean(&mut log_sigma2, &layer.log_variances);
         }
     }
     let log_alpha: Vec<f64> =

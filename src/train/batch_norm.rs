@@ -3,9 +3,10 @@
 
 use rayon::prelude::*;
 
-use super::buffer::{Buffer, Stored, padded};
-use super::linear::{Gate, Pass};
+use super::aligned_buffer::{Buffer, StateTensor, padded};
+use super::elementwise::BackwardRelu;
 use super::optimizer::{Update, descend};
+use super::pass::Pass;
 use super::vector::{Isa, Kernel, Real, Vector};
 
 /// Added to the variance where its root is taken.
@@ -16,7 +17,7 @@ const MOMENTUM: f64 = 0.1;
 const PARTS: usize = 4;
 
 /// The parameters of a batch normalization: one of each for a channel, no posterior.
-pub struct Norm<T> {
+pub(crate) struct Norm<T> {
     /// The layer before it.
     pub layer: usize,
     /// How many.
@@ -35,7 +36,7 @@ pub struct Norm<T> {
 
 impl<T: Real> Norm<T> {
     /// Factors of one, offsets of zero, statistics of a standard normal.
-    pub fn new(layer: usize, channels: usize) -> Self {
+    pub(crate) fn new(layer: usize, channels: usize) -> Self {
         let zeros = || Buffer::zeros(padded(channels));
         let (mut gamma, mut variance) = (zeros(), zeros());
         gamma[..channels].fill(T::of(1.0));
@@ -45,7 +46,7 @@ impl<T: Real> Norm<T> {
     }
 
     /// Everything that the next step depends on, by the name of the layer before it.
-    pub fn state(&mut self, layer: &str) -> [Stored<'_, T>; 8] {
+    pub(crate) fn state(&mut self, layer: &str) -> [StateTensor<'_, T>; 8] {
         let [a, b, c, d] = &mut self.moments;
         let (cols, stride) = (self.channels, padded(self.channels));
         [
@@ -58,7 +59,7 @@ impl<T: Real> Norm<T> {
             ("m_beta", c),
             ("v_beta", d),
         ]
-        .map(|(part, values)| Stored {
+        .map(|(part, values)| StateTensor {
             name: format!("{layer}.{part}"),
             values,
             cols,
@@ -67,7 +68,7 @@ impl<T: Real> Norm<T> {
     }
 
     /// Factor and offset of a channel by the running statistics: `y = factor x + offset`.
-    pub fn affine(&self, channel: usize) -> (f64, f64) {
+    pub(crate) fn affine(&self, channel: usize) -> (f64, f64) {
         let deviation = libm::sqrt(self.variance[channel].wide() + EPSILON);
         let factor = self.gamma[channel].wide() / deviation;
         (factor, self.beta[channel].wide() - self.mean[channel].wide() * factor)
@@ -75,7 +76,7 @@ impl<T: Real> Norm<T> {
 }
 
 /// Working memory of a batch normalization.
-pub struct BatchNorm<T> {
+pub(crate) struct BatchNorm<T> {
     /// Index of its parameters.
     pub norm: usize,
     channels: usize,
@@ -91,7 +92,7 @@ pub struct BatchNorm<T> {
 
 impl<T: Real> BatchNorm<T> {
     /// For `area` positions of `channels` channels, side by side.
-    pub fn new(norm: usize, channels: usize, area: usize, relu: bool, batch: usize) -> Self {
+    pub(crate) fn new(norm: usize, channels: usize, area: usize, relu: bool, batch: usize) -> Self {
         let elements = channels * area;
         let buffer = || Buffer::zeros(batch * padded(elements));
         let inverse = vec![0.0; channels];
@@ -99,7 +100,7 @@ impl<T: Real> BatchNorm<T> {
     }
 
     /// By the batch's statistics in training, which join the running ones; else by those.
-    pub fn forward(&mut self, pass: Pass, norm: &mut Norm<T>, x: &[T], batch: usize) {
+    pub(crate) fn forward(&mut self, pass: Pass, norm: &mut Norm<T>, x: &[T], batch: usize) {
         let (channels, wide) = (self.channels, padded(self.elements));
         let count = (batch * (self.elements / channels)) as f64;
         let mut affine: Vec<(f64, f64)> = (0..channels).map(|c| norm.affine(c)).collect();
@@ -121,9 +122,9 @@ impl<T: Real> BatchNorm<T> {
             }
         }
         let (relu, elements) = (self.relu, self.elements);
-        let inverse = &narrow(self.inverse.iter().copied());
-        let factor = &narrow(affine.iter().map(|a| a.0));
-        let offset = &narrow(affine.iter().map(|a| a.1));
+        let inverse = &cast(self.inverse.iter().copied());
+        let factor = &cast(affine.iter().map(|a| a.0));
+        let offset = &cast(affine.iter().map(|a| a.1));
         self.output[..batch * wide]
             .par_chunks_mut(wide)
             .zip(self.normalized.par_chunks_mut(wide))
@@ -143,7 +144,7 @@ impl<T: Real> BatchNorm<T> {
 
     /// From the gradient by the outputs (overwritten) to that by the inputs, then updates the
     /// parameters. False if one is no longer finite.
-    pub fn backward(
+    pub(crate) fn backward(
         &mut self,
         isa: Isa,
         norm: &mut Norm<T>,
@@ -157,17 +158,21 @@ impl<T: Real> BatchNorm<T> {
         if self.relu {
             let outputs = self.output.par_chunks(wide);
             gradient[..batch * wide].par_chunks_mut(wide).zip(outputs).for_each(|(gradient, y)| {
-                let kernel =
-                    Gate { gradient, variance_gradient: &mut [], y: Some(y), coefficient: None };
+                let kernel = BackwardRelu {
+                    gradient,
+                    variance_gradient: &mut [],
+                    y: Some(y),
+                    coefficient: None,
+                };
                 T::dispatch(isa, wide, kernel);
             });
         }
         let origin = vec![T::of(0.0); channels];
         let (by_beta, by_gamma) = self.sums(isa, gradient, &self.normalized, &origin, batch);
         let elements = self.elements;
-        let scale = &narrow((0..channels).map(|c| norm.gamma[c].wide() * self.inverse[c]));
-        let shift = &narrow(by_beta.iter().map(|sum| sum / count));
-        let slope = &narrow(by_gamma.iter().map(|sum| sum / count));
+        let scale = &cast((0..channels).map(|c| norm.gamma[c].wide() * self.inverse[c]));
+        let shift = &cast(by_beta.iter().map(|sum| sum / count));
+        let slope = &cast(by_gamma.iter().map(|sum| sum / count));
         dx[..batch * wide]
             .par_chunks_mut(wide)
             .zip(self.normalized.par_chunks(wide))
@@ -178,7 +183,7 @@ impl<T: Real> BatchNorm<T> {
                 T::dispatch(isa, channels, EachPosition { channels, elements, each });
             });
         let row = |sums: Vec<f64>| {
-            let mut all = narrow(sums.into_iter());
+            let mut all = cast(sums.into_iter());
             all.resize(padded(channels), T::of(0.0));
             all
         };
@@ -188,7 +193,7 @@ impl<T: Real> BatchNorm<T> {
     }
 
     /// Sets the parameters so that inputs as these pass unchanged.
-    pub fn begin_as_identity(&self, isa: Isa, norm: &mut Norm<T>, x: &[T], batch: usize) {
+    pub(crate) fn init_identity(&self, isa: Isa, norm: &mut Norm<T>, x: &[T], batch: usize) {
         let count = (batch * (self.elements / self.channels)) as f64;
         let (mean, squares) = self.deviations(isa, x, batch);
         for (c, (mean, squares)) in mean.into_iter().zip(squares).enumerate() {
@@ -203,7 +208,7 @@ impl<T: Real> BatchNorm<T> {
         let count = (batch * (self.elements / self.channels)) as f64;
         let origin = vec![T::of(0.0); self.channels];
         let (sums, _) = self.sums(isa, x, x, &origin, batch);
-        let mean: Vec<T> = narrow(sums.into_iter().map(|sum| sum / count));
+        let mean: Vec<T> = cast(sums.into_iter().map(|sum| sum / count));
         let (_, squares) = self.sums(isa, x, x, &mean, batch);
         (mean, squares)
     }
@@ -240,7 +245,7 @@ impl<T: Real> BatchNorm<T> {
     }
 }
 
-fn narrow<T: Real>(values: impl Iterator<Item = f64>) -> Vec<T> {
+fn cast<T: Real>(values: impl Iterator<Item = f64>) -> Vec<T> {
     values.map(T::of).collect()
 }
 

@@ -7,8 +7,8 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
+use super::aligned_buffer::Buffer;
 use super::batch_norm::Norm;
-use super::buffer::Buffer;
 use super::recipe::Config;
 use super::trainer::{Epoch, Progress, Trainer};
 use super::vector::Isa;
@@ -193,23 +193,24 @@ fn metadata(trainer: &Trainer, with_progress: bool) -> Result<String> {
 /// inverse of [`unpack`].
 pub(super) fn pack(values: &[f32], layer: &Layer, weights: &Weights<f32>) -> Buffer<f32> {
     let mut packed = Buffer::zeros(weights.theta.len());
-    for (value, at) in values.iter().zip(places(layer, weights)) {
+    for (value, at) in values.iter().zip(positions(layer, weights)) {
         packed[at] = *value;
     }
     packed
 }
 
 fn unpack(packed: &[f32], layer: &Layer, weights: &Weights<f32>) -> Vec<f32> {
-    places(layer, weights).map(|at| packed[at]).collect()
+    positions(layer, weights).map(|at| packed[at]).collect()
 }
 
 /// Where each weight of a checkpoint lies, inputs of a convolution being `ky, kx, in`.
-fn places(layer: &Layer, weights: &Weights<f32>) -> impl Iterator<Item = usize> {
+fn positions(layer: &Layer, weights: &Weights<f32>) -> impl Iterator<Item = usize> {
     let (channels, area) = match layer.shape[..] {
         [_, channels, height, width] => (channels, height * width),
         _ => (weights.inputs, 1),
     };
-    let inputs = (0..channels).flat_map(move |c| (0..area).map(move |place| place * channels + c));
+    let inputs =
+        (0..channels).flat_map(move |c| (0..area).map(move |position| position * channels + c));
     (0..weights.outputs).flat_map(move |output| inputs.clone().map(move |i| weights.at(output, i)))
 }
 

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::net::Net;
 use crate::data::{read_cifar10, read_labels, read_samples};
 use crate::error::{Error, Result};
-use crate::network::Input;
+use crate::network::{Network, Op, Shape};
 
 /// Samples with labels.
 pub struct Dataset {
@@ -23,13 +22,8 @@ impl Dataset {
     ///
     /// # Errors
     /// If a file is missing or does not fit the network.
-    pub fn read(
-        folder: &Path,
-        test: bool,
-        input: &Input,
-        flat: bool,
-        classes: usize,
-    ) -> Result<Self> {
+    pub fn read(folder: &Path, test: bool, network: &Network) -> Result<Self> {
+        let input = &network.input;
         let batch = if test { "test_batch.bin" } else { "data_batch_1.bin" };
         let (samples, labels) = if folder.join(batch).is_file() {
             read_cifar10(folder, test)?
@@ -47,20 +41,17 @@ impl Dataset {
                 input.shape
             )));
         }
-        Self::new(&samples.values, labels, input, flat, classes).map_err(|e| e.in_file(folder))
+        Self::new(&samples.values, labels, network).map_err(|e| e.in_file(folder))
     }
 
     /// From raw values `sample, channel, row, column`.
     ///
     /// # Errors
     /// If the numbers of samples and labels differ, or a label is not a class of the network.
-    pub fn new(
-        raw: &[f32],
-        labels: Vec<u32>,
-        input: &Input,
-        flat: bool,
-        classes: usize,
-    ) -> Result<Self> {
+    pub fn new(raw: &[f32], labels: Vec<u32>, network: &Network) -> Result<Self> {
+        let (input, classes) = (&network.input, network.output_shape_of_all()?.channels);
+        let first = network.nodes.first().map(|node| node.op);
+        let flat = matches!(first, Some(Op::Flatten | Op::Linear { .. }));
         let (sample, area) = (input.shape.elements()?, input.shape.area());
         if raw.len() != labels.len() * sample {
             return Err(Error::data(format!(
@@ -80,7 +71,10 @@ impl Dataset {
                 let (factor, offset) = input.affine(channel);
                 from.iter().zip(to).for_each(|(x, y)| *y = x * factor + offset);
             }
-            Net::<f32>::arrange(input.shape, flat, &scaled, to);
+            match flat {
+                true => to.copy_from_slice(&scaled),
+                false => to_channels_last(input.shape, &scaled, to),
+            }
         }
         Ok(Self { values, labels, sample })
     }
@@ -103,7 +97,7 @@ impl Dataset {
     }
 
     /// Copies samples to rows of `to`, `row` apart, and their labels.
-    pub fn gather(
+    pub(crate) fn gather(
         &self,
         indices: impl Iterator<Item = usize>,
         to: &mut [f32],
@@ -114,6 +108,15 @@ impl Dataset {
         for (index, to) in indices.zip(to.chunks_mut(row)) {
             to[..self.sample].copy_from_slice(&self.values[index * self.sample..][..self.sample]);
             labels.push(self.labels[index]);
+        }
+    }
+}
+
+/// From `channel, row, column` to `row, column, channel`.
+fn to_channels_last(shape: Shape, from: &[f32], to: &mut [f32]) {
+    for (channel, plane) in from.chunks(shape.area()).enumerate() {
+        for (position, value) in plane.iter().enumerate() {
+            to[position * shape.channels + channel] = *value;
         }
     }
 }

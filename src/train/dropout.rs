@@ -4,14 +4,14 @@
 
 use rayon::prelude::*;
 
-use super::buffer::{Buffer, padded};
-use super::linear::Pass;
+use super::aligned_buffer::{Buffer, padded};
 use super::noise::{DROPOUT, Stream};
+use super::pass::Pass;
 use super::recipe::Method;
 use super::vector::Real;
 
 /// Working memory of dropout before a layer.
-pub struct Dropout<T> {
+pub(crate) struct Dropout<T> {
     /// Index of the layer.
     layer: usize,
     inputs: usize,
@@ -25,13 +25,19 @@ pub struct Dropout<T> {
 
 impl<T: Real> Dropout<T> {
     /// For batches of at most `batch`.
-    pub fn new(layer: usize, inputs: usize, method: Method, rate: f64, batch: usize) -> Self {
+    pub(crate) fn new(
+        layer: usize,
+        inputs: usize,
+        method: Method,
+        rate: f64,
+        batch: usize,
+    ) -> Self {
         let wide = || Buffer::zeros(batch * padded(inputs));
         Self { layer, inputs, method, rate, factors: wide(), output: wide() }
     }
 
     /// Noise in training, else the inputs as they are.
-    pub fn forward(&mut self, pass: Pass, x: &[T], batch: usize) {
+    pub(crate) fn forward(&mut self, pass: Pass, x: &[T], batch: usize) {
         let wide = padded(self.inputs);
         let used = batch * wide;
         if !pass.training {
@@ -71,7 +77,7 @@ impl<T: Real> Dropout<T> {
     }
 
     /// From the gradient by the outputs to that by the inputs.
-    pub fn backward(&self, gradient: &[T], x_gradient: &mut [T], batch: usize) {
+    pub(crate) fn backward(&self, gradient: &[T], x_gradient: &mut [T], batch: usize) {
         let used = batch * padded(self.inputs);
         let pairs = gradient[..used].iter().zip(self.factors.iter());
         for (dx, (g, factor)) in x_gradient.iter_mut().zip(pairs) {

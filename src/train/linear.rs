@@ -6,47 +6,20 @@
 
 use rayon::prelude::*;
 
-use super::buffer::{Buffer, padded};
+use super::aligned_buffer::{Buffer, padded};
+use super::elementwise::{BackwardRelu, Square, VARIANCE_FLOOR};
+use super::matmul::{Matrix, multiply};
 use super::noise::Stream;
 use super::optimizer::Update;
-use super::product::{Matrix, multiply};
+use super::pass::Pass;
 use super::sparse::{Count, Nonzeros, Product, Sparse, Target};
-use super::vector::{Isa, Kernel, LANES, Real, Vector};
+use super::vector::{Kernel, LANES, Real, Vector};
 use super::weights::Weights;
 
-/// Added to the variance of an output where its root is taken.
-pub const VARIANCE_FLOOR: f64 = 1e-12;
 /// Parts of a batch that threads share; fixed, so that the results do not depend on their number.
 const PARTS: usize = 2;
-/// The share of nonzero inputs up to which leaving out the zeros is faster than dense products.
-pub const SPARSE: f64 = 0.4;
-
-/// How a pass is made.
-#[derive(Debug, Clone, Copy)]
-pub struct Pass {
-    /// The instruction set.
-    pub isa: Isa,
-    /// The seed of the noise.
-    pub seed: u64,
-    /// The step of the noise.
-    pub step: u32,
-    /// Whether outputs are sampled; else they are the means.
-    pub sampled: bool,
-    /// Whether dropout drops and batch normalization uses the batch's statistics, not the running ones.
-    pub training: bool,
-    /// Up to which share of nonzero inputs a linear layer leaves out the zeros; [`SPARSE`].
-    pub sparse: f64,
-}
-
-impl Pass {
-    /// One that only evaluates.
-    pub fn plain(isa: Isa) -> Self {
-        Self { isa, seed: 0, step: 0, sampled: false, training: false, sparse: SPARSE }
-    }
-}
-
 /// Working memory of a linear layer, which includes the ReLU after it.
-pub struct Linear<T> {
+pub(crate) struct Linear<T> {
     /// Index of the layer.
     pub layer: usize,
     inputs: usize,
@@ -70,7 +43,13 @@ pub struct Linear<T> {
 
 impl<T: Real> Linear<T> {
     /// For batches of at most `batch`.
-    pub fn new(layer: usize, inputs: usize, outputs: usize, relu: bool, batch: usize) -> Self {
+    pub(crate) fn new(
+        layer: usize,
+        inputs: usize,
+        outputs: usize,
+        relu: bool,
+        batch: usize,
+    ) -> Self {
         let wide = || Buffer::zeros(batch * padded(outputs));
         let part = padded(batch.div_ceil(PARTS));
         let by_input = || Buffer::zeros(inputs * part);
@@ -91,7 +70,7 @@ impl<T: Real> Linear<T> {
     }
 
     /// `theta` stands in for that of `weights`.
-    pub fn forward(
+    pub(crate) fn forward(
         &mut self,
         pass: Pass,
         weights: &Weights<T>,
@@ -176,7 +155,7 @@ impl<T: Real> Linear<T> {
     /// From the gradient by the outputs (overwritten) to that by the inputs, then updates the
     /// weights. False if one is no longer finite.
     #[allow(clippy::too_many_arguments)]
-    pub fn backward(
+    pub(crate) fn backward(
         &mut self,
         pass: Pass,
         weights: &mut Weights<T>,
@@ -187,10 +166,10 @@ impl<T: Real> Linear<T> {
         update: &Update,
     ) -> bool {
         let (inputs, outputs) = (self.inputs, self.outputs);
-        let (wide_in, wide_out) = (padded(inputs), padded(outputs));
+        let wide_out = padded(outputs);
         let gradient = &mut gradient[..batch * wide_out];
         let sampled = pass.sampled;
-        let kernel = Gate {
+        let kernel = BackwardRelu {
             gradient,
             variance_gradient: &mut self.variance_gradient,
             y: self.relu.then_some(&self.output[..]),
@@ -202,35 +181,65 @@ impl<T: Real> Linear<T> {
             bias.iter_mut().zip(row).for_each(|(sum, g)| *sum = *sum + *g);
         }
 
+        let gradient = &gradient[..];
         if let Some(x_gradient) = x_gradient {
-            let part = batch.div_ceil(PARTS);
-            let theta = Matrix::new(&weights.theta, inputs, outputs, wide_out);
-            let sigma2 = Matrix::new(&weights.sigma2, inputs, outputs, wide_out);
-            x_gradient[..batch * wide_in]
-                .par_chunks_mut(part * wide_in)
-                .zip(x.par_chunks(part * wide_in))
-                .zip(gradient.par_chunks(part * wide_out))
-                .zip(self.variance_gradient.par_chunks(part * wide_out))
-                .zip(&mut self.by_input_gradient)
-                .for_each(|((((dx, x), g), v), [by_mean, by_variance])| {
-                    // A row for each input, as the weights have: gemm need not rearrange them.
-                    let rows = dx.len() / wide_in;
-                    let stride = padded(rows);
-                    let g = Matrix::new(g, rows, outputs, wide_out).transposed();
-                    multiply(by_mean, stride, theta, g);
-                    if sampled {
-                        let v = Matrix::new(v, rows, outputs, wide_out).transposed();
-                        multiply(by_variance, stride, sigma2, v);
-                    }
-                    let by_variance = sampled.then_some(&by_variance[..]);
-                    Transpose { inputs, stride, by_mean, by_variance, x, dx }.run();
-                });
+            self.backward_inputs(pass, weights, x, gradient, x_gradient, batch);
         }
-
-        let (gradient, variance_gradient) = (&gradient[..], &self.variance_gradient[..]);
         if self.sparse {
             self.by_input.transpose(inputs, &self.nonzeros);
         }
+        let finite = self.backward_weights(pass, weights, x, gradient, batch, update);
+        weights.update_bias(pass.isa, &bias, update) && finite
+    }
+
+    /// The gradient by the inputs.
+    fn backward_inputs(
+        &mut self,
+        pass: Pass,
+        weights: &Weights<T>,
+        x: &[T],
+        gradient: &[T],
+        x_gradient: &mut [T],
+        batch: usize,
+    ) {
+        let (inputs, outputs, sampled) = (self.inputs, self.outputs, pass.sampled);
+        let (wide_in, wide_out) = (padded(inputs), padded(outputs));
+        let part = batch.div_ceil(PARTS);
+        let theta = Matrix::new(&weights.theta, inputs, outputs, wide_out);
+        let sigma2 = Matrix::new(&weights.sigma2, inputs, outputs, wide_out);
+        x_gradient[..batch * wide_in]
+            .par_chunks_mut(part * wide_in)
+            .zip(x.par_chunks(part * wide_in))
+            .zip(gradient.par_chunks(part * wide_out))
+            .zip(self.variance_gradient.par_chunks(part * wide_out))
+            .zip(&mut self.by_input_gradient)
+            .for_each(|((((dx, x), g), v), [by_mean, by_variance])| {
+                // A row for each input, as the weights have: gemm need not rearrange them.
+                let rows = dx.len() / wide_in;
+                let stride = padded(rows);
+                let g = Matrix::new(g, rows, outputs, wide_out).transposed();
+                multiply(by_mean, stride, theta, g);
+                if sampled {
+                    let v = Matrix::new(v, rows, outputs, wide_out).transposed();
+                    multiply(by_variance, stride, sigma2, v);
+                }
+                let by_variance = sampled.then_some(&by_variance[..]);
+                Transpose { inputs, stride, by_mean, by_variance, x, dx }.run();
+            });
+    }
+
+    /// The gradient by the weights, row block after row block, and their update.
+    fn backward_weights(
+        &self,
+        pass: Pass,
+        weights: &mut Weights<T>,
+        x: &[T],
+        gradient: &[T],
+        batch: usize,
+        update: &Update,
+    ) -> bool {
+        let (wide_in, wide_out) = (padded(self.inputs), padded(self.outputs));
+        let (variance_gradient, sampled) = (&self.variance_gradient[..], pass.sampled);
         let by_input = self.sparse.then_some(&self.by_input);
         let by_mean = Matrix::new(gradient, batch, wide_out, wide_out);
         let by_variance = Matrix::new(variance_gradient, batch, wide_out, wide_out);
@@ -243,13 +252,13 @@ impl<T: Real> Linear<T> {
         };
         let squares = &self.squares;
         let stride = weights.stride;
-        let finite = weights
-            .tasks()
+        weights
+            .row_blocks()
             .into_par_iter()
             .map_init(
                 || (Buffer::<T>::zeros(0), Buffer::<T>::zeros(0)),
-                |(theta, sigma2), task| {
-                    let size = task.count * stride;
+                |(theta, sigma2), block| {
+                    let size = block.count * stride;
                     if theta.len() < size {
                         (*theta, *sigma2) = (Buffer::zeros(size), Buffer::zeros(size));
                     }
@@ -258,7 +267,7 @@ impl<T: Real> Linear<T> {
                             true => Target::Both(theta, sigma2),
                             false => Target::Mean(theta),
                         };
-                        let rows = task.first..task.first + task.count;
+                        let rows = block.first..block.first + block.count;
                         let (means, squares) = (gradient, variance_gradient);
                         let kernel = Product {
                             sparse,
@@ -273,39 +282,20 @@ impl<T: Real> Linear<T> {
                         };
                         T::dispatch(pass.isa, stride, kernel);
                     } else {
-                        let part = columns(x, task.first, task.count);
-                        let part = Matrix::new(&part, batch, task.count, task.count).transposed();
+                        let part = columns(x, block.first, block.count);
+                        let part = Matrix::new(&part, batch, block.count, block.count).transposed();
                         multiply(theta, stride, part, by_mean);
                         if sampled {
-                            let part = columns(squares, task.first, task.count);
+                            let part = columns(squares, block.first, block.count);
                             let part =
-                                Matrix::new(&part, batch, task.count, task.count).transposed();
+                                Matrix::new(&part, batch, block.count, block.count).transposed();
                             multiply(sigma2, stride, part, by_variance);
                         }
                     }
-                    task.update(pass.isa, &theta[..size], &sigma2[..size], update)
+                    block.update(pass.isa, &theta[..size], &sigma2[..size], update)
                 },
             )
-            .reduce(|| true, |a, b| a && b);
-        weights.update_bias(pass.isa, &bias, update) && finite
-    }
-}
-
-/// `squares = x x`.
-pub(super) struct Square<'a, T> {
-    pub x: &'a [T],
-    pub squares: &'a mut [T],
-}
-
-impl<T: Real> Kernel<T> for Square<'_, T> {
-    #[inline(always)]
-    fn run<V: Vector<Element = T>>(self) {
-        let (xs, squares) =
-            (self.x.chunks_exact(V::LANES), self.squares.chunks_exact_mut(V::LANES));
-        for (x, square) in xs.zip(squares) {
-            let x = V::load(x);
-            (x * x).store(square);
-        }
+            .reduce(|| true, |a, b| a && b)
     }
 }
 
@@ -341,24 +331,6 @@ impl<T: Real> Transpose<'_, T> {
     }
 }
 
-/// `dx += 2 x by_square`.
-pub(super) struct AddTwice<'a, T> {
-    pub dx: &'a mut [T],
-    pub x: &'a [T],
-    pub by_square: &'a [T],
-}
-
-impl<T: Real> Kernel<T> for AddTwice<'_, T> {
-    #[inline(always)]
-    fn run<V: Vector<Element = T>>(self) {
-        for at in (0..self.dx.len()).step_by(V::LANES) {
-            let x = V::load(&self.x[at..]);
-            let sum = (x + x).fma(V::load(&self.by_square[at..]), V::load(&self.dx[at..]));
-            sum.store(&mut self.dx[at..]);
-        }
-    }
-}
-
 /// From mean (in `y`) and variance (in `coefficient`) to the sampled output and its derivative by
 /// the variance.
 struct Sample<'a, T> {
@@ -384,31 +356,6 @@ impl<T: Real> Kernel<T> for Sample<'_, T> {
             }
             // NaN must not become 0: the maximum keeps its second operand.
             lowest.max(y).store(&mut self.y[at..]);
-        }
-    }
-}
-
-/// Closes the gradient where the ReLU did, and takes it on to the variance.
-pub(super) struct Gate<'a, T> {
-    pub gradient: &'a mut [T],
-    pub variance_gradient: &'a mut [T],
-    pub y: Option<&'a [T]>,
-    pub coefficient: Option<&'a [T]>,
-}
-
-impl<T: Real> Kernel<T> for Gate<'_, T> {
-    #[inline(always)]
-    fn run<V: Vector<Element = T>>(self) {
-        let zero = V::splat(0.0);
-        for at in (0..self.gradient.len()).step_by(V::LANES) {
-            let mut g = V::load(&self.gradient[at..]);
-            if let Some(y) = self.y {
-                g = V::load(&y[at..]).select_greater(zero, g, zero);
-                g.store(&mut self.gradient[at..]);
-            }
-            if let Some(coefficient) = self.coefficient {
-                (g * V::load(&coefficient[at..])).store(&mut self.variance_gradient[at..]);
-            }
         }
     }
 }

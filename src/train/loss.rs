@@ -1,6 +1,6 @@
 //! Softmax and cross-entropy.
 
-use super::buffer::padded;
+use super::aligned_buffer::padded;
 use super::vector::Real;
 
 /// What a batch cost.
@@ -14,7 +14,7 @@ pub struct Outcome {
 
 /// Cross-entropy of the softmax of each row of `outputs` (rows [`padded`]), and `scale` times its
 /// gradient. Computed in f64, sample after sample.
-pub fn cross_entropy<T: Real>(
+pub(crate) fn cross_entropy<T: Real>(
     outputs: &[T],
     classes: usize,
     labels: &[u32],

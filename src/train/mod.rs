@@ -3,32 +3,51 @@
 //! Each weight has a posterior N(theta, sigma^2), both trained by stochastic gradients of
 //! `N / M sum NLL + w KL`; the noise is added to the outputs, not the weights (local
 //! reparameterization). Gradients are derived by hand; the update of a layer runs in one fused
-//! vectorised pass right after its products.
+//! vectorized pass right after its products.
+//!
+//! ```
+//! use svdo::train::dataset::Dataset;
+//! use svdo::train::recipe::{self, Config};
+//! use svdo::train::{checkpoint, trainer::Trainer};
+//!
+//! let (network, config) = recipe::find("lenet-300-100", 1.0)?;
+//! let pixels: Vec<f32> = (0..200 * 784).map(|i| (i % 256) as f32).collect();
+//! let mut data = Dataset::new(&pixels, (0..200).map(|i| i % 10).collect(), &network)?;
+//! let validation = data.split_off(50);
+//! let mut trainer = Trainer::new(network, Config { epochs: 1, ..config })?;
+//! while !trainer.is_done() {
+//!     if let Some(epoch) = trainer.step(&data, &validation)? {
+//!         println!("NLL {:.3}, {:.1}x fewer weights", epoch.nll, epoch.weight_ratio);
+//!     }
+//! }
+//! let bytes = checkpoint::checkpoint(&trainer)?; // a file that svdo-compress takes
+//! # assert!(!bytes.is_empty());
+//! # Ok::<(), svdo::Error>(())
+//! ```
 
-pub mod batch_norm;
-pub mod buffer;
+mod aligned_buffer;
+mod batch_norm;
 pub mod checkpoint;
-pub mod conv;
+mod conv;
 pub mod dataset;
-mod direct;
-pub mod dropout;
+mod dropout;
+mod elementwise;
 pub mod family;
-pub mod linear;
-pub mod loss;
-pub mod net;
-pub mod noise;
-pub mod optimizer;
-mod patches;
-pub mod pool;
-pub mod product;
+mod kl_gradient;
+mod linear;
+mod loss;
+mod matmul;
+mod net;
+pub(crate) mod noise;
+mod optimizer;
+mod pass;
+mod posterior_update;
 pub mod recipe;
-mod sample_pool;
-mod slope;
 mod sparse;
-pub mod start;
 pub mod trainer;
-pub mod vector;
-pub mod weights;
+mod vector;
+pub mod warm_start;
+mod weights;
 
 #[cfg(test)]
 mod tests;

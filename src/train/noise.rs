@@ -11,7 +11,7 @@ const WIDE: usize = 8;
 
 /// A sequence of random numbers.
 #[derive(Debug, Clone, Copy)]
-pub struct Stream {
+pub(crate) struct Stream {
     /// The seed of the training.
     pub seed: u64,
     /// What the numbers are for: a layer, or one of the constants below.
@@ -23,22 +23,22 @@ pub struct Stream {
 }
 
 /// [`Stream::purpose`] of the initial weights of layer 0; those of others follow.
-pub const INITIAL_WEIGHTS: u32 = 1 << 16;
+pub(crate) const INITIAL_WEIGHTS: u32 = 1 << 16;
 /// [`Stream::purpose`] of the order of samples.
-pub const ORDER: u32 = 1 << 17;
+pub(crate) const ORDER: u32 = 1 << 17;
 /// [`Stream::purpose`] of the dropout before layer 0; those of others follow.
-pub const DROPOUT: u32 = 1 << 19;
+pub(crate) const DROPOUT: u32 = 1 << 19;
 /// [`Stream::purpose`] of everything experiments draw.
-pub const EXPERIMENT: u32 = 1 << 18;
+pub(crate) const EXPERIMENT: u32 = 1 << 18;
 
 impl Stream {
     /// Fills `out` with standard normals; the first numbers are the same for every length.
-    pub fn normals(&self, isa: Isa, out: &mut [f32]) {
+    pub(crate) fn normals(&self, isa: Isa, out: &mut [f32]) {
         f32::dispatch(isa, LANES, Normals { stream: *self, out });
     }
 
     /// Fills `out` with uniform 32-bit integers.
-    pub fn integers(&self, out: &mut [u32]) {
+    pub(crate) fn integers(&self, out: &mut [u32]) {
         for (block, part) in out.chunks_mut(4 * WIDE).enumerate() {
             let words = self.words::<WIDE>((block * WIDE) as u32);
             for (lane, four) in part.chunks_mut(4).enumerate() {
@@ -60,7 +60,7 @@ impl Stream {
     }
 }
 
-/// Ten rounds on an even number of counters. Two neighbouring lanes go in one number of 64 bits: products
+/// Ten rounds on an even number of counters. Two neighboring lanes go in one number of 64 bits: products
 /// need that much, and no word ever leaves its place.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // lanes of several arrays at once
@@ -165,15 +165,15 @@ fn normals<V: Vector<Element = f32>, const N: usize>(words: [[u32; N]; 4], out: 
             let twice = s + s;
             let cosines = r * (V::splat(1.0) - twice * s);
             let sines = r * (twice * c);
-            spread(cosines, at, 2 * pair * WIDE, out);
-            spread(sines, at, (2 * pair + 1) * WIDE, out);
+            scatter(cosines, at, 2 * pair * WIDE, out);
+            scatter(sines, at, (2 * pair + 1) * WIDE, out);
         }
     }
 }
 
 /// To the blocks of counters from `at` on, `first` being the place in a block.
 #[inline(always)]
-fn spread<V: Vector<Element = f32>>(values: V, at: usize, first: usize, out: &mut [f32]) {
+fn scatter<V: Vector<Element = f32>>(values: V, at: usize, first: usize, out: &mut [f32]) {
     let mut lanes = [0.0; LANES];
     values.store(&mut lanes);
     let width = V::LANES.min(WIDE);
@@ -185,7 +185,7 @@ fn spread<V: Vector<Element = f32>>(values: V, at: usize, first: usize, out: &mu
 }
 
 /// A permutation of `0..length`.
-pub fn shuffled(seed: u64, epoch: u32, length: usize) -> Vec<u32> {
+pub(crate) fn shuffled(seed: u64, epoch: u32, length: usize) -> Vec<u32> {
     let mut words = vec![0; 2 * length];
     Stream { seed, purpose: ORDER, step: epoch, index: 0 }.integers(&mut words);
     let mut order: Vec<u32> = (0..length as u32).collect();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn normals_have_the_moments_of_the_normal_law() {
+    fn normals_have_the_moments_of_the_normal_distribution() {
         for isa in Isa::supported() {
             let mut z = vec![0.0; 1 << 20];
             Stream { seed: 7, purpose: 1, step: 2, index: 3 }.normals(isa, &mut z);
@@ -241,13 +241,13 @@ mod tests {
             ] {
                 assert!((moment(power) - exact).abs() < tolerance, "{isa:?} {power}");
             }
-            let neighbours = z.windows(2).map(|w| f64::from(w[0] * w[1])).sum::<f64>();
-            assert!((neighbours / z.len() as f64).abs() < 0.004);
+            let neighbors = z.windows(2).map(|w| f64::from(w[0] * w[1])).sum::<f64>();
+            assert!((neighbors / z.len() as f64).abs() < 0.004);
         }
     }
 
     #[test]
-    fn tiers_agree_and_lengths_do_not_matter() {
+    fn instruction_sets_agree_and_lengths_do_not_matter() {
         let stream = Stream { seed: 1, purpose: 2, step: 3, index: 4 };
         let (mut a, mut b) = (vec![0.0; 1000], vec![0.0; 77]);
         stream.normals(Isa::Portable, &mut a);

@@ -1,12 +1,12 @@
 //! From gradients to steps: Adam, Nesterov's momentum.
 
-use super::buffer::Buffer;
+use super::aligned_buffer::Buffer;
 use super::vector::{Isa, Kernel, Real, Vector};
 use crate::posterior::KlForm;
 
 /// How a gradient becomes a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Optimizer {
+pub(crate) enum Optimizer {
     /// Kingma and Ba, ICLR 2015.
     Adam {
         /// Decay of the mean gradient.
@@ -23,7 +23,7 @@ pub enum Optimizer {
 
 /// What one update needs to know.
 #[derive(Debug, Clone, Copy)]
-pub struct Update {
+pub(crate) struct Update {
     /// Learning rate of theta and bias.
     pub rate: f64,
     /// Learning rate of log_sigma2; theta alone is trained, without KL, if there is no posterior.
@@ -61,7 +61,7 @@ impl Update {
 }
 
 /// Updates parameters without a posterior. False if one is no longer finite.
-pub fn descend<T: Real>(
+pub(crate) fn descend<T: Real>(
     isa: Isa,
     theta: &mut [T],
     [first, second]: [&mut Buffer<T>; 2],
@@ -70,7 +70,7 @@ pub fn descend<T: Real>(
 ) -> bool {
     let length = theta.len();
     let (mut finite, moments) = (true, [&mut first[..], &mut second[..]]);
-    let kernel = Plain { theta, moments, gradient, mask: None, update, finite: &mut finite };
+    let kernel = PlainUpdate { theta, moments, gradient, mask: None, update, finite: &mut finite };
     T::dispatch(isa, length, kernel);
     finite
 }
@@ -99,7 +99,7 @@ pub(super) fn step<V: Vector, const NESTEROV: bool>(
 }
 
 /// Parameters without a posterior.
-pub(super) struct Plain<'a, T> {
+pub(super) struct PlainUpdate<'a, T> {
     pub theta: &'a mut [T],
     pub moments: [&'a mut [T]; 2],
     pub gradient: &'a [T],
@@ -108,7 +108,7 @@ pub(super) struct Plain<'a, T> {
     pub finite: &'a mut bool,
 }
 
-impl<T: Real> Kernel<T> for Plain<'_, T> {
+impl<T: Real> Kernel<T> for PlainUpdate<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Element = T>>(self) {
         match self.update.optimizer {
@@ -118,7 +118,7 @@ impl<T: Real> Kernel<T> for Plain<'_, T> {
     }
 }
 
-impl<T: Real> Plain<'_, T> {
+impl<T: Real> PlainUpdate<'_, T> {
     #[inline(always)]
     fn pass<V: Vector<Element = T>, const NESTEROV: bool>(self) {
         let [first, second] = self.moments;

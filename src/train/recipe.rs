@@ -201,18 +201,18 @@ impl Config {
     }
 
     /// Whether weights have a posterior; without one, theta alone is trained.
-    pub fn posterior(&self) -> bool {
+    pub(crate) fn posterior(&self) -> bool {
         self.method == Method::Svdo
     }
 
     /// The factor of the learning rates at a share of the training.
-    pub fn rate_at(&self, share: f64) -> f64 {
+    pub(crate) fn rate_at(&self, share: f64) -> f64 {
         let left = 1.0 - self.constant;
         if share <= self.constant || left <= 0.0 { 1.0 } else { ((1.0 - share) / left).max(0.0) }
     }
 
     /// The weight of the KL after some epochs; 0 without a posterior.
-    pub fn kl_at(&self, epochs: f64) -> f64 {
+    pub(crate) fn kl_at(&self, epochs: f64) -> f64 {
         if !self.posterior() {
             return 0.0;
         }

@@ -13,7 +13,7 @@ const MANY: usize = 12;
 
 /// A sparse matrix: for each row the columns of its elements and their two factors, by which means and
 /// squares or variances are multiplied.
-pub struct Sparse<T> {
+pub(crate) struct Sparse<T> {
     rows: Vec<Range<usize>>,
     elements: Vec<Element<T>>,
 }
@@ -23,30 +23,30 @@ type Element<T> = (u32, T, T);
 
 impl<T: Real> Sparse<T> {
     /// No rows.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { rows: Vec::new(), elements: Vec::new() }
     }
 
     /// Forgets all rows.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.rows.clear();
         self.elements.clear();
     }
 
     /// Rows without elements, each with room for some.
-    pub fn make_room(&mut self, rows: usize, room: usize) {
+    pub(crate) fn make_room(&mut self, rows: usize, room: usize) {
         self.rows.clear();
         self.rows.extend((0..rows).map(|row| row * room..row * room));
         self.elements.resize(rows * room, (0, T::of(0.0), T::of(0.0)));
     }
 
     /// The rows, and the elements that they lie in, for [`put`].
-    pub fn open(&mut self) -> (&mut [Range<usize>], &mut [Element<T>]) {
+    pub(crate) fn open(&mut self) -> (&mut [Range<usize>], &mut [Element<T>]) {
         (&mut self.rows, &mut self.elements)
     }
 
     /// The transpose of matrices that lie below each other.
-    pub fn transpose(&mut self, columns: usize, parts: &[Self]) {
+    pub(crate) fn transpose(&mut self, columns: usize, parts: &[Self]) {
         let all =
             parts.iter().flat_map(|part| part.rows.iter().map(|row| &part.elements[row.clone()]));
         // A counting sort.
@@ -75,14 +75,14 @@ impl<T: Real> Sparse<T> {
 
 /// Writes an element at the end of a row, where it stays if it is `kept`: no branch to be foreseen.
 #[inline(always)]
-pub fn put<E>(row: &mut Range<usize>, elements: &mut [E], element: E, kept: bool) {
+pub(crate) fn put<E>(row: &mut Range<usize>, elements: &mut [E], element: E, kept: bool) {
     elements[row.end] = element;
     row.end += usize::from(kept);
 }
 
 /// The rows of a dense matrix, `stride` apart, as a sparse one whose factors are the elements and their
 /// squares.
-pub struct Nonzeros<'a, T> {
+pub(crate) struct Nonzeros<'a, T> {
     pub x: &'a [T],
     pub columns: usize,
     pub stride: usize,
@@ -116,7 +116,7 @@ impl<T: Real> Kernel<T> for Nonzeros<'_, T> {
 }
 
 /// How many numbers are not zero.
-pub struct Count<'a, T> {
+pub(crate) struct Count<'a, T> {
     pub x: &'a [T],
     pub nonzero: &'a mut usize,
 }
@@ -142,7 +142,7 @@ impl<T: Real> Kernel<T> for Count<'_, T> {
 /// For some rows of elements (k, m, v) the sums `a = sum m means[k]` and `b = sum v squares[k]`, and
 /// what becomes of them. Rows of means, squares and the target have some pieces, such as those of a
 /// window in an image.
-pub struct Product<'a, T> {
+pub(crate) struct Product<'a, T> {
     pub sparse: &'a Sparse<T>,
     pub rows: Range<usize>,
     pub pieces: usize,
@@ -158,7 +158,7 @@ pub struct Product<'a, T> {
 }
 
 /// Where sums go.
-pub enum Target<'a, T> {
+pub(crate) enum Target<'a, T> {
     /// `a` alone.
     Mean(&'a mut [T]),
     /// `a` and `b`.

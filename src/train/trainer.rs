@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::buffer::Buffer;
+use super::aligned_buffer::Buffer;
 use super::dataset::Dataset;
-use super::linear::{Pass, SPARSE};
-use super::loss::Outcome;
+pub use super::loss::Outcome;
 use super::net::Net;
 use super::noise::shuffled;
 use super::optimizer::{Optimizer, Update};
+use super::pass::{Pass, SPARSE};
 use super::recipe::Config;
 use super::vector::Isa;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ pub struct Trainer {
     /// How.
     pub config: Config,
     /// The parameters and working memory.
-    pub net: Net<f32>,
+    pub(crate) net: Net<f32>,
     /// How far it is.
     pub progress: Progress,
     /// The epochs so far.
@@ -96,11 +96,11 @@ impl Trainer {
 
     /// For weights that began as a checkpoint's, into which batch normalization is folded: here it begins
     /// as the identity, by the statistics of some samples, so that the network is the checkpoint's.
-    pub fn unfold(&mut self, data: &Dataset) {
+    pub fn init_bn_identity(&mut self, data: &Dataset) {
         let batch = self.config.batch.min(data.len());
         let row = self.net.row();
         data.gather(0..batch, &mut self.net.input, row, &mut self.labels);
-        self.net.begin_as_identities(self.isa, batch);
+        self.net.init_bn_identity(self.isa, batch);
     }
 
     /// Steps of an epoch: every sample once, the last batch may be smaller.
@@ -123,7 +123,7 @@ impl Trainer {
         if steps == 0 {
             return Err(Error::data("there is no training data left beside the validation split"));
         }
-        let Progress { epoch, step, count, .. } = self.progress;
+        let Progress { epoch, step, .. } = self.progress;
         if step >= steps {
             return Err(Error::data(format!(
                 "the state stands at step {step} of an epoch, this data has {steps}: is it the data \
@@ -139,25 +139,44 @@ impl Trainer {
         let row = self.net.row();
         data.gather(indices, &mut self.net.input, row, &mut self.labels);
 
+        let update = self.update(data.len(), steps);
+        let outcome = self.descend(&update, batch, data.len())?;
+        self.progress.nll += outcome.nll;
+        self.progress.errors += outcome.errors as u64;
+        self.progress.step += 1;
+        self.progress.count += 1;
+        if self.progress.step < steps {
+            return Ok(None);
+        }
+        Ok(Some(self.end_epoch(update.kl_weight, data.len(), validation)))
+    }
+
+    /// Rates, weight of the KL and optimizer of the next step.
+    fn update(&self, samples: usize, steps: u32) -> Update {
+        let (Progress { epoch, step, count, .. }, config) = (self.progress, &self.config);
         let epochs = f64::from(epoch) + f64::from(step) / f64::from(steps);
         let factor = config.rate_at(epochs / f64::from(config.epochs));
         let (optimizer, rate) = match config.momentum {
-            Some(momentum) => (Optimizer::Nesterov { momentum }, config.rate / data.len() as f64),
+            Some(momentum) => (Optimizer::Nesterov { momentum }, config.rate / samples as f64),
             None => (Optimizer::Adam { beta1: 0.9, beta2: 0.999 }, config.rate),
         };
-        let update = Update {
+        Update {
             rate: rate * factor,
             log_sigma2_rate: rate * config.log_sigma2_rate * factor,
             kl_weight: config.kl_at(epochs),
             optimizer,
             count: count + 1,
             posterior: config.posterior().then_some(config.kl),
-        };
-        let sampled = config.posterior();
-        let (isa, step) = (self.isa, count as u32);
-        let pass = Pass { isa, seed: config.seed, step, sampled, training: true, sparse: SPARSE };
+        }
+    }
+
+    /// A forward and a backward pass of the batch that the network's input holds.
+    fn descend(&mut self, update: &Update, batch: usize, samples: usize) -> Result<Outcome> {
+        let (Progress { epoch, count, .. }, config) = (self.progress, &self.config);
+        let (isa, seed, sampled) = (self.isa, config.seed, config.posterior());
+        let pass = Pass { isa, seed, step: count as u32, sampled, training: true, sparse: SPARSE };
         self.net.forward(pass, None, batch);
-        let outcome = self.net.loss(&self.labels, data.len() as f64 / batch as f64);
+        let outcome = self.net.loss(&self.labels, samples as f64 / batch as f64);
         let diverged = |layer: String| Error::Data {
             problem: format!(
                 "the training diverged in step {} (epoch {epoch}): {layer} is no longer finite; \
@@ -169,47 +188,31 @@ impl Trainer {
             return Err(diverged("the loss".into()));
         }
         self.net
-            .backward(pass, &update, batch)
+            .backward(pass, update, batch)
             .map_err(|layer| diverged(format!("layer {layer}")))?;
-        self.progress.nll += outcome.nll;
-        self.progress.errors += outcome.errors as u64;
-        self.progress.step += 1;
-        self.progress.count += 1;
-        if self.progress.step < steps {
-            return Ok(None);
-        }
-        let samples = data.len() as f64;
+        Ok(outcome)
+    }
+
+    /// The numbers of the epoch whose last step is done, and on to the next.
+    fn end_epoch(&mut self, kl_weight: f64, samples: usize, validation: &Dataset) -> Epoch {
+        let Progress { epoch, count, best, waited, nll, errors, .. } = self.progress;
         let mut numbers = Epoch {
             epoch: epoch + 1,
-            nll: self.progress.nll / samples,
-            error: self.progress.errors as f64 / samples,
+            nll: nll / samples as f64,
+            error: errors as f64 / samples as f64,
             kl: self.kl(),
-            kl_weight: update.kl_weight,
+            kl_weight,
             sparsity: Vec::new(),
             weight_ratio: 0.0,
             validation_error: None,
             validation_nll: None,
             keep: true,
         };
-        let Progress { best, waited, .. } = self.progress;
-        let progress = Progress {
-            epoch: epoch + 1,
-            count: count + 1,
-            best,
-            waited,
-            nll: 0.0,
-            errors: 0,
-            step: 0,
-        };
-        self.progress = progress;
+        self.progress = Progress { epoch: epoch + 1, count, best, waited, ..Progress::default() };
         let (mut total, mut kept) = (0, 0);
-        let masks = self.masks();
-        for (weights, mask) in self.net.weights.iter().zip(&masks) {
-            let all = weights.outputs * weights.inputs;
-            let left = mask.iter().filter(|m| **m != 0.0).count();
+        for (name, left, all) in self.kept() {
             (total, kept) = (total + all, kept + left);
-            let share = 100.0 * (all - left) as f64 / all as f64;
-            numbers.sparsity.push((weights.name.clone(), share));
+            numbers.sparsity.push((name.into(), 100.0 * (all - left) as f64 / all as f64));
         }
         numbers.weight_ratio = total as f64 / kept.max(1) as f64;
         if !validation.is_empty() {
@@ -217,9 +220,9 @@ impl Trainer {
             numbers.validation_error = Some(outcome.errors as f64 / samples);
             numbers.validation_nll = Some(outcome.nll / samples);
         }
-        self.judge(&mut numbers, data.len());
+        self.judge(&mut numbers, samples);
         self.history.push(numbers.clone());
-        Ok(Some(numbers))
+        numbers
     }
 
     /// The KL of all weights, 0 without a posterior.
@@ -249,8 +252,15 @@ impl Trainer {
         self.net.weights.iter().map(|w| w.kept(self.threshold())).collect()
     }
 
+    /// Each layer's name, how many of its weights pruning keeps, and of how many.
+    pub fn kept(&self) -> Vec<(&str, usize, usize)> {
+        let all = self.net.weights.iter().zip(self.masks());
+        let count = |mask: &Buffer<f32>| mask.iter().filter(|m| **m != 0.0).count();
+        all.map(|(w, mask)| (&w.name[..], count(&mask), w.outputs * w.inputs)).collect()
+    }
+
     /// What counts as pruned has a log alpha above it; without a posterior only zeros do.
-    pub fn threshold(&self) -> f64 {
+    fn threshold(&self) -> f64 {
         if self.config.posterior() { self.config.thresh } else { f64::INFINITY }
     }
 

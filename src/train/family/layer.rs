@@ -1,11 +1,11 @@
 //! One fully connected layer under any method, forwards and backwards.
 
-use super::method::{Estimator, Law, Method, Noise, Prior, Share, Spread};
+use super::method::{Distribution, Estimator, Method, Noise, Prior, Share, VarianceParam};
 use crate::posterior;
+use crate::train::matmul::{Matrix, multiply};
 use crate::train::noise::{INITIAL_WEIGHTS, Stream};
-use crate::train::product::{Matrix, multiply};
+use crate::train::posterior_update::THETA2_FLOOR;
 use crate::train::vector::Isa;
-use crate::train::weights::THETA2_FLOOR;
 
 /// The parameters of `y = x theta' + bias`. Matrices are row after row.
 #[derive(Debug, Clone)]
@@ -22,8 +22,8 @@ pub struct Layer {
     pub theta: Vec<f64>,
     /// One for each output, without noise.
     pub bias: Vec<f64>,
-    /// Trained log alpha or log sigma^2, as many as the method has; see [`Spread`].
-    pub spread: Vec<f64>,
+    /// Trained log alpha or log sigma^2, as many as the method has; see [`VarianceParam`].
+    pub log_variances: Vec<f64>,
 }
 
 /// Derivatives by everything that a layer trains.
@@ -33,8 +33,8 @@ pub struct Gradient {
     pub theta: Vec<f64>,
     /// By bias.
     pub bias: Vec<f64>,
-    /// By spread.
-    pub spread: Vec<f64>,
+    /// By log variances.
+    pub log_variances: Vec<f64>,
 }
 
 /// Which noise to draw: the same numbers for the same three.
@@ -105,9 +105,10 @@ impl Layer {
             draw.normals(row, theta);
             theta.iter_mut().for_each(|t| *t *= (2.0 / inputs as f64).sqrt());
         }
-        let (Spread::Fixed(start) | Spread::Alpha(_, start) | Spread::Variance(start)) =
-            method.spread;
-        let (count, _) = method.trained_spreads(outputs, inputs);
+        let (VarianceParam::Fixed(start)
+        | VarianceParam::Alpha(_, start)
+        | VarianceParam::Variance(start)) = method.variance;
+        let (count, _) = method.trained_variances(outputs, inputs);
         Self {
             name: format!("fc{}", index + 1),
             inputs,
@@ -115,45 +116,45 @@ impl Layer {
             method,
             theta,
             bias: vec![0.0; outputs],
-            spread: vec![start; count],
+            log_variances: vec![start; count],
         }
     }
 
     /// A gradient of zeros.
-    pub fn zeros(&self) -> Gradient {
+    pub(super) fn zeros(&self) -> Gradient {
         Gradient {
             theta: vec![0.0; self.theta.len()],
             bias: vec![0.0; self.bias.len()],
-            spread: vec![0.0; self.spread.len()],
+            log_variances: vec![0.0; self.log_variances.len()],
         }
     }
 
-    /// Which trained spread belongs to weight `index`.
+    /// Which trained log variance belongs to weight `index`.
     fn slot(&self, index: usize) -> usize {
-        match self.method.spread {
-            Spread::Alpha(Share::Layer, _) => 0,
-            Spread::Alpha(Share::Neuron, _) => index % self.inputs,
+        match self.method.variance {
+            VarianceParam::Alpha(Share::Layer, _) => 0,
+            VarianceParam::Alpha(Share::Neuron, _) => index % self.inputs,
             _ => index,
         }
     }
 
     /// Log alpha of weight `index`; `-inf` without noise.
     pub fn log_alpha(&self, index: usize) -> f64 {
-        match self.method.spread {
+        match self.method.variance {
             _ if self.method.noise == Noise::None => f64::NEG_INFINITY,
-            Spread::Fixed(log_alpha) => log_alpha,
-            Spread::Alpha(..) => self.spread[self.slot(index)],
-            Spread::Variance(_) => {
+            VarianceParam::Fixed(log_alpha) => log_alpha,
+            VarianceParam::Alpha(..) => self.log_variances[self.slot(index)],
+            VarianceParam::Variance(_) => {
                 let theta = self.theta[index];
-                self.spread[index] - libm::log(theta * theta + THETA2_FLOOR)
+                self.log_variances[index] - libm::log(theta * theta + THETA2_FLOOR)
             }
         }
     }
 
     /// Variance of weight `index`.
     pub fn sigma2(&self, index: usize) -> f64 {
-        match self.method.spread {
-            Spread::Variance(_) => libm::exp(self.spread[index]),
+        match self.method.variance {
+            VarianceParam::Variance(_) => libm::exp(self.log_variances[index]),
             _ => libm::exp(self.log_alpha(index)) * self.theta[index] * self.theta[index],
         }
     }
@@ -167,35 +168,35 @@ impl Layer {
     /// `d sigma^2 / d log sigma^2 = sigma^2`.
     fn by_sigma2(&self, index: usize, derivative: f64, gradient: &mut Gradient) {
         let theta = self.theta[index];
-        if !matches!(self.method.spread, Spread::Variance(_)) {
+        if !matches!(self.method.variance, VarianceParam::Variance(_)) {
             gradient.theta[index] += derivative * 2.0 * libm::exp(self.log_alpha(index)) * theta;
         }
-        if !self.spread.is_empty() {
-            gradient.spread[self.slot(index)] += derivative * self.sigma2(index);
+        if !self.log_variances.is_empty() {
+            gradient.log_variances[self.slot(index)] += derivative * self.sigma2(index);
         }
     }
 
     /// The KL of the layer in nats, and `weight` times its derivatives added to `gradient`.
     pub fn kl(&self, weight: f64, gradient: &mut Gradient) -> f64 {
-        match (self.method.prior, self.method.spread) {
+        match (self.method.prior, self.method.variance) {
             (Prior::None, _) => 0.0,
-            (Prior::LogUniform(form), Spread::Fixed(log_alpha)) => {
+            (Prior::LogUniform(form), VarianceParam::Fixed(log_alpha)) => {
                 -(self.terms() as f64) * form.negative(log_alpha)
             }
             // The same for every theta: this is what makes the log-uniform prior Gaussian dropout's.
-            (Prior::LogUniform(form), Spread::Alpha(..)) => {
-                let terms = self.terms() as f64 / self.spread.len() as f64;
-                let pairs = self.spread.iter().zip(&mut gradient.spread);
+            (Prior::LogUniform(form), VarianceParam::Alpha(..)) => {
+                let terms = self.terms() as f64 / self.log_variances.len() as f64;
+                let pairs = self.log_variances.iter().zip(&mut gradient.log_variances);
                 pairs.fold(0.0, |sum, (log_alpha, g)| {
                     *g -= weight * terms * form.gradient(*log_alpha);
                     sum - terms * form.negative(*log_alpha)
                 })
             }
-            (Prior::LogUniform(form), Spread::Variance(_)) => {
+            (Prior::LogUniform(form), VarianceParam::Variance(_)) => {
                 (0..self.theta.len()).fold(0.0, |sum, index| {
                     let (theta, log_alpha) = (self.theta[index], self.log_alpha(index));
                     let slope = weight * form.gradient(log_alpha);
-                    gradient.spread[index] -= slope;
+                    gradient.log_variances[index] -= slope;
                     gradient.theta[index] += slope * 2.0 * theta / (theta * theta + THETA2_FLOOR);
                     sum - form.negative(log_alpha)
                 })
@@ -229,9 +230,9 @@ impl Layer {
         };
         match self.method.noise {
             Noise::None => (self.outputs_of(x, &self.theta), trace(x, Sample::None)),
-            Noise::Inputs(law) => {
+            Noise::Inputs(distribution) => {
                 let mut eps = vec![0.0; x.len()];
-                let xi: Vec<f64> = if law == Law::Bernoulli {
+                let xi: Vec<f64> = if distribution == Distribution::Bernoulli {
                     each_row(&mut eps, self.inputs, Draw::uniforms);
                     let rate = posterior::drop_rate(self.log_alpha(0));
                     eps.iter().map(|u| if *u < rate { 0.0 } else { 1.0 / (1.0 - rate) }).collect()
@@ -306,11 +307,11 @@ impl Layer {
                 add(&mut gradient.theta, &by_weights(dy, &noisy));
                 let mut dx = by_inputs(dy, &self.theta);
                 for (at, dx) in dx.iter_mut().enumerate() {
-                    if !self.spread.is_empty() {
+                    if !self.log_variances.is_empty() {
                         // xi = 1 + exp(log_alpha / 2) eps
                         let slot = self.slot(at % inputs);
-                        let slope = 0.5 * libm::exp(0.5 * self.spread[slot]) * eps[at];
-                        gradient.spread[slot] += *dx * x[at] * slope;
+                        let slope = 0.5 * libm::exp(0.5 * self.log_variances[slot]) * eps[at];
+                        gradient.log_variances[slot] += *dx * x[at] * slope;
                     }
                     *dx *= xi[at];
                 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::posterior::KlForm;
-use crate::train::weights::LOG_SIGMA2_MAX;
+use crate::train::posterior_update::LOG_SIGMA2_MAX;
 
 /// The treatment of one layer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -13,7 +13,7 @@ pub struct Method {
     /// Where noise enters.
     pub noise: Noise,
     /// How large it is.
-    pub spread: Spread,
+    pub variance: VarianceParam,
     /// What it costs.
     pub prior: Prior,
 }
@@ -26,15 +26,15 @@ pub enum Noise {
     None,
     /// Each input of each sample is multiplied by a number of mean 1. All outputs see the same, so
     /// this is correlated noise on weights: w_oi = theta_oi xi_i.
-    Inputs(Law),
+    Inputs(Distribution),
     /// Each weight has independent Gaussian noise.
     Weights(Estimator),
 }
 
-/// The law of multiplicative noise with mean 1 and variance alpha.
+/// The distribution of multiplicative noise with mean 1 and variance alpha.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Law {
+pub enum Distribution {
     /// 0 with probability `p = alpha / (1 + alpha)`, else `1 / (1 - p)`: inverted dropout, which
     /// needs no scaling at test time.
     Bernoulli,
@@ -46,8 +46,8 @@ pub enum Law {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Estimator {
-    /// Nothing: outputs are drawn from their own law N(x theta, x^2 sigma^2), independently for each
-    /// sample and output (local reparameterization).
+    /// Nothing: outputs are drawn from their own distribution N(x theta, x^2 sigma^2), independently for
+    /// each sample and output (local reparameterization).
     Local,
     /// One example: each has weights of its own.
     PerExample,
@@ -59,7 +59,7 @@ pub enum Estimator {
 /// How large the noise is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Spread {
+pub enum VarianceParam {
     /// `sigma^2 = alpha theta^2` with this log alpha, not trained.
     Fixed(f64),
     /// `sigma^2 = alpha theta^2`, log alpha trained from this value: multiplicative parameters,
@@ -97,17 +97,17 @@ pub enum Prior {
 impl Method {
     /// No noise.
     pub const NONE: Self =
-        Self { noise: Noise::None, spread: Spread::Fixed(0.0), prior: Prior::None };
+        Self { noise: Noise::None, variance: VarianceParam::Fixed(0.0), prior: Prior::None };
 
     /// Inverted dropout at rate p.
     pub fn binary_dropout(rate: f64) -> Self {
-        let spread = Spread::Fixed(libm::log(rate / (1.0 - rate)));
-        Self { noise: Noise::Inputs(Law::Bernoulli), spread, prior: Prior::None }
+        let variance = VarianceParam::Fixed(libm::log(rate / (1.0 - rate)));
+        Self { noise: Noise::Inputs(Distribution::Bernoulli), variance, prior: Prior::None }
     }
 
     /// Gaussian dropout as noisy as binary dropout at rate p: alpha = p / (1 - p).
     pub fn gaussian_dropout(rate: f64) -> Self {
-        Self { noise: Noise::Inputs(Law::Gaussian), ..Self::binary_dropout(rate) }
+        Self { noise: Noise::Inputs(Distribution::Gaussian), ..Self::binary_dropout(rate) }
     }
 
     /// The same noise, independent for each weight and drawn at the outputs.
@@ -119,8 +119,8 @@ impl Method {
     /// trained from `log_alpha`.
     pub fn variational_a(share: Share, log_alpha: f64) -> Self {
         Self {
-            noise: Noise::Inputs(Law::Gaussian),
-            spread: Spread::Alpha(share, log_alpha),
+            noise: Noise::Inputs(Distribution::Gaussian),
+            variance: VarianceParam::Alpha(share, log_alpha),
             prior: Prior::LogUniform(KlForm::Cubic),
         }
     }
@@ -134,7 +134,7 @@ impl Method {
     pub fn sparse(log_sigma2: f64) -> Self {
         Self {
             noise: Noise::Weights(Estimator::Local),
-            spread: Spread::Variance(log_sigma2),
+            variance: VarianceParam::Variance(log_sigma2),
             prior: Prior::LogUniform(KlForm::Sigmoid),
         }
     }
@@ -154,19 +154,19 @@ impl Method {
         Self { prior: Prior::LogUniform(form), ..self }
     }
 
-    /// Number of trained spreads of a layer, and the largest value that they may take.
-    pub fn trained_spreads(&self, outputs: usize, inputs: usize) -> (usize, f64) {
+    /// Number of trained log variances of a layer, and the largest value that they may take.
+    pub(super) fn trained_variances(&self, outputs: usize, inputs: usize) -> (usize, f64) {
         // The cubic and the bound hold for alpha <= 1 only (Kingma et al. 2015, section 4.2).
         let most = match self.prior {
             Prior::LogUniform(form) if form.is_bounded() => 0.0,
             _ => f64::INFINITY,
         };
-        match self.spread {
-            Spread::Fixed(_) => (0, most),
-            Spread::Alpha(Share::Layer, _) => (1, most),
-            Spread::Alpha(Share::Neuron, _) => (inputs, most),
-            Spread::Alpha(Share::Weight, _) => (outputs * inputs, most),
-            Spread::Variance(_) => (outputs * inputs, LOG_SIGMA2_MAX),
+        match self.variance {
+            VarianceParam::Fixed(_) => (0, most),
+            VarianceParam::Alpha(Share::Layer, _) => (1, most),
+            VarianceParam::Alpha(Share::Neuron, _) => (inputs, most),
+            VarianceParam::Alpha(Share::Weight, _) => (outputs * inputs, most),
+            VarianceParam::Variance(_) => (outputs * inputs, LOG_SIGMA2_MAX),
         }
     }
 
@@ -177,22 +177,25 @@ impl Method {
     pub fn check(&self) -> Result<()> {
         let refuse = |problem: &str| Err(Error::Argument { problem: problem.into() });
         let bounded = matches!(self.prior, Prior::LogUniform(form) if form.is_bounded());
-        let (Spread::Fixed(start) | Spread::Alpha(_, start) | Spread::Variance(start)) =
-            self.spread;
-        match (self.noise, self.spread) {
+        let (VarianceParam::Fixed(start)
+        | VarianceParam::Alpha(_, start)
+        | VarianceParam::Variance(start)) = self.variance;
+        match (self.noise, self.variance) {
             _ if start.is_nan() => refuse("the noise must start from a number"),
-            (Noise::None, Spread::Fixed(_)) if self.prior == Prior::None => Ok(()),
+            (Noise::None, VarianceParam::Fixed(_)) if self.prior == Prior::None => Ok(()),
             (Noise::None, _) => refuse("without noise there is nothing to train or to price"),
-            (Noise::Inputs(Law::Bernoulli), Spread::Alpha(..) | Spread::Variance(_)) => {
-                refuse("the rate of binary dropout has no gradient: fix it")
-            }
-            (Noise::Inputs(_), Spread::Variance(_) | Spread::Alpha(Share::Weight, _)) => {
-                refuse("noise on inputs has one alpha for each input at most")
-            }
+            (
+                Noise::Inputs(Distribution::Bernoulli),
+                VarianceParam::Alpha(..) | VarianceParam::Variance(_),
+            ) => refuse("the rate of binary dropout has no gradient: fix it"),
+            (
+                Noise::Inputs(_),
+                VarianceParam::Variance(_) | VarianceParam::Alpha(Share::Weight, _),
+            ) => refuse("noise on inputs has one alpha for each input at most"),
             (Noise::Inputs(_), _) if matches!(self.prior, Prior::Gaussian(_)) => {
                 refuse("noise on inputs gives no density of weights to compare to a Gaussian prior")
             }
-            (_, Spread::Variance(_)) if bounded => {
+            (_, VarianceParam::Variance(_)) if bounded => {
                 refuse("the cubic and the bound hold for alpha <= 1, which additive noise exceeds")
             }
             _ if bounded && start > 0.0 => refuse("the cubic and the bound hold for alpha <= 1"),

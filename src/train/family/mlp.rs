@@ -3,7 +3,7 @@
 use super::layer::{Draw, Gradient, Layer};
 use super::method::Method;
 use crate::error::{Error, Result};
-use crate::train::buffer::padded;
+use crate::train::aligned_buffer::padded;
 use crate::train::loss::cross_entropy;
 
 /// A chain of fully connected layers.
@@ -180,17 +180,17 @@ pub struct Training {
     pub steps: u32,
     /// Learning rate of theta and bias, for gradients of the loss of one sample on average.
     pub rate: f64,
-    /// That of the spreads.
-    pub spread_rate: f64,
+    /// That of the log variances.
+    pub variance_rate: f64,
     seed: u64,
     moments: Vec<[Gradient; 2]>,
 }
 
 impl Training {
     /// A training from its beginning; `seed` is that of the noise.
-    pub fn new(net: Mlp, rate: f64, spread_rate: f64, seed: u64) -> Self {
+    pub fn new(net: Mlp, rate: f64, variance_rate: f64, seed: u64) -> Self {
         let moments = net.layers.iter().map(|layer| [layer.zeros(), layer.zeros()]).collect();
-        Self { net, steps: 0, rate, spread_rate, seed, moments }
+        Self { net, steps: 0, rate, variance_rate, seed, moments }
     }
 
     /// One step on a batch out of `samples`.
@@ -218,36 +218,22 @@ impl Training {
         if !(loss.nll.is_finite() && loss.kl.is_finite()) {
             return Err(diverged("the loss".into()));
         }
-        let rates = [self.rate, self.spread_rate];
         let each = self.net.layers.iter_mut().zip(&gradients).zip(&mut self.moments);
         for ((layer, gradient), [first, second]) in each {
-            let (_, most) = layer.method.trained_spreads(layer.outputs, layer.inputs);
-            adam(
-                &mut layer.theta,
-                &gradient.theta,
-                [&mut first.theta, &mut second.theta],
-                rates[0],
-                step,
-            );
-            adam(
-                &mut layer.bias,
-                &gradient.bias,
-                [&mut first.bias, &mut second.bias],
-                rates[0],
-                step,
-            );
-            adam(
-                &mut layer.spread,
-                &gradient.spread,
-                [&mut first.spread, &mut second.spread],
-                rates[1],
-                step,
-            );
-            let mut all = layer.theta.iter().chain(&layer.bias).chain(&layer.spread);
-            if !all.all(|value| value.is_finite()) {
-                return Err(diverged(format!("layer {}", layer.name)));
+            let (_, most) = layer.method.trained_variances(layer.outputs, layer.inputs);
+            let (w, g, m, v) = (&mut *layer, gradient, first, second);
+            let noise = [&mut m.log_variances, &mut v.log_variances];
+            for (values, gradient, moments, rate) in [
+                (&mut w.theta, &g.theta, [&mut m.theta, &mut v.theta], self.rate),
+                (&mut w.bias, &g.bias, [&mut m.bias, &mut v.bias], self.rate),
+                (&mut w.log_variances, &g.log_variances, noise, self.variance_rate),
+            ] {
+                adam(values, gradient, moments, rate, step);
+                if !values.iter().all(|value| value.is_finite()) {
+                    return Err(diverged(format!("layer {}", w.name)));
+                }
             }
-            layer.spread.iter_mut().for_each(|spread| *spread = spread.min(most));
+            layer.log_variances.iter_mut().for_each(|value| *value = value.min(most));
         }
         Ok(loss)
     }

@@ -22,13 +22,13 @@
 //! `theta + exp(log_sigma2 / 2) eps`, not `exp(log_sigma2) eps`; `sigma = sqrt(alpha) |theta|`;
 //! `E log|eps|` is negative for alpha below 2.42, which is why `log(alpha) / 2` is a bound there.
 
-pub mod layer;
-pub mod method;
-pub mod mlp;
+mod layer;
+mod method;
+mod mlp;
 pub mod regression;
 
 pub use layer::{Draw, Gradient, Layer};
-pub use method::{Estimator, Law, Method, Noise, Prior, Share, Spread};
+pub use method::{Distribution, Estimator, Method, Noise, Prior, Share, VarianceParam};
 pub use mlp::{Loss, Mlp, Targets, Training};
 
 #[cfg(test)]

@@ -20,14 +20,14 @@ fn methods() -> Vec<(String, Method)> {
     }
     for form in [KlForm::Sigmoid, KlForm::Exact, KlForm::Ard] {
         on_weights.push((format!("sparse {form:?}"), Method::sparse(-4.0).with_kl(form)));
-        let multiplicative = Spread::Alpha(Share::Weight, -1.0);
-        let method = Method { spread: multiplicative, ..Method::sparse(0.0).with_kl(form) };
+        let multiplicative = VarianceParam::Alpha(Share::Weight, -1.0);
+        let method = Method { variance: multiplicative, ..Method::sparse(0.0).with_kl(form) };
         on_weights.push((format!("sparse, multiplicative, {form:?}"), method));
     }
     on_weights.push(("bayesian".into(), Method::bayesian(-4.0, 0.5)));
-    let alpha = Spread::Alpha(Share::Neuron, -1.0);
+    let alpha = VarianceParam::Alpha(Share::Neuron, -1.0);
     on_weights
-        .push(("bayesian alpha".into(), Method { spread: alpha, ..Method::bayesian(0.0, 0.5) }));
+        .push(("bayesian alpha".into(), Method { variance: alpha, ..Method::bayesian(0.0, 0.5) }));
     for (name, method) in on_weights {
         for estimator in [Estimator::Local, Estimator::PerBatch, Estimator::PerExample] {
             methods.push((format!("{name} {estimator:?}"), method.with_estimator(estimator)));
@@ -42,20 +42,22 @@ fn numbers(seed: u64, count: usize) -> Vec<f64> {
     numbers
 }
 
-/// Spreads that differ, so that no gradient is right by symmetry.
+/// Log variances that differ, so that no gradient is right by symmetry.
 fn example(method: Method, sizes: &[usize]) -> Mlp {
     let mut net = Mlp::new(sizes, &vec![method; sizes.len() - 1], 5).unwrap();
     for layer in &mut net.layers {
-        let (name, count) = (layer.name.len(), layer.spread.len());
-        let (spreads, biases) = (numbers(7, count), numbers(8 + name as u64, layer.outputs));
-        layer.spread.iter_mut().zip(spreads).for_each(|(s, z)| *s += 0.3 * z - 0.2);
+        let (name, count) = (layer.name.len(), layer.log_variances.len());
+        let (noise, biases) = (numbers(7, count), numbers(8 + name as u64, layer.outputs));
+        layer.log_variances.iter_mut().zip(noise).for_each(|(s, z)| *s += 0.3 * z - 0.2);
         layer.bias = biases;
     }
     net
 }
 
 fn parameters(net: &mut Mlp) -> impl Iterator<Item = &mut f64> {
-    net.layers.iter_mut().flat_map(|l| l.theta.iter_mut().chain(&mut l.bias).chain(&mut l.spread))
+    net.layers
+        .iter_mut()
+        .flat_map(|l| l.theta.iter_mut().chain(&mut l.bias).chain(&mut l.log_variances))
 }
 
 /// Every parameter of every method, with the noise held fixed.
@@ -73,7 +75,7 @@ fn gradients_match_finite_differences() {
             let (_, gradients) = net.gradient(&x, targets, Some((3, 4)), 2.5, 0.7);
             let found: Vec<f64> = gradients
                 .iter()
-                .flat_map(|g| g.theta.iter().chain(&g.bias).chain(&g.spread).copied())
+                .flat_map(|g| g.theta.iter().chain(&g.bias).chain(&g.log_variances).copied())
                 .collect();
             for (index, found) in found.iter().enumerate() {
                 let moved = |by: f64| {
@@ -128,8 +130,8 @@ fn a_diverging_run_names_the_layer_and_the_step() {
 #[test]
 fn parts_that_do_not_fit_are_refused() {
     for wrong in [
-        Method { spread: Spread::Variance(-3.0), ..Method::binary_dropout(0.5) },
-        Method { spread: Spread::Alpha(Share::Layer, 0.0), ..Method::binary_dropout(0.5) },
+        Method { variance: VarianceParam::Variance(-3.0), ..Method::binary_dropout(0.5) },
+        Method { variance: VarianceParam::Alpha(Share::Layer, 0.0), ..Method::binary_dropout(0.5) },
         Method::variational_a(Share::Weight, -1.0),
         Method::variational_b(Share::Weight, 0.5),
         Method::sparse(-3.0).with_kl(KlForm::Cubic),
@@ -162,15 +164,15 @@ fn the_kl_counts_each_random_variable_once() {
 }
 
 #[test]
-fn spreads_of_variational_dropout_stay_where_its_kl_holds() {
+fn alphas_of_variational_dropout_stay_where_its_kl_holds() {
     let net = Mlp::new(&[5, 2], &[Method::variational_b(Share::Weight, -0.1)], 1).unwrap();
     let mut training = Training::new(net, 1e-3, 0.5, 1);
     let (x, labels) = (numbers(3, 20), [0, 1, 0, 1]);
     for _ in 0..20 {
         training.step(&x, Targets::Classes(&labels), 4, 1.0).unwrap();
     }
-    let spread = &training.net.layers[0].spread;
-    assert!(spread.contains(&0.0) && spread.iter().all(|s| *s <= 0.0), "{spread:?}");
+    let log_alpha = &training.net.layers[0].log_variances;
+    assert!(log_alpha.contains(&0.0) && log_alpha.iter().all(|s| *s <= 0.0), "{log_alpha:?}");
 }
 
 /// Features that are orthonormal: X'X = 1.

@@ -11,7 +11,7 @@ const LINE: usize = 64;
 /// A fixed-length array of numbers, zero at first, that begins on a cache line: loads of a whole
 /// vector never cross one when rows are padded by [`padded`].
 #[derive(Clone)]
-pub struct Buffer<T> {
+pub(crate) struct Buffer<T> {
     lines: Vec<Line>,
     length: usize,
     element: std::marker::PhantomData<T>,
@@ -22,12 +22,12 @@ pub struct Buffer<T> {
 struct Line([u8; LINE]);
 
 /// The length of a row in memory: a multiple of the lanes of every vector that the processor has.
-pub fn padded(length: usize) -> usize {
+pub(crate) fn padded(length: usize) -> usize {
     length.next_multiple_of(Isa::detect().lanes())
 }
 
 /// Rows without their padding: the numbers of a layer that outlive a step.
-pub struct Stored<'a, T> {
+pub(crate) struct StateTensor<'a, T> {
     /// What they are.
     pub name: String,
     /// All rows.
@@ -38,14 +38,14 @@ pub struct Stored<'a, T> {
     pub stride: usize,
 }
 
-impl<T: Real> Stored<'_, T> {
+impl<T: Real> StateTensor<'_, T> {
     /// The rows, without padding.
-    pub fn rows(&self) -> impl Iterator<Item = &[T]> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[T]> {
         self.values.chunks(self.stride).map(|row| &row[..self.cols])
     }
 
     /// The same, to be written.
-    pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
+    pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
         self.values.chunks_mut(self.stride).map(|row| &mut row[..self.cols])
     }
 }
@@ -55,7 +55,7 @@ impl<T: Real> Buffer<T> {
     ///
     /// # Panics
     /// If they are more than can be addressed.
-    pub fn zeros(length: usize) -> Self {
+    pub(crate) fn zeros(length: usize) -> Self {
         assert!(length <= usize::MAX / size_of::<T>());
         let lines = vec![Line([0; LINE]); (length * size_of::<T>()).div_ceil(LINE)];
         Self { lines, length, element: std::marker::PhantomData }

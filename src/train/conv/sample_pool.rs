@@ -1,23 +1,23 @@
 //! From means and variances of a convolution's outputs to what the next layer reads.
 
-use super::buffer::padded;
-use super::conv::Geometry;
-use super::linear::VARIANCE_FLOOR;
-use super::vector::{Kernel, LANES, Real, Vector};
+use super::shape::ConvShape;
+use crate::train::aligned_buffer::padded;
+use crate::train::elementwise::VARIANCE_FLOOR;
+use crate::train::vector::{Kernel, LANES, Real, Vector};
 
 /// Sampling, bias, max-pool and ReLU of one sample.
-pub struct SamplePool<'a, T> {
+pub(super) struct SamplePool<'a, T> {
     /// Shapes.
-    pub geometry: &'a Geometry,
+    pub shape: &'a ConvShape,
     /// Outputs without bias and noise, a row for each position, rows [`padded`].
     pub mean: &'a [T],
     /// Their variances, and noise in rows without gaps and some more, if they are sampled.
     pub sampled: Option<(&'a [T], &'a [f32])>,
     /// One for each channel.
     pub bias: &'a [T],
-    /// Pooled, a row for each place, rows without gaps.
+    /// Pooled, a row for each position, rows without gaps.
     pub output: &'a mut [T],
-    /// Of each place and channel the position it came from, rows [`padded`].
+    /// Of each pooled position and channel the position it came from, rows [`padded`].
     pub winner: &'a mut [T],
     /// Its derivative by the winner's variance, rows [`padded`].
     pub coefficient: &'a mut [T],
@@ -26,15 +26,15 @@ pub struct SamplePool<'a, T> {
 impl<T: Real> Kernel<T> for SamplePool<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Element = T>>(self) {
-        let Geometry { channels: outputs, pool, relu, .. } = *self.geometry;
+        let ConvShape { channels: outputs, pool, relu, .. } = *self.shape;
         let channels = padded(outputs);
-        let (oh, ow) = self.geometry.convolved();
-        let pooled = self.geometry.output();
+        let (oh, ow) = self.shape.conv_output();
+        let pooled = self.shape.output();
         let [top, left, ..] = pool.padding;
         let lowest = V::splat(if relu { 0.0 } else { f64::NEG_INFINITY });
-        for place in 0..pooled.area() {
+        for out in 0..pooled.area() {
             let (y0, x0) =
-                (place / pooled.width * pool.stride[0], place % pooled.width * pool.stride[1]);
+                (out / pooled.width * pool.stride[0], out % pooled.width * pool.stride[1]);
             let ys = y0.max(top) - top..(y0 + pool.kernel[0] - top).min(oh);
             let xs = x0.max(left) - left..(x0 + pool.kernel[1] - left).min(ow);
             for channel in (0..channels).step_by(V::LANES) {
@@ -58,12 +58,12 @@ impl<T: Real> Kernel<T> for SamplePool<'_, T> {
                         best = best.select_greater(value, best, value);
                     }
                 }
-                let at = place * channels + channel;
+                let at = out * channels + channel;
                 winner.store(&mut self.winner[at..]);
                 (V::splat(0.5) * noise / deviation).store(&mut self.coefficient[at..]);
                 // NaN must not become 0: the maximum keeps its second operand.
                 let y = lowest.max(best + V::load(&self.bias[channel..]));
-                let to = place * outputs + channel;
+                let to = out * outputs + channel;
                 if channel + V::LANES <= outputs {
                     y.store(&mut self.output[to..]);
                 } else if channel < outputs {

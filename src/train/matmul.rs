@@ -6,7 +6,7 @@ use super::vector::Real;
 
 /// A matrix in a slice: the element (i, j) lies at `i * row + j * column`.
 #[derive(Clone, Copy)]
-pub struct Matrix<'a, T> {
+pub(crate) struct Matrix<'a, T> {
     values: &'a [T],
     rows: usize,
     columns: usize,
@@ -19,13 +19,13 @@ impl<'a, T> Matrix<'a, T> {
     ///
     /// # Panics
     /// If the slice is too short for them.
-    pub fn new(values: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
+    pub(crate) fn new(values: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
         assert!(fits(rows, columns, stride, values.len()));
         Self { values, rows, columns, row: stride, column: 1 }
     }
 
     /// Rows as columns.
-    pub fn transposed(self) -> Self {
+    pub(crate) fn transposed(self) -> Self {
         Self { rows: self.columns, columns: self.rows, row: self.column, column: self.row, ..self }
     }
 }
@@ -40,7 +40,7 @@ fn fits(rows: usize, columns: usize, stride: usize, length: usize) -> bool {
 ///
 /// # Panics
 /// If the shapes do not fit each other or `out`.
-pub fn multiply<T: Real>(out: &mut [T], stride: usize, a: Matrix<'_, T>, b: Matrix<'_, T>) {
+pub(crate) fn multiply<T: Real>(out: &mut [T], stride: usize, a: Matrix<'_, T>, b: Matrix<'_, T>) {
     product(out, stride, a, b, false);
 }
 
@@ -48,7 +48,12 @@ pub fn multiply<T: Real>(out: &mut [T], stride: usize, a: Matrix<'_, T>, b: Matr
 ///
 /// # Panics
 /// If the shapes do not fit each other or `out`.
-pub fn multiply_add<T: Real>(out: &mut [T], stride: usize, a: Matrix<'_, T>, b: Matrix<'_, T>) {
+pub(crate) fn multiply_add<T: Real>(
+    out: &mut [T],
+    stride: usize,
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+) {
     product(out, stride, a, b, true);
 }
 

@@ -1,17 +1,18 @@
-//! The convolution without a pool, through a matrix of patches: all outputs count backwards, too, so it
+//! The convolution without a pool, through a matrix of patches (im2col): all outputs count backwards, too, so it
 //! is a matter of dense products. The patches of small maps are multiplied several samples at once, so
 //! that weights are read once for many of them.
 
-use super::buffer::{Buffer, padded};
-use super::conv::{Geometry, Gradients, Outputs};
-use super::linear::{AddTwice, Pass, Square};
-use super::product::{Matrix, multiply, multiply_add};
-use super::vector::Real;
-use super::weights::Weights;
+use super::shape::{ConvShape, Gradients, Outputs};
 use crate::network::{Shape, Window};
+use crate::train::aligned_buffer::{Buffer, padded};
+use crate::train::elementwise::{AddTwice, Square};
+use crate::train::matmul::{Matrix, multiply, multiply_add};
+use crate::train::pass::Pass;
+use crate::train::vector::Real;
+use crate::train::weights::Weights;
 
 /// A group of samples; matrices have a row for each position of each of them.
-pub struct Patches<T> {
+pub(super) struct Im2col<T> {
     /// Distance of patches.
     pub stride: usize,
     /// How many were gathered.
@@ -26,11 +27,11 @@ pub struct Patches<T> {
     gradient: Buffer<T>,
 }
 
-impl<T: Real> Patches<T> {
+impl<T: Real> Im2col<T> {
     /// For at most this many.
-    pub fn new(geometry: &Geometry, rows: usize) -> Self {
-        let [height, width] = geometry.window.kernel;
-        let stride = padded(height * width * geometry.input.channels);
+    pub(super) fn new(shape: &ConvShape, rows: usize) -> Self {
+        let [height, width] = shape.window.kernel;
+        let stride = padded(height * width * shape.input.channels);
         let matrix = || Buffer::zeros(rows * stride);
         Self {
             stride,
@@ -44,18 +45,18 @@ impl<T: Real> Patches<T> {
     }
 
     /// The images' patches, one for each position, and their squares if outputs are sampled.
-    pub fn gather<'a>(
+    pub(super) fn gather<'a>(
         &mut self,
-        geometry: &Geometry,
+        shape: &ConvShape,
         pass: Pass,
         images: impl ExactSizeIterator<Item = &'a [T]>,
     ) {
-        let (oh, ow) = geometry.convolved();
+        let (oh, ow) = shape.conv_output();
         let size = oh * ow * self.stride;
         self.rows = images.len() * oh * ow;
         let patches = &mut self.patches[..images.len() * size];
         for (patches, image) in patches.chunks_mut(size).zip(images) {
-            runs(geometry, self.stride, |patch, at, length| {
+            runs(shape, self.stride, |patch, at, length| {
                 patches[patch..patch + length].copy_from_slice(&image[at..at + length]);
             });
         }
@@ -67,16 +68,16 @@ impl<T: Real> Patches<T> {
     }
 
     /// The means of the outputs, and the variances if they are sampled, channels [`padded`].
-    pub fn forward(
+    pub(super) fn forward(
         &self,
-        geometry: &Geometry,
+        shape: &ConvShape,
         pass: Pass,
         weights: &Weights<T>,
         theta: &[T],
         mean: &mut [T],
         variance: &mut [T],
     ) {
-        let (outputs, cols, stride) = (geometry.channels, weights.cols, self.stride);
+        let (outputs, cols, stride) = (shape.channels, weights.cols, self.stride);
         let (rows, wide) = (self.rows, padded(outputs));
         let theta = Matrix::new(theta, outputs, cols, stride).transposed();
         multiply(mean, wide, Matrix::new(&self.patches, rows, cols, stride), theta);
@@ -87,21 +88,21 @@ impl<T: Real> Patches<T> {
     }
 
     /// Appends the gradients by mean and variance of a sample's outputs.
-    pub fn keep(
+    pub(super) fn collect_gradients(
         &mut self,
-        geometry: &Geometry,
+        shape: &ConvShape,
         pass: Pass,
         outputs: &Outputs<'_, T>,
         bias: &mut [T],
     ) {
-        let channels = geometry.channels;
-        let (oh, ow) = geometry.convolved();
+        let channels = shape.channels;
+        let (oh, ow) = shape.conv_output();
         let rows = outputs.gradient.chunks_exact(channels).zip(outputs.values.chunks(channels));
         for ((gradient, values), coefficient) in
             rows.zip(outputs.coefficient.chunks(padded(channels))).take(oh * ow)
         {
             let first = self.by_mean.len();
-            let open = |y: T| !geometry.relu || y > T::of(0.0);
+            let open = |y: T| !shape.relu || y > T::of(0.0);
             let gated = gradient.iter().zip(values);
             self.by_mean.extend(gated.map(|(g, y)| if open(*y) { *g } else { T::of(0.0) }));
             let g = &self.by_mean[first..];
@@ -112,17 +113,17 @@ impl<T: Real> Patches<T> {
         }
     }
 
-    /// The backward pass of the samples that [`Patches::keep`] has seen. The squares are lost.
-    pub fn backward<'a>(
+    /// The backward pass of the samples that [`Im2col::collect_gradients`] has seen. The squares are lost.
+    pub(super) fn backward<'a>(
         &mut self,
-        geometry: &Geometry,
+        shape: &ConvShape,
         pass: Pass,
         weights: &Weights<T>,
         gradients: &mut Gradients<T>,
         dx: Option<impl Iterator<Item = &'a mut [T]>>,
     ) {
-        let (outputs, cols, stride) = (geometry.channels, weights.cols, self.stride);
-        let (oh, ow) = geometry.convolved();
+        let (outputs, cols, stride) = (shape.channels, weights.cols, self.stride);
+        let (oh, ow) = shape.conv_output();
         let (positions, rows) = (oh * ow, self.rows);
         let by_mean = Matrix::new(&self.by_mean, rows, outputs, outputs);
         let by_variance =
@@ -145,7 +146,7 @@ impl<T: Real> Patches<T> {
             }
             for (patches, dx) in self.gradient.chunks(positions * stride).zip(dx) {
                 dx.fill(T::of(0.0));
-                runs(geometry, stride, |patch, image, length| {
+                runs(shape, stride, |patch, image, length| {
                     let from = &patches[patch..patch + length];
                     for (to, from) in dx[image..image + length].iter_mut().zip(from) {
                         *to = *to + *from;
@@ -158,11 +159,11 @@ impl<T: Real> Patches<T> {
     }
 }
 
-/// Calls `each` with the places of a run: in the patches of `stride`, in the image, and its length.
-fn runs(geometry: &Geometry, stride: usize, mut each: impl FnMut(usize, usize, usize)) {
-    let Window { kernel: [kh, kw], stride: [sy, sx], padding: [top, left, ..] } = geometry.window;
-    let Shape { channels, height, width } = geometry.input;
-    let (oh, ow) = geometry.convolved();
+/// Calls `each` with the positions of a run: in the patches of `stride`, in the image, and its length.
+fn runs(shape: &ConvShape, stride: usize, mut each: impl FnMut(usize, usize, usize)) {
+    let Window { kernel: [kh, kw], stride: [sy, sx], padding: [top, left, ..] } = shape.window;
+    let Shape { channels, height, width } = shape.input;
+    let (oh, ow) = shape.conv_output();
     for (oy, ox) in (0..oh).flat_map(|oy| (0..ow).map(move |ox| (oy, ox))) {
         let patch = (oy * ow + ox) * stride;
         let x = ox * sx;

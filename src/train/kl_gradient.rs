@@ -1,19 +1,19 @@
-//! Slopes of the KL, in the fused pass's vectors: what [`crate::posterior`] has in f64.
+//! KlGradients of the KL, in the fused pass's vectors: what [`crate::posterior`] has in f64.
 
 use super::vector::Vector;
 use crate::posterior;
 
 /// `d(-KL) / d(log alpha)`. A type, not a closure: closures are not always inlined, and without the
 /// instruction set of their caller they are slow.
-pub trait Slope {
+pub(crate) trait KlGradient {
     /// At log alpha, with theta^2 and sigma^2.
     fn at<V: Vector>(log_alpha: V, square: V, sigma2: V) -> V;
 }
 
 /// Of the paper's approximation: `k1 k3 s (1 - s) + sigmoid(-log alpha) / 2`, s the paper's sigmoid.
-pub struct Sigmoid;
+pub(crate) struct Sigmoid;
 
-impl Slope for Sigmoid {
+impl KlGradient for Sigmoid {
     #[inline(always)]
     fn at<V: Vector>(log_alpha: V, square: V, sigma2: V) -> V {
         let (k2, k3) = (V::splat(-posterior::K2), V::splat(-posterior::K3));
@@ -24,9 +24,9 @@ impl Slope for Sigmoid {
 }
 
 /// For automatic relevance determination: `sigmoid(-log alpha) / 2`.
-pub struct Ard;
+pub(crate) struct Ard;
 
-impl Slope for Ard {
+impl KlGradient for Ard {
     #[inline(always)]
     fn at<V: Vector>(_: V, square: V, sigma2: V) -> V {
         V::splat(0.5) * square / (square + sigma2)
@@ -35,9 +35,9 @@ impl Slope for Ard {
 
 /// Without approximation: `x D(x)` with Dawson's integral D and `x^2 = 1 / (2 alpha)`, as a rational
 /// function of `t = x^2 / (x^2 + 6)` fitted to it; relative error at most 1e-5.
-pub struct Exact;
+pub(crate) struct Exact;
 
-impl Slope for Exact {
+impl KlGradient for Exact {
     #[inline(always)]
     fn at<V: Vector>(_: V, square: V, sigma2: V) -> V {
         let t = square / V::splat(12.0).fma(sigma2, square);
@@ -84,7 +84,7 @@ mod tests {
 
     /// The fit's error bound, over all log alphas that f32 can hold.
     #[test]
-    fn the_exact_slope_is_within_its_bound() {
+    fn the_exact_gradient_is_within_its_bound() {
         for step in -4000..4000 {
             let log_alpha = f64::from(step) * 0.01;
             let sigma2 = libm::exp(log_alpha);

@@ -1,72 +1,35 @@
-//! A convolution with local reparameterization, and the ReLU and max-pool after it.
-//!
-//! Activations are `row, column, channel`, weights `out, ky, kx, in`; pooling runs over channels side by
-//! side. Only the pooled outputs are kept, with the place of the winner and the derivative by its
-//! variance. With a pool the products go directly from the image, without one through a matrix of
-//! patches.
+//! The convolution as a layer: parts of a batch for threads, groups of samples for an algorithm, one
+//! update of the weights.
 
 use rayon::prelude::*;
 
-use super::buffer::{Buffer, padded};
-use super::direct::{Direct, Layouts, narrow};
-use super::linear::Pass;
-use super::noise::Stream;
-use super::optimizer::Update;
-use super::patches::Patches;
+use super::direct::Direct;
+use super::im2col::Im2col;
+use super::packed_weights::{PackedWeights, unpack_gradients};
 use super::sample_pool::SamplePool;
-use super::vector::{LANES, Real};
-use super::weights::Weights;
-use crate::network::{Shape, Window};
+use super::shape::{ConvShape, Gradients, Outputs};
+use crate::train::aligned_buffer::{Buffer, padded};
+use crate::train::noise::Stream;
+use crate::train::optimizer::Update;
+use crate::train::pass::Pass;
+use crate::train::vector::{LANES, Real};
+use crate::train::weights::Weights;
 
 /// Parts of a batch that threads share; fixed, so that the results do not depend on their number.
 const PARTS: usize = 4;
 /// Patches that a product should have, if the samples of a part have so many.
 const PATCHES: usize = 256;
 
-/// Shapes of a convolution and the pool after it.
-#[derive(Debug, Clone, Copy)]
-pub struct Geometry {
-    /// One input sample.
-    pub input: Shape,
-    /// The convolution's window.
-    pub window: Window,
-    /// Output channels.
-    pub channels: usize,
-    /// The pool's window; 1 x 1 for none.
-    pub pool: Window,
-    /// Whether a ReLU follows.
-    pub relu: bool,
-}
-
-impl Geometry {
-    /// Height and width before the pool.
-    pub fn convolved(&self) -> (usize, usize) {
-        self.window.output(self.input.height, self.input.width).unwrap_or((0, 0))
-    }
-
-    /// Of one sample after the pool.
-    pub fn output(&self) -> Shape {
-        let (height, width) = self.convolved();
-        let (height, width) = self.pool.output(height, width).unwrap_or((0, 0));
-        Shape::new(self.channels, height, width)
-    }
-
-    /// Whether every output is kept: there is no pool.
-    pub fn keeps_all(&self) -> bool {
-        self.pool.kernel == [1, 1] && self.pool.stride == [1, 1]
-    }
-}
-
 /// Working memory of a convolution.
-pub struct Conv<T> {
+pub(crate) struct Conv<T> {
     /// Index of the layer.
     pub layer: usize,
-    geometry: Geometry,
+    shape: ConvShape,
     /// Samples whose patches are multiplied at once.
     group: usize,
     parts: Vec<Part<T>>,
-    /// For the direct way, else empty.
-    layouts: Layouts<T>,
+    /// For [`ConvAlgorithm::Direct`], else empty.
+    packed: PackedWeights<T>,
     /// Pooled outputs, one sample to a row, rows [`padded`].
     pub output: Buffer<T>,
     /// For each of them, channels padded: which position won.
@@ -76,64 +39,49 @@ pub struct Conv<T> {
 }
 
 /// How products are made.
-enum Way<T> {
+enum ConvAlgorithm<T> {
     Direct(Direct<T>),
-    Patches(Patches<T>),
+    Im2col(Im2col<T>),
 }
 
 /// What one task needs for itself; means and variances have a row for each position of each sample of a
 /// group.
 struct Part<T> {
-    way: Way<T>,
+    algorithm: ConvAlgorithm<T>,
     mean: Buffer<T>,
     variance: Buffer<T>,
     noise: Vec<f32>,
     gradients: Gradients<T>,
 }
 
-/// Sums over samples of the gradients by theta, sigma^2 and bias.
-pub(super) struct Gradients<T> {
-    pub theta: Buffer<T>,
-    pub sigma2: Buffer<T>,
-    pub bias: Buffer<T>,
-}
-
-/// What the forward pass left of a sample's outputs, and the gradient by them.
-pub(super) struct Outputs<'a, T> {
-    pub gradient: &'a [T],
-    pub values: &'a [T],
-    pub winner: &'a [T],
-    pub coefficient: &'a [T],
-}
-
 impl<T: Real> Conv<T> {
     /// For batches of at most `batch`.
-    pub fn new(layer: usize, geometry: Geometry, batch: usize) -> Self {
-        let (oh, ow) = geometry.convolved();
-        let (positions, channels) = (oh * ow, padded(geometry.channels));
-        let pooled = geometry.output();
+    pub(crate) fn new(layer: usize, shape: ConvShape, batch: usize) -> Self {
+        let (oh, ow) = shape.conv_output();
+        let (positions, channels) = (oh * ow, padded(shape.channels));
+        let pooled = shape.output();
         let part = batch.div_ceil(PARTS).max(1);
-        let group = match geometry.keeps_all() {
-            true => (PATCHES / positions.max(1)).max(1),
-            false => Direct::<T>::group(&geometry),
+        let group = match shape.has_pool() {
+            true => Direct::<T>::group(&shape),
+            false => (PATCHES / positions.max(1)).max(1),
         };
         // Of one size, or nearly.
         let group = part.div_ceil(part.div_ceil(group));
         let rows = group * positions;
         let part = || {
-            let way = match geometry.keeps_all() {
-                true => Way::Patches(Patches::new(&geometry, rows)),
-                false => Way::Direct(Direct::new(&geometry, group)),
+            let algorithm = match shape.has_pool() {
+                true => ConvAlgorithm::Direct(Direct::new(&shape, group)),
+                false => ConvAlgorithm::Im2col(Im2col::new(&shape, rows)),
             };
-            let weights = match &way {
-                Way::Patches(patches) => geometry.channels * patches.stride,
-                Way::Direct(direct) => direct.weights(&geometry),
+            let weights = match &algorithm {
+                ConvAlgorithm::Direct(direct) => direct.weights(&shape),
+                ConvAlgorithm::Im2col(im2col) => shape.channels * im2col.stride,
             };
             Part {
-                way,
+                algorithm,
                 mean: Buffer::zeros(rows * channels),
                 variance: Buffer::zeros(rows * channels),
-                noise: vec![0.0; positions * geometry.channels + LANES],
+                noise: vec![0.0; positions * shape.channels + LANES],
                 gradients: Gradients {
                     theta: Buffer::zeros(weights),
                     sigma2: Buffer::zeros(weights),
@@ -144,10 +92,10 @@ impl<T: Real> Conv<T> {
         let kept = || Buffer::zeros(batch * pooled.area() * channels);
         Self {
             layer,
-            geometry,
+            shape,
             group,
             parts: (0..PARTS).map(|_| part()).collect(),
-            layouts: Layouts::new(&geometry),
+            packed: PackedWeights::new(&shape),
             output: Buffer::zeros(batch * padded(pooled.channels * pooled.area())),
             winner: kept(),
             coefficient: kept(),
@@ -155,7 +103,7 @@ impl<T: Real> Conv<T> {
     }
 
     /// `theta` stands in for that of `weights`.
-    pub fn forward(
+    pub(crate) fn forward(
         &mut self,
         pass: Pass,
         weights: &Weights<T>,
@@ -163,15 +111,15 @@ impl<T: Real> Conv<T> {
         x: &[T],
         batch: usize,
     ) {
-        let (geometry, group) = (self.geometry, self.group);
-        let (oh, ow) = geometry.convolved();
-        let (positions, channels) = (oh * ow, padded(geometry.channels));
-        let pooled = geometry.output();
-        let wide_in = padded(geometry.input.channels * geometry.input.area());
+        let (shape, group) = (self.shape, self.group);
+        let (oh, ow) = shape.conv_output();
+        let (positions, channels) = (oh * ow, padded(shape.channels));
+        let pooled = shape.output();
+        let wide_in = padded(shape.input.channels * shape.input.area());
         let wide_out = padded(pooled.channels * pooled.area());
         let kept = pooled.area() * channels;
-        self.layouts.turn(pass, weights, theta);
-        let layouts = &self.layouts;
+        self.packed.pack_forward(pass, weights, theta);
+        let packed = &self.packed;
         let layer = self.layer as u32;
         let part = batch.div_ceil(PARTS);
         self.parts
@@ -182,19 +130,19 @@ impl<T: Real> Conv<T> {
             .enumerate()
             .for_each(|(number, (((scratch, output), winner), coefficient))| {
                 for (index, output) in output.chunks_mut(wide_out).enumerate() {
-                    let (sample, place) = (number * part + index, index % group);
-                    if place == 0 {
+                    let (sample, in_group) = (number * part + index, index % group);
+                    if in_group == 0 {
                         let count = group.min(part - index).min(batch - sample);
                         let x = &x[sample * wide_in..(sample + count) * wide_in];
-                        let Part { way, mean, variance, .. } = &mut *scratch;
-                        match way {
-                            Way::Direct(way) => {
-                                way.load(&geometry, pass, x.chunks(wide_in));
-                                way.forward(&geometry, pass, layouts, mean, variance);
+                        let Part { algorithm, mean, variance, .. } = &mut *scratch;
+                        match algorithm {
+                            ConvAlgorithm::Direct(direct) => {
+                                direct.load(&shape, pass, x.chunks(wide_in));
+                                direct.forward(&shape, pass, packed, mean, variance);
                             }
-                            Way::Patches(way) => {
-                                way.gather(&geometry, pass, x.chunks(wide_in));
-                                way.forward(&geometry, pass, weights, theta, mean, variance);
+                            ConvAlgorithm::Im2col(im2col) => {
+                                im2col.gather(&shape, pass, x.chunks(wide_in));
+                                im2col.forward(&shape, pass, weights, theta, mean, variance);
                             }
                         }
                     }
@@ -203,10 +151,11 @@ impl<T: Real> Conv<T> {
                         Stream { seed: pass.seed, purpose, step, index }
                             .normals(pass.isa, &mut scratch.noise);
                     }
-                    let rows = place * positions * channels..(place + 1) * positions * channels;
+                    let rows =
+                        in_group * positions * channels..(in_group + 1) * positions * channels;
                     let variance = &scratch.variance[rows.clone()];
                     let kernel = SamplePool {
-                        geometry: &geometry,
+                        shape: &shape,
                         mean: &scratch.mean[rows],
                         sampled: pass.sampled.then_some((variance, &scratch.noise[..])),
                         bias: &weights.bias,
@@ -222,7 +171,7 @@ impl<T: Real> Conv<T> {
     /// From the gradient by the outputs to that by the inputs, then updates the weights. False if
     /// one is no longer finite.
     #[allow(clippy::too_many_arguments)]
-    pub fn backward(
+    pub(crate) fn backward(
         &mut self,
         pass: Pass,
         weights: &mut Weights<T>,
@@ -232,15 +181,15 @@ impl<T: Real> Conv<T> {
         batch: usize,
         update: &Update,
     ) -> bool {
-        let geometry = self.geometry;
-        let (channels, stride) = (padded(geometry.channels), weights.stride);
-        let pooled = geometry.output();
-        let wide_in = padded(geometry.input.channels * geometry.input.area());
+        let shape = self.shape;
+        let channels = padded(shape.channels);
+        let pooled = shape.output();
+        let wide_in = padded(shape.input.channels * shape.input.area());
         let wide_out = padded(pooled.channels * pooled.area());
         let kept = pooled.area() * channels;
         let part = batch.div_ceil(PARTS);
-        self.layouts.widen(&geometry, weights);
-        let (layouts, all) = (&self.layouts, &*weights);
+        self.packed.pack_backward(&shape, weights);
+        let (packed, all) = (&self.packed, &*weights);
         let outputs = |sample: usize| {
             let pooled = sample * wide_out..(sample + 1) * wide_out;
             let kept = sample * kept..(sample + 1) * kept;
@@ -253,7 +202,7 @@ impl<T: Real> Conv<T> {
         };
         let backward_part = |number: usize, scratch: &mut Part<T>, mut dx: Option<&mut [T]>| {
             let samples = number * part..((number + 1) * part).min(batch);
-            let Part { way, gradients, .. } = scratch;
+            let Part { algorithm, gradients, .. } = scratch;
             for first in samples.clone().step_by(self.group) {
                 let group = first..(first + self.group).min(samples.end);
                 let x = &x[group.start * wide_in..group.end * wide_in];
@@ -261,23 +210,24 @@ impl<T: Real> Conv<T> {
                     let at = (group.start - samples.start) * wide_in;
                     &mut dx[at..at + group.len() * wide_in]
                 });
-                match way {
-                    Way::Direct(way) => {
-                        way.load(&geometry, pass, x.chunks(wide_in));
-                        for (place, sample) in group.enumerate() {
-                            let outputs = outputs(sample);
-                            way.choose(&geometry, pass, place, &outputs, &mut gradients.bias);
+                match algorithm {
+                    ConvAlgorithm::Direct(direct) => {
+                        direct.load(&shape, pass, x.chunks(wide_in));
+                        for (number, sample) in group.enumerate() {
+                            let (outputs, bias) = (outputs(sample), &mut gradients.bias);
+                            direct.collect_winners(&shape, pass, number, &outputs, bias);
                         }
                         let dx = dx.map(|dx| dx.chunks_mut(wide_in));
-                        way.backward(&geometry, pass, layouts, gradients, dx);
+                        direct.backward(&shape, pass, packed, gradients, dx);
                     }
-                    Way::Patches(way) => {
-                        way.gather(&geometry, pass, x.chunks(wide_in));
+                    ConvAlgorithm::Im2col(im2col) => {
+                        im2col.gather(&shape, pass, x.chunks(wide_in));
                         for sample in group {
-                            way.keep(&geometry, pass, &outputs(sample), &mut gradients.bias);
+                            let (outputs, bias) = (outputs(sample), &mut gradients.bias);
+                            im2col.collect_gradients(&shape, pass, &outputs, bias);
                         }
                         let dx = dx.map(|dx| dx.chunks_mut(wide_in));
-                        way.backward(&geometry, pass, all, gradients, dx);
+                        im2col.backward(&shape, pass, all, gradients, dx);
                     }
                 }
             }
@@ -287,21 +237,18 @@ impl<T: Real> Conv<T> {
             let Gradients { theta, sigma2, bias } = &mut scratch.gradients;
             [theta, sigma2, bias].into_iter().for_each(|sum| sum.fill(T::of(0.0)));
         }
-        match x_gradient {
-            Some(dx) => self
-                .parts
-                .par_iter_mut()
-                .zip(dx[..batch * wide_in].par_chunks_mut(part * wide_in))
-                .enumerate()
-                .for_each(|(number, (scratch, dx))| backward_part(number, scratch, Some(dx))),
-            None => self
-                .parts
-                .par_iter_mut()
-                .enumerate()
-                .for_each(|(number, scratch)| backward_part(number, scratch, None)),
-        }
+        let mut dx = x_gradient.map(|dx| dx[..batch * wide_in].chunks_mut(part * wide_in));
+        let mut next = || dx.as_mut().and_then(Iterator::next);
+        let tasks: Vec<_> = self.parts.iter_mut().map(|scratch| (scratch, next())).collect();
+        let tasks = tasks.into_par_iter().enumerate();
+        tasks.for_each(|(number, (scratch, dx))| backward_part(number, scratch, dx));
+        self.update(pass, weights, update)
+    }
 
-        // The parts' sums, always in the same order.
+    /// Updates the weights by the parts' gradients, summed in the same order always. False if one is no
+    /// longer finite.
+    fn update(&mut self, pass: Pass, weights: &mut Weights<T>, update: &Update) -> bool {
+        let (shape, stride) = (self.shape, weights.stride);
         let [first, rest @ ..] = &mut self.parts[..] else { return true };
         let Gradients { theta, sigma2, bias } = &mut first.gradients;
         for Part { gradients: other, .. } in rest {
@@ -310,12 +257,12 @@ impl<T: Real> Conv<T> {
                 sum.iter_mut().zip(part.iter()).for_each(|(sum, g)| *sum = *sum + *g);
             }
         }
-        if !geometry.keeps_all() {
-            narrow(&geometry, stride, theta);
-            narrow(&geometry, stride, sigma2);
+        if shape.has_pool() {
+            unpack_gradients(&shape, stride, theta);
+            unpack_gradients(&shape, stride, sigma2);
         }
         let finite = weights
-            .tasks()
+            .row_blocks()
             .into_par_iter()
             .map(|rows| {
                 let at = rows.first * stride..(rows.first + rows.count) * stride;

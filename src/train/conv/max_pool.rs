@@ -2,12 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::buffer::{Buffer, padded};
-use super::vector::Real;
 use crate::network::{Shape, Window};
+use crate::train::aligned_buffer::{Buffer, padded};
+use crate::train::vector::Real;
 
 /// Working memory of a max-pool.
-pub struct MaxPool<T> {
+pub(crate) struct MaxPool<T> {
     input: Shape,
     pooled: Shape,
     window: Window,
@@ -19,7 +19,7 @@ pub struct MaxPool<T> {
 
 impl<T: Real> MaxPool<T> {
     /// For batches of at most `batch`.
-    pub fn new(input: Shape, window: Window, batch: usize) -> Self {
+    pub(crate) fn new(input: Shape, window: Window, batch: usize) -> Self {
         let (height, width) = window.output(input.height, input.width).unwrap_or((0, 0));
         let pooled = Shape::new(input.channels, height, width);
         let size = batch * padded(pooled.channels * pooled.area());
@@ -27,7 +27,7 @@ impl<T: Real> MaxPool<T> {
     }
 
     /// The largest value under each window, the first of equals; NaN wins.
-    pub fn forward(&mut self, x: &[T], batch: usize) {
+    pub(crate) fn forward(&mut self, x: &[T], batch: usize) {
         let Self { input, pooled, window, .. } = *self;
         let Window { kernel, stride, padding: [top, left, ..] } = window;
         let wide_in = padded(input.channels * input.area());
@@ -37,12 +37,12 @@ impl<T: Real> MaxPool<T> {
             .zip(self.winner.par_chunks_mut(wide_out))
             .zip(x.par_chunks(wide_in))
             .for_each(|((output, winner), x)| {
-                for place in 0..pooled.area() {
-                    let y0 = place / pooled.width * stride[0];
-                    let x0 = place % pooled.width * stride[1];
+                for position in 0..pooled.area() {
+                    let y0 = position / pooled.width * stride[0];
+                    let x0 = position % pooled.width * stride[1];
                     let ys = y0.max(top) - top..(y0 + kernel[0] - top).min(input.height);
                     let xs = x0.max(left) - left..(x0 + kernel[1] - left).min(input.width);
-                    let channels = place * pooled.channels..(place + 1) * pooled.channels;
+                    let channels = position * pooled.channels..(position + 1) * pooled.channels;
                     let (best, from) = (&mut output[channels.clone()], &mut winner[channels]);
                     best.fill(T::of(f64::NEG_INFINITY));
                     from.fill(0);
@@ -61,7 +61,7 @@ impl<T: Real> MaxPool<T> {
     }
 
     /// From the gradient by the outputs to that by the inputs.
-    pub fn backward(&self, gradient: &[T], dx: &mut [T], batch: usize) {
+    pub(crate) fn backward(&self, gradient: &[T], dx: &mut [T], batch: usize) {
         let wide_in = padded(self.input.channels * self.input.area());
         let elements = self.pooled.channels * self.pooled.area();
         let wide_out = padded(elements);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::buffer::Buffer;
+use super::aligned_buffer::Buffer;
 use super::checkpoint::pack;
 use super::recipe::{Config, Method};
 use super::trainer::Trainer;
@@ -65,7 +65,7 @@ pub fn from_dense(path: &Path, network: Option<&Network>, config: Config) -> Res
 ///
 /// # Errors
 /// If the checkpoint cannot be read or is not of that training.
-pub fn from_own(path: &Path, training: &Trainer) -> Result<Trainer> {
+pub(crate) fn from_own(path: &Path, training: &Trainer) -> Result<Trainer> {
     let network = training.network.clone();
     let checkpoint = open(path, Some(&network), true)?;
     let mut trainer =

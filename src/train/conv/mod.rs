@@ -1,0 +1,20 @@
+//! A convolution with local reparameterization, and the ReLU and max-pool after it.
+//!
+//! Activations are `row, column, channel`, weights `out, ky, kx, in`; pooling runs over channels side by
+//! side. Only the pooled outputs are kept, with the position of the winner and the derivative by its
+//! variance. Below a pool the products go directly from the image ([`direct`]), else through a matrix of
+//! patches ([`im2col`]).
+
+mod direct;
+mod direct_backward;
+mod im2col;
+mod layer;
+mod max_pool;
+mod packed_weights;
+mod padded_image;
+mod sample_pool;
+mod shape;
+
+pub(crate) use layer::Conv;
+pub(crate) use max_pool::MaxPool;
+pub(crate) use shape::ConvShape;
