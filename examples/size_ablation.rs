@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 
 use rayon::prelude::*;
-use svdo::checkpoint::Checkpoint;
+use svdo::checkpoint::{Checkpoint, Options};
 use svdo::compress::{Settings, coders, finish};
 use svdo::engine::Isa;
 use svdo::prune::prune;
@@ -62,7 +62,7 @@ fn main() -> svdo::Result<()> {
         std::process::exit(2);
     };
     let nats = nats.first().and_then(|n| n.to_str()?.parse().ok()).unwrap_or(0.004f64);
-    let checkpoint = Checkpoint::open(checkpoint, None)?;
+    let checkpoint = Checkpoint::open(checkpoint, &Options::default())?;
     let shape = checkpoint.network().input.shape;
     let elements = shape.elements()?;
     let values = svdo::data::read_samples(std::slice::from_ref(images), None, shape)?.values;

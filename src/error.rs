@@ -42,12 +42,12 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
-    /// A checkpoint holds no (theta, variance) pair.
+    /// A checkpoint holds no weights under a name that is understood.
     #[error(
-        "no layer with a posterior: looked for {understood}, found {}; is this an SVDO checkpoint?",
+        "no layer: looked for {understood}, found {}; is this a network's checkpoint?",
         list(seen)
     )]
-    NoPosterior {
+    NoLayers {
         /// Every tensor in the checkpoint.
         seen: Vec<String>,
         /// The names that would have been understood.

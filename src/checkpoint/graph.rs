@@ -1,13 +1,18 @@
 //! ONNX models as sources: of weights without posterior, and of the network of a checkpoint.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
+use super::conventions::{Found, LayerTensors};
+use super::endings::Endings;
 use super::layout::LayerViews;
+use super::norm;
 use super::tensor::{DType, TensorInfo, TensorSource};
 use super::view::View;
-use super::{Checkpoint, read_json};
-use crate::error::{Error, Result};
+use super::{Checkpoint, NetworkSource};
+use crate::error::{Error, IoContext, Result};
 use crate::network::describe::Description;
+use crate::network::{Layer, Network};
 use crate::onnx::{self, Fold};
 
 /// Whether a file is called as ONNX models are; their bytes have no mark.
@@ -22,7 +27,7 @@ pub(super) struct Initializers {
 }
 
 /// The numbers of a layer's weights and bias among the tensors.
-type Places = (usize, Option<usize>);
+type Numbers = (usize, Option<usize>);
 
 impl Initializers {
     pub(super) fn open(path: &Path) -> Result<Self> {
@@ -30,18 +35,18 @@ impl Initializers {
     }
 
     /// The tensors, and where each layer's are.
-    fn of(mut graph: onnx::Imported) -> Result<(Self, Vec<Places>)> {
+    fn of(mut graph: onnx::Imported) -> Result<(Self, Vec<Numbers>)> {
         graph.fold()?;
         let mut all = Self { tensors: Vec::new(), values: Vec::new() };
-        let mut places = Vec::new();
+        let mut numbers = Vec::new();
         for (layer, weights) in graph.network.layers.iter().zip(graph.weights) {
             let weight = all.push(format!("{}.weight", layer.name), &layer.shape, weights.values);
             let bias = weights
                 .bias
                 .map(|bias| all.push(format!("{}.bias", layer.name), &[layer.rows()], bias));
-            places.push((weight, bias));
+            numbers.push((weight, bias));
         }
-        Ok((all, places))
+        Ok((all, numbers))
     }
 
     fn push(&mut self, name: String, shape: &[usize], values: Vec<f32>) -> usize {
@@ -81,64 +86,137 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
             .into(),
     );
     let network = graph.network.clone();
-    let (source, places) = Initializers::of(graph).map_err(|e| e.in_file(path))?;
-    let layers = places.iter().map(|&(weight, bias)| LayerViews {
+    let (source, numbers) = Initializers::of(graph).map_err(|e| e.in_file(path))?;
+    let layers = numbers.iter().map(|&(weight, bias)| LayerViews {
         shape: source.tensors[weight].shape.clone(),
         theta: View::of(&source, weight),
         variance: None,
         bias: bias.map(|bias| View::of(&source, bias)),
         mask: None,
+        bias_mask: None,
         group: None,
         fold: None,
     });
-    let layers = layers.collect();
-    Ok(Checkpoint {
-        path: path.into(),
-        source: Box::new(source),
-        layers,
-        network,
-        notes,
-        ignore_masks: false,
-    })
+    let layers: Vec<LayerViews> = layers.collect();
+    let (path, source) = (path.into(), Box::new(source));
+    Ok(Checkpoint { path, source, layers, network, notes, ignore_masks: false })
 }
 
 /// A network to be tied to a checkpoint's layers by their names.
 pub(super) struct Topology {
     pub(super) description: Description,
-    /// What an ONNX graph does to the outputs of layers, in the order of the description.
-    pub(super) folds: Vec<Option<Fold>>,
-    /// Which layers have a bias in the graph; empty for a description.
-    pub(super) biases: Vec<bool>,
+    /// Whether the checkpoint carries it, and so calls its layers by their very names.
+    is_embedded: bool,
+    /// Of an ONNX graph, what it has of its layers, in the order of the description.
+    graph: Option<(PathBuf, Vec<GraphLayer>)>,
+}
+
+/// What a graph says of a layer beside its shape.
+struct GraphLayer {
+    /// What is done to the outputs.
+    fold: Option<Fold>,
+    has_bias: bool,
+}
+
+impl From<Description> for Topology {
+    fn from(description: Description) -> Self {
+        Self { description, is_embedded: false, graph: None }
+    }
 }
 
 impl Topology {
+    /// The description that a checkpoint carries.
+    pub(super) fn embedded(description: Description) -> Self {
+        Self { is_embedded: true, ..description.into() }
+    }
+
     /// Reads a network description, or the network of an ONNX model.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(source: &NetworkSource) -> Result<Self> {
+        let path = match source {
+            NetworkSource::Description(description) => return Ok(description.clone().into()),
+            NetworkSource::File(path) => path,
+        };
         if !is_onnx(path) {
-            let description = read_json(path)?;
-            return Ok(Self { description, folds: Vec::new(), biases: Vec::new() });
+            let text = std::fs::read_to_string(path).at(path)?;
+            let description = Description::from_json(&text).map_err(|e| e.in_file(path))?;
+            return Ok(description.into());
         }
         let graph = onnx::open(path)?;
         let description = Description::of(&graph.network);
-        let weights = |name: &&str| {
-            let at = graph.network.layers.iter().position(|layer| layer.name == *name)?;
-            Some(&graph.weights[at])
+        let known: BTreeMap<&str, &onnx::Weights> =
+            graph.network.layers.iter().map(|l| l.name.as_str()).zip(&graph.weights).collect();
+        let layers = description.layer_names().into_iter().map(|name| {
+            let weights = known.get(name);
+            GraphLayer {
+                fold: weights.and_then(|w| w.fold.clone()),
+                has_bias: weights.is_some_and(|w| w.bias.is_some()),
+            }
+        });
+        let layers = layers.collect();
+        Ok(Self { graph: Some((path.clone(), layers)), ..description.into() })
+    }
+
+    /// Whether it has the batch normalizations of its layers.
+    pub(super) fn has_norms(&self) -> bool {
+        let mut layers = self.graph.iter().flat_map(|(_, layers)| layers);
+        layers.any(|layer| layer.fold.is_some())
+    }
+
+    /// Calls its layers as the checkpoint does.
+    pub(super) fn match_layers(&mut self, found: &mut Found) -> Result<()> {
+        found.strip_wrappers(&weighted(&self.description));
+        if self.is_embedded {
+            return Ok(());
+        }
+        let names: Vec<&str> = found.layers.iter().map(|l| l.name.as_str()).collect();
+        match_names(&mut self.description, &names)
+    }
+
+    /// Adds what an ONNX graph does to the outputs of layers.
+    pub(super) fn fold_into(
+        &self,
+        folds: &mut [Option<norm::Fold>],
+        network: &Network,
+        layers: &[LayerTensors],
+    ) -> Result<()> {
+        let Some((path, of_graph)) = &self.graph else { return Ok(()) };
+        let refused = |layer: &Layer, problem: &str| {
+            Err(Error::network(format!("layer {:?} {problem}", layer.name)).in_file(path))
         };
-        let names = description.layer_names();
-        let folds = names.iter().map(|name| weights(name)?.fold.clone()).collect();
-        let biases = names.iter().map(|name| weights(name).is_some_and(|w| w.bias.is_some()));
-        let biases = biases.collect();
-        Ok(Self { description, folds, biases })
+        let names = self.description.layer_names();
+        if names.len() != of_graph.len() {
+            let problem = "two layers of the graph are one tensor of the checkpoint";
+            return Err(Error::network(problem).in_file(path));
+        }
+        for (((of_graph, layer), tensors), fold) in
+            of_graph.iter().zip(&network.layers).zip(layers).zip(folds)
+        {
+            if of_graph.fold.as_ref().is_some_and(|fold| fold.factor.len() != layer.rows()) {
+                let shape = &layer.shape;
+                let problem =
+                    format!("has shape {shape:?} in the checkpoint, other than in the graph");
+                return refused(layer, &problem);
+            }
+            if of_graph.has_bias && tensors.bias.is_none() {
+                return refused(
+                    layer,
+                    "has a bias in the graph, none in the checkpoint: if the exporter has folded a \
+                     normalization into it, export without that",
+                );
+            }
+            if let Some(of_graph) = &of_graph.fold {
+                *fold = Some(of_graph.clone().into());
+            }
+        }
+        Ok(())
     }
 }
 
 /// The names of the layers with weights, without those of batch normalization.
-pub(super) fn weighted(description: &Description) -> Vec<&str> {
-    let mut names: Vec<&str> = Vec::new();
-    for node in description.nodes.iter().filter(|node| node.op != "batch_norm") {
-        names.extend(node.layer.as_deref().filter(|name| !names.contains(name)));
-    }
-    names
+fn weighted(description: &Description) -> Vec<&str> {
+    let mut seen = BTreeSet::new();
+    let nodes = description.nodes.iter().filter(|node| node.op != "batch_norm");
+    nodes.filter_map(|node| node.layer.as_deref()).filter(|name| seen.insert(*name)).collect()
 }
 
 /// Gives every layer of a description the name of the checkpoint's layer that it must be: the same
@@ -146,27 +224,16 @@ pub(super) fn weighted(description: &Description) -> Vec<&str> {
 ///
 /// # Errors
 /// [`Error::Network`] lists all layers without partner, and what there is.
-pub(super) fn match_names(description: &mut Description, known: &[String]) -> Result<()> {
-    let continues = |long: &str, short: &str| {
-        let rest = long.strip_suffix(short);
-        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with(['.', '/']))
-    };
+fn match_names(description: &mut Description, known: &[&str]) -> Result<()> {
+    let endings = Endings::new(known.iter().map(|name| (*name, *name)));
+    let exact: BTreeSet<&str> = known.iter().copied().collect();
     let mut unmatched = Vec::new();
-    let mut pairs: Vec<(String, String)> = Vec::new();
-    for name in weighted(description) {
-        if known.iter().any(|k| k == name) {
-            continue;
-        }
-        let name_with_dots = name.replace('/', ".");
-        let fits = |k: &&String| {
-            let k = k.replace('/', ".");
-            continues(&k, &name_with_dots) || continues(&name_with_dots, &k)
-        };
-        let partners: Vec<&String> = known.iter().filter(fits).collect();
-        match partners[..] {
-            [one] if !pairs.iter().any(|(_, taken)| taken == one) => {
-                pairs.push((name.to_owned(), one.clone()));
-            }
+    let (mut pairs, mut taken) = (BTreeMap::new(), BTreeSet::new());
+    for name in weighted(description).into_iter().filter(|name| !exact.contains(name)) {
+        let same = endings.get(name).into_iter();
+        let mut partners = same.chain(endings.longer(name)).chain(endings.shorter(name));
+        match (partners.next(), partners.next()) {
+            (Some(&one), None) if taken.insert(one) => drop(pairs.insert(name.to_owned(), one)),
             _ => unmatched.push(format!("{name:?}")),
         }
     }
@@ -178,8 +245,8 @@ pub(super) fn match_names(description: &mut Description, known: &[String]) -> Re
         )));
     }
     for layer in description.nodes.iter_mut().filter_map(|node| node.layer.as_mut()) {
-        if let Some((_, name)) = pairs.iter().find(|(from, _)| from == layer) {
-            layer.clone_from(name);
+        if let Some(name) = pairs.get(layer.as_str()) {
+            *layer = (*name).to_owned();
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Parser;
 
 use super::{Outcome, Threads, isa, output};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Options};
 use crate::compress::{Settings, compress};
 use crate::engine::Engine;
 use crate::engine::evaluate::compare;
@@ -52,7 +52,7 @@ impl Arguments {
         output::write(&checkpoint_path, CHECKPOINT)?;
         output::write(&images_path, IMAGES)?;
         output::write(&labels_path, LABELS)?;
-        let checkpoint = Checkpoint::open(&checkpoint_path, None)?;
+        let checkpoint = Checkpoint::open(&checkpoint_path, &Options::default())?;
         let images = data::read_samples(&[images_path], None, checkpoint.network().input.shape)?;
         let labels = data::read_labels(&labels_path)?;
         let threads = self.threads.count();

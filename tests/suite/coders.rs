@@ -1,6 +1,6 @@
 //! Baselines: codebooks, and other coders of the same numbers.
 
-use svdo::checkpoint::Checkpoint;
+use svdo::checkpoint::{Checkpoint, Options};
 use svdo::compress::{Compressed, Settings, coders, compress};
 use svdo::container;
 use svdo::model::Values;
@@ -9,7 +9,9 @@ use svdo::quantize::{Quantizer, RateDistortion};
 use crate::fixtures;
 
 fn lenet300(quantizer: Quantizer, fast: bool) -> Compressed {
-    let checkpoint = Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), None).unwrap();
+    let checkpoint =
+        Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), &Options::default())
+            .unwrap();
     let settings = Settings { quantizer, fast, ..Settings::default() };
     compress(&checkpoint, &settings, &|_| ()).unwrap()
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 pub use crate::noise::Noise;
 use safetensors::tensor::{Dtype, TensorView};
-use svdo::checkpoint::Checkpoint;
+use svdo::checkpoint::{Checkpoint, Options};
 use svdo::network::describe::Description;
 
 /// A checked-in file.
@@ -92,5 +92,5 @@ pub fn open(bytes: &[u8]) -> svdo::Result<Checkpoint> {
     let file = folder.path().join("model.safetensors");
     std::fs::write(&file, bytes).unwrap();
     // The open file outlives its folder.
-    Checkpoint::open(&file, None)
+    Checkpoint::open(&file, &Options::default())
 }

@@ -2,7 +2,7 @@
 
 use crate::fixtures;
 use safetensors::SafeTensors;
-use svdo::checkpoint::Checkpoint;
+use svdo::checkpoint::{Checkpoint, Options};
 use svdo::compress::{Settings, compress};
 use svdo::engine::evaluate::compare;
 use svdo::engine::verify::verify;
@@ -26,7 +26,11 @@ const LENET5: Expected =
 
 impl Expected {
     fn open(&self) -> Checkpoint {
-        Checkpoint::open(&fixtures::path(&format!("{}.safetensors", self.name)), None).unwrap()
+        Checkpoint::open(
+            &fixtures::path(&format!("{}.safetensors", self.name)),
+            &Options::default(),
+        )
+        .unwrap()
     }
 
     fn reference(&self) -> Vec<u8> {

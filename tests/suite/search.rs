@@ -1,7 +1,7 @@
 //! The search: what it promises holds, and it does not depend on threads.
 
 use crate::fixtures;
-use svdo::checkpoint::Checkpoint;
+use svdo::checkpoint::{Checkpoint, Options};
 use svdo::compress::Settings;
 use svdo::engine::Isa;
 use svdo::prune::prune;
@@ -13,7 +13,9 @@ const SAMPLES: usize = 500;
 
 /// A search of the least effort over LeNet-300-100 on some images.
 fn run(goal: Goal, labelled: bool, calibrated: bool, threads: usize) -> svdo::Result<Found> {
-    let checkpoint = Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), None).unwrap();
+    let checkpoint =
+        Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), &Options::default())
+            .unwrap();
     let (images, labels) = fixtures::mnist(&checkpoint);
     let values = &images[..SAMPLES * 784];
     let reference = prune(&checkpoint, 3.0, &|_| ()).unwrap();
