@@ -32,8 +32,8 @@ pub(super) fn open_index(path: &Path) -> Result<Stored> {
     let invalid = |problem: String| Error::Format { format: "safetensors index", problem };
     let index = Part::open(path)?;
     let text = index.bytes(0, index.length(), MAX_HEADER)?;
-    let index: Index =
-        serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()).in_file(path))?;
+    let index: Index = serde_json::from_slice(&text)
+        .map_err(|e| Error::parse("safetensors index", e).in_file(path))?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut stored = Stored::new("sharded safetensors");
     for shard in index.weight_map.values().collect::<BTreeSet<_>>() {
@@ -90,8 +90,8 @@ fn add(stored: &mut Stored, path: &Path) -> Result<()> {
         )));
     }
     let header = part.bytes(8, header_length, MAX_HEADER)?;
-    let header: Metadata =
-        serde_json::from_slice(&header).map_err(|e| invalid(format!("unreadable header: {e}")))?;
+    let header: Metadata = serde_json::from_slice(&header)
+        .map_err(|e| Error::parse("safetensors", e).in_file(path))?;
     let (expected, found) = (header.data_len() as u64, length - 8 - header_length);
     if expected != found {
         return Err(invalid(format!(

@@ -45,8 +45,8 @@ impl Description {
     /// # Errors
     /// [`Error::Format`] with line and column, or [`Error::Network`] for another version.
     pub fn from_json(text: &str) -> Result<Self> {
-        let description: Self = serde_json::from_str(text)
-            .map_err(|e| Error::Format { format: "network description", problem: e.to_string() })?;
+        let description: Self =
+            serde_json::from_str(text).map_err(|e| Error::parse("network description", e))?;
         if description.version != 1 {
             return Err(Error::network(format!(
                 "description version {}, this program reads 1",

@@ -181,8 +181,7 @@ impl File<'_> {
         {
             let filtered = find(message::FILTERS).or(find(message::EXTERNAL)).is_some();
             let array = self.array([kind, space, layout], filtered);
-            let (dtype, shape, start, refused) = array
-                .map_err(|e| Error::Tensor { tensor: path.join("/"), problem: e.to_string() })?;
+            let (dtype, shape, start, refused) = array.map_err(|e| e.in_tensor(path.join("/")))?;
             self.spend(path.iter().map(|name| name.len() as u64 + EACH).sum())?;
             let (path, label) = (path.clone(), label.map(str::to_owned));
             found.push(Array { path, label, header, dtype, shape, start, refused });
