@@ -102,10 +102,10 @@ fn open_folder(folder: &Path) -> Result<Stored> {
         return safetensors::open_folder(&shards);
     }
     let mut bundles = Vec::new();
-    for place in [folder.to_path_buf(), folder.join("variables")] {
-        let Ok(entries) = std::fs::read_dir(&place) else { continue };
+    for folder in [folder.to_path_buf(), folder.join("variables")] {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
         for entry in entries {
-            let path = entry.at(&place)?.path();
+            let path = entry.at(&folder)?.path();
             if path.extension().is_some_and(|e| e == "index") {
                 bundles.push(path);
             }

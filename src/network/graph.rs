@@ -214,7 +214,7 @@ pub enum Op {
     Activation(Activation),
     /// Element-wise sum of two or more values.
     Add,
-    /// Element-wise product of two or more values; one of a single place is spread over the places
+    /// Element-wise product of two or more values; one of a single position is spread over the positions
     /// of the others.
     Mul,
     /// The channels of two or more values, one value after the other.
