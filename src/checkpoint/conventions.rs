@@ -327,3 +327,101 @@ impl LayerTensors {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::selection::Rest;
+    use super::*;
+
+    type Named<'a> = &'a [(&'a str, &'a [usize])];
+
+    fn tensors(list: Named<'_>) -> Vec<TensorInfo> {
+        list.iter()
+            .map(|(name, shape)| TensorInfo {
+                name: (*name).into(),
+                dtype: DType::F32,
+                shape: (*shape).into(),
+            })
+            .collect()
+    }
+
+    fn rest(layers: &[LayerTensors], tensors: &[TensorInfo]) -> Rest {
+        let mut explained = vec![false; tensors.len()];
+        layers.iter().flat_map(LayerTensors::all).for_each(|tensor| explained[tensor] = true);
+        Rest { explained, assumed: true, ignore_norms: false }
+    }
+
+    #[test]
+    fn aliases_meet_under_one_prefix() {
+        let list = tensors(&[
+            ("a.W", &[3, 2]),
+            ("a.log_sigma", &[3, 2]),
+            ("a.bias", &[1, 3]),
+            ("b/c/weight", &[5, 3]),
+            ("b/c/log_alpha", &[5, 3]),
+            ("b/c/log_sigma2", &[5, 3]),
+            ("step", &[]),
+        ]);
+        let mut found = find_layers(&list, &Options::default(), false, "").unwrap();
+        let layers = found.select(&["b/c", "a"], &list, false).unwrap();
+        found.note_rest(&list, &rest(&layers, &list)).unwrap();
+        assert_eq!(layers[0].variance, Some((Variance::LogSigma2, 5)));
+        assert_eq!((layers[1].theta, layers[1].bias), (0, Some(2)));
+        assert_eq!(
+            found.notes,
+            [
+                "b/c/log_alpha ignored: b/c/log_sigma2 says the same",
+                "not part of the network, ignored: step"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_refusal_says_what_it_saw() {
+        let cases: [(Named<'_>, &str); 9] = [
+            (&[("a.running", &[3, 2])], "found a.running F32 [3, 2]"),
+            (&[], "found no tensors at all"),
+            (&[("a.theta", &[3, 2])], "tensor a.theta: has no variance"),
+            (&[("a.log_sigma2", &[3, 2])], "tensor a.log_sigma2: has no mean"),
+            (
+                &[("a.theta", &[3, 2]), ("a.log_sigma2", &[2, 3])],
+                "tensor a.log_sigma2: shape [2, 3], but a.theta has [3, 2]",
+            ),
+            (
+                &[("a.theta", &[3, 2]), ("a.W", &[3, 2]), ("a.log_sigma2", &[3, 2])],
+                "a.W claims to be the same mean",
+            ),
+            (&[("a.weight_orig", &[3, 2])], "a.weight_orig: has no weight_mask beside it"),
+            (&[("a.weight", &[3, 2]), ("act.weight", &[3])], "act.weight: has no place in a chain"),
+            (&[("a.weight", &[3, 2]), ("pos", &[3])], "tensor pos: has no place in a chain"),
+        ];
+        for (list, expected) in cases {
+            let list = tensors(list);
+            let error = find_layers(&list, &Options::default(), false, "")
+                .and_then(|mut found| {
+                    let layers = found.select(&["a"], &list, false)?;
+                    found.note_rest(&list, &rest(&layers, &list))
+                })
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+        }
+    }
+
+    #[test]
+    fn a_network_without_variances_has_the_layout_of_its_framework() {
+        let layouts = |role: &str, format: &str| {
+            let name = format!("a.{role}");
+            let beside = ("a.weight_mask", &[3, 2][..]);
+            let list = tensors(&[(name.as_str(), &[3, 2]), beside]);
+            find_layers(&list, &Options::default(), false, format).unwrap().layouts
+        };
+        let torch = [(DenseLayout::OutIn, KernelLayout::Oihw)];
+        assert_eq!(layouts("weight", "PyTorch zip"), torch);
+        assert_eq!(layouts("weight_orig", "NumPy .npz"), torch);
+        let tensorflow = [(DenseLayout::InOut, KernelLayout::Hwio)];
+        assert_eq!(layouts("kernel", "NumPy .npz"), tensorflow);
+        assert_eq!(layouts("w", "TensorFlow checkpoint"), tensorflow);
+        assert_eq!(layouts("weight", "safetensors").len(), 3);
+    }
+}

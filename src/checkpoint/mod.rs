@@ -194,11 +194,6 @@ impl Checkpoint {
     }
 }
 
-/// Reads a network description file, or the network of an ONNX model.
-pub fn read_description(path: &Path) -> Result<Description> {
-    Ok(graph::Topology::open(&path.into())?.description)
-}
-
 /// The `network` member of the checkpoint's own metadata.
 fn embedded_network(metadata: &str) -> Option<Result<Description>> {
     let value: serde_json::Value = serde_json::from_str(metadata).ok()?;

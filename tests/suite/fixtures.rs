@@ -21,6 +21,7 @@ pub fn mnist(checkpoint: &Checkpoint) -> (Vec<f32>, Vec<u32>) {
 }
 
 /// A tensor to be written.
+#[derive(Clone)]
 pub struct Tensor {
     pub name: String,
     pub dtype: Dtype,

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use svdo::checkpoint::profile::Profile;
-use svdo::checkpoint::{Checkpoint, Options, Variance};
+use svdo::checkpoint::{Checkpoint, Evidence, Options, Variance};
 use svdo::compress::{Settings, compress};
 
 fn path(name: &str) -> PathBuf {
@@ -378,4 +378,90 @@ fn inspect_shows_every_container() {
         assert!(found["tensors"].as_array().is_some_and(|t| !t.is_empty()), "{name}");
         assert!(found["layers"].is_array() != found["problem"].is_string(), "{name}");
     }
+}
+
+#[test]
+fn masks_and_zeros_prune_without_posterior() {
+    let network = Some("mlp.network.json");
+    let auto = Options::default();
+    let (zeros, notes) = import("pruned_zeros_mlp.safetensors", network, &auto);
+    assert!(notes.contains("a network without variances, layout oi"), "{notes}");
+    for (name, evidence, note) in [
+        ("pruned_orig_mlp.pt", Evidence::Mask, "fc2.bias_mask is applied: biases it marks 0"),
+        ("pruned_mask_mlp.pt", Evidence::Mask, "no posterior: masks say what is pruned"),
+        ("pruned_mask_mlp.npz", Evidence::Mask, "fc1.mask is applied"),
+        ("pruned_zeros_mlp.pt", Evidence::Zeros, "no posterior: every weight that is not zero"),
+        ("pruned_zeros_mlp.npz", Evidence::Zeros, "whatever the threshold"),
+    ] {
+        for network in [network, None] {
+            let (bytes, notes) = import(name, network, &auto);
+            assert!(bytes == zeros, "{name}: {notes}");
+            assert!(notes.contains(note) && !notes.contains("nothing"), "{name}: {notes}");
+            let checkpoint = open(name, network, &auto).unwrap();
+            assert_eq!([0, 1].map(|layer| checkpoint.evidence(layer)), [evidence; 2]);
+        }
+    }
+    // Without their masks these layers are dense, and the note says so.
+    let ignore = Options { ignore_masks: true, ..Options::default() };
+    let (bytes, notes) = import("pruned_orig_mlp.pt", network, &ignore);
+    assert!(bytes.len() > zeros.len());
+    assert!(notes.contains("nothing is pruned: there is neither posterior nor mask"), "{notes}");
+    let checkpoint = open("cnn.safetensors", None, &auto).unwrap();
+    assert_eq!(checkpoint.evidence(2), Evidence::Posterior(Variance::LogSigma2));
+}
+
+#[test]
+fn exports_are_compressed_again() {
+    let settings = Settings { simplify: false, ..Settings::default() };
+    let checkpoint = open("cnn.safetensors", None, &Options::default()).unwrap();
+    let first = compress(&checkpoint, &settings, &|_| ()).unwrap().model;
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes, network) in [
+        ("again.safetensors", svdo::export::safetensors(&first).unwrap(), None),
+        ("again.npz", svdo::export::npz(&first).unwrap(), Some(path("cnn.network.json").into())),
+    ] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        let checkpoint = Checkpoint::open(&file, &Options { network, ..Options::default() });
+        let again = compress(&checkpoint.unwrap(), &settings, &|_| ()).unwrap().model;
+        for (one, other) in first.weights.iter().zip(&again.weights) {
+            assert!(one.pattern == other.pattern, "{name}");
+            assert_eq!(svdo::export::dense(one), svdo::export::dense(other), "{name}");
+            assert_eq!(one.bias, other.bias, "{name}");
+        }
+    }
+}
+
+/// A chain of small layers, each added to its input.
+fn long_chain(layers: usize) -> Vec<u8> {
+    use crate::fixtures::{Tensor, safetensors, tensor};
+    use svdo::network::describe::Description;
+    let mut tensors: Vec<Tensor> = Vec::new();
+    let mut nodes = Vec::new();
+    for layer in 0..layers {
+        let name = format!("block{layer}.fc");
+        tensors.push(tensor(&format!("{name}.weight"), &[8, 8], &[0.5; 64]));
+        tensors.push(tensor(&format!("{name}.log_sigma2"), &[8, 8], &[-9.0; 64]));
+        tensors.push(tensor(&format!("{name}.bias"), &[8], &[0.1; 8]));
+        let (output, sum) = (format!("fc{layer}"), format!("sum{layer}"));
+        nodes.push(serde_json::json!({"op": "linear", "layer": name, "name": output}));
+        let before = if layer == 0 { "input".into() } else { format!("sum{}", layer - 1) };
+        nodes.push(serde_json::json!({"op": "add", "inputs": [output, before], "name": sum}));
+    }
+    let network = serde_json::json!({"version": 1, "input": {"shape": [8]}, "nodes": nodes});
+    safetensors(&tensors, Some(&Description::from_json(&network.to_string()).unwrap()))
+}
+
+#[test]
+fn ten_thousand_layers_are_found() {
+    const LAYERS: usize = 10_000;
+    let checkpoint = crate::fixtures::open(&long_chain(LAYERS)).unwrap();
+    let network = checkpoint.network();
+    assert_eq!((network.layers.len(), network.nodes.len()), (LAYERS, 2 * LAYERS));
+    for at in [0, 1, 4_999, LAYERS - 1] {
+        assert_eq!(network.layers[at].name, format!("block{at}.fc"));
+        assert_eq!(checkpoint.read_bias(at).unwrap(), Some(vec![0.1; 8]));
+    }
+    let described = svdo::network::describe::Description::of(network);
+    assert_eq!(described.resolve(network.layers.clone()).unwrap(), *network);
 }

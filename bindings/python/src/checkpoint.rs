@@ -8,8 +8,8 @@ use numpy::{PyArrayMethods, PyReadonlyArray1, PyUntypedArray};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use safetensors::tensor::{Dtype, TensorView};
-use svdo::checkpoint::profile::{Dense, Kernel};
-use svdo::checkpoint::{Checkpoint, DType, Options, TensorSource, open_source, read_description};
+use svdo::checkpoint::profile::{DenseLayout, KernelLayout};
+use svdo::checkpoint::{Checkpoint, DType, NetworkSource, Options, TensorSource, open_source};
 use svdo::compress::{Compressed, Settings, compress as compress_whole, finish};
 use svdo::engine::Engine;
 use svdo::engine::evaluate::evaluate;
@@ -47,11 +47,11 @@ pub(crate) enum Network {
 }
 
 impl Network {
-    fn read(self) -> Result<Description> {
-        match self {
-            Self::Json(json) => Description::from_json(&json),
-            Self::File(path) => read_description(&path),
-        }
+    fn source(self) -> Result<NetworkSource> {
+        Ok(match self {
+            Self::Json(json) => Description::from_json(&json)?.into(),
+            Self::File(path) => path.into(),
+        })
     }
 }
 
@@ -127,7 +127,8 @@ fn open(
         Some(arrays) => Box::new(arrays),
         None => open_source(path)?,
     };
-    Checkpoint::from_source(path, source, network.map(Network::read).transpose()?, read_as)
+    let network = network.map(Network::source).transpose()?;
+    Checkpoint::from_source(path, source, &Options { network, ..read_as.clone() })
 }
 
 /// What to do with a checkpoint.
@@ -268,8 +269,11 @@ pub(crate) fn save(
         bytes.push(flat.cast::<numpy::PyArray1<u8>>()?.try_readonly()?);
     }
     let slices = bytes.iter().map(|b| b.as_slice()).collect::<std::result::Result<Vec<_>, _>>()?;
-    let saved_as =
-        Options { dense: Some(Dense::OutIn), kernel: Some(Kernel::Oihw), ..Options::default() };
+    let saved_as = Options {
+        dense: Some(DenseLayout::OutIn),
+        kernel: Some(KernelLayout::Oihw),
+        ..Options::default()
+    };
     py.detach(|| {
         let checkpoint = open(&path, Some(arrays), network, &saved_as)?;
         let description = Description::of(checkpoint.network());
