@@ -103,7 +103,7 @@ impl Checkpoint {
         let in_file = |e: Error| e.in_file(&self.path);
         view.read(&*self.source, start, out).map_err(in_file)?;
         let usable = |v: &f32| if may_be_infinite { !v.is_nan() } else { v.is_finite() };
-        // Without an early end, so that it is vectorised.
+        // Without an early end, so that it is vectorized.
         if out.iter().fold(true, |all, v| all & usable(v)) {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::stored::{Entry, Part, Stored};
-use super::tensor::DType;
+use super::tensor::{DType, TensorSource};
 use crate::error::{Error, IoContext, Result};
 
 /// The largest header accepted, as in the reference implementation.
@@ -36,21 +36,21 @@ pub(super) fn open_index(path: &Path) -> Result<Stored> {
         .map_err(|e| Error::parse("safetensors index", e).in_file(path))?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut stored = Stored::new("sharded safetensors");
-    for shard in index.weight_map.values().collect::<BTreeSet<_>>() {
+    let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, shard) in &index.weight_map {
+        shards.entry(shard).or_default().push(name);
+    }
+    for (shard, names) in shards {
         let inside = Path::new(shard).components().all(|c| matches!(c, Component::Normal(_)));
         if !inside || shard.is_empty() {
             let problem = format!("the shard {shard:?} is not the name of a file beside it");
             return Err(invalid(problem).in_file(path));
         }
-        let first = super::tensor::TensorSource::tensors(&stored).len();
+        let first = stored.tensors().len();
         add(&mut stored, &folder.join(shard))?;
-        let there: BTreeSet<&str> = super::tensor::TensorSource::tensors(&stored)[first..]
-            .iter()
-            .map(|t| t.name.as_str())
-            .collect();
-        let mapped = index.weight_map.iter().filter(|(_, file)| *file == shard);
-        if let Some((name, _)) = mapped.into_iter().find(|(name, _)| !there.contains(name.as_str()))
-        {
+        let there: BTreeSet<&str> =
+            stored.tensors()[first..].iter().map(|t| t.name.as_str()).collect();
+        if let Some(name) = names.iter().find(|name| !there.contains(*name)) {
             let problem = format!("maps tensor {name} to {shard}, which does not hold it");
             return Err(invalid(problem).in_file(path));
         }

@@ -91,7 +91,7 @@ pub trait TensorSource: Send + Sync {
     /// All tensors, in the order they are stored.
     fn tensors(&self) -> &[TensorInfo];
 
-    /// How far apart neighbours lie along each dimension, in elements; `None` for row-major order.
+    /// How far apart neighbors lie along each dimension, in elements; `None` for row-major order.
     fn strides(&self, tensor: usize) -> Option<&[usize]> {
         let _ = tensor;
         None
