@@ -18,7 +18,7 @@ pub const CONTAINERS: &str = "safetensors (one file, an index of shards, or a fo
 /// # Errors
 /// Names the file, what it is taken for and what is wrong.
 pub fn open_source(path: &Path) -> Result<Box<dyn TensorSource>> {
-    if graph::is_onnx(path) {
+    if crate::onnx::is_onnx(path) {
         return Ok(Box::new(graph::Initializers::open(path)?));
     }
     open(path).map(|stored| Box::new(stored) as Box<dyn TensorSource>).map_err(|e| e.in_file(path))

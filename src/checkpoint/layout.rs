@@ -1,11 +1,11 @@
 //! Which index of a stored tensor is which: found by what fits, never guessed.
 
 use super::conventions::{Found, LayerTensors};
-use super::graph::Topology;
 use super::norm::{self, Fold};
 use super::profile::{DenseLayout, KernelLayout, PROFILES, Profile};
 use super::selection::Rest;
 use super::tensor::TensorSource;
+use super::topology::Topology;
 use super::view::View;
 use super::{Options, Variance};
 use crate::error::{Error, Result};

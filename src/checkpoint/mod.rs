@@ -27,6 +27,7 @@ mod selection;
 mod stored;
 mod tensor;
 mod tensorflow;
+mod topology;
 mod torch;
 mod view;
 
@@ -43,7 +44,9 @@ pub use tensor::{DType, TensorInfo, TensorSource};
 use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::network::describe::Description;
+use crate::onnx;
 use layout::LayerViews;
+use topology::Topology;
 
 /// An opened checkpoint: the network is known and every tensor that belongs to it is found and has
 /// the right shape.
@@ -72,7 +75,7 @@ impl Checkpoint {
     /// Names the file and the tensor or node that does not fit; where the file can be read in two
     /// ways, the flag that settles it.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        match (graph::is_onnx(path), &options.network) {
+        match (onnx::is_onnx(path), &options.network) {
             (false, _) => Self::from_source(path, open_source(path)?, options),
             (true, None) => graph::open(path),
             (true, Some(_)) => Err(Error::Argument {
@@ -90,12 +93,12 @@ impl Checkpoint {
         source: Box<dyn TensorSource>,
         options: &Options,
     ) -> Result<Self> {
-        let topology = options.network.as_ref().map(graph::Topology::open).transpose()?;
+        let topology = options.network.as_ref().map(Topology::open).transpose()?;
         let build = || {
             let embedded = source.metadata("svdo").and_then(embedded_network).transpose()?;
             let (own, format) = (embedded.is_some(), source.format());
             let found = conventions::find_layers(source.tensors(), options, own, format)?;
-            let topology = topology.or(embedded.map(graph::Topology::embedded));
+            let topology = topology.or(embedded.map(Topology::embedded));
             layout::resolve(&*source, found, topology, options)
         };
         let (layers, network, found) = build().map_err(|e: Error| e.in_file(path))?;

@@ -84,6 +84,11 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
     parse(bytes, None)?.into_model()
 }
 
+/// Whether a file is called as ONNX models are; their bytes have no mark.
+pub(crate) fn is_onnx(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
+}
+
 fn problem(text: impl Into<String>) -> Error {
     Error::Format { format: "ONNX", problem: printable(&text.into()) }
 }
