@@ -19,9 +19,7 @@ impl<T> Endings<T> {
     /// the name itself is not among them.
     pub(super) fn longer(&self, name: &str) -> impl Iterator<Item = &T> {
         let mut start = reversed(name);
-        if !start.is_empty() {
-            start.push(b'.');
-        }
+        start.push(b'.');
         let end = start.clone();
         let matching = move |key: &[u8]| key.starts_with(&end) && key.len() > end.len();
         self.0.range(start..).take_while(move |(key, _)| matching(key)).map(|(_, of)| of)

@@ -18,9 +18,9 @@ impl Found {
         self.layers.iter().any(|layer| layer.variance.is_some())
     }
 
-    /// The layers by their names.
+    /// The layers by their names; the first of a name.
     pub(super) fn by_name(&self) -> BTreeMap<&str, &LayerTensors> {
-        self.layers.iter().map(|layer| (layer.name.as_str(), layer)).collect()
+        self.layers.iter().rev().map(|layer| (layer.name.as_str(), layer)).collect()
     }
 
     /// Takes `net.`, `module.` and the like from the layers' names, unless the description uses
