@@ -61,7 +61,7 @@ fn main() -> svdo::Result<()> {
         std::process::exit(2);
     };
     let nats = nats.first().and_then(|n| n.to_str()?.parse().ok()).unwrap_or(0.004f64);
-    let checkpoint = Checkpoint::open(checkpoint, None)?;
+    let checkpoint = Checkpoint::open(checkpoint, &Default::default())?;
     let shape = checkpoint.network().input.shape;
     let elements = shape.elements()?;
     let values = svdo::data::read_samples(std::slice::from_ref(images), None, shape)?.values;

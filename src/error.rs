@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong between a checkpoint and its inference. Messages are one line each and whole:
-/// a cause is part of its message, not a `source()` to be appended.
+/// the text of a cause is part of them, and the cause itself their `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -16,6 +16,7 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
+        #[source]
         cause: std::io::Error,
     },
     /// Any other error, with the file it happened in.
@@ -24,7 +25,26 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
+        #[source]
         cause: Box<Error>,
+    },
+    /// Any other error, with the tensor that it is about.
+    #[error("tensor {tensor}: {cause}")]
+    InTensor {
+        /// The tensor's full name.
+        tensor: String,
+        /// What is wrong with it.
+        #[source]
+        cause: Box<Error>,
+    },
+    /// A parser does not understand the bytes.
+    #[error("not a valid {format} file: {cause}")]
+    Parse {
+        /// The format's name.
+        format: &'static str,
+        /// What the parser said.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The bytes are not in the format they are read as.
     #[error("not a valid {format} file: {problem}")]
@@ -42,12 +62,12 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
-    /// A checkpoint holds no (theta, variance) pair.
+    /// A checkpoint holds no weights under a name that is understood.
     #[error(
-        "no layer with a posterior: looked for {understood}, found {}; is this an SVDO checkpoint?",
+        "no layer: looked for {understood}, found {}; is this a network's checkpoint?",
         list(seen)
     )]
-    NoPosterior {
+    NoLayers {
         /// Every tensor in the checkpoint.
         seen: Vec<String>,
         /// The names that would have been understood.
@@ -109,6 +129,21 @@ impl Error {
             Self::Io { .. } | Self::InFile { .. } => self,
             other => Self::InFile { path: path.into(), cause: Box::new(other) },
         }
+    }
+
+    /// Adds the tensor that the error is about.
+    #[cfg(feature = "compress")]
+    pub(crate) fn in_tensor(self, tensor: impl Into<String>) -> Self {
+        Self::InTensor { tensor: tensor.into(), cause: Box::new(self) }
+    }
+
+    /// What a parser of a format said.
+    #[cfg(feature = "compress")]
+    pub(crate) fn parse(
+        format: &'static str,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Parse { format, cause: cause.into() }
     }
 
     pub(crate) fn network(problem: impl Into<String>) -> Self {

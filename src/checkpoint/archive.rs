@@ -83,7 +83,7 @@ impl<'a> Archive<'a> {
     pub(super) fn head(&mut self, index: usize, count: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let member = self.zip.by_index(index).map_err(damaged)?;
-        member.take(count).read_to_end(&mut bytes).map_err(|e| invalid(e.to_string()))?;
+        member.take(count).read_to_end(&mut bytes).map_err(|e| Error::parse("zip", e))?;
         Ok(bytes)
     }
 
@@ -129,7 +129,7 @@ fn name_of<R: Read>(member: &zip::read::ZipFile<'_, R>) -> Result<String> {
 }
 
 fn damaged(error: zip::result::ZipError) -> Error {
-    invalid(error.to_string())
+    Error::parse("zip", error)
 }
 
 fn invalid(problem: impl Into<String>) -> Error {

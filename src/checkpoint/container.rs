@@ -18,7 +18,7 @@ pub const CONTAINERS: &str = "safetensors (one file, an index of shards, or a fo
 /// # Errors
 /// Names the file, what it is taken for and what is wrong.
 pub fn open_source(path: &Path) -> Result<Box<dyn TensorSource>> {
-    if graph::is_onnx(path) {
+    if crate::onnx::is_onnx(path) {
         return Ok(Box::new(graph::Initializers::open(path)?));
     }
     open(path).map(|stored| Box::new(stored) as Box<dyn TensorSource>).map_err(|e| e.in_file(path))
@@ -102,10 +102,10 @@ fn open_folder(folder: &Path) -> Result<Stored> {
         return safetensors::open_folder(&shards);
     }
     let mut bundles = Vec::new();
-    for place in [folder.to_path_buf(), folder.join("variables")] {
-        let Ok(entries) = std::fs::read_dir(&place) else { continue };
+    for folder in [folder.to_path_buf(), folder.join("variables")] {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
         for entry in entries {
-            let path = entry.at(&place)?.path();
+            let path = entry.at(&folder)?.path();
             if path.extension().is_some_and(|e| e == "index") {
                 bundles.push(path);
             }

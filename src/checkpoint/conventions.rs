@@ -1,36 +1,13 @@
-//! The names under which a layer's tensors go. `formats/checkpoints.md` lists them for users.
+//! Layers among tensors: what stands under one prefix, found by its names.
 
-use super::names;
-use super::profile::{Origin, PROFILES, Profile};
-use super::tensor::{TensorInfo, TensorSource};
+use std::collections::BTreeSet;
+
+use super::names::{self, split};
+use super::profile::{DenseLayout, KernelLayout, Origin, PROFILES, Profile};
+use super::roles::{self, Group};
+use super::tensor::{DType, TensorInfo, TensorSource};
 use super::{Options, Variance};
 use crate::error::{Error, Result};
-
-/// Names of the mean. Those in `ORDINARY` are also what a layer without posterior calls its
-/// weights; the others are only ever half of a pair.
-const THETA: [&str; 9] =
-    ["theta", "W", "w", "weight", "weights", "kernel", "weight_mu", "w_mu", "mean"];
-const ORDINARY: [&str; 4] = ["weight", "weights", "kernel", "w"];
-/// Names of the variance, the one to trust first.
-const VARIANCE: [(&str, Variance); 11] = [
-    ("log_sigma2", Variance::LogSigma2),
-    ("log_sigma_2", Variance::LogSigma2),
-    ("ls2", Variance::LogSigma2),
-    ("logvar", Variance::LogSigma2),
-    ("weight_logvar", Variance::LogSigma2),
-    ("w_logvar", Variance::LogSigma2),
-    ("aux", Variance::LogSigma2),
-    ("ls", Variance::LogSigma2),
-    ("log_sigma", Variance::LogSigma),
-    ("log_alpha", Variance::LogAlpha),
-    ("sigma", Variance::Sigma),
-];
-const BIAS: [&str; 4] = ["bias", "b", "biases", "bias_mu"];
-const MASK: [&str; 3] = ["mask", "w_mask", "weight_mask"];
-
-/// The names, for messages.
-pub const UNDERSTOOD: &str =
-    "<layer>.theta|W|weight with <layer>.log_sigma2|log_sigma|log_alpha and <layer>.bias";
 
 /// Which tensors make up a layer, by their number in the source.
 #[derive(Debug, Clone)]
@@ -43,28 +20,25 @@ pub(super) struct LayerTensors {
     pub(super) bias: Option<usize>,
     /// Zero where a weight is pruned already.
     pub(super) mask: Option<usize>,
+    /// Zero where a bias is pruned already.
+    pub(super) bias_mask: Option<usize>,
     /// Mean and log variance of a factor that whole units share.
     pub(super) group: Option<(usize, usize)>,
     /// Whether the rows are outputs whatever the layout: an embedding used as a softmax.
     pub(super) fixed: bool,
 }
 
+/// What the names of a source say.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) layers: Vec<LayerTensors>,
     pub(super) notes: Vec<String>,
-    /// The profiles that name means and variances as this source does.
+    /// The profiles that name means and variances as this source does; none without variances.
     pub(super) profiles: Vec<&'static Profile>,
-    /// Whether the source carries this library's own description.
-    pub(super) is_own: bool,
+    /// The layouts that profiles, names and container leave open.
+    pub(super) layouts: Vec<(DenseLayout, KernelLayout)>,
     /// The tensors under their names as conventions have them.
     pub(super) names: Vec<String>,
-    /// Tensors of batch normalizations that are folded.
-    pub(super) folded: Vec<usize>,
-    ignore_masks: bool,
-    claimed: Vec<usize>,
-    /// Whether the network's source has the batch normalizations.
-    ignore_norms: bool,
 }
 
 /// Groups tensors into layers by the part of their names before the last `.` or `/`.
@@ -77,147 +51,44 @@ pub(super) fn find_layers(
     let mut notes = Vec::new();
     let names = names::normalized(tensors, &mut notes)?;
     names::refuse_other_models(&names, tensors)?;
-    let name = |tensor: usize| tensors[tensor].name.clone();
-    let problem = |tensor: usize, problem: String| Error::Tensor { tensor: name(tensor), problem };
-    let mut prefixes: Vec<&str> = Vec::new();
-    for (prefix, role) in names.iter().map(|n| split(n)) {
-        let known = THETA.contains(&role) || VARIANCE.iter().any(|(name, _)| *name == role);
-        if known && !prefixes.contains(&prefix) {
-            prefixes.push(prefix);
-        }
-    }
-    let find = |prefix: &str, role: &str| names.iter().position(|n| split(n) == (prefix, role));
-    let (mut layers, mut roles) = (Vec::new(), Vec::new());
-    for prefix in prefixes {
-        let means: Vec<usize> = THETA.iter().filter_map(|role| find(prefix, role)).collect();
-        let variances: Vec<(Variance, usize)> = VARIANCE
-            .iter()
-            .filter_map(|&(role, kind)| find(prefix, role).map(|tensor| (kind, tensor)))
-            .collect();
-        let theta = match means[..] {
-            [theta] => theta,
-            [] if variances[0].0 == Variance::Sigma => {
-                return Err(problem(
-                    variances[0].1,
-                    "has no mean beside it: such a layer keeps its information in the variance, \
-                     with means of zero, and pruning by log alpha would remove all of it"
-                        .into(),
-                ));
-            }
-            [] => {
-                return Err(problem(
-                    variances[0].1,
-                    format!(
-                        "has no mean beside it: expected one of {} under the same prefix",
-                        THETA.join(", ")
-                    ),
-                ));
-            }
-            [first, second, ..] => {
-                return Err(problem(
-                    first,
-                    format!("{} claims to be the same mean", tensors[second].name),
-                ));
-            }
-        };
-        if let [(_, used), (_, stale), ..] = variances[..] {
-            notes.push(format!(
-                "{} ignored: {} says the same",
-                tensors[stale].name, tensors[used].name
-            ));
-        }
-        let theta_role = split(&names[theta]).1;
-        let mut variance = variances.first().copied();
-        if variance.is_none() && !ORDINARY.contains(&theta_role) {
-            return Err(problem(
-                theta,
-                "has no variance beside it: expected log_sigma2, log_sigma or log_alpha under the \
-                 same prefix"
-                    .into(),
-            ));
-        }
-        if let Some((kind, tensor)) = &mut variance {
-            let (shape, of) = (&tensors[*tensor].shape, &tensors[theta].shape);
-            let shared = shape.len() == of.len()
-                && shape.iter().zip(of).all(|(a, b)| a == b || *a == 1)
-                && matches!(kind, Variance::LogAlpha | Variance::Sigma);
-            if shape != of && !shared {
-                return Err(problem(
-                    *tensor,
-                    format!("shape {shape:?}, but {} has {of:?}", tensors[theta].name),
-                ));
-            }
-            let role = split(&names[*tensor]).1;
-            roles.push((theta_role, role));
-            let forced = options.profile.and_then(|p| {
-                p.variance.iter().find(|(name, _)| *name == role).map(|(_, kind)| *kind)
-            });
-            *kind = match (options.variance, forced) {
-                (Some(kind), _) | (None, Some(kind)) => kind,
-                // A list of arrays does not say what the third of a layer is.
-                _ if role == "ls" => {
-                    return Err(problem(
-                        *tensor,
-                        "may be log sigma^2 (as bayesgroup saves it) or log sigma (as \
-                         sparse-bayesian-rnn does): say which with --variance log_sigma2, \
-                         --variance log_sigma or --profile"
-                            .into(),
-                    ));
-                }
-                _ => *kind,
-            };
-        }
-        let group = (theta_role == "weight_mu" && variance.is_some())
-            .then(|| Some((find(prefix, "z_mu")?, find(prefix, "z_logvar")?)))
-            .flatten();
-        layers.push(LayerTensors {
-            name: prefix.to_owned(),
-            shape: tensors[theta].shape.clone(),
-            theta,
-            variance,
-            bias: BIAS.iter().find_map(|role| find(prefix, role)),
-            mask: MASK.iter().find_map(|role| find(prefix, role)),
-            group,
-            fixed: variance.is_some_and(|(_, tensor)| split(&names[tensor]).1 == "aux"),
-        });
-    }
-    let enough = |layer: &LayerTensors| options.ordinary || layer.variance.is_some();
-    if !layers.iter().any(enough) {
-        return Err(Error::NoPosterior {
+    let groups = roles::groups(&names);
+    let reader = GroupReader { tensors, names: &names, options };
+    let layers = groups
+        .iter()
+        .map(|group| reader.layer(group, &mut notes))
+        .collect::<Result<Vec<LayerTensors>>>()?;
+    drop(groups);
+    if layers.is_empty() {
+        return Err(Error::NoLayers {
             seen: tensors.iter().map(|t| format!("{} {} {:?}", t.name, t.dtype, t.shape)).collect(),
-            understood: UNDERSTOOD.into(),
+            understood: roles::UNDERSTOOD.into(),
         });
     }
-    let profiles = match options.profile {
-        Some(profile) => match profile.refused {
-            Some(reason) => {
-                return Err(Error::Argument {
-                    problem: format!("files of {} cannot be used: {reason}", profile.source),
-                });
-            }
-            None => vec![profile],
-        },
-        None if is_own => vec![&PROFILES[0]],
-        None => matching(&roles, format),
+    let role = |tensor: usize| split(&names[tensor]).1;
+    let means: BTreeSet<&str> = layers.iter().map(|layer| role(layer.theta)).collect();
+    let pairs: BTreeSet<(&str, &str)> = layers
+        .iter()
+        .filter_map(|layer| Some((role(layer.theta), role(layer.variance?.1))))
+        .collect();
+    let (profiles, layouts) = match options.profile {
+        Some(Profile { refused: Some(reason), source, .. }) => {
+            let problem = format!("files of {source} cannot be used: {reason}");
+            return Err(Error::Argument { problem });
+        }
+        Some(profile) => (vec![profile], vec![(profile.dense, profile.kernel)]),
+        None if is_own => (vec![&PROFILES[0]], vec![(PROFILES[0].dense, PROFILES[0].kernel)]),
+        None if pairs.is_empty() => (Vec::new(), ordinary_layouts(&means, format)),
+        None => {
+            let profiles = matching(&pairs, format);
+            let layouts = layouts_of(&profiles);
+            (profiles, layouts)
+        }
     };
-    let (folded, claimed) = (Vec::new(), Vec::new());
-    let ignore_masks = options.ignore_masks;
-    let ignore_norms = options.ignore_norms;
-    Ok(Found {
-        layers,
-        notes,
-        profiles,
-        is_own,
-        names,
-        folded,
-        ignore_masks,
-        ignore_norms,
-        claimed,
-    })
+    Ok(Found { layers, notes, profiles, layouts, names })
 }
 
 /// The profiles whose names for mean and variance these are; the general one if none.
-fn matching(roles: &[(&str, &str)], format: &str) -> Vec<&'static Profile> {
+fn matching(roles: &BTreeSet<(&str, &str)>, format: &str) -> Vec<&'static Profile> {
     let names = |p: &Profile| {
         roles.iter().all(|(theta, variance)| {
             p.theta.contains(theta) && p.variance.iter().any(|(name, _)| name == variance)
@@ -233,155 +104,180 @@ fn matching(roles: &[(&str, &str)], format: &str) -> Vec<&'static Profile> {
     if found.is_empty() { vec![&PROFILES[0]] } else { found }
 }
 
-impl Found {
-    /// The layers that a network uses, in its order; notes what is left over.
-    pub(super) fn select(
-        &mut self,
-        used: &[&str],
-        tensors: &[TensorInfo],
-    ) -> Result<Vec<LayerTensors>> {
-        let (mut chosen, mut claimed) = (Vec::new(), Vec::new());
-        self.strip_wrappers(used);
-        for name in used {
-            // A missing name is reported with the node that asks for it.
-            let Some(layer) = self.layers.iter().find(|l| l.name == *name) else { continue };
-            layer.check(tensors)?;
-            if layer.variance.is_none() {
-                self.notes.push(format!("layer {name} has no posterior: kept as it is"));
-            }
-            if layer.group.is_some() {
-                self.notes.push(format!(
-                    "layer {name}: the posterior of its groups was multiplied into its weights"
-                ));
-            }
-            if let Some(mask) = layer.mask {
-                let mask = &tensors[mask].name;
-                self.notes.push(match self.ignore_masks {
-                    true => format!("{mask} is left alone, as asked for"),
-                    false => format!("{mask} is applied: weights it marks 0 are pruned"),
-                });
-            }
-            claimed.extend([layer.theta].into_iter().chain(layer.bias).chain(layer.mask));
-            claimed.extend(layer.variance.map(|(_, tensor)| tensor));
-            claimed.extend(layer.group.into_iter().flat_map(|(mean, variance)| [mean, variance]));
-            chosen.push(layer.clone());
-        }
-        self.claimed = claimed;
-        Ok(chosen)
+/// The layouts of profiles; all of them where the names say nothing.
+fn layouts_of(profiles: &[&Profile]) -> Vec<(DenseLayout, KernelLayout)> {
+    let mut layouts: Vec<_> = profiles.iter().map(|p| (p.dense, p.kernel)).collect();
+    if profiles.iter().any(|p| p.name == PROFILES[0].name) {
+        layouts.push((DenseLayout::InOut, KernelLayout::Oihw));
+        layouts.push((DenseLayout::InOut, KernelLayout::Hwio));
     }
+    layouts
+}
 
-    /// Notes the tensors that no layer of the network uses.
-    ///
-    /// # Errors
-    /// [`Error::Tensor`] if a batch normalization is among them.
-    pub(super) fn note_rest(&mut self, tensors: &[TensorInfo]) -> Result<()> {
-        let rest: Vec<&str> = tensors
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| {
-                let role = split(&self.names[*i]).1;
-                let stale = VARIANCE.iter().any(|(name, _)| role == *name);
-                !self.claimed.contains(i)
-                    && !self.folded.contains(i)
-                    && !stale
-                    && !self.names[*i].is_empty()
-            })
-            .map(|(_, t)| t.name.as_str())
-            .collect();
-        let norm = rest.iter().find(|name| is_statistic(name)).filter(|_| !self.ignore_norms);
-        if let Some(norm) = norm {
-            return Err(Error::Tensor {
-                tensor: (*norm).to_owned(),
-                problem: "belongs to a batch normalization, which the network description does \
-                          not name: add a node {\"op\": \"batch_norm\", \"layer\": its prefix} \
-                          behind the layer into which it is to be folded"
-                    .into(),
-            });
+/// The layouts of a network without variances, by the framework that wrote it.
+fn ordinary_layouts(means: &BTreeSet<&str>, format: &str) -> Vec<(DenseLayout, KernelLayout)> {
+    let torch = format.starts_with("PyTorch") || means.contains(roles::PRUNED);
+    let tensorflow = format.starts_with("TensorFlow") || format.starts_with("Keras");
+    match () {
+        () if torch => vec![(DenseLayout::OutIn, KernelLayout::Oihw)],
+        () if tensorflow || means.contains("kernel") => {
+            vec![(DenseLayout::InOut, KernelLayout::Hwio)]
         }
-        if !rest.is_empty() {
-            let shown = rest[..rest.len().min(6)].join(", ");
-            let more =
-                if rest.len() > 6 { format!(" and {} more", rest.len() - 6) } else { "".into() };
-            self.notes.push(format!("not part of the network, ignored: {shown}{more}"));
-        }
-        Ok(())
-    }
-
-    /// Refuses to leave out a layer that was trained to be pruned, unless its weights are those of
-    /// another one that is used.
-    pub(super) fn all_used(&mut self, used: &[&str], source: &dyn TensorSource) -> Result<()> {
-        let missed = |l: &&LayerTensors| l.variance.is_some() && !used.contains(&l.name.as_str());
-        for missed in self.layers.iter().filter(missed) {
-            match self.layers.iter().find(|l| l.is_tied(missed, source) && !missed.is(l)) {
-                Some(tied) if used.contains(&tied.name.as_str()) => self.notes.push(format!(
-                    "{} is {}, one tensor with two names: loaded once",
-                    missed.name, tied.name
-                )),
-                _ => {
-                    return Err(Error::network(format!(
-                        "layer {:?} is in the checkpoint but in no node: add it to the description \
-                         or take it out of the checkpoint",
-                        missed.name
-                    )));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes `net.`, `module.` and the like from the layers' names, unless the description uses
-    /// them so; gives the names of the layers with a posterior.
-    pub(super) fn strip_wrappers(&mut self, used: &[&str]) {
-        const WRAPPERS: [&str; 8] = [
-            "net",
-            "model",
-            "module",
-            "state_dict",
-            "model_state_dict",
-            "ema",
-            "params",
-            "network",
-        ];
-        while !used.iter().any(|name| self.layers.iter().any(|l| l.name == *name)) {
-            let first = |name: &str| name.split_once(['.', '/']).map(|(first, _)| first.to_owned());
-            let Some(wrapper) = self.layers.first().and_then(|l| first(&l.name)) else { return };
-            let all = self.layers.iter().all(|l| first(&l.name).as_ref() == Some(&wrapper));
-            if !all || !WRAPPERS.contains(&wrapper.as_str()) {
-                return;
-            }
-            for layer in &mut self.layers {
-                layer.name.drain(..=wrapper.len());
-            }
-            self.notes.push(format!("the prefix {wrapper} of all names is left out"));
-        }
+        () => layouts_of(&[&PROFILES[0]]),
     }
 }
 
-/// Whether a name is one of a batch normalization's running statistics.
-fn is_statistic(name: &str) -> bool {
-    let name = name.strip_suffix("/ExponentialMovingAverage").unwrap_or(name);
-    ["running_mean", "running_var", "moving_mean", "moving_variance", "inv_std"]
-        .contains(&split(name).1)
+/// Makes layers of groups of tensors.
+struct GroupReader<'a> {
+    tensors: &'a [TensorInfo],
+    names: &'a [String],
+    options: &'a Options,
+}
+
+impl GroupReader<'_> {
+    fn layer(&self, group: &Group<'_>, notes: &mut Vec<String>) -> Result<LayerTensors> {
+        let variances: Vec<(Variance, usize)> = roles::VARIANCE
+            .iter()
+            .filter_map(|&(role, kind)| group.find(role).map(|tensor| (kind, tensor)))
+            .collect();
+        let theta = self.mean(group, &variances)?;
+        if let [(_, used), (_, stale), ..] = variances[..] {
+            notes.push(format!(
+                "{} ignored: {} says the same",
+                self.tensors[stale].name, self.tensors[used].name
+            ));
+        }
+        let role = self.role(theta);
+        let variance = match variances.first() {
+            Some(&(kind, tensor)) => Some((self.variance(kind, tensor, theta)?, tensor)),
+            None if roles::is_ordinary(role) => None,
+            None => {
+                return Err(self.problem(
+                    theta,
+                    "has no variance beside it: expected log_sigma2, log_sigma or log_alpha under \
+                     the same prefix",
+                ));
+            }
+        };
+        let [mean, spread] = roles::GROUP;
+        let group_factor = (role == "weight_mu" && variance.is_some())
+            .then(|| Some((group.find(mean)?, group.find(spread)?)))
+            .flatten();
+        let layer = LayerTensors {
+            name: group.prefix.to_owned(),
+            shape: self.tensors[theta].shape.clone(),
+            theta,
+            variance,
+            bias: group.find_any(&roles::BIAS),
+            mask: group.find_any(&roles::MASK),
+            bias_mask: group.find(roles::BIAS_MASK),
+            group: group_factor,
+            fixed: variance.is_some_and(|(_, tensor)| self.role(tensor) == "aux"),
+        };
+        let pruned_bias = layer.bias.filter(|&bias| self.role(bias) == roles::PRUNED_BIAS);
+        for (tensor, mask, beside) in [
+            (Some(theta).filter(|_| role == roles::PRUNED), layer.mask, "weight_mask"),
+            (pruned_bias, layer.bias_mask, roles::BIAS_MASK),
+        ] {
+            if let (Some(tensor), None) = (tensor, mask) {
+                let problem = format!(
+                    "has no {beside} beside it, so it is not pruned but made into something else: \
+                     save the values themselves"
+                );
+                return Err(self.problem(tensor, problem));
+            }
+        }
+        Ok(layer)
+    }
+
+    /// The one mean of a group.
+    fn mean(&self, group: &Group<'_>, variances: &[(Variance, usize)]) -> Result<usize> {
+        let means: Vec<usize> = roles::THETA.iter().filter_map(|role| group.find(role)).collect();
+        match (&means[..], variances) {
+            (&[theta], _) => Ok(theta),
+            (&[first, second, ..], _) => {
+                let second = &self.tensors[second].name;
+                Err(self.problem(first, format!("{second} claims to be the same mean")))
+            }
+            ([], &[(Variance::Sigma, tensor), ..]) => Err(self.problem(
+                tensor,
+                "has no mean beside it: such a layer keeps its information in the variance, with \
+                 means of zero, and pruning by log alpha would remove all of it",
+            )),
+            ([], &[(_, tensor), ..]) => Err(self.problem(
+                tensor,
+                format!(
+                    "has no mean beside it: expected one of {} under the same prefix",
+                    roles::THETA.join(", ")
+                ),
+            )),
+            ([], []) => Err(Error::network(format!("{:?} is no layer", group.prefix))),
+        }
+    }
+
+    /// What a variance holds, after a check of its shape.
+    fn variance(&self, kind: Variance, tensor: usize, theta: usize) -> Result<Variance> {
+        let (shape, of) = (&self.tensors[tensor].shape, &self.tensors[theta].shape);
+        let shared = shape.len() == of.len()
+            && shape.iter().zip(of).all(|(a, b)| a == b || *a == 1)
+            && matches!(kind, Variance::LogAlpha | Variance::Sigma);
+        if shape != of && !shared {
+            let theta = &self.tensors[theta].name;
+            return Err(self.problem(tensor, format!("shape {shape:?}, but {theta} has {of:?}")));
+        }
+        let role = self.role(tensor);
+        let forced = self
+            .options
+            .profile
+            .and_then(|p| p.variance.iter().find(|(name, _)| *name == role).map(|(_, kind)| *kind));
+        match (self.options.variance, forced) {
+            (Some(kind), _) | (None, Some(kind)) => Ok(kind),
+            // A list of arrays does not say what the third of a layer is.
+            _ if role == "ls" => Err(self.problem(
+                tensor,
+                "may be log sigma^2 (as bayesgroup saves it) or log sigma (as sparse-bayesian-rnn \
+                 does): say which with --variance log_sigma2, --variance log_sigma or --profile",
+            )),
+            _ => Ok(kind),
+        }
+    }
+
+    fn role(&self, tensor: usize) -> &str {
+        split(&self.names[tensor]).1
+    }
+
+    fn problem(&self, tensor: usize, problem: impl Into<String>) -> Error {
+        Error::Tensor { tensor: self.tensors[tensor].name.clone(), problem: problem.into() }
+    }
 }
 
 impl LayerTensors {
-    fn is(&self, other: &Self) -> bool {
-        self.name == other.name
+    /// Every tensor of the layer.
+    pub(super) fn all(&self) -> impl Iterator<Item = usize> {
+        let factor = self.group.map(|(mean, variance)| [mean, variance]);
+        [
+            Some(self.theta),
+            self.variance.map(|(_, tensor)| tensor),
+            self.bias,
+            self.mask,
+            self.bias_mask,
+        ]
+        .into_iter()
+        .flatten()
+        .chain(factor.into_iter().flatten())
     }
 
-    /// Whether mean and variance are the very tensors of another layer.
-    pub(super) fn is_tied(&self, other: &Self, source: &dyn TensorSource) -> bool {
-        let variances = match (self.variance, other.variance) {
-            (Some((_, one)), Some((_, other))) => source.is_same(one, other),
-            (one, other) => one.is_none() && other.is_none(),
-        };
-        variances && source.is_same(self.theta, other.theta)
+    /// Mean and variance by the first names of their tensors: the same for layers that are one
+    /// under two names.
+    pub(super) fn posterior_of(&self, source: &dyn TensorSource) -> (usize, Option<usize>) {
+        (source.first_of(self.theta), self.variance.map(|(_, tensor)| source.first_of(tensor)))
     }
 
-    fn check(&self, tensors: &[TensorInfo]) -> Result<()> {
+    /// Whether types and shape can be used.
+    pub(super) fn check(&self, tensors: &[TensorInfo]) -> Result<()> {
         let all = [Some(self.theta), self.variance.map(|(_, tensor)| tensor), self.bias];
         for tensor in all.into_iter().flatten().map(|t| &tensors[t]) {
-            if tensor.dtype == super::DType::Other("complex") {
+            if tensor.dtype == DType::Other("complex") {
                 return Err(Error::Tensor {
                     tensor: tensor.name.clone(),
                     problem: "complex weights are not supported".into(),
@@ -394,7 +290,7 @@ impl LayerTensors {
                 });
             }
         }
-        if !matches!(self.shape.len(), 2 | 4) || self.shape.contains(&0) {
+        if !self.is_weights() || self.shape.contains(&0) {
             return Err(Error::Tensor {
                 tensor: tensors[self.theta].name.clone(),
                 problem: format!(
@@ -407,36 +303,34 @@ impl LayerTensors {
         Ok(())
     }
 
+    /// Whether it is a matrix or a convolution, no vector of scales.
+    pub(super) fn is_weights(&self) -> bool {
+        matches!(self.shape.len(), 2 | 4)
+    }
+
     /// Whether the bias has one value for each of `rows` outputs: `[out]`, or with dimensions of 1
     /// around it, as `[1, out]` and `[1, out, 1, 1]`.
     pub(super) fn check_bias(&self, rows: usize, tensors: &[TensorInfo]) -> Result<()> {
-        let Some(bias) = self.bias.map(|b| &tensors[b]) else { return Ok(()) };
-        let squeezed: Vec<usize> = bias.shape.iter().copied().filter(|&d| d != 1).collect();
-        let fits = squeezed == [rows] || rows == 1 && squeezed.is_empty() && !bias.shape.is_empty();
-        if fits {
-            return Ok(());
+        for bias in [self.bias, self.bias_mask].into_iter().flatten().map(|b| &tensors[b]) {
+            let squeezed: Vec<usize> = bias.shape.iter().copied().filter(|&d| d != 1).collect();
+            let single = rows == 1 && squeezed.is_empty() && !bias.shape.is_empty();
+            if squeezed != [rows] && !single {
+                return Err(Error::Tensor {
+                    tensor: bias.name.clone(),
+                    problem: format!(
+                        "shape {:?}, expected [{rows}] or [1, {rows}] for {} outputs",
+                        bias.shape, rows
+                    ),
+                });
+            }
         }
-        Err(Error::Tensor {
-            tensor: bias.name.clone(),
-            problem: format!(
-                "shape {:?}, expected [{rows}] or [1, {rows}] for {} outputs",
-                bias.shape, rows
-            ),
-        })
-    }
-}
-
-/// A tensor's name as layer and role.
-pub(super) fn split(name: &str) -> (&str, &str) {
-    match name.rfind(['.', '/']) {
-        Some(at) => (&name[..at], &name[at + 1..]),
-        None => ("", name),
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tensor::DType;
+    use super::super::selection::Rest;
     use super::*;
 
     type Named<'a> = &'a [(&'a str, &'a [usize])];
@@ -451,6 +345,12 @@ mod tests {
             .collect()
     }
 
+    fn rest(layers: &[LayerTensors], tensors: &[TensorInfo]) -> Rest {
+        let mut explained = vec![false; tensors.len()];
+        layers.iter().flat_map(LayerTensors::all).for_each(|tensor| explained[tensor] = true);
+        Rest { explained, assumed: true, ignore_norms: false }
+    }
+
     #[test]
     fn aliases_meet_under_one_prefix() {
         let list = tensors(&[
@@ -463,8 +363,8 @@ mod tests {
             ("step", &[]),
         ]);
         let mut found = find_layers(&list, &Options::default(), false, "").unwrap();
-        let layers = found.select(&["b/c", "a"], &list).unwrap();
-        found.note_rest(&list).unwrap();
+        let layers = found.select(&["b/c", "a"], &list, false).unwrap();
+        found.note_rest(&list, &rest(&layers, &list)).unwrap();
         assert_eq!(layers[0].variance, Some((Variance::LogSigma2, 5)));
         assert_eq!((layers[1].theta, layers[1].bias), (0, Some(2)));
         assert_eq!(
@@ -478,8 +378,8 @@ mod tests {
 
     #[test]
     fn every_refusal_says_what_it_saw() {
-        let cases: [(Named<'_>, &str); 6] = [
-            (&[("a.weight", &[3, 2])], "found a.weight F32 [3, 2]"),
+        let cases: [(Named<'_>, &str); 9] = [
+            (&[("a.running", &[3, 2])], "found a.running F32 [3, 2]"),
             (&[], "found no tensors at all"),
             (&[("a.theta", &[3, 2])], "tensor a.theta: has no variance"),
             (&[("a.log_sigma2", &[3, 2])], "tensor a.log_sigma2: has no mean"),
@@ -491,14 +391,37 @@ mod tests {
                 &[("a.theta", &[3, 2]), ("a.W", &[3, 2]), ("a.log_sigma2", &[3, 2])],
                 "a.W claims to be the same mean",
             ),
+            (&[("a.weight_orig", &[3, 2])], "a.weight_orig: has no weight_mask beside it"),
+            (&[("a.weight", &[3, 2]), ("act.weight", &[3])], "act.weight: has no place in a chain"),
+            (&[("a.weight", &[3, 2]), ("pos", &[3])], "tensor pos: has no place in a chain"),
         ];
         for (list, expected) in cases {
             let list = tensors(list);
             let error = find_layers(&list, &Options::default(), false, "")
-                .and_then(|mut found| found.select(&["a"], &list))
+                .and_then(|mut found| {
+                    let layers = found.select(&["a"], &list, false)?;
+                    found.note_rest(&list, &rest(&layers, &list))
+                })
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(expected), "{error:?} lacks {expected:?}");
         }
+    }
+
+    #[test]
+    fn a_network_without_variances_has_the_layout_of_its_framework() {
+        let layouts = |role: &str, format: &str| {
+            let name = format!("a.{role}");
+            let beside = ("a.weight_mask", &[3, 2][..]);
+            let list = tensors(&[(name.as_str(), &[3, 2]), beside]);
+            find_layers(&list, &Options::default(), false, format).unwrap().layouts
+        };
+        let torch = [(DenseLayout::OutIn, KernelLayout::Oihw)];
+        assert_eq!(layouts("weight", "PyTorch zip"), torch);
+        assert_eq!(layouts("weight_orig", "NumPy .npz"), torch);
+        let tensorflow = [(DenseLayout::InOut, KernelLayout::Hwio)];
+        assert_eq!(layouts("kernel", "NumPy .npz"), tensorflow);
+        assert_eq!(layouts("w", "TensorFlow checkpoint"), tensorflow);
+        assert_eq!(layouts("weight", "safetensors").len(), 3);
     }
 }

@@ -1,19 +1,13 @@
-//! ONNX models as sources: of weights without posterior, and of the network of a checkpoint.
+//! ONNX models as checkpoints without posterior.
 
 use std::path::Path;
 
+use super::Checkpoint;
 use super::layout::LayerViews;
 use super::tensor::{DType, TensorInfo, TensorSource};
 use super::view::View;
-use super::{Checkpoint, read_json};
-use crate::error::{Error, Result};
-use crate::network::describe::Description;
-use crate::onnx::{self, Fold};
-
-/// Whether a file is called as ONNX models are; their bytes have no mark.
-pub(super) fn is_onnx(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
-}
+use crate::error::Result;
+use crate::onnx;
 
 /// The tensors of a graph, in memory.
 pub(super) struct Initializers {
@@ -22,7 +16,7 @@ pub(super) struct Initializers {
 }
 
 /// The numbers of a layer's weights and bias among the tensors.
-type Places = (usize, Option<usize>);
+type Numbers = (usize, Option<usize>);
 
 impl Initializers {
     pub(super) fn open(path: &Path) -> Result<Self> {
@@ -30,18 +24,18 @@ impl Initializers {
     }
 
     /// The tensors, and where each layer's are.
-    fn of(mut graph: onnx::Imported) -> Result<(Self, Vec<Places>)> {
+    fn of(mut graph: onnx::Imported) -> Result<(Self, Vec<Numbers>)> {
         graph.fold()?;
         let mut all = Self { tensors: Vec::new(), values: Vec::new() };
-        let mut places = Vec::new();
+        let mut numbers = Vec::new();
         for (layer, weights) in graph.network.layers.iter().zip(graph.weights) {
             let weight = all.push(format!("{}.weight", layer.name), &layer.shape, weights.values);
             let bias = weights
                 .bias
                 .map(|bias| all.push(format!("{}.bias", layer.name), &[layer.rows()], bias));
-            places.push((weight, bias));
+            numbers.push((weight, bias));
         }
-        Ok((all, places))
+        Ok((all, numbers))
     }
 
     fn push(&mut self, name: String, shape: &[usize], values: Vec<f32>) -> usize {
@@ -81,106 +75,18 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
             .into(),
     );
     let network = graph.network.clone();
-    let (source, places) = Initializers::of(graph).map_err(|e| e.in_file(path))?;
-    let layers = places.iter().map(|&(weight, bias)| LayerViews {
+    let (source, numbers) = Initializers::of(graph).map_err(|e| e.in_file(path))?;
+    let layers = numbers.iter().map(|&(weight, bias)| LayerViews {
         shape: source.tensors[weight].shape.clone(),
         theta: View::of(&source, weight),
         variance: None,
         bias: bias.map(|bias| View::of(&source, bias)),
         mask: None,
+        bias_mask: None,
         group: None,
         fold: None,
     });
-    let layers = layers.collect();
-    Ok(Checkpoint {
-        path: path.into(),
-        source: Box::new(source),
-        layers,
-        network,
-        notes,
-        ignore_masks: false,
-    })
-}
-
-/// A network to be tied to a checkpoint's layers by their names.
-pub(super) struct Topology {
-    pub(super) description: Description,
-    /// What an ONNX graph does to the outputs of layers, in the order of the description.
-    pub(super) folds: Vec<Option<Fold>>,
-    /// Which layers have a bias in the graph; empty for a description.
-    pub(super) biases: Vec<bool>,
-}
-
-impl Topology {
-    /// Reads a network description, or the network of an ONNX model.
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        if !is_onnx(path) {
-            let description = read_json(path)?;
-            return Ok(Self { description, folds: Vec::new(), biases: Vec::new() });
-        }
-        let graph = onnx::open(path)?;
-        let description = Description::of(&graph.network);
-        let weights = |name: &&str| {
-            let at = graph.network.layers.iter().position(|layer| layer.name == *name)?;
-            Some(&graph.weights[at])
-        };
-        let names = description.layer_names();
-        let folds = names.iter().map(|name| weights(name)?.fold.clone()).collect();
-        let biases = names.iter().map(|name| weights(name).is_some_and(|w| w.bias.is_some()));
-        let biases = biases.collect();
-        Ok(Self { description, folds, biases })
-    }
-}
-
-/// The names of the layers with weights, without those of batch normalization.
-pub(super) fn weighted(description: &Description) -> Vec<&str> {
-    let mut names: Vec<&str> = Vec::new();
-    for node in description.nodes.iter().filter(|node| node.op != "batch_norm") {
-        names.extend(node.layer.as_deref().filter(|name| !names.contains(name)));
-    }
-    names
-}
-
-/// Gives every layer of a description the name of the checkpoint's layer that it must be: the same
-/// name, or the only one that continues it to the left or that it continues (`model.fc1`, `fc1`).
-///
-/// # Errors
-/// [`Error::Network`] lists all layers without partner, and what there is.
-pub(super) fn match_names(description: &mut Description, known: &[String]) -> Result<()> {
-    let continues = |long: &str, short: &str| {
-        let rest = long.strip_suffix(short);
-        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with(['.', '/']))
-    };
-    let mut unmatched = Vec::new();
-    let mut pairs: Vec<(String, String)> = Vec::new();
-    for name in weighted(description) {
-        if known.iter().any(|k| k == name) {
-            continue;
-        }
-        let name_with_dots = name.replace('/', ".");
-        let fits = |k: &&String| {
-            let k = k.replace('/', ".");
-            continues(&k, &name_with_dots) || continues(&name_with_dots, &k)
-        };
-        let partners: Vec<&String> = known.iter().filter(fits).collect();
-        match partners[..] {
-            [one] if !pairs.iter().any(|(_, taken)| taken == one) => {
-                pairs.push((name.to_owned(), one.clone()));
-            }
-            _ => unmatched.push(format!("{name:?}")),
-        }
-    }
-    if !unmatched.is_empty() {
-        return Err(Error::network(format!(
-            "no layer of the checkpoint is called as {}; it has {}",
-            unmatched.join(", "),
-            known.join(", ")
-        )));
-    }
-    for layer in description.nodes.iter_mut().filter_map(|node| node.layer.as_mut()) {
-        if let Some((_, name)) = pairs.iter().find(|(from, _)| from == layer) {
-            layer.clone_from(name);
-        }
-    }
-    Ok(())
+    let layers: Vec<LayerViews> = layers.collect();
+    let (path, source) = (path.into(), Box::new(source));
+    Ok(Checkpoint { path, source, layers, network, notes, ignore_masks: false })
 }

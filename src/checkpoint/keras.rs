@@ -60,11 +60,11 @@ fn open_at(part: Part, base: u64) -> Result<Stored> {
 /// A name for each array; `None` for what is no weight.
 fn names(arrays: &[Array]) -> Vec<Option<String>> {
     // A layer is called by its own name unless two have the same.
-    let mut places: BTreeMap<&str, Vec<&[String]>> = BTreeMap::new();
+    let mut groups_of: BTreeMap<&str, Vec<&[String]>> = BTreeMap::new();
     for array in arrays {
         if let Some(label) = &array.label {
             let group = &array.path[..array.path.len().saturating_sub(1)];
-            let of = places.entry(label).or_default();
+            let of = groups_of.entry(label).or_default();
             if !of.contains(&group) {
                 of.push(group);
             }
@@ -83,7 +83,7 @@ fn names(arrays: &[Array]) -> Vec<Option<String>> {
             }
             let [groups @ .., _, _] = &path[..] else { return None };
             let layer = match &array.label {
-                Some(label) if places.get(label.as_str()).is_some_and(|p| p.len() == 1) => {
+                Some(label) if groups_of.get(label.as_str()).is_some_and(|p| p.len() == 1) => {
                     label.clone()
                 }
                 _ => without_wrappers(groups).join("/"),

@@ -2,8 +2,10 @@
 
 use super::conventions::{Found, LayerTensors};
 use super::norm::{self, Fold};
-use super::profile::{Dense, Kernel, PROFILES, Profile};
+use super::profile::{DenseLayout, KernelLayout, PROFILES, Profile};
+use super::selection::Rest;
 use super::tensor::TensorSource;
+use super::topology::Topology;
 use super::view::View;
 use super::{Options, Variance};
 use crate::error::{Error, Result};
@@ -21,20 +23,20 @@ pub enum Flatten {
 
 /// One reading of the stored shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Layout {
-    dense: Dense,
-    kernel: Kernel,
+struct StoredLayout {
+    dense: DenseLayout,
+    kernel: KernelLayout,
 }
 
-impl Layout {
+impl StoredLayout {
     /// The order of the stored dimensions that makes them `[out, in]` or `[out, in, kh, kw]`.
     fn order(self, layer: &LayerTensors) -> &'static [usize] {
         match (layer.shape.len(), self.dense, self.kernel) {
-            (2, Dense::OutIn, _) => &[0, 1],
+            (2, DenseLayout::OutIn, _) => &[0, 1],
             (2, ..) if layer.fixed => &[0, 1],
-            (2, Dense::InOut, _) => &[1, 0],
-            (_, _, Kernel::Oihw) => &[0, 1, 2, 3],
-            (_, _, Kernel::Hwio) => &[3, 2, 0, 1],
+            (2, DenseLayout::InOut, _) => &[1, 0],
+            (_, _, KernelLayout::Oihw) => &[0, 1, 2, 3],
+            (_, _, KernelLayout::Hwio) => &[3, 2, 0, 1],
         }
     }
 
@@ -44,12 +46,12 @@ impl Layout {
 
     fn describe(self, dense: bool, kernels: bool) -> String {
         let matrix = match self.dense {
-            Dense::OutIn => "oi",
-            Dense::InOut => "io",
+            DenseLayout::OutIn => "oi",
+            DenseLayout::InOut => "io",
         };
         let kernel = match self.kernel {
-            Kernel::Oihw => "oihw",
-            Kernel::Hwio => "hwio",
+            KernelLayout::Oihw => "oihw",
+            KernelLayout::Hwio => "hwio",
         };
         match (dense, kernels) {
             (true, true) => format!("{matrix},{kernel}"),
@@ -59,6 +61,14 @@ impl Layout {
     }
 }
 
+/// The layout that fits, and whether there are layers of either kind.
+#[derive(Clone, Copy)]
+struct Settled {
+    stored: StoredLayout,
+    dense: bool,
+    kernels: bool,
+}
+
 /// The tensors of a layer as `[out, in]` or `[out, in/groups, kh, kw]`.
 pub(super) struct LayerViews {
     pub(super) shape: Vec<usize>,
@@ -66,37 +76,36 @@ pub(super) struct LayerViews {
     pub(super) variance: Option<(Variance, View)>,
     pub(super) bias: Option<View>,
     pub(super) mask: Option<View>,
+    pub(super) bias_mask: Option<View>,
     pub(super) group: Option<(View, View)>,
     /// The batch normalization behind it.
     pub(super) fold: Option<Fold>,
 }
 
-/// Settles the layout, the network and with them how every tensor is read.
+/// Settles the layout, the network and with them how every tensor is read; gives notes as well.
 pub(super) fn resolve(
     source: &dyn TensorSource,
-    found: &mut Found,
-    mut description: Option<Description>,
+    mut found: Found,
+    topology: Option<Topology>,
     options: &Options,
 ) -> Result<(Vec<LayerViews>, Network, Vec<String>)> {
-    let norms = match &mut description {
-        Some(description) => norm::take_out(description)?,
-        None => Vec::new(),
-    };
-    if let Some(description) = &mut description {
-        found.strip_wrappers(&description.layer_names());
-        untie(source, found, description);
+    let tensors = source.tensors();
+    let mut topology = topology;
+    let mut norms = Vec::new();
+    if let Some(topology) = &mut topology {
+        topology.match_layers(&mut found)?;
+        norms = norm::take_out(&mut topology.description)?;
+        found.untie(source, &mut topology.description);
+    } else {
+        found.strip_wrappers(&[]);
     }
-    let used: Vec<String> = match &description {
+    let description = topology.as_ref().map(|topology| &topology.description);
+    let used: Vec<String> = match description {
         Some(description) => description.layer_names().into_iter().map(Into::into).collect(),
-        None => {
-            found.strip_wrappers(&[]);
-            let posterior = found.layers.iter().filter(|l| l.variance.is_some());
-            posterior.map(|l| l.name.clone()).collect()
-        }
+        None => found.assumed_layers(),
     };
     let used: Vec<&str> = used.iter().map(String::as_str).collect();
-    let (tensors, described) = (source.tensors(), description.is_some());
-    let mut layers = found.select(&used, tensors)?;
+    let layers = found.select(&used, tensors, options.ignore_masks)?;
     if layers.is_empty() && !used.is_empty() {
         let names: Vec<&str> = found.layers.iter().map(|l| l.name.as_str()).collect();
         return Err(Error::network(format!(
@@ -104,66 +113,30 @@ pub(super) fn resolve(
             names.join(", ")
         )));
     }
-    let has = |rank: usize| layers.iter().any(|l| l.shape.len() == rank);
-    let (dense, kernels) = (has(2), has(4));
-
-    let mut first_error = None;
-    let mut fitting: Vec<(Layout, Description, Network)> = Vec::new();
-    for layout in candidates(found, options, dense, kernels) {
-        match fit(&layers, layout, description.as_ref(), source) {
-            Ok((description, network)) => fitting.push((layout, description, network)),
-            Err(error) => drop(first_error.get_or_insert(error)),
-        }
-    }
-    let (layout, description, network) = match (fitting.pop(), fitting.is_empty()) {
-        (Some(one), true) => one,
-        (Some((last, ..)), false) => {
-            let mut names: Vec<String> =
-                fitting.iter().map(|(l, ..)| l.describe(dense, kernels)).collect();
-            names.push(last.describe(dense, kernels));
-            return Err(Error::Argument {
-                problem: format!(
-                    "the shapes fit more than one layout: say which with --layout {} (or with \
-                     --profile)",
-                    names.join(" or --layout ")
-                ),
-            });
-        }
-        (None, _) => return Err(first_error.unwrap_or(Error::network("there are no layers"))),
-    };
-
+    let (layout, fitted, network) = settle(source, &found, &layers, description, options)?;
     found.all_used(&used, source)?;
-    let mut folds: Vec<Option<Fold>> = network.layers.iter().map(|_| None).collect();
-    for norm in &norms {
-        for (layer, fold) in network.layers.iter().zip(&mut folds) {
-            if layer.name == norm.layer {
-                *fold = Some(norm.read(source, found, layer.rows())?);
-            }
-        }
+
+    let mut explained = vec![false; tensors.len()];
+    layers.iter().flat_map(LayerTensors::all).for_each(|tensor| explained[tensor] = true);
+    let mut folds = norm::read_all(&norms, source, &mut found, &network, &mut explained)?;
+    if let Some(topology) = &topology {
+        topology.fold_into(&mut folds, &network, &layers)?;
     }
-    found.note_rest(source.tensors())?;
+    let rest = Rest {
+        explained,
+        assumed: topology.is_none(),
+        ignore_norms: topology.as_ref().is_some_and(Topology::has_norms),
+    };
+    found.note_rest(tensors, &rest)?;
     let mut notes = std::mem::take(&mut found.notes);
-    notes.push(evidence(source, found, options, layout, [dense, kernels]));
-    if !described {
+    notes.push(provenance(source, &found, options, layout));
+    if topology.is_none() {
         notes.push(format!(
             "no network description: assumed {} with relu between, input taken as it is",
-            description.layer_names().join(" -> ")
+            fitted.layer_names().join(" -> ")
         ));
     }
-    // The network's layers are in the order of the description.
-    layers = network
-        .layers
-        .iter()
-        .filter_map(|wanted| layers.iter().find(|l| l.name == wanted.name).cloned())
-        .collect();
-    let flatten = options.flatten.unwrap_or(match layout.kernel {
-        Kernel::Hwio if kernels => Flatten::ChannelsLast,
-        _ => Flatten::ChannelsFirst,
-    });
-    let maps = match flatten {
-        Flatten::ChannelsFirst => vec![None; layers.len()],
-        Flatten::ChannelsLast => flattened_maps(&network)?,
-    };
+    let maps = flattened(&network, layout, options)?;
     let mut views = Vec::with_capacity(layers.len());
     let named = layers.iter().zip(&network.layers);
     for (((layer, wanted), map), fold) in named.zip(maps).zip(folds) {
@@ -174,44 +147,59 @@ pub(super) fn resolve(
                 layer.name
             ));
         }
-        let views_of = LayerViews::new(source, layer, layout, &wanted.shape, map)?;
+        let views_of = LayerViews::new(source, layer, layout.stored, &wanted.shape, map)?;
         views.push(LayerViews { fold, ..views_of });
     }
     Ok((views, network, notes))
 }
 
-/// Calls layers that are one tensor under two names by the first of them, so that it is loaded once.
-fn untie(source: &dyn TensorSource, found: &Found, description: &mut Description) {
-    let mut used: Vec<&LayerTensors> = Vec::new();
-    for node in &mut description.nodes {
-        let Some(name) = &mut node.layer else { continue };
-        let Some(layer) = found.layers.iter().find(|l| l.name == *name) else { continue };
-        let tied = |first: &&&LayerTensors| {
-            first.name != layer.name && first.bias == layer.bias && first.is_tied(layer, source)
-        };
-        match used.iter().find(tied) {
-            Some(first) => name.clone_from(&first.name),
-            None => used.push(layer),
+/// The one layout that fits, and the network under it.
+fn settle(
+    source: &dyn TensorSource,
+    found: &Found,
+    layers: &[LayerTensors],
+    description: Option<&Description>,
+    options: &Options,
+) -> Result<(Settled, Description, Network)> {
+    let has = |rank: usize| layers.iter().any(|l| l.shape.len() == rank);
+    let (dense, kernels) = (has(2), has(4));
+    let mut first_error = None;
+    let mut fitting: Vec<(StoredLayout, Description, Network)> = Vec::new();
+    for layout in candidates(found, options, dense, kernels) {
+        match fit(layers, layout, description, source) {
+            Ok((description, network)) => fitting.push((layout, description, network)),
+            Err(error) => drop(first_error.get_or_insert(error)),
         }
+    }
+    match (fitting.pop(), fitting.is_empty()) {
+        (Some((stored, description, network)), true) => {
+            Ok((Settled { stored, dense, kernels }, description, network))
+        }
+        (Some((last, ..)), false) => {
+            let mut names: Vec<String> =
+                fitting.iter().map(|(l, ..)| l.describe(dense, kernels)).collect();
+            names.push(last.describe(dense, kernels));
+            Err(Error::Argument {
+                problem: format!(
+                    "the shapes fit more than one layout: say which with --layout {} (or with \
+                     --profile)",
+                    names.join(" or --layout ")
+                ),
+            })
+        }
+        (None, _) => Err(first_error.unwrap_or(Error::network("there are no layers"))),
     }
 }
 
-/// The layouts that the flags and profiles leave open.
-fn candidates(found: &Found, options: &Options, dense: bool, kernels: bool) -> Vec<Layout> {
-    let mut layouts: Vec<Layout> = Vec::new();
-    let mut possible: Vec<(Dense, Kernel)> =
-        found.profiles.iter().map(|p| (p.dense, p.kernel)).collect();
-    // Names that say nothing: any framework may have written them.
-    let general = found.profiles.iter().any(|p| p.name == PROFILES[0].name);
-    if general && options.profile.is_none() && !found.is_own {
-        possible.extend([(Dense::InOut, Kernel::Oihw), (Dense::InOut, Kernel::Hwio)]);
-    }
-    for (dense_layout, kernel_layout) in possible {
-        let layout = Layout {
+/// The layouts that flags, names and container leave open.
+fn candidates(found: &Found, options: &Options, dense: bool, kernels: bool) -> Vec<StoredLayout> {
+    let mut layouts: Vec<StoredLayout> = Vec::new();
+    for &(dense_layout, kernel_layout) in &found.layouts {
+        let layout = StoredLayout {
             dense: options.dense.unwrap_or(dense_layout),
             kernel: options.kernel.unwrap_or(kernel_layout),
         };
-        let same = |l: &&Layout| {
+        let same = |l: &&StoredLayout| {
             (!dense || l.dense == layout.dense) && (!kernels || l.kernel == layout.kernel)
         };
         if layouts.iter().find(same).is_none() {
@@ -224,7 +212,7 @@ fn candidates(found: &Found, options: &Options, dense: bool, kernels: bool) -> V
 /// The network under a layout, if everything fits.
 fn fit(
     layers: &[LayerTensors],
-    layout: Layout,
+    layout: StoredLayout,
     description: Option<&Description>,
     source: &dyn TensorSource,
 ) -> Result<(Description, Network)> {
@@ -250,16 +238,15 @@ fn fit(
 }
 
 /// What the file was taken for, and why.
-fn evidence(
+fn provenance(
     source: &dyn TensorSource,
     found: &Found,
     options: &Options,
-    layout: Layout,
-    kinds: [bool; 2],
+    layout: Settled,
 ) -> String {
-    let [dense, kernels] = kinds;
+    let Settled { stored, dense, kernels } = layout;
     let fits = |p: &&&Profile| {
-        (!dense || p.dense == layout.dense) && (!kernels || p.kernel == layout.kernel)
+        (!dense || p.dense == stored.dense) && (!kernels || p.kernel == stored.kernel)
     };
     let mut profiles: Vec<&Profile> = match options.profile {
         Some(profile) => vec![profile],
@@ -272,11 +259,12 @@ fn evidence(
     let names: Vec<&str> = profiles.iter().map(|p| p.name).collect();
     let which = match (options.profile, &names[..]) {
         (Some(profile), _) => format!("profile {} (as asked for)", profile.name),
+        (None, []) if !found.has_posterior() => "a network without variances".to_owned(),
         (None, []) => "no known code base".to_owned(),
         (None, [name]) => format!("profile {name} (by the names of its tensors)"),
         (None, names) => format!("profile {} (which name their tensors alike)", names.join(" or ")),
     };
-    let layout = layout.describe(dense, kernels);
+    let layout = stored.describe(dense, kernels);
     let mut text = format!("{}, {which}, layout {layout}", source.format());
     let mut thresholds: Vec<f32> = profiles.iter().filter_map(|p| p.threshold).collect();
     thresholds.dedup();
@@ -288,14 +276,22 @@ fn evidence(
     text
 }
 
-/// For each layer, the map that a flatten turns into its input, if any.
-fn flattened_maps(network: &Network) -> Result<Vec<Option<Shape>>> {
+/// For each layer, the map that a flatten turns into its input, if any, and whose channels come last
+/// there.
+fn flattened(network: &Network, layout: Settled, options: &Options) -> Result<Vec<Option<Shape>>> {
+    let mut maps = vec![None; network.layers.len()];
+    let flatten = options.flatten.unwrap_or(match layout.stored.kernel {
+        KernelLayout::Hwio if layout.kernels => Flatten::ChannelsLast,
+        _ => Flatten::ChannelsFirst,
+    });
+    if flatten == Flatten::ChannelsFirst {
+        return Ok(maps);
+    }
     let shapes = network.shapes()?;
     let shape_of = |source: Source| match source {
         Source::Input => network.input.shape,
         Source::Node(node) => shapes[node],
     };
-    let mut maps = vec![None; network.layers.len()];
     for node in &network.nodes {
         let Op::Linear { layer } = node.op else { continue };
         let mut source = node.inputs[0];
@@ -321,7 +317,7 @@ impl LayerViews {
     fn new(
         source: &dyn TensorSource,
         layer: &LayerTensors,
-        layout: Layout,
+        layout: StoredLayout,
         shape: &[usize],
         map: Option<Shape>,
     ) -> Result<Self> {
@@ -351,9 +347,8 @@ impl LayerViews {
             None => None,
         };
         let mask = layer.mask.map(&whole).transpose()?.map(&oriented);
-        let bias = match layer.bias {
-            Some(bias) => View::of(source, bias).with_dims_of_one(&[shape[0]]),
-            None => None,
+        let vector = |tensor: Option<usize>| {
+            tensor.and_then(|tensor| View::of(source, tensor).with_dims_of_one(&[shape[0]]))
         };
         // A factor for each input of a dense layer, each output of a convolution.
         let factor = |tensor: usize| {
@@ -383,8 +378,9 @@ impl LayerViews {
             shape: shape.into(),
             theta: oriented(theta),
             variance,
-            bias,
+            bias: vector(layer.bias),
             mask,
+            bias_mask: vector(layer.bias_mask),
             group,
             fold: None,
         })

@@ -3,16 +3,23 @@
 
 use std::collections::BTreeSet;
 
-use super::conventions::split;
 use super::tensor::TensorInfo;
 use crate::error::{Error, Result};
 
 const SHADOW: &str = "/ExponentialMovingAverage";
 
+/// A tensor's name as layer and role.
+pub(super) fn split(name: &str) -> (&str, &str) {
+    match name.rfind(['.', '/']) {
+        Some(at) => (&name[..at], &name[at + 1..]),
+        None => ("", name),
+    }
+}
+
 /// A name for each tensor; empty for one that another replaces.
 pub(super) fn normalized(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<String>> {
     if is_list(tensors) {
-        return positions(tensors, notes);
+        return by_position(tensors, notes);
     }
     let all: BTreeSet<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
     let (mut shadows, mut names) = (0, Vec::with_capacity(tensors.len()));
@@ -49,10 +56,10 @@ fn is_list(tensors: &[TensorInfo]) -> bool {
     !tensors.is_empty() && tensors.iter().all(number)
 }
 
-/// A list of arrays: weights, bias if any, variance, layer by layer.
-fn positions(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<String>> {
+/// A list of arrays: weights, bias if any, variance if any, layer by layer.
+fn by_position(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<String>> {
     let mut names = Vec::with_capacity(tensors.len());
-    let (mut layer, mut norms) = (0, 0);
+    let (mut layer, mut norms, mut posteriors) = (0, 0, 0);
     while let Some(weights) = tensors.get(names.len()) {
         let problem = |problem: String| Error::Tensor { tensor: weights.name.clone(), problem };
         let rest = &tensors[names.len() + 1..];
@@ -75,23 +82,27 @@ fn positions(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<Stri
             )));
         }
         let same = |t: &TensorInfo| t.shape == weights.shape;
+        let is_bias = |t: &TensorInfo| t.shape.len() == 1;
         let of_layer: &[&str] = match rest {
-            [first, ..] if same(first) => &["W", "ls"],
-            [bias, variance, ..] if bias.shape.len() == 1 && same(variance) => &["W", "b", "ls"],
+            [variance, ..] if same(variance) => &["W", "ls"],
+            [bias, variance, ..] if is_bias(bias) && same(variance) => &["W", "b", "ls"],
+            [bias, ..] if is_bias(bias) => &["weights", "b"],
             _ => {
                 return Err(problem(format!(
-                    "shape {:?} is not followed by a bias and a variance of the same shape: \
+                    "shape {:?} is not followed by a bias, nor by a variance of the same shape: \
                      recurrent layers and embeddings are not supported",
                     weights.shape
                 )));
             }
         };
         names.extend(of_layer.iter().map(|role| format!("layer{layer}.{role}")));
+        posteriors += usize::from(of_layer.contains(&"ls"));
         layer += 1;
     }
+    let read_as = if posteriors == 0 { "weights, bias" } else { "weights, bias, variance" };
     notes.push(format!(
-        "a list of arrays without names: read as weights, bias, variance of {layer} layers named \
-         layer0, layer1, ..."
+        "a list of arrays without names: read as {read_as} of {layer} layers named layer0, layer1, \
+         ..."
     ));
     if norms > 0 {
         notes.push(format!(

@@ -5,20 +5,38 @@
 //! `s bias + beta - s mean`. log alpha does not change (up to the rounding to f32), and neither does
 //! what is pruned.
 
-use super::conventions::{Found, split};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::conventions::Found;
+use super::endings::Endings;
+use super::evidence::log_of;
+use super::names::split;
 use super::tensor::TensorSource;
 use super::view::View;
-use super::{Block, Variance, log_of};
+use super::{Block, Variance};
 use crate::error::{Error, Result};
-use crate::network::describe::Description;
+use crate::network::Network;
+use crate::network::describe::{Description, NodeDescription};
+
+/// Names of gamma, beta, mean, variance and its inverse root.
+const ROLES: [&[&str]; 5] = [
+    &["weight", "gamma"],
+    &["bias", "beta"],
+    &["running_mean", "moving_mean"],
+    &["running_var", "moving_variance"],
+    &["inv_std"],
+];
 
 /// A node of a description that is folded.
 #[derive(Debug)]
 pub(super) struct Norm {
     /// Prefix of its tensors.
     name: String,
-    /// The layer before it.
-    pub(super) layer: String,
+    /// Its number among the nodes.
+    at: usize,
+    /// The layer before it, and the number of its node.
+    layer: String,
+    behind: usize,
     eps: Option<f64>,
 }
 
@@ -40,113 +58,208 @@ impl From<crate::onnx::Fold> for Fold {
 /// # Errors
 /// [`Error::Network`] for one that does not stand right behind a layer that nothing else reads.
 pub(super) fn take_out(description: &mut Description) -> Result<Vec<Norm>> {
+    if description.nodes.iter().all(|node| node.op != "batch_norm") {
+        return Ok(Vec::new());
+    }
+    let uses = Uses::of(&description.nodes);
     let mut norms: Vec<Norm> = Vec::new();
-    while let Some(at) = description.nodes.iter().position(|n| n.op == "batch_norm") {
-        let problem = |text: &str| Err(Error::network(format!("nodes[{at}]: batch_norm {text}")));
-        let nodes = &description.nodes;
-        let Some(name) = nodes[at].layer.clone() else {
-            return problem("needs a \"layer\": the prefix of its tensors");
-        };
-        let from = match nodes[at].inputs.as_deref() {
-            None => at.checked_sub(1),
-            Some([input]) => nodes[..at].iter().position(|n| n.name.as_ref() == Some(input)),
-            Some(_) => return problem("takes one input"),
-        };
-        let before = from.map(|from| &nodes[from]);
-        let layer = match before.map(|node| (node.op.as_str(), &node.layer)) {
-            Some(("linear" | "conv2d", Some(layer))) => layer.clone(),
-            _ => return problem("has to follow a linear or conv2d, into which it is folded"),
-        };
-        let reads_it = |(index, node): (usize, &crate::network::describe::NodeDescription)| {
-            let named = before.and_then(|before| before.name.as_ref());
-            match &node.inputs {
-                None => index.checked_sub(1) == from,
-                Some(inputs) => named.is_some_and(|name| inputs.contains(name)),
-            }
-        };
-        let readers = nodes.iter().enumerate().filter(|&node| reads_it(node)).count();
-        let uses = nodes.iter().filter(|n| n.layer.as_ref() == Some(&layer)).count();
-        if readers != 1 || uses != 1 || norms.iter().any(|norm| norm.layer == layer) {
-            return problem("has to be the only reader of a layer that is used once");
+    for (at, node) in description.nodes.iter().enumerate().filter(|(_, n)| n.op == "batch_norm") {
+        let norm = uses.norm(&description.nodes, at, node);
+        norms.push(
+            norm.map_err(|problem| Error::network(format!("nodes[{at}]: batch_norm {problem}")))?,
+        );
+    }
+    // Who read a normalization's output now reads the layer's, under a name if it has to.
+    let mut nodes = std::mem::take(&mut description.nodes);
+    let mut names = vec![None; nodes.len()];
+    for norm in &norms {
+        let given = nodes[norm.at].name.take();
+        if given.is_some() || norm.at != norm.behind + 1 {
+            let given = given.unwrap_or_else(|| format!("folded{}", norm.at));
+            nodes[norm.behind].name = Some(given.clone());
+            names[norm.at] = Some(given);
         }
-        let node = description.nodes.remove(at);
-        norms.push(Norm { name, layer, eps: node.eps });
-        // Who read its output now reads the layer's.
-        let from = from.unwrap_or(0);
-        if at != from + 1 || node.name.is_some() {
-            let given = node.name.unwrap_or_else(|| format!("folded{at}"));
-            let old = description.nodes[from].name.replace(given.clone());
-            let renamed = |input: &mut String| {
-                if Some(&*input) == old.as_ref() {
-                    input.clone_from(&given);
-                }
-            };
-            description.nodes.iter_mut().flat_map(|n| &mut n.inputs).flatten().for_each(renamed);
-            if let Some(next) = description.nodes.get_mut(at).filter(|n| n.inputs.is_none()) {
-                next.inputs = Some(vec![given]);
-            }
+    }
+    for (at, mut node) in nodes.into_iter().enumerate().filter(|(_, n)| n.op != "batch_norm") {
+        if let (None, Some(Some(given))) = (&node.inputs, at.checked_sub(1).map(|at| &names[at])) {
+            node.inputs = Some(vec![given.clone()]);
         }
+        description.nodes.push(node);
     }
     Ok(norms)
 }
 
-impl Norm {
-    /// Reads its tensors, which are then no longer left over.
-    pub(super) fn read(
-        &self,
-        source: &dyn TensorSource,
-        found: &mut Found,
-        rows: usize,
-    ) -> Result<Fold> {
-        let problem = |text: String| {
-            Error::network(format!("batch_norm {:?} of layer {:?}: {text}", self.name, self.layer))
-        };
-        let mut vector = |roles: &[&str]| -> Result<Option<Vec<f64>>> {
-            let of_norm = |(tensor, name): (usize, &String)| {
-                let (prefix, role) = split(name);
-                let stripped = prefix
-                    .strip_suffix(&self.name)
-                    .is_some_and(|wrapper| wrapper.is_empty() || wrapper.ends_with(['.', '/']));
-                (stripped && roles.contains(&role)).then_some(tensor)
+/// Who reads what in a description.
+struct Uses<'a> {
+    /// The first node of each name.
+    named: HashMap<&'a str, usize>,
+    /// How many nodes read each node.
+    readers: Vec<usize>,
+    /// How many nodes use each layer.
+    layers: HashMap<&'a str, usize>,
+}
+
+impl<'a> Uses<'a> {
+    fn of(nodes: &'a [NodeDescription]) -> Self {
+        let (mut named, mut layers) = (HashMap::new(), HashMap::new());
+        let mut readers = vec![0; nodes.len()];
+        for (at, node) in nodes.iter().enumerate() {
+            let before = at.checked_sub(1);
+            let sources: BTreeSet<usize> = match &node.inputs {
+                None => before.into_iter().collect(),
+                Some(names) => {
+                    names.iter().filter_map(|n| named.get(n.as_str()).copied()).collect()
+                }
             };
-            let Some(tensor) = found.names.iter().enumerate().find_map(of_norm) else {
-                return Ok(None);
-            };
-            let info = &source.tensors()[tensor];
-            let view = View::of(source, tensor).with_dims_of_one(&[rows]);
-            let Some(view) = view.filter(|_| info.dtype.is_float()) else {
-                return Err(problem(format!(
-                    "tensor {} is {} {:?}, expected {rows} numbers",
-                    info.name, info.dtype, info.shape
-                )));
-            };
-            let mut values = vec![0.0; rows];
-            view.read(source, 0, &mut values)?;
-            found.folded.push(tensor);
-            match values.iter().all(|v| v.is_finite()) {
-                true => Ok(Some(values.into_iter().map(f64::from).collect())),
-                false => Err(problem(format!("tensor {} is not finite", info.name))),
+            sources.into_iter().for_each(|source| readers[source] += 1);
+            if let Some(name) = &node.name {
+                named.entry(name.as_str()).or_insert(at);
             }
+            if let Some(layer) = &node.layer {
+                *layers.entry(layer.as_str()).or_insert(0) += 1;
+            }
+        }
+        Self { named, readers, layers }
+    }
+
+    /// A normalization and the layer behind which it stands.
+    fn norm(
+        &self,
+        nodes: &[NodeDescription],
+        at: usize,
+        node: &NodeDescription,
+    ) -> std::result::Result<Norm, &'static str> {
+        let name = node.layer.clone().ok_or("needs a \"layer\": the prefix of its tensors")?;
+        let behind = match node.inputs.as_deref() {
+            None => at.checked_sub(1),
+            Some([input]) => self.named.get(input.as_str()).copied().filter(|from| *from < at),
+            Some(_) => return Err("takes one input"),
         };
-        let gamma = vector(&["weight", "gamma"])?;
-        let beta = vector(&["bias", "beta"])?;
-        let mean = vector(&["running_mean", "moving_mean"])?;
-        let variance = vector(&["running_var", "moving_variance"])?;
-        let inverse = vector(&["inv_std"])?;
-        let mean = mean.ok_or_else(|| problem("no running_mean or moving_mean is there".into()))?;
+        let layer = behind.and_then(|behind| match nodes[behind].op.as_str() {
+            "linear" | "conv2d" => Some((behind, nodes[behind].layer.clone()?)),
+            _ => None,
+        });
+        let (behind, layer) =
+            layer.ok_or("has to follow a linear or conv2d, into which it is folded")?;
+        match (self.readers[behind], self.layers.get(layer.as_str())) {
+            (1, Some(1)) => Ok(Norm { name, at, layer, behind, eps: node.eps }),
+            _ => Err("has to be the only reader of a layer that is used once"),
+        }
+    }
+}
+
+/// Reads the tensors of normalizations, for the layers into which they are folded; marks the tensors
+/// as explained.
+pub(super) fn read_all(
+    norms: &[Norm],
+    source: &dyn TensorSource,
+    found: &mut Found,
+    network: &Network,
+    explained: &mut [bool],
+) -> Result<Vec<Option<Fold>>> {
+    let mut folds: Vec<Option<Fold>> = network.layers.iter().map(|_| None).collect();
+    if norms.is_empty() {
+        return Ok(folds);
+    }
+    let mut prefixes: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (tensor, name) in found.names.iter().enumerate() {
+        prefixes.entry(split(name).0).or_default().push(tensor);
+    }
+    let prefixes = Endings::new(prefixes);
+    let numbers: HashMap<&str, usize> =
+        network.layers.iter().enumerate().map(|(at, layer)| (layer.name.as_str(), at)).collect();
+    let mut notes = Vec::new();
+    for norm in norms {
+        let Some(&layer) = numbers.get(norm.layer.as_str()) else { continue };
+        let reader = NormReader { norm, source, rows: network.layers[layer].rows() };
+        let tensors = reader.tensors(&prefixes, &found.names)?;
+        folds[layer] = Some(reader.fold(&tensors)?);
+        tensors.values().for_each(|&tensor| explained[tensor] = true);
+        notes.push(format!("batch normalization {} is folded into {}", norm.name, norm.layer));
+    }
+    found.notes.extend(notes);
+    Ok(folds)
+}
+
+/// Reads one normalization of `rows` channels.
+struct NormReader<'a> {
+    norm: &'a Norm,
+    source: &'a dyn TensorSource,
+    rows: usize,
+}
+
+impl NormReader<'_> {
+    fn problem(&self, text: impl std::fmt::Display) -> Error {
+        let Norm { name, layer, .. } = self.norm;
+        Error::network(format!("batch_norm {name:?} of layer {layer:?}: {text}"))
+    }
+
+    /// Its tensors by their roles: those under its name, or under the only one that ends so.
+    fn tensors<'a>(
+        &self,
+        prefixes: &Endings<Vec<usize>>,
+        names: &'a [String],
+    ) -> Result<BTreeMap<&'a str, usize>> {
+        let name = &self.norm.name;
+        let roles = |tensors: &Vec<usize>| -> BTreeMap<&'a str, usize> {
+            let tensors = tensors.iter().map(|&tensor| (split(&names[tensor]).1, tensor));
+            tensors.filter(|(role, _)| ROLES.iter().any(|of| of.contains(role))).collect()
+        };
+        if let Some(tensors) = prefixes.get(name) {
+            return Ok(roles(tensors));
+        }
+        let mut longer = prefixes.longer(name).map(roles).filter(|roles| !roles.is_empty());
+        match (longer.next(), longer.next()) {
+            (Some(roles), None) => Ok(roles),
+            (None, _) => Ok(BTreeMap::new()),
+            (Some(_), Some(_)) => {
+                Err(self.problem(format!("several prefixes end in .{name}: give the whole one")))
+            }
+        }
+    }
+
+    /// One number for each channel, if there is a tensor of one of the roles.
+    fn vector(&self, tensors: &BTreeMap<&str, usize>, roles: &[&str]) -> Result<Option<Vec<f64>>> {
+        let Some(&tensor) = roles.iter().find_map(|role| tensors.get(role)) else {
+            return Ok(None);
+        };
+        let info = &self.source.tensors()[tensor];
+        let view = View::of(self.source, tensor).with_dims_of_one(&[self.rows]);
+        let Some(view) = view.filter(|_| info.dtype.is_float()) else {
+            return Err(self.problem(format!(
+                "tensor {} is {} {:?}, expected {} numbers",
+                info.name, info.dtype, info.shape, self.rows
+            )));
+        };
+        let mut values = vec![0.0; self.rows];
+        view.read(self.source, 0, &mut values)?;
+        match values.iter().all(|v| v.is_finite()) {
+            true => Ok(Some(values.into_iter().map(f64::from).collect())),
+            false => Err(self.problem(format!("tensor {} is not finite", info.name))),
+        }
+    }
+
+    fn fold(&self, tensors: &BTreeMap<&str, usize>) -> Result<Fold> {
+        let [gamma, beta, mean, variance, inverse] = ROLES;
+        let gamma = self.vector(tensors, gamma)?;
+        let beta = self.vector(tensors, beta)?;
+        let mean = self.vector(tensors, mean)?;
+        let variance = self.vector(tensors, variance)?;
+        let inverse = self.vector(tensors, inverse)?;
+        let mean = mean.ok_or_else(|| self.problem("no running_mean or moving_mean is there"))?;
         let mut scale = match (inverse, variance) {
             (Some(inverse), _) => inverse,
             (None, None) => {
-                return Err(problem("no running_var, moving_variance or inv_std is there".into()));
+                return Err(self.problem("no running_var, moving_variance or inv_std is there"));
             }
             (None, Some(variance)) => {
                 // PyTorch has one default; Keras and TensorFlow have several.
-                let default = source.format().starts_with("PyTorch").then_some(1e-5);
-                let eps = self.eps.or(default).ok_or_else(|| {
-                    problem("say its \"eps\" in the description (Keras: 0.001 unless set)".into())
+                let default = self.source.format().starts_with("PyTorch").then_some(1e-5);
+                let eps = self.norm.eps.or(default).ok_or_else(|| {
+                    self.problem("say its \"eps\" in the description (Keras: 0.001 unless set)")
                 })?;
                 if variance.iter().any(|v| v + eps <= 0.0) {
-                    return Err(problem(format!("a variance is not above -{eps}")));
+                    return Err(self.problem(format!("a variance is not above -{eps}")));
                 }
                 variance.iter().map(|v| 1.0 / (v + eps).sqrt()).collect::<Vec<_>>()
             }
@@ -154,11 +267,8 @@ impl Norm {
         if let Some(gamma) = gamma {
             scale.iter_mut().zip(gamma).for_each(|(scale, gamma)| *scale *= gamma);
         }
-        let beta = beta.unwrap_or_else(|| vec![0.0; rows]);
+        let beta = beta.unwrap_or_else(|| vec![0.0; self.rows]);
         let shift = beta.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
-        found
-            .notes
-            .push(format!("batch normalization {} is folded into {}", self.name, self.layer));
         Ok(Fold { scale, shift })
     }
 }

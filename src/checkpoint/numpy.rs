@@ -46,7 +46,7 @@ pub(super) fn open_npz(part: Part) -> Result<Stored> {
             Some(start) => part.bytes(start, member.size.min(MAX_HEADER), MAX_HEADER)?,
             None => archive.head(index, MAX_HEADER)?,
         };
-        let in_member = |e: Error| Error::Tensor { tensor: name.into(), problem: e.to_string() };
+        let in_member = |e: Error| e.in_tensor(name);
         let array = match Header::parse(&head).map_err(in_member)? {
             Header::Array(array) => array,
             Header::Objects { .. } => {

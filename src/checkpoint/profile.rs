@@ -10,7 +10,7 @@ use super::Variance;
 
 /// Which index of a dense matrix comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dense {
+pub enum DenseLayout {
     /// `[out, in]`, as PyTorch.
     OutIn,
     /// `[in, out]`, as TensorFlow, Keras, Theano.
@@ -19,7 +19,7 @@ pub enum Dense {
 
 /// The order of a convolution kernel's indices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kernel {
+pub enum KernelLayout {
     /// `[out, in, height, width]`, as PyTorch and Theano.
     Oihw,
     /// `[height, width, in, out]`, as TensorFlow and Keras.
@@ -53,9 +53,9 @@ pub struct Profile {
     /// Names of the variance, and what they hold.
     pub variance: &'static [(&'static str, Variance)],
     /// Layout of dense layers.
-    pub dense: Dense,
+    pub dense: DenseLayout,
     /// Layout of convolutions.
-    pub kernel: Kernel,
+    pub kernel: KernelLayout,
     /// How its log alpha avoids log 0.
     pub epsilon: &'static str,
     /// To what it clamps log alpha.
@@ -84,8 +84,8 @@ const BASE: Profile = Profile {
         ("log_sigma", Variance::LogSigma),
         ("log_alpha", Variance::LogAlpha),
     ],
-    dense: Dense::OutIn,
-    kernel: Kernel::Oihw,
+    dense: DenseLayout::OutIn,
+    kernel: KernelLayout::Oihw,
     epsilon: "none",
     clamp: None,
     keeps_tie: true,
@@ -97,8 +97,8 @@ const BASE: Profile = Profile {
 
 const TENSORFLOW: Profile = Profile {
     origin: Origin::TensorFlow,
-    dense: Dense::InOut,
-    kernel: Kernel::Hwio,
+    dense: DenseLayout::InOut,
+    kernel: KernelLayout::Hwio,
     variance: LOG_SIGMA2,
     epsilon: "log(theta^2 + 1e-8)",
     clamp: Some((-8.0, 8.0)),
@@ -125,7 +125,7 @@ pub const PROFILES: [Profile; 19] = [
         origin: Origin::Positions,
         theta: &["W"],
         variance: &[("ls", Variance::LogSigma2)],
-        dense: Dense::InOut,
+        dense: DenseLayout::InOut,
         clamp: Some((-8.0, 8.0)),
         batch_norm: "inv_std = 1/sqrt(var + 1e-3)",
         ..BASE
@@ -193,7 +193,7 @@ pub const PROFILES: [Profile; 19] = [
         name: "kefirski",
         source: "kefirski/variational_dropout",
         theta: &["theta"],
-        dense: Dense::InOut,
+        dense: DenseLayout::InOut,
         clamp: Some((-8.0, 8.0)),
         keeps_tie: true,
         ..TORCH
@@ -202,7 +202,7 @@ pub const PROFILES: [Profile; 19] = [
         name: "maxblumental",
         source: "maxblumental/variational-drouput",
         theta: &["W"],
-        dense: Dense::InOut,
+        dense: DenseLayout::InOut,
         clamp: Some((-8.0, 8.0)),
         threshold: None,
         ..TORCH
@@ -252,7 +252,7 @@ pub const PROFILES: [Profile; 19] = [
         origin: Origin::Positions,
         theta: &["W"],
         variance: &[("ls", Variance::LogSigma)],
-        dense: Dense::InOut,
+        dense: DenseLayout::InOut,
         clamp: Some((-8.0, 8.0)),
         ..BASE
     },

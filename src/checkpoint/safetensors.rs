@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::stored::{Entry, Part, Stored};
-use super::tensor::DType;
+use super::tensor::{DType, TensorSource};
 use crate::error::{Error, IoContext, Result};
 
 /// The largest header accepted, as in the reference implementation.
@@ -32,25 +32,25 @@ pub(super) fn open_index(path: &Path) -> Result<Stored> {
     let invalid = |problem: String| Error::Format { format: "safetensors index", problem };
     let index = Part::open(path)?;
     let text = index.bytes(0, index.length(), MAX_HEADER)?;
-    let index: Index =
-        serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()).in_file(path))?;
+    let index: Index = serde_json::from_slice(&text)
+        .map_err(|e| Error::parse("safetensors index", e).in_file(path))?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut stored = Stored::new("sharded safetensors");
-    for shard in index.weight_map.values().collect::<BTreeSet<_>>() {
+    let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, shard) in &index.weight_map {
+        shards.entry(shard).or_default().push(name);
+    }
+    for (shard, names) in shards {
         let inside = Path::new(shard).components().all(|c| matches!(c, Component::Normal(_)));
         if !inside || shard.is_empty() {
             let problem = format!("the shard {shard:?} is not the name of a file beside it");
             return Err(invalid(problem).in_file(path));
         }
-        let first = super::tensor::TensorSource::tensors(&stored).len();
+        let first = stored.tensors().len();
         add(&mut stored, &folder.join(shard))?;
-        let there: BTreeSet<&str> = super::tensor::TensorSource::tensors(&stored)[first..]
-            .iter()
-            .map(|t| t.name.as_str())
-            .collect();
-        let mapped = index.weight_map.iter().filter(|(_, file)| *file == shard);
-        if let Some((name, _)) = mapped.into_iter().find(|(name, _)| !there.contains(name.as_str()))
-        {
+        let there: BTreeSet<&str> =
+            stored.tensors()[first..].iter().map(|t| t.name.as_str()).collect();
+        if let Some(name) = names.iter().find(|name| !there.contains(*name)) {
             let problem = format!("maps tensor {name} to {shard}, which does not hold it");
             return Err(invalid(problem).in_file(path));
         }
@@ -90,8 +90,8 @@ fn add(stored: &mut Stored, path: &Path) -> Result<()> {
         )));
     }
     let header = part.bytes(8, header_length, MAX_HEADER)?;
-    let header: Metadata =
-        serde_json::from_slice(&header).map_err(|e| invalid(format!("unreadable header: {e}")))?;
+    let header: Metadata = serde_json::from_slice(&header)
+        .map_err(|e| Error::parse("safetensors", e).in_file(path))?;
     let (expected, found) = (header.data_len() as u64, length - 8 - header_length);
     if expected != found {
         return Err(invalid(format!(

@@ -1,9 +1,10 @@
-//! Tensors at known places in files: what every container comes down to.
+//! Tensors at known positions in files: what every container comes down to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::tensor::{DType, TensorInfo, TensorSource};
 use crate::error::{Error, IoContext, Result};
@@ -118,8 +119,9 @@ pub(super) struct Entry {
     pub(super) strides: Option<Vec<usize>>,
 }
 
-#[derive(PartialEq)]
-struct Place {
+/// Where a tensor begins and how its elements lie.
+#[derive(PartialEq, Eq, Hash)]
+struct Position {
     part: usize,
     start: u64,
     strides: Option<Vec<usize>>,
@@ -130,7 +132,9 @@ pub(super) struct Stored {
     format: &'static str,
     parts: Vec<Part>,
     tensors: Vec<TensorInfo>,
-    places: Vec<Place>,
+    positions: Vec<Position>,
+    /// For each tensor the first of the same elements, once it is asked for.
+    firsts: OnceLock<Vec<usize>>,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) notes: Vec<String>,
     accuracy: Option<(&'static str, f64)>,
@@ -138,9 +142,10 @@ pub(super) struct Stored {
 
 impl Stored {
     pub(super) fn new(format: &'static str) -> Self {
-        let (parts, tensors, places) = (Vec::new(), Vec::new(), Vec::new());
+        let (parts, tensors, positions) = (Vec::new(), Vec::new(), Vec::new());
+        let firsts = OnceLock::new();
         let (metadata, notes) = (BTreeMap::new(), Vec::new());
-        Self { format, parts, tensors, places, metadata, notes, accuracy: None }
+        Self { format, parts, tensors, positions, firsts, metadata, notes, accuracy: None }
     }
 
     /// Gives the part's number.
@@ -172,7 +177,7 @@ impl Stored {
             });
         }
         self.tensors.push(TensorInfo { name, dtype, shape });
-        self.places.push(Place { part, start, strides });
+        self.positions.push(Position { part, start, strides });
         Ok(())
     }
 
@@ -229,11 +234,11 @@ impl TensorSource for Stored {
     }
 
     fn strides(&self, tensor: usize) -> Option<&[usize]> {
-        self.places[tensor].strides.as_deref()
+        self.positions[tensor].strides.as_deref()
     }
 
     fn read(&self, tensor: usize, start: usize, out: &mut [f32]) -> Result<()> {
-        let (info, place) = (&self.tensors[tensor], &self.places[tensor]);
+        let (info, at) = (&self.tensors[tensor], &self.positions[tensor]);
         let Some(size) = info.dtype.size() else {
             return Err(Error::Tensor {
                 tensor: info.name.clone(),
@@ -241,10 +246,10 @@ impl TensorSource for Stored {
             });
         };
         let mut buffer = [0; BUFFER];
-        let mut position = place.start + (start * size) as u64;
+        let mut position = at.start + (start * size) as u64;
         for piece in out.chunks_mut(BUFFER / size) {
             let bytes = &mut buffer[..piece.len() * size];
-            self.parts[place.part].read_at(bytes, position)?;
+            self.parts[at.part].read_at(bytes, position)?;
             info.dtype.decode(bytes, piece);
             position += bytes.len() as u64;
         }
@@ -263,9 +268,17 @@ impl TensorSource for Stored {
         self.accuracy
     }
 
-    fn is_same(&self, one: usize, other: usize) -> bool {
-        let (a, b) = (&self.tensors[one], &self.tensors[other]);
-        a.dtype == b.dtype && a.shape == b.shape && self.places[one] == self.places[other]
+    fn first_of(&self, tensor: usize) -> usize {
+        let firsts = self.firsts.get_or_init(|| {
+            let mut numbers = HashMap::new();
+            let tensors = self.tensors.iter().zip(&self.positions).enumerate();
+            tensors
+                .map(|(number, (info, at))| {
+                    *numbers.entry((info.dtype, &info.shape, at)).or_insert(number)
+                })
+                .collect()
+        });
+        firsts[tensor]
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::error::Result;
 
 /// Element types that can become f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {
     /// IEEE binary32.
@@ -91,7 +91,7 @@ pub trait TensorSource: Send + Sync {
     /// All tensors, in the order they are stored.
     fn tensors(&self) -> &[TensorInfo];
 
-    /// How far apart neighbours lie along each dimension, in elements; `None` for row-major order.
+    /// How far apart neighbors lie along each dimension, in elements; `None` for row-major order.
     fn strides(&self, tensor: usize) -> Option<&[usize]> {
         let _ = tensor;
         None
@@ -109,9 +109,10 @@ pub trait TensorSource: Send + Sync {
         None
     }
 
-    /// Whether two tensors are the same elements of the same file: one tensor, used twice.
-    fn is_same(&self, one: usize, other: usize) -> bool {
-        one == other
+    /// The first tensor that has the very elements of this one: itself, unless one tensor stands
+    /// under several names.
+    fn first_of(&self, tensor: usize) -> usize {
+        tensor
     }
 
     /// What the user should know about how the container was read.

@@ -1,4 +1,4 @@
-//! TensorFlow's V2 checkpoints: `PREFIX.index`, a sorted table from names to places, and
+//! TensorFlow's V2 checkpoints: `PREFIX.index`, a sorted table from names to positions, and
 //! `PREFIX.data-00000-of-00001`, the bytes.
 
 use std::path::{Path, PathBuf};
@@ -97,12 +97,12 @@ fn table_entries(bytes: &[u8], each: Each<'_>) -> Result<()> {
         .map(|at| &bytes[at..])
         .filter(|footer| footer.ends_with(&MAGIC))
         .ok_or_else(|| invalid("the index does not end as a table does: truncated"))?;
-    let mut handles = Fields(footer);
+    let mut handles = ProtoFields(footer);
     let (_, _) = (handles.varint()?, handles.varint()?);
     let (offset, size) = (handles.varint()?, handles.varint()?);
     let mut blocks = Vec::new();
     block_entries(block(bytes, offset, size)?, &mut |_, handle| {
-        let mut handle = Fields(handle);
+        let mut handle = ProtoFields(handle);
         blocks.push((handle.varint()?, handle.varint()?));
         Ok(())
     })?;
@@ -135,7 +135,7 @@ fn block_entries(block: &[u8], each: Each<'_>) -> Result<()> {
         .and_then(|n| n.checked_add(1)?.checked_mul(4))
         .and_then(|tail| block.get(..block.len().checked_sub(tail)?))
         .ok_or_else(damaged)?;
-    let mut rest = Fields(entries);
+    let mut rest = ProtoFields(entries);
     let mut key = Vec::new();
     while !rest.0.is_empty() {
         let (shared, more, length) = (rest.varint()?, rest.varint()?, rest.varint()?);
@@ -151,7 +151,7 @@ fn block_entries(block: &[u8], each: Each<'_>) -> Result<()> {
 
 /// Number of data files, from the entry without a name.
 fn header(bytes: &[u8]) -> Result<usize> {
-    let (mut shards, mut fields) = (1, Fields(bytes));
+    let (mut shards, mut fields) = (1, ProtoFields(bytes));
     while let Some((number, value)) = fields.next()? {
         match (number, value) {
             (1, Value::Number(n)) => shards = n,
@@ -178,7 +178,7 @@ impl TensorEntry {
     fn parse(bytes: &[u8]) -> Result<Self> {
         let (dtype, shape) = (DType::Other("another type"), Vec::new());
         let mut entry = Self { dtype, shape, shard: 0, offset: 0, size: 0, sliced: false };
-        let mut fields = Fields(bytes);
+        let mut fields = ProtoFields(bytes);
         while let Some((number, value)) = fields.next()? {
             match (number, value) {
                 (1, Value::Number(n)) => entry.dtype = dtype_of(n),
@@ -195,10 +195,10 @@ impl TensorEntry {
 }
 
 fn dims(bytes: &[u8]) -> Result<Vec<usize>> {
-    let (mut dims, mut fields) = (Vec::new(), Fields(bytes));
+    let (mut dims, mut fields) = (Vec::new(), ProtoFields(bytes));
     while let Some((number, value)) = fields.next()? {
         let (2, Value::Bytes(dim)) = (number, value) else { continue };
-        let (mut size, mut fields) = (0, Fields(dim));
+        let (mut size, mut fields) = (0, ProtoFields(dim));
         while let Some((number, value)) = fields.next()? {
             if let (1, Value::Number(n)) = (number, value) {
                 size = usize::try_from(n).map_err(|_| invalid("a dimension is too large"))?;
@@ -229,14 +229,14 @@ fn dtype_of(number: u64) -> DType {
 }
 
 /// What is left of a protocol buffer.
-struct Fields<'a>(&'a [u8]);
+struct ProtoFields<'a>(&'a [u8]);
 
 enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ProtoFields<'a> {
     fn varint(&mut self) -> Result<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {

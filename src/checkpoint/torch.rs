@@ -50,10 +50,10 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
     stored.claims(|name| pickle.number(pickle.member(pickle.root, name)?));
     let found = pickled::find(&pickle)?;
 
-    let mut places: HashMap<String, (Option<Part>, u64, u64)> = HashMap::new();
+    let mut locations: HashMap<String, (Option<Part>, u64, u64)> = HashMap::new();
     for tensor in &found {
         let Data::Storage { storage, .. } = &tensor.data else { continue };
-        if places.contains_key(&storage.key) {
+        if locations.contains_key(&storage.key) {
             continue;
         }
         let name = format!("{root}data/{}", storage.key);
@@ -63,11 +63,11 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
                 problem: format!("its storage {name:?} is not in the archive"),
             })?;
         let member = archive.members[index].clone();
-        let place = match member.start {
+        let location = match member.start {
             Some(start) => (None, start, member.size),
             None => (Some(archive.unpack(index)?), 0, member.size),
         };
-        places.insert(storage.key.clone(), place);
+        locations.insert(storage.key.clone(), location);
     }
     drop(archive);
     let file = stored.add_part(part);
@@ -76,17 +76,17 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
     for tensor in found {
         let (part, start, length) = match &tensor.data {
             Data::Storage { storage, .. } => match numbers.get(&storage.key) {
-                Some(place) => *place,
+                Some(location) => *location,
                 None => {
-                    let (own, start, size) = places.remove(&storage.key).unwrap_or((None, 0, 0));
+                    let (own, start, size) = locations.remove(&storage.key).unwrap_or((None, 0, 0));
                     let part = own.map_or(file, |part| stored.add_part(part));
                     numbers.insert(storage.key.clone(), (part, start, size));
                     (part, start, size)
                 }
             },
             Data::Inline { start, length } | Data::Latin1 { start, length } => {
-                let place = match (numbers.get(""), inline.take()) {
-                    (Some(place), _) => *place,
+                let location = match (numbers.get(""), inline.take()) {
+                    (Some(location), _) => *location,
                     (None, part) => {
                         let part = stored.add_part(part.unwrap_or(Part::Memory(Vec::new())));
                         numbers.insert(String::new(), (part, 0, 0));
@@ -96,7 +96,7 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
                 if matches!(tensor.data, Data::Latin1 { .. }) {
                     return Err(invalid("an array written as text inside a PyTorch file"));
                 }
-                (place.0, *start, *length)
+                (location.0, *start, *length)
             }
         };
         push(&mut stored, tensor, part, start, length)?;
@@ -128,7 +128,7 @@ pub(super) fn open_legacy(part: Part) -> Result<Stored> {
         }
     }
     // Each storage: the number of its elements, then the elements.
-    let mut places: HashMap<String, (u64, u64)> = HashMap::new();
+    let mut locations: HashMap<String, (u64, u64)> = HashMap::new();
     let sizes: HashMap<String, DType> =
         sizes.into_iter().map(|(key, dtype)| (key.to_owned(), dtype)).collect();
     for &key in keys.items(keys.root) {
@@ -153,7 +153,7 @@ pub(super) fn open_legacy(part: Part) -> Result<Stored> {
             .ok_or_else(|| {
                 invalid(format!("storage {key:?} reaches beyond the file: truncated"))
             })?;
-        places.insert(key.to_owned(), (at + 8, bytes));
+        locations.insert(key.to_owned(), (at + 8, bytes));
         at += 8 + bytes;
     }
     let part = stored.add_part(part);
@@ -161,7 +161,7 @@ pub(super) fn open_legacy(part: Part) -> Result<Stored> {
         let Data::Storage { storage, .. } = &tensor.data else {
             return Err(invalid("an array that is not a tensor"));
         };
-        let Some(&(start, length)) = places.get(&storage.key) else {
+        let Some(&(start, length)) = locations.get(&storage.key) else {
             return Err(invalid(format!("storage {:?} is not in the file", storage.key)));
         };
         push(&mut stored, tensor, part, start, length)?;

@@ -6,7 +6,7 @@ use crate::error::Result;
 /// A tensor of up to this many elements is read whole when its order has to change.
 const WHOLE: usize = 1 << 22;
 
-/// The dimensions of a tensor and how far apart neighbours along each lie in its file.
+/// The dimensions of a tensor and how far apart neighbors along each lie in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct View {
     /// The tensor's number in its source.
@@ -79,7 +79,7 @@ impl View {
         matches!(self.merged()[..], [] | [(_, 1)])
     }
 
-    /// Dimensions and strides with neighbours merged where one continues the other.
+    /// Dimensions and strides with neighbors merged where one continues the other.
     fn merged(&self) -> Vec<(usize, usize)> {
         let mut merged: Vec<(usize, usize)> = Vec::new();
         for (&dim, &stride) in self.dims.iter().zip(&self.strides).filter(|(d, _)| **d != 1) {

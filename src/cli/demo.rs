@@ -53,7 +53,7 @@ impl Arguments {
         output::write(&checkpoint_path, CHECKPOINT)?;
         output::write(&images_path, IMAGES)?;
         output::write(&labels_path, LABELS)?;
-        let checkpoint = Checkpoint::open(&checkpoint_path, None)?;
+        let checkpoint = Checkpoint::open(&checkpoint_path, &Default::default())?;
         let images = data::read_samples(&[images_path], None, checkpoint.network().input.shape)?;
         let labels = data::read_labels(&labels_path)?;
         let threads = self.threads.count();

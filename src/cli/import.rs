@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use crate::checkpoint::profile::{Dense, Kernel, PROFILES, Profile};
+use crate::checkpoint::profile::{DenseLayout, KernelLayout, PROFILES, Profile};
 use crate::checkpoint::{Checkpoint, Flatten, Options, Variance};
 use crate::compress::Threshold;
 use crate::prune::Thresholds;
@@ -39,11 +39,11 @@ pub(super) struct Reading {
 
     /// Layouts of dense layers (oi, io) and of convolutions (oihw, hwio), with a comma between
     #[arg(long, value_name = "LAYOUT", value_enum, value_delimiter = ',')]
-    layout: Vec<Layout>,
+    layout: Vec<LayoutName>,
 
     /// How a dense layer sees the map of a convolution [default: channels-last with hwio]
     #[arg(long, value_enum)]
-    flatten: Option<Order>,
+    flatten: Option<FlattenOrder>,
 
     /// Leave masks that are stored beside the weights alone
     #[arg(long)]
@@ -61,7 +61,7 @@ enum VarianceKind {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Layout {
+enum LayoutName {
     Oi,
     Io,
     Oihw,
@@ -69,7 +69,7 @@ enum Layout {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Order {
+enum FlattenOrder {
     ChannelsFirst,
     ChannelsLast,
 }
@@ -85,14 +85,15 @@ impl Reading {
         let (mut dense, mut kernel) = (None, None);
         for layout in &self.layout {
             let again = match layout {
-                Layout::Oi => dense.replace(Dense::OutIn).is_some(),
-                Layout::Io => dense.replace(Dense::InOut).is_some(),
-                Layout::Oihw => kernel.replace(Kernel::Oihw).is_some(),
-                Layout::Hwio => kernel.replace(Kernel::Hwio).is_some(),
+                LayoutName::Oi => dense.replace(DenseLayout::OutIn).is_some(),
+                LayoutName::Io => dense.replace(DenseLayout::InOut).is_some(),
+                LayoutName::Oihw => kernel.replace(KernelLayout::Oihw).is_some(),
+                LayoutName::Hwio => kernel.replace(KernelLayout::Hwio).is_some(),
             };
             anyhow::ensure!(!again, "--layout takes one of oi and io, one of oihw and hwio");
         }
         let options = Options {
+            network: network.map(Into::into),
             profile,
             variance: self.variance.map(|kind| match kind {
                 VarianceKind::LogSigma2 => Variance::LogSigma2,
@@ -103,14 +104,12 @@ impl Reading {
             dense,
             kernel,
             flatten: self.flatten.map(|order| match order {
-                Order::ChannelsFirst => Flatten::ChannelsFirst,
-                Order::ChannelsLast => Flatten::ChannelsLast,
+                FlattenOrder::ChannelsFirst => Flatten::ChannelsFirst,
+                FlattenOrder::ChannelsLast => Flatten::ChannelsLast,
             }),
             ignore_masks: self.ignore_masks,
-            ignore_norms: false,
-            ordinary: false,
         };
-        Ok(Checkpoint::open_with(path, network, &options)?)
+        Ok(Checkpoint::open(path, &options)?)
     }
 }
 

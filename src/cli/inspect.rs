@@ -69,7 +69,7 @@ impl Arguments {
                 found["network"] = serde_json::to_value(Description::of(checkpoint.network()))?;
                 found["notes"] = json!(checkpoint.notes());
             }
-            Err(error) => found["problem"] = json!(format!("{error:#}")),
+            Err(error) => found["problem"] = json!(super::one_line(&error)),
         }
         Ok(found)
     }

@@ -97,22 +97,27 @@ pub fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
         Ok(Outcome::Failed) => ExitCode::from(1),
         Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", one_line(&error));
             ExitCode::from(2)
         }
     }
 }
 
+/// An error and its causes. The library's messages have the text of their causes in them already.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 fn broken_pipe(error: &anyhow::Error) -> bool {
     let kind = std::io::ErrorKind::BrokenPipe;
-    error.chain().any(|cause| {
-        let direct = cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == kind);
-        let ours = cause.downcast_ref::<crate::Error>();
-        direct
-            || ours.is_some_and(
-                |e| matches!(e, crate::Error::Io { cause, .. } if cause.kind() == kind),
-            )
-    })
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    causes.any(|cause| cause.kind() == kind)
 }
 
 /// `--threads`.

@@ -27,7 +27,7 @@ use crate::threshold::largest;
 ///
 /// # fn main() -> svdo::Result<()> {
 /// # let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/lenet300_mnist.safetensors"));
-/// let checkpoint = Checkpoint::open(path, None)?;
+/// let checkpoint = Checkpoint::open(path, &Options::default())?;
 /// let job = Job::new(&checkpoint)
 ///     .goal(Goal::Bytes(4000))
 ///     .effort(1)

@@ -5,12 +5,12 @@
 //! themselves: simplification, quantization and coding of a pruned network, layer by layer.
 //!
 //! ```
-//! use svdo::checkpoint::Checkpoint;
+//! use svdo::checkpoint::{Checkpoint, Options};
 //! use svdo::compress::Job;
 //!
 //! # fn main() -> svdo::Result<()> {
 //! # let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/lenet300_mnist.safetensors"));
-//! let checkpoint = Checkpoint::open(path, None)?;
+//! let checkpoint = Checkpoint::open(path, &Options::default())?;
 //! let done = Job::new(&checkpoint).threshold(3.0).run()?;
 //! println!("{} bytes, {:.1} times smaller", done.file.bytes().len(), done.report.size_ratio);
 //! # assert!(done.report.size_ratio > 100.0);

@@ -1,8 +1,13 @@
 //! The network description: JSON in, JSON out. `formats/network.md` is its specification.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
-use super::{Activation, Input, Layer, Network, Node, Op, Shape, Source, Window};
+pub use super::node::{NodeDescription, OPERATIONS};
+
+use super::node::shortest;
+use super::{Input, Layer, Network, Node, Shape, Source};
 use crate::error::{Error, Result};
 
 /// A description as it stands in a file, its layers still names.
@@ -34,79 +39,14 @@ pub struct InputDescription {
     pub std: Option<Vec<f64>>,
 }
 
-/// One node. Which fields it may carry depends on `op`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct NodeDescription {
-    /// The operation.
-    pub op: String,
-    /// For others to refer to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Names of nodes, or `input`; the node before if missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub inputs: Option<Vec<String>>,
-    /// Prefix of the layer's tensors.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub layer: Option<String>,
-    /// Window size.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kernel: Option<[usize; 2]>,
-    /// Window step; 1 for convolutions and the kernel's size for pools if missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stride: Option<[usize; 2]>,
-    /// Top, left, bottom, right; 0 if missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub padding: Option<[usize; 4]>,
-    /// Convolution groups; 1 if missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub groups: Option<usize>,
-    /// For avg_pool2d; true if missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub count_include_pad: Option<bool>,
-    /// For leaky_relu; 0.01 if missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slope: Option<f64>,
-    /// For elu; 1 if missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alpha: Option<f64>,
-    /// For batch_norm, which is folded when a checkpoint is read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub eps: Option<f64>,
-    /// For clip; no bound if missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min: Option<f64>,
-    /// For clip; no bound if missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max: Option<f64>,
-}
-
-/// Activations that take no parameter, by their names in descriptions.
-const PLAIN_ACTIVATIONS: [(&str, Activation); 9] = [
-    ("relu", Activation::Relu),
-    ("relu6", Activation::Relu6),
-    ("sigmoid", Activation::Sigmoid),
-    ("tanh", Activation::Tanh),
-    ("hard_sigmoid", Activation::HardSigmoid),
-    ("hard_swish", Activation::HardSwish),
-    ("silu", Activation::Silu),
-    ("gelu", Activation::Gelu),
-    ("softplus", Activation::Softplus),
-];
-
-/// Every operation a description may name.
-pub const OPERATIONS: &str = "linear, conv2d, max_pool2d, avg_pool2d, global_avg_pool2d, flatten, \
-     add, mul, concat, softmax, relu, relu6, leaky_relu, elu, clip, sigmoid, tanh, hard_sigmoid, hard_swish, silu, \
-     gelu, softplus";
-
 impl Description {
     /// Parses a description.
     ///
     /// # Errors
     /// [`Error::Format`] with line and column, or [`Error::Network`] for another version.
     pub fn from_json(text: &str) -> Result<Self> {
-        let description: Self = serde_json::from_str(text)
-            .map_err(|e| Error::Format { format: "network description", problem: e.to_string() })?;
+        let description: Self =
+            serde_json::from_str(text).map_err(|e| Error::parse("network description", e))?;
         if description.version != 1 {
             return Err(Error::network(format!(
                 "description version {}, this program reads 1",
@@ -118,13 +58,9 @@ impl Description {
 
     /// The layer names in the order of their first use.
     pub fn layer_names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
-        for name in self.nodes.iter().filter_map(|node| node.layer.as_deref()) {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        names
+        let mut seen = BTreeSet::new();
+        let names = self.nodes.iter().filter_map(|node| node.layer.as_deref());
+        names.filter(|name| seen.insert(*name)).collect()
     }
 
     /// Ties the names to layers and checks all shapes.
@@ -151,31 +87,44 @@ impl Description {
             mean: narrow(&self.input.mean),
             std: narrow(&self.input.std),
         };
+        let nodes = self.resolve_nodes(&layers)?;
+        let network = Network { input, layers, nodes };
+        network.shapes()?;
+        Ok(network)
+    }
+
+    fn resolve_nodes(&self, layers: &[Layer]) -> Result<Vec<Node>> {
+        let mut numbers = BTreeMap::new();
+        for (number, layer) in layers.iter().enumerate() {
+            numbers.entry(layer.name.as_str()).or_insert(number);
+        }
+        let mut sources = BTreeMap::from([("input", Source::Input)]);
         let mut nodes: Vec<Node> = Vec::with_capacity(self.nodes.len());
         for (index, node) in self.nodes.iter().enumerate() {
             let here = |e: Error| match e {
                 Error::Network { problem } => Error::network(format!("nodes[{index}]: {problem}")),
                 other => other,
             };
-            let op = node.operation(&layers).map_err(here)?;
+            let op = node.operation(&numbers).map_err(here)?;
+            let source = |name: &String| {
+                sources.get(name.as_str()).copied().ok_or_else(|| {
+                    here(Error::network(format!(
+                        "input {name:?} is not the name of an earlier node"
+                    )))
+                })
+            };
             let inputs = match &node.inputs {
                 None if index == 0 => vec![Source::Input],
                 None => vec![Source::Node(index - 1)],
-                Some(names) => names
-                    .iter()
-                    .map(|name| find_source(name, &nodes))
-                    .collect::<Result<_>>()
-                    .map_err(here)?,
+                Some(names) => names.iter().map(source).collect::<Result<_>>()?,
             };
-            let name = node.name.clone().unwrap_or_default();
-            if name == "input" || !name.is_empty() && nodes.iter().any(|n| n.name == name) {
+            let name = node.name.as_deref().unwrap_or_default();
+            if !name.is_empty() && sources.insert(name, Source::Node(index)).is_some() {
                 return Err(here(Error::network(format!("the name {name:?} is taken"))));
             }
-            nodes.push(Node { name, op, inputs });
+            nodes.push(Node { name: name.to_owned(), op, inputs });
         }
-        let network = Network { input, layers, nodes };
-        network.shapes()?;
-        Ok(network)
+        Ok(nodes)
     }
 
     /// The description of a network, the inverse of [`Description::resolve`].
@@ -196,28 +145,26 @@ impl Description {
             "" => format!("n{index}"),
             name => name.to_owned(),
         };
+        let before = |index: usize| index.checked_sub(1).map_or(Source::Input, Source::Node);
+        let mut is_named: Vec<bool> = network.nodes.iter().map(|n| !n.name.is_empty()).collect();
+        for (index, node) in network.nodes.iter().enumerate() {
+            for source in node.inputs.iter().filter(|_| node.inputs != [before(index)]) {
+                if let Source::Node(source) = *source {
+                    is_named[source] = true;
+                }
+            }
+        }
         let mut nodes = Vec::with_capacity(network.nodes.len());
         for (index, node) in network.nodes.iter().enumerate() {
-            let mut described = describe_op(&node.op, &network.layers);
-            let before = if index == 0 { Source::Input } else { Source::Node(index - 1) };
-            if node.inputs != [before] {
-                described.inputs = Some(
-                    node.inputs
-                        .iter()
-                        .map(|source| match *source {
-                            Source::Input => "input".into(),
-                            Source::Node(i) => name_of(i),
-                        })
-                        .collect(),
-                );
+            let mut described = NodeDescription::of(&node.op, &network.layers);
+            if node.inputs != [before(index)] {
+                let name = |source: &Source| match *source {
+                    Source::Input => "input".into(),
+                    Source::Node(index) => name_of(index),
+                };
+                described.inputs = Some(node.inputs.iter().map(name).collect());
             }
-            let referred = network.nodes[index + 1..].iter().enumerate().any(|(later, other)| {
-                other.inputs != [Source::Node(index + later)]
-                    && other.inputs.contains(&Source::Node(index))
-            });
-            if referred || !node.name.is_empty() {
-                described.name = Some(name_of(index));
-            }
+            described.name = is_named[index].then(|| name_of(index));
             nodes.push(described);
         }
         Self { version: 1, input, nodes }
@@ -248,165 +195,6 @@ impl Description {
             InputDescription { shape: vec![first.shape[1]], scale: None, mean: None, std: None };
         Some(Self { version: 1, input, nodes })
     }
-}
-
-impl NodeDescription {
-    fn operation(&self, layers: &[Layer]) -> Result<Op> {
-        let op = self.op.as_str();
-        let allowed: &[&str] = match op {
-            "linear" => &["layer"],
-            "conv2d" => &["layer", "stride", "padding", "groups"],
-            "max_pool2d" => &["kernel", "stride", "padding"],
-            "avg_pool2d" => &["kernel", "stride", "padding", "count_include_pad"],
-            "leaky_relu" => &["slope"],
-            "elu" => &["alpha"],
-            "clip" => &["min", "max"],
-            _ => &[],
-        };
-        let given = [
-            ("layer", self.layer.is_some()),
-            ("kernel", self.kernel.is_some()),
-            ("stride", self.stride.is_some()),
-            ("padding", self.padding.is_some()),
-            ("groups", self.groups.is_some()),
-            ("count_include_pad", self.count_include_pad.is_some()),
-            ("slope", self.slope.is_some()),
-            ("alpha", self.alpha.is_some()),
-            ("eps", self.eps.is_some()),
-            ("min", self.min.is_some()),
-            ("max", self.max.is_some()),
-        ];
-        let operation = match op {
-            "linear" => Op::Linear { layer: self.layer_index(layers)? },
-            "conv2d" => Op::Conv2d {
-                layer: self.layer_index(layers)?,
-                stride: self.stride.unwrap_or([1, 1]),
-                padding: self.padding.unwrap_or_default(),
-                groups: self.groups.unwrap_or(1),
-            },
-            "max_pool2d" => Op::MaxPool2d(self.window()?),
-            "avg_pool2d" => Op::AvgPool2d {
-                window: self.window()?,
-                count_include_pad: self.count_include_pad.unwrap_or(true),
-            },
-            "global_avg_pool2d" => Op::GlobalAvgPool2d,
-            "flatten" => Op::Flatten,
-            "add" => Op::Add,
-            "mul" => Op::Mul,
-            "concat" => Op::Concat,
-            "softmax" => Op::Softmax,
-            "leaky_relu" => {
-                Op::Activation(Activation::LeakyRelu { slope: self.slope.unwrap_or(0.01) as f32 })
-            }
-            "elu" => Op::Activation(Activation::Elu { alpha: self.alpha.unwrap_or(1.0) as f32 }),
-            "clip" => {
-                let min = self.min.map_or(f32::NEG_INFINITY, |v| v as f32);
-                Op::Activation(Activation::Clip {
-                    min,
-                    max: self.max.map_or(f32::INFINITY, |v| v as f32),
-                })
-            }
-            _ => match PLAIN_ACTIVATIONS.iter().find(|(name, _)| *name == op) {
-                Some((_, activation)) => Op::Activation(*activation),
-                None => {
-                    return Err(Error::network(format!(
-                        "unknown op {op:?}; understood are {OPERATIONS}"
-                    )));
-                }
-            },
-        };
-        match given.iter().find(|(field, is_given)| *is_given && !allowed.contains(field)) {
-            Some((field, _)) => Err(Error::network(format!("{op} takes no {field:?}"))),
-            None => Ok(operation),
-        }
-    }
-
-    fn window(&self) -> Result<Window> {
-        let kernel = self
-            .kernel
-            .ok_or_else(|| Error::network(format!("{} needs a \"kernel\" of two", self.op)))?;
-        let padding = self.padding.unwrap_or_default();
-        Ok(Window { kernel, stride: self.stride.unwrap_or(kernel), padding })
-    }
-
-    fn layer_index(&self, layers: &[Layer]) -> Result<usize> {
-        let name = self
-            .layer
-            .as_deref()
-            .ok_or_else(|| Error::network(format!("{} needs a \"layer\"", self.op)))?;
-        layers.iter().position(|l| l.name == name).ok_or_else(|| {
-            let known = layers.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(", ");
-            Error::network(format!("layer {name:?} is not in the checkpoint, which has {known}"))
-        })
-    }
-}
-
-fn find_source(name: &str, earlier: &[Node]) -> Result<Source> {
-    if name == "input" {
-        return Ok(Source::Input);
-    }
-    earlier
-        .iter()
-        .position(|node| node.name == name)
-        .map(Source::Node)
-        .ok_or_else(|| Error::network(format!("input {name:?} is not the name of an earlier node")))
-}
-
-fn describe_op(op: &Op, layers: &[Layer]) -> NodeDescription {
-    let named = |op: &str| NodeDescription { op: op.into(), ..Default::default() };
-    let layer = |index: usize| {
-        let name = layers[index].name.clone();
-        Some(if name.is_empty() { format!("layer{index}") } else { name })
-    };
-    let some_padding = |padding: [usize; 4]| (padding != [0; 4]).then_some(padding);
-    let windowed = |op: &str, window: &Window| NodeDescription {
-        kernel: Some(window.kernel),
-        stride: Some(window.stride),
-        padding: some_padding(window.padding),
-        ..named(op)
-    };
-    match *op {
-        Op::Linear { layer: index } => NodeDescription { layer: layer(index), ..named("linear") },
-        Op::Conv2d { layer: index, stride, padding, groups } => NodeDescription {
-            layer: layer(index),
-            stride: Some(stride),
-            padding: some_padding(padding),
-            groups: (groups != 1).then_some(groups),
-            ..named("conv2d")
-        },
-        Op::MaxPool2d(window) => windowed("max_pool2d", &window),
-        Op::AvgPool2d { window, count_include_pad } => NodeDescription {
-            count_include_pad: Some(count_include_pad),
-            ..windowed("avg_pool2d", &window)
-        },
-        Op::GlobalAvgPool2d => named("global_avg_pool2d"),
-        Op::Flatten => named("flatten"),
-        Op::Add => named("add"),
-        Op::Mul => named("mul"),
-        Op::Concat => named("concat"),
-        Op::Softmax => named("softmax"),
-        Op::Activation(Activation::LeakyRelu { slope }) => {
-            NodeDescription { slope: Some(shortest(slope)), ..named("leaky_relu") }
-        }
-        Op::Activation(Activation::Elu { alpha }) => {
-            NodeDescription { alpha: Some(shortest(alpha)), ..named("elu") }
-        }
-        Op::Activation(Activation::Clip { min, max }) => {
-            let bound = |value: f32| value.is_finite().then(|| shortest(value));
-            NodeDescription { min: bound(min), max: bound(max), ..named("clip") }
-        }
-        Op::Activation(activation) => named(
-            PLAIN_ACTIVATIONS
-                .iter()
-                .find(|(_, plain)| *plain == activation)
-                .map_or("identity", |(name, _)| name),
-        ),
-    }
-}
-
-/// The f64 that prints as shortly as the f32 does and narrows back to it.
-fn shortest(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 /// Splits a name into text and numbers, so that `fc2` sorts before `fc10`.

@@ -1,4 +1,4 @@
-//! Nodes, shapes and their inference.
+//! Layers, nodes and what they are made of.
 
 use super::Activation;
 use crate::error::{Error, Result};
@@ -179,9 +179,6 @@ impl Window {
     }
 }
 
-/// Rows and columns of a pool's window; nothing larger is of use, and it would take forever.
-const MOST_OF_A_WINDOW: usize = 1 << 14;
-
 /// The operations of a network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -217,7 +214,7 @@ pub enum Op {
     Activation(Activation),
     /// Element-wise sum of two or more values.
     Add,
-    /// Element-wise product of two or more values; one of a single place is spread over the places
+    /// Element-wise product of two or more values; one of a single position is spread over the positions
     /// of the others.
     Mul,
     /// The channels of two or more values, one value after the other.
@@ -234,195 +231,6 @@ impl Op {
         match *self {
             Self::Linear { layer } | Self::Conv2d { layer, .. } => Some(layer),
             _ => None,
-        }
-    }
-}
-
-impl Network {
-    /// Checks every node against its inputs and layer, and gives the shape of each node's output.
-    ///
-    /// # Errors
-    /// [`Error::Network`] names the first node that does not fit.
-    pub fn shapes(&self) -> Result<Vec<Shape>> {
-        if self.input.shape.elements()? == 0 {
-            return Err(Error::network("the input is empty"));
-        }
-        for layer in &self.layers {
-            layer.check()?;
-        }
-        if self.nodes.is_empty() {
-            return Err(Error::network("there are no nodes"));
-        }
-        let channels = self.input.shape.channels;
-        for (what, values) in [("mean", &self.input.mean), ("std", &self.input.std)] {
-            if values.len() > 1 && values.len() != channels {
-                return Err(Error::network(format!(
-                    "input {what} has {} values for {channels} channels",
-                    values.len()
-                )));
-            }
-        }
-        let usable = |v: &f32| v.is_finite() && *v != 0.0;
-        if !usable(&self.input.scale)
-            || !self.input.std.iter().all(usable)
-            || !self.input.mean.iter().all(|v| v.is_finite())
-        {
-            return Err(Error::network(
-                "input scale, mean and std must be finite, scale and std not zero",
-            ));
-        }
-        let mut shapes = Vec::with_capacity(self.nodes.len());
-        for (index, node) in self.nodes.iter().enumerate() {
-            let shape = self
-                .output_shape(node, &shapes)
-                .and_then(|shape| shape.elements().map(|_| shape))
-                .map_err(|e| e.at_node(index, &node.name))?;
-            shapes.push(shape);
-        }
-        Ok(shapes)
-    }
-
-    /// The shape of the network's output.
-    pub fn output_shape_of_all(&self) -> Result<Shape> {
-        self.shapes()?.pop().ok_or_else(|| Error::network("there are no nodes"))
-    }
-
-    /// The shape of a node's output, given those of all nodes before it.
-    pub(crate) fn output_shape(&self, node: &Node, earlier: &[Shape]) -> Result<Shape> {
-        let problem = |text: String| Err(Error::network(text));
-        let mut inputs = Vec::with_capacity(node.inputs.len());
-        for source in &node.inputs {
-            inputs.push(match *source {
-                Source::Input => self.input.shape,
-                Source::Node(i) => match earlier.get(i) {
-                    Some(shape) => *shape,
-                    None => return problem("reads a node that does not come before it".into()),
-                },
-            });
-        }
-        if let Op::Add = node.op {
-            let [first, rest @ ..] = inputs.as_slice() else {
-                return problem("add needs inputs".into());
-            };
-            return match rest.iter().find(|shape| *shape != first) {
-                Some(other) => problem(format!("add of different shapes {first} and {other}")),
-                None => Ok(*first),
-            };
-        }
-        if let Op::Mul = node.op {
-            let whole = inputs.iter().max_by_key(|shape| shape.area());
-            let Some(whole) = whole else { return problem("mul needs inputs".into()) };
-            let fits = |x: &&Shape| *x == whole || x.area() == 1 && x.channels == whole.channels;
-            return match inputs.iter().find(|x| !fits(x)) {
-                Some(other) => problem(format!("mul of shapes {whole} and {other}")),
-                None => Ok(*whole),
-            };
-        }
-        if let Op::Concat = node.op {
-            let [first, rest @ ..] = inputs.as_slice() else {
-                return problem("concat needs inputs".into());
-            };
-            let mut whole = *first;
-            for x in rest {
-                if (x.height, x.width) != (whole.height, whole.width) {
-                    return problem(format!("concat of maps of shapes {first} and {x}"));
-                }
-                whole.channels = whole.channels.saturating_add(x.channels);
-            }
-            return Ok(whole);
-        }
-        let [x] = inputs.as_slice() else {
-            return problem(format!("takes one input, has {}", inputs.len()));
-        };
-        let windowed = |window: &Window, channels: usize| {
-            let ok = window.kernel.iter().chain(&window.stride).all(|&v| v > 0);
-            match window.output(x.height, x.width).filter(|_| ok) {
-                Some((height, width)) => Ok(Shape::new(channels, height, width)),
-                None => problem(format!(
-                    "kernel {:?}, stride {:?}, padding {:?} does not fit a map of shape {x}",
-                    window.kernel, window.stride, window.padding
-                )),
-            }
-        };
-        match node.op {
-            Op::Linear { layer } => {
-                let layer = self.layer(layer, 2)?;
-                if x.area() != 1 {
-                    return problem(format!(
-                        "linear layer {:?} reads a map of shape {x}: put a flatten before it",
-                        layer.name
-                    ));
-                }
-                if layer.cols() != x.channels {
-                    return problem(format!(
-                        "layer {:?} of shape {:?} takes {} inputs, its input has {}",
-                        layer.name,
-                        layer.shape,
-                        layer.cols(),
-                        x.channels
-                    ));
-                }
-                Ok(Shape::vector(layer.rows()))
-            }
-            Op::Conv2d { layer, stride, padding, groups } => {
-                let layer = self.layer(layer, 4)?;
-                let fits = groups > 0
-                    && layer.shape[0].is_multiple_of(groups)
-                    && layer.shape[1].checked_mul(groups) == Some(x.channels);
-                if !fits {
-                    return problem(format!(
-                        "layer {:?} of shape {:?} with {groups} groups does not fit an input of \
-                         shape {x}",
-                        layer.name, layer.shape
-                    ));
-                }
-                let kernel = [layer.shape[2], layer.shape[3]];
-                windowed(&Window { kernel, stride, padding }, layer.rows())
-            }
-            Op::MaxPool2d(window) | Op::AvgPool2d { window, .. } => {
-                let [top, left, bottom, right] = window.padding;
-                let [height, width] = window.kernel;
-                if height.max(width) > MOST_OF_A_WINDOW {
-                    return problem(format!(
-                        "kernel {:?}, at most {MOST_OF_A_WINDOW} rows and columns are understood",
-                        window.kernel
-                    ));
-                }
-                if top.max(bottom) >= height || left.max(right) >= width {
-                    return problem(format!(
-                        "padding {:?} is as large as the kernel {:?}",
-                        window.padding, window.kernel
-                    ));
-                }
-                windowed(&window, x.channels)
-            }
-            Op::GlobalAvgPool2d => Ok(Shape::vector(x.channels)),
-            Op::Flatten => Ok(Shape::vector(x.elements()?)),
-            Op::Activation(_) | Op::Softmax => Ok(*x),
-            Op::Add | Op::Mul | Op::Concat => unreachable!("handled above"),
-        }
-    }
-
-    fn layer(&self, index: usize, dimensions: usize) -> Result<&Layer> {
-        match self.layers.get(index) {
-            Some(layer) if layer.shape.len() == dimensions => Ok(layer),
-            Some(layer) => Err(Error::network(format!(
-                "layer {:?} has shape {:?}, this operation needs {dimensions} dimensions",
-                layer.name, layer.shape
-            ))),
-            None => Err(Error::network(format!("there is no layer number {index}"))),
-        }
-    }
-}
-
-impl Error {
-    fn at_node(self, index: usize, name: &str) -> Self {
-        match self {
-            Self::Network { problem } if name.is_empty() => {
-                Self::network(format!("node {index}: {problem}"))
-            }
-            Self::Network { problem } => Self::network(format!("node {index} ({name}): {problem}")),
-            other => other,
         }
     }
 }

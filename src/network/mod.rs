@@ -4,6 +4,9 @@ pub mod activation;
 #[cfg(feature = "compress")]
 pub mod describe;
 mod graph;
+#[cfg(feature = "compress")]
+mod node;
+mod shapes;
 
 pub use activation::Activation;
 pub use graph::{Input, Layer, Network, Node, Op, Shape, Source, Window};

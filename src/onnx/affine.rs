@@ -1,7 +1,7 @@
 //! What multiplies or shifts whole channels: biases, scales, batch normalization.
 
-use super::graph::{Reader, Value};
 use super::proto::NodeProto;
+use super::reader::{Reader, Value};
 use super::{Fold, Reason, Weights};
 use crate::network::{Op, Source};
 

@@ -197,8 +197,8 @@ impl Constants {
             n => return Err(format!("has {} values and {n} indices", values.len())),
         };
         let mut all = vec![0.0; count];
-        for (place, value) in at.chunks(axes.len().max(1)).zip(values) {
-            let at = place.iter().zip(axes).try_fold(0usize, |n, (&i, &size)| {
+        for (position, value) in at.chunks(axes.len().max(1)).zip(values) {
+            let at = position.iter().zip(axes).try_fold(0usize, |n, (&i, &size)| {
                 let i = usize::try_from(i).ok().filter(|&i| i < size)?;
                 Some(n * size + i)
             });

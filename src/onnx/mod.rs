@@ -12,6 +12,7 @@ mod graph;
 mod operations;
 mod pattern;
 mod proto;
+mod reader;
 mod sizes;
 mod weights;
 
@@ -71,7 +72,7 @@ pub fn open(path: &Path) -> Result<Imported> {
 /// # Errors
 /// [`Error::Format`]: one that lists all nodes that are not understood, with what is the matter.
 pub fn parse(bytes: &[u8], folder: Option<&Path>) -> Result<Imported> {
-    let model = proto::ModelProto::decode(bytes).map_err(|e| problem(e.to_string()))?;
+    let model = proto::ModelProto::decode(bytes).map_err(|e| Error::parse("ONNX", e))?;
     graph::read(model, folder)
 }
 
@@ -81,6 +82,11 @@ pub fn parse(bytes: &[u8], folder: Option<&Path>) -> Result<Imported> {
 /// As [`parse`].
 pub fn read(bytes: &[u8]) -> Result<Model> {
     parse(bytes, None)?.into_model()
+}
+
+/// Whether a file is called as ONNX models are; their bytes have no mark.
+pub(crate) fn is_onnx(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
 }
 
 fn problem(text: impl Into<String>) -> Error {

@@ -1,8 +1,8 @@
 //! What each of ONNX's operations is in a network.
 
 use super::affine::spread;
-use super::graph::{Reader, Value};
 use super::proto::NodeProto;
+use super::reader::{Reader, Value};
 use super::sizes::BATCH;
 use super::{Fold, Reason};
 use crate::network::{Activation, Op, Source, Window};
@@ -59,7 +59,18 @@ pub(super) fn is_known(node: &NodeProto) -> bool {
 }
 
 impl Reader {
-    pub(super) fn operation(&mut self, node: &NodeProto) -> Reason<()> {
+    /// Takes a node in.
+    pub(super) fn node(&mut self, node: &NodeProto) -> Reason<()> {
+        if !matches!(node.domain.as_str(), "" | "ai.onnx") {
+            return Err(format!("domain {}", node.domain));
+        }
+        if let Some(result) = self.sizes.node(node, &self.constants) {
+            return result;
+        }
+        self.operation(node)
+    }
+
+    fn operation(&mut self, node: &NodeProto) -> Reason<()> {
         let constant = || node.input.iter().any(|name| self.constants.has(name));
         let activation = match node.op_type.as_str() {
             "Conv" => return self.convolution(node),
@@ -131,7 +142,7 @@ impl Reader {
         let whole = values.iter().max_by_key(|x| (x.shape.area(), x.shape.channels));
         let whole = whole.ok_or("has no input")?.clone();
         for x in &values {
-            // One number for each channel, at every place.
+            // One number for each channel, at every position.
             let spread = op == Op::Mul
                 && x.dims.len() == rank
                 && x.shape.area() == 1
@@ -158,7 +169,7 @@ impl Reader {
             return self.view(node, first.clone());
         }
         for x in &values {
-            // A vector that is a map in another order would mix places and channels.
+            // A vector that is a map in another order would mix positions and channels.
             let vector_of_map = x.channels_last.is_some() && x.shape.area() == 1;
             if x.channel_axis() != Some(axis) || vector_of_map || x.dims.len() != first.dims.len() {
                 return Err(format!("axis {} of shape {:?}", node.int("axis", 1), x.dims));
@@ -244,11 +255,11 @@ impl Reader {
     fn shape(&mut self, node: &NodeProto) -> Reason<()> {
         let x = self.first(node)?;
         let sizes: Vec<i64> = [BATCH].into_iter().chain(x.dims.iter().map(|&d| d as i64)).collect();
-        let place = |at: i64| {
+        let clamped = |at: i64| {
             let from_end = if at < 0 { sizes.len() as i64 } else { 0 };
             at.saturating_add(from_end).clamp(0, sizes.len() as i64) as usize
         };
-        let (start, end) = (place(node.int("start", 0)), place(node.int("end", i64::MAX)));
+        let (start, end) = (clamped(node.int("start", 0)), clamped(node.int("end", i64::MAX)));
         let output = node.output.first().ok_or("has no output")?;
         self.sizes.set(output, sizes[start.min(end)..end].to_vec());
         Ok(())
@@ -301,8 +312,8 @@ impl Reader {
                     return Err(format!("{} axes", axes.len()));
                 }
                 let rank = x.dims.len() + axes.len();
-                let places = axes.iter().map(|&a| axis(a, rank)).collect::<Reason<Vec<_>>>()?;
-                axes = places.iter().map(|&place| place as i64).collect();
+                let positions = axes.iter().map(|&a| axis(a, rank)).collect::<Reason<Vec<_>>>()?;
+                axes = positions.iter().map(|&at| at as i64).collect();
                 axes.sort_unstable();
                 let mut dims = x.dims.clone();
                 axes.iter().for_each(|&at| dims.insert((at as usize).min(dims.len()), 1));

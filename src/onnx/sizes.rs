@@ -51,7 +51,7 @@ impl Sizes {
             self.get(name, constants)
         };
         let first = list(0)?;
-        let place = |index: i64| {
+        let clamped = |index: i64| {
             let from_end = if index < 0 { first.len() as i64 } else { 0 };
             usize::try_from(index.saturating_add(from_end)).unwrap_or(usize::MAX)
         };
@@ -59,7 +59,7 @@ impl Sizes {
             "Unsqueeze" | "Squeeze" | "Cast" => Ok(first),
             "Concat" => Ok((0..node.input.len()).map(list).collect::<Reason<Vec<_>>>()?.concat()),
             "Gather" => {
-                let picked = list(1)?.into_iter().map(|index| first.get(place(index)).copied());
+                let picked = list(1)?.into_iter().map(|index| first.get(clamped(index)).copied());
                 picked.collect::<Option<Vec<i64>>>().ok_or_else(|| "reads past the end".into())
             }
             "Slice" => {
@@ -73,8 +73,8 @@ impl Sizes {
                 let ([start], [end], [1]) = (&starts[..], &ends[..], &steps[..]) else {
                     return Err("with steps or several axes".into());
                 };
-                let end = place(*end).min(first.len());
-                Ok(first[place(*start).min(end)..end].to_vec())
+                let end = clamped(*end).min(first.len());
+                Ok(first[clamped(*start).min(end)..end].to_vec())
             }
             _ => Err("computes with sizes".into()),
         }

@@ -1,8 +1,8 @@
 //! Layers: which initializers they have and what they are called.
 
 use super::constant::transposed;
-use super::graph::{Reader, Value};
 use super::proto::NodeProto;
+use super::reader::{Reader, Value};
 use super::{Reason, Weights, printable};
 use crate::network::{Layer, Op, Shape};
 

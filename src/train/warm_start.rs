@@ -54,7 +54,7 @@ pub fn describe(path: &Path) -> Result<Network> {
 /// # Errors
 /// If the checkpoint cannot be read or does not fit the network.
 pub fn from_dense(path: &Path, network: Option<&Network>, config: Config) -> Result<Trainer> {
-    let checkpoint = open(path, network, true)?;
+    let checkpoint = open(path, network)?;
     let network = network.unwrap_or(checkpoint.network()).clone();
     let mut trainer = Trainer::new(network, config)?;
     fill(&mut trainer, &checkpoint, false, |_, _| true).map_err(|e| e.in_file(path))?;
@@ -67,7 +67,7 @@ pub fn from_dense(path: &Path, network: Option<&Network>, config: Config) -> Res
 /// If the checkpoint cannot be read or is not of that training.
 pub(crate) fn from_own(path: &Path, training: &Trainer) -> Result<Trainer> {
     let network = training.network.clone();
-    let checkpoint = open(path, Some(&network), true)?;
+    let checkpoint = open(path, Some(&network))?;
     let mut trainer =
         Trainer::new(network, Config { batch_norm: false, ..training.config.clone() })?;
     fill(&mut trainer, &checkpoint, true, |_, _| true).map_err(|e| e.in_file(path))?;
@@ -80,7 +80,7 @@ pub(crate) fn from_own(path: &Path, training: &Trainer) -> Result<Trainer> {
 /// # Errors
 /// If the checkpoint cannot be read or does not fit the network.
 pub fn from_survivors(path: &Path, network: Option<&Network>, config: Config) -> Result<Trainer> {
-    let checkpoint = open(path, network, false)?;
+    let checkpoint = open(path, network)?;
     let network = network.unwrap_or(checkpoint.network()).clone();
     let thresh = config.thresh;
     let mut trainer = Trainer::new(network, Config { method: Method::None, ..config })?;
@@ -92,10 +92,9 @@ pub fn from_survivors(path: &Path, network: Option<&Network>, config: Config) ->
     Ok(trainer)
 }
 
-fn open(path: &Path, network: Option<&Network>, ordinary: bool) -> Result<Checkpoint> {
-    let description = network.map(Description::of);
-    let options = Options { ordinary, ..Options::default() };
-    Checkpoint::from_source(path, open_source(path)?, description, &options)
+fn open(path: &Path, network: Option<&Network>) -> Result<Checkpoint> {
+    let network = network.map(|network| Description::of(network).into());
+    Checkpoint::from_source(path, open_source(path)?, &Options { network, ..Options::default() })
 }
 
 /// Copies means and biases, the variances too if `variances`, of the weights that `keep` names by

@@ -27,6 +27,18 @@ fn run(bytes: &[u8]) -> String {
     }
 }
 
+/// A chain of two layers without variances, and what is beside it.
+fn ordinary(beside: &[Tensor]) -> String {
+    let mut tensors = vec![
+        tensor("a.weight", &[3, 2], &[1.0; 6]),
+        tensor("a.bias", &[3], &[0.5; 3]),
+        tensor("b.weight", &[1, 3], &[2.0; 3]),
+    ];
+    assert_eq!(run(&safetensors(&tensors, None)), "accepted");
+    tensors.extend(beside.iter().cloned());
+    run(&safetensors(&tensors, None))
+}
+
 fn changed(change: impl FnOnce(&mut Vec<Tensor>)) -> String {
     let mut tensors = good();
     change(&mut tensors);
@@ -40,7 +52,7 @@ fn set(tensor: &mut Tensor, element: usize, value: f32) {
 #[test]
 fn each_defect_has_its_message() {
     assert_eq!(changed(|_| ()), "accepted");
-    let cases: [(String, &str); 14] = [
+    let cases: [(String, &str); 17] = [
         (changed(|t| drop(t.remove(1))), "tensor a.theta: has no variance beside it"),
         (changed(|t| drop(t.remove(0))), "tensor a.log_sigma2: has no mean beside it"),
         (
@@ -69,9 +81,10 @@ fn each_defect_has_its_message() {
             "node 2: layer \"b\" of shape [1, 4] takes 4 inputs, its input has 3",
         ),
         (
-            run(&safetensors(&[tensor("x.weight", &[2, 2], &[0.0; 4])], None)),
-            "no layer with a posterior: looked for <layer>.theta|W|weight with \
-             <layer>.log_sigma2|log_sigma|log_alpha and <layer>.bias, found x.weight F32 [2, 2]",
+            run(&safetensors(&[tensor("x.values", &[2, 2], &[0.0; 4])], None)),
+            "no layer: looked for <layer>.theta|W|weight with \
+             <layer>.log_sigma2|log_sigma|log_alpha, a mask or zeros of its own, and <layer>.bias, \
+             found x.values F32 [2, 2]",
         ),
         (
             run(&safetensors(
@@ -82,6 +95,19 @@ fn each_defect_has_its_message() {
                 None,
             )),
             "describe them with --network FILE",
+        ),
+        // Without a description, what the chain does not explain is not left out.
+        (
+            ordinary(&[tensor("act.weight", &[1], &[0.25])]),
+            "tensor act.weight: has no place in a chain of linear layers with relu between",
+        ),
+        (
+            ordinary(&[tensor("c.weight", &[2, 2, 1, 1], &[1.0; 4])]),
+            "describe them with --network FILE",
+        ),
+        (
+            ordinary(&[tensor("bn.running_mean", &[3], &[0.0; 3])]),
+            "tensor bn.running_mean: belongs to a batch normalization",
         ),
     ];
     for (found, expected) in cases {

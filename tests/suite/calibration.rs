@@ -73,7 +73,7 @@ fn fine_steps_give_the_reference_on_every_kind_of_network() {
 fn calibrated_files_are_smaller_and_nearer() {
     for (name, thresholds) in [("lenet300_mnist", [3.0, 1.0]), ("lenet5_mnist", [3.0, 2.0])] {
         let path = fixtures::path(&format!("{name}.safetensors"));
-        let checkpoint = Checkpoint::open(&path, None).unwrap();
+        let checkpoint = Checkpoint::open(&path, &Default::default()).unwrap();
         let (images, labels) = fixtures::mnist(&checkpoint);
         let (fitted, other) = images.split_at(600 * 784);
         let other = &other[..1000 * 784];
@@ -95,7 +95,9 @@ fn calibrated_files_are_smaller_and_nearer() {
 
 #[test]
 fn threads_do_not_change_the_file() {
-    let checkpoint = Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), None).unwrap();
+    let checkpoint =
+        Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), &Default::default())
+            .unwrap();
     let (images, _) = fixtures::mnist(&checkpoint);
     let files = [1, 2, 5].map(|threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -111,7 +113,9 @@ fn threads_do_not_change_the_file() {
 
 #[test]
 fn bad_samples_are_refused() {
-    let checkpoint = Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), None).unwrap();
+    let checkpoint =
+        Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), &Default::default())
+            .unwrap();
     let reference = prune(&checkpoint, 3.0).unwrap();
     let problem = |samples: &[f32]| Calibration::new(&reference, samples).unwrap_err().to_string();
     assert!(problem(&[]).contains("not whole samples of 784"));

@@ -9,7 +9,9 @@ use svdo::quantize::{Quantizer, RateDistortion};
 use crate::fixtures::{self, EXACT, compress};
 
 fn lenet300(quantizer: Quantizer, fast: bool) -> Compressed {
-    let checkpoint = Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), None).unwrap();
+    let checkpoint =
+        Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), &Default::default())
+            .unwrap();
     let settings = Settings { quantizer, fast, ..EXACT };
     compress(&checkpoint, &settings).unwrap()
 }

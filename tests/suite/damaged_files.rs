@@ -27,7 +27,7 @@ fn small_file(quantizer: Quantizer, fast: bool) -> Vec<u8> {
 
 fn large_file() -> Vec<u8> {
     let path = fixtures::path("lenet5_mnist.safetensors");
-    let checkpoint = svdo::checkpoint::Checkpoint::open(&path, None).unwrap();
+    let checkpoint = svdo::checkpoint::Checkpoint::open(&path, &Default::default()).unwrap();
     let settings = Settings { quantizer: Quantizer::Uniform { bits: 5 }, ..EXACT };
     compress(&checkpoint, &settings).unwrap().written.bytes
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 pub use crate::noise::Noise;
 use safetensors::tensor::{Dtype, TensorView};
-use svdo::checkpoint::Checkpoint;
+use svdo::checkpoint::{Checkpoint, Options};
 use svdo::compress::{Compressed, Settings, encode};
 use svdo::network::describe::Description;
 use svdo::prune::prune;
@@ -33,6 +33,7 @@ pub fn mnist(checkpoint: &Checkpoint) -> (Vec<f32>, Vec<u32>) {
 }
 
 /// A tensor to be written.
+#[derive(Clone)]
 pub struct Tensor {
     pub name: String,
     pub dtype: Dtype,
@@ -104,5 +105,5 @@ pub fn open(bytes: &[u8]) -> svdo::Result<Checkpoint> {
     let file = folder.path().join("model.safetensors");
     std::fs::write(&file, bytes).unwrap();
     // The open file outlives its folder.
-    Checkpoint::open(&file, None)
+    Checkpoint::open(&file, &Options::default())
 }

@@ -35,7 +35,7 @@ fn damaged_files_of_every_container() {
         let try_it = |bytes: &[u8]| {
             std::fs::write(&copy, bytes).unwrap();
             let options = Options { variance: Some(Variance::LogSigma), ..Options::default() };
-            if let Ok(checkpoint) = Checkpoint::open_with(&copy, None, &options) {
+            if let Ok(checkpoint) = Checkpoint::open(&copy, &options) {
                 for layer in 0..checkpoint.network().layers.len() {
                     let _ = checkpoint.read_theta(layer);
                 }
@@ -56,7 +56,7 @@ fn pickle(program: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.pkl");
     std::fs::write(&file, program).unwrap();
-    match Checkpoint::open(&file, None) {
+    match Checkpoint::open(&file, &Options::default()) {
         Ok(_) => "accepted".into(),
         Err(error) => error.to_string(),
     }
@@ -128,7 +128,7 @@ fn hostile_hdf5_ends_with_an_error() {
         let mut bytes = good.clone();
         change(&mut bytes);
         std::fs::write(&file, bytes).unwrap();
-        match Checkpoint::open(&file, None) {
+        match Checkpoint::open(&file, &Options::default()) {
             Ok(_) => "accepted".into(),
             Err(error) => error.to_string(),
         }
@@ -168,13 +168,13 @@ fn archives_that_promise_too_much_are_not_unpacked() {
     bomb.write_all(&head).unwrap();
     (0..64).for_each(|_| bomb.write_all(&vec![0; 1 << 20]).unwrap());
     bomb.finish().unwrap();
-    let error = Checkpoint::open(&file, None).err().unwrap().to_string();
+    let error = Checkpoint::open(&file, &Options::default()).err().unwrap().to_string();
     assert!(error.contains("its header and its 67108996 bytes disagree"), "{error}");
     // The same in the table of contents: a member of a size that its data cannot have.
     let mut bytes = std::fs::read(path("deflated_mlp.npz")).unwrap();
     let at = bytes.windows(4).position(|w| w == b"PK\x01\x02").unwrap() + 24;
     bytes[at..at + 4].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
     std::fs::write(&file, bytes).unwrap();
-    let error = Checkpoint::open(&file, None).err().unwrap().to_string();
+    let error = Checkpoint::open(&file, &Options::default()).err().unwrap().to_string();
     assert!(error.contains("promises 2147483647 bytes, more than"), "{error}");
 }

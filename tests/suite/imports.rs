@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::fixtures::{EXACT, compress};
 use svdo::checkpoint::profile::Profile;
-use svdo::checkpoint::{Checkpoint, Options, Variance};
+use svdo::checkpoint::{Checkpoint, Evidence, Options, Variance};
 use svdo::compress::Settings;
 
 fn path(name: &str) -> PathBuf {
@@ -13,7 +13,8 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn open(name: &str, network: Option<&str>, options: &Options) -> svdo::Result<Checkpoint> {
-    Checkpoint::open_with(&path(name), network.map(path).as_deref(), options)
+    let network = network.map(|network| path(network).into());
+    Checkpoint::open(&path(name), &Options { network, ..options.clone() })
 }
 
 /// The compressed file without names, and the notes.
@@ -42,42 +43,42 @@ fn refusal(name: &str, options: &Options) -> String {
 
 #[test]
 fn every_code_base_gives_the_same_file() {
-    let auto = Options::default();
-    let (mlp, _) = import("mlp.safetensors", None, &auto);
-    let (cnn, _) = import("cnn.safetensors", None, &auto);
+    let auto = Options::default;
+    let (mlp, _) = import("mlp.safetensors", None, &auto());
+    let (cnn, _) = import("cnn.safetensors", None, &auto());
     assert!(mlp != cnn);
     let cases: [(&str, &str, Options, &str); 52] = [
-        ("sparse-vd-pytorch_mlp.pt", "", auto, "PyTorch zip, profile sparse-vd-pytorch"),
-        ("sparse-vd-pytorch_cnn.pt", "cnn", auto, "layout oi,oihw"),
-        ("pytorch-ard_mlp.t7", "", auto, "PyTorch before 1.6, profile pytorch-ard or cplxmodule"),
-        ("pytorch-ard_mlp.t7", "mlp", auto, "the prefix net of all names is left out"),
-        ("pytorch-ard_cnn.t7", "cnn", auto, "layout oi,oihw"),
-        ("linear-svdo_mlp.pt", "", auto, "fc1.log_alpha ignored: fc1.log_sigma_2 says the same"),
-        ("linear-svdo_cnn.pt", "cnn", auto, "profile linear-svdo (by the names of its tensors)"),
-        ("var-drop_mlp.pth", "", auto, "layout oi"),
+        ("sparse-vd-pytorch_mlp.pt", "", auto(), "PyTorch zip, profile sparse-vd-pytorch"),
+        ("sparse-vd-pytorch_cnn.pt", "cnn", auto(), "layout oi,oihw"),
+        ("pytorch-ard_mlp.t7", "", auto(), "PyTorch before 1.6, profile pytorch-ard or cplxmodule"),
+        ("pytorch-ard_mlp.t7", "mlp", auto(), "the prefix net of all names is left out"),
+        ("pytorch-ard_cnn.t7", "cnn", auto(), "layout oi,oihw"),
+        ("linear-svdo_mlp.pt", "", auto(), "fc1.log_alpha ignored: fc1.log_sigma_2 says the same"),
+        ("linear-svdo_cnn.pt", "cnn", auto(), "profile linear-svdo (by the names of its tensors)"),
+        ("var-drop_mlp.pth", "", auto(), "layout oi"),
         ("var-drop_cnn.pth", "cnn", profile("var-drop"), "profile var-drop (as asked for)"),
-        ("variance-networks_mlp.pt", "", auto, "layout oi"),
+        ("variance-networks_mlp.pt", "", auto(), "layout oi"),
         ("variance-networks_cnn.pt", "cnn", profile("variance-networks"), "(as asked for)"),
-        ("numenta_mlp.pt", "", auto, "fc1.w_mask is applied"),
-        ("numenta_cnn.pt", "cnn", auto, "profile numenta"),
-        ("numenta_sentinels_mlp.pt", "", auto, "profile numenta"),
-        ("kefirski_mlp.pt", "mlp", auto, "layout io"),
+        ("numenta_mlp.pt", "", auto(), "fc1.w_mask is applied"),
+        ("numenta_cnn.pt", "cnn", auto(), "profile numenta"),
+        ("numenta_sentinels_mlp.pt", "", auto(), "profile numenta"),
+        ("kefirski_mlp.pt", "mlp", auto(), "layout io"),
         ("kefirski_mlp.pt", "", profile("kefirski"), "layout io"),
-        ("maxblumental_mlp.pt", "mlp", auto, "layout io"),
-        ("maxblumental_mlp.pt", "", auto, "layout io"),
-        ("cplxmodule_mask_mlp.pt", "", auto, "fc2.mask is applied"),
-        ("torch_views.pt", "", auto, "the prefix module of all names"),
-        ("torch_views_old.pt", "mlp", auto, "PyTorch before 1.6"),
-        ("state-of-sparsity_mlp.ckpt-5", "", auto, "TensorFlow checkpoint"),
+        ("maxblumental_mlp.pt", "mlp", auto(), "layout io"),
+        ("maxblumental_mlp.pt", "", auto(), "layout io"),
+        ("cplxmodule_mask_mlp.pt", "", auto(), "fc2.mask is applied"),
+        ("torch_views.pt", "", auto(), "the prefix module of all names"),
+        ("torch_views_old.pt", "mlp", auto(), "PyTorch before 1.6"),
+        ("state-of-sparsity_mlp.ckpt-5", "", auto(), "TensorFlow checkpoint"),
         ("state-of-sparsity_mlp.ckpt-5.index", "", profile("state-of-sparsity"), "layout io"),
-        ("state-of-sparsity_mlp.ckpt-5.data-00000-of-00001", "", auto, "layout io"),
-        ("state-of-sparsity_cnn.ckpt-5", "cnn", auto, "layout io,hwio"),
-        ("state-of-sparsity_cnn.ckpt-5", "cnn", auto, "row, column, channel of a [4, 2, 2] map"),
-        ("bayeswatch_mlp.ckpt-1", "", auto, "6 tensors are read from their moving averages"),
-        ("bayeswatch_mlp.npz", "", auto, "NumPy .npz, profile bayeswatch"),
-        ("cjratcliff_mlp.npz", "", auto, "profile cjratcliff"),
-        ("sparse-vd-keras_mlp.ckpt", "mlp", auto, "the prefix model of all names"),
-        ("sparse-vd-keras_cnn.npz", "cnn", auto, "layout io,hwio"),
+        ("state-of-sparsity_mlp.ckpt-5.data-00000-of-00001", "", auto(), "layout io"),
+        ("state-of-sparsity_cnn.ckpt-5", "cnn", auto(), "layout io,hwio"),
+        ("state-of-sparsity_cnn.ckpt-5", "cnn", auto(), "row, column, channel of a [4, 2, 2] map"),
+        ("bayeswatch_mlp.ckpt-1", "", auto(), "6 tensors are read from their moving averages"),
+        ("bayeswatch_mlp.npz", "", auto(), "NumPy .npz, profile bayeswatch"),
+        ("cjratcliff_mlp.npz", "", auto(), "profile cjratcliff"),
+        ("sparse-vd-keras_mlp.ckpt", "mlp", auto(), "the prefix model of all names"),
+        ("sparse-vd-keras_cnn.npz", "cnn", auto(), "layout io,hwio"),
         ("bayesgroup_mlp.npy", "", profile("bayesgroup"), "2 layers named layer0, layer1"),
         ("bayesgroup_mlp.npy", "mlp_list", profile("bayesgroup"), "NumPy object array"),
         ("bayesgroup_cnn.npy", "cnn_list", profile("bayesgroup"), "layout io,oihw"),
@@ -85,25 +86,25 @@ fn every_code_base_gives_the_same_file() {
         (
             "sparse-bayesian-rnn_mlp.npy",
             "",
-            Options { variance: Some(Variance::LogSigma), ..auto },
+            Options { variance: Some(Variance::LogSigma), ..auto() },
             "layout io",
         ),
-        ("pickle2_mlp.pkl", "mlp", auto, "pickle"),
-        ("pickle4_mlp.pkl", "mlp", auto, "pickle"),
-        ("pickle5_mlp.pkl", "mlp", auto, "pickle"),
-        ("fortran_mlp.npz", "mlp", auto, "layout oi"),
-        ("deflated_mlp.npz", "mlp", auto, "layout oi"),
-        ("sparse-vd-keras_mlp.weights.h5", "", auto, "Keras HDF5, profile state-of-sparsity or"),
-        ("sparse-vd-keras_mlp.weights.h5", "mlp", auto, "stores variables without names"),
-        ("sparse-vd-keras_mlp.keras", "mlp", auto, "layout io"),
-        ("sparse-vd-keras_cnn.keras", "cnn", auto, "layout io,hwio"),
-        ("sparse-vd-keras_mlp.h5", "", auto, "Keras HDF5"),
-        ("sparse-vd-keras_model_mlp.h5", "mlp", auto, "layout io"),
+        ("pickle2_mlp.pkl", "mlp", auto(), "pickle"),
+        ("pickle4_mlp.pkl", "mlp", auto(), "pickle"),
+        ("pickle5_mlp.pkl", "mlp", auto(), "pickle"),
+        ("fortran_mlp.npz", "mlp", auto(), "layout oi"),
+        ("deflated_mlp.npz", "mlp", auto(), "layout oi"),
+        ("sparse-vd-keras_mlp.weights.h5", "", auto(), "Keras HDF5, profile state-of-sparsity or"),
+        ("sparse-vd-keras_mlp.weights.h5", "mlp", auto(), "stores variables without names"),
+        ("sparse-vd-keras_mlp.keras", "mlp", auto(), "layout io"),
+        ("sparse-vd-keras_cnn.keras", "cnn", auto(), "layout io,hwio"),
+        ("sparse-vd-keras_mlp.h5", "", auto(), "Keras HDF5"),
+        ("sparse-vd-keras_model_mlp.h5", "mlp", auto(), "layout io"),
         ("sparse-vd-keras_model_mlp.h5", "", profile("sparse-vd-keras"), "(as asked for)"),
-        ("hdf5_latest_mlp.h5", "mlp", auto, "Keras HDF5"),
-        ("hdf5_ordered_mlp.h5", "", auto, "Keras HDF5"),
-        ("sharded", "", auto, "sharded safetensors"),
-        ("sharded/model.safetensors.index.json", "mlp", auto, "sharded safetensors"),
+        ("hdf5_latest_mlp.h5", "mlp", auto(), "Keras HDF5"),
+        ("hdf5_ordered_mlp.h5", "", auto(), "Keras HDF5"),
+        ("sharded", "", auto(), "sharded safetensors"),
+        ("sharded/model.safetensors.index.json", "mlp", auto(), "sharded safetensors"),
     ];
     for (name, network, options, note) in cases {
         let network = (!network.is_empty()).then(|| format!("{network}.network.json"));
@@ -128,7 +129,7 @@ fn batch_normalization_is_folded_into_the_layer_before_it() {
     let auto = Options::default();
     let (folded, _) = import("norm_cnn.folded.safetensors", None, &auto);
     for (name, network, options, note) in [
-        ("norm_cnn.pt", "norm_cnn", auto, "batch normalization norm1 is folded into fc1"),
+        ("norm_cnn.pt", "norm_cnn", auto.clone(), "batch normalization norm1 is folded into fc1"),
         ("norm_bayesgroup_cnn.npy", "norm_cnn_list", profile("bayesgroup"), "inv_std"),
     ] {
         let (bytes, notes) = import(name, Some(&format!("{network}.network.json")), &options);
@@ -147,7 +148,8 @@ fn changed_norm(from: &str, to: &str) -> String {
     let text = std::fs::read_to_string(path("norm_cnn.network.json")).unwrap();
     assert!(text.contains(from));
     std::fs::write(&file, text.replacen(from, to, 1)).unwrap();
-    match Checkpoint::open_with(&path("norm_cnn.pt"), Some(&file), &Options::default()) {
+    let options = Options { network: Some(file.into()), ..Options::default() };
+    match Checkpoint::open(&path("norm_cnn.pt"), &options) {
         Ok(checkpoint) => checkpoint.notes().join("; "),
         Err(error) => error.to_string(),
     }
@@ -278,16 +280,17 @@ fn what_cannot_be_used_says_why() {
 
 #[test]
 fn flags_settle_what_the_file_leaves_open() {
-    use svdo::checkpoint::profile::Dense;
+    use svdo::checkpoint::profile::DenseLayout;
     let auto = Options::default();
-    for dense in [Dense::OutIn, Dense::InOut] {
-        open("refused_square.pt", None, &Options { dense: Some(dense), ..auto }).unwrap();
+    for dense in [DenseLayout::OutIn, DenseLayout::InOut] {
+        open("refused_square.pt", None, &Options { dense: Some(dense), ..auto.clone() }).unwrap();
     }
     for kind in [Variance::LogSigma, Variance::LogSigma2] {
-        open("refused_log_sigma.pt", None, &Options { variance: Some(kind), ..auto }).unwrap();
+        open("refused_log_sigma.pt", None, &Options { variance: Some(kind), ..auto.clone() })
+            .unwrap();
     }
     // What was saved under the wrong name is the same network when it is read as what it is.
-    let options = Options { variance: Some(Variance::LogSigma2), ..auto };
+    let options = Options { variance: Some(Variance::LogSigma2), ..auto.clone() };
     let (bytes, _) = import("refused_log_sigma.pt", None, &options);
     assert!(bytes == import("mlp.safetensors", None, &auto).0);
 }
@@ -380,4 +383,90 @@ fn inspect_shows_every_container() {
         assert!(found["tensors"].as_array().is_some_and(|t| !t.is_empty()), "{name}");
         assert!(found["layers"].is_array() != found["problem"].is_string(), "{name}");
     }
+}
+
+#[test]
+fn masks_and_zeros_prune_without_posterior() {
+    let network = Some("mlp.network.json");
+    let auto = Options::default();
+    let (zeros, notes) = import("pruned_zeros_mlp.safetensors", network, &auto);
+    assert!(notes.contains("a network without variances, layout oi"), "{notes}");
+    for (name, evidence, note) in [
+        ("pruned_orig_mlp.pt", Evidence::Mask, "fc2.bias_mask is applied: biases it marks 0"),
+        ("pruned_mask_mlp.pt", Evidence::Mask, "no posterior: masks say what is pruned"),
+        ("pruned_mask_mlp.npz", Evidence::Mask, "fc1.mask is applied"),
+        ("pruned_zeros_mlp.pt", Evidence::Zeros, "no posterior: every weight that is not zero"),
+        ("pruned_zeros_mlp.npz", Evidence::Zeros, "whatever the threshold"),
+    ] {
+        for network in [network, None] {
+            let (bytes, notes) = import(name, network, &auto);
+            assert!(bytes == zeros, "{name}: {notes}");
+            assert!(notes.contains(note) && !notes.contains("nothing"), "{name}: {notes}");
+            let checkpoint = open(name, network, &auto).unwrap();
+            assert_eq!([0, 1].map(|layer| checkpoint.evidence(layer)), [evidence; 2]);
+        }
+    }
+    // Without their masks these layers are dense, and the note says so.
+    let ignore = Options { ignore_masks: true, ..Options::default() };
+    let (bytes, notes) = import("pruned_orig_mlp.pt", network, &ignore);
+    assert!(bytes.len() > zeros.len());
+    assert!(notes.contains("nothing is pruned: there is neither posterior nor mask"), "{notes}");
+    let checkpoint = open("cnn.safetensors", None, &auto).unwrap();
+    assert_eq!(checkpoint.evidence(2), Evidence::Posterior(Variance::LogSigma2));
+}
+
+#[test]
+fn exports_are_compressed_again() {
+    let settings = Settings { simplify: false, ..EXACT };
+    let checkpoint = open("cnn.safetensors", None, &Options::default()).unwrap();
+    let first = compress(&checkpoint, &settings).unwrap().model().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes, network) in [
+        ("again.safetensors", svdo::export::safetensors(&first).unwrap(), None),
+        ("again.npz", svdo::export::npz(&first).unwrap(), Some(path("cnn.network.json").into())),
+    ] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        let checkpoint = Checkpoint::open(&file, &Options { network, ..Options::default() });
+        let again = compress(&checkpoint.unwrap(), &settings).unwrap().model().unwrap();
+        for (one, other) in first.weights.iter().zip(&again.weights) {
+            assert!(one.pattern == other.pattern, "{name}");
+            assert_eq!(svdo::export::dense(one), svdo::export::dense(other), "{name}");
+            assert_eq!(one.bias, other.bias, "{name}");
+        }
+    }
+}
+
+/// A chain of small layers, each added to its input.
+fn long_chain(layers: usize) -> Vec<u8> {
+    use crate::fixtures::{Tensor, safetensors, tensor};
+    use svdo::network::describe::Description;
+    let mut tensors: Vec<Tensor> = Vec::new();
+    let mut nodes = Vec::new();
+    for layer in 0..layers {
+        let name = format!("block{layer}.fc");
+        tensors.push(tensor(&format!("{name}.weight"), &[8, 8], &[0.5; 64]));
+        tensors.push(tensor(&format!("{name}.log_sigma2"), &[8, 8], &[-9.0; 64]));
+        tensors.push(tensor(&format!("{name}.bias"), &[8], &[0.1; 8]));
+        let (output, sum) = (format!("fc{layer}"), format!("sum{layer}"));
+        nodes.push(serde_json::json!({"op": "linear", "layer": name, "name": output}));
+        let before = if layer == 0 { "input".into() } else { format!("sum{}", layer - 1) };
+        nodes.push(serde_json::json!({"op": "add", "inputs": [output, before], "name": sum}));
+    }
+    let network = serde_json::json!({"version": 1, "input": {"shape": [8]}, "nodes": nodes});
+    safetensors(&tensors, Some(&Description::from_json(&network.to_string()).unwrap()))
+}
+
+#[test]
+fn ten_thousand_layers_are_found() {
+    const LAYERS: usize = 10_000;
+    let checkpoint = crate::fixtures::open(&long_chain(LAYERS)).unwrap();
+    let network = checkpoint.network();
+    assert_eq!((network.layers.len(), network.nodes.len()), (LAYERS, 2 * LAYERS));
+    for at in [0, 1, 4_999, LAYERS - 1] {
+        assert_eq!(network.layers[at].name, format!("block{at}.fc"));
+        assert_eq!(checkpoint.read_bias(at).unwrap(), Some(vec![0.1; 8]));
+    }
+    let described = svdo::network::describe::Description::of(network);
+    assert_eq!(described.resolve(network.layers.clone()).unwrap(), *network);
 }

@@ -49,7 +49,7 @@ fn lenet300() -> PathBuf {
 }
 
 fn open() -> Checkpoint {
-    Checkpoint::open(&lenet300(), None).unwrap()
+    Checkpoint::open(&lenet300(), &Default::default()).unwrap()
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn the_checkpoint_is_read_once_for_each_threshold() {
     let counting = |elements: &Arc<AtomicU64>| {
         let source = open_source(&lenet300()).unwrap();
         let source = Box::new(Counting { source, elements: elements.clone() });
-        Checkpoint::from_source(&lenet300(), source, None, &Options::default()).unwrap()
+        Checkpoint::from_source(&lenet300(), source, &Options::default()).unwrap()
     };
     let checkpoint = counting(&elements);
     let layers = 0..checkpoint.network().layers.len();

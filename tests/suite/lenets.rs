@@ -26,7 +26,11 @@ const LENET5: Expected =
 
 impl Expected {
     fn open(&self) -> Checkpoint {
-        Checkpoint::open(&fixtures::path(&format!("{}.safetensors", self.name)), None).unwrap()
+        Checkpoint::open(
+            &fixtures::path(&format!("{}.safetensors", self.name)),
+            &Default::default(),
+        )
+        .unwrap()
     }
 
     fn reference(&self) -> Vec<u8> {

@@ -98,10 +98,10 @@ fn layers_are_coded_one_after_the_other() {
         std::fs::write(folder.path().join(format!("{layer:02}.safetensors")), shard).unwrap();
     }
     let options = svdo::checkpoint::Options {
-        dense: Some(svdo::checkpoint::profile::Dense::OutIn),
+        dense: Some(svdo::checkpoint::profile::DenseLayout::OutIn),
         ..Default::default()
     };
-    let checkpoint = Checkpoint::open_with(folder.path(), None, &options).unwrap();
+    let checkpoint = Checkpoint::open(folder.path(), &options).unwrap();
     let settings = Settings {
         quantizer: svdo::quantize::Quantizer::RateDistortion(Default::default()),
         fast: true,
@@ -129,7 +129,7 @@ fn layers_are_coded_one_after_the_other() {
 #[test]
 fn running_allocates_nothing() {
     for name in ["lenet300_mnist.safetensors", "lenet5_mnist.safetensors"] {
-        let checkpoint = Checkpoint::open(&fixtures::path(name), None).unwrap();
+        let checkpoint = Checkpoint::open(&fixtures::path(name), &Default::default()).unwrap();
         let compressed = compress(&checkpoint, &EXACT).unwrap();
         let engine = Engine::new(&compressed.model().unwrap(), Isa::detect(None).unwrap()).unwrap();
         let mut workspace = engine.workspace(40);
@@ -145,7 +145,8 @@ fn running_allocates_nothing() {
 
 #[test]
 fn threads_share_a_model_and_find_the_same() {
-    let checkpoint = Checkpoint::open(&fixtures::path("lenet5_mnist.safetensors"), None).unwrap();
+    let checkpoint =
+        Checkpoint::open(&fixtures::path("lenet5_mnist.safetensors"), &Default::default()).unwrap();
     let compressed = compress(&checkpoint, &EXACT).unwrap();
     let engine = Engine::new(&compressed.model().unwrap(), Isa::detect(None).unwrap()).unwrap();
     let input = fixtures::Noise::new(1).vec(70 * 784);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::fixtures::{self, EXACT, compress};
 use proptest::prelude::*;
-use svdo::checkpoint::Checkpoint;
+use svdo::checkpoint::{self, Checkpoint};
 use svdo::engine::{Engine, Isa, Kernel, Options, verify::verify};
 use svdo::model::Model;
 use svdo::{container, data, export, onnx};
@@ -52,6 +52,12 @@ fn run(model: &Model, isa: Isa, options: Options, x: &[f32]) -> Vec<f32> {
     y
 }
 
+/// A checkpoint with the network of a graph.
+fn tied(path: &Path, graph: &Path) -> svdo::Result<Checkpoint> {
+    let network = Some(graph.into());
+    Checkpoint::open(path, &checkpoint::Options { network, ..Default::default() })
+}
+
 #[test]
 fn every_operation_gives_the_outputs_of_onnx_runtime() {
     for name in models() {
@@ -74,7 +80,7 @@ fn every_operation_gives_the_outputs_of_onnx_runtime() {
 #[test]
 fn the_whole_pipeline_keeps_the_outputs() {
     for name in models() {
-        let checkpoint = Checkpoint::open(&file(&name), None).unwrap();
+        let checkpoint = Checkpoint::open(&file(&name), &Default::default()).unwrap();
         let compressed = compress(&checkpoint, &EXACT).unwrap();
         let model = container::read(&compressed.written.bytes).unwrap();
         let engine = Engine::new(&model, Isa::Portable).unwrap();
@@ -139,10 +145,10 @@ fn a_graph_is_the_network_of_a_checkpoint_and_its_normalization_joins_the_poster
         for prefix in ["", "backbone.", "net."] {
             std::fs::write(&path, checkpoint_of(&graph, |layer| format!("{prefix}{layer}")))
                 .unwrap();
-            let checkpoint = Checkpoint::open(&path, Some(&file(name))).unwrap();
+            let checkpoint = tied(&path, &file(name)).unwrap();
             // log alpha is the same before and after a normalization.
             let block = |layer| {
-                let mut block = svdo::checkpoint::Block::default();
+                let mut block = checkpoint::Block::default();
                 checkpoint.read_block(layer, 0, checkpoint.weights(layer), &mut block).unwrap();
                 block
             };
@@ -165,7 +171,7 @@ fn a_graph_is_the_network_of_a_checkpoint_and_its_normalization_joins_the_poster
         }
         let strange = checkpoint_of(&graph, |layer| format!("{layer}_x"));
         std::fs::write(&path, strange).unwrap();
-        let error = Checkpoint::open(&path, Some(&file(name))).err().unwrap().to_string();
+        let error = tied(&path, &file(name)).err().unwrap().to_string();
         for layer in &graph.network.layers {
             for part in [format!("{:?}", layer.name), format!("{}_x", layer.name)] {
                 assert!(error.contains(&part), "{error} lacks {part}");
@@ -177,7 +183,7 @@ fn a_graph_is_the_network_of_a_checkpoint_and_its_normalization_joins_the_poster
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     std::fs::write(&path, checkpoint_of(&graph, str::to_owned)).unwrap();
-    let error = Checkpoint::open(&path, Some(&file("residual_dynamo"))).err().unwrap();
+    let error = tied(&path, &file("residual_dynamo")).err().unwrap();
     assert!(error.to_string().contains("running_mean"), "{error}");
     // And a bias where the checkpoint has none.
     let mut bare = onnx::open(&file("perceptron_dynamo")).unwrap();
@@ -186,7 +192,7 @@ fn a_graph_is_the_network_of_a_checkpoint_and_its_normalization_joins_the_poster
     let at = bytes.windows(12).position(|w| w == b"running_mean").unwrap();
     bytes[at..at + 12].copy_from_slice(b"not_a_factor");
     std::fs::write(&path, bytes).unwrap();
-    let error = Checkpoint::open(&path, Some(&file("perceptron_dynamo"))).err().unwrap();
+    let error = tied(&path, &file("perceptron_dynamo")).err().unwrap();
     assert!(error.to_string().contains("has a bias in the graph"), "{error}");
 }
 

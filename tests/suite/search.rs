@@ -9,7 +9,9 @@ const SAMPLES: usize = 500;
 
 /// A search of the least effort over LeNet-300-100 on some images.
 fn run(goal: Goal, labelled: bool, calibrated: bool, threads: usize) -> svdo::Result<Done> {
-    let checkpoint = Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), None).unwrap();
+    let checkpoint =
+        Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), &Default::default())
+            .unwrap();
     let (images, labels) = fixtures::mnist(&checkpoint);
     let values = &images[..SAMPLES * 784];
     let samples = Samples { values, labels: labelled.then_some(&labels[..SAMPLES]) };

@@ -8,8 +8,8 @@ use numpy::{PyArrayMethods, PyReadonlyArray1, PyUntypedArray};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use safetensors::tensor::{Dtype, TensorView};
-use svdo::checkpoint::profile::{Dense, Kernel};
-use svdo::checkpoint::{Checkpoint, DType, Options, TensorSource, open_source, read_description};
+use svdo::checkpoint::profile::{DenseLayout, KernelLayout};
+use svdo::checkpoint::{Checkpoint, DType, NetworkSource, Options, TensorSource};
 use svdo::compress::{Done, Goal, Job, Samples, Threshold};
 use svdo::network::describe::Description;
 use svdo::quantize::Quantizer;
@@ -42,11 +42,11 @@ pub(crate) enum Network {
 }
 
 impl Network {
-    fn read(self) -> Result<Description> {
-        match self {
-            Self::Json(json) => Description::from_json(&json),
-            Self::File(path) => read_description(&path),
-        }
+    fn source(self) -> Result<NetworkSource> {
+        Ok(match self {
+            Self::Json(json) => Description::from_json(&json)?.into(),
+            Self::File(path) => path.into(),
+        })
     }
 }
 
@@ -140,18 +140,12 @@ fn open(
     network: Option<Network>,
     read_as: &Options,
 ) -> Result<Checkpoint> {
-    let description = match (arrays.is_some(), network) {
-        (false, Some(Network::File(network))) => {
-            return Checkpoint::open_with(path, Some(&network), read_as);
-        }
-        (false, None) => return Checkpoint::open_with(path, None, read_as),
-        (_, network) => network.map(Network::read).transpose()?,
-    };
-    let source: Box<dyn TensorSource> = match arrays {
-        Some(arrays) => Box::new(arrays),
-        None => open_source(path)?,
-    };
-    Checkpoint::from_source(path, source, description, read_as)
+    let network = network.map(Network::source).transpose()?;
+    let options = Options { network, ..read_as.clone() };
+    match arrays {
+        Some(arrays) => Checkpoint::from_source(path, Box::new(arrays), &options),
+        None => Checkpoint::open(path, &options),
+    }
 }
 
 fn named_goal(name: &str, bound: f64) -> Result<Goal> {
@@ -203,8 +197,11 @@ pub(crate) fn save(
         bytes.push(flat.cast::<numpy::PyArray1<u8>>()?.try_readonly()?);
     }
     let slices = bytes.iter().map(|b| b.as_slice()).collect::<std::result::Result<Vec<_>, _>>()?;
-    let saved_as =
-        Options { dense: Some(Dense::OutIn), kernel: Some(Kernel::Oihw), ..Options::default() };
+    let saved_as = Options {
+        dense: Some(DenseLayout::OutIn),
+        kernel: Some(KernelLayout::Oihw),
+        ..Options::default()
+    };
     py.detach(|| {
         let checkpoint = open(&path, Some(arrays), network, &saved_as)?;
         let description = Description::of(checkpoint.network());

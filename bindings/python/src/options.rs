@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use svdo::checkpoint::profile::{Dense, Kernel, PROFILES, Profile};
+use svdo::checkpoint::profile::{DenseLayout, KernelLayout, PROFILES, Profile};
 use svdo::checkpoint::{Flatten, Options, Variance};
 use svdo::{Error, Result};
 
@@ -43,10 +43,10 @@ fn variance(word: &str) -> Result<Variance> {
 fn layout(options: &mut Options, words: &str) -> Result<()> {
     for word in words.split(',') {
         let again = match word {
-            "oi" => options.dense.replace(Dense::OutIn).is_some(),
-            "io" => options.dense.replace(Dense::InOut).is_some(),
-            "oihw" => options.kernel.replace(Kernel::Oihw).is_some(),
-            "hwio" => options.kernel.replace(Kernel::Hwio).is_some(),
+            "oi" => options.dense.replace(DenseLayout::OutIn).is_some(),
+            "io" => options.dense.replace(DenseLayout::InOut).is_some(),
+            "oihw" => options.kernel.replace(KernelLayout::Oihw).is_some(),
+            "hwio" => options.kernel.replace(KernelLayout::Hwio).is_some(),
             _ => return Err(expected("layout", word, &["oi", "io", "oihw", "hwio"])),
         };
         if again {

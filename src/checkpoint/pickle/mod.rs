@@ -6,10 +6,11 @@
 //! file: a [`Node::Bytes`] says where they are. Everything lives in one arena, so neither nesting
 //! nor cycles cost more than the pickle's own length.
 
+mod execute;
 mod input;
 mod machine;
 
-pub(super) use machine::read;
+pub(super) use execute::read;
 
 /// An object's number in the arena.
 pub(super) type Id = usize;

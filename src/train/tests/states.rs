@@ -63,7 +63,7 @@ fn the_checkpoint_opens_with_its_network_and_axes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.safetensors");
     std::fs::write(&path, checkpoint(&trainer).unwrap()).unwrap();
-    let opened = crate::checkpoint::Checkpoint::open(&path, None).unwrap();
+    let opened = crate::checkpoint::Checkpoint::open(&path, &Default::default()).unwrap();
     for (index, layer) in opened.network().layers.iter().enumerate() {
         let at = network.layers.iter().position(|l| l.name == layer.name).unwrap();
         let theta = opened.read_theta(index).unwrap();
@@ -109,7 +109,7 @@ fn folded_batch_normalization_is_the_same_network() {
     let after = begun.evaluate(&validation);
     assert!(after != again && after.nll < 1.5 * again.nll, "{after:?} {again:?}");
     // Log alpha is that of the weights before folding.
-    let opened = crate::checkpoint::Checkpoint::open(&path, None).unwrap();
+    let opened = crate::checkpoint::Checkpoint::open(&path, &Default::default()).unwrap();
     let (weights, mut block) = (&trainer.net.weights[0], crate::checkpoint::Block::default());
     opened.read_block(0, 0, 1, &mut block).unwrap();
     let folded = crate::posterior::log_alpha(block.theta[0], block.variance[0]);

@@ -1,12 +1,15 @@
 //! The fields of a structure, one after the other.
 
-use super::invalid;
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+pub(super) fn invalid(problem: impl Into<String>) -> Error {
+    Error::Format { format: "HDF5", problem: problem.into() }
+}
 
 /// Bytes not read yet.
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub(super) struct ByteReader<'a>(pub(super) &'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> ByteReader<'a> {
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8]> {
         let split = self.0.split_at_checked(count);
         let (taken, rest) = split.ok_or_else(|| invalid("a structure ends too early: damaged"))?;

@@ -1,0 +1,54 @@
+//! What the user says about a checkpoint.
+
+use std::path::{Path, PathBuf};
+
+use super::profile::{DenseLayout, KernelLayout, Profile};
+use super::{Flatten, Variance};
+use crate::network::describe::Description;
+
+/// What the user says about a checkpoint. Everything left out is found in the file.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The network; else it comes from the checkpoint's metadata or, for a chain of linear layers,
+    /// from the shapes.
+    pub network: Option<NetworkSource>,
+    /// The code base that wrote it.
+    pub profile: Option<&'static Profile>,
+    /// What the variances hold.
+    pub variance: Option<Variance>,
+    /// The layout of dense layers.
+    pub dense: Option<DenseLayout>,
+    /// The layout of convolutions.
+    pub kernel: Option<KernelLayout>,
+    /// How a dense layer behind a convolution sees its inputs.
+    pub flatten: Option<Flatten>,
+    /// Whether masks beside the weights are left alone.
+    pub ignore_masks: bool,
+}
+
+/// Where a checkpoint's network comes from.
+#[derive(Debug, Clone)]
+pub enum NetworkSource {
+    /// A description as JSON, or the graph of an ONNX model.
+    File(PathBuf),
+    /// A description.
+    Description(Description),
+}
+
+impl From<PathBuf> for NetworkSource {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl From<&Path> for NetworkSource {
+    fn from(path: &Path) -> Self {
+        Self::File(path.into())
+    }
+}
+
+impl From<Description> for NetworkSource {
+    fn from(description: Description) -> Self {
+        Self::Description(description)
+    }
+}

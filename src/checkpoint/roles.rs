@@ -1,0 +1,112 @@
+//! The names under which a layer's tensors go. `formats/checkpoints.md` lists them for users.
+
+use std::collections::HashMap;
+
+use super::Variance;
+use super::names::split;
+
+/// Names of the mean. Those in [`ORDINARY`] are also what a layer without posterior calls its
+/// weights; the others are only ever half of a pair.
+pub(super) const THETA: [&str; 10] =
+    ["theta", "W", "w", "weight", PRUNED, "weights", "kernel", "weight_mu", "w_mu", "mean"];
+const ORDINARY: [&str; 5] = ["weight", PRUNED, "weights", "kernel", "w"];
+/// What `torch.nn.utils.prune` calls weights that are multiplied with a mask.
+pub(super) const PRUNED: &str = "weight_orig";
+pub(super) const PRUNED_BIAS: &str = "bias_orig";
+/// Names of the variance, the one to trust first.
+pub(super) const VARIANCE: [(&str, Variance); 11] = [
+    ("log_sigma2", Variance::LogSigma2),
+    ("log_sigma_2", Variance::LogSigma2),
+    ("ls2", Variance::LogSigma2),
+    ("logvar", Variance::LogSigma2),
+    ("weight_logvar", Variance::LogSigma2),
+    ("w_logvar", Variance::LogSigma2),
+    ("aux", Variance::LogSigma2),
+    ("ls", Variance::LogSigma2),
+    ("log_sigma", Variance::LogSigma),
+    ("log_alpha", Variance::LogAlpha),
+    ("sigma", Variance::Sigma),
+];
+pub(super) const BIAS: [&str; 5] = ["bias", PRUNED_BIAS, "b", "biases", "bias_mu"];
+pub(super) const MASK: [&str; 3] = ["mask", "w_mask", "weight_mask"];
+pub(super) const BIAS_MASK: &str = "bias_mask";
+/// Mean and log variance of a factor that whole units share.
+pub(super) const GROUP: [&str; 2] = ["z_mu", "z_logvar"];
+/// What a batch normalization has measured.
+const STATISTICS: [&str; 5] =
+    ["running_mean", "running_var", "moving_mean", "moving_variance", "inv_std"];
+
+/// Names of other parameters than a layer's.
+const PARAMETERS: [&str; 8] =
+    ["gamma", "beta", "scale", "shift", "alpha", "slope", "weight_g", "weight_v"];
+
+/// The names, for messages.
+pub const UNDERSTOOD: &str = "<layer>.theta|W|weight with \
+     <layer>.log_sigma2|log_sigma|log_alpha, a mask or zeros of its own, and <layer>.bias";
+
+/// Whether weights of this name need no variance beside them.
+pub(super) fn is_ordinary(role: &str) -> bool {
+    ORDINARY.contains(&role)
+}
+
+pub(super) fn is_variance(role: &str) -> bool {
+    VARIANCE.iter().any(|(name, _)| *name == role)
+}
+
+/// Whether what is called so usually changes what a network computes.
+pub(super) fn is_parameter(role: &str) -> bool {
+    THETA.contains(&role) || BIAS.contains(&role) || PARAMETERS.contains(&role)
+}
+
+/// Whether a name is one of a batch normalization's running statistics.
+pub(super) fn is_statistic(name: &str) -> bool {
+    let name = name.strip_suffix("/ExponentialMovingAverage").unwrap_or(name);
+    STATISTICS.contains(&split(name).1)
+}
+
+/// The tensors that share a prefix: their roles and numbers, in the order of the file.
+pub(super) struct Group<'a> {
+    pub(super) prefix: &'a str,
+    tensors: Vec<(&'a str, usize)>,
+}
+
+impl Group<'_> {
+    /// The tensor of a role.
+    pub(super) fn find(&self, role: &str) -> Option<usize> {
+        self.tensors.iter().find(|(name, _)| *name == role).map(|&(_, tensor)| tensor)
+    }
+
+    /// The first of several roles that is there.
+    pub(super) fn find_any(&self, roles: &[&str]) -> Option<usize> {
+        roles.iter().find_map(|role| self.find(role))
+    }
+}
+
+/// The prefixes under which there is a mean or a variance, in the order of the first of these.
+pub(super) fn groups(names: &[String]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut numbers: HashMap<&str, usize> = HashMap::new();
+    for (prefix, role) in names.iter().map(|name| split(name)) {
+        if THETA.contains(&role) || is_variance(role) {
+            numbers.entry(prefix).or_insert_with(|| {
+                groups.push(Group { prefix, tensors: Vec::new() });
+                groups.len() - 1
+            });
+        }
+    }
+    for (tensor, name) in names.iter().enumerate() {
+        let (prefix, role) = split(name);
+        if let Some(&number) = numbers.get(prefix)
+            && is_role(role)
+        {
+            groups[number].tensors.push((role, tensor));
+        }
+    }
+    groups
+}
+
+/// Whether a layer has a tensor of this name.
+fn is_role(role: &str) -> bool {
+    let lists: [&[&str]; 4] = [&THETA, &BIAS, &MASK, &GROUP];
+    is_variance(role) || role == BIAS_MASK || lists.iter().any(|list| list.contains(&role))
+}

@@ -1,0 +1,163 @@
+//! The network of a checkpoint, from a description or a graph, tied to its layers by their names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::NetworkSource;
+use super::conventions::{Found, LayerTensors};
+use super::endings::Endings;
+use super::norm;
+use crate::error::{Error, IoContext, Result};
+use crate::network::describe::Description;
+use crate::network::{Layer, Network};
+use crate::onnx::{self, Fold};
+
+/// A network to be tied to a checkpoint's layers by their names.
+pub(super) struct Topology {
+    pub(super) description: Description,
+    /// Whether the checkpoint carries it, and so calls its layers by their very names.
+    is_embedded: bool,
+    /// Of an ONNX graph, what it has of its layers, in the order of the description.
+    graph: Option<(PathBuf, Vec<GraphLayer>)>,
+}
+
+/// What a graph says of a layer beside its shape.
+struct GraphLayer {
+    /// What is done to the outputs.
+    fold: Option<Fold>,
+    has_bias: bool,
+}
+
+impl From<Description> for Topology {
+    fn from(description: Description) -> Self {
+        Self { description, is_embedded: false, graph: None }
+    }
+}
+
+impl Topology {
+    /// The description that a checkpoint carries.
+    pub(super) fn embedded(description: Description) -> Self {
+        Self { is_embedded: true, ..description.into() }
+    }
+
+    /// Reads a network description, or the network of an ONNX model.
+    pub(super) fn open(source: &NetworkSource) -> Result<Self> {
+        let path = match source {
+            NetworkSource::Description(description) => return Ok(description.clone().into()),
+            NetworkSource::File(path) => path,
+        };
+        if !onnx::is_onnx(path) {
+            let text = std::fs::read_to_string(path).at(path)?;
+            let description = Description::from_json(&text).map_err(|e| e.in_file(path))?;
+            return Ok(description.into());
+        }
+        let graph = onnx::open(path)?;
+        let description = Description::of(&graph.network);
+        let known: BTreeMap<&str, &onnx::Weights> =
+            graph.network.layers.iter().map(|l| l.name.as_str()).zip(&graph.weights).collect();
+        let layers = description.layer_names().into_iter().map(|name| {
+            let weights = known.get(name);
+            GraphLayer {
+                fold: weights.and_then(|w| w.fold.clone()),
+                has_bias: weights.is_some_and(|w| w.bias.is_some()),
+            }
+        });
+        let layers = layers.collect();
+        Ok(Self { graph: Some((path.clone(), layers)), ..description.into() })
+    }
+
+    /// Whether it has the batch normalizations of its layers.
+    pub(super) fn has_norms(&self) -> bool {
+        let mut layers = self.graph.iter().flat_map(|(_, layers)| layers);
+        layers.any(|layer| layer.fold.is_some())
+    }
+
+    /// Calls its layers as the checkpoint does.
+    pub(super) fn match_layers(&mut self, found: &mut Found) -> Result<()> {
+        found.strip_wrappers(&weighted(&self.description));
+        if self.is_embedded {
+            return Ok(());
+        }
+        let names: Vec<&str> = found.layers.iter().map(|l| l.name.as_str()).collect();
+        match_names(&mut self.description, &names)
+    }
+
+    /// Adds what an ONNX graph does to the outputs of layers.
+    pub(super) fn fold_into(
+        &self,
+        folds: &mut [Option<norm::Fold>],
+        network: &Network,
+        layers: &[LayerTensors],
+    ) -> Result<()> {
+        let Some((path, of_graph)) = &self.graph else { return Ok(()) };
+        let refused = |layer: &Layer, problem: &str| {
+            Err(Error::network(format!("layer {:?} {problem}", layer.name)).in_file(path))
+        };
+        let names = self.description.layer_names();
+        if names.len() != of_graph.len() {
+            let problem = "two layers of the graph are one tensor of the checkpoint";
+            return Err(Error::network(problem).in_file(path));
+        }
+        for (((of_graph, layer), tensors), fold) in
+            of_graph.iter().zip(&network.layers).zip(layers).zip(folds)
+        {
+            if of_graph.fold.as_ref().is_some_and(|fold| fold.factor.len() != layer.rows()) {
+                let shape = &layer.shape;
+                let problem =
+                    format!("has shape {shape:?} in the checkpoint, other than in the graph");
+                return refused(layer, &problem);
+            }
+            if of_graph.has_bias && tensors.bias.is_none() {
+                return refused(
+                    layer,
+                    "has a bias in the graph, none in the checkpoint: if the exporter has folded a \
+                     normalization into it, export without that",
+                );
+            }
+            if let Some(of_graph) = &of_graph.fold {
+                *fold = Some(of_graph.clone().into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names of the layers with weights, without those of batch normalization.
+fn weighted(description: &Description) -> Vec<&str> {
+    let mut seen = BTreeSet::new();
+    let nodes = description.nodes.iter().filter(|node| node.op != "batch_norm");
+    nodes.filter_map(|node| node.layer.as_deref()).filter(|name| seen.insert(*name)).collect()
+}
+
+/// Gives every layer of a description the name of the checkpoint's layer that it must be: the same
+/// name, or the only one that continues it to the left or that it continues (`model.fc1`, `fc1`).
+///
+/// # Errors
+/// [`Error::Network`] lists all layers without partner, and what there is.
+fn match_names(description: &mut Description, known: &[&str]) -> Result<()> {
+    let endings = Endings::new(known.iter().map(|name| (*name, *name)));
+    let exact: BTreeSet<&str> = known.iter().copied().collect();
+    let mut unmatched = Vec::new();
+    let (mut pairs, mut taken) = (BTreeMap::new(), BTreeSet::new());
+    for name in weighted(description).into_iter().filter(|name| !exact.contains(name)) {
+        let same = endings.get(name).into_iter();
+        let mut partners = same.chain(endings.longer(name)).chain(endings.shorter(name));
+        match (partners.next(), partners.next()) {
+            (Some(&one), None) if taken.insert(one) => drop(pairs.insert(name.to_owned(), one)),
+            _ => unmatched.push(format!("{name:?}")),
+        }
+    }
+    if !unmatched.is_empty() {
+        return Err(Error::network(format!(
+            "no layer of the checkpoint is called as {}; it has {}",
+            unmatched.join(", "),
+            known.join(", ")
+        )));
+    }
+    for layer in description.nodes.iter_mut().filter_map(|node| node.layer.as_mut()) {
+        if let Some(name) = pairs.get(layer.as_str()) {
+            *layer = (*name).to_owned();
+        }
+    }
+    Ok(())
+}
