@@ -40,6 +40,8 @@ pub mod entropy;
 
 pub mod container;
 
+pub(crate) mod simd;
+
 pub mod engine;
 
 pub mod serve;

@@ -12,7 +12,7 @@ work=$CARGO_TARGET_DIR/avx512
 mkdir -p "$work"
 
 kernels=(kernels::linear kernels::convolutions kernels::an_instruction_set)
-library=(engine::kernels train::vector train::weights train::noise train::optimizer train::tests::f32
+library=(simd engine::kernels train::weights train::noise train::optimizer train::tests::f32
     train::tests::runs::threads)
 
 if [ "${1:-}" != --emulated ] && grep -qw avx512f /proc/cpuinfo; then

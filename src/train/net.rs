@@ -90,7 +90,7 @@ impl<T: Real> Net<T> {
         };
         for layer in &network.layers {
             net.weights.push(Weights::new(
-                Isa::detect(),
+                Isa::best(),
                 &layer.name,
                 [layer.rows(), layer.cols()],
                 if layer.shape.len() == 2 { Rows::Inputs } else { Rows::Outputs },
