@@ -40,7 +40,7 @@ const WORTH_A_PASS_OF_MAPS: usize = 30;
 const WORTH_THREADS: usize = 1 << 21;
 
 /// Whether a dense product with a vector is the faster one: by the entries that the
-/// isa's slices of rows have, the zeros that fill up the shorter rows among them.
+/// instruction set's slices of rows have, the zeros that fill up the shorter rows among them.
 pub(super) fn dense_vector(isa: Isa, rows: &[Vec<(u32, f32)>], columns: usize) -> bool {
     let lanes = isa.lanes();
     let mut lengths: Vec<usize> = rows.iter().map(Vec::len).collect();

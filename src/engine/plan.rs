@@ -50,7 +50,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Network`] if the network does not fit its weights, [`Error::Limit`] if the
-    /// activations of one sample are more than 2^28 numbers.
+    /// activations of one sample are more than 2^28 floats.
     pub fn new(model: &Model, isa: Isa) -> Result<Self> {
         Self::with_options(model, isa, Options::default())
     }

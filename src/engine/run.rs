@@ -81,7 +81,7 @@ impl Engine {
     ) -> Result<()> {
         if memory.len() < self.arena {
             return Err(Error::data(format!(
-                "a workspace of {} numbers, at least {} are needed",
+                "a workspace of {} floats, at least {} are needed",
                 memory.len(),
                 self.arena
             )));

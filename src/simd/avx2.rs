@@ -30,15 +30,15 @@ fn compiled<K: Kernel>(kernel: K) {
     kernel.run::<F32x8>();
 }
 
-/// Eight numbers. Only kernels that the token runs know the type, so that a CPU which comes by has the
+/// Eight floats. Only kernels that the token runs know the type, so the CPU that gets here has the
 /// instructions: "the token proves" below.
 #[derive(Clone, Copy)]
 pub struct F32x8(__m256);
 
-/// Four numbers.
+/// Four floats.
 ///
 /// # Safety
-/// The CPU has SSE4.1; four indices at `at` can be read, and the numbers there.
+/// The CPU has SSE4.1; four indices at `at` can be read, and the floats there.
 #[inline(always)]
 unsafe fn four(x: *const f32, at: *const u16) -> __m128 {
     // SAFETY: the caller's promises.
@@ -49,6 +49,14 @@ unsafe fn four(x: *const f32, at: *const u16) -> __m128 {
         let three = _mm_insert_ps::<0x20>(two, _mm_load_ss(x.add((at >> 32) as u16 as usize)));
         _mm_insert_ps::<0x30>(three, _mm_load_ss(x.add((at >> 48) as usize)))
     }
+}
+
+/// A vector, whose lanes an intrinsic makes of those of others.
+macro_rules! lanes {
+    ($intrinsic:path, $first:ident $(, $other:ident)*) => {
+        // SAFETY: the token proves AVX2 and FMA.
+        F32x8(unsafe { $intrinsic($first.0 $(, $other.0)*) })
+    };
 }
 
 impl Vector for F32x8 {
@@ -65,18 +73,18 @@ impl Vector for F32x8 {
 
     #[inline(always)]
     unsafe fn read(from: *const f32) -> Self {
-        // SAFETY: the token proves AVX2, the caller eight readable numbers.
+        // SAFETY: the token proves AVX2, the caller eight readable floats.
         Self(unsafe { _mm256_loadu_ps(from) })
     }
 
     #[inline(always)]
     unsafe fn write(self, to: *mut f32) {
-        // SAFETY: the token proves AVX2, the caller eight writable numbers.
+        // SAFETY: the token proves AVX2, the caller eight writable floats.
         unsafe { _mm256_storeu_ps(to, self.0) }
     }
 
     /// Eight loads: on the cores this was measured on they are almost twice as fast as the gather
-    /// instruction, which for eight numbers takes as many loads and some forty operations more.
+    /// instruction, which for eight floats takes as many loads and some forty operations more.
     #[inline(always)]
     unsafe fn gather(x: *const f32, at: *const u16) -> Self {
         // SAFETY: the token proves AVX2; the caller promises eight indices and what they point to.
@@ -85,8 +93,7 @@ impl Vector for F32x8 {
 
     #[inline(always)]
     fn fma(self, b: Self, c: Self) -> Self {
-        // SAFETY: the token proves FMA.
-        Self(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
+        lanes!(_mm256_fmadd_ps, self, b, c)
     }
 
     #[inline(always)]
@@ -171,27 +178,24 @@ mod arithmetic {
     use super::*;
     use crate::simd::{Arithmetic, math::operators};
 
-    operators!(F32x8: Add add _mm256_add_ps, Sub sub _mm256_sub_ps, Mul mul _mm256_mul_ps, Div div _mm256_div_ps);
+    operators!(F32x8, lanes: Add add _mm256_add_ps, Sub sub _mm256_sub_ps, Mul mul _mm256_mul_ps, Div div _mm256_div_ps);
 
     impl Arithmetic for F32x8 {
         #[inline(always)]
         fn sqrt(self) -> Self {
-            // SAFETY: the token proves AVX2; so below.
-            Self(unsafe { _mm256_sqrt_ps(self.0) })
+            lanes!(_mm256_sqrt_ps, self)
         }
         #[inline(always)]
         fn max(self, other: Self) -> Self {
-            // SAFETY: as above.
-            Self(unsafe { _mm256_max_ps(self.0, other.0) })
+            lanes!(_mm256_max_ps, self, other)
         }
         #[inline(always)]
         fn min(self, other: Self) -> Self {
-            // SAFETY: as above.
-            Self(unsafe { _mm256_min_ps(self.0, other.0) })
+            lanes!(_mm256_min_ps, self, other)
         }
         #[inline(always)]
         fn select_greater(self, than: Self, then: Self, otherwise: Self) -> Self {
-            // SAFETY: as above.
+            // SAFETY: the token proves AVX2.
             Self(unsafe {
                 let greater = _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, than.0);
                 _mm256_blendv_ps(otherwise.0, then.0, greater)
@@ -199,7 +203,7 @@ mod arithmetic {
         }
         #[inline(always)]
         fn is_zero(self) -> bool {
-            // SAFETY: as above.
+            // SAFETY: the token proves AVX2.
             unsafe {
                 _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, _mm256_setzero_ps())) == 0xff
             }
@@ -207,12 +211,11 @@ mod arithmetic {
         #[inline(always)]
         fn round(self) -> Self {
             const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-            // SAFETY: as above.
-            Self(unsafe { _mm256_round_ps::<NEAREST>(self.0) })
+            lanes!(_mm256_round_ps::<NEAREST>, self)
         }
         #[inline(always)]
         fn power_of_two(self) -> Self {
-            // SAFETY: as above.
+            // SAFETY: the token proves AVX2.
             Self(unsafe {
                 let biased = _mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
@@ -220,7 +223,7 @@ mod arithmetic {
         }
         #[inline(always)]
         fn split(self) -> (Self, Self) {
-            // SAFETY: as above.
+            // SAFETY: the token proves AVX2.
             unsafe {
                 let bits = _mm256_castps_si256(self.0);
                 let exponent =

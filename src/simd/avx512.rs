@@ -1,4 +1,4 @@
-//! AVX-512: sixteen numbers to a vector, eight by AVX2.
+//! AVX-512: sixteen floats to a vector, eight by AVX2.
 
 use std::arch::x86_64::*;
 
@@ -30,10 +30,18 @@ fn compiled<K: Kernel>(kernel: K) {
     kernel.run::<F32x16>();
 }
 
-/// Sixteen numbers. Only kernels that the token runs know the type, so that a CPU which comes by has the
+/// Sixteen floats. Only kernels that the token runs know the type, so the CPU that gets here has the
 /// instructions: "the token proves" below.
 #[derive(Clone, Copy)]
 pub struct F32x16(__m512);
+
+/// A vector, whose lanes an intrinsic makes of those of others.
+macro_rules! lanes {
+    ($intrinsic:path, $first:ident $(, $other:ident)*) => {
+        // SAFETY: the token proves AVX-512F.
+        F32x16(unsafe { $intrinsic($first.0 $(, $other.0)*) })
+    };
+}
 
 impl Vector for F32x16 {
     type Element = f32;
@@ -49,13 +57,13 @@ impl Vector for F32x16 {
 
     #[inline(always)]
     unsafe fn read(from: *const f32) -> Self {
-        // SAFETY: the token proves AVX-512F, the caller sixteen readable numbers.
+        // SAFETY: the token proves AVX-512F, the caller sixteen readable floats.
         Self(unsafe { _mm512_loadu_ps(from) })
     }
 
     #[inline(always)]
     unsafe fn write(self, to: *mut f32) {
-        // SAFETY: the token proves AVX-512F, the caller sixteen writable numbers.
+        // SAFETY: the token proves AVX-512F, the caller sixteen writable floats.
         unsafe { _mm512_storeu_ps(to, self.0) }
     }
 
@@ -79,8 +87,7 @@ impl Vector for F32x16 {
 
     #[inline(always)]
     fn fma(self, b: Self, c: Self) -> Self {
-        // SAFETY: the token proves AVX-512F.
-        Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+        lanes!(_mm512_fmadd_ps, self, b, c)
     }
 
     #[inline(always)]
@@ -109,27 +116,24 @@ mod arithmetic {
     use super::*;
     use crate::simd::{Arithmetic, math::operators};
 
-    operators!(F32x16: Add add _mm512_add_ps, Sub sub _mm512_sub_ps, Mul mul _mm512_mul_ps, Div div _mm512_div_ps);
+    operators!(F32x16, lanes: Add add _mm512_add_ps, Sub sub _mm512_sub_ps, Mul mul _mm512_mul_ps, Div div _mm512_div_ps);
 
     impl Arithmetic for F32x16 {
         #[inline(always)]
         fn sqrt(self) -> Self {
-            // SAFETY: the token proves AVX-512F; so below.
-            Self(unsafe { _mm512_sqrt_ps(self.0) })
+            lanes!(_mm512_sqrt_ps, self)
         }
         #[inline(always)]
         fn max(self, other: Self) -> Self {
-            // SAFETY: as above.
-            Self(unsafe { _mm512_max_ps(self.0, other.0) })
+            lanes!(_mm512_max_ps, self, other)
         }
         #[inline(always)]
         fn min(self, other: Self) -> Self {
-            // SAFETY: as above.
-            Self(unsafe { _mm512_min_ps(self.0, other.0) })
+            lanes!(_mm512_min_ps, self, other)
         }
         #[inline(always)]
         fn select_greater(self, than: Self, then: Self, otherwise: Self) -> Self {
-            // SAFETY: as above.
+            // SAFETY: the token proves AVX-512F.
             Self(unsafe {
                 let greater = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, than.0);
                 _mm512_mask_blend_ps(greater, otherwise.0, then.0)
@@ -137,18 +141,17 @@ mod arithmetic {
         }
         #[inline(always)]
         fn is_zero(self) -> bool {
-            // SAFETY: as above.
+            // SAFETY: the token proves AVX-512F.
             unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, _mm512_setzero_ps()) == 0xffff }
         }
         #[inline(always)]
         fn round(self) -> Self {
             const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-            // SAFETY: as above.
-            Self(unsafe { _mm512_roundscale_ps::<NEAREST>(self.0) })
+            lanes!(_mm512_roundscale_ps::<NEAREST>, self)
         }
         #[inline(always)]
         fn power_of_two(self) -> Self {
-            // SAFETY: as above.
+            // SAFETY: the token proves AVX-512F.
             Self(unsafe {
                 let biased = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
@@ -156,7 +159,7 @@ mod arithmetic {
         }
         #[inline(always)]
         fn split(self) -> (Self, Self) {
-            // SAFETY: as above.
+            // SAFETY: the token proves AVX-512F.
             unsafe {
                 let bits = _mm512_castps_si512(self.0);
                 let exponent =

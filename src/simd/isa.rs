@@ -14,7 +14,7 @@ pub enum Isa {
     Neon,
     /// x86-64 with AVX2 and FMA.
     Avx2,
-    /// x86-64 with AVX-512F: sixteen numbers to a vector.
+    /// x86-64 with AVX-512F: sixteen floats to a vector.
     Avx512,
 }
 

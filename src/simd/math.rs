@@ -59,18 +59,16 @@ pub(super) fn ln<V: Vector>(x: V) -> V {
     e.fma(V::splat(0.693359375), low)
 }
 
-/// The four operators of a vector of one field, from functions that need the instruction set.
+/// The four operators of a vector by a macro that applies a function to the lanes of its operands.
 macro_rules! operators {
-    ($vector:ident: $($trait:ident $method:ident $intrinsic:path),+) => {$(
+    ($vector:ident, $lanes:ident: $($trait:ident $method:ident $function:path),+) => {$(
         impl $trait for $vector {
             type Output = Self;
             #[inline(always)]
             fn $method(self, other: Self) -> Self {
-                // SAFETY: a token proves the instruction set.
-                Self(unsafe { $intrinsic(self.0, other.0) })
+                $lanes!($function, self, other)
             }
         }
     )+};
 }
-#[allow(unused_imports)] // where there is but the portable set
 pub(super) use operators;

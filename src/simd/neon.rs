@@ -30,13 +30,13 @@ fn compiled<K: Kernel>(kernel: K) {
     kernel.run::<F32x8>();
 }
 
-/// Eight numbers. Only kernels that the token runs know the type, so that a CPU which comes by has the
+/// Eight floats. Only kernels that the token runs know the type, so the CPU that gets here has the
 /// instructions: "the token proves" below.
 #[derive(Clone, Copy)]
 pub struct F32x8(float32x4_t, float32x4_t);
 
-/// A vector, of each half an intrinsic.
-macro_rules! both {
+/// A vector, whose lanes an intrinsic makes of those of others, half by half.
+macro_rules! lanes {
     ($intrinsic:path, $first:ident $(, $other:ident)*) => {
         // SAFETY: the token proves NEON.
         unsafe {
@@ -51,7 +51,7 @@ macro_rules! both {
 impl Vector for F32x8 {
     type Element = f32;
     const LANES: usize = MIN_LANES;
-    /// Of thirty-two registers of four numbers.
+    /// Of thirty-two registers of four floats.
     const REGISTERS: usize = 16;
     type Eight = Self;
 
@@ -64,13 +64,13 @@ impl Vector for F32x8 {
 
     #[inline(always)]
     unsafe fn read(from: *const f32) -> Self {
-        // SAFETY: the token proves NEON, the caller eight readable numbers.
+        // SAFETY: the token proves NEON, the caller eight readable floats.
         unsafe { Self(vld1q_f32(from), vld1q_f32(from.add(4))) }
     }
 
     #[inline(always)]
     unsafe fn write(self, to: *mut f32) {
-        // SAFETY: the token proves NEON, the caller eight writable numbers.
+        // SAFETY: the token proves NEON, the caller eight writable floats.
         unsafe {
             vst1q_f32(to, self.0);
             vst1q_f32(to.add(4), self.1);
@@ -79,14 +79,14 @@ impl Vector for F32x8 {
 
     #[inline(always)]
     unsafe fn gather(x: *const f32, at: *const u16) -> Self {
-        // SAFETY: the caller promises eight indices and the numbers they point to.
+        // SAFETY: the caller promises eight indices and the floats they point to.
         let x: [f32; 8] = std::array::from_fn(|lane| unsafe { *x.add(usize::from(*at.add(lane))) });
         Self::load(&x)
     }
 
     #[inline(always)]
     fn fma(self, b: Self, c: Self) -> Self {
-        both!(vfmaq_f32, c, self, b)
+        lanes!(vfmaq_f32, c, self, b)
     }
 
     /// The maximum is NaN if an operand is.
@@ -111,7 +111,7 @@ impl Vector for F32x8 {
 impl Eight for F32x8 {
     #[inline(always)]
     fn maximum(self, other: Self) -> Self {
-        both!(vmaxq_f32, self, other)
+        lanes!(vmaxq_f32, self, other)
     }
 
     #[inline(always)]
@@ -156,19 +156,9 @@ mod arithmetic {
 
     use super::*;
     use crate::simd::Arithmetic;
+    use crate::simd::math::operators;
 
-    macro_rules! operators {
-        ($($trait:ident $method:ident $intrinsic:path),+) => {$(
-            impl $trait for F32x8 {
-                type Output = Self;
-                #[inline(always)]
-                fn $method(self, other: Self) -> Self {
-                    both!($intrinsic, self, other)
-                }
-            }
-        )+};
-    }
-    operators!(Add add vaddq_f32, Sub sub vsubq_f32, Mul mul vmulq_f32, Div div vdivq_f32);
+    operators!(F32x8, lanes: Add add vaddq_f32, Sub sub vsubq_f32, Mul mul vmulq_f32, Div div vdivq_f32);
 
     /// Four lanes of `then` where a > b, else of `otherwise`.
     ///
@@ -221,19 +211,19 @@ mod arithmetic {
     impl Arithmetic for F32x8 {
         #[inline(always)]
         fn sqrt(self) -> Self {
-            both!(vsqrtq_f32, self)
+            lanes!(vsqrtq_f32, self)
         }
         #[inline(always)]
         fn max(self, other: Self) -> Self {
-            both!(select, self, other, self, other)
+            lanes!(select, self, other, self, other)
         }
         #[inline(always)]
         fn min(self, other: Self) -> Self {
-            both!(select, other, self, self, other)
+            lanes!(select, other, self, self, other)
         }
         #[inline(always)]
         fn select_greater(self, than: Self, then: Self, otherwise: Self) -> Self {
-            both!(select, self, than, then, otherwise)
+            lanes!(select, self, than, then, otherwise)
         }
         #[inline(always)]
         fn is_zero(self) -> bool {
@@ -245,15 +235,15 @@ mod arithmetic {
         }
         #[inline(always)]
         fn round(self) -> Self {
-            both!(vrndnq_f32, self)
+            lanes!(vrndnq_f32, self)
         }
         #[inline(always)]
         fn power_of_two(self) -> Self {
-            both!(power_of_two, self)
+            lanes!(power_of_two, self)
         }
         #[inline(always)]
         fn split(self) -> (Self, Self) {
-            (both!(mantissa, self), both!(exponent, self))
+            (lanes!(mantissa, self), lanes!(exponent, self))
         }
     }
 }

@@ -21,14 +21,14 @@ impl Token for Portable {
     }
 }
 
-/// Eight numbers.
+/// Eight floats.
 #[derive(Debug, Clone, Copy)]
 pub struct F32x8([f32; MIN_LANES]);
 
 impl Vector for F32x8 {
     type Element = f32;
     const LANES: usize = MIN_LANES;
-    /// Of the usual sixteen registers of four numbers.
+    /// Of the usual sixteen registers of four floats.
     const REGISTERS: usize = 8;
     type Eight = Self;
 
@@ -53,7 +53,7 @@ impl Vector for F32x8 {
     unsafe fn gather(x: *const f32, at: *const u16) -> Self {
         let mut v = [0.0; MIN_LANES];
         for (lane, v) in v.iter_mut().enumerate() {
-            // SAFETY: the caller promises eight indices and the numbers they point to.
+            // SAFETY: the caller promises eight indices and the floats they point to.
             *v = unsafe { *x.add(usize::from(*at.add(lane))) };
         }
         Self(v)
@@ -124,9 +124,10 @@ mod arithmetic {
 
     use super::{F32x8, MIN_LANES};
     use crate::simd::Arithmetic;
+    use crate::simd::math::operators;
 
-    /// The same of each lane.
-    macro_rules! each {
+    /// A vector, whose lanes a function of f32 makes of those of others.
+    macro_rules! lanes {
         ($function:expr, $first:ident $(, $other:ident)*) => {{
             let mut lanes = $first.0;
             for at in 0..MIN_LANES {
@@ -136,35 +137,24 @@ mod arithmetic {
         }};
     }
 
-    macro_rules! operators {
-        ($($trait:ident $method:ident),+) => {$(
-            impl $trait for F32x8 {
-                type Output = Self;
-                #[inline(always)]
-                fn $method(self, other: Self) -> Self {
-                    each!($trait::$method, self, other)
-                }
-            }
-        )+};
-    }
-    operators!(Add add, Sub sub, Mul mul, Div div);
+    operators!(F32x8, lanes: Add add Add::add, Sub sub Sub::sub, Mul mul Mul::mul, Div div Div::div);
 
     impl Arithmetic for F32x8 {
         #[inline(always)]
         fn sqrt(self) -> Self {
-            each!(Arithmetic::sqrt, self)
+            lanes!(Arithmetic::sqrt, self)
         }
         #[inline(always)]
         fn max(self, other: Self) -> Self {
-            each!(Arithmetic::max, self, other)
+            lanes!(Arithmetic::max, self, other)
         }
         #[inline(always)]
         fn min(self, other: Self) -> Self {
-            each!(Arithmetic::min, self, other)
+            lanes!(Arithmetic::min, self, other)
         }
         #[inline(always)]
         fn select_greater(self, than: Self, then: Self, otherwise: Self) -> Self {
-            each!(Arithmetic::select_greater, self, than, then, otherwise)
+            lanes!(Arithmetic::select_greater, self, than, then, otherwise)
         }
         #[inline(always)]
         fn is_zero(self) -> bool {
@@ -172,11 +162,11 @@ mod arithmetic {
         }
         #[inline(always)]
         fn round(self) -> Self {
-            each!(Arithmetic::round, self)
+            lanes!(Arithmetic::round, self)
         }
         #[inline(always)]
         fn power_of_two(self) -> Self {
-            each!(Arithmetic::power_of_two, self)
+            lanes!(Arithmetic::power_of_two, self)
         }
         #[inline(always)]
         fn split(self) -> (Self, Self) {

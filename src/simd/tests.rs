@@ -36,8 +36,8 @@ macro_rules! test_every_isa {
 }
 pub(crate) use test_every_isa;
 
-/// Numbers of which some are special.
-fn numbers(seed: u32) -> [f32; MAX_LANES] {
+/// Floats of which some are special.
+fn floats(seed: u32) -> [f32; MAX_LANES] {
     let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0];
     std::array::from_fn(|lane| {
         let hash =
@@ -49,7 +49,7 @@ fn numbers(seed: u32) -> [f32; MAX_LANES] {
     })
 }
 
-/// The same number, or two that are none.
+/// The same float, or two that are not numbers.
 fn same(a: f32, b: f32) -> bool {
     a == b || a.is_nan() && b.is_nan()
 }
@@ -61,7 +61,7 @@ impl Kernel for Basics {
     #[inline(always)]
     fn run<V: Vector<Element = f32>>(self) {
         for seed in 0..200 {
-            let (a, b, c) = (numbers(seed), numbers(seed + 1), numbers(seed + 2));
+            let (a, b, c) = (floats(seed), floats(seed + 1), floats(seed + 2));
             let (x, y, z) = (V::load(&a), V::load(&b), V::load(&c));
             let (mut fma, mut relu) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
             x.fma(y, z).store(&mut fma);
@@ -97,7 +97,7 @@ impl Kernel for Basics {
 #[inline(always)]
 fn eight<V: Eight>() {
     for seed in 0..200 {
-        let (a, b) = (numbers(seed), numbers(seed + 1));
+        let (a, b) = (floats(seed), floats(seed + 1));
         let (x, y) = (V::load(&a), V::load(&b));
         let (mut largest, mut even, mut odd) = ([0.0; 8], [0.0; 8], [0.0; 8]);
         x.maximum(y).store(&mut largest);
@@ -112,13 +112,13 @@ fn eight<V: Eight>() {
     }
     let mut rows = [V::splat(0.0); 8];
     for (i, row) in rows.iter_mut().enumerate() {
-        let numbers: Vec<f32> = (0..8).map(|j| (8 * i + j) as f32).collect();
-        *row = V::load(&numbers);
+        let floats: Vec<f32> = (0..8).map(|j| (8 * i + j) as f32).collect();
+        *row = V::load(&floats);
     }
     for (j, column) in V::transpose(rows).into_iter().enumerate() {
-        let mut numbers = [0.0; 8];
-        column.store(&mut numbers);
-        assert!(numbers.iter().enumerate().all(|(i, &number)| number == (8 * i + j) as f32));
+        let mut floats = [0.0; 8];
+        column.store(&mut floats);
+        assert!(floats.iter().enumerate().all(|(i, &float)| float == (8 * i + j) as f32));
     }
 }
 
@@ -148,7 +148,7 @@ mod training {
         #[inline(always)]
         fn run<V: Vector<Element = f32>>(self) {
             for seed in 0..200 {
-                let (a, b) = (numbers(seed), numbers(seed + 1));
+                let (a, b) = (floats(seed), floats(seed + 1));
                 let (x, y) = (V::load(&a), V::load(&b));
                 macro_rules! check {
                     ($name:literal, |$x:ident, $y:ident| $result:expr) => {{

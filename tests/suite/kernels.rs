@@ -36,7 +36,7 @@ fn layer(
     )
 }
 
-/// Runs all isas and kernels and checks each output: off by at most (n + 2) u times the sum of
+/// Runs all instruction sets and kernels and checks each output: off by at most (n + 2) u times the sum of
 /// the magnitudes, u = 2^-24, for n products in any order (Higham 2002, section 3.1).
 fn check(
     model: &Model,

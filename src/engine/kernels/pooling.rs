@@ -292,7 +292,7 @@ mod tests {
             outs(shape.height, 0),
             outs(shape.width, 1),
         ));
-        // Integers, which add exactly in any order, and a few numbers that are none.
+        // Integers, which add exactly in any order, and a few floats that are no numbers.
         let mut x: Vec<f32> =
             (0..from.positions() * lanes).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
         x[5 * lanes] = f32::NAN;
