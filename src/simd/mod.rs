@@ -12,21 +12,21 @@
 //! value of the type is the proof. [`Token::run`] takes that value and calls the kernel from a
 //! function compiled for the set, with the set's vector type as a parameter. Outside this folder no
 //! vector type has a name, so code that has one as a parameter was called by a token, on a CPU that
-//! has the instructions. That is why `V::splat` and `a + b` are safe, and what is unsafe says so: reading and
-//! writing through pointers.
+//! has the instructions. That is why `V::splat` and `a + b` are safe; reading and writing through
+//! pointers is not, and says so.
 //!
 //! **Inlining.** A vector's operations are inlined into the function that was compiled for the set, or
 //! they are calls, several times slower. All of a kernel is therefore `#[inline(always)]`, and free of
 //! closures and function pointers around vectors, which are not always inlined.
 //!
 //! **Which operations there are.** [`Vector`] has those of the engine; [`Arithmetic`], with feature
-//! `train`, those of the trainer, of which it makes [`Vector::exp`] and [`Vector::ln`]. The portable twin does each
-//! lane by plain Rust; it is the reference, and it runs everywhere. With feature `train` f32 and f64
-//! are vectors of one lane: what is left of rows, and the oracle of gradient checks.
+//! `train`, those of the trainer, of which [`Vector::exp`] and [`Vector::ln`] are made. The portable
+//! twin does each lane by plain Rust; it is the reference, and it runs everywhere. With feature `train`
+//! f32 and f64 are vectors of one lane: what is left of rows, and the oracle of gradient checks.
 //!
 //! **To add an instruction set**: a file with its token and its vector; a variant of [`Isa`] and its
-//! name in `Isa::ALL`, where a better set stands later; a line in `for_token!` and one in `test_every_isa!`, which
-//! runs every test of vectors and kernels on the new set.
+//! name in `Isa::ALL`, where a better set stands later; a line in `for_token!`, and one in
+//! `test_every_isa!`, which runs every test of vectors and kernels on the new set.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
