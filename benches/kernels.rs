@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use svdo::engine::{Bounds, Engine, Isa, Kernel, Options, Workspace};
+use svdo::engine::{Bounds, Engine, Isa, KernelChoice, Options, Workspace};
 use svdo::model::{LayerWeights, Model, Pattern, Values};
 use svdo::network::{Input, Layer, Network, Node, Op, Shape, Source};
 
@@ -181,7 +181,7 @@ fn sweep(isa: Isa) -> Result<()> {
                 let bench = |kernel| {
                     Bench::new(&model, isa, Options { kernel, ..Options::default() }, batch)
                 };
-                let mut pair = [bench(Kernel::Auto)?, bench(Kernel::Dense)?];
+                let mut pair = [bench(KernelChoice::Auto)?, bench(KernelChoice::Dense)?];
                 let [a, b] = [0, 1].map(|at: usize| pair[at].engine.steps(&model)[0].kernel);
                 let [auto, dense] = least(&mut pair, Duration::from_millis(40))?[..] else {
                     unreachable!("two went in");
@@ -243,7 +243,7 @@ fn sparse_and_dense(
     let bench = |kernel| {
         Bench::new(&model, isa, Options { kernel, batch: Some(batch), ..Options::default() }, batch)
     };
-    let mut both = [bench(Kernel::Sparse)?, bench(Kernel::Dense)?];
+    let mut both = [bench(KernelChoice::Sparse)?, bench(KernelChoice::Dense)?];
     let times = least(&mut both, Duration::from_millis(300))?;
     Ok((times[0], times[1]))
 }

@@ -8,7 +8,7 @@
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use svdo::engine::{Engine, Isa, Kernel, Options};
+use svdo::engine::{Engine, Isa, KernelChoice, Options};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = svdo::onnx::read(&std::fs::read(model)?)?;
     let isa = Isa::detect(std::env::var("SVDO_CPU").ok().as_deref())?;
     let dense = rest.first().is_some_and(|word| word == "dense");
-    let kernel = if dense { Kernel::Dense } else { Kernel::Auto };
+    let kernel = if dense { KernelChoice::Dense } else { KernelChoice::Auto };
     let engine = Engine::with_options(
         &model,
         isa,

@@ -44,6 +44,8 @@ pub mod simplify;
 #[cfg(feature = "compress")]
 pub mod quantize;
 
+pub(crate) mod simd;
+
 pub mod engine;
 
 pub mod serve;

@@ -12,7 +12,7 @@ work=$CARGO_TARGET_DIR/avx512
 mkdir -p "$work"
 
 kernels=(kernels::linear kernels::convolutions kernels::an_instruction_set)
-library=(engine::kernels train::vector train::tests::posterior_update train::noise train::optimizer
+library=(simd engine::kernels train::tests::posterior_update train::noise train::optimizer
     train::tests::gradients::f32 train::tests::runs::threads)
 
 if [ "${1:-}" != --emulated ] && grep -qw avx512f /proc/cpuinfo; then

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::bench_report::{Batch, Benchmark, Compared, StepTime};
 use crate::edge::{peak_rss_kib, random_samples};
-use crate::engine::{Engine, Isa, Kernel, Options, Workspace};
+use crate::engine::{Engine, Isa, KernelChoice, Options, Workspace};
 use crate::model::Model;
 
 /// How to measure.
@@ -61,10 +61,10 @@ enum KernelName {
 }
 
 impl KernelName {
-    fn kernel(self) -> Kernel {
+    fn kernel(self) -> KernelChoice {
         match self {
-            Self::Auto => Kernel::Auto,
-            Self::Dense => Kernel::Dense,
+            Self::Auto => KernelChoice::Auto,
+            Self::Dense => KernelChoice::Dense,
         }
     }
 

@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use super::{Isa, Options};
+use super::options::Options;
+use crate::simd::Isa;
 
 /// Samples in the widest panel of a network with maps: more would not fit the caches.
 pub(super) const LANES_OF_MAPS: usize = 16;
@@ -39,12 +40,12 @@ const WORTH_A_PASS_OF_MAPS: usize = 30;
 const WORTH_THREADS: usize = 1 << 21;
 
 /// Whether a dense product with a vector is the faster one: by the entries that the
-/// isa's slices of rows have, the zeros that fill up the shorter rows among them.
+/// instruction set's slices of rows have, the zeros that fill up the shorter rows among them.
 pub(super) fn dense_vector(isa: Isa, rows: &[Vec<(u32, f32)>], columns: usize) -> bool {
-    let width = isa.width();
+    let lanes = isa.lanes();
     let mut lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
     lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
-    let sliced: usize = lengths.iter().step_by(width).map(|longest| longest * width).sum();
+    let sliced: usize = lengths.iter().step_by(lanes).map(|longest| longest * lanes).sum();
     sliced * 100 > rows.len() * columns * DENSE_VECTOR
 }
 

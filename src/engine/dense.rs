@@ -206,11 +206,12 @@ fn pool(
 fn softmax(x: &[f64], shape: Shape) -> Vec<f64> {
     let area = shape.area();
     let mut y = vec![0.0; x.len()];
-    for place in 0..area {
-        let largest = x.iter().skip(place).step_by(area).copied().fold(f64::NEG_INFINITY, f64::max);
+    for position in 0..area {
+        let largest =
+            x.iter().skip(position).step_by(area).copied().fold(f64::NEG_INFINITY, f64::max);
         let exponential = |v: f64| libm::exp(v - largest);
-        let sum: f64 = x.iter().skip(place).step_by(area).map(|&v| exponential(v)).sum();
-        for at in (place..x.len()).step_by(area) {
+        let sum: f64 = x.iter().skip(position).step_by(area).map(|&v| exponential(v)).sum();
+        for at in (position..x.len()).step_by(area) {
             y[at] = exponential(x[at]) / sum;
         }
     }

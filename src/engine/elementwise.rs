@@ -1,12 +1,13 @@
-//! Steps without weights, over maps of `lanes` numbers to a place.
+//! Steps without weights, over maps of `lanes` floats to a position.
 
 use std::ops::Range;
 
-use super::kernels::{Isa, covered, every_other};
+use super::kernels::{covered, every_other};
 use super::layout::Layout;
 use crate::network::{Activation, Shape, Window};
+use crate::simd::Isa;
 
-/// Each row of each channel, as ranges of numbers in x and y.
+/// Each row of each channel, as ranges of floats in x and y.
 fn rows(
     (x, y): (&Layout, &Layout),
     lanes: usize,
@@ -29,8 +30,8 @@ pub(super) fn copy((x, from): (&[f32], &Layout), (y, to): (&mut [f32], &Layout),
     } else if !to.is_contiguous() {
         let area = from.shape.area();
         for c in 0..to.shape.channels {
-            let (channel, place) = (c / area, c % area);
-            let row = from.row(channel, place / from.shape.width) + place % from.shape.width;
+            let (channel, position) = (c / area, c % area);
+            let row = from.row(channel, position / from.shape.width) + position % from.shape.width;
             let (start, end) = (row * lanes, to.row(c, 0) * lanes);
             y[end..end + lanes].copy_from_slice(&x[start..start + lanes]);
         }
@@ -68,7 +69,7 @@ pub(super) fn add(
     }
 }
 
-/// `y *= x`, where x may have one number for all places of a channel.
+/// `y *= x`, where x may have one float for all positions of a channel.
 #[inline(always)]
 pub(super) fn mul((x, from): (&[f32], &Layout), (y, to): (&mut [f32], &Layout), lanes: usize) {
     if from.shape == to.shape {
@@ -77,8 +78,8 @@ pub(super) fn mul((x, from): (&[f32], &Layout), (y, to): (&mut [f32], &Layout), 
         }
         return;
     }
-    for (number, (row, _)) in rows((to, to), lanes).enumerate() {
-        let at = from.row(number / to.shape.height, 0) * lanes;
+    for (index, (row, _)) in rows((to, to), lanes).enumerate() {
+        let at = from.row(index / to.shape.height, 0) * lanes;
         for y in y[row].chunks_exact_mut(lanes) {
             y.iter_mut().zip(&x[at..at + lanes]).for_each(|(y, x)| *y *= x);
         }
@@ -150,8 +151,8 @@ pub(super) fn split(
                 (1, 2) => every_other(isa, x, y),
                 (1, _) => y.iter_mut().zip(x.iter().step_by(stride[1])).for_each(|(y, x)| *y = *x),
                 _ => {
-                    let places = y.chunks_exact_mut(lanes).zip(x.chunks(stride[1] * lanes));
-                    places.for_each(|(y, x)| y.copy_from_slice(&x[..lanes]));
+                    let positions = y.chunks_exact_mut(lanes).zip(x.chunks(stride[1] * lanes));
+                    positions.for_each(|(y, x)| y.copy_from_slice(&x[..lanes]));
                 }
             }
         }
@@ -207,7 +208,7 @@ pub(super) fn global_average(
     }
 }
 
-/// Over the channels, at each place of the map alone.
+/// Over the channels, at each position of the map alone.
 #[inline(always)]
 pub(super) fn softmax((x, from): (&[f32], &Layout), (y, to): (&mut [f32], &Layout), lanes: usize) {
     let Shape { channels, height, width } = from.shape;

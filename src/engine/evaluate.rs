@@ -1,6 +1,6 @@
 //! Error and cross-entropy on labelled samples.
 
-use super::Engine;
+use super::plan::Engine;
 use crate::error::{Error, Result};
 
 /// How well outputs match labels.

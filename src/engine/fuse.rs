@@ -7,7 +7,7 @@ pub(super) struct Fused {
     /// The node whose step makes each node's value.
     pub(super) owner: Vec<usize>,
     /// What the sums of each convolution are added to.
-    pub(super) onto: Vec<Option<Source>>,
+    pub(super) residual: Vec<Option<Source>>,
     /// What each step applies to its output at the end.
     pub(super) activation: Vec<Option<Activation>>,
 }
@@ -24,7 +24,7 @@ pub(super) fn fuse(network: &Network) -> Fused {
         }
     }
     let mut fused =
-        Fused { owner: (0..n).collect(), onto: vec![None; n], activation: vec![None; n] };
+        Fused { owner: (0..n).collect(), residual: vec![None; n], activation: vec![None; n] };
     for (index, node) in nodes.iter().enumerate() {
         match (node.op, &node.inputs[..]) {
             (Op::Activation(activation), &[Source::Node(before)]) => {
@@ -46,7 +46,7 @@ pub(super) fn fuse(network: &Network) -> Fused {
                 };
                 if let Some((own, other)) = joins(b, a).or_else(|| joins(a, b)) {
                     fused.owner[index] = own;
-                    fused.onto[own] = Some(other);
+                    fused.residual[own] = Some(other);
                 }
             }
             _ => {}

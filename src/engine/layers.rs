@@ -1,12 +1,52 @@
-//! From the weights of a layer to the kernel that runs them.
+//! From the weights of a layer to the kernels that run them.
 
 use std::ops::Range;
 
+use super::cost;
 use super::kernels::{DenseRows, SlicedRows, TapRows};
 use super::layout::Layout;
-use super::plan::{Kernel, Options, Rows, Vector};
-use super::{Isa, cost};
+use super::options::{KernelChoice, Options};
 use crate::model::LayerWeights;
+use crate::simd::Isa;
+
+/// Rows of a linear layer: single samples by one kernel, panels of samples by another.
+#[derive(Debug)]
+pub(super) struct LinearPart {
+    pub(super) rows: usize,
+    pub(super) single: Option<MatrixVector>,
+    pub(super) panel: Option<TapRows>,
+}
+
+/// A kernel for a matrix times a vector.
+#[derive(Debug)]
+pub(super) enum MatrixVector {
+    Sliced(SlicedRows),
+    Dense(DenseRows),
+}
+
+impl LinearPart {
+    /// Bytes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let single = self.single.as_ref().map_or(0, |vector| match vector {
+            MatrixVector::Sliced(rows) => rows.bytes(),
+            MatrixVector::Dense(rows) => rows.bytes(),
+        });
+        single + self.panel.as_ref().map_or(0, TapRows::bytes)
+    }
+
+    /// The kernels, for a profile.
+    pub(super) fn name(&self) -> &'static str {
+        let grouped = self.panel.as_ref().is_some_and(TapRows::grouped);
+        match (&self.single, grouped) {
+            (Some(MatrixVector::Sliced(_)), false) => "sliced rows / taps",
+            (Some(MatrixVector::Sliced(_)), true) => "sliced rows / shared taps",
+            (Some(MatrixVector::Dense(_)), false) => "dense rows / taps",
+            (Some(MatrixVector::Dense(_)), true) => "dense rows / shared taps",
+            (None, false) => "taps",
+            (None, true) => "shared taps",
+        }
+    }
+}
 
 /// The entries of each row, zeros among them left out, and the bias.
 fn rows(weights: &LayerWeights) -> (Vec<Vec<(u32, f32)>>, Vec<f32>) {
@@ -28,11 +68,11 @@ pub(super) fn linear(
     isa: Isa,
     most_lanes: usize,
     options: Options,
-) -> Vec<Rows> {
+) -> Vec<LinearPart> {
     let (rows, bias) = rows(weights);
     let columns = weights.pattern.cols();
     let Options { kernel, batch, .. } = options;
-    let (dense, auto) = (kernel == Kernel::Dense, kernel == Kernel::Auto);
+    let (dense, auto) = (kernel == KernelChoice::Dense, kernel == KernelChoice::Auto);
     let dense_vector = dense || auto && cost::dense_vector(isa, &rows, columns);
     let grouped = dense || auto && cost::shared_taps(&rows, batch);
     let block = cost::block_of_vectors(&rows, columns, most_lanes, grouped);
@@ -41,8 +81,10 @@ pub(super) fn linear(
     let part = |range: Range<usize>| {
         let (rows, bias) = (&rows[range.clone()], &bias[range]);
         let single = match singles {
-            true if dense_vector => Some(Vector::Dense(DenseRows::new(isa, columns, rows, bias))),
-            true => SlicedRows::new(isa, columns, rows, bias).map(Vector::Sliced),
+            true if dense_vector => {
+                Some(MatrixVector::Dense(DenseRows::new(isa, columns, rows, bias)))
+            }
+            true => SlicedRows::new(isa, columns, rows, bias).map(MatrixVector::Sliced),
             false => None,
         };
         let panel = (panels || single.is_none()).then(|| {
@@ -56,7 +98,7 @@ pub(super) fn linear(
                 .collect();
             TapRows::new(&taps, columns.div_ceil(block), bias, grouped)
         });
-        Rows { count: rows.len(), single, panel }
+        LinearPart { rows: rows.len(), single, panel }
     };
     cost::parts(&rows, 1, most_lanes, options).into_iter().map(part).collect()
 }
@@ -74,7 +116,7 @@ pub(super) fn convolution(
 ) -> Vec<TapRows> {
     let (rows, bias) = rows(weights);
     let [_, seen, kh, kw] = dims[..] else { return Vec::new() };
-    let dense = options.kernel == Kernel::Dense;
+    let dense = options.kernel == KernelChoice::Dense;
     let phases = [stride[0].min(kh), stride[1].min(kw)];
     let block = cost::block_of_maps(&rows, [seen, kh, kw], x.pitch, most_lanes);
     let tap = |first: usize, column: u32| {

@@ -1,20 +1,20 @@
 //! How activations lie in memory.
 //!
-//! A map keeps the zeros that padded convolutions read around it. Rows stand `pitch` places apart;
+//! A map keeps the zeros that padded convolutions read around it. Rows stand `pitch` positions apart;
 //! the zeros to the right of a row are those to the left of the next. Maps that convolutions of
-//! stride 1 connect have the same pitch, so that a whole map is one run of places whose distance
+//! stride 1 connect have the same pitch, so that a whole map is one run of positions whose distance
 //! from their inputs is the same everywhere.
 
 use crate::error::Result;
 use crate::network::{Network, Op, Shape, Source};
 
-/// The places of a map: one for each element, `lanes` numbers each.
+/// The positions of a map: one for each element, `lanes` floats each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) shape: Shape,
     /// Zeros on each side: top, left, bottom, right.
     pub(super) zeros: [usize; 4],
-    /// Places from row to row.
+    /// Positions from row to row.
     pub(super) pitch: usize,
 }
 
@@ -27,12 +27,12 @@ impl Layout {
         *self == Self::contiguous(self.shape)
     }
 
-    /// Places before the first element of a channel.
+    /// Positions before the first element of a channel.
     pub(super) fn before(&self) -> usize {
         self.zeros[0] * self.pitch + self.zeros[1]
     }
 
-    /// Places of a channel.
+    /// Positions of a channel.
     pub(super) fn plane(&self) -> usize {
         let [top, left, bottom, right] = self.zeros;
         if top + left + bottom + right == 0 {
@@ -41,8 +41,8 @@ impl Layout {
         self.before() + (self.shape.height + bottom) * self.pitch + right
     }
 
-    /// Places of all channels, and a few that kernels may read past the end.
-    pub(super) fn places(&self) -> usize {
+    /// Positions of all channels, and a few that kernels may read past the end.
+    pub(super) fn positions(&self) -> usize {
         const SLACK: usize = 16;
         (self.shape.channels * self.plane() + SLACK).next_multiple_of(16)
     }
@@ -79,13 +79,13 @@ pub(super) struct Layouts {
     pub(super) split: Vec<Option<Layout>>,
 }
 
-/// Chooses layouts. `owner` names the node whose output a node's output is stored as, `onto` what
+/// Chooses layouts. `owner` names the node whose output a node's output is stored as, `residual` what
 /// the sums of a convolution are added to.
 pub(super) fn choose(
     network: &Network,
     shapes: &[Shape],
     owner: &[usize],
-    onto: &[Option<Source>],
+    residual: &[Option<Source>],
 ) -> Result<Layouts> {
     let n = network.nodes.len();
     // Values 0..=n are the input and the nodes, n + 1.. the split inputs.
@@ -102,7 +102,7 @@ pub(super) fn choose(
             continue;
         }
         let x = id(node.inputs[0]);
-        onto[index].into_iter().for_each(|source| classes.join(id(source), index + 1));
+        residual[index].into_iter().for_each(|source| classes.join(id(source), index + 1));
         match node.op {
             Op::Conv2d { layer, stride, padding, .. } => {
                 let dims = &network.layers[layer].shape;

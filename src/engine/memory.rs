@@ -1,4 +1,4 @@
-//! Places for activations in one arena, so that running allocates nothing.
+//! Ranges for activations in one arena, so that running allocates nothing.
 
 use std::ops::Range;
 
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_needs_its_two_largest_neighbours() {
+    fn a_chain_needs_its_two_largest_neighbors() {
         let chain: Vec<Value> = [8, 3, 5, 2]
             .iter()
             .enumerate()

@@ -3,22 +3,39 @@
 //! [`Engine`] is immutable and shared by threads; each thread brings a [`Workspace`]. Samples run
 //! in panels, side by side as `[channel, row, column, lane]`, so that a weight is read once for all
 //! of them; a single sample is a panel of one lane.
+//!
+//! **Planning** (once, `plan`): `fuse` finds what one step does together, `layout` how each value lies
+//! in memory, `layers` makes kernels of weights, as `cost` says which are worth it, `builder` collects
+//! the steps and `memory` gives their values ranges of one arena.
+//!
+//! **Running** (often, `run`): samples to lanes, each step (`execute`) by `kernels` or, without weights,
+//! `elementwise`, on threads by `parallel`, lanes to samples. Nothing is allocated.
+//!
+//! **Checking**: [`verify`] runs the engine beside [`dense`], theta in f64 without any of this;
+//! [`evaluate`] counts errors on labels.
 
+mod builder;
 mod cost;
 #[cfg(feature = "compress")]
 pub mod dense;
 mod elementwise;
 pub mod evaluate;
+mod execute;
 mod fuse;
 mod kernels;
 mod layers;
 mod layout;
 mod memory;
+mod options;
+mod parallel;
 mod plan;
 mod run;
+mod step;
 #[cfg(feature = "compress")]
 pub mod verify;
 
-pub use kernels::{Bounds, Isa, peak_gflops};
-pub use plan::{Engine, Kernel, Options, StepInfo};
+pub use crate::simd::Isa;
+pub use kernels::{Bounds, peak_gflops};
+pub use options::{KernelChoice, Options};
+pub use plan::{Engine, StepInfo};
 pub use run::Workspace;

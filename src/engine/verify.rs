@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::Engine;
 use super::dense::DenseNetwork;
 use super::evaluate::top;
+use super::plan::Engine;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::prune::Thresholds;

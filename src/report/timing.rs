@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::edge::{duration, random_samples};
-use crate::engine::{Engine, Isa, Kernel, Options};
+use crate::engine::{Engine, Isa, KernelChoice, Options};
 use crate::error::Result;
 use crate::model::Model;
 
@@ -39,7 +39,7 @@ impl Timing {
         const LEAST: Duration = Duration::from_millis(200);
         let plan =
             |kernel| Engine::with_options(model, isa, Options { kernel, ..Options::default() });
-        let engines = [plan(Kernel::Auto)?, plan(Kernel::Dense)?];
+        let engines = [plan(KernelChoice::Auto)?, plan(KernelChoice::Dense)?];
         let mut batches = Vec::new();
         for batch in [1, 64] {
             let x = random_samples(&engines[0], batch)?;

@@ -23,7 +23,7 @@ struct Line([u8; LINE]);
 
 /// The length of a row in memory: a multiple of the lanes of every vector that the processor has.
 pub(crate) fn padded(length: usize) -> usize {
-    length.next_multiple_of(Isa::detect().lanes())
+    length.next_multiple_of(Isa::best().lanes())
 }
 
 /// Rows without their padding: the numbers of a layer that outlive a step.

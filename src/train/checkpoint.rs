@@ -163,7 +163,7 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
     }
     for weights in &mut trainer.net.weights {
         // As the last update left it, bit for bit.
-        weights.refresh(Isa::detect());
+        weights.refresh(Isa::best());
     }
     Ok(trainer)
 }

@@ -99,7 +99,7 @@ mod tests {
         for method in [Method::BinaryDropout, Method::GaussianDropout] {
             let mut dropout = Dropout::<f32>::new(1, inputs, method, rate, batch);
             let pass = |training| {
-                let isa = Isa::detect();
+                let isa = Isa::best();
                 Pass { isa, seed: 3, step: 7, sampled: false, training, sparse: 0.0 }
             };
             dropout.forward(pass(true), &x, batch);

@@ -86,7 +86,7 @@ impl Trainer {
     /// If the network cannot be trained or a setting makes no sense.
     pub fn new(network: Network, config: Config) -> Result<Self> {
         config.check()?;
-        let isa = Isa::detect();
+        let isa = Isa::best();
         let mut net = Net::new(&network, &config)?;
         net.initialize(isa, config.seed);
         let progress = Progress::default();

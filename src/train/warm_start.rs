@@ -137,7 +137,7 @@ fn fill(
         }
         if variances {
             weights.log_sigma2 = pack(&log_sigma2, layer, weights);
-            weights.refresh(Isa::detect());
+            weights.refresh(Isa::best());
         }
         if let Some(bias) = checkpoint.read_bias(index)? {
             weights.bias[..bias.len()].copy_from_slice(&bias);

@@ -1,7 +1,7 @@
 //! Every instruction set and kernel against sums in f64, within the bound of their rounding.
 
 use crate::noise::Noise;
-use svdo::engine::{Engine, Isa, Kernel, Options};
+use svdo::engine::{Engine, Isa, KernelChoice, Options};
 use svdo::model::{LayerWeights, Model, Pattern, Values};
 use svdo::network::{Input, Layer, Network, Node, Op, Shape, Source};
 
@@ -36,7 +36,7 @@ fn layer(
     )
 }
 
-/// Runs all isas and kernels and checks each output: off by at most (n + 2) u times the sum of
+/// Runs all instruction sets and kernels and checks each output: off by at most (n + 2) u times the sum of
 /// the magnitudes, u = 2^-24, for n products in any order (Higham 2002, section 3.1).
 fn check(
     model: &Model,
@@ -45,7 +45,7 @@ fn check(
     exact: impl Fn(usize, usize) -> (f64, f64, usize),
 ) {
     for isa in Isa::supported() {
-        for kernel in [Kernel::Auto, Kernel::Dense] {
+        for kernel in [KernelChoice::Auto, KernelChoice::Dense] {
             for batch in [None, Some(samples)] {
                 let options = Options { kernel, batch, ..Options::default() };
                 let engine = Engine::with_options(model, isa, options).unwrap();
@@ -165,7 +165,9 @@ fn threads_that_share_a_layer_change_no_bit() {
     ];
     for (shape, op, input, density) in cases {
         let (model, _) = layer(shape, op, input, density, &mut noise);
-        for (kernel, samples) in [(Kernel::Auto, 1), (Kernel::Auto, 3), (Kernel::Dense, 16)] {
+        for (kernel, samples) in
+            [(KernelChoice::Auto, 1), (KernelChoice::Auto, 3), (KernelChoice::Dense, 16)]
+        {
             let x = noise.vec(samples * input.elements().unwrap());
             for isa in Isa::supported() {
                 let run = |threads| {

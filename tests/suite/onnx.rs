@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::fixtures::{self, EXACT, compress};
 use proptest::prelude::*;
 use svdo::checkpoint::{self, Checkpoint};
-use svdo::engine::{Engine, Isa, Kernel, Options, verify::verify};
+use svdo::engine::{Engine, Isa, KernelChoice, Options, verify::verify};
 use svdo::model::Model;
 use svdo::{container, data, export, onnx};
 
@@ -65,7 +65,7 @@ fn every_operation_gives_the_outputs_of_onnx_runtime() {
         for isa in Isa::supported() {
             let engine = Engine::new(&model, isa).unwrap();
             let (x, y) = expected(&name, &engine);
-            for kernel in [Kernel::Auto, Kernel::Dense] {
+            for kernel in [KernelChoice::Auto, KernelChoice::Dense] {
                 let found = run(&model, isa, Options { kernel, ..Options::default() }, &x);
                 assert_close(&format!("{name}, {isa:?}, {kernel:?}"), &found, &y, 1e-5);
                 // In panels, too.

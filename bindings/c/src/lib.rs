@@ -178,7 +178,7 @@ pub unsafe extern "C" fn svdo_output_shape(model: *const Model) -> CShape {
 pub unsafe extern "C" fn svdo_workspace_bytes(model: *const Model, batch: usize) -> usize {
     // SAFETY: the caller's promise.
     let Some(engine) = (unsafe { engine(model) }) else { return 0 };
-    engine.workspace_numbers(batch).saturating_mul(size_of::<f32>())
+    engine.workspace_floats(batch).saturating_mul(size_of::<f32>())
 }
 
 /// See `svdo.h`.
@@ -202,7 +202,7 @@ pub unsafe extern "C" fn svdo_run(
             total.ok_or_else(|| invalid("samples are too many"))
         };
         let (ins, outs) = (length(engine.input_shape())?, length(engine.output_shape())?);
-        let needed = engine.workspace_numbers(1) * size_of::<f32>();
+        let needed = engine.workspace_floats(1) * size_of::<f32>();
         if workspace_bytes < needed {
             let problem = format!(
                 "a workspace of {workspace_bytes} bytes, at least {needed} are needed: ask \

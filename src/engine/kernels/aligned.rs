@@ -4,7 +4,7 @@
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
-/// Numbers of which the first one starts a cache line.
+/// Floats of which the first one starts a cache line.
 #[derive(Debug)]
 pub(in crate::engine) struct Aligned(Vec<Line>);
 
@@ -15,7 +15,7 @@ impl Aligned {
     }
 
     /// All of them.
-    pub(in crate::engine) fn numbers(&mut self) -> &mut [f32] {
+    pub(in crate::engine) fn floats(&mut self) -> &mut [f32] {
         let length = self.0.len() * 16;
         // SAFETY: a line is exactly sixteen f32, without padding, and the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), length) }

@@ -3,9 +3,10 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use super::{Aligned, Isa, Simd, Work};
+use super::Aligned;
+use crate::simd::{Isa, Kernel, Vector};
 
-/// Measured rates of one core, for an isa.
+/// Measured rates of one core, for an instruction set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
     /// Multiply-adds in registers, in 10^9 operations per second, two to a multiply-add.
@@ -14,7 +15,7 @@ pub struct Bounds {
     pub gflops_near: f64,
     /// Reading 256 KiB again and again, in 10^9 bytes per second.
     pub gigabytes: f64,
-    /// One number at an index of 16 bits, times a weight, in nanoseconds.
+    /// One float at an index of 16 bits, times a weight, in nanoseconds.
     pub gather_ns: f64,
 }
 
@@ -22,7 +23,7 @@ impl Bounds {
     /// Measures for about a fifth of a second.
     pub fn measure(isa: Isa) -> Self {
         let mut x = Aligned::zeros(64 << 10);
-        let x = &*x.numbers();
+        let x = &*x.floats();
         let indices: Vec<u16> =
             (0..1u32 << 13).map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as u16).collect();
         let seconds = |what| least_seconds(isa, what, (x, &indices), Duration::from_millis(50));
@@ -53,7 +54,7 @@ fn least_seconds(isa: Isa, what: What, (x, indices): (&[f32], &[u16]), time: Dur
     let begin = Instant::now();
     while begin.elapsed() < time {
         let start = Instant::now();
-        isa.with(Probe { what, x: black_box(x), indices });
+        isa.run(Probe { what, x: black_box(x), indices });
         best = best.min(start.elapsed().as_secs_f64());
     }
     best
@@ -67,7 +68,7 @@ const ROUNDS: usize = 2000;
 
 /// Operations of a probe of multiply-adds.
 fn flops(isa: Isa) -> f64 {
-    (ROUNDS * CHAINS * isa.width() * 2) as f64
+    (ROUNDS * CHAINS * isa.lanes() * 2) as f64
 }
 
 #[derive(Clone, Copy)]
@@ -84,44 +85,43 @@ struct Probe<'a> {
     indices: &'a [u16],
 }
 
-impl Work for Probe<'_> {
+impl Kernel for Probe<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<V: Vector<Element = f32>>(self) {
         let Self { what, x, indices } = self;
-        let mut sums = [s.splat(black_box(0.0)); CHAINS];
-        let (a, b) = (s.splat(black_box(0.5)), s.splat(black_box(0.25)));
+        let mut sums = [V::splat(black_box(0.0)); CHAINS];
+        let (a, b) = (V::splat(black_box(0.5)), V::splat(black_box(0.25)));
         let registers = matches!(what, What::Registers);
-        assert!(registers || x.len() >= 1 << 12 && x.len() % (8 * S::WIDTH) == 0);
-        // SAFETY: reads of Near end below 4096 numbers, those of Read at the slice's length; the
+        assert!(registers || x.len() >= 1 << 12 && x.len() % (8 * V::LANES) == 0);
+        // SAFETY: reads of Near end below 4096 floats, those of Read at the slice's length; the
         // indices are below 4096.
         unsafe {
             match what {
                 What::Registers => {
                     for _ in 0..ROUNDS {
-                        sums.iter_mut().for_each(|sum| *sum = s.mul_add(*sum, a, b));
+                        sums.iter_mut().for_each(|sum| *sum = sum.fma(a, b));
                     }
                 }
                 What::Near => {
                     for round in 0..ROUNDS {
-                        let x = x.as_ptr().add(round % (256 / S::WIDTH) * CHAINS * S::WIDTH);
+                        let x = x.as_ptr().add(round % (256 / V::LANES) * CHAINS * V::LANES);
                         for (k, sum) in sums.iter_mut().enumerate() {
-                            *sum = s.mul_add(s.load(x.add(k * S::WIDTH)), a, *sum);
+                            *sum = V::read(x.add(k * V::LANES)).fma(a, *sum);
                         }
                     }
                 }
                 What::Read => {
-                    for at in (0..x.len()).step_by(8 * S::WIDTH) {
+                    for at in (0..x.len()).step_by(8 * V::LANES) {
                         for (k, sum) in sums.iter_mut().take(8).enumerate() {
-                            let x = s.load(x.as_ptr().add(at + k * S::WIDTH));
-                            *sum = s.mul_add(x, a, *sum);
+                            *sum = V::read(x.as_ptr().add(at + k * V::LANES)).fma(a, *sum);
                         }
                     }
                 }
                 What::Gather => {
-                    for at in indices.chunks_exact(4 * S::WIDTH) {
+                    for at in indices.chunks_exact(4 * V::LANES) {
                         for (k, sum) in sums.iter_mut().take(4).enumerate() {
-                            let at = at.as_ptr().add(k * S::WIDTH);
-                            *sum = s.mul_add(s.gather(x.as_ptr(), at), a, *sum);
+                            let at = at.as_ptr().add(k * V::LANES);
+                            *sum = V::gather(x.as_ptr(), at).fma(a, *sum);
                         }
                     }
                 }
@@ -135,16 +135,15 @@ impl Work for Probe<'_> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn rates_are_those_of_a_computer() {
-        for isa in Isa::supported() {
+    crate::simd::test_every_isa! {
+        fn rates_are_those_of_a_computer(isa) {
             let bounds = Bounds::measure(isa);
             for rate in [bounds.gflops, bounds.gflops_near, bounds.gigabytes] {
-                assert!((0.01..10_000.0).contains(&rate), "{isa:?}: {bounds:?}");
+                assert!((0.01..10_000.0).contains(&rate), "{bounds:?}");
             }
-            assert!((0.001..1000.0).contains(&bounds.gather_ns), "{isa:?}: {bounds:?}");
+            assert!((0.001..1000.0).contains(&bounds.gather_ns), "{bounds:?}");
             let peak = peak_gflops(isa, 2, Duration::from_millis(2));
-            assert!((0.01..10_000.0).contains(&peak), "{isa:?}: {peak}");
+            assert!((0.01..10_000.0).contains(&peak), "{peak}");
         }
     }
 }

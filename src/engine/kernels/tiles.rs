@@ -1,68 +1,24 @@
 //! Sparse rows times a map: convolution and batched products.
 //!
-//! A weight of an output row is a tap: the distance from an output's place to the input it
-//! multiplies. A tile of consecutive outputs of one row stays in registers while the row's taps
-//! go by, each one a broadcast and a multiply-add with the inputs at that distance. Neighbouring
-//! places are neighbouring pixels, or the samples of a panel, or both: the kernel does not care.
-//!
-//! Rows come one by one, or in groups of four that share their taps (absent weights are zeros):
-//! that reads inputs a quarter as often, and wins where most weights are there.
-//!
-//! Chunks of rows go through blocks of inputs, so that both stay near. Within a chunk and a block
-//! the rows with equally many taps follow each other: the end of a row is then foreseen.
+//! A tile of consecutive outputs of one row stays in registers while the row's taps go by, each one a
+//! broadcast and a multiply-add with the inputs at that distance. Neighboring positions are neighboring
+//! pixels, or the samples of a panel, or both: the kernel does not care.
 #![allow(clippy::needless_range_loop)] // a tile is read by its coordinates
 
-use super::{Isa, Simd, WIDTH, Work};
+use super::WIDTH;
+use super::tap_rows::{GROUP, Run, TapRows};
+use crate::simd::{Isa, Kernel, Vector};
 
-const GROUP: usize = 4;
-
-/// Rows whose outputs stay in the second-level cache while the blocks of inputs go by.
-const CHUNK: usize = 512;
-
-/// Distance, row of the group, weight.
-type TapsOfGroup = Vec<(u32, usize, f32)>;
-
-/// Rows of taps.
-#[derive(Debug, Clone)]
-pub(in crate::engine) struct TapRows {
-    /// Rows in a group: 1 or [`GROUP`].
-    group: usize,
-    rows: usize,
-    /// `[chunk][block]`, where its runs begin, and at the end their number.
-    passes: Vec<u32>,
-    runs: Vec<Run>,
-    /// The groups of rows of each run.
-    order: Vec<u32>,
-    /// Rows one by one: `[run][row][tap]`, the distance in places and above it the bits of the
-    /// weight, which one load fetches: loads are what the kernel waits for.
-    taps: Vec<u64>,
-    /// Rows in groups: the distances, `[run][group][tap]`.
-    offsets: Vec<u32>,
-    /// `[run][group][tap][row of group]`.
-    weights: Vec<f32>,
-    /// One for each row, filled up to whole groups.
-    bias: Vec<f32>,
-    blocks: usize,
-    farthest: usize,
-}
-
-/// Groups of rows with as many taps each in a block.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    taps: u32,
-    groups: u32,
-}
-
-/// Consecutive places of a row of outputs.
+/// Consecutive positions of a row of outputs.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Span {
-    /// The first place, in the input before the tap is added, and in the output row.
+    /// The first position, in the input before the tap is added, and in the output row.
     pub(in crate::engine) input: usize,
     pub(in crate::engine) output: usize,
-    /// The first place in a row of what the sums are added to.
-    pub(in crate::engine) onto: usize,
+    /// The first position in a row of the residual.
+    pub(in crate::engine) residual: usize,
     /// How many.
-    pub(in crate::engine) places: usize,
+    pub(in crate::engine) positions: usize,
 }
 
 /// Spans at equal distances.
@@ -70,18 +26,18 @@ pub(in crate::engine) struct Span {
 pub(in crate::engine) struct Spans {
     pub(in crate::engine) first: Span,
     pub(in crate::engine) count: usize,
-    /// From span to span, in the places of [`Span::input`], [`Span::output`] and [`Span::onto`].
+    /// From span to span, in the positions of [`Span::input`], [`Span::output`] and [`Span::residual`].
     pub(in crate::engine) steps: [usize; 3],
 }
 
 impl Spans {
     #[inline(always)]
     fn iter(self) -> impl Iterator<Item = Span> {
-        let Self { first, count, steps: [input, output, onto] } = self;
+        let Self { first, count, steps: [input, output, residual] } = self;
         (0..count).map(move |at| Span {
             input: first.input + at * input,
             output: first.output + at * output,
-            onto: first.onto + at * onto,
+            residual: first.residual + at * residual,
             ..first
         })
     }
@@ -93,135 +49,40 @@ impl From<Span> for Spans {
     }
 }
 
+/// What the sums are added to: rows `pitch` floats apart.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Residual<'a> {
+    pub(in crate::engine) values: &'a [f32],
+    pub(in crate::engine) pitch: usize,
+}
+
 impl TapRows {
-    /// From each row's taps (`block`, offset, weight), in order of blocks. Inputs of a block are
-    /// used up before the next one's.
-    pub(in crate::engine) fn new(
-        rows: &[Vec<(u32, u32, f32)>],
-        blocks: usize,
-        bias: &[f32],
-        grouped: bool,
-    ) -> Self {
-        let group = if grouped { GROUP } else { 1 };
-        let mut all = Self {
-            group,
-            rows: rows.len(),
-            passes: vec![0],
-            runs: Vec::new(),
-            order: Vec::new(),
-            taps: Vec::new(),
-            offsets: Vec::new(),
-            weights: Vec::new(),
-            bias: bias.to_vec(),
-            blocks,
-            farthest: 0,
-        };
-        all.bias.resize(rows.len().next_multiple_of(group), 0.0);
-        for (chunk, rows) in rows.chunks(CHUNK).enumerate() {
-            let mut rows: Vec<Vec<_>> = rows.to_vec();
-            rows.iter_mut().for_each(|row| row.sort_by_key(|&(block, offset, _)| (block, offset)));
-            for block in 0..blocks as u32 {
-                all.pass(block, chunk * (CHUNK / group), &rows);
-            }
-        }
-        let alone = all.taps.iter().map(|&tap| tap as u32);
-        all.farthest = alone.chain(all.offsets.iter().copied()).max().unwrap_or(0) as usize;
-        all
-    }
-
-    /// Adds the taps that a chunk of rows, from group `first` on, has in a block.
-    fn pass(&mut self, block: u32, first: usize, rows: &[Vec<(u32, u32, f32)>]) {
-        let mut groups: Vec<(usize, TapsOfGroup)> = Vec::new();
-        for (at, rows) in rows.chunks(self.group).enumerate() {
-            let mut taps: Vec<(u32, usize, f32)> = Vec::new();
-            for (at, row) in rows.iter().enumerate() {
-                let start = row.partition_point(|tap| tap.0 < block);
-                let end = row.partition_point(|tap| tap.0 <= block);
-                taps.extend(row[start..end].iter().map(|&(_, offset, w)| (offset, at, w)));
-            }
-            taps.sort_by_key(|&(offset, at, _)| (offset, at));
-            groups.push((first + at, taps));
-        }
-        let distinct = |taps: &[(u32, usize, f32)]| taps.chunk_by(|a, b| a.0 == b.0).count();
-        groups.sort_by_cached_key(|(_, taps)| distinct(taps));
-        for groups in groups.chunk_by(|a, b| distinct(&a.1) == distinct(&b.1)) {
-            let taps = distinct(&groups[0].1) as u32;
-            self.runs.push(Run { taps, groups: groups.len() as u32 });
-            for (at, taps) in groups {
-                self.order.push(*at as u32);
-                for same in taps.chunk_by(|a, b| a.0 == b.0) {
-                    if self.group == 1 {
-                        let weight = same.iter().map(|tap| tap.2).sum::<f32>();
-                        self.taps.push(u64::from(weight.to_bits()) << 32 | u64::from(same[0].0));
-                        continue;
-                    }
-                    self.offsets.push(same[0].0);
-                    let first = self.weights.len();
-                    self.weights.resize(first + self.group, 0.0);
-                    for &(_, at, weight) in same {
-                        self.weights[first + at] = weight;
-                    }
-                }
-            }
-        }
-        self.passes.push(self.runs.len() as u32);
-    }
-
-    /// Bytes in memory.
-    pub(in crate::engine) fn bytes(&self) -> usize {
-        let numbers = self.passes.len() + self.runs.len() * 2 + self.order.len();
-        (numbers + self.offsets.len() + self.weights.len() + self.bias.len()) * 4
-            + self.taps.len() * 8
-    }
-
-    /// Rows.
-    pub(in crate::engine) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Whether sums are read again, in whole vectors of which the last may reach past them.
-    pub(in crate::engine) fn reads_on(&self, lanes: usize) -> bool {
-        self.blocks > 1 && !lanes.is_multiple_of(WIDTH)
-    }
-
-    /// Whether rows share taps.
-    pub(in crate::engine) fn grouped(&self) -> bool {
-        self.group > 1
-    }
-
-    /// Fills the places of `spans` in every row of y, `pitch` numbers from row to row, with the sums
-    /// of the taps, the bias and, if given, `onto`; then takes `max(y, 0)` if asked. A place is
-    /// `lanes` numbers. A vector past the last place must be there in x and `onto`, and in y if
+    /// Fills the positions of `spans` in every row of y, `pitch` floats from row to row, with the sums
+    /// of the taps, the bias and, if given, the residual; then takes `max(y, 0)` if asked. A position is
+    /// `lanes` floats. A vector past the last position must be there in x and the residual, and in y if
     /// [`TapRows::reads_on`]; what is there in y stays as it is.
     pub(in crate::engine) fn run(
         &self,
         isa: Isa,
         spans: Spans,
         lanes: usize,
-        (x, onto): (&[f32], Option<Onto<'_>>),
+        (x, residual): (&[f32], Option<Residual<'_>>),
         (y, pitch): (&mut [f32], usize),
         relu: bool,
     ) {
-        let width = isa.width();
+        let width = isa.lanes();
         for span in spans.iter() {
-            let from = (span.input + self.farthest + span.places) * lanes + width;
+            let from = (span.input + self.farthest + span.positions) * lanes + width;
             let beyond = if self.reads_on(lanes) { width } else { 0 };
-            let to = (self.rows - 1) * pitch + (span.output + span.places) * lanes + beyond;
-            let onto = onto.is_none_or(|onto| {
-                let end = (span.onto + span.places) * lanes + width;
-                (self.rows - 1) * onto.pitch + end <= onto.values.len()
+            let to = (self.rows - 1) * pitch + (span.output + span.positions) * lanes + beyond;
+            let residual = residual.is_none_or(|residual| {
+                let end = (span.residual + span.positions) * lanes + width;
+                (self.rows - 1) * residual.pitch + end <= residual.values.len()
             });
-            assert!(from <= x.len() && to <= y.len() && onto, "a span leaves its map");
+            assert!(from <= x.len() && to <= y.len() && residual, "a span leaves its map");
         }
-        isa.with(Tiles { rows: self, spans, lanes, x, onto, y, pitch, relu });
+        isa.run(Tiles { rows: self, spans, lanes, x, residual, y, pitch, relu });
     }
-}
-
-/// What the sums are added to: rows `pitch` numbers apart.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::engine) struct Onto<'a> {
-    pub(in crate::engine) values: &'a [f32],
-    pub(in crate::engine) pitch: usize,
 }
 
 struct Tiles<'a> {
@@ -229,76 +90,56 @@ struct Tiles<'a> {
     spans: Spans,
     lanes: usize,
     x: &'a [f32],
-    onto: Option<Onto<'a>>,
+    residual: Option<Residual<'a>>,
     y: &'a mut [f32],
     pitch: usize,
     relu: bool,
 }
 
-impl Work for Tiles<'_> {
+impl Kernel for Tiles<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<V: Vector<Element = f32>>(self) {
         // Panels narrower than a vector would leave half of it idle.
-        if !self.lanes.is_multiple_of(S::WIDTH) && self.lanes.is_multiple_of(WIDTH) {
-            self.fill(s.eight());
+        if !self.lanes.is_multiple_of(V::LANES) && self.lanes.is_multiple_of(WIDTH) {
+            self.fill::<V::Eight>();
         } else {
-            self.fill(s);
+            self.fill::<V>();
         }
     }
 }
 
+/// Whether registers hold the sums of twelve vectors beside inputs and a weight, or but of four.
+const fn many<V: Vector>() -> bool {
+    V::REGISTERS >= 16
+}
+
 impl Tiles<'_> {
     #[inline(always)]
-    fn fill<S: Simd>(self, s: S) {
-        let Self { rows, spans, lanes, x, onto, y, pitch, relu } = self;
-        let most = if rows.group == GROUP { S::TILE / GROUP } else { S::TILE };
+    fn fill<V: Vector<Element = f32>>(self) {
+        let Self { rows, spans, lanes, x, residual, y, pitch, relu } = self;
+        let held = if many::<V>() { 12 } else { 4 };
+        let most = if rows.group == GROUP { held / GROUP } else { held };
         for span in spans.iter() {
-            let numbers = span.places * lanes;
-            let mut vectors = numbers.div_ceil(S::WIDTH);
+            let floats = span.positions * lanes;
+            let mut vectors = floats.div_ceil(V::LANES);
             let mut tiles = vectors.div_ceil(most);
             let mut done = 0;
             while vectors > 0 {
                 let size = vectors.div_ceil(tiles);
-                let length = (size * S::WIDTH).min(numbers - done);
-                let at = Place {
+                let length = (size * V::LANES).min(floats - done);
+                let at = Origin {
                     x: x.as_ptr().wrapping_add(span.input * lanes + done),
-                    onto: onto.map(|onto| {
-                        let start = span.onto * lanes + done;
-                        (onto.values.as_ptr().wrapping_add(start), onto.pitch)
+                    residual: residual.map(|residual| {
+                        let start = span.residual * lanes + done;
+                        (residual.values.as_ptr().wrapping_add(start), residual.pitch)
                     }),
                     y: y.as_mut_ptr().wrapping_add(span.output * lanes + done),
                     lanes,
                     pitch,
                     length,
                 };
-                if rows.group == GROUP {
-                    match size {
-                        3 if S::TILE >= 12 => s.run(Tile::<3, GROUP, true> { rows, at, relu }),
-                        2 if S::TILE >= 8 => s.run(Tile::<2, GROUP, true> { rows, at, relu }),
-                        _ => s.run(Tile::<1, GROUP, true> { rows, at, relu }),
-                    }
-                } else {
-                    match size {
-                        12 if S::TILE >= 12 => s.run(Tile::<12, 1, false> { rows, at, relu }),
-                        11 if S::TILE >= 11 => s.run(Tile::<11, 1, false> { rows, at, relu }),
-                        10 if S::TILE >= 10 => s.run(Tile::<10, 1, false> { rows, at, relu }),
-                        9 if S::TILE >= 9 => s.run(Tile::<9, 1, false> { rows, at, relu }),
-                        8 if S::TILE >= 8 => s.run(Tile::<8, 1, false> { rows, at, relu }),
-                        7 if S::TILE >= 7 => s.run(Tile::<7, 1, false> { rows, at, relu }),
-                        6 if S::TILE >= 6 => s.run(Tile::<6, 2, false> { rows, at, relu }),
-                        5 if S::TILE >= 5 => s.run(Tile::<5, 2, false> { rows, at, relu }),
-                        4 if S::TILE >= 12 => s.run(Tile::<4, 2, false> { rows, at, relu }),
-                        3 if S::TILE >= 12 => s.run(Tile::<3, 4, false> { rows, at, relu }),
-                        2 if S::TILE >= 12 => s.run(Tile::<2, 4, false> { rows, at, relu }),
-                        1 if S::TILE >= 12 => s.run(Tile::<1, 4, false> { rows, at, relu }),
-                        // Few registers: as many rows would only be more code.
-                        4 => s.run(Tile::<4, 1, false> { rows, at, relu }),
-                        3 => s.run(Tile::<3, 1, false> { rows, at, relu }),
-                        2 => s.run(Tile::<2, 1, false> { rows, at, relu }),
-                        _ => s.run(Tile::<1, 1, false> { rows, at, relu }),
-                    }
-                }
-                done += size * S::WIDTH;
+                tile::<V>(rows, size, at, relu);
+                done += size * V::LANES;
                 vectors -= size;
                 tiles -= 1;
             }
@@ -306,15 +147,51 @@ impl Tiles<'_> {
     }
 }
 
-/// Where a tile is: `length` numbers, rounded up to whole vectors, can be read from x at each tap's
-/// distance, from `onto` in each row and, if there is more than one block, from y in each row; and
+/// A tile of `size` vectors: as many rows at a time as the registers hold sums of.
+#[inline(always)]
+fn tile<V: Vector<Element = f32>>(rows: &TapRows, size: usize, at: Origin, relu: bool) {
+    if rows.group == GROUP {
+        return match size {
+            3 if const { many::<V>() } => V::call(Tile::<3, GROUP, true> { rows, at, relu }),
+            2 if const { many::<V>() } => V::call(Tile::<2, GROUP, true> { rows, at, relu }),
+            _ => V::call(Tile::<1, GROUP, true> { rows, at, relu }),
+        };
+    }
+    if const { many::<V>() } {
+        match size {
+            12 => V::call(Tile::<12, 1, false> { rows, at, relu }),
+            11 => V::call(Tile::<11, 1, false> { rows, at, relu }),
+            10 => V::call(Tile::<10, 1, false> { rows, at, relu }),
+            9 => V::call(Tile::<9, 1, false> { rows, at, relu }),
+            8 => V::call(Tile::<8, 1, false> { rows, at, relu }),
+            7 => V::call(Tile::<7, 1, false> { rows, at, relu }),
+            6 => V::call(Tile::<6, 2, false> { rows, at, relu }),
+            5 => V::call(Tile::<5, 2, false> { rows, at, relu }),
+            4 => V::call(Tile::<4, 2, false> { rows, at, relu }),
+            3 => V::call(Tile::<3, 4, false> { rows, at, relu }),
+            2 => V::call(Tile::<2, 4, false> { rows, at, relu }),
+            _ => V::call(Tile::<1, 4, false> { rows, at, relu }),
+        }
+    } else {
+        // Few registers: as many rows would only be more code.
+        match size {
+            4 => V::call(Tile::<4, 1, false> { rows, at, relu }),
+            3 => V::call(Tile::<3, 1, false> { rows, at, relu }),
+            2 => V::call(Tile::<2, 1, false> { rows, at, relu }),
+            _ => V::call(Tile::<1, 1, false> { rows, at, relu }),
+        }
+    }
+}
+
+/// Where a tile is: `length` floats, rounded up to whole vectors, can be read from x at each tap's
+/// distance, from the residual in each row and, if there is more than one block, from y in each row; and
 /// the length written to y.
 /// [`TapRows::run`] has checked it.
 #[derive(Clone, Copy)]
-struct Place {
+struct Origin {
     x: *const f32,
-    /// What the sums are added to, and the distance of its rows.
-    onto: Option<(*const f32, usize)>,
+    /// It, and the distance of its rows.
+    residual: Option<(*const f32, usize)>,
     y: *mut f32,
     lanes: usize,
     pitch: usize,
@@ -325,13 +202,13 @@ struct Place {
 /// before it. A function of its own, for the sake of its registers.
 struct Tile<'a, const N: usize, const R: usize, const SHARED: bool> {
     rows: &'a TapRows,
-    at: Place,
+    at: Origin,
     relu: bool,
 }
 
-impl<const N: usize, const R: usize, const SHARED: bool> Work for Tile<'_, N, R, SHARED> {
+impl<const N: usize, const R: usize, const SHARED: bool> Kernel for Tile<'_, N, R, SHARED> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<V: Vector<Element = f32>>(self) {
         let Self { rows, at, relu } = self;
         let mut taps = Taps {
             count: 0,
@@ -351,14 +228,14 @@ impl<const N: usize, const R: usize, const SHARED: bool> Work for Tile<'_, N, R,
                     continue;
                 }
                 taps.count = count as usize;
-                // SAFETY: `Place` promises what is read and written; the run's taps exist.
+                // SAFETY: `Origin` promises what is read and written; the run's taps exist.
                 unsafe {
                     while !SHARED && R > 1 && run.len() >= R {
                         let mut here = [0; R];
                         for r in 0..R {
                             here[r] = run[r] as usize;
                         }
-                        some::<S, N, R, false>(s, (rows, at), here, ends, taps);
+                        some::<V, N, R, false>((rows, at), here, ends, taps);
                         taps.alone = taps.alone.add(R * taps.count);
                         run = &run[R..];
                     }
@@ -369,11 +246,11 @@ impl<const N: usize, const R: usize, const SHARED: bool> Work for Tile<'_, N, R,
                             for r in 0..R {
                                 here[r] = group * R + r;
                             }
-                            some::<S, N, R, true>(s, (rows, at), here, ends, taps);
+                            some::<V, N, R, true>((rows, at), here, ends, taps);
                             taps.offsets = taps.offsets.add(taps.count);
                             taps.weights = taps.weights.add(R * taps.count);
                         } else {
-                            some::<S, N, 1, false>(s, (rows, at), [group], ends, taps);
+                            some::<V, N, 1, false>((rows, at), [group], ends, taps);
                             taps.alone = taps.alone.add(taps.count);
                         }
                     }
@@ -404,44 +281,43 @@ struct Ends {
 /// tap then side by side.
 ///
 /// # Safety
-/// [`Place`] promises what is read and written; the taps exist. Only shared taps may be those of
+/// [`Origin`] promises what is read and written; the taps exist. Only shared taps may be those of
 /// rows past the last.
 #[inline(always)]
-unsafe fn some<S: Simd, const N: usize, const R: usize, const SHARED: bool>(
-    s: S,
-    (rows, at): (&TapRows, Place),
+unsafe fn some<V: Vector<Element = f32>, const N: usize, const R: usize, const SHARED: bool>(
+    (rows, at): (&TapRows, Origin),
     here: [usize; R],
     ends: Ends,
     taps: Taps,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut sums = [[s.splat(0.0); N]; R];
+        let mut sums = [[V::splat(0.0); N]; R];
         for r in 0..R {
             if SHARED && here[r] >= rows.rows {
                 continue;
             }
             if !ends.first {
-                sums[r] = load(s, at.y.add(here[r] * at.pitch));
+                sums[r] = load(at.y.add(here[r] * at.pitch));
                 continue;
             }
-            let bias = s.splat(*rows.bias.get_unchecked(here[r]));
+            let bias = V::splat(*rows.bias.get_unchecked(here[r]));
             sums[r] = [bias; N];
-            if let Some((onto, pitch)) = at.onto {
-                let onto: [S::V; N] = load(s, onto.add(here[r] * pitch));
+            if let Some((residual, pitch)) = at.residual {
+                let residual: [V; N] = load(residual.add(here[r] * pitch));
                 for n in 0..N {
-                    sums[r][n] = s.mul_add(s.splat(1.0), onto[n], bias);
+                    sums[r][n] = V::splat(1.0).fma(residual[n], bias);
                 }
             }
         }
         for tap in 0..taps.count {
             if SHARED {
                 let x = at.x.add(*taps.offsets.add(tap) as usize * at.lanes);
-                let x: [S::V; N] = load(s, x);
+                let x: [V; N] = load(x);
                 for r in 0..R {
-                    let weight = s.splat(*taps.weights.add(tap * R + r));
+                    let weight = V::splat(*taps.weights.add(tap * R + r));
                     for n in 0..N {
-                        sums[r][n] = s.mul_add(weight, x[n], sums[r][n]);
+                        sums[r][n] = weight.fma(x[n], sums[r][n]);
                     }
                 }
             } else {
@@ -456,9 +332,9 @@ unsafe fn some<S: Simd, const N: usize, const R: usize, const SHARED: bool>(
                     };
                     // A vector at a time: an operand from memory needs no register.
                     let x = at.x.add(offset as usize * at.lanes);
-                    let weight = s.splat(weight);
+                    let weight = V::splat(weight);
                     for n in 0..N {
-                        sums[r][n] = s.mul_add(weight, s.load(x.add(n * S::WIDTH)), sums[r][n]);
+                        sums[r][n] = weight.fma(V::read(x.add(n * V::LANES)), sums[r][n]);
                     }
                 }
             }
@@ -470,10 +346,10 @@ unsafe fn some<S: Simd, const N: usize, const R: usize, const SHARED: bool>(
             }
             if ends.relu {
                 for n in 0..N {
-                    sums[r][n] = s.relu(sums[r][n]);
+                    sums[r][n] = sums[r][n].relu();
                 }
             }
-            store(s, at.y.add(here[r] * at.pitch), sums[r], at.length);
+            store(at.y.add(here[r] * at.pitch), sums[r], at.length);
         }
     }
 }
@@ -483,31 +359,35 @@ unsafe fn some<S: Simd, const N: usize, const R: usize, const SHARED: bool>(
 /// # Safety
 /// They can be read.
 #[inline(always)]
-unsafe fn load<S: Simd, const N: usize>(s: S, from: *const f32) -> [S::V; N] {
-    let mut vectors = [s.splat(0.0); N];
+unsafe fn load<V: Vector<Element = f32>, const N: usize>(from: *const f32) -> [V; N] {
+    let mut vectors = [V::splat(0.0); N];
     for n in 0..N {
         // SAFETY: the caller's promise.
-        vectors[n] = unsafe { s.load(from.add(n * S::WIDTH)) };
+        vectors[n] = unsafe { V::read(from.add(n * V::LANES)) };
     }
     vectors
 }
 
-/// The first `length` numbers of N vectors, of which the last one may be in part.
+/// The first `length` floats of N vectors, of which the last one may be in part.
 ///
 /// # Safety
 /// They can be written.
 #[inline(always)]
-unsafe fn store<S: Simd, const N: usize>(s: S, to: *mut f32, vectors: [S::V; N], length: usize) {
+unsafe fn store<V: Vector<Element = f32>, const N: usize>(
+    to: *mut f32,
+    vectors: [V; N],
+    length: usize,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         for (n, &v) in vectors[..N - 1].iter().enumerate() {
-            s.store(to.add(n * S::WIDTH), v);
+            v.write(to.add(n * V::LANES));
         }
-        let to = to.add((N - 1) * S::WIDTH);
-        if length == N * S::WIDTH {
-            s.store(to, vectors[N - 1]);
+        let to = to.add((N - 1) * V::LANES);
+        if length == N * V::LANES {
+            vectors[N - 1].write(to);
         } else {
-            s.store_first(to, vectors[N - 1], length - (N - 1) * S::WIDTH);
+            vectors[N - 1].write_first(to, length - (N - 1) * V::LANES);
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Samples to lanes.
+//! Samples to lanes and back.
 
-use super::{Eight, Isa, Simd, WIDTH, Work};
+use super::WIDTH;
+use crate::simd::{Eight, Isa, Kernel, Vector};
 
 /// `y[i * lanes + lane] = x[lane * stride + i] * factor + offset` for i in 0..length; x is zero
 /// in lanes without a sample.
-pub(in crate::engine) struct SideBySide<'a> {
+pub(in crate::engine) struct Interleave<'a> {
     pub(in crate::engine) x: &'a [f32],
     pub(in crate::engine) stride: usize,
     pub(in crate::engine) samples: usize,
@@ -14,8 +15,8 @@ pub(in crate::engine) struct SideBySide<'a> {
     pub(in crate::engine) y: &'a mut [f32],
 }
 
-/// Puts samples side by side, see [`SideBySide`].
-pub(in crate::engine) fn side_by_side(
+/// Puts samples side by side, see [`Interleave`].
+pub(in crate::engine) fn interleave(
     isa: Isa,
     (x, stride, samples): (&[f32], usize, usize),
     length: usize,
@@ -23,13 +24,19 @@ pub(in crate::engine) fn side_by_side(
     lanes: usize,
     y: &mut [f32],
 ) {
-    isa.with(SideBySide { x, stride, samples, length, affine, lanes, y });
+    isa.run(Interleave { x, stride, samples, length, affine, lanes, y });
 }
 
-impl Work for SideBySide<'_> {
+impl Kernel for Interleave<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let s = s.eight();
+    fn run<V: Vector<Element = f32>>(self) {
+        self.eight::<V::Eight>();
+    }
+}
+
+impl Interleave<'_> {
+    #[inline(always)]
+    fn eight<E: Eight>(self) {
         let Self { x, stride, samples, length, affine: (factor, offset), lanes, y } = self;
         assert!(samples <= lanes && y.len() >= length * lanes);
         assert!(samples == 0 || x.len() >= (samples - 1) * stride + length);
@@ -40,7 +47,7 @@ impl Work for SideBySide<'_> {
             return;
         }
         assert!(lanes % WIDTH == 0);
-        let (factors, offsets) = (s.splat(factor), s.splat(offset));
+        let (factors, offsets) = (E::splat(factor), E::splat(offset));
         let whole = length / WIDTH * WIDTH;
         for first in (0..lanes).step_by(WIDTH) {
             let there = samples.saturating_sub(first).min(WIDTH);
@@ -50,19 +57,18 @@ impl Work for SideBySide<'_> {
                 // length * lanes: both asserted above.
                 unsafe {
                     let from = x.as_ptr().add(i);
-                    let mut rows = [s.splat(0.0); WIDTH];
+                    let mut rows = [E::splat(0.0); WIDTH];
                     if there == WIDTH {
                         for (lane, row) in rows.iter_mut().enumerate() {
-                            *row = s.load(from.add((first + lane) * stride));
+                            *row = E::read(from.add((first + lane) * stride));
                         }
                     } else {
                         for (lane, row) in rows.iter_mut().enumerate().take(there) {
-                            *row = s.load(from.add((first + lane) * stride));
+                            *row = E::read(from.add((first + lane) * stride));
                         }
                     }
-                    for (k, v) in s.transpose(rows).into_iter().enumerate() {
-                        let v = s.mul_add(v, factors, offsets);
-                        s.store(y.as_mut_ptr().add((i + k) * lanes + first), v);
+                    for (k, v) in E::transpose(rows).into_iter().enumerate() {
+                        v.fma(factors, offsets).write(y.as_mut_ptr().add((i + k) * lanes + first));
                     }
                 }
             }
@@ -77,17 +83,17 @@ impl Work for SideBySide<'_> {
 }
 
 /// `y[lane * stride + i] = x[i * lanes + lane]` for i in 0..length and the first `samples` lanes:
-/// what [`side_by_side`] undoes.
-pub(in crate::engine) fn one_by_one(
+/// what [`interleave`] undoes.
+pub(in crate::engine) fn deinterleave(
     isa: Isa,
     (x, lanes): (&[f32], usize),
     length: usize,
     (y, stride, samples): (&mut [f32], usize, usize),
 ) {
-    isa.with(OneByOne { x, lanes, length, y, stride, samples });
+    isa.run(Deinterleave { x, lanes, length, y, stride, samples });
 }
 
-struct OneByOne<'a> {
+struct Deinterleave<'a> {
     x: &'a [f32],
     lanes: usize,
     length: usize,
@@ -96,10 +102,16 @@ struct OneByOne<'a> {
     samples: usize,
 }
 
-impl Work for OneByOne<'_> {
+impl Kernel for Deinterleave<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let s = s.eight();
+    fn run<V: Vector<Element = f32>>(self) {
+        self.eight::<V::Eight>();
+    }
+}
+
+impl Deinterleave<'_> {
+    #[inline(always)]
+    fn eight<E: Eight>(self) {
         let Self { x, lanes, length, y, stride, samples } = self;
         assert!(samples <= lanes && x.len() >= length * lanes);
         if lanes == 1 && samples == 1 {
@@ -117,19 +129,19 @@ impl Work for OneByOne<'_> {
                 // write at (first + there - 1) * stride + length: both asserted above.
                 unsafe {
                     let from = x.as_ptr().add(i * lanes + first);
-                    let mut rows = [s.splat(0.0); WIDTH];
+                    let mut rows = [E::splat(0.0); WIDTH];
                     for (k, row) in rows.iter_mut().enumerate() {
-                        *row = s.load(from.add(k * lanes));
+                        *row = E::read(from.add(k * lanes));
                     }
-                    let columns = s.transpose(rows);
+                    let columns = E::transpose(rows);
                     let to = y.as_mut_ptr().add(first * stride + i);
                     if there == WIDTH {
                         for (lane, v) in columns.into_iter().enumerate() {
-                            s.store(to.add(lane * stride), v);
+                            v.write(to.add(lane * stride));
                         }
                     } else {
                         for (lane, v) in columns.into_iter().enumerate().take(there) {
-                            s.store(to.add(lane * stride), v);
+                            v.write(to.add(lane * stride));
                         }
                     }
                 }

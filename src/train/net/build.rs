@@ -37,7 +37,7 @@ impl<T: Real> Net<T> {
         let order = |rank| if rank == 2 { RowOrder::Inputs } else { RowOrder::Outputs };
         let layers = network.layers.iter().map(|layer| {
             let (size, order) = ([layer.rows(), layer.cols()], order(layer.shape.len()));
-            Weights::new(Isa::detect(), &layer.name, size, order, config.log_sigma2)
+            Weights::new(Isa::best(), &layer.name, size, order, config.log_sigma2)
         });
         let net = Self {
             weights: layers.collect(),

@@ -1,6 +1,6 @@
 //! Sparse matrix times vector: as many rows as a vector has lanes.
 
-use super::{Isa, MOST, Simd, Work};
+use crate::simd::{Isa, Kernel, MAX_LANES, Vector};
 
 /// A sparse matrix in slices of as many rows of similar length as a vector has lanes (SELL-C-sigma,
 /// Kreutzer et al. 2014, sigma all rows): entry i of the rows stands side by side, rows filled up with
@@ -32,7 +32,7 @@ impl SlicedRows {
         if columns_of_matrix > 1 << 16 {
             return None;
         }
-        let (count, width) = (matrix.len(), isa.width());
+        let (count, width) = (matrix.len(), isa.lanes());
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by_key(|&row| std::cmp::Reverse(matrix[row].len()));
         let mut sliced = Self {
@@ -72,7 +72,7 @@ impl SlicedRows {
 
     /// `y = W x + b`, then `max(y, 0)` if asked.
     pub(in crate::engine) fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], relu: bool) {
-        isa.with(Product { matrix: self, x, y, relu });
+        isa.run(Product { matrix: self, x, y, relu });
     }
 }
 
@@ -89,58 +89,56 @@ struct Product<'a> {
 /// # Safety
 /// Entry `at` can be read, and what its columns point to in x.
 #[inline(always)]
-unsafe fn entry<S: Simd>(
-    s: S,
+unsafe fn entry<V: Vector<Element = f32>>(
     x: *const f32,
     columns: *const u16,
     values: *const f32,
     at: usize,
-    sum: S::V,
-) -> S::V {
+    sum: V,
+) -> V {
     // SAFETY: the caller's promise.
     unsafe {
-        let x = s.gather(x, columns.add(at * S::WIDTH));
-        s.mul_add(s.load(values.add(at * S::WIDTH)), x, sum)
+        let x = V::gather(x, columns.add(at * V::LANES));
+        V::read(values.add(at * V::LANES)).fma(x, sum)
     }
 }
 
-impl Work for Product<'_> {
+impl Kernel for Product<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<V: Vector<Element = f32>>(self) {
         let Self { matrix, x, y, relu } = self;
         assert!(x.len() >= matrix.columns_of_matrix && y.len() >= matrix.rows_of_matrix);
-        assert!(matrix.width == S::WIDTH, "made for another isa");
+        assert!(matrix.width == V::LANES, "made for another isa");
         let (columns, values) = (matrix.columns.as_ptr(), matrix.values.as_ptr());
         let x = x.as_ptr();
         for (slice, bounds) in matrix.starts.windows(2).enumerate() {
             let (start, end) = (bounds[0] as usize, bounds[1] as usize);
-            let mut result = [0f32; MOST];
+            let mut result = [0f32; MAX_LANES];
             // SAFETY: `new` made bias, rows, columns and values as long as `starts` says, a vector
             // to an entry, with columns below `columns_of_matrix`, which x has.
             unsafe {
-                let mut sums = [s.load(matrix.bias.as_ptr().add(slice * S::WIDTH)), s.splat(0.0)];
+                let mut sums = [V::read(matrix.bias.as_ptr().add(slice * V::LANES)), V::splat(0.0)];
                 let mut at = start;
                 while at + 2 <= end {
-                    sums[0] = entry(s, x, columns, values, at, sums[0]);
-                    sums[1] = entry(s, x, columns, values, at + 1, sums[1]);
+                    sums[0] = entry(x, columns, values, at, sums[0]);
+                    sums[1] = entry(x, columns, values, at + 1, sums[1]);
                     at += 2;
                 }
                 if at < end {
-                    sums[0] = entry(s, x, columns, values, at, sums[0]);
+                    sums[0] = entry(x, columns, values, at, sums[0]);
                 }
-                let one = s.splat(1.0);
-                let sum = s.mul_add(one, sums[0], sums[1]);
-                s.store(result.as_mut_ptr(), if relu { s.relu(sum) } else { sum });
+                let sum = V::splat(1.0).fma(sums[0], sums[1]);
+                if relu { sum.relu() } else { sum }.write(result.as_mut_ptr());
             }
-            let rows = &matrix.rows[slice * S::WIDTH..][..S::WIDTH];
-            if (slice + 1) * S::WIDTH <= matrix.rows_of_matrix {
+            let rows = &matrix.rows[slice * V::LANES..][..V::LANES];
+            if (slice + 1) * V::LANES <= matrix.rows_of_matrix {
                 for (&row, value) in rows.iter().zip(result) {
                     // SAFETY: only the last slice has lanes without a row, if it is not full; rows
                     // are below `rows_of_matrix`, which y has.
                     unsafe { *y.get_unchecked_mut(row as usize) = value };
                 }
             } else {
-                let count = matrix.rows_of_matrix - slice * S::WIDTH;
+                let count = matrix.rows_of_matrix - slice * V::LANES;
                 rows.iter().zip(result).take(count).for_each(|(&row, v)| y[row as usize] = v);
             }
         }

@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use super::super::layout::Layout;
-use super::{Eight, Isa, Simd, WIDTH, Work, load_checked, store_checked};
+use super::WIDTH;
 use crate::network::{Shape, Window};
+use crate::simd::{Eight, Isa, Kernel, Vector};
 
 /// The largest input under each window, or with `MAX` false the sum of them; inputs around the map
-/// do not count. NaN wins, as it does in training frameworks. x and y have all the places of their
+/// do not count. NaN wins, as it does in training frameworks. x and y have all the positions of their
 /// layouts; those behind the last row may change. At the end `max(y, 0)` if asked.
 pub(in crate::engine) fn pool<const MAX: bool>(
     isa: Isa,
@@ -17,7 +18,7 @@ pub(in crate::engine) fn pool<const MAX: bool>(
     lanes: usize,
     relu: bool,
 ) {
-    isa.with(Pooling::<MAX> { window, x, from, y, to, lanes, relu });
+    isa.run(Pooling::<MAX> { window, x, from, y, to, lanes, relu });
 }
 
 /// The part of a window at output `at` that lies on the map.
@@ -46,7 +47,7 @@ struct Pooling<'a, const MAX: bool> {
 #[derive(Clone, Copy)]
 struct Seen {
     first: *const f32,
-    /// Numbers from row to row.
+    /// Floats from row to row.
     pitch: usize,
     rows: usize,
     columns: usize,
@@ -56,8 +57,8 @@ impl<const MAX: bool> Pooling<'_, MAX> {
     const EMPTY: f32 = if MAX { f32::NEG_INFINITY } else { 0.0 };
 
     #[inline(always)]
-    fn eight<S: Eight>(s: S, a: S::V, b: S::V) -> S::V {
-        if MAX { s.max(a, b) } else { s.mul_add(s.splat(1.0), a, b) }
+    fn both<E: Eight>(a: E, b: E) -> E {
+        if MAX { a.maximum(b) } else { E::splat(1.0).fma(a, b) }
     }
 
     /// One output of one sample.
@@ -65,7 +66,7 @@ impl<const MAX: bool> Pooling<'_, MAX> {
     /// # Safety
     /// The inputs can be read.
     #[inline(always)]
-    unsafe fn number(seen: Seen) -> f32 {
+    unsafe fn one(seen: Seen) -> f32 {
         let mut all = Self::EMPTY;
         for row in 0..seen.rows {
             for column in 0..seen.columns {
@@ -86,66 +87,72 @@ impl<const MAX: bool> Pooling<'_, MAX> {
     /// # Safety
     /// The inputs can be read.
     #[inline(always)]
-    unsafe fn samples<S: Eight>(s: S, seen: Seen, lanes: usize) -> S::V {
-        let mut all = s.splat(Self::EMPTY);
+    unsafe fn samples<E: Eight>(seen: Seen, lanes: usize) -> E {
+        let mut all = E::splat(Self::EMPTY);
         for row in 0..seen.rows {
             for column in 0..seen.columns {
                 // SAFETY: the caller's promise.
-                let x = unsafe { s.load(seen.first.add(row * seen.pitch + column * lanes)) };
-                all = if row + column == 0 { x } else { Self::eight(s, all, x) };
+                let x = unsafe { E::read(seen.first.add(row * seen.pitch + column * lanes)) };
+                all = if row + column == 0 { x } else { Self::both(all, x) };
             }
         }
         all
     }
 
-    /// Eight neighbouring inputs, the largest or the sum of those below them.
+    /// Eight neighboring inputs, the largest or the sum of those below them.
     ///
     /// # Safety
     /// The inputs can be read.
     #[inline(always)]
-    unsafe fn down<S: Eight>(s: S, seen: Seen, column: usize) -> S::V {
+    unsafe fn down<E: Eight>(seen: Seen, column: usize) -> E {
         // SAFETY: the caller's promise.
-        let mut all = unsafe { s.load(seen.first.add(column)) };
+        let mut all = unsafe { E::read(seen.first.add(column)) };
         for row in 1..seen.rows {
             // SAFETY: as above.
-            let x = unsafe { s.load(seen.first.add(column + row * seen.pitch)) };
-            all = Self::eight(s, all, x);
+            let x = unsafe { E::read(seen.first.add(column + row * seen.pitch)) };
+            all = Self::both(all, x);
         }
         all
     }
 
-    /// Eight neighbouring outputs of one sample, `stride` 1 or 2 apart; `seen` is the first one's.
+    /// Eight neighboring outputs of one sample, `stride` 1 or 2 apart; `seen` is the first one's.
     ///
     /// # Safety
     /// There is a row, and the inputs can be read: those under the window, and for stride 1 seven,
-    /// for stride 2 fifteen places past it.
+    /// for stride 2 fifteen positions past it.
     #[inline(always)]
-    unsafe fn neighbours<S: Eight>(s: S, seen: Seen, stride: usize) -> S::V {
-        let mut all = s.splat(Self::EMPTY);
+    unsafe fn neighbors<E: Eight>(seen: Seen, stride: usize) -> E {
+        let mut all = E::splat(Self::EMPTY);
         for column in (0..seen.columns).step_by(stride) {
             // SAFETY: the caller's promise.
-            let mut here = unsafe { Self::down(s, seen, column) };
+            let mut here = unsafe { Self::down::<E>(seen, column) };
             if stride == 2 {
                 // SAFETY: as above.
-                let next = unsafe { Self::down(s, seen, column + WIDTH) };
-                let (even, odd) = s.unzip(here, next);
+                let next = unsafe { Self::down(seen, column + WIDTH) };
+                let (even, odd) = here.unzip(next);
                 let both = column + 1 < seen.columns;
-                here = if both { Self::eight(s, even, odd) } else { even };
+                here = if both { Self::both(even, odd) } else { even };
             }
-            all = if column == 0 { here } else { Self::eight(s, all, here) };
+            all = if column == 0 { here } else { Self::both(all, here) };
         }
         all
     }
 }
 
-impl<const MAX: bool> Work for Pooling<'_, MAX> {
+impl<const MAX: bool> Kernel for Pooling<'_, MAX> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let s = s.eight();
+    fn run<V: Vector<Element = f32>>(self) {
+        self.eight::<V::Eight>();
+    }
+}
+
+impl<const MAX: bool> Pooling<'_, MAX> {
+    #[inline(always)]
+    fn eight<E: Eight>(self) {
         let Self { window, x, from, y, to, lanes, relu } = self;
         // Copies, which stores to y leave as they are: what follows from them is worked out once.
         let (window, from, to) = (*window, *from, *to);
-        assert!(x.len() >= from.places() * lanes && y.len() >= to.places() * lanes);
+        assert!(x.len() >= from.positions() * lanes && y.len() >= to.positions() * lanes);
         let [top, left, ..] = window.padding;
         let [kh, kw] = window.kernel;
         let [down, right] = window.stride;
@@ -165,22 +172,21 @@ impl<const MAX: bool> Work for Pooling<'_, MAX> {
                     if lanes == 1 && right <= 2 && rows > 0 && whole.contains(&ox) {
                         let first = x[row + ox * right - left..].as_ptr();
                         // Constants for the usual window. SAFETY: the window lies on the map, behind
-                        // the last place of which there are sixteen more.
-                        let eight = unsafe {
+                        // the last position of which there are sixteen more.
+                        let eight: E = unsafe {
                             match (rows, kw, right) {
                                 (2, 2, 2) => {
                                     let seen = Seen { first, pitch, rows: 2, columns: 2 };
-                                    Self::neighbours(s, seen, 2)
+                                    Self::neighbors(seen, 2)
                                 }
                                 _ => {
                                     let seen = Seen { first, pitch, rows, columns: kw };
-                                    Self::neighbours(s, seen, right)
+                                    Self::neighbors(seen, right)
                                 }
                             }
                         };
-                        // What goes too far is overwritten, or lies behind the last place.
-                        let eight = if relu { s.relu(eight) } else { eight };
-                        store_checked(s, &mut y[ox..], eight);
+                        // What goes too far is overwritten, or lies behind the last position.
+                        if relu { eight.relu() } else { eight }.store(&mut y[ox..]);
                         ox = (ox + WIDTH).min(whole.end);
                         continue;
                     }
@@ -189,23 +195,23 @@ impl<const MAX: bool> Work for Pooling<'_, MAX> {
                     let seen = Seen { first, pitch, rows, columns: columns.len() };
                     if lanes == 1 {
                         // SAFETY: what is seen lies on the map.
-                        let number = unsafe { Self::number(seen) };
-                        y[ox] = if relu && number < 0.0 { 0.0 } else { number };
+                        let one = unsafe { Self::one(seen) };
+                        y[ox] = if relu && one < 0.0 { 0.0 } else { one };
                     } else {
                         for (at, y) in y[ox * lanes..][..lanes].chunks_exact_mut(WIDTH).enumerate()
                         {
-                            // SAFETY: as above; there are `lanes` numbers at each place.
-                            let eight = unsafe {
+                            // SAFETY: as above; there are `lanes` floats at each position.
+                            let eight: E = unsafe {
                                 let first = first.add(at * WIDTH);
                                 match (rows, columns.len()) {
                                     (2, 2) => {
                                         let seen = Seen { first, pitch, rows: 2, columns: 2 };
-                                        Self::samples(s, seen, lanes)
+                                        Self::samples(seen, lanes)
                                     }
-                                    _ => Self::samples(s, Seen { first, ..seen }, lanes),
+                                    _ => Self::samples(Seen { first, ..seen }, lanes),
                                 }
                             };
-                            store_checked(s, y, if relu { s.relu(eight) } else { eight });
+                            if relu { eight.relu() } else { eight }.store(y);
                         }
                     }
                     ox += 1;
@@ -217,7 +223,7 @@ impl<const MAX: bool> Work for Pooling<'_, MAX> {
 
 /// `y[i] = x[2 i]`.
 pub(in crate::engine) fn every_other(isa: Isa, x: &[f32], y: &mut [f32]) {
-    isa.with(EveryOther { x, y });
+    isa.run(EveryOther { x, y });
 }
 
 struct EveryOther<'a> {
@@ -225,15 +231,21 @@ struct EveryOther<'a> {
     y: &'a mut [f32],
 }
 
-impl Work for EveryOther<'_> {
+impl Kernel for EveryOther<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let s = s.eight();
+    fn run<V: Vector<Element = f32>>(self) {
+        self.eight::<V::Eight>();
+    }
+}
+
+impl EveryOther<'_> {
+    #[inline(always)]
+    fn eight<E: Eight>(self) {
         let Self { x, y } = self;
         let whole = y.len().min(x.len() / 2) / WIDTH * WIDTH;
         for at in (0..whole).step_by(WIDTH) {
-            let (a, b) = (load_checked(s, x, 2 * at), load_checked(s, x, 2 * at + WIDTH));
-            store_checked(s, &mut y[at..], s.unzip(a, b).0);
+            let (a, b) = (E::load(&x[2 * at..]), E::load(&x[2 * at + WIDTH..]));
+            a.unzip(b).0.store(&mut y[at..]);
         }
         for at in whole..y.len() {
             y[at] = x[2 * at];
@@ -280,12 +292,12 @@ mod tests {
             outs(shape.height, 0),
             outs(shape.width, 1),
         ));
-        // Integers, which add exactly in any order, and a few numbers that are none.
+        // Integers, which add exactly in any order, and a few floats that are no numbers.
         let mut x: Vec<f32> =
-            (0..from.places() * lanes).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
+            (0..from.positions() * lanes).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
         x[5 * lanes] = f32::NAN;
         x[20 * lanes] = f32::NEG_INFINITY;
-        let mut y = vec![0.0; to.places() * lanes];
+        let mut y = vec![0.0; to.positions() * lanes];
         pool::<MAX>(isa, window, (&x, from), (&mut y, &to), lanes, relu);
         for c in 0..shape.channels {
             for (oy, ox) in
@@ -304,16 +316,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_tier_pools_like_plain_loops_and_keeps_nan() {
-        let windows = [
-            ([2, 2], [2, 2], [0; 4]),
-            ([3, 3], [2, 2], [1; 4]),
-            ([3, 2], [1, 1], [1, 0, 1, 1]),
-            ([2, 5], [1, 2], [0, 2, 0, 2]),
-            ([4, 4], [3, 3], [0, 3, 0, 0]),
-        ];
-        for isa in Isa::supported() {
+    crate::simd::test_every_isa! {
+        fn windows_are_those_of_plain_loops_and_keep_nan(isa) {
+            let windows = [
+                ([2, 2], [2, 2], [0; 4]),
+                ([3, 3], [2, 2], [1; 4]),
+                ([3, 2], [1, 1], [1, 0, 1, 1]),
+                ([2, 5], [1, 2], [0, 2, 0, 2]),
+                ([4, 4], [3, 3], [0, 3, 0, 0]),
+            ];
             for (kernel, stride, padding) in windows {
                 let window = Window { kernel, stride, padding };
                 for (height, width) in [(5, 5), (8, 8), (7, 37)] {

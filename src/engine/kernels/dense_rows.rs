@@ -1,6 +1,6 @@
 //! Dense matrix times vector, for matrices with few zeros.
 
-use super::{Isa, MOST, Simd, Work};
+use crate::simd::{Isa, Kernel, MAX_LANES, Vector};
 
 /// Rows that share the loads of x.
 const GROUP: usize = 4;
@@ -24,7 +24,7 @@ impl DenseRows {
         matrix: &[Vec<(u32, f32)>],
         bias: &[f32],
     ) -> Self {
-        let width = isa.width();
+        let width = isa.lanes();
         let steps = columns.div_ceil(width);
         let mut values = vec![0.0; matrix.len().div_ceil(GROUP) * steps * GROUP * width];
         for (row, entries) in matrix.iter().enumerate() {
@@ -44,7 +44,7 @@ impl DenseRows {
     /// `y = W x + b`, then `max(y, 0)` if asked. The vector's slice must be as long as the columns
     /// rounded up to whole vectors; what stands past the columns must be finite.
     pub(in crate::engine) fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], relu: bool) {
-        isa.with(Product { matrix: self, x, y, relu });
+        isa.run(Product { matrix: self, x, y, relu });
     }
 }
 
@@ -60,54 +60,53 @@ struct Product<'a> {
 /// # Safety
 /// `w` has four vectors from vector `4 at` on.
 #[inline(always)]
-unsafe fn step<S: Simd>(
-    s: S,
+unsafe fn step<V: Vector<Element = f32>>(
     w: &[f32],
     at: usize,
-    x: S::V,
-    mut sums: [S::V; GROUP],
-) -> [S::V; GROUP] {
+    x: V,
+    mut sums: [V; GROUP],
+) -> [V; GROUP] {
     for (row, sum) in sums.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
-        let w = unsafe { s.load(w.as_ptr().add((at * GROUP + row) * S::WIDTH)) };
-        *sum = s.mul_add(w, x, *sum);
+        let w = unsafe { V::read(w.as_ptr().add((at * GROUP + row) * V::LANES)) };
+        *sum = w.fma(x, *sum);
     }
     sums
 }
 
-impl Work for Product<'_> {
+impl Kernel for Product<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<V: Vector<Element = f32>>(self) {
         let Self { matrix, x, y, relu } = self;
-        assert!(matrix.width == S::WIDTH, "made for another isa");
-        let whole = matrix.columns / S::WIDTH;
-        let steps = matrix.columns.div_ceil(S::WIDTH);
+        assert!(matrix.width == V::LANES, "made for another isa");
+        let whole = matrix.columns / V::LANES;
+        let steps = matrix.columns.div_ceil(V::LANES);
         // The last, part-filled step reads a copy that ends in zeros.
-        let mut last = [0f32; MOST];
-        let rest = &x[whole * S::WIDTH..matrix.columns];
+        let mut last = [0f32; MAX_LANES];
+        let rest = &x[whole * V::LANES..matrix.columns];
         last[..rest.len()].copy_from_slice(rest);
         let rows = y[..matrix.bias.len()].chunks_mut(GROUP).zip(matrix.bias.chunks(GROUP));
-        let groups = matrix.values.chunks_exact((steps * GROUP * S::WIDTH).max(1));
+        let groups = matrix.values.chunks_exact((steps * GROUP * V::LANES).max(1));
         for (w, (y, bias)) in groups.zip(rows) {
-            let mut even = [s.splat(0.0); GROUP];
+            let mut even = [V::splat(0.0); GROUP];
             let mut odd = even;
             // SAFETY: w holds `steps` times four vectors, x at least `whole` vectors.
             unsafe {
                 let mut at = 0;
                 while at + 2 <= whole {
-                    even = step(s, w, at, s.load(x.as_ptr().add(at * S::WIDTH)), even);
-                    odd = step(s, w, at + 1, s.load(x.as_ptr().add((at + 1) * S::WIDTH)), odd);
+                    even = step(w, at, V::read(x.as_ptr().add(at * V::LANES)), even);
+                    odd = step(w, at + 1, V::read(x.as_ptr().add((at + 1) * V::LANES)), odd);
                     at += 2;
                 }
                 if at < whole {
-                    even = step(s, w, at, s.load(x.as_ptr().add(at * S::WIDTH)), even);
+                    even = step(w, at, V::read(x.as_ptr().add(at * V::LANES)), even);
                 }
                 if whole < steps {
-                    odd = step(s, w, whole, s.load(last.as_ptr()), odd);
+                    odd = step(w, whole, V::read(last.as_ptr()), odd);
                 }
             }
             for (row, (y, bias)) in y.iter_mut().zip(bias).enumerate() {
-                let sum = s.sum(s.mul_add(s.splat(1.0), even[row], odd[row])) + bias;
+                let sum = V::splat(1.0).fma(even[row], odd[row]).sum() + bias;
                 *y = if relu && sum < 0.0 { 0.0 } else { sum };
             }
         }

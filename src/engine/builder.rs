@@ -1,0 +1,107 @@
+//! Steps over numbered values, before these have ranges of the arena.
+
+use std::ops::Range;
+
+use super::layout::Layout;
+use super::memory;
+use super::step::{Step, StepKind};
+use crate::error::{Error, Result};
+use crate::network::Activation;
+
+/// Most elements of all activations of one sample that are alive at once.
+const MOST_ACTIVATIONS: usize = 1 << 28;
+
+/// A plan in the making. Value 0 is the input.
+pub(super) struct PlanBuilder {
+    values: Vec<Layout>,
+    steps: Vec<UnplacedStep>,
+}
+
+struct UnplacedStep {
+    node: usize,
+    kind: StepKind,
+    inputs: Vec<usize>,
+    output: usize,
+    then: Option<Activation>,
+}
+
+/// Steps over an arena of some length, in elements of a sample.
+pub(super) struct PlacedSteps {
+    pub(super) steps: Vec<Step>,
+    pub(super) input: (Range<usize>, Layout),
+    pub(super) output: (Range<usize>, Layout),
+    pub(super) arena: usize,
+}
+
+impl PlanBuilder {
+    /// Nothing but the input.
+    pub(super) fn new(input: Layout) -> Self {
+        Self { values: vec![input], steps: Vec::new() }
+    }
+
+    /// How a value lies in memory.
+    pub(super) fn layout(&self, value: usize) -> Layout {
+        self.values[value]
+    }
+
+    /// Adds a step; the number of its output.
+    pub(super) fn push(
+        &mut self,
+        node: usize,
+        kind: StepKind,
+        inputs: Vec<usize>,
+        layout: Layout,
+        then: Option<Activation>,
+    ) -> usize {
+        let output = self.values.len();
+        self.values.push(layout);
+        self.steps.push(UnplacedStep { node, kind, inputs, output, then });
+        output
+    }
+
+    /// The value, or a copy of it without gaps.
+    pub(super) fn contiguous(&mut self, node: usize, value: usize) -> usize {
+        let layout = self.values[value];
+        if layout.is_contiguous() {
+            return value;
+        }
+        self.push(node, StepKind::Copy, vec![value], Layout::contiguous(layout.shape), None)
+    }
+
+    /// Gives every value its range of the arena; `last` is the output.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if the values alive at once are more than 2^28 elements.
+    pub(super) fn place(self, last: usize) -> Result<PlacedSteps> {
+        let mut lives: Vec<memory::Value> = Vec::with_capacity(self.values.len());
+        for layout in &self.values {
+            layout.shape.elements()?;
+            lives.push(memory::Value { elements: layout.positions(), made: 0, last_read: 0 });
+        }
+        for (at, step) in self.steps.iter().enumerate() {
+            for &input in &step.inputs {
+                lives[input].last_read = at + 1;
+            }
+            lives[step.output].made = at + 1;
+            lives[step.output].last_read = at + 1;
+        }
+        lives[last].last_read = usize::MAX;
+        let (ranges, arena) = memory::place(&lives);
+        if arena > MOST_ACTIVATIONS {
+            return Err(Error::Limit {
+                what: "the activations of one sample".into(),
+                needed: arena as u64,
+                limit: MOST_ACTIVATIONS as u64,
+            });
+        }
+        let at = |value: usize| (ranges[value].clone(), self.values[value]);
+        let steps = self.steps.into_iter().map(|step| Step {
+            node: step.node,
+            kind: step.kind,
+            inputs: step.inputs.iter().map(|&input| at(input)).collect(),
+            output: at(step.output),
+            then: step.then,
+        });
+        Ok(PlacedSteps { steps: steps.collect(), input: at(0), output: at(last), arena })
+    }
+}

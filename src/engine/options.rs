@@ -1,0 +1,27 @@
+//! What a plan is made for.
+
+/// What a plan is made for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Which kernels may be chosen.
+    pub kernel: KernelChoice,
+    /// The number of samples that will be run at a time, if it is known: layouts for other
+    /// numbers are left out where that saves memory. Any number still runs.
+    pub batch: Option<usize>,
+    /// Threads that may share the rows of a layer when there are fewer panels than threads, see
+    /// [`Engine::run_parallel`](super::Engine::run_parallel). The sums are the same for any number;
+    /// 0 is 1.
+    pub threads: usize,
+}
+
+/// Which kernels a plan may choose.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KernelChoice {
+    /// The one that should be the fastest for a layer's shape and density.
+    #[default]
+    Auto,
+    /// The dense one, zeros and all: what sparsity is compared to.
+    Dense,
+    /// The sparse one, however few zeros there are: what a choice is calibrated by.
+    Sparse,
+}

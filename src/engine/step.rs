@@ -1,0 +1,81 @@
+//! A step of a plan: one operation over ranges of the arena.
+
+use std::ops::Range;
+
+use super::kernels::TapRows;
+use super::layers::LinearPart;
+use super::layout::Layout;
+use crate::network::{Activation, Window};
+
+/// One operation, reading and writing ranges of the arena.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// The node it belongs to.
+    pub(super) node: usize,
+    pub(super) kind: StepKind,
+    pub(super) inputs: Vec<(Range<usize>, Layout)>,
+    pub(super) output: (Range<usize>, Layout),
+    /// Applied to every element of the output at the end.
+    pub(super) then: Option<Activation>,
+}
+
+#[derive(Debug)]
+pub(super) enum StepKind {
+    /// The rows in order, a part for each thread; so for convolutions.
+    Linear(Vec<LinearPart>),
+    Conv2d {
+        parts: Vec<TapRows>,
+        padding: [usize; 2],
+    },
+    /// The input of a convolution with a stride, by remainders of row and column.
+    Split {
+        stride: [usize; 2],
+        phases: [usize; 2],
+        padding: [usize; 2],
+    },
+    Pool {
+        pool: Pool,
+        window: Window,
+    },
+    GlobalAvgPool,
+    Copy,
+    Add,
+    /// The first input has the output's shape.
+    Mul,
+    Concat,
+    Softmax,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pool {
+    Max,
+    Average { count_include_pad: bool },
+}
+
+impl StepKind {
+    /// What it does, for a profile.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Linear(parts) => parts.first().map_or("taps", LinearPart::name),
+            Self::Conv2d { .. } => "convolution, taps",
+            Self::Split { .. } => "split by stride",
+            Self::Pool { pool: Pool::Max, .. } => "max pool",
+            Self::Pool { .. } => "average pool",
+            Self::GlobalAvgPool => "global average pool",
+            Self::Copy => "copy",
+            Self::Add => "add",
+            Self::Mul => "multiply",
+            Self::Concat => "concatenate",
+            Self::Softmax => "softmax",
+        }
+    }
+
+    /// Bytes of weights, biases and indices in memory.
+    pub(super) fn weight_bytes(&self) -> usize {
+        match self {
+            Self::Linear(parts) => parts.iter().map(LinearPart::bytes).sum(),
+            Self::Conv2d { parts, .. } => parts.iter().map(TapRows::bytes).sum(),
+            _ => 0,
+        }
+    }
+}

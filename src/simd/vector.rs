@@ -1,0 +1,108 @@
+//! What kernels do with vectors.
+
+use super::{Arithmetic, Kernel, MAX_LANES};
+
+/// A few numbers at once, in a register or two of an instruction set.
+pub trait Vector: Copy + Arithmetic {
+    /// The number in each lane: f32 or f64.
+    type Element: Copy + Default;
+    /// Lanes.
+    const LANES: usize;
+    /// How many vectors the registers hold.
+    const REGISTERS: usize;
+    /// The vector of eight f32 of the same instruction set.
+    type Eight: Eight;
+
+    /// The same value in each lane, the nearest that there is.
+    fn splat(value: impl Into<f64>) -> Self;
+
+    /// The numbers at `from`.
+    ///
+    /// # Safety
+    /// As many as there are lanes can be read there.
+    unsafe fn read(from: *const Self::Element) -> Self;
+
+    /// The numbers to `to`.
+    ///
+    /// # Safety
+    /// As many as there are lanes can be written there.
+    unsafe fn write(self, to: *mut Self::Element);
+
+    /// The first lanes, at most all of them.
+    ///
+    /// # Safety
+    /// `count` numbers at `to` can be written.
+    #[inline(always)]
+    unsafe fn write_first(self, to: *mut Self::Element, count: usize) {
+        let mut lanes = [Self::Element::default(); MAX_LANES];
+        // SAFETY: the array is as long as the longest vector; the rest is the caller's promise.
+        unsafe {
+            self.write(lanes.as_mut_ptr());
+            for (i, value) in lanes.into_iter().enumerate().take(count.min(Self::LANES)) {
+                to.add(i).write(value);
+            }
+        }
+    }
+
+    /// The first values of a slice; panics if it has fewer than lanes.
+    #[inline(always)]
+    fn load(values: &[Self::Element]) -> Self {
+        let values = &values[..Self::LANES];
+        // SAFETY: the slice has a number for each lane.
+        unsafe { Self::read(values.as_ptr()) }
+    }
+
+    /// Into the first positions of a slice; panics if it has fewer than lanes.
+    #[inline(always)]
+    fn store(self, values: &mut [Self::Element]) {
+        let values = &mut values[..Self::LANES];
+        // SAFETY: the slice has room for each lane.
+        unsafe { self.write(values.as_mut_ptr()) }
+    }
+
+    /// Lane i is `x[at[i]]`.
+    ///
+    /// # Safety
+    /// As many indices as there are lanes can be read at `at`, and the numbers there too.
+    unsafe fn gather(x: *const Self::Element, at: *const u16) -> Self;
+
+    /// `self * b + c`, rounded once where the instruction set can.
+    fn fma(self, b: Self, c: Self) -> Self;
+
+    /// `max(self, 0)`; NaN stays NaN.
+    fn relu(self) -> Self;
+
+    /// The sum of the lanes.
+    fn sum(self) -> Self::Element;
+
+    /// Runs a kernel with this vector from a function of its own, for the sake of its registers.
+    fn call<K: Kernel<Self::Element>>(kernel: K);
+
+    /// Natural exponential of x in [-87, 88], beyond that of the nearer end. Relative error at most
+    /// 2e-7 (f32).
+    #[cfg(feature = "train")]
+    #[inline(always)]
+    fn exp(self) -> Self {
+        super::math::exp(self)
+    }
+
+    /// Natural logarithm of a normal positive number. Absolute error at most 2e-7 plus 1.2e-7 of the
+    /// result (f32).
+    #[cfg(feature = "train")]
+    #[inline(always)]
+    fn ln(self) -> Self {
+        super::math::ln(self)
+    }
+}
+
+/// Vectors of eight f32, and what is done across them.
+pub trait Eight: Vector<Element = f32, Eight = Self> {
+    /// The larger of each two; NaN where one is.
+    fn maximum(self, other: Self) -> Self;
+
+    /// Lanes 0, 2, 4 and 6 of self, then of `other`; and the others.
+    fn unzip(self, other: Self) -> (Self, Self);
+
+    /// Rows to columns of eight by eight.
+    fn transpose(rows: [Self; 8]) -> [Self; 8];
+}
