@@ -9,6 +9,11 @@ pub mod error;
 
 pub mod files;
 
+pub(crate) mod text;
+
+#[cfg(feature = "compress")]
+pub(crate) mod plot;
+
 pub mod network;
 
 pub mod model;
@@ -41,6 +46,8 @@ pub mod entropy;
 pub mod container;
 
 pub mod engine;
+
+pub(crate) mod measure;
 
 pub mod serve;
 

@@ -15,6 +15,7 @@ mod heat_map;
 mod import;
 pub mod infer;
 pub mod inspect;
+mod inspect_report;
 pub mod manual;
 mod output;
 mod quantization;

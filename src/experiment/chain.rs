@@ -7,10 +7,10 @@ use std::fmt::Write;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::plot::{Axis, Figure, Panel, Series};
 use super::task::{Shape, Task};
-use super::{Findings, Surroundings, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, pretty, read};
 use crate::error::Result;
+use crate::plot::{Axis, Figure, Panel, Series};
 use crate::train::family::{Draw, Estimator, Layer, Method, Mlp, Share, Spread, Targets, Training};
 use crate::train::noise::{EXPERIMENT, shuffled};
 
@@ -77,7 +77,7 @@ impl Check {
 ///
 /// # Errors
 /// If a setting makes no sense or a training diverges.
-pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
+pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
     demand(config.drop_rate > 0.0 && config.drop_rate <= 0.5, "drop_rate", "above 0, at most 0.5")?;
     demand((1..=1000).contains(&config.inputs), "inputs", "from 1 to 1000")?;
@@ -91,7 +91,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     )?;
     config.task.check()?;
 
-    (surroundings.progress)("moments of one layer's outputs");
+    (resources.progress)("moments of one layer's outputs");
     let (checks, densities) = links(&config)?;
     let mut text = format!("drop rate p = {}, alpha = p / (1 - p)\n", config.drop_rate);
     let (mut rows, mut names) = (Vec::new(), Vec::new());
@@ -128,7 +128,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         "method", config.thresh
     );
     for (index, (name, method)) in family(config.drop_rate).into_iter().enumerate() {
-        (surroundings.progress)(&format!("training by {name}"));
+        (resources.progress)(&format!("training by {name}"));
         let Trained { curve, error, sparsity } = train_by(method, &config, &train, &test)?;
         let nll = curve.last().map_or(f64::NAN, |p| p.1);
         let _ = writeln!(
@@ -165,7 +165,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         files: vec![
             ("summary.json".into(), pretty(&summary)?),
             ("training.csv".into(), csv(&["method", "epoch", "test_nll"], rows)),
-            ("chain.svg".into(), figure.render().into()),
+            ("chain.svg".into(), figure.document().into()),
         ],
         text,
         passed,

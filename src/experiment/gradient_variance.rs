@@ -8,10 +8,10 @@ use std::fmt::Write;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::plot::{Axis, Figure, Panel, Series};
 use super::task::{Shape, Task};
-use super::{Findings, Surroundings, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, pretty, read};
 use crate::error::Result;
+use crate::plot::{Axis, Figure, Panel, Series};
 use crate::train::family::{Draw, Estimator, Method, Mlp, Share, Spread, Targets, Training};
 use crate::train::noise::{EXPERIMENT, shuffled};
 
@@ -45,7 +45,7 @@ const ESTIMATORS: [(Estimator, &str); 3] = [
 ///
 /// # Errors
 /// If a setting makes no sense or the training diverges.
-pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
+pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
     config.task.check()?;
     demand(config.drop_rate > 0.0 && config.drop_rate < 1.0, "drop_rate", "between 0 and 1")?;
@@ -57,7 +57,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     demand(config.log_alphas.iter().all(|la| la.is_finite()), "log_alphas", "numbers")?;
 
     let data = config.task.draw(config.seed, 0, config.samples);
-    (surroundings.progress)("training the network");
+    (resources.progress)("training the network");
     let net = trained(&config, &data)?;
 
     let mut text = String::from("variance of the first layer's gradient, mean over its weights\n");
@@ -65,7 +65,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     let (first, last) = (config.batches[0] as f64, config.batches[config.batches.len() - 1] as f64);
     let mut summary = Vec::new();
     for (index, (estimator, name)) in ESTIMATORS.into_iter().enumerate() {
-        (surroundings.progress)(name);
+        (resources.progress)(name);
         let mut net = net.clone();
         for layer in &mut net.layers {
             layer.method = layer.method.with_estimator(estimator);
@@ -100,7 +100,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         series.iter().map(|s| s.points.last().map_or(f64::NAN, |p| p.1)).collect();
     let mut passed = at_last[2] < at_last[1] && at_last[1] < at_last[0];
 
-    (surroundings.progress)("parameterizations");
+    (resources.progress)("parameterizations");
     let fixed = batch(&config, &data, 0, config.batch);
     let (mut by_alpha, mut table) = (Vec::new(), Vec::new());
     for (estimator, noise) in
@@ -163,7 +163,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         files: vec![
             ("gradient-variance.csv".into(), csv(&columns, rows)),
             ("summary.json".into(), pretty(&summary)?),
-            ("gradient-variance.svg".into(), figure.render().into()),
+            ("gradient-variance.svg".into(), figure.document().into()),
         ],
         text,
         passed,

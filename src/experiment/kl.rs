@@ -4,9 +4,9 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::plot::{Axis, Figure, Panel, Series};
-use super::{Findings, Surroundings, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, pretty, read};
 use crate::error::Result;
+use crate::plot::{Axis, Figure, Panel, Series};
 use crate::posterior::{EXACT_LIMIT, K1, KlForm};
 use crate::train::family::Draw;
 use crate::train::noise::EXPERIMENT;
@@ -28,7 +28,7 @@ struct Config {
 ///
 /// # Errors
 /// If a setting makes no sense.
-pub fn run(settings: Value, _: &Surroundings<'_>) -> Result<Findings> {
+pub fn run(settings: Value, _: &Resources<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
     demand(config.from < config.to && (config.to - config.from).is_finite(), "from", "below to")?;
     demand((2..=100_000).contains(&config.points), "points", "from 2 to 100000")?;
@@ -124,7 +124,7 @@ pub fn run(settings: Value, _: &Surroundings<'_>) -> Result<Findings> {
         files: vec![
             ("kl.csv".into(), csv(&columns, rows)),
             ("summary.json".into(), pretty(&summary)?),
-            ("kl.svg".into(), figure.render().into()),
+            ("kl.svg".into(), figure.document().into()),
         ],
         text,
         passed,

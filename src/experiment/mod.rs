@@ -7,7 +7,6 @@ pub mod chain;
 pub mod gradient_variance;
 pub mod kl;
 pub mod lenet;
-pub mod plot;
 pub mod random_labels;
 pub mod relevance;
 pub mod task;
@@ -30,11 +29,11 @@ pub struct Experiment {
     pub needs_data: bool,
     /// Its settings, JSON.
     pub config: &'static str,
-    run: fn(Value, &Surroundings<'_>) -> Result<Findings>,
+    run: fn(Value, &Resources<'_>) -> Result<Findings>,
 }
 
 /// What an experiment may use besides its settings.
-pub struct Surroundings<'a> {
+pub struct Resources<'a> {
     /// Folder of MNIST's IDX files or CIFAR-10's binary ones.
     pub data: Option<&'a Path>,
     /// Where a long training leaves its state, and goes on from.
@@ -174,8 +173,8 @@ impl Experiment {
     ///
     /// # Errors
     /// If a setting makes no sense, data is missing or a training diverges.
-    pub fn run(&self, settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
-        if self.needs_data && surroundings.data.is_none() {
+    pub fn run(&self, settings: Value, resources: &Resources<'_>) -> Result<Findings> {
+        if self.needs_data && resources.data.is_none() {
             return Err(Error::Argument {
                 problem: format!(
                     "{} reads MNIST or CIFAR-10: give the folder of its files by --data",
@@ -184,7 +183,7 @@ impl Experiment {
             });
         }
         let used = pretty(&settings)?;
-        let mut findings = (self.run)(settings, surroundings)?;
+        let mut findings = (self.run)(settings, resources)?;
         findings.files.insert(0, ("config.json".into(), used));
         Ok(findings)
     }

@@ -7,9 +7,9 @@ use std::fmt::Write;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::plot::{Axis, Figure, Panel, Series};
-use super::{Findings, Surroundings, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, pretty, read};
 use crate::error::Result;
+use crate::plot::{Axis, Figure, Panel, Series};
 use crate::train::family::{Draw, Method, Mlp, Targets, Training, regression};
 use crate::train::noise::EXPERIMENT;
 
@@ -35,7 +35,7 @@ struct Config {
 ///
 /// # Errors
 /// If a setting makes no sense or the training diverges.
-pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
+pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
     let features = config.weights.len();
     demand((1..=200).contains(&features), "weights", "1 to 200 numbers")?;
@@ -49,7 +49,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     demand(config.steps > 0, "steps", "above 0")?;
     let (x, y) = data(&config);
 
-    (surroundings.progress)("training");
+    (resources.progress)("training");
     let net = Mlp::new(&[features, 1], &[Method::sparse(config.log_sigma2)], config.seed)?;
     let mut training = Training::new(net, config.rate, config.spread_rate, config.seed);
     let targets = Targets::Values(&y, config.noise * config.noise);
@@ -175,7 +175,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
             ("relevance.csv".into(), csv(&columns, rows)),
             ("path.csv".into(), csv(&path_columns, path)),
             ("summary.json".into(), pretty(&summary)?),
-            ("relevance.svg".into(), figure.render().into()),
+            ("relevance.svg".into(), figure.document().into()),
         ],
         text,
         passed,
