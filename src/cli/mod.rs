@@ -20,6 +20,8 @@ pub mod manual;
 mod output;
 mod quantization;
 mod samples;
+#[cfg(test)]
+mod schemas;
 mod sweep;
 #[cfg(feature = "train")]
 pub mod train;

@@ -71,40 +71,7 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
 
     let names: Vec<String> = trainer.net.weights.iter().map(|w| w.name.clone()).collect();
     let epochs = &trainer.history;
-    let percent = |share: Option<f64>| share.map_or(f64::NAN, |e| 100.0 * (1.0 - e));
-    let of = |f: &dyn Fn(&Epoch) -> f64| {
-        epochs.iter().map(|e| (f64::from(e.epoch), f(e))).collect::<Vec<_>>()
-    };
-    let whole = |e: &Epoch| 100.0 * (1.0 - 1.0 / e.weight_ratio);
-    let mut sparsity: Vec<Series> = names
-        .iter()
-        .enumerate()
-        .map(|(i, name)| Series::line(name, of(&|e| e.sparsity[i].1)))
-        .collect();
-    sparsity.push(Series::line("all", of(&whole)));
-    let figure = Figure {
-        title: format!("{} by sparse variational dropout", config.recipe),
-        panels: vec![
-            Panel {
-                title: format!("weights removed (log alpha > {})", trainer.config.thresh),
-                x: Axis::new("epoch"),
-                y: Axis::new("sparsity, %").within(0.0, 101.0),
-                series: sparsity,
-            },
-            Panel {
-                title: "accuracy".into(),
-                x: Axis::new("epoch"),
-                y: Axis::new("accuracy, %"),
-                series: vec![
-                    Series::line(
-                        "validation, pruned network",
-                        of(&|e| percent(e.validation_error)),
-                    ),
-                    Series::line("training, with noise", of(&|e| percent(Some(e.error)))),
-                ],
-            },
-        ],
-    };
+    let figure = figure(&trainer, &config.recipe);
     let mut columns =
         vec!["epoch", "train_error", "validation_error", "nll", "kl", "kl_weight", "weight_ratio"];
     columns.extend(names.iter().map(String::as_str));
@@ -127,8 +94,8 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
          validation {:.2} %, test {:.2} %",
         whole(last),
         last.weight_ratio,
-        percent(last.validation_error),
-        percent(Some(test_error))
+        accuracy(last.validation_error),
+        accuracy(Some(test_error))
     );
     let summary = json!({
         "epochs": last.epoch, "sparsity": last.sparsity, "sparsity_of_all": whole(last),
@@ -146,6 +113,50 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
         files.push(("first-layer.svg".into(), picture.into()));
     }
     Ok(Findings { files, text, passed: true })
+}
+
+/// Sparsity of each layer and accuracy, by epoch.
+fn figure(trainer: &Trainer, recipe: &str) -> Figure {
+    let of = |f: &dyn Fn(&Epoch) -> f64| {
+        trainer.history.iter().map(|e| (f64::from(e.epoch), f(e))).collect::<Vec<_>>()
+    };
+    let layers = trainer.net.weights.iter().enumerate();
+    let mut sparsity: Vec<Series> =
+        layers.map(|(i, w)| Series::line(&w.name, of(&|e| e.sparsity[i].1))).collect();
+    sparsity.push(Series::line("all", of(&whole)));
+    Figure {
+        title: format!("{} by sparse variational dropout", recipe),
+        panels: vec![
+            Panel {
+                title: format!("weights removed (log alpha > {})", trainer.config.thresh),
+                x: Axis::new("epoch"),
+                y: Axis::new("sparsity, %").within(0.0, 101.0),
+                series: sparsity,
+            },
+            Panel {
+                title: "accuracy".into(),
+                x: Axis::new("epoch"),
+                y: Axis::new("accuracy, %"),
+                series: vec![
+                    Series::line(
+                        "validation, pruned network",
+                        of(&|e| accuracy(e.validation_error)),
+                    ),
+                    Series::line("training, with noise", of(&|e| accuracy(Some(e.error)))),
+                ],
+            },
+        ],
+    }
+}
+
+/// In percent, of an error if there is one.
+fn accuracy(error: Option<f64>) -> f64 {
+    error.map_or(f64::NAN, |e| 100.0 * (1.0 - e))
+}
+
+/// Sparsity of all weights, in percent.
+fn whole(epoch: &Epoch) -> f64 {
+    100.0 * (1.0 - 1.0 / epoch.weight_ratio)
 }
 
 /// The training that a state is of, if it is one of these settings.

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::report::json;
 
 /// One experiment.
 pub struct Experiment {
@@ -196,9 +197,7 @@ fn read<T: DeserializeOwned>(settings: Value) -> Result<T> {
 }
 
 fn pretty(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::Format { format: "JSON", problem: e.to_string() })?;
-    Ok((text + "\n").into())
+    Ok(json::pretty(value)?.into())
 }
 
 /// A table as CSV: a name for each column, then numbers to seven digits, empty where not finite.

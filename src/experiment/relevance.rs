@@ -50,39 +50,11 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let (x, y) = data(&config);
 
     (resources.progress)("training");
-    let net = Mlp::new(&[features, 1], &[Method::sparse(config.log_sigma2)], config.seed)?;
-    let mut training = Training::new(net, config.rate, config.spread_rate, config.seed);
-    let targets = Targets::Values(&y, config.noise * config.noise);
-    // Rates fall to zero over the last half; theta and alpha are averaged over the last tenth, where
-    // they only tremble.
-    let (mut theta, mut log_sigma2, mut averaged) = (vec![0.0; features], vec![0.0; features], 0.0);
-    for step in 0..config.steps {
-        let left = (2.0 * (1.0 - f64::from(step) / f64::from(config.steps))).min(1.0);
-        (training.rate, training.spread_rate) = (config.rate * left, config.spread_rate * left);
-        training.step(&x, targets, config.samples, 1.0)?;
-        training.net.layers[0].bias[0] = 0.0;
-        if step >= config.steps - config.steps.div_ceil(10) {
-            averaged += 1.0;
-            let layer = &training.net.layers[0];
-            let mean = |to: &mut [f64], from: &[f64]| {
-                to.iter_mut().zip(from).for_each(|(m, v)| *m += (v - *m) / averaged);
-            };
-            mean(&mut theta, &layer.theta);
-            mean(&mut log_sigma2, &layer.spread);
-        }
-    }
-    let log_alpha: Vec<f64> =
-        theta.iter().zip(&log_sigma2).map(|(t, l)| l - libm::log(t * t)).collect();
-    let squares = regression::theta(&x, &y, &vec![f64::NEG_INFINITY; features])?;
-    let closed = regression::theta(&x, &y, &log_alpha)?;
+    let learned = learned(&config, &x, &y)?;
+    let Learned { theta, log_alpha, squares, closed, pruned } = &learned;
     let largest =
         |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    let pruned: Vec<f64> = theta
-        .iter()
-        .zip(&log_alpha)
-        .map(|(t, la)| if *la > config.thresh { 0.0 } else { *t })
-        .collect();
-    let difference = largest(&theta, &closed);
+    let difference = largest(theta, closed);
     let pairs = || pruned.iter().zip(&config.weights);
     let lost = pairs().filter(|(p, w)| **p == 0.0 && **w != 0.0).count();
     let found = pairs().filter(|(p, w)| **p == 0.0 && **w == 0.0).count();
@@ -111,8 +83,8 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
         "largest difference from the closed form: {difference:.2e}\ndistance from the true weights: least \
          squares {:.4}, SVDO pruned {:.4}\nremoved: {found} of {irrelevant} irrelevant features, {lost} \
          relevant ones",
-        error(&squares),
-        error(&pruned)
+        error(squares),
+        error(pruned)
     );
     let path = path(&config, &x, &y)?;
     let passed =
@@ -122,48 +94,11 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
         "irrelevant": irrelevant,
         "irrelevant_removed": found,
         "relevant_removed": lost,
-        "distance_least_squares": error(&squares),
-        "distance_pruned": error(&pruned),
+        "distance_least_squares": error(squares),
+        "distance_pruned": error(pruned),
         "passed": passed,
     });
-    let index =
-        |values: &[f64]| values.iter().enumerate().map(|(j, v)| (j as f64, *v)).collect::<Vec<_>>();
-    let column = |c: usize| path.iter().map(|row| (row[0], row[c])).collect::<Vec<_>>();
-    let figure = Figure {
-        title: "Relevance determination by linear regression".into(),
-        panels: vec![
-            Panel {
-                title: "weights".into(),
-                x: Axis::new("feature"),
-                y: Axis::new("theta"),
-                series: vec![
-                    Series::dots("true", index(&config.weights)),
-                    Series::dots("least squares", index(&squares)),
-                    Series::dots("sparse variational dropout", index(&theta)),
-                    Series::dots("closed form at its alphas", index(&closed)),
-                ],
-            },
-            Panel {
-                title: "what was learned".into(),
-                x: Axis::new("feature"),
-                y: Axis::new("log alpha"),
-                series: vec![
-                    Series::dots("log alpha", index(&log_alpha)),
-                    Series::rule(&format!("threshold {}", config.thresh), config.thresh),
-                ],
-            },
-            Panel {
-                title: "closed form as alpha of feature 0 grows".into(),
-                x: Axis::new("log alpha of feature 0"),
-                y: Axis::logarithmic("value"),
-                series: vec![
-                    Series::line("|theta|", column(1)),
-                    Series::line("noise alpha theta\u{b2}", column(2)),
-                    Series::line("|theta| if orthonormal", column(3)),
-                ],
-            },
-        ],
-    };
+    let figure = figure(&config, &learned, &path);
     let rows = (0..features).map(|j| {
         vec![j as f64, config.weights[j], squares[j], theta[j], closed[j], log_alpha[j], pruned[j]]
     });
@@ -180,6 +115,92 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
         text,
         passed,
     })
+}
+
+/// What was learned for each feature.
+struct Learned {
+    /// By sparse variational dropout.
+    theta: Vec<f64>,
+    log_alpha: Vec<f64>,
+    /// By least squares.
+    squares: Vec<f64>,
+    /// By the closed form at the alphas that were found.
+    closed: Vec<f64>,
+    /// Theta without what the threshold removes.
+    pruned: Vec<f64>,
+}
+
+fn learned(config: &Config, x: &[f64], y: &[f64]) -> Result<Learned> {
+    let features = config.weights.len();
+    let net = Mlp::new(&[features, 1], &[Method::sparse(config.log_sigma2)], config.seed)?;
+    let mut training = Training::new(net, config.rate, config.spread_rate, config.seed);
+    let targets = Targets::Values(y, config.noise * config.noise);
+    // Rates fall to zero over the last half; theta and alpha are averaged over the last tenth, where
+    // they only tremble.
+    let (mut theta, mut log_sigma2, mut averaged) = (vec![0.0; features], vec![0.0; features], 0.0);
+    for step in 0..config.steps {
+        let left = (2.0 * (1.0 - f64::from(step) / f64::from(config.steps))).min(1.0);
+        (training.rate, training.spread_rate) = (config.rate * left, config.spread_rate * left);
+        training.step(x, targets, config.samples, 1.0)?;
+        training.net.layers[0].bias[0] = 0.0;
+        if step >= config.steps - config.steps.div_ceil(10) {
+            averaged += 1.0;
+            let layer = &training.net.layers[0];
+            let mean = |to: &mut [f64], from: &[f64]| {
+                to.iter_mut().zip(from).for_each(|(m, v)| *m += (v - *m) / averaged);
+            };
+            mean(&mut theta, &layer.theta);
+            mean(&mut log_sigma2, &layer.spread);
+        }
+    }
+    let log_alpha: Vec<f64> =
+        theta.iter().zip(&log_sigma2).map(|(t, l)| l - libm::log(t * t)).collect();
+    let squares = regression::theta(x, y, &vec![f64::NEG_INFINITY; features])?;
+    let closed = regression::theta(x, y, &log_alpha)?;
+    let pairs = theta.iter().zip(&log_alpha);
+    let pruned = pairs.map(|(t, la)| if *la > config.thresh { 0.0 } else { *t }).collect();
+    Ok(Learned { theta, log_alpha, squares, closed, pruned })
+}
+
+fn figure(config: &Config, learned: &Learned, path: &[Vec<f64>]) -> Figure {
+    let index =
+        |values: &[f64]| values.iter().enumerate().map(|(j, v)| (j as f64, *v)).collect::<Vec<_>>();
+    let column = |c: usize| path.iter().map(|row| (row[0], row[c])).collect::<Vec<_>>();
+    Figure {
+        title: "Relevance determination by linear regression".into(),
+        panels: vec![
+            Panel {
+                title: "weights".into(),
+                x: Axis::new("feature"),
+                y: Axis::new("theta"),
+                series: vec![
+                    Series::dots("true", index(&config.weights)),
+                    Series::dots("least squares", index(&learned.squares)),
+                    Series::dots("sparse variational dropout", index(&learned.theta)),
+                    Series::dots("closed form at its alphas", index(&learned.closed)),
+                ],
+            },
+            Panel {
+                title: "what was learned".into(),
+                x: Axis::new("feature"),
+                y: Axis::new("log alpha"),
+                series: vec![
+                    Series::dots("log alpha", index(&learned.log_alpha)),
+                    Series::rule(&format!("threshold {}", config.thresh), config.thresh),
+                ],
+            },
+            Panel {
+                title: "closed form as alpha of feature 0 grows".into(),
+                x: Axis::new("log alpha of feature 0"),
+                y: Axis::logarithmic("value"),
+                series: vec![
+                    Series::line("|theta|", column(1)),
+                    Series::line("noise alpha theta\u{b2}", column(2)),
+                    Series::line("|theta| if orthonormal", column(3)),
+                ],
+            },
+        ],
+    }
 }
 
 /// Features with a correlation of 1/2 between neighbours, and y.

@@ -12,6 +12,7 @@ use crate::text::group;
 
 /// What changed from an old report to a new one.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Diff {
     /// Bytes of the old file.
     pub old_bytes: u64,
@@ -35,6 +36,7 @@ pub struct Diff {
 
 /// A layer of a [`Diff`]; 0 where a report lacks it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LayerDiff {
     /// Its name.
     pub name: String,

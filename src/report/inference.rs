@@ -12,6 +12,7 @@ use crate::text::{duration, group, percent};
 
 /// Of `svdo-infer`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Inference {
     /// The file.
     pub model: String,
@@ -37,6 +38,7 @@ pub struct Inference {
 
 /// Of `svdo-infer --verify`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Verified {
     /// The file.
     pub model: String,
@@ -67,6 +69,7 @@ pub struct Verified {
 
 /// Masked against unmasked theta.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs)]
 pub struct Pruning {
     pub max_abs_error: f64,

@@ -40,6 +40,7 @@ pub const WEIGHT_RATIO: &str = "weight ratio: all weights / weights kept by the 
 
 /// A report of one of the commands.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "report", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Report {
@@ -70,6 +71,7 @@ impl Report {
 
 /// Of `svdo-compress`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Compression {
     /// The checkpoint.
     pub input: String,
@@ -121,6 +123,7 @@ pub struct Compression {
 
 /// A layer of a [`Compression`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Layer {
     /// Prefix of its tensors.
     pub name: String,
@@ -163,6 +166,7 @@ pub struct Layer {
 
 /// Error on labelled data; each `_se` is a standard error.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Validation {
     /// Labelled samples.
     pub samples: usize,

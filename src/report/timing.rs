@@ -12,6 +12,7 @@ use crate::text::duration;
 
 /// Times of inference on one thread, on random samples.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Timing {
     /// Kernels used.
     pub cpu: String,
@@ -21,6 +22,7 @@ pub struct Timing {
 
 /// Medians of runs of the sparse and the dense engine in turn.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BatchTime {
     /// Samples that run at a time.
     pub batch: usize,

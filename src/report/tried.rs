@@ -8,6 +8,7 @@ use crate::search::Point;
 
 /// One threshold of a sweep.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SweepPoint {
     /// The threshold.
     pub threshold: f64,
@@ -29,6 +30,7 @@ pub struct SweepPoint {
 
 /// The layers under one coder, without the header.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Coder {
     /// What it is.
     pub coder: String,
@@ -56,6 +58,7 @@ impl Coder {
 
 /// One configuration of a search.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SearchPoint {
     /// The threshold.
     pub threshold: f64,

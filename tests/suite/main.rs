@@ -19,5 +19,6 @@ mod memory;
 mod noise;
 mod onnx;
 mod search;
+mod structure;
 #[cfg(feature = "train")]
 mod train;
