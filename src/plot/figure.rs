@@ -103,7 +103,7 @@ impl Panel {
         let y = self.y.scale(self.series.iter().flat_map(Series::ys), (bottom, top));
         for (at, label) in x.ticks() {
             svg.path(format_args!("M{at:.1} {top}V{bottom}"), LINE);
-            svg.text((at, bottom + 0.3 * frame.left.min(48.0)), "middle", SOFT, &label);
+            svg.text((at, bottom + 15.0), "middle", SOFT, &label);
         }
         for (at, label) in y.ticks() {
             svg.path(format_args!("M{left} {at:.1}H{right}"), LINE);
