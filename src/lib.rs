@@ -10,6 +10,11 @@ pub mod error;
 
 pub mod files;
 
+pub(crate) mod text;
+
+#[cfg(feature = "compress")]
+pub(crate) mod plot;
+
 pub mod network;
 
 pub mod model;
@@ -47,6 +52,8 @@ pub mod quantize;
 pub(crate) mod simd;
 
 pub mod engine;
+
+pub(crate) mod measure;
 
 pub mod serve;
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::bench_report::{Batch, Benchmark, Compared, StepTime};
-use crate::edge::{peak_rss_kib, random_samples};
 use crate::engine::{Engine, Isa, KernelChoice, Options, Workspace};
+use crate::measure::{Times, peak_rss_kib, random_samples};
 use crate::model::Model;
 
 /// How to measure.
@@ -150,10 +150,11 @@ impl Measure {
             let operations = (2 * multiply_adds * batch) as f64;
             let compared = self.compare.map(|kernel| (kernel.name(), times.1));
             batches.push(Batch::new(
-                (batch, first_inference, times.0),
+                (batch, first_inference, Times::new(times.0)),
                 operations,
                 peak_gflops,
-                compared.map(|(kernel, times)| Compared { kernel, median: median(times) }),
+                compared
+                    .map(|(kernel, times)| Compared { kernel, median: Times::new(times).median() }),
                 steps,
             ));
         }
@@ -200,11 +201,6 @@ impl Measure {
         while both(true)? < 5 || start.elapsed() < Duration::from_millis(self.min_ms) {}
         Ok((times, others))
     }
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[(times.len() - 1) / 2]
 }
 
 /// The mean time of each step on one thread.

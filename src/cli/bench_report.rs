@@ -1,19 +1,28 @@
 //! What `svdo-infer --bench` found, as JSON and as text. Times are in microseconds.
 
-use std::fmt::Write;
-
 use serde::Serialize;
 
+use crate::measure::Times;
+use crate::report::document::{Block, Document, Section, Table, row};
+use crate::report::{json, text};
+
+/// A report of one model.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Benchmark {
+    #[cfg_attr(test, schemars(extend("const" = "bench")))]
     pub(super) report: &'static str,
+    /// The file.
     pub(super) model: String,
     /// The instruction set whose kernels ran.
     pub(super) isa: &'static str,
+    /// Which kernels were asked for.
     pub(super) kernel: &'static str,
+    /// Threads used.
     pub(super) threads: usize,
     /// Cores; empty if it was left to the system.
     pub(super) pinned: Vec<usize>,
+    /// Of all times but load_ms.
     pub(super) time_unit: &'static str,
     /// To read the file, decode it and plan.
     pub(super) load_ms: f64,
@@ -24,10 +33,13 @@ pub(super) struct Benchmark {
     pub(super) peak_rss_kib: Option<u64>,
     /// Of multiply-adds in registers, on as many threads.
     pub(super) peak_gflops: f64,
+    /// One for each number of samples that run at a time.
     pub(super) batches: Vec<Batch>,
 }
 
+/// Times of runs of so many samples at a time.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Batch {
     batch: usize,
     first_inference: f64,
@@ -56,12 +68,15 @@ pub(super) struct Batch {
 
 /// Another kernel, measured run by run in turn.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Compared {
     pub(super) kernel: &'static str,
     pub(super) median: f64,
 }
 
+/// Mean time of one step of the plan.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct StepTime {
     pub(super) layer: String,
     pub(super) kernel: &'static str,
@@ -73,31 +88,26 @@ pub(super) struct StepTime {
 impl Batch {
     /// Sums up the times of runs of `operations` floating-point operations each.
     pub(super) fn new(
-        (batch, first_inference, mut times): (usize, f64, Vec<f64>),
+        (batch, first_inference, times): (usize, f64, Times),
         operations: f64,
         peak_gflops: f64,
         compared: Option<Compared>,
         steps: Vec<StepTime>,
     ) -> Self {
-        times.sort_by(f64::total_cmp);
-        let count = times.len() as f64;
-        let at = |share: f64| times[((count - 1.0) * share).round() as usize];
-        let mean = times.iter().sum::<f64>() / count;
-        let variance = times.iter().map(|t| (t - mean).powi(2)).sum::<f64>() / count;
-        let median = times[(times.len() - 1) / 2];
+        let median = times.median();
         let nonzero_gflops = operations * 1e-3 / median;
         Self {
             batch,
             first_inference,
-            runs: times.len(),
-            mean,
-            std: variance.sqrt(),
-            min: at(0.0),
+            runs: times.runs(),
+            mean: times.mean(),
+            std: times.std(),
+            min: times.quantile(0.0),
             median,
-            p90: at(0.9),
-            p95: at(0.95),
-            p99: at(0.99),
-            max: at(1.0),
+            p90: times.quantile(0.9),
+            p95: times.quantile(0.95),
+            p99: times.quantile(0.99),
+            max: times.quantile(1.0),
             items_per_sec: batch as f64 * 1e6 / median,
             nonzero_gflops,
             share_of_peak: nonzero_gflops / peak_gflops,
@@ -106,26 +116,57 @@ impl Batch {
             steps,
         }
     }
+
+    /// Of the table of steps.
+    fn step_rows(&self) -> impl Iterator<Item = Vec<crate::report::document::Cell>> {
+        self.steps.iter().map(|step| {
+            row![
+                step.layer.as_str(),
+                self.batch.to_string(),
+                format!("{:.2}", step.time),
+                format!("{:.2}", step.nonzero_gflops),
+                format!("{:.2} %", step.density * 100.0),
+                step.kernel,
+            ]
+        })
+    }
 }
 
 impl Benchmark {
-    pub(super) fn json(&self) -> anyhow::Result<String> {
-        Ok(serde_json::to_string_pretty(self)? + "\n")
+    pub(super) fn json(&self) -> crate::Result<String> {
+        json::pretty(self)
     }
 
     pub(super) fn text(&self) -> String {
+        text::document(&self.document())
+    }
+
+    fn document(&self) -> Document {
         let Self { model, isa, threads, load_ms, weight_bytes, peak_gflops, .. } = self;
-        let mut text = format!(
+        let memory =
+            self.peak_rss_kib.map_or_else(String::new, |kib| format!("peak memory {kib} KiB, "));
+        let head = format!(
             "{model} on {isa}, {threads} thread(s): loaded in {load_ms:.1} ms, weights take \
-             {weight_bytes} bytes, "
+             {weight_bytes} bytes, {memory}peak of multiply-adds {peak_gflops:.1} GFLOP/s"
         );
-        if let Some(kib) = self.peak_rss_kib {
-            let _ = write!(text, "peak memory {kib} KiB, ");
-        }
-        let _ = writeln!(text, "peak of multiply-adds {peak_gflops:.1} GFLOP/s");
-        let _ = writeln!(
-            text,
-            "{:>6} {:>11} {:>11} {:>11} {:>11} {:>11} {:>12} {:>9} {:>7}",
+        let rows = self.batches.iter().map(|b| {
+            let compared = b.speed_up.zip(b.compared.as_ref()).map(|(speed_up, compared)| {
+                format!("{speed_up:.2} times as fast as {}", compared.kernel)
+            });
+            row![
+                b.batch.to_string(),
+                format!("{:.2}", b.median),
+                format!("{:.2}", b.mean),
+                format!("{:.2}", b.std),
+                format!("{:.2}", b.p99),
+                format!("{:.2}", b.first_inference),
+                format!("{:.0}", b.items_per_sec),
+                format!("{:.2}", b.nonzero_gflops),
+                format!("{:.1} %", b.share_of_peak * 100.0),
+                compared.unwrap_or_default(),
+            ]
+        });
+        let headings = [
             "batch",
             "median us",
             "mean us",
@@ -134,38 +175,16 @@ impl Benchmark {
             "first us",
             "samples/s",
             "GFLOP/s",
-            "peak"
-        );
-        for b in &self.batches {
-            let _ = write!(
-                text,
-                "{:>6} {:>11.2} {:>11.2} {:>11.2} {:>11.2} {:>11.2} {:>12.0} {:>9.2} {:>5.1} %",
-                b.batch,
-                b.median,
-                b.mean,
-                b.std,
-                b.p99,
-                b.first_inference,
-                b.items_per_sec,
-                b.nonzero_gflops,
-                b.share_of_peak * 100.0
-            );
-            if let (Some(speed_up), Some(compared)) = (b.speed_up, &b.compared) {
-                let _ = write!(text, "  {speed_up:.2} times as fast as {}", compared.kernel);
-            }
-            text.push('\n');
-            for step in &b.steps {
-                let _ = writeln!(
-                    text,
-                    "       {:>11.2} us {:>8.2} GFLOP/s  density {:>6.2} %  {} {}",
-                    step.time,
-                    step.nonzero_gflops,
-                    step.density * 100.0,
-                    step.kernel,
-                    step.layer
-                );
-            }
+            "peak",
+            "",
+        ];
+        let batches = Block::Table(Table::new(headings, rows));
+        let steps: Vec<_> = self.batches.iter().flat_map(Batch::step_rows).collect();
+        let mut sections = vec![Section::new("", "", vec![Block::Lines(vec![head]), batches])];
+        if !steps.is_empty() {
+            let headings = ["layer", "batch", "us", "GFLOP/s", "density", "kernel"];
+            sections.push(Section::new("", "", vec![Block::Table(Table::new(headings, steps))]));
         }
-        text
+        Document { title: format!("Benchmark of {model}"), sections, ..Document::default() }
     }
 }

@@ -8,6 +8,7 @@ use super::output;
 use super::{Outcome, percentage};
 use crate::report::diff::{Diff, read};
 use crate::report::gate::Gate;
+use crate::report::json;
 
 /// Compare two JSON reports of svdo-compress, layer by layer
 #[derive(Debug, Parser)]
@@ -42,7 +43,7 @@ impl Arguments {
         diff.gates
             .extend(self.max_growth.map(|limit| Gate::at_most("max-growth", limit, diff.growth)));
         let text = match (self.json, self.markdown) {
-            (true, _) => format!("{}\n", serde_json::to_string_pretty(&diff)?),
+            (true, _) => json::pretty(&diff)?,
             (_, true) => diff.markdown(),
             _ => diff.text(),
         };

@@ -7,7 +7,7 @@ use clap::Parser;
 
 use super::{Outcome, Threads, output};
 use crate::error::IoContext;
-use crate::experiment::{ALL, Experiment, Surroundings};
+use crate::experiment::{ALL, Experiment, Resources};
 
 /// In the folder, until the files are written.
 const STATE: &str = "training.state";
@@ -85,12 +85,9 @@ impl Arguments {
         }
         let progress = |line: &str| eprintln!("{line}");
         let state = self.out.as_ref().map(|folder| folder.join(STATE));
-        let surroundings = Surroundings {
-            data: self.data.as_deref(),
-            state: state.as_deref(),
-            progress: &progress,
-        };
-        let findings = experiment.run(settings, &surroundings)?;
+        let resources =
+            Resources { data: self.data.as_deref(), state: state.as_deref(), progress: &progress };
+        let findings = experiment.run(settings, &resources)?;
         let mut text = findings.text;
         if let Some(folder) = &self.out {
             for (name, bytes) in &findings.files {

@@ -11,14 +11,15 @@ use super::output::{self, Reports};
 use super::{Outcome, Threads, import, isa, share};
 use crate::container;
 use crate::data;
-use crate::edge::{best_classes, random_samples};
 use crate::engine::evaluate::compare;
 use crate::engine::verify::verify;
 use crate::engine::{Engine, Options};
 use crate::error::IoContext;
+use crate::measure::random_samples;
 use crate::model::Model;
 use crate::report::gate::Gate;
 use crate::report::{Inference, Report, Verified, display};
+use crate::text::best_classes;
 
 /// Run a .svdo file on images or arrays, or verify it against its checkpoint
 ///

@@ -15,10 +15,13 @@ mod heat_map;
 mod import;
 pub mod infer;
 pub mod inspect;
+mod inspect_report;
 pub mod manual;
 mod output;
 mod quantization;
 mod samples;
+#[cfg(test)]
+mod schemas;
 mod sweep;
 #[cfg(feature = "train")]
 pub mod train;

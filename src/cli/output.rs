@@ -9,8 +9,10 @@ use clap::Args;
 
 use crate::error::IoContext;
 use crate::files;
+use crate::plot::HeatMap;
 use crate::progress::Event;
 use crate::report::diff::{self, Diff};
+use crate::report::document::{Block, Picture, Section};
 use crate::report::gate::Gate;
 use crate::report::{Compression, Report, badge, html, json, markdown, text};
 
@@ -104,12 +106,7 @@ impl Reports {
             let below = change.map_or_else(String::new, |c| format!("\n{}", c.text()));
             to_stdout((text::render(report) + &below).as_bytes())?;
             if self.github {
-                let gates = match report {
-                    Report::Compress(report) => &report.gates[..],
-                    Report::Infer(report) => &report.gates,
-                    Report::Verify(_) => &[],
-                };
-                to_stdout(annotations(gates).as_bytes())?;
+                to_stdout(annotations(report.gates()).as_bytes())?;
             }
         }
         Ok(())
@@ -174,11 +171,16 @@ impl CompressionReports {
     pub(super) fn write(
         &self,
         report: &Compression,
-        heat_map: Option<(Vec<u8>, String)>,
+        heat_map: Option<HeatMap>,
     ) -> anyhow::Result<()> {
         if let Some(path) = &self.html {
-            let heat_map = heat_map.as_ref().map(|(png, caption)| (&png[..], caption.as_str()));
-            write(path, html::render(report, heat_map).as_bytes())?;
+            let mut page = report.document();
+            if let Some(heat_map) = heat_map {
+                let picture = Picture { svg: heat_map.element()?, caption: heat_map.caption };
+                let blocks = vec![Block::Pictures(vec![picture])];
+                page.sections.push(Section::new("What the first layer looks at", "", blocks));
+            }
+            write(path, html::document(&page).as_bytes())?;
         }
         if let Some(path) = &self.badge {
             write(path, badge::render(report).as_bytes())?;

@@ -3,15 +3,16 @@
 use std::time::{Duration, Instant};
 
 use super::arguments::Arguments;
-use super::text::quoted;
+use super::json::quoted;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::measure::{Times, peak_rss_kib, random_samples};
 
-/// Times of one batch size, in microseconds, in ascending order.
+/// Times of one batch size, in microseconds.
 struct Batch {
     batch: usize,
     first: f64,
-    times: Vec<f64>,
+    times: Times,
 }
 
 /// Measures, and gives the text and the JSON.
@@ -41,9 +42,10 @@ pub(super) fn bench(
     }
     json += "  \"batches\": [";
     for (at, b) in batches.iter().enumerate() {
-        let (mean, std) = b.mean_and_std();
-        let (batch, first, runs, min) = (b.batch, b.first, b.times.len(), b.times[0]);
-        let (median, p90, p99) = (b.at(0.5), b.at(0.9), b.at(0.99));
+        let (batch, first, runs) = (b.batch, b.first, b.times.runs());
+        let (mean, std, median) = (b.times.mean(), b.times.std(), b.times.median());
+        let (min, p90, p99) =
+            (b.times.quantile(0.0), b.times.quantile(0.9), b.times.quantile(0.99));
         let rate = batch as f64 * 1e6 / median;
         text += &format!(
             "{batch:>6} {median:>11.2} {mean:>11.2} {std:>11.2} {p99:>11.2} {first:>11.2} \
@@ -83,44 +85,5 @@ fn measure(engine: &Engine, arguments: &Arguments, batch: usize, threads: usize)
     while times.len() < 5 || start.elapsed() < Duration::from_millis(least) {
         times.push(time()?);
     }
-    times.sort_by(f64::total_cmp);
-    Ok(Batch { batch, first, times })
-}
-
-impl Batch {
-    fn at(&self, share: f64) -> f64 {
-        self.times[((self.times.len() - 1) as f64 * share) as usize]
-    }
-
-    fn mean_and_std(&self) -> (f64, f64) {
-        let count = self.times.len() as f64;
-        let mean = self.times.iter().sum::<f64>() / count;
-        let variance = self.times.iter().map(|t| (t - mean) * (t - mean)).sum::<f64>() / count;
-        (mean, libm::sqrt(variance))
-    }
-}
-
-/// Uniform samples over the range that preprocessing maps to 0..1, the same at every run.
-///
-/// # Errors
-/// [`Error::Data`] if they are too many to number.
-pub(crate) fn random_samples(engine: &Engine, count: usize) -> Result<Vec<f32>> {
-    let elements = engine.input_shape().elements()?;
-    let total = count.checked_mul(elements).ok_or_else(|| Error::data("too many samples"))?;
-    let scale = 1.0 / engine.input_scale();
-    // SplitMix64 (Steele, Lea and Flood 2014): a counter and a hash.
-    let uniform = |i: usize| {
-        let mut z = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ z >> 31) >> 40) as f32 / (1 << 24) as f32
-    };
-    Ok((0..total).map(|i| uniform(i) * scale).collect())
-}
-
-/// The most memory that this process has held, where the system says.
-pub(crate) fn peak_rss_kib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().trim_end_matches("kB").trim().parse().ok()
+    Ok(Batch { batch, first, times: Times::new(times) })
 }

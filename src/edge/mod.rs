@@ -6,7 +6,7 @@
 
 mod arguments;
 mod bench;
-mod text;
+mod json;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -14,15 +14,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-#[cfg(feature = "cli")]
-pub(crate) use bench::peak_rss_kib;
-#[cfg(feature = "compress")]
-pub(crate) use bench::random_samples;
-pub(crate) use text::{best_classes, duration, group};
-
 use crate::engine::evaluate::{Evaluation, compare};
 use crate::engine::{Engine, Isa, Options};
 use crate::error::{Error, IoContext, Result};
+use crate::text::{best_classes, duration, group, percent};
 use crate::{container, data, files, serve};
 use arguments::{Arguments, Request};
 
@@ -166,7 +161,7 @@ impl Arguments {
     fn text(&self, engine: &Engine, times: &Times, evaluation: Option<&Evaluation>) -> String {
         let mut text = format!("samples           {}\n", group(times.samples as u64));
         if let Some(found) = evaluation {
-            text += &format!("error rate        {:.2} %\n", 100.0 * found.error_rate());
+            text += &format!("error rate        {}\n", percent(found.error_rate()));
             text += &format!("cross-entropy     {:.4}\n", found.cross_entropy);
         }
         text += &format!(
@@ -188,7 +183,7 @@ impl Arguments {
 
     /// The report of `formats/report.schema.json`.
     fn as_json(&self, engine: &Engine, times: &Times, evaluation: Option<&Evaluation>) -> String {
-        let model = text::quoted(&self.model.to_string_lossy());
+        let model = json::quoted(&self.model.to_string_lossy());
         let samples = times.samples;
         let mut json = format!(
             "{{\n  \"report\": \"infer\",\n  \"model\": {model},\n  \"samples\": {samples},\n"
@@ -241,7 +236,7 @@ fn encode(path: &Path, outputs: &[f32], outs: usize) -> Result<Vec<u8>> {
     if extension != Some("json") && path != Path::new("-") {
         return Err(Error::data("outputs can be written as .npy or .json").in_file(path));
     }
-    let json = text::rows(outputs, outs).ok_or_else(|| {
+    let json = json::rows(outputs, outs).ok_or_else(|| {
         Error::data("an output is not finite, which JSON cannot say: write .npy instead")
     })?;
     Ok(json.into_bytes())

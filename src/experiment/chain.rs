@@ -7,10 +7,10 @@ use std::fmt::Write;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::plot::{Axis, Figure, Panel, Series};
 use super::task::{Shape, Task};
-use super::{Findings, Surroundings, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, pretty, read};
 use crate::error::Result;
+use crate::plot::{Axis, Figure, Panel, Series};
 use crate::train::family::{
     Draw, Estimator, Layer, Method, Mlp, Share, Targets, Training, VarianceParam,
 };
@@ -79,7 +79,7 @@ impl Check {
 ///
 /// # Errors
 /// If a setting makes no sense or a training diverges.
-pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
+pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
     demand(config.drop_rate > 0.0 && config.drop_rate <= 0.5, "drop_rate", "above 0, at most 0.5")?;
     demand((1..=1000).contains(&config.inputs), "inputs", "from 1 to 1000")?;
@@ -93,7 +93,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     )?;
     config.task.check()?;
 
-    (surroundings.progress)("moments of one layer's outputs");
+    (resources.progress)("moments of one layer's outputs");
     let (checks, densities) = links(&config)?;
     let mut text = format!("drop rate p = {}, alpha = p / (1 - p)\n", config.drop_rate);
     let (mut rows, mut names) = (Vec::new(), Vec::new());
@@ -130,7 +130,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         "method", config.thresh
     );
     for (index, (name, method)) in family(config.drop_rate).into_iter().enumerate() {
-        (surroundings.progress)(&format!("training by {name}"));
+        (resources.progress)(&format!("training by {name}"));
         let Trained { curve, error, sparsity } = train_by(method, &config, &train, &test)?;
         let nll = curve.last().map_or(f64::NAN, |p| p.1);
         let _ = writeln!(
@@ -167,7 +167,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         files: vec![
             ("summary.json".into(), pretty(&summary)?),
             ("training.csv".into(), csv(&["method", "epoch", "test_nll"], rows)),
-            ("chain.svg".into(), figure.render().into()),
+            ("chain.svg".into(), figure.document().into()),
         ],
         text,
         passed,
@@ -189,17 +189,11 @@ fn family(rate: f64) -> Vec<(&'static str, Method)> {
     ]
 }
 
+/// The comparisons of each link, and the densities of one output.
 fn links(config: &Config) -> Result<(Vec<Check>, Vec<Series>)> {
     let (rate, inputs) = (config.drop_rate, config.inputs);
     let alpha = rate / (1.0 - rate);
-    let draw = |step: u32| Draw { seed: config.seed, step, layer: EXPERIMENT };
-    let mut x = vec![0.0; inputs];
-    draw(0).normals(0, &mut x);
-    x.iter_mut().for_each(|x| *x = x.abs());
-    // Alphas of the inputs, at most 1.
-    let mut each = vec![0.0; inputs];
-    draw(1).uniforms(0, &mut each);
-    each.iter_mut().for_each(|u| *u = libm::log(0.05 + 0.95 * *u));
+    let (x, each) = drawn_inputs(config);
     // Two outputs whose weights resemble each other, so that shared noise shows in their covariance.
     let layer = |method: Method| {
         let mut layer = Layer::new(0, inputs, 2, method, config.seed);
@@ -246,14 +240,8 @@ fn links(config: &Config) -> Result<(Vec<Check>, Vec<Series>)> {
     let mut checks = Vec::new();
     let exact = |value| Estimate { value, error: 0.0 };
     let mut check = |link, what, expected: Estimate, found, differs| {
-        checks.push(Check {
-            link,
-            what,
-            expected: expected.value,
-            found,
-            error: expected.error,
-            differs,
-        });
+        let (expected, error) = (expected.value, expected.error);
+        checks.push(Check { link, what, expected, found, error, differs });
     };
     let link = "binary dropout, trained unscaled";
     check(link, "mean: test weights (1-p) theta", exact((1.0 - rate) * output), unscaled, false);
@@ -268,13 +256,8 @@ fn links(config: &Config) -> Result<(Vec<Check>, Vec<Series>)> {
     let link = "fast dropout (local reparameterization)";
     check(link, "mean of Gaussian dropout", gaussian.mean, fast.mean, false);
     check(link, "variance of Gaussian dropout", gaussian.variance, fast.variance, false);
-    check(
-        link,
-        "control: covariance of Gaussian dropout",
-        gaussian.covariance,
-        fast.covariance,
-        true,
-    );
+    let what = "control: covariance of Gaussian dropout";
+    check(link, what, gaussian.covariance, fast.covariance, true);
     let link = "noise on each weight, per example";
     check(link, "mean of fast dropout", fast.mean, weights.mean, false);
     check(link, "variance of fast dropout", fast.variance, weights.variance, false);
@@ -299,6 +282,17 @@ fn links(config: &Config) -> Result<(Vec<Check>, Vec<Series>)> {
     let densities = series
         .map(|(name, moments)| Series::line(name, density(&moments.first, output, 4.0 * spread)));
     Ok((checks, densities.into()))
+}
+
+/// Inputs of the layer, and the logarithm of an alpha for each, at most 1.
+fn drawn_inputs(config: &Config) -> (Vec<f64>, Vec<f64>) {
+    let draw = |step: u32| Draw { seed: config.seed, step, layer: EXPERIMENT };
+    let (mut x, mut log_alphas) = (vec![0.0; config.inputs], vec![0.0; config.inputs]);
+    draw(0).normals(0, &mut x);
+    x.iter_mut().for_each(|x| *x = x.abs());
+    draw(1).uniforms(0, &mut log_alphas);
+    log_alphas.iter_mut().for_each(|u| *u = libm::log(0.05 + 0.95 * *u));
+    (x, log_alphas)
 }
 
 /// Both outputs of a layer for one input, drawn again and again.

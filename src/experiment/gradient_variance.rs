@@ -8,10 +8,10 @@ use std::fmt::Write;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::plot::{Axis, Figure, Panel, Series};
 use super::task::{Shape, Task};
-use super::{Findings, Surroundings, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, pretty, read};
 use crate::error::Result;
+use crate::plot::{Axis, Figure, Panel, Series};
 use crate::train::family::{Draw, Estimator, Method, Mlp, Share, Targets, Training, VarianceParam};
 use crate::train::noise::{EXPERIMENT, shuffled};
 
@@ -45,7 +45,7 @@ const ESTIMATORS: [(Estimator, &str); 3] = [
 ///
 /// # Errors
 /// If a setting makes no sense or the training diverges.
-pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
+pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
     config.task.check()?;
     demand(config.drop_rate > 0.0 && config.drop_rate < 1.0, "drop_rate", "between 0 and 1")?;
@@ -57,15 +57,66 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     demand(config.log_alphas.iter().all(|la| la.is_finite()), "log_alphas", "numbers")?;
 
     let data = config.task.draw(config.seed, 0, config.samples);
-    (surroundings.progress)("training the network");
+    (resources.progress)("training the network");
     let net = trained(&config, &data)?;
 
+    let estimators = by_estimator(&config, &data, &net, resources);
+    let parameters = by_parameters(&config, &data, &net, resources);
+    let passed = estimators.passed && parameters.passed;
+    let figure = Figure {
+        title: "Variance of the gradient by theta, first layer".into(),
+        panels: vec![
+            Panel {
+                title: format!(
+                    "by estimator (alpha = {:.2})",
+                    config.drop_rate / (1.0 - config.drop_rate)
+                ),
+                x: Axis::logarithmic("samples in the batch, M"),
+                y: Axis::logarithmic("variance of the batch's mean gradient"),
+                series: estimators.series,
+            },
+            Panel {
+                title: format!("by parameterization (one batch of {}, noise alone)", config.batch),
+                x: Axis::new("log alpha"),
+                y: Axis::logarithmic("variance of the batch's mean gradient"),
+                series: parameters.series,
+            },
+        ],
+    };
+    let summary = json!({"estimators": estimators.summary, "parameterizations": parameters.summary,
+        "passed": passed});
+    let columns = ["series", "batch_or_log_alpha", "variance", "predicted_or_additive"];
+    let rows = [estimators.rows, parameters.rows].concat();
+    Ok(Findings {
+        files: vec![
+            ("gradient-variance.csv".into(), csv(&columns, rows)),
+            ("summary.json".into(), pretty(&summary)?),
+            ("gradient-variance.svg".into(), figure.document().into()),
+        ],
+        text: estimators.text + &parameters.text,
+        passed,
+    })
+}
+
+/// Variances of several gradients beside each other.
+struct Comparison {
+    text: String,
+    /// Of the table.
+    rows: Vec<Vec<f64>>,
+    series: Vec<Series>,
+    summary: Vec<Value>,
+    /// Whether they are in the order that theory gives.
+    passed: bool,
+}
+
+/// By estimator, over the size of the batch.
+fn by_estimator(config: &Config, data: &Task, net: &Mlp, resources: &Resources<'_>) -> Comparison {
     let mut text = String::from("variance of the first layer's gradient, mean over its weights\n");
     let (mut rows, mut series) = (Vec::new(), Vec::new());
     let (first, last) = (config.batches[0] as f64, config.batches[config.batches.len() - 1] as f64);
     let mut summary = Vec::new();
     for (index, (estimator, name)) in ESTIMATORS.into_iter().enumerate() {
-        (surroundings.progress)(name);
+        (resources.progress)(name);
         let mut net = net.clone();
         for layer in &mut net.layers {
             layer.method = layer.method.with_estimator(estimator);
@@ -73,9 +124,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         let variances: Vec<f64> = config
             .batches
             .iter()
-            .map(|size| {
-                variance(&net, config.repeats, |repeat| batch(&config, &data, repeat, *size))
-            })
+            .map(|size| variance(&net, config.repeats, |repeat| batch(config, data, repeat, *size)))
             .collect();
         // Var and Cov from the ends: the curve between them is a prediction.
         let (v1, v2) = (variances[0], variances[variances.len() - 1]);
@@ -98,11 +147,15 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     }
     let at_last: Vec<f64> =
         series.iter().map(|s| s.points.last().map_or(f64::NAN, |p| p.1)).collect();
-    let mut passed = at_last[2] < at_last[1] && at_last[1] < at_last[0];
+    let passed = at_last[2] < at_last[1] && at_last[1] < at_last[0];
+    Comparison { text, rows, series, summary, passed }
+}
 
-    (surroundings.progress)("parameterizations");
-    let fixed = batch(&config, &data, 0, config.batch);
-    let (mut by_alpha, mut table) = (Vec::new(), Vec::new());
+/// By parameterization, over alpha; each point on one batch.
+fn by_parameters(config: &Config, data: &Task, net: &Mlp, resources: &Resources<'_>) -> Comparison {
+    (resources.progress)("parameterizations");
+    let fixed = batch(config, data, 0, config.batch);
+    let (mut series, mut table) = (Vec::new(), Vec::new());
     for (estimator, noise) in
         [(Estimator::PerBatch, "sampled weights"), (Estimator::Local, "local")]
     {
@@ -111,63 +164,29 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
                 .log_alphas
                 .iter()
                 .map(|log_alpha| {
-                    let net = parameterized(&net, estimator, additive, *log_alpha);
+                    let net = parameterized(net, estimator, additive, *log_alpha);
                     (*log_alpha, variance(&net, config.repeats, |_| fixed.clone()))
                 })
                 .collect();
             table.push(curve.clone());
-            by_alpha.push(Series::line(&format!("{name}, {noise}"), curve));
+            series.push(Series::line(&format!("{name}, {noise}"), curve));
         }
     }
-    let mut ratios = Vec::new();
+    let (mut text, mut rows, mut summary) = (String::new(), Vec::new(), Vec::new());
+    let mut passed = true;
     for (index, log_alpha) in config.log_alphas.iter().enumerate() {
         let at = |curve: usize| table[curve][index].1;
-        ratios.push((*log_alpha, at(0) / at(1)));
+        let ratio = at(0) / at(1);
         passed &= at(0) > at(1);
         rows.push(vec![3.0, *log_alpha, at(0), at(1)]);
         rows.push(vec![4.0, *log_alpha, at(2), at(3)]);
-    }
-    for (log_alpha, ratio) in &ratios {
+        summary.push(json!({"log_alpha": log_alpha, "multiplicative_over_additive": ratio}));
         let _ = writeln!(
             text,
             "  log alpha {log_alpha:5.1}: multiplicative over additive {ratio:8.2} (sampled weights)"
         );
     }
-    let figure = Figure {
-        title: "Variance of the gradient by theta, first layer".into(),
-        panels: vec![
-            Panel {
-                title: format!(
-                    "by estimator (alpha = {:.2})",
-                    config.drop_rate / (1.0 - config.drop_rate)
-                ),
-                x: Axis::logarithmic("samples in the batch, M"),
-                y: Axis::logarithmic("variance of the batch's mean gradient"),
-                series,
-            },
-            Panel {
-                title: format!("by parameterization (one batch of {}, noise alone)", config.batch),
-                x: Axis::new("log alpha"),
-                y: Axis::logarithmic("variance of the batch's mean gradient"),
-                series: by_alpha,
-            },
-        ],
-    };
-    let ratios: Vec<Value> = ratios
-        .iter()
-        .map(|(la, r)| json!({"log_alpha": la, "multiplicative_over_additive": r}))
-        .collect();
-    let summary = json!({"estimators": summary, "parameterizations": ratios, "passed": passed});
-    let columns = ["series", "batch_or_log_alpha", "variance", "predicted_or_additive"];
-    Ok(Findings {
-        files: vec![
-            ("gradient-variance.csv".into(), csv(&columns, rows)),
-            ("summary.json".into(), pretty(&summary)?),
-            ("gradient-variance.svg".into(), figure.render().into()),
-        ],
-        text,
-        passed,
-    })
+    Comparison { text, rows, series, summary, passed }
 }
 
 fn trained(config: &Config, data: &Task) -> Result<Mlp> {

@@ -4,9 +4,9 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::plot::{Axis, Figure, Panel, Series};
-use super::{Findings, Surroundings, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, pretty, read};
 use crate::error::Result;
+use crate::plot::{Axis, Figure, Panel, Series};
 use crate::posterior::{EXACT_LIMIT, K1, KlForm};
 use crate::train::family::Draw;
 use crate::train::noise::EXPERIMENT;
@@ -28,7 +28,7 @@ struct Config {
 ///
 /// # Errors
 /// If a setting makes no sense.
-pub fn run(settings: Value, _: &Surroundings<'_>) -> Result<Findings> {
+pub fn run(settings: Value, _: &Resources<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
     demand(config.from < config.to && (config.to - config.from).is_finite(), "from", "below to")?;
     demand((2..=100_000).contains(&config.points), "points", "from 2 to 100000")?;
@@ -78,11 +78,33 @@ pub fn run(settings: Value, _: &Surroundings<'_>) -> Result<Findings> {
         "limit": EXACT_LIMIT, "k1": K1,
         "monte_carlo_largest_z": worst_z, "passed": passed,
     });
+    let figure = figure(&config, &rows);
+    let text = format!(
+        "largest deviation from the exact -KL on [{}, {}]\n  sigmoid {sigmoid:.4} ({shape:.4} with the \
+         best constant)\n  ARD     {ard:.4}\n  cubic   {cubic:.4} (alpha <= 1)\n  bound   {bound:.4} \
+         (alpha <= 1)\nMonte Carlo against the series: at most {worst_z:.1} standard errors\n",
+        config.from, config.to
+    );
+    let columns =
+        ["log_alpha", "exact", "sigmoid", "ard", "cubic", "bound", "monte_carlo", "standard_error"];
+    Ok(Findings {
+        files: vec![
+            ("kl.csv".into(), csv(&columns, rows)),
+            ("summary.json".into(), pretty(&summary)?),
+            ("kl.svg".into(), figure.document().into()),
+        ],
+        text,
+        passed,
+    })
+}
+
+/// The forms, and how far they are off; a row is that of the table.
+fn figure(config: &Config, rows: &[Vec<f64>]) -> Figure {
     let column = |c: usize| rows.iter().map(|row| (row[0], row[c])).collect::<Vec<_>>();
     let deviation = |c: usize| rows.iter().map(|row| (row[0], row[c] - row[1])).collect::<Vec<_>>();
     let x = || Axis::new("log alpha").within(config.from, config.to);
     let monte_carlo = rows.iter().step_by(50).map(|row| (row[0], row[6])).collect();
-    let figure = Figure {
+    Figure {
         title: "\u{2212}KL from the log-uniform prior".into(),
         panels: vec![
             Panel {
@@ -111,22 +133,5 @@ pub fn run(settings: Value, _: &Surroundings<'_>) -> Result<Findings> {
                 ],
             },
         ],
-    };
-    let text = format!(
-        "largest deviation from the exact -KL on [{}, {}]\n  sigmoid {sigmoid:.4} ({shape:.4} with the \
-         best constant)\n  ARD     {ard:.4}\n  cubic   {cubic:.4} (alpha <= 1)\n  bound   {bound:.4} \
-         (alpha <= 1)\nMonte Carlo against the series: at most {worst_z:.1} standard errors\n",
-        config.from, config.to
-    );
-    let columns =
-        ["log_alpha", "exact", "sigmoid", "ard", "cubic", "bound", "monte_carlo", "standard_error"];
-    Ok(Findings {
-        files: vec![
-            ("kl.csv".into(), csv(&columns, rows)),
-            ("summary.json".into(), pretty(&summary)?),
-            ("kl.svg".into(), figure.render().into()),
-        ],
-        text,
-        passed,
-    })
+    }
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::plot::{Axis, Figure, Panel, Series, heat_map};
-use super::{Findings, Surroundings, csv, pretty, read};
+use super::{Findings, Resources, csv, pretty, read};
 use crate::error::{Error, IoContext, Result};
 use crate::files;
 use crate::network::Network;
+use crate::plot::{Axis, Figure, HeatMap, Panel, Series};
 use crate::train::checkpoint;
 use crate::train::dataset::Dataset;
 use crate::train::recipe::{self, Config as Settings};
@@ -40,24 +40,24 @@ const SAVE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// If a setting makes no sense, data is missing or the training diverges.
-pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
+pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
     let (network, settings) = recipe_with(&config.recipe, config.width, &config.train)?;
-    let mut trainer = match surroundings.state.filter(|path| path.exists()) {
+    let mut trainer = match resources.state.filter(|path| path.exists()) {
         Some(path) => {
             let trainer = resumed(path, &network, &settings)?;
             let done = trainer.progress.epoch;
-            (surroundings.progress)(&format!("going on after epoch {done}, {}", path.display()));
+            (resources.progress)(&format!("going on after epoch {done}, {}", path.display()));
             trainer
         }
         None => Trainer::new(network, settings)?,
     };
-    let mut data = labelled(&trainer.network, "train", surroundings)?;
+    let mut data = labelled(&trainer.network, "train", resources)?;
     let validation = data.split_off(trainer.config.validation);
     let mut saved = Instant::now();
     train(&mut trainer, &data, &validation, |trainer, epoch| {
-        (surroundings.progress)(&line(&epoch));
-        if let Some(path) = surroundings.state
+        (resources.progress)(&line(&epoch));
+        if let Some(path) = resources.state
             && saved.elapsed() > SAVE
         {
             files::write(path, &checkpoint::state(trainer)?)?;
@@ -66,45 +66,12 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         Ok(())
     })?;
     // The test set is read once, after everything is settled.
-    let test = labelled(&trainer.network, "t10k", surroundings)?;
+    let test = labelled(&trainer.network, "t10k", resources)?;
     let test_error = trainer.evaluate(&test).errors as f64 / test.len() as f64;
 
     let names: Vec<String> = trainer.net.weights.iter().map(|w| w.name.clone()).collect();
     let epochs = &trainer.history;
-    let percent = |share: Option<f64>| share.map_or(f64::NAN, |e| 100.0 * (1.0 - e));
-    let of = |f: &dyn Fn(&Epoch) -> f64| {
-        epochs.iter().map(|e| (f64::from(e.epoch), f(e))).collect::<Vec<_>>()
-    };
-    let whole = |e: &Epoch| 100.0 * (1.0 - 1.0 / e.weight_ratio);
-    let mut sparsity: Vec<Series> = names
-        .iter()
-        .enumerate()
-        .map(|(i, name)| Series::line(name, of(&|e| e.sparsity[i].1)))
-        .collect();
-    sparsity.push(Series::line("all", of(&whole)));
-    let figure = Figure {
-        title: format!("{} by sparse variational dropout", config.recipe),
-        panels: vec![
-            Panel {
-                title: format!("weights removed (log alpha > {})", trainer.config.thresh),
-                x: Axis::new("epoch"),
-                y: Axis::new("sparsity, %").within(0.0, 101.0),
-                series: sparsity,
-            },
-            Panel {
-                title: "accuracy".into(),
-                x: Axis::new("epoch"),
-                y: Axis::new("accuracy, %"),
-                series: vec![
-                    Series::line(
-                        "validation, pruned network",
-                        of(&|e| percent(e.validation_error)),
-                    ),
-                    Series::line("training, with noise", of(&|e| percent(Some(e.error)))),
-                ],
-            },
-        ],
-    };
+    let figure = figure(&trainer, &config.recipe);
     let mut columns =
         vec!["epoch", "train_error", "validation_error", "nll", "kl", "kl_weight", "weight_ratio"];
     columns.extend(names.iter().map(String::as_str));
@@ -127,8 +94,8 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
          validation {:.2} %, test {:.2} %",
         whole(last),
         last.weight_ratio,
-        percent(last.validation_error),
-        percent(Some(test_error))
+        accuracy(last.validation_error),
+        accuracy(Some(test_error))
     );
     let summary = json!({
         "epochs": last.epoch, "sparsity": last.sparsity, "sparsity_of_all": whole(last),
@@ -138,7 +105,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     let mut files = vec![
         ("epochs.csv".into(), csv(&columns, rows)),
         ("summary.json".into(), pretty(&summary)?),
-        ("sparsity.svg".into(), figure.render().into()),
+        ("sparsity.svg".into(), figure.document().into()),
     ];
     if trainer.network.input.shape.channels == 1 {
         let (picture, units) = first_layer(&trainer)?;
@@ -146,6 +113,50 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         files.push(("first-layer.svg".into(), picture.into()));
     }
     Ok(Findings { files, text, passed: true })
+}
+
+/// Sparsity of each layer and accuracy, by epoch.
+fn figure(trainer: &Trainer, recipe: &str) -> Figure {
+    let of = |f: &dyn Fn(&Epoch) -> f64| {
+        trainer.history.iter().map(|e| (f64::from(e.epoch), f(e))).collect::<Vec<_>>()
+    };
+    let layers = trainer.net.weights.iter().enumerate();
+    let mut sparsity: Vec<Series> =
+        layers.map(|(i, w)| Series::line(&w.name, of(&|e| e.sparsity[i].1))).collect();
+    sparsity.push(Series::line("all", of(&whole)));
+    Figure {
+        title: format!("{} by sparse variational dropout", recipe),
+        panels: vec![
+            Panel {
+                title: format!("weights removed (log alpha > {})", trainer.config.thresh),
+                x: Axis::new("epoch"),
+                y: Axis::new("sparsity, %").within(0.0, 101.0),
+                series: sparsity,
+            },
+            Panel {
+                title: "accuracy".into(),
+                x: Axis::new("epoch"),
+                y: Axis::new("accuracy, %"),
+                series: vec![
+                    Series::line(
+                        "validation, pruned network",
+                        of(&|e| accuracy(e.validation_error)),
+                    ),
+                    Series::line("training, with noise", of(&|e| accuracy(Some(e.error)))),
+                ],
+            },
+        ],
+    }
+}
+
+/// In percent, of an error if there is one.
+fn accuracy(error: Option<f64>) -> f64 {
+    error.map_or(f64::NAN, |e| 100.0 * (1.0 - e))
+}
+
+/// Sparsity of all weights, in percent.
+fn whole(epoch: &Epoch) -> f64 {
+    100.0 * (1.0 - 1.0 / epoch.weight_ratio)
 }
 
 /// The training that a state is of, if it is one of these settings.
@@ -181,9 +192,9 @@ pub(super) fn recipe_with(
 pub(super) fn labelled(
     network: &Network,
     part: &str,
-    surroundings: &Surroundings<'_>,
+    resources: &Resources<'_>,
 ) -> Result<Dataset> {
-    let folder = surroundings.data.ok_or_else(|| Error::data("no folder of data"))?;
+    let folder = resources.data.ok_or_else(|| Error::data("no folder of data"))?;
     Dataset::read(folder, part == "t10k", network)
 }
 
@@ -224,25 +235,22 @@ fn first_layer(trainer: &Trainer) -> Result<(String, String)> {
         [input.width, input.height]
     };
     let kept = weights.kept(trainer.config.thresh);
-    let units: Vec<Vec<f32>> = (0..weights.outputs)
+    let mut alive: Vec<Vec<f32>> = (0..weights.outputs)
         .map(|output| {
             let at = (0..weights.inputs).map(|input| weights.at(output, input));
-            at.map(|at| weights.theta[at] * kept[at]).collect()
+            at.map(|at| (weights.theta[at] * kept[at]).abs()).collect()
         })
-        .collect();
-    let alive: Vec<&[f32]> = units
-        .iter()
-        .map(Vec::as_slice)
-        .filter(|u| u.iter().any(|w| *w != 0.0))
-        .take(MOST)
+        .filter(|unit: &Vec<f32>| unit.iter().any(|w| *w != 0.0))
         .collect();
     let caption = format!(
         "{} of {} units have weights left; each tile is one unit's {} x {} weights, white where removed",
-        units.iter().filter(|u| u.iter().any(|w| *w != 0.0)).count(),
+        alive.len(),
         weights.outputs,
         tile[1],
         tile[0]
     );
+    alive.truncate(MOST);
     let title = format!("{} of {} after pruning", weights.name, trainer.config.recipe);
-    Ok((heat_map(&title, &caption, &alive, tile)?, caption))
+    let picture = HeatMap { title, caption, label: "|theta|", tile, units: alive };
+    Ok((picture.document()?, picture.caption))
 }

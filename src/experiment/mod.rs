@@ -7,7 +7,6 @@ pub mod chain;
 pub mod gradient_variance;
 pub mod kl;
 pub mod lenet;
-pub mod plot;
 pub mod random_labels;
 pub mod relevance;
 pub mod task;
@@ -19,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::report::json;
 
 /// One experiment.
 pub struct Experiment {
@@ -30,11 +30,11 @@ pub struct Experiment {
     pub needs_data: bool,
     /// Its settings, JSON.
     pub config: &'static str,
-    run: fn(Value, &Surroundings<'_>) -> Result<Findings>,
+    run: fn(Value, &Resources<'_>) -> Result<Findings>,
 }
 
 /// What an experiment may use besides its settings.
-pub struct Surroundings<'a> {
+pub struct Resources<'a> {
     /// Folder of MNIST's IDX files or CIFAR-10's binary ones.
     pub data: Option<&'a Path>,
     /// Where a long training leaves its state, and goes on from.
@@ -174,8 +174,8 @@ impl Experiment {
     ///
     /// # Errors
     /// If a setting makes no sense, data is missing or a training diverges.
-    pub fn run(&self, settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
-        if self.needs_data && surroundings.data.is_none() {
+    pub fn run(&self, settings: Value, resources: &Resources<'_>) -> Result<Findings> {
+        if self.needs_data && resources.data.is_none() {
             return Err(Error::Argument {
                 problem: format!(
                     "{} reads MNIST or CIFAR-10: give the folder of its files by --data",
@@ -184,7 +184,7 @@ impl Experiment {
             });
         }
         let used = pretty(&settings)?;
-        let mut findings = (self.run)(settings, surroundings)?;
+        let mut findings = (self.run)(settings, resources)?;
         findings.files.insert(0, ("config.json".into(), used));
         Ok(findings)
     }
@@ -197,9 +197,7 @@ fn read<T: DeserializeOwned>(settings: Value) -> Result<T> {
 }
 
 fn pretty(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::Format { format: "JSON", problem: e.to_string() })?;
-    Ok((text + "\n").into())
+    Ok(json::pretty(value)?.into())
 }
 
 /// A table as CSV: a name for each column, then numbers to seven digits, empty where not finite.

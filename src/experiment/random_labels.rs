@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::lenet::{labelled, recipe_with, train};
-use super::plot::{Axis, Figure, Panel, Series};
-use super::{Findings, Surroundings, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, pretty, read};
 use crate::error::Result;
+use crate::plot::{Axis, Figure, Panel, Series};
 use crate::train::dataset::Dataset;
 use crate::train::family::Draw;
 use crate::train::noise::EXPERIMENT;
@@ -47,7 +47,7 @@ const METHODS: [(Method, &str, &str); 2] = [
 ///
 /// # Errors
 /// If a setting makes no sense, data is missing or a training diverges.
-pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
+pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
     demand(config.shares.iter().all(|s| (0.0..=1.0).contains(s)), "shares", "from 0 to 1")?;
     demand(config.samples > 0 && config.held_out > 0, "samples and held_out", "above 0")?;
@@ -56,7 +56,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     changes.insert("seed".into(), config.seed.into());
     changes.insert("drop_rate".into(), config.drop_rate.into());
     let (network, settings) = recipe_with(&config.recipe, 1.0, &changes)?;
-    let mut data = labelled(&network, "train", surroundings)?;
+    let mut data = labelled(&network, "train", resources)?;
     demand(
         config.samples + config.held_out <= data.len(),
         "samples and held_out",
@@ -64,7 +64,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     )?;
     let held_out = data.split_off(config.held_out);
     data.split_off(data.len() - config.samples);
-    let test = labelled(&network, "t10k", surroundings)?;
+    let test = labelled(&network, "t10k", resources)?;
     let empty = Dataset::new(&[], Vec::new(), &network)?;
     let truth = data.labels.clone();
 
@@ -84,7 +84,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
             let [train, held] = [&data, &held_out].map(|data| right(trainer, data));
             course.push([train, held, removed]);
             if epoch.epoch.is_multiple_of(10) {
-                (surroundings.progress)(&format!(
+                (resources.progress)(&format!(
                     "{short}, {:.0} % random, epoch {}: {train:.2} % of its labels, {held:.2} % held \
                      out, {removed:.2} % removed",
                     100.0 * share,
@@ -118,7 +118,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         files: vec![
             ("epochs.csv".into(), csv(&columns, rows)),
             ("summary.json".into(), pretty(&json!({"results": results}))?),
-            ("random-labels.svg".into(), figure.render().into()),
+            ("random-labels.svg".into(), figure.document().into()),
         ],
         text,
         passed: true,

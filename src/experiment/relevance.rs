@@ -7,9 +7,9 @@ use std::fmt::Write;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::plot::{Axis, Figure, Panel, Series};
-use super::{Findings, Surroundings, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, pretty, read};
 use crate::error::Result;
+use crate::plot::{Axis, Figure, Panel, Series};
 use crate::train::family::{Draw, Method, Mlp, Targets, Training, regression};
 use crate::train::noise::EXPERIMENT;
 
@@ -35,7 +35,7 @@ struct Config {
 ///
 /// # Errors
 /// If a setting makes no sense or the training diverges.
-pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings> {
+pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
     let features = config.weights.len();
     demand((1..=200).contains(&features), "weights", "1 to 200 numbers")?;
@@ -49,40 +49,12 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
     demand(config.steps > 0, "steps", "above 0")?;
     let (x, y) = data(&config);
 
-    (surroundings.progress)("training");
-    let net = Mlp::new(&[features, 1], &[Method::sparse(config.log_sigma2)], config.seed)?;
-    let mut training = Training::new(net, config.rate, config.spread_rate, config.seed);
-    let targets = Targets::Values(&y, config.noise * config.noise);
-    // Rates fall to zero over the last half; theta and alpha are averaged over the last tenth, where
-    // they only tremble.
-    let (mut theta, mut log_sigma2, mut averaged) = (vec![0.0; features], vec![0.0; features], 0.0);
-    for step in 0..config.steps {
-        let left = (2.0 * (1.0 - f64::from(step) / f64::from(config.steps))).min(1.0);
-        (training.rate, training.variance_rate) = (config.rate * left, config.spread_rate * left);
-        training.step(&x, targets, config.samples, 1.0)?;
-        training.net.layers[0].bias[0] = 0.0;
-        if step >= config.steps - config.steps.div_ceil(10) {
-            averaged += 1.0;
-            let layer = &training.net.layers[0];
-            let mean = |to: &mut [f64], from: &[f64]| {
-                to.iter_mut().zip(from).for_each(|(m, v)| *m += (v - *m) / averaged);
-            };
-            mean(&mut theta, &layer.theta);
-            mean(&mut log_sigma2, &layer.log_variances);
-        }
-    }
-    let log_alpha: Vec<f64> =
-        theta.iter().zip(&log_sigma2).map(|(t, l)| l - libm::log(t * t)).collect();
-    let squares = regression::theta(&x, &y, &vec![f64::NEG_INFINITY; features])?;
-    let closed = regression::theta(&x, &y, &log_alpha)?;
+    (resources.progress)("training");
+    let learned = learned(&config, &x, &y)?;
+    let Learned { theta, log_alpha, squares, closed, pruned } = &learned;
     let largest =
         |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    let pruned: Vec<f64> = theta
-        .iter()
-        .zip(&log_alpha)
-        .map(|(t, la)| if *la > config.thresh { 0.0 } else { *t })
-        .collect();
-    let difference = largest(&theta, &closed);
+    let difference = largest(theta, closed);
     let pairs = || pruned.iter().zip(&config.weights);
     let lost = pairs().filter(|(p, w)| **p == 0.0 && **w != 0.0).count();
     let found = pairs().filter(|(p, w)| **p == 0.0 && **w == 0.0).count();
@@ -111,8 +83,8 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         "largest difference from the closed form: {difference:.2e}\ndistance from the true weights: least \
          squares {:.4}, SVDO pruned {:.4}\nremoved: {found} of {irrelevant} irrelevant features, {lost} \
          relevant ones",
-        error(&squares),
-        error(&pruned)
+        error(squares),
+        error(pruned)
     );
     let path = path(&config, &x, &y)?;
     let passed =
@@ -122,14 +94,79 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
         "irrelevant": irrelevant,
         "irrelevant_removed": found,
         "relevant_removed": lost,
-        "distance_least_squares": error(&squares),
-        "distance_pruned": error(&pruned),
+        "distance_least_squares": error(squares),
+        "distance_pruned": error(pruned),
         "passed": passed,
     });
+    let figure = figure(&config, &learned, &path);
+    let rows = (0..features).map(|j| {
+        vec![j as f64, config.weights[j], squares[j], theta[j], closed[j], log_alpha[j], pruned[j]]
+    });
+    let columns =
+        ["feature", "true", "least_squares", "svdo", "closed_form", "log_alpha", "pruned"];
+    let path_columns = ["log_alpha", "theta", "alpha_theta2", "theta_orthonormal"];
+    Ok(Findings {
+        files: vec![
+            ("relevance.csv".into(), csv(&columns, rows)),
+            ("path.csv".into(), csv(&path_columns, path)),
+            ("summary.json".into(), pretty(&summary)?),
+            ("relevance.svg".into(), figure.document().into()),
+        ],
+        text,
+        passed,
+    })
+}
+
+/// What was learned for each feature.
+struct Learned {
+    /// By sparse variational dropout.
+    theta: Vec<f64>,
+    log_alpha: Vec<f64>,
+    /// By least squares.
+    squares: Vec<f64>,
+    /// By the closed form at the alphas that were found.
+    closed: Vec<f64>,
+    /// Theta without what the threshold removes.
+    pruned: Vec<f64>,
+}
+
+fn learned(config: &Config, x: &[f64], y: &[f64]) -> Result<Learned> {
+    let features = config.weights.len();
+    let net = Mlp::new(&[features, 1], &[Method::sparse(config.log_sigma2)], config.seed)?;
+    let mut training = Training::new(net, config.rate, config.spread_rate, config.seed);
+    let targets = Targets::Values(y, config.noise * config.noise);
+    // Rates fall to zero over the last half; theta and alpha are averaged over the last tenth, where
+    // they only tremble.
+    let (mut theta, mut log_sigma2, mut averaged) = (vec![0.0; features], vec![0.0; features], 0.0);
+    for step in 0..config.steps {
+        let left = (2.0 * (1.0 - f64::from(step) / f64::from(config.steps))).min(1.0);
+        (training.rate, training.variance_rate) = (config.rate * left, config.spread_rate * left);
+        training.step(x, targets, config.samples, 1.0)?;
+        training.net.layers[0].bias[0] = 0.0;
+        if step >= config.steps - config.steps.div_ceil(10) {
+            averaged += 1.0;
+            let layer = &training.net.layers[0];
+            let mean = |to: &mut [f64], from: &[f64]| {
+                to.iter_mut().zip(from).for_each(|(m, v)| *m += (v - *m) / averaged);
+            };
+            mean(&mut theta, &layer.theta);
+            mean(&mut log_sigma2, &layer.log_variances);
+        }
+    }
+    let log_alpha: Vec<f64> =
+        theta.iter().zip(&log_sigma2).map(|(t, l)| l - libm::log(t * t)).collect();
+    let squares = regression::theta(x, y, &vec![f64::NEG_INFINITY; features])?;
+    let closed = regression::theta(x, y, &log_alpha)?;
+    let pairs = theta.iter().zip(&log_alpha);
+    let pruned = pairs.map(|(t, la)| if *la > config.thresh { 0.0 } else { *t }).collect();
+    Ok(Learned { theta, log_alpha, squares, closed, pruned })
+}
+
+fn figure(config: &Config, learned: &Learned, path: &[Vec<f64>]) -> Figure {
     let index =
         |values: &[f64]| values.iter().enumerate().map(|(j, v)| (j as f64, *v)).collect::<Vec<_>>();
     let column = |c: usize| path.iter().map(|row| (row[0], row[c])).collect::<Vec<_>>();
-    let figure = Figure {
+    Figure {
         title: "Relevance determination by linear regression".into(),
         panels: vec![
             Panel {
@@ -138,9 +175,9 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
                 y: Axis::new("theta"),
                 series: vec![
                     Series::dots("true", index(&config.weights)),
-                    Series::dots("least squares", index(&squares)),
-                    Series::dots("sparse variational dropout", index(&theta)),
-                    Series::dots("closed form at its alphas", index(&closed)),
+                    Series::dots("least squares", index(&learned.squares)),
+                    Series::dots("sparse variational dropout", index(&learned.theta)),
+                    Series::dots("closed form at its alphas", index(&learned.closed)),
                 ],
             },
             Panel {
@@ -148,7 +185,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
                 x: Axis::new("feature"),
                 y: Axis::new("log alpha"),
                 series: vec![
-                    Series::dots("log alpha", index(&log_alpha)),
+                    Series::dots("log alpha", index(&learned.log_alpha)),
                     Series::rule(&format!("threshold {}", config.thresh), config.thresh),
                 ],
             },
@@ -163,23 +200,7 @@ pub fn run(settings: Value, surroundings: &Surroundings<'_>) -> Result<Findings>
                 ],
             },
         ],
-    };
-    let rows = (0..features).map(|j| {
-        vec![j as f64, config.weights[j], squares[j], theta[j], closed[j], log_alpha[j], pruned[j]]
-    });
-    let columns =
-        ["feature", "true", "least_squares", "svdo", "closed_form", "log_alpha", "pruned"];
-    let path_columns = ["log_alpha", "theta", "alpha_theta2", "theta_orthonormal"];
-    Ok(Findings {
-        files: vec![
-            ("relevance.csv".into(), csv(&columns, rows)),
-            ("path.csv".into(), csv(&path_columns, path)),
-            ("summary.json".into(), pretty(&summary)?),
-            ("relevance.svg".into(), figure.render().into()),
-        ],
-        text,
-        passed,
-    })
+    }
 }
 
 /// Features with a correlation of 1/2 between neighbours, and y.

@@ -5,7 +5,7 @@ fn run(name: &str, changes: &[(&str, &str)]) -> Findings {
     let changes: Vec<(String, String)> =
         changes.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
     let settings = experiment.settings(None, &changes).unwrap();
-    experiment.run(settings, &Surroundings { data: None, state: None, progress: &|_| () }).unwrap()
+    experiment.run(settings, &Resources { data: None, state: None, progress: &|_| () }).unwrap()
 }
 
 fn check_files(findings: &Findings) {
@@ -67,7 +67,7 @@ fn irrelevant_features_are_removed() {
 fn settings_are_checked() {
     let error = |name: &str, key: &str, value: &str| {
         let experiment = Experiment::find(name).unwrap();
-        let here = Surroundings { data: None, state: None, progress: &|_| () };
+        let here = Resources { data: None, state: None, progress: &|_| () };
         let settings = experiment.settings(None, &[(key.into(), value.into())]);
         settings.and_then(|s| experiment.run(s, &here)).err().unwrap().to_string()
     };

@@ -1,18 +1,18 @@
 //! Two compressions held against each other.
 
-use std::fmt::Write;
 use std::path::Path;
 
 use serde::Serialize;
 
+use super::document::{Block, Document, Section, Table, row};
 use super::gate::Gate;
-use super::markdown::escape;
-use super::text::{group, table};
-use super::{Compression, Layer};
+use super::{Compression, Layer, markdown, text};
 use crate::error::{Error, IoContext, Result};
+use crate::text::group;
 
 /// What changed from an old report to a new one.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Diff {
     /// Bytes of the old file.
     pub old_bytes: u64,
@@ -36,6 +36,7 @@ pub struct Diff {
 
 /// A layer of a [`Diff`]; 0 where a report lacks it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LayerDiff {
     /// Its name.
     pub name: String,
@@ -101,54 +102,39 @@ impl Diff {
         }
     }
 
-    /// A table for a terminal.
+    /// For a terminal.
     pub fn text(&self) -> String {
-        let headings = ["layer", "kept", "now", "bytes", "now", "change"];
-        let mut rows = vec![headings.map(str::to_owned).to_vec()];
-        rows.extend(self.rows().map(Vec::from));
-        let mut text = table(&rows);
-        let _ = writeln!(
-            text,
-            "\nsize ratio {:.1}x -> {:.1}x",
-            self.old_size_ratio, self.new_size_ratio
-        );
-        for gate in &self.gates {
-            let _ = writeln!(text, "{gate}");
-        }
-        text
+        text::document(&self.document())
     }
 
-    /// A table for a pull request.
+    /// For a pull request.
     pub fn markdown(&self) -> String {
-        let mut text = String::from("| layer | kept | now | bytes | now | change |\n");
-        text.push_str("|---|--:|--:|--:|--:|--:|\n");
-        for row in self.rows() {
-            let _ = writeln!(text, "| {} |", row.map(|cell| escape(&cell)).join(" | "));
-        }
-        let _ = writeln!(
-            text,
-            "\nSize ratio {:.1}x -> **{:.1}x**.",
-            self.old_size_ratio, self.new_size_ratio
-        );
-        for gate in &self.gates {
-            let _ = writeln!(text, "- `{gate}`");
-        }
-        text
+        markdown::document(&self.document())
     }
 
-    fn rows(&self) -> impl Iterator<Item = [String; 6]> + '_ {
+    fn document(&self) -> Document {
         let row = |name: &str, kept: [u64; 2], bytes: [u64; 2]| {
             let change = format!("{:+.2} %", 100.0 * change(bytes[0], bytes[1]));
             let change = if bytes[0] == 0 { "new".into() } else { change };
-            let [kept, bytes] = [kept, bytes].map(|both| both.map(group));
-            let ([before, now], [old, new]) = (kept, bytes);
-            [name.to_owned(), before, now, old, new, change]
+            let ([before, now], [old, new]) = (kept.map(group), bytes.map(group));
+            row![name, before, now, old, new, change]
         };
-        let layers = self.layers.iter().map(move |layer| {
+        let layers = self.layers.iter().map(|layer| {
             row(&layer.name, [layer.old_kept, layer.new_kept], [layer.old_bytes, layer.new_bytes])
         });
         let total = row("total", [self.old_kept, self.new_kept], [self.old_bytes, self.new_bytes]);
-        layers.chain([total])
+        let headings = ["layer", "kept", "now", "bytes", "now", "change"];
+        let table = Table::new(headings, layers.chain([total]));
+        let ratios =
+            format!("size ratio {:.1}x -> {:.1}x", self.old_size_ratio, self.new_size_ratio);
+        Document {
+            sections: vec![
+                Section::new("", "", vec![Block::Table(table)]),
+                Section::lines(vec![ratios]),
+            ],
+            gates: self.gates.clone(),
+            ..Document::default()
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A condition and whether it held.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Gate {
     /// The option that set it.
     pub name: String,

@@ -13,9 +13,14 @@ pub fn render(report: &Report) -> Result<String> {
     if has_null(&value) {
         return Err(Error::data("report: a number is not finite"));
     }
-    let mut text = serde_json::to_string_pretty(report).map_err(unserializable)?;
-    text.push('\n');
-    Ok(text)
+    pretty(report)
+}
+
+/// Any value as pretty-printed JSON with a newline at the end; what is not finite becomes null.
+pub(crate) fn pretty(value: &impl serde::Serialize) -> Result<String> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::Format { format: "JSON", problem: e.to_string() })?;
+    Ok(text + "\n")
 }
 
 fn has_null(value: &serde_json::Value) -> bool {

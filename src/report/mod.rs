@@ -1,23 +1,30 @@
-//! What a command found, as one value that becomes text, JSON or Markdown.
+//! What a command found, as one value that becomes JSON or a [`document`], which becomes text,
+//! Markdown or HTML.
 //!
 //! The fields are the JSON keys; `formats/report.schema.json` is their schema.
 
 pub mod badge;
 pub mod diff;
+pub(crate) mod document;
 pub mod gate;
 pub mod html;
+mod inference;
 pub mod json;
+mod layout;
 pub mod markdown;
-mod plot;
+mod pictures;
 pub mod text;
 pub mod timing;
+mod tried;
+
+pub use inference::{Inference, Pruning, Verified};
+pub use tried::{Coder, SearchPoint, SweepPoint};
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::verify::Verification;
-use crate::prune::Histogram;
+use document::Document;
 use gate::Gate;
 
 /// What the two ratios mean; printed with them wherever they stand.
@@ -28,6 +35,7 @@ pub const WEIGHT_RATIO: &str = "weight ratio: all weights / weights kept by the 
 
 /// A report of one of the commands.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "report", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Report {
@@ -36,8 +44,29 @@ pub enum Report {
     Verify(Verified),
 }
 
+impl Report {
+    /// The report laid out.
+    fn document(&self) -> Document {
+        match self {
+            Self::Compress(report) => report.document(),
+            Self::Infer(report) => report.document(),
+            Self::Verify(report) => report.document(),
+        }
+    }
+
+    /// Conditions that were asserted.
+    pub fn gates(&self) -> &[Gate] {
+        match self {
+            Self::Compress(report) => &report.gates,
+            Self::Infer(report) => &report.gates,
+            Self::Verify(_) => &[],
+        }
+    }
+}
+
 /// Of `svdo-compress`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Compression {
     /// The checkpoint.
     pub input: String,
@@ -89,6 +118,7 @@ pub struct Compression {
 
 /// A layer of a [`Compression`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Layer {
     /// Prefix of its tensors.
     pub name: String,
@@ -131,6 +161,7 @@ pub struct Layer {
 
 /// Error on labelled data; each `_se` is a standard error.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Validation {
     /// Labelled samples.
     pub samples: usize,
@@ -158,187 +189,6 @@ pub struct Validation {
     /// Of the file's class probabilities from those of the pruned network, nats.
     #[serde(default)]
     pub divergence: f64,
-}
-
-/// One threshold of a sweep.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SweepPoint {
-    /// The threshold.
-    pub threshold: f64,
-    /// Weights kept.
-    pub weights_kept: u64,
-    /// All weights / weights kept; 0 if none was kept.
-    pub weight_ratio: f64,
-    /// Bytes of the file at this threshold.
-    pub file_bytes: u64,
-    /// Bytes of theta and bias in f32 / bytes of the file.
-    pub size_ratio: f64,
-    /// On labelled data, if given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error_rate: Option<f64>,
-    /// On labelled data, if given; nats.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cross_entropy: Option<f64>,
-}
-
-/// The layers under one coder, without the header.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Coder {
-    /// What it is.
-    pub coder: String,
-    /// Of all layers.
-    pub bytes: u64,
-    /// Of each layer.
-    pub layer_bytes: Vec<u64>,
-    /// bytes / bytes of the first coder, which is ours.
-    pub over_svdo: f64,
-}
-
-/// One configuration of a search.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SearchPoint {
-    /// The threshold.
-    pub threshold: f64,
-    /// A layer's step over its posterior standard deviation.
-    pub step: f64,
-    /// What a bit may cost in squared steps.
-    pub lambda: f64,
-    /// Growth of the distance between levels.
-    #[serde(rename = "curve")]
-    pub companding: f64,
-    /// The bias's step over the weights' step times the root of a row's weights.
-    pub bias_step: f64,
-    /// Bytes of the file.
-    pub file_bytes: u64,
-    /// Root mean square of the outputs' change over that of the pruned network's outputs about each
-    /// sample's mean.
-    pub output_error: f64,
-    /// Of the class probabilities from those of the pruned network, nats.
-    #[serde(default)]
-    pub divergence: f64,
-    /// On labelled data, if given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error_rate: Option<f64>,
-    /// Over the pruned network's, on labelled data.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error_increase: Option<f64>,
-    /// Standard error of error_increase, of samples paired.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error_increase_se: Option<f64>,
-    /// On labelled data, if given; nats.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cross_entropy: Option<f64>,
-    /// Standard error of cross_entropy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cross_entropy_se: Option<f64>,
-    /// Whether no other configuration is both smaller and better, by divergence or, without labels,
-    /// by output error.
-    pub frontier: bool,
-    /// Whether the file is this one.
-    #[serde(default)]
-    pub chosen: bool,
-}
-
-/// Of `svdo-infer`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Inference {
-    /// The file.
-    pub model: String,
-    /// Samples run.
-    pub samples: usize,
-    /// Share of wrong samples, 0 to 1; missing without labels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error_rate: Option<f64>,
-    /// Mean cross-entropy in nats; missing without labels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cross_entropy: Option<f64>,
-    /// Wall time of inference over the samples.
-    pub seconds_per_sample: f64,
-    /// Time to read the file and plan.
-    pub load_seconds: f64,
-    /// Threads used.
-    pub threads: usize,
-    /// Kernels used.
-    pub cpu: &'static str,
-    /// Conditions that were asserted.
-    pub gates: Vec<Gate>,
-}
-
-/// Of `svdo-infer --verify`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Verified {
-    /// The file.
-    pub model: String,
-    /// The checkpoint it was held against.
-    pub checkpoint: String,
-    /// The threshold by which theta was masked.
-    pub threshold: f64,
-    /// Samples run.
-    pub samples: usize,
-    /// Whether they were made up.
-    pub random_inputs: bool,
-    /// Largest difference of an output from masked theta in f64.
-    pub max_abs_error: f64,
-    /// Mean difference.
-    pub mean_abs_error: f64,
-    /// Share of samples with the same largest output.
-    pub top1_agreement: f64,
-    /// The largest difference allowed.
-    pub tolerance: f64,
-    /// Whether max_abs_error is within it.
-    pub passed: bool,
-    /// What pruning alone cost: masked against unmasked theta, in f64.
-    pub pruning: Pruning,
-    /// Error of the file on labelled data, if given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error_rate: Option<f64>,
-}
-
-/// Masked against unmasked theta.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[allow(missing_docs)]
-pub struct Pruning {
-    pub max_abs_error: f64,
-    pub mean_abs_error: f64,
-    pub top1_agreement: f64,
-}
-
-impl Verified {
-    /// The report of a verification.
-    pub fn new(
-        (model, checkpoint): (&Path, &Path),
-        threshold: f32,
-        tolerance: f64,
-        random_inputs: bool,
-        found: &Verification,
-    ) -> Self {
-        Self {
-            model: display(model),
-            checkpoint: display(checkpoint),
-            threshold: shortest(threshold),
-            samples: found.samples,
-            random_inputs,
-            max_abs_error: found.engine.max_abs_error,
-            mean_abs_error: found.engine.mean_abs_error,
-            top1_agreement: found.engine.top1_agreement,
-            tolerance,
-            passed: found.engine.max_abs_error <= tolerance,
-            pruning: Pruning {
-                max_abs_error: found.pruning.max_abs_error,
-                mean_abs_error: found.pruning.mean_abs_error,
-                top1_agreement: found.pruning.top1_agreement,
-            },
-            error_rate: None,
-        }
-    }
-}
-
-/// The edges of the bins that hold something, for a picture: first bin and its counts.
-pub(crate) fn occupied(histogram: &[u64]) -> Option<(f64, &[u64])> {
-    let first = histogram.iter().position(|&c| c > 0)?;
-    let last = histogram.iter().rposition(|&c| c > 0)?;
-    let edge = Histogram::FIRST + Histogram::WIDTH * (first as f64 - 1.0);
-    Some((edge, &histogram[first..=last]))
 }
 
 /// A path for people, with no promise of reading it back.

@@ -1,17 +1,18 @@
 //! How long the compressed network takes beside the same one run dense.
 
-use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::edge::{duration, random_samples};
 use crate::engine::{Engine, Isa, KernelChoice, Options};
 use crate::error::Result;
+use crate::measure::{Times, random_samples};
 use crate::model::Model;
+use crate::text::duration;
 
 /// Times of inference on one thread, on random samples.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Timing {
     /// Kernels used.
     pub cpu: String,
@@ -21,6 +22,7 @@ pub struct Timing {
 
 /// Medians of runs of the sparse and the dense engine in turn.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BatchTime {
     /// Samples that run at a time.
     pub batch: usize,
@@ -54,10 +56,7 @@ impl Timing {
                     times[kind].push(start.elapsed().as_secs_f64());
                 }
             }
-            let [sparse_seconds, dense_seconds] = times.map(|mut times| {
-                times.sort_by(f64::total_cmp);
-                times[times.len() / 2]
-            });
+            let [sparse_seconds, dense_seconds] = times.map(|times| Times::new(times).median());
             batches.push(BatchTime { batch, sparse_seconds, dense_seconds });
         }
         Ok(Self { cpu: isa.name().into(), batches })
@@ -76,39 +75,5 @@ impl Timing {
         });
         let times: Vec<String> = times.collect();
         format!("inference on one thread, {} kernels: {}", self.cpu, times.join("; "))
-    }
-
-    /// The section of the page: a pair of bars for each batch.
-    pub(super) fn section(&self, page: &mut String) {
-        page.push_str(
-            "<h2>How fast it runs</h2>\n<p class=\"soft\">Weights that are gone need not be \
-             multiplied. The same network on one thread of the machine that made this page, run \
-             sparse and run dense (zeros and all); bars are times, shorter is better.</p>\n\
-             <div class=\"scroll\"><table><tr><th>samples at a time</th><th></th><th>time</th>\
-             <th></th></tr>\n",
-        );
-        for b in &self.batches {
-            let most = b.sparse_seconds.max(b.dense_seconds);
-            let rows = [
-                (
-                    "sparse",
-                    b.sparse_seconds,
-                    "",
-                    format!("{:.1} times as fast", b.dense_seconds / b.sparse_seconds),
-                ),
-                ("dense", b.dense_seconds, " dense", String::new()),
-            ];
-            for (kind, seconds, class, remark) in rows {
-                let _ = writeln!(
-                    page,
-                    "<tr><td>{}, {kind}</td><td><span class=\"bar time{class}\"><i \
-                     style=\"width:{:.1}%\"></i></span></td><td>{}</td><td>{remark}</td></tr>",
-                    b.batch,
-                    100.0 * seconds / most,
-                    duration(seconds)
-                );
-            }
-        }
-        page.push_str("</table></div>\n");
     }
 }

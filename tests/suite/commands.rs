@@ -358,7 +358,10 @@ fn the_page_needs_nothing_else_and_says_what_the_report_says() {
     for outside in ["http:", "https:", "<script", "@import", "url("] {
         assert!(!page.contains(outside), "{outside}");
     }
-    assert_eq!(page.matches("<svg").count(), 3 + 1);
+    // Histograms of three layers, the sweep, the first layer; each with a label of its own.
+    assert_eq!(page.matches("<svg").count(), 3 + 1 + 1);
+    assert_eq!(page.matches("role='img'").count(), 5);
+    assert!(!page.contains("='var('"));
     assert!(page.contains("data:image/png;base64,"));
     assert!(
         page.contains("6,395")

@@ -1,6 +1,7 @@
 //! The written contracts in formats/ hold.
 
 use crate::fixtures;
+use serde_json::Value;
 use std::process::Command;
 use svdo::network::Layer;
 use svdo::network::describe::Description;
@@ -39,8 +40,7 @@ fn network_examples_resolve() {
         let used = description.layer_names();
         let used = layers.iter().filter(|l| used.contains(&l.name.as_str())).cloned().collect();
         description.resolve(used).unwrap();
-        let schema = serde_json::from_str(&contract("network.schema.json")).unwrap();
-        fits(&serde_json::from_str(example).unwrap(), &schema, &schema, "$");
+        fits(&serde_json::from_str(example).unwrap(), "network.schema.json");
     }
 }
 
@@ -52,93 +52,62 @@ fn network_contract_names_every_operation() {
     }
 }
 
-/// Fails unless a value fits a schema: the part of JSON Schema that the contracts use.
-fn fits(value: &serde_json::Value, schema: &serde_json::Value, root: &serde_json::Value, at: &str) {
-    if let Some(reference) = schema["$ref"].as_str() {
-        let target = reference.trim_start_matches('#');
-        return fits(value, root.pointer(target).unwrap(), root, at);
-    }
-    if let Some(options) = schema["oneOf"].as_array() {
-        let name = |s: &serde_json::Value| s["properties"]["report"]["const"].clone();
-        let option = options.iter().find(|s| name(s) == value["report"]).unwrap();
-        return fits(value, option, root, at);
-    }
-    if !schema["const"].is_null() {
-        assert_eq!(value, &schema["const"], "{at}");
-    }
-    if let Some(allowed) = schema["enum"].as_array() {
-        assert!(allowed.contains(value), "{at}: {value}");
-    }
-    match schema["type"].as_str() {
-        Some("object") => {
-            let object = value.as_object().unwrap_or_else(|| panic!("{at}: {value}"));
-            for key in schema["required"].as_array().into_iter().flatten() {
-                assert!(object.contains_key(key.as_str().unwrap()), "{at} lacks {key}");
-            }
-            for (key, value) in object {
-                let at = format!("{at}.{key}");
-                match schema["properties"].get(key) {
-                    Some(schema) => fits(value, schema, root, &at),
-                    None => {
-                        let extra = &schema["additionalProperties"];
-                        assert!(extra.is_object(), "{at} is not in the schema");
-                        fits(value, extra, root, &at);
-                    }
-                }
-            }
-        }
-        Some("array") => {
-            let items = value.as_array().unwrap_or_else(|| panic!("{at}: {value}"));
-            items.iter().for_each(|item| fits(item, &schema["items"], root, &format!("{at}[]")));
-        }
-        Some("string") => assert!(value.is_string(), "{at}: {value}"),
-        Some("boolean") => assert!(value.is_boolean(), "{at}: {value}"),
-        Some("integer") => assert!(value.is_u64(), "{at}: {value}"),
-        Some("number") => assert!(value.is_number(), "{at}: {value}"),
-        None => {}
-        Some(other) => panic!("{at}: schema type {other}"),
-    }
+/// Fails unless a value fits a schema.
+fn fits(value: &Value, schema: &str) {
+    let schema = serde_json::from_str(&contract(schema)).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let problems: Vec<String> =
+        validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    assert!(problems.is_empty(), "{problems:?} in {value}");
 }
 
 #[test]
-fn reports_fit_their_schema() {
-    let schema: serde_json::Value = serde_json::from_str(&contract("report.schema.json")).unwrap();
+fn reports_fit_their_schemas() {
     let folder = tempfile::tempdir().unwrap();
-    let fixture = |name: &str| fixtures::path(name).into_os_string().into_string().unwrap();
-    let checkpoint = fixture("lenet300_mnist.safetensors");
-    let (images, labels) =
-        (fixture("t10k-images-idx3-ubyte.gz"), fixture("t10k-labels-idx1-ubyte.gz"));
-    let svdo = folder.path().join("m.svdo").into_os_string().into_string().unwrap();
-    let commands: [&[&str]; 4] = [
-        &["compress", &checkpoint, "-o", &svdo],
-        &[
-            "compress",
-            &checkpoint,
-            "--sweep",
-            "2:3:1",
-            "--validate",
-            &images,
-            "--labels",
-            &labels,
-            "--assert-ratio",
-            "2",
-            "--time",
-        ],
-        &["infer", &svdo, "-i", &images, "-l", &labels, "--assert-max-error", "0.5"],
-        &["infer", &svdo, "--verify", &checkpoint, "--tolerance", "100"],
-    ];
-    for command in commands {
-        let output = Command::new(env!("CARGO_BIN_EXE_svdo"))
-            .args(command)
-            .args(["--json", "-"])
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(
-            output.status.success(),
-            "{command:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        fits(&serde_json::from_str(&text).unwrap(), &schema, &schema, "$");
+    let text = |path: std::path::PathBuf| path.into_os_string().into_string().unwrap();
+    let checkpoint = text(fixtures::path("lenet300_mnist.safetensors"));
+    let images = text(fixtures::path("t10k-images-idx3-ubyte.gz"));
+    let labels = text(fixtures::path("t10k-labels-idx1-ubyte.gz"));
+    let [svdo, old] = ["m.svdo", "old.json"].map(|name| text(folder.path().join(name)));
+    let run = |command: &str| {
+        let arguments = command.split(' ').map(|word| match word {
+            "CHECKPOINT" => &checkpoint,
+            "IMAGES" => &images,
+            "LABELS" => &labels,
+            "SVDO" => &svdo,
+            "OLD" => &old,
+            word => word,
+        });
+        let output = Command::new(env!("CARGO_BIN_EXE_svdo")).args(arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {error}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let first = run("compress CHECKPOINT -o SVDO --json -");
+    std::fs::write(&old, first.to_string()).unwrap();
+    fits(&first, "report.schema.json");
+    for command in [
+        "compress CHECKPOINT --sweep 2:3:1 --validate IMAGES --labels LABELS --assert-ratio 2 \
+         --time --compare-coders --json -",
+        "infer SVDO -i IMAGES -l LABELS --assert-max-error 0.5 --json -",
+        "infer SVDO --verify CHECKPOINT --tolerance 100 --json -",
+        "infer SVDO --bench -b 1,2 --min-ms 1 --warmup-ms 1 --compare dense --profile --json -",
+    ] {
+        fits(&run(command), "report.schema.json");
+    }
+    fits(&run("diff OLD OLD --max-growth 2% --json"), "diff.schema.json");
+    fits(&run("inspect SVDO --json"), "inspect.schema.json");
+    fits(&run("inspect CHECKPOINT --json"), "inspect.schema.json");
+}
+
+#[test]
+fn schemas_refuse_what_they_do_not_name() {
+    for (schema, value) in [
+        ("report.schema.json", serde_json::json!({"report": "compress"})),
+        ("diff.schema.json", serde_json::json!({"old_bytes": 1})),
+        ("inspect.schema.json", serde_json::json!({"container": "npz", "file": "a", "more": 1})),
+    ] {
+        let schema = serde_json::from_str(&contract(schema)).unwrap();
+        assert!(!jsonschema::validator_for(&schema).unwrap().is_valid(&value), "{value}");
     }
 }

@@ -20,5 +20,6 @@ mod memory;
 mod noise;
 mod onnx;
 mod search;
+mod structure;
 #[cfg(feature = "train")]
 mod train;

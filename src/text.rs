@@ -1,4 +1,4 @@
-//! What the commands of both builds print.
+//! Numbers and outputs as people read them, the same in every command and report.
 
 use std::fmt::Write;
 
@@ -39,36 +39,20 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// Text as a JSON string, in quotes.
-pub(super) fn quoted(text: &str) -> String {
-    let mut json = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => json.extend(['\\', c]),
-            c if c < ' ' => {
-                let _ = write!(json, "\\u{:04x}", u32::from(c));
-            }
-            c => json.push(c),
-        }
-    }
-    json.push('"');
-    json
+/// A share as a percentage.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
 }
 
-/// Outputs as JSON: a list for each sample. Nothing if one is not finite, which JSON cannot say.
-pub(super) fn rows(outputs: &[f32], outs: usize) -> Option<String> {
-    if !outputs.iter().all(|v| v.is_finite()) {
-        return None;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(group), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([5e-7, 0.0021, 3.0].map(duration), ["0.50 us", "2.10 ms", "3.00 s"]);
+        assert_eq!([0.0, 0.012_345, 1.0].map(percent), ["0.00 %", "1.23 %", "100.00 %"]);
+        assert_eq!(best_classes(&[1.0, 3.0, 2.0], 3, 2), "0\t1 (3.0000)\t2 (2.0000)\n");
     }
-    let mut json = String::from('[');
-    for (sample, row) in outputs.chunks(outs).enumerate() {
-        json.push_str(if sample > 0 { ",[" } else { "[" });
-        for (at, value) in row.iter().enumerate() {
-            let comma = if at > 0 { "," } else { "" };
-            let _ = write!(json, "{comma}{value:?}");
-        }
-        json.push(']');
-    }
-    json.push_str("]\n");
-    Some(json)
 }

@@ -1,0 +1,37 @@
+//! JSON as the edge build writes it, without a serializer.
+
+use std::fmt::Write;
+
+/// Text as a JSON string, in quotes.
+pub(super) fn quoted(text: &str) -> String {
+    let mut json = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => json.extend(['\\', c]),
+            c if c < ' ' => {
+                let _ = write!(json, "\\u{:04x}", u32::from(c));
+            }
+            c => json.push(c),
+        }
+    }
+    json.push('"');
+    json
+}
+
+/// Outputs as JSON: a list for each sample. Nothing if one is not finite, which JSON cannot say.
+pub(super) fn rows(outputs: &[f32], outs: usize) -> Option<String> {
+    if !outputs.iter().all(|v| v.is_finite()) {
+        return None;
+    }
+    let mut json = String::from('[');
+    for (sample, row) in outputs.chunks(outs).enumerate() {
+        json.push_str(if sample > 0 { ",[" } else { "[" });
+        for (at, value) in row.iter().enumerate() {
+            let comma = if at > 0 { "," } else { "" };
+            let _ = write!(json, "{comma}{value:?}");
+        }
+        json.push(']');
+    }
+    json.push_str("]\n");
+    Some(json)
+}

@@ -1,0 +1,175 @@
+//! What an inference or a verification found.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::document::{Block, Document, Section, Table, row};
+use super::gate::Gate;
+use super::{display, shortest};
+use crate::engine::verify::Verification;
+use crate::text::{duration, group, percent};
+
+/// Of `svdo-infer`.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Inference {
+    /// The file.
+    pub model: String,
+    /// Samples run.
+    pub samples: usize,
+    /// Share of wrong samples, 0 to 1; missing without labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_rate: Option<f64>,
+    /// Mean cross-entropy in nats; missing without labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cross_entropy: Option<f64>,
+    /// Wall time of inference over the samples.
+    pub seconds_per_sample: f64,
+    /// Time to read the file and plan.
+    pub load_seconds: f64,
+    /// Threads used.
+    pub threads: usize,
+    /// Kernels used.
+    pub cpu: &'static str,
+    /// Conditions that were asserted.
+    pub gates: Vec<Gate>,
+}
+
+/// Of `svdo-infer --verify`.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Verified {
+    /// The file.
+    pub model: String,
+    /// The checkpoint it was held against.
+    pub checkpoint: String,
+    /// The threshold by which theta was masked.
+    pub threshold: f64,
+    /// Samples run.
+    pub samples: usize,
+    /// Whether they were made up.
+    pub random_inputs: bool,
+    /// Largest difference of an output from masked theta in f64.
+    pub max_abs_error: f64,
+    /// Mean difference.
+    pub mean_abs_error: f64,
+    /// Share of samples with the same largest output.
+    pub top1_agreement: f64,
+    /// The largest difference allowed.
+    pub tolerance: f64,
+    /// Whether max_abs_error is within it.
+    pub passed: bool,
+    /// What pruning alone cost: masked against unmasked theta, in f64.
+    pub pruning: Pruning,
+    /// Error of the file on labelled data, if given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_rate: Option<f64>,
+}
+
+/// Masked against unmasked theta.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[allow(missing_docs)]
+pub struct Pruning {
+    pub max_abs_error: f64,
+    pub mean_abs_error: f64,
+    pub top1_agreement: f64,
+}
+
+impl Verified {
+    /// The report of a verification.
+    pub fn new(
+        (model, checkpoint): (&Path, &Path),
+        threshold: f32,
+        tolerance: f64,
+        random_inputs: bool,
+        found: &Verification,
+    ) -> Self {
+        Self {
+            model: display(model),
+            checkpoint: display(checkpoint),
+            threshold: shortest(threshold),
+            samples: found.samples,
+            random_inputs,
+            max_abs_error: found.engine.max_abs_error,
+            mean_abs_error: found.engine.mean_abs_error,
+            top1_agreement: found.engine.top1_agreement,
+            tolerance,
+            passed: found.engine.max_abs_error <= tolerance,
+            pruning: Pruning {
+                max_abs_error: found.pruning.max_abs_error,
+                mean_abs_error: found.pruning.mean_abs_error,
+                top1_agreement: found.pruning.top1_agreement,
+            },
+            error_rate: None,
+        }
+    }
+
+    pub(super) fn document(&self) -> Document {
+        let kind = if self.random_inputs { "random" } else { "given" };
+        let head = format!(
+            "verified on {} {kind} samples against theta of {} at threshold {}",
+            group(self.samples as u64),
+            self.checkpoint,
+            self.threshold
+        );
+        let row = |name, max: f64, mean: f64, top| {
+            row![name, format!("{max:.3e}"), format!("{mean:.3e}"), percent(top)]
+        };
+        let (file, pruning) = (self, &self.pruning);
+        let rows = [
+            row(
+                "file against pruned theta",
+                file.max_abs_error,
+                file.mean_abs_error,
+                file.top1_agreement,
+            ),
+            row(
+                "pruned against all theta",
+                pruning.max_abs_error,
+                pruning.mean_abs_error,
+                pruning.top1_agreement,
+            ),
+        ];
+        let table = Table::new(["", "max abs error", "mean abs error", "same top-1"], rows);
+        let error = self.error_rate.map(|e| format!("error rate of the file: {}", percent(e)));
+        let verdict = format!(
+            "{}: max abs error {:.3e}, tolerance {:e}",
+            if self.passed { "passed" } else { "FAILED" },
+            self.max_abs_error,
+            self.tolerance
+        );
+        let found = error.into_iter().chain([verdict]).collect();
+        let blocks = vec![Block::Lines(vec![head]), Block::Table(table), Block::Lines(found)];
+        Document {
+            title: format!("{} verified", self.model),
+            sections: vec![Section::new("", "", blocks)],
+            ..Document::default()
+        }
+    }
+}
+
+impl Inference {
+    pub(super) fn document(&self) -> Document {
+        let mut facts = vec![("samples", group(self.samples as u64))];
+        if let (Some(error), Some(entropy)) = (self.error_rate, self.cross_entropy) {
+            facts.push(("error rate", percent(error)));
+            facts.push(("cross-entropy", format!("{entropy:.4}")));
+        }
+        let time = format!(
+            "{} ({} thread{}, {} kernels)",
+            duration(self.seconds_per_sample),
+            self.threads,
+            if self.threads == 1 { "" } else { "s" },
+            self.cpu
+        );
+        facts.extend([("time per sample", time), ("load and plan", duration(self.load_seconds))]);
+        Document {
+            title: format!("Inference with {}", self.model),
+            sections: vec![Section::new("", "", vec![Block::Facts(facts)])],
+            gates: self.gates.clone(),
+            ..Document::default()
+        }
+    }
+}
