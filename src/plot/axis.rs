@@ -40,7 +40,7 @@ impl Axis {
     }
 
     /// The same from zero on.
-    pub(crate) fn from_zero(self) -> Self {
+    pub(crate) fn with_zero(self) -> Self {
         Self { from_zero: true, ..self }
     }
 
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn data_fits_its_axis() {
         assert_eq!(Axis::new("").ends([].into_iter()), (0.0, 1.0));
-        assert_eq!(Axis::new("").from_zero().ends([50.0, 100.0].into_iter()), (0.0, 104.0));
+        assert_eq!(Axis::new("").with_zero().ends([50.0, 100.0].into_iter()), (0.0, 104.0));
         assert_eq!(Axis::new("").ends([f64::NAN, 3.0].into_iter()), (2.5, 3.5));
         assert_eq!(Axis::logarithmic("").ends([-1.0, 0.0, 10.0].into_iter()), (0.5, 1.5));
     }

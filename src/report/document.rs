@@ -9,8 +9,8 @@ pub(crate) struct Document {
     pub(crate) title: String,
     /// What it is about, for the page.
     pub(crate) lead: &'static str,
-    /// The figures that matter most, and what they are; a terminal does without.
-    pub(crate) headlines: Vec<(String, String)>,
+    /// The figures that matter most; a terminal does without.
+    pub(crate) headlines: Vec<Headline>,
     /// In order.
     pub(crate) sections: Vec<Section>,
     /// Conditions that were asserted.
@@ -19,6 +19,14 @@ pub(crate) struct Document {
     pub(crate) notes: Vec<String>,
     /// Where the result went, for the terminal.
     pub(crate) output: Option<String>,
+}
+
+/// A figure that matters.
+pub(crate) struct Headline {
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
+    /// More about it, in words that go on after both.
+    pub(crate) remark: String,
 }
 
 /// What belongs together.

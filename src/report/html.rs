@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Report;
-use super::document::{Block, Cell, Document, Table};
+use super::document::{Block, Cell, Document, Headline, Table};
 use crate::plot::escape;
 
 const STYLE: &str = include_str!("html.css");
@@ -24,9 +24,11 @@ pub(crate) fn document(document: &Document) -> String {
     paragraph(&mut page, document.lead);
     if !document.headlines.is_empty() {
         page.push_str("<div class=\"tiles\">\n");
-        for (value, what) in &document.headlines {
-            let (value, what) = (escape(value), escape(what));
-            let _ = writeln!(page, "<div class=\"tile\"><b>{value}</b><span>{what}</span></div>");
+        for Headline { name, value, remark } in &document.headlines {
+            let _ = writeln!(
+                page,
+                "<div class=\"tile\"><b>{value}</b><span>{name} {remark}</span></div>"
+            );
         }
         page.push_str("</div>\n");
     }

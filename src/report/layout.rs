@@ -1,6 +1,6 @@
 //! How the report of a compression is laid out.
 
-use super::document::{Block, Cell, Document, Section, Table, row};
+use super::document::{Block, Cell, Document, Headline, Section, Table, row};
 use super::{Compression, Layer, SIZE_RATIO, Validation, WEIGHT_RATIO, pictures};
 use crate::text::{duration, group, percent};
 
@@ -30,26 +30,25 @@ impl Compression {
         }
     }
 
-    fn headlines(&self) -> Vec<(String, String)> {
+    fn headlines(&self) -> Vec<Headline> {
         let bytes = |bytes| format!("{} B", group(bytes));
         let (kept, total) = (group(self.weights_kept), group(self.weights_total));
+        let headline = |name, value, remark| Headline { name, value, remark };
+        let removed = percent(1.0 - share(self.weights_kept, self.weights_total));
         let mut headlines = vec![
-            (format!("{:.1}x", self.size_ratio), "smaller (size ratio)".into()),
-            (bytes(self.file_bytes), format!("from {}", bytes(self.dense_bytes))),
-            (format!("{:.1}x", self.weight_ratio), "fewer weights (weight ratio)".into()),
-            (
-                percent(1.0 - share(self.weights_kept, self.weights_total)),
-                format!("of the weights removed: {kept} of {total} kept"),
-            ),
+            headline("size ratio", format!("{:.1}x", self.size_ratio), String::new()),
+            headline("file", bytes(self.file_bytes), format!("from {}", bytes(self.dense_bytes))),
+            headline("weight ratio", format!("{:.1}x", self.weight_ratio), String::new()),
+            headline("sparsity", removed, format!("with {kept} of {total} weights kept")),
         ];
         headlines.extend(self.validation.as_ref().map(|v| {
-            let what = format!(
-                "± {} error on {} labelled samples; {} before quantization",
+            let remark = format!(
+                "± {} on {} labelled samples; {} before quantization",
                 percent(v.error_rate_se),
                 group(v.samples as u64),
                 percent(v.error_rate_pruned)
             );
-            (percent(v.error_rate), what)
+            headline("error", percent(v.error_rate), remark)
         }));
         headlines
     }

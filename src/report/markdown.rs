@@ -1,7 +1,7 @@
 //! A report as Markdown, for a pull request or a step summary.
 
 use super::Report;
-use super::document::{Block, Cell, Document, Table};
+use super::document::{Block, Cell, Document, Headline, Table};
 
 /// The report as Markdown.
 pub fn render(report: &Report) -> String {
@@ -15,9 +15,10 @@ pub(crate) fn document(document: &Document) -> String {
         parts.push(format!("### {}\n", escape(&document.title)));
     }
     if !document.headlines.is_empty() {
-        let headlines = document.headlines.iter();
-        let headlines = headlines.map(|(value, what)| format!("**{value}** {}", escape(what)));
-        parts.push(headlines.collect::<Vec<_>>().join("; ") + "\n");
+        let headline = |h: &Headline| format!("**{} {}** {}", h.name, h.value, h.remark);
+        let headlines: Vec<String> = document.headlines.iter().map(headline).collect();
+        let line: Vec<&str> = headlines.iter().map(|headline| headline.trim_end()).collect();
+        parts.push(line.join("; ") + "\n");
     }
     for section in &document.sections {
         let blocks: Vec<String> =

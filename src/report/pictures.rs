@@ -37,7 +37,7 @@ fn histogram(layer: &Layer, threshold: f64) -> Option<Picture> {
     Some(picture(
         caption,
         Axis::new("log alpha"),
-        Axis::new("weights").from_zero().labelled(|root| group((root * root).round() as u64)),
+        Axis::new("weights").with_zero().labelled(|root| group((root * root).round() as u64)),
         vec![
             series("kept", kept, KEPT),
             series("removed", gone, GONE),
@@ -65,8 +65,8 @@ pub(super) fn sweep(points: &[SweepPoint], threshold: f64) -> Vec<Picture> {
         let thresholds = Axis::new("threshold");
         (!dots.is_empty()).then(|| picture(caption.into(), thresholds, axis, series))
     };
-    let ratios = Axis::new("size ratio").from_zero().labelled(|v| format!("{v}x"));
-    let errors = Axis::new("error").from_zero().labelled(percent);
+    let ratios = Axis::new("size ratio").with_zero().labelled(|v| format!("{v}x"));
+    let errors = Axis::new("error").with_zero().labelled(percent);
     let size = plot("size ratio (up) against threshold", ratios, |p| Some(p.size_ratio));
     let error = plot("error (up) against threshold", errors, |p| p.error_rate);
     size.into_iter().chain(error).collect()
