@@ -25,14 +25,28 @@ use crate::train::trainer::{Epoch, Trainer};
 /// How often a state is written on the way.
 const SAVE: Duration = Duration::from_secs(60);
 
+/// The heading of what only sparse variational dropout has.
+const POSTERIOR: &str = "Posterior (in place of the recipe's)";
+
+const EXAMPLES: &str = "\
+Examples:
+  LeNet-300-100 on the MNIST files of a folder, and its error on the test set:
+    svdo-train --recipe lenet-300-100 --data mnist -o lenet.safetensors --test
+  Go on after Ctrl-C:
+    svdo-train --resume lenet.safetensors.state --data mnist -o lenet.safetensors
+  Begin with an ordinary network's weights:
+    svdo-train --init-from dense.safetensors --data mnist -o sparse.safetensors --epochs 60
+  Train what pruning left, without noise:
+    svdo-train --finetune sparse.safetensors --data mnist -o tuned.safetensors";
+
 /// Train a network by sparse variational dropout to a checkpoint that svdo-compress takes
 ///
 /// Ctrl-C finishes the step, writes checkpoint and state, and ends; --resume goes on from the state,
 /// bit for bit as if nothing had happened.
 #[derive(Debug, Parser)]
-#[command(name = "svdo-train", version, max_term_width = 100)]
+#[command(name = "svdo-train", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The network and its settings: lenet-300-100, lenet-5-caffe, mlp-784-500-300, alexnet-cifar or
+    /// A network with its settings: lenet-300-100, lenet-5-caffe, mlp-784-500-300, alexnet-cifar or
     /// vgg-like
     #[arg(
         long,
@@ -45,18 +59,21 @@ pub struct Arguments {
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "recipe")]
     width: f64,
 
-    /// Train this network, with the settings of LeNet-300-100 (of --finetune with that): a description
-    /// with "layers", the shape of each
+    /// Train this network: a description with "layers", the shape of each
+    ///
+    /// With the settings of LeNet-300-100, or those of --finetune.
     #[arg(long, value_name = "FILE", conflicts_with = "recipe")]
     network: Option<PathBuf>,
 
     /// Begin with the weights of this checkpoint of an ordinary network, instead of random ones
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Start")]
     init_from: Option<PathBuf>,
 
-    /// Train only the weights of this checkpoint that --thresh keeps, without noise; the others stay
-    /// zero. For 20 epochs at a rate of 1e-4 that falls from the start, if nothing else is said
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["init_from", "recipe"])]
+    /// Train only the weights of this checkpoint that --thresh keeps, without noise
+    ///
+    /// The others stay zero. For 20 epochs at a rate of 1e-4 that falls from the start, if nothing else is
+    /// said.
+    #[arg(long, value_name = "FILE", help_heading = "Start", conflicts_with_all = ["init_from", "recipe"])]
     finetune: Option<PathBuf>,
 
     /// Folder of MNIST's train-images-idx3-ubyte and train-labels-idx1-ubyte (.gz), or of CIFAR-10's
@@ -72,6 +89,7 @@ pub struct Arguments {
     #[arg(
         long,
         value_name = "FILE",
+        help_heading = "Start",
         conflicts_with_all = ["recipe", "network", "init_from", "finetune", "Settings"]
     )]
     resume: Option<PathBuf>,
@@ -100,8 +118,9 @@ pub struct Arguments {
 #[group(id = "Settings", multiple = true)]
 #[command(next_help_heading = "Settings (in place of the recipe's)")]
 struct Settings {
-    /// Sparse variational dropout, or an ordinary network without noise or with dropout before every
-    /// linear layer but the network's first, to compare or to begin from
+    /// Sparse variational dropout, or an ordinary network to compare with or to begin from
+    ///
+    /// An ordinary one has no noise, or dropout before every linear layer but the network's first.
     #[arg(
         long,
         value_name = "NAME",
@@ -112,55 +131,59 @@ struct Settings {
     /// Rate of binary dropout; Gaussian dropout is as noisy [default: 0.5]
     #[arg(long, value_name = "SHARE")]
     drop_rate: Option<f64>,
-    /// The KL's form: the paper's approximation, the exact one, or that of automatic relevance
-    /// determination (Kharitonov et al. 2018) [default: sigmoid]
-    #[arg(long, value_name = "FORM", value_parser = choice::<KlForm>(&["sigmoid", "exact", "ard"]))]
+    /// The KL's form [default: sigmoid]
+    ///
+    /// The paper's approximation (sigmoid), the exact one, or that of automatic relevance determination
+    /// (Kharitonov et al. 2018).
+    #[arg(long, value_name = "FORM", help_heading = POSTERIOR, value_parser = choice::<KlForm>(&["sigmoid", "exact", "ard"]))]
     kl: Option<KlForm>,
     /// Passes over the data
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     epochs: Option<u32>,
     /// Seed of initial weights, order of samples and noise
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Samples in a step
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Hold out this many samples at the end of the training data
     #[arg(long, value_name = "N")]
     validation: Option<usize>,
     /// Learning rate
-    #[arg(long)]
+    #[arg(long, value_name = "X")]
     rate: Option<f64>,
     /// Use Nesterov's momentum in place of Adam; --rate is then by the mean loss of a sample
-    #[arg(long)]
+    #[arg(long, value_name = "X")]
     momentum: Option<f64>,
     /// Follow every layer but the last by batch normalization, which the checkpoint has folded in
     #[arg(long)]
     batch_norm: bool,
-    /// Stop after this many epochs without a better bound on the validation split (likelihood there
-    /// plus KL), counted once the KL, if there is one, has its full weight, and keep the best checkpoint
+    /// Stop after this many epochs without a better bound, and keep the best checkpoint
+    ///
+    /// The bound is the likelihood on the validation split plus the KL, counted once the KL, if there is
+    /// one, has its full weight.
     #[arg(long, value_name = "EPOCHS")]
     patience: Option<u32>,
     /// Rate of log sigma^2, as a multiple of --rate
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", help_heading = POSTERIOR)]
     log_sigma2_rate: Option<f64>,
     /// Share of the training before the rates begin to fall
     #[arg(long, value_name = "SHARE")]
     constant: Option<f64>,
     /// Epochs without KL
-    #[arg(long, value_name = "EPOCHS")]
+    #[arg(long, value_name = "EPOCHS", help_heading = POSTERIOR)]
     kl_delay: Option<f64>,
     /// Epochs over which the KL's weight then rises
-    #[arg(long, value_name = "EPOCHS")]
+    #[arg(long, value_name = "EPOCHS", help_heading = POSTERIOR)]
     kl_ramp: Option<f64>,
     /// The weight that the KL rises to
-    #[arg(long, value_name = "WEIGHT")]
+    #[arg(long, value_name = "WEIGHT", help_heading = POSTERIOR)]
     kl_scale: Option<f64>,
     /// Initial log sigma^2
-    #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "VALUE", allow_negative_numbers = true, help_heading = POSTERIOR)]
     log_sigma2: Option<f64>,
     /// Count weights with log alpha above this as pruned
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, value_name = "LOG_ALPHA", allow_negative_numbers = true)]
     thresh: Option<f64>,
 }
 
