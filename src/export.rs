@@ -11,29 +11,21 @@ use crate::network::describe::Description;
 pub use onnx::onnx;
 
 /// The weights of a layer, zeros included, row by row.
-pub fn dense(weights: &LayerWeights) -> Vec<f32> {
-    let pattern = &weights.pattern;
-    let values = weights.values.to_f32();
-    let mut dense = vec![0.0; pattern.rows() * pattern.cols()];
-    for (row, out) in dense.chunks_exact_mut(pattern.cols().max(1)).enumerate() {
-        for (&column, &value) in pattern.row(row).iter().zip(&values[pattern.entries(row)]) {
-            out[column as usize] = value;
-        }
-    }
-    dense
+fn dense(weights: &LayerWeights) -> Result<Vec<f32>> {
+    Ok(weights.to_dense()?.into_raw_vec_and_offset().0)
 }
 
 /// Name, shape and values of every tensor: `<layer>.weight` and `<layer>.bias`, in layer order.
-fn tensors(model: &Model) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+fn tensors(model: &Model) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
     let mut tensors = Vec::new();
     for (index, (layer, weights)) in model.network.layers.iter().zip(&model.weights).enumerate() {
         let name = layer_name(model, index);
-        tensors.push((format!("{name}.weight"), layer.shape.clone(), dense(weights)));
+        tensors.push((format!("{name}.weight"), layer.shape.clone(), dense(weights)?));
         if let Some(bias) = &weights.bias {
             tensors.push((format!("{name}.bias"), vec![layer.rows()], bias.to_f32()));
         }
     }
-    tensors
+    Ok(tensors)
 }
 
 /// The name of a layer, made up if the file was stripped.
@@ -49,7 +41,7 @@ fn layer_name(model: &Model, index: usize) -> String {
 /// # Errors
 /// [`Error::Data`] if the names of two layers make the same tensor.
 pub fn safetensors(model: &Model) -> Result<Vec<u8>> {
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(model)
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(model)?
         .into_iter()
         .map(|(name, shape, values)| {
             (name, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
@@ -82,7 +74,7 @@ pub fn npz(model: &Model) -> Result<Vec<u8>> {
         .compression_method(zip::CompressionMethod::Stored)
         .last_modified_time(zip::DateTime::default())
         .large_file(true);
-    for (name, shape, values) in tensors(model) {
+    for (name, shape, values) in tensors(model)? {
         zip.start_file(format!("{name}.npy"), options).map_err(|e| unwritable(&e))?;
         write_npy(&mut zip, &shape, &values).map_err(|e| unwritable(&e))?;
     }

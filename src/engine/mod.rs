@@ -4,6 +4,8 @@
 //! in panels, side by side as `[channel, row, column, lane]`, so that a weight is read once for all
 //! of them; a single sample is a panel of one lane.
 
+#[cfg(feature = "data")]
+mod arrays;
 mod cost;
 #[cfg(feature = "compress")]
 pub mod dense;

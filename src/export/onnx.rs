@@ -35,7 +35,7 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
         if sparse {
             graph.sparse(&format!("{name}.weight"), dims, weights);
         } else {
-            graph.tensor(&format!("{name}.weight"), dims, &dense(weights));
+            graph.tensor(&format!("{name}.weight"), dims, &dense(weights)?);
         }
         if let Some(bias) = &weights.bias {
             graph.tensor(&format!("{name}.bias"), &[dims[0]], &bias.to_f32());
