@@ -41,9 +41,11 @@ impl Samples {
         &self,
         shape: impl ShapeBuilder<Dim = D>,
     ) -> Result<ArrayView<'_, f32, D>> {
-        let (count, of) = (self.values.len(), self.shape);
-        ArrayView::from_shape(shape.into_shape_with_order(), &self.values)
-            .map_err(|e| Error::data(format!("{count} values as samples of shape {of}: {e}")))
+        let view = ArrayView::from_shape(shape.into_shape_with_order(), &self.values);
+        view.ok().filter(|view| view.len() == self.values.len()).ok_or_else(|| {
+            let (count, of) = (self.values.len(), self.shape);
+            Error::data(format!("{count} values are not whole samples of shape {of}"))
+        })
     }
 }
 
