@@ -3,26 +3,25 @@
 
 mod onnx;
 
-use crate::data::write_npy;
+use ndarray::{Array1, ArrayD};
+
+use crate::data::write_array;
 use crate::error::{Error, Result};
-use crate::model::{LayerWeights, Model};
+use crate::model::Model;
 use crate::network::describe::Description;
 
 pub use onnx::onnx;
 
-/// The weights of a layer, zeros included, row by row.
-fn dense(weights: &LayerWeights) -> Result<Vec<f32>> {
-    Ok(weights.to_dense()?.into_raw_vec_and_offset().0)
-}
-
-/// Name, shape and values of every tensor: `<layer>.weight` and `<layer>.bias`, in layer order.
-fn tensors(model: &Model) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+/// Name and values of every tensor: `<layer>.weight` and `<layer>.bias`, in layer order.
+fn tensors(model: &Model) -> Result<Vec<(String, ArrayD<f32>)>> {
     let mut tensors = Vec::new();
     for (index, (layer, weights)) in model.network.layers.iter().zip(&model.weights).enumerate() {
         let name = layer_name(model, index);
-        tensors.push((format!("{name}.weight"), layer.shape.clone(), dense(weights)?));
+        let dense = weights.to_dense()?.into_shape_with_order(&layer.shape[..]);
+        let dense = dense.map_err(|e| Error::network(format!("layer {name}: {e}")))?;
+        tensors.push((format!("{name}.weight"), dense));
         if let Some(bias) = &weights.bias {
-            tensors.push((format!("{name}.bias"), vec![layer.rows()], bias.to_f32()));
+            tensors.push((format!("{name}.bias"), Array1::from(bias.to_f32()).into_dyn()));
         }
     }
     Ok(tensors)
@@ -43,8 +42,9 @@ fn layer_name(model: &Model, index: usize) -> String {
 pub fn safetensors(model: &Model) -> Result<Vec<u8>> {
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(model)?
         .into_iter()
-        .map(|(name, shape, values)| {
-            (name, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        .map(|(name, array)| {
+            let bytes = array.iter().flat_map(|v| v.to_le_bytes()).collect();
+            (name, array.shape().to_vec(), bytes)
         })
         .collect();
     let unwritable = |e: &dyn std::fmt::Display| Error::data(format!("safetensors: {e}"));
@@ -74,9 +74,9 @@ pub fn npz(model: &Model) -> Result<Vec<u8>> {
         .compression_method(zip::CompressionMethod::Stored)
         .last_modified_time(zip::DateTime::default())
         .large_file(true);
-    for (name, shape, values) in tensors(model)? {
+    for (name, array) in tensors(model)? {
         zip.start_file(format!("{name}.npy"), options).map_err(|e| unwritable(&e))?;
-        write_npy(&mut zip, &shape, &values).map_err(|e| unwritable(&e))?;
+        write_array(&mut zip, array.view()).map_err(|e| unwritable(&e))?;
     }
     Ok(zip.finish().map_err(|e| unwritable(&e))?.into_inner())
 }

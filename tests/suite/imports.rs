@@ -349,7 +349,7 @@ fn exports_hold_the_bits_of_the_model() {
     assert_eq!(source.tensors().len(), 6);
     let mut weight = vec![0.0; 72];
     source.read(0, 0, &mut weight).unwrap();
-    assert_eq!(weight, svdo::export::dense(&model.weights[0]));
+    assert_eq!(weight, model.weights[0].to_dense().unwrap().into_raw_vec_and_offset().0);
 }
 
 #[test]
