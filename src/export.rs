@@ -3,37 +3,28 @@
 
 mod onnx;
 
-use crate::data::write_npy;
+use ndarray::{Array1, ArrayD};
+
+use crate::data::write_array;
 use crate::error::{Error, Result};
-use crate::model::{LayerWeights, Model};
+use crate::model::Model;
 use crate::network::describe::Description;
 
 pub use onnx::onnx;
 
-/// The weights of a layer, zeros included, row by row.
-pub fn dense(weights: &LayerWeights) -> Vec<f32> {
-    let pattern = &weights.pattern;
-    let values = weights.values.to_f32();
-    let mut dense = vec![0.0; pattern.rows() * pattern.cols()];
-    for (row, out) in dense.chunks_exact_mut(pattern.cols().max(1)).enumerate() {
-        for (&column, &value) in pattern.row(row).iter().zip(&values[pattern.entries(row)]) {
-            out[column as usize] = value;
-        }
-    }
-    dense
-}
-
-/// Name, shape and values of every tensor: `<layer>.weight` and `<layer>.bias`, in layer order.
-fn tensors(model: &Model) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+/// Name and values of every tensor: `<layer>.weight` and `<layer>.bias`, in layer order.
+fn tensors(model: &Model) -> Result<Vec<(String, ArrayD<f32>)>> {
     let mut tensors = Vec::new();
     for (index, (layer, weights)) in model.network.layers.iter().zip(&model.weights).enumerate() {
         let name = layer_name(model, index);
-        tensors.push((format!("{name}.weight"), layer.shape.clone(), dense(weights)));
+        let dense = weights.to_dense()?.into_shape_with_order(&layer.shape[..]);
+        let dense = dense.map_err(|e| Error::network(format!("layer {name}: {e}")))?;
+        tensors.push((format!("{name}.weight"), dense));
         if let Some(bias) = &weights.bias {
-            tensors.push((format!("{name}.bias"), vec![layer.rows()], bias.to_f32()));
+            tensors.push((format!("{name}.bias"), Array1::from(bias.to_f32()).into_dyn()));
         }
     }
-    tensors
+    Ok(tensors)
 }
 
 /// The name of a layer, made up if the file was stripped.
@@ -49,10 +40,11 @@ fn layer_name(model: &Model, index: usize) -> String {
 /// # Errors
 /// [`Error::Data`] if the names of two layers make the same tensor.
 pub fn safetensors(model: &Model) -> Result<Vec<u8>> {
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(model)
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(model)?
         .into_iter()
-        .map(|(name, shape, values)| {
-            (name, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        .map(|(name, array)| {
+            let bytes = array.iter().flat_map(|v| v.to_le_bytes()).collect();
+            (name, array.shape().to_vec(), bytes)
         })
         .collect();
     let unwritable = |e: &dyn std::fmt::Display| Error::data(format!("safetensors: {e}"));
@@ -82,9 +74,9 @@ pub fn npz(model: &Model) -> Result<Vec<u8>> {
         .compression_method(zip::CompressionMethod::Stored)
         .last_modified_time(zip::DateTime::default())
         .large_file(true);
-    for (name, shape, values) in tensors(model) {
+    for (name, array) in tensors(model)? {
         zip.start_file(format!("{name}.npy"), options).map_err(|e| unwritable(&e))?;
-        write_npy(&mut zip, &shape, &values).map_err(|e| unwritable(&e))?;
+        write_array(&mut zip, array.view()).map_err(|e| unwritable(&e))?;
     }
     Ok(zip.finish().map_err(|e| unwritable(&e))?.into_inner())
 }

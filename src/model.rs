@@ -1,8 +1,13 @@
 //! What a `.svdo` file says: a network and, for each layer, which weights are not zero and their
 //! values.
 
+#[cfg(feature = "compress")]
+mod arrays;
+
 use crate::error::{Error, Result};
 use crate::network::Network;
+#[cfg(feature = "compress")]
+pub use arrays::Csr;
 
 /// A network with sparse, possibly quantized weights.
 #[derive(Debug, Clone, PartialEq)]

@@ -42,10 +42,9 @@ pub(super) struct Measure {
     #[arg(long, value_enum, default_value = "auto", requires = "bench")]
     kernel: KernelName,
 
-    /// With --bench, print the time of each step; with --verify, --profile=NAME is the code base that
-    /// wrote the checkpoint
-    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    pub(super) profile: Option<String>,
+    /// Print the time of each step
+    #[arg(long, requires = "bench")]
+    pub(super) step_times: bool,
 
     /// Measure another kernel too, run by run in turn, and give the ratio
     #[arg(long, value_enum, value_name = "KERNEL", requires = "bench")]
@@ -141,7 +140,7 @@ impl Measure {
             let batch = batch as usize;
             let (x, y) = (&x[..batch * inputs], &mut y[..batch * outputs]);
             let times = self.times(&mut main, other.as_mut(), x, y, threads)?;
-            let steps = match self.profile.is_some() {
+            let steps = match self.step_times {
                 true => profile(&model, &mut main, x, y)?,
                 false => Vec::new(),
             };

@@ -14,16 +14,28 @@ use crate::compress::{Done, Goal, Job, Requirement, Samples};
 use crate::quantize::Quantizer;
 use crate::report::{Report, display};
 
+const EXAMPLES: &str = "\
+Examples:
+  Near-lossless, to model.svdo, with the error on held-out images:
+    svdo-compress model.safetensors --validate images.npy --labels labels.npy
+  The smallest file whose error rises by at most 0.1 %:
+    svdo-compress model.pt --network net.json --calibrate train.npy \\
+        --validate images.npy --labels labels.npy --max-error-increase 0.1%
+  Keep 2 % of the weights, bit for bit:
+    svdo-compress model.safetensors --target-density 2% --quantize exact
+  In continuous integration: a report as JSON, exit code 1 below a ratio of 40:
+    svdo-compress model.safetensors --json report.json --assert-ratio 40";
+
 /// Compress a checkpoint trained by sparse variational dropout into one .svdo file
 ///
 /// Weights whose log alpha = log sigma^2 - log theta^2 is above the threshold are pruned; units that
 /// pruning leaves dead or constant are removed exactly; the rest is quantized and entropy-coded.
 /// The file is read back and compared before it is written.
 #[derive(Debug, Parser)]
-#[command(name = "svdo-compress", version, long_version = super::long_version(), max_term_width = 100)]
+#[command(name = "svdo-compress", version, long_version = super::long_version(), max_term_width = 100, after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint: safetensors (or a folder of shards), PyTorch, NumPy or TensorFlow (see
-    /// formats/checkpoints.md)
+    /// The checkpoint: safetensors (or a folder of shards), PyTorch, NumPy, TensorFlow, Keras or ONNX
+    /// (see formats/checkpoints.md)
     input: PathBuf,
 
     /// The file to write [default: the input's name with .svdo; with --sweep, none]
@@ -31,78 +43,84 @@ pub struct Arguments {
     output: Option<PathBuf>,
 
     /// Prune weights with log alpha above this; `auto` for the valley of their histogram
-    #[arg(long, default_value = "3", value_parser = import::threshold, allow_negative_numbers = true)]
+    #[arg(long, value_name = "LOG_ALPHA", default_value = "3", value_parser = import::threshold, allow_negative_numbers = true, help_heading = "Pruning")]
     thresh: f32,
 
     #[command(flatten)]
     target: import::Target,
 
     #[command(flatten)]
-    import: import::Import,
-
-    #[command(flatten)]
     quantization: Quantization,
 
-    /// Code positions for fast decoding rather than for size (as is always done in layers of more
-    /// than two million weights)
-    #[arg(long)]
+    /// Code positions for fast decoding rather than for size
+    ///
+    /// As is always done in layers of more than two million weights.
+    #[arg(long, help_heading = "Quantization and coding")]
     fast: bool,
 
-    /// Network description, if the checkpoint carries none (see formats/network.md)
-    #[arg(long, value_name = "FILE")]
-    network: Option<PathBuf>,
-
     /// Keep dead and constant units
-    #[arg(long)]
+    #[arg(long, help_heading = "Pruning")]
     no_simplify: bool,
 
     /// Leave names and the threshold out of the file
-    #[arg(long)]
+    #[arg(long, help_heading = None::<&str>)]
     strip: bool,
 
-    /// Compress at each threshold FROM:TO:STEP and print ratios (and error, given data); with
-    /// --validate, the threshold in use and a few around it are tried without being asked for
-    #[arg(long, value_name = "FROM:TO:STEP", value_parser = thresholds, allow_hyphen_values = true)]
+    /// Compress at each threshold FROM:TO:STEP and print ratios, and with --validate errors
+    ///
+    /// With --validate, the threshold in use and a few around it are tried without being asked for.
+    #[arg(long, value_name = "FROM:TO:STEP", value_parser = thresholds, allow_hyphen_values = true, help_heading = "Pruning")]
     sweep: Option<Sweep>,
 
-    /// Images on which to measure the error (IDX, .npy, .npz; not the test set if you choose
-    /// settings by the result)
-    #[arg(long, value_name = "IMAGES", requires = "labels")]
+    /// Samples on which to measure the error (IDX, .npy, .npz)
+    ///
+    /// Not the test set if you choose settings by the result.
+    #[arg(long, value_name = "FILE", requires = "labels", help_heading = "Data")]
     validate: Option<PathBuf>,
 
-    /// Labels of --validate
-    #[arg(long, value_name = "LABELS", requires = "validate")]
+    /// Class numbers of --validate
+    #[arg(long, value_name = "FILE", requires = "validate", help_heading = "Data")]
     labels: Option<PathBuf>,
 
-    /// For --quantize rd: samples without labels, as those of the training, on which weights are
-    /// fitted to the pruned network's outputs as they are quantized (IDX, .npy, .npz; a few thousand
-    /// are enough). The file is a quarter smaller at the same change of outputs
-    #[arg(long, value_name = "FILE", help_heading = "Rate and distortion")]
+    /// For --quantize rd: samples without labels, as those of the training, to fit weights to
+    ///
+    /// As they are quantized, weights are fitted to the pruned network's outputs. A few thousand samples
+    /// are enough (IDX, .npy, .npz). The file is a quarter smaller at the same change of outputs.
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
     calibrate: Option<PathBuf>,
 
     /// Find the smallest file whose error on --validate is at most the pruned network's plus this:
-    /// 0.001 or 0.1%. The same must hold for what the change of the outputs predicts, so that the
-    /// choice is no luck and images that were trained on do. The threshold may move below --thresh
+    /// 0.001 or 0.1%
+    ///
+    /// The same must hold for what the change of the outputs predicts, so that the choice is no luck and
+    /// images that were trained on do. The threshold may move below --thresh.
     #[arg(long, value_name = "ERROR", value_parser = share, requires = "validate", group = "goal", help_heading = "Search")]
     max_error_increase: Option<f64>,
 
-    /// Find the smallest file whose outputs change by at most this share (root mean squares), on
-    /// --validate, else --calibrate, else random inputs
+    /// Find the smallest file whose outputs change by at most this share (root mean squares)
+    ///
+    /// Measured on --validate, else --calibrate, else random inputs.
     #[arg(long, value_name = "X", value_parser = positive, group = "goal", help_heading = "Search")]
     max_output_error: Option<f64>,
 
-    /// Find the best file of at most this many bytes, by the divergence of the class probabilities
-    /// on --validate, or else by the change of outputs on --calibrate or random inputs
+    /// Find the best file of at most this many bytes
+    ///
+    /// By the divergence of the class probabilities on --validate, or else by the change of outputs on
+    /// --calibrate or random inputs.
     #[arg(long, value_name = "BYTES", group = "goal", help_heading = "Search")]
     max_bytes: Option<u64>,
 
-    /// How long to search, 1 to 9: about 25 configurations up to 3, 50 up to 6, 120 from 7 on
+    /// How long to search, 1 to 9
+    ///
+    /// About 25 configurations up to 3, 50 up to 6, 120 from 7 on.
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=9), help_heading = "Search")]
     effort: u32,
 
-    /// Say how many bytes other coders make of the same layers (Huffman as in Deep Compression, zstd,
-    /// the entropy without contexts), and what its k-means and Huffman make of the same pruned
-    /// network. Files are coded by svdo's own coder alone, so that readers stay small
+    /// Say how many bytes other coders make of the same layers
+    ///
+    /// Huffman as in Deep Compression, zstd, the entropy without contexts; and what k-means and Huffman
+    /// make of the same pruned network. Files are coded by svdo's own coder alone, so that readers stay
+    /// small.
     #[arg(long, help_heading = "Reports")]
     compare_coders: bool,
 
@@ -130,6 +148,13 @@ pub struct Arguments {
     /// Exit with 1 unless the error on --validate is at most this: 0.02 or 2%
     #[arg(long, value_name = "ERROR", value_parser = share, requires = "validate", help_heading = "Gates")]
     assert_max_error: Option<f64>,
+
+    #[command(flatten)]
+    import: import::Import,
+
+    /// Network description, if the checkpoint carries none (see formats/network.md)
+    #[arg(long, value_name = "FILE", help_heading = "Import")]
+    network: Option<PathBuf>,
 }
 
 impl Arguments {

@@ -22,8 +22,14 @@ const THRESHOLD: f32 = 3.0;
 const IMAGES: &[u8] = include_bytes!("../../fixtures/t10k-images-idx3-ubyte.gz");
 const LABELS: &[u8] = include_bytes!("../../fixtures/t10k-labels-idx1-ubyte.gz");
 
+const EXAMPLES: &str = "\
+Examples:
+  svdo demo
+  svdo demo --keep demo && svdo inspect demo/lenet300_mnist_5bits.svdo";
+
 /// Compress, verify and run the built-in LeNet-300-100 on the 10,000 MNIST test images
 #[derive(Debug, Parser)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Keep the files in this folder [default: a temporary one]
     #[arg(long, value_name = "FOLDER")]

@@ -10,8 +10,14 @@ use crate::report::diff::{Diff, read};
 use crate::report::gate::Gate;
 use crate::report::json;
 
+const EXAMPLES: &str = "\
+Examples:
+  svdo diff old.json new.json
+  svdo diff old.json new.json --github --max-growth 2%";
+
 /// Compare two JSON reports of svdo-compress, layer by layer
 #[derive(Debug, Parser)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The report before
     old: PathBuf,
@@ -20,15 +26,15 @@ pub struct Arguments {
     new: PathBuf,
 
     /// Print as Markdown
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with = "json", help_heading = "Reports")]
     markdown: bool,
 
     /// Print as JSON
-    #[arg(long)]
+    #[arg(long, help_heading = "Reports")]
     json: bool,
 
-    /// Append it as Markdown to the file named by $GITHUB_STEP_SUMMARY
-    #[arg(long)]
+    /// Append the Markdown report to the file named by $GITHUB_STEP_SUMMARY
+    #[arg(long, help_heading = "Reports")]
     github: bool,
 
     /// Exit with 1 if the file grew by more than this: 2% or 0.02

@@ -12,12 +12,19 @@ use crate::experiment::{ALL, Experiment, Resources};
 /// In the folder, until the files are written.
 const STATE: &str = "training.state";
 
+const EXAMPLES: &str = "\
+Examples:
+  svdo experiment
+  svdo experiment kl --out kl
+  svdo experiment lenet-5 --data mnist --out lenet-5 --set epochs=20";
+
 /// Run an experiment of the papers: its numbers as CSV and JSON, its figures as SVG
 ///
 /// Without a name, lists them. A training of one network leaves its state in the folder at the end of
 /// an epoch, once a minute at most; the same command, given again after a stop, goes on from there.
 /// Exit code 1 if something that the experiment checks does not hold.
 #[derive(Debug, Parser)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Which one
     name: Option<String>,

@@ -9,13 +9,18 @@ use super::{Outcome, output};
 use crate::error::IoContext;
 use crate::{container, export};
 
+const EXAMPLES: &str = "\
+Examples:
+  svdo export model.svdo -o model.safetensors
+  svdo export model.svdo -o model.onnx --sparse";
+
 /// Write a .svdo file as a dense model: .safetensors, .onnx or .npz
 ///
 /// The weights are bit for bit those that svdo-infer runs with. safetensors and .npz hold
 /// LAYER.weight and LAYER.bias; safetensors also the network description; .onnx is a whole
 /// network, preprocessing included.
 #[derive(Debug, Parser)]
-#[command(name = "svdo-export", version, max_term_width = 100)]
+#[command(name = "svdo-export", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Arguments {
     /// The compressed model
     model: PathBuf,

@@ -34,7 +34,7 @@ impl Import {
 #[command(next_help_heading = "Import")]
 pub(super) struct Reading {
     /// What the variances hold [default: what their names say]
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "KIND", value_enum)]
     variance: Option<VarianceKind>,
 
     /// Layouts of dense layers (oi, io) and of convolutions (oihw, hwio), with a comma between
@@ -42,7 +42,7 @@ pub(super) struct Reading {
     layout: Vec<LayoutName>,
 
     /// How a dense layer sees the map of a convolution [default: channels-last with hwio]
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "ORDER", value_enum)]
     flatten: Option<FlattenOrder>,
 
     /// Leave masks that are stored beside the weights alone
@@ -123,15 +123,17 @@ pub(super) fn profile(name: &str) -> Result<&'static Profile, String> {
 
 /// Where the threshold comes from if not from --thresh, and what it is compared with.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Target")]
+#[command(next_help_heading = "Pruning")]
 pub(super) struct Target {
-    /// Choose the threshold that keeps at most this share of all weights: 0.02 or 2%; or of layers,
-    /// each its own threshold: fc1=1%,fc2=5% (others keep --thresh)
+    /// Choose the threshold that keeps at most this share of all weights: 0.02 or 2%
+    ///
+    /// Or of layers, each its own threshold: fc1=1%,fc2=5%; others keep --thresh.
     #[arg(long, value_name = "SHARE", value_parser = shares, conflicts_with = "target_sparsity")]
     target_density: Option<Shares>,
 
-    /// Choose the threshold that prunes at least this share of all weights: 0.98 or 98%; or of
-    /// layers, each its own threshold: fc1=99%,fc2=95% (others keep --thresh)
+    /// Choose the threshold that prunes at least this share of all weights: 0.98 or 98%
+    ///
+    /// Or of layers, each its own threshold: fc1=99%,fc2=95%; others keep --thresh.
     #[arg(long, value_name = "SHARE", value_parser = shares)]
     target_sparsity: Option<Shares>,
 
@@ -139,8 +141,7 @@ pub(super) struct Target {
     #[arg(long)]
     pub(super) compare_masks: bool,
 
-    /// Report the same file with as many weights of each layer chosen by another rule (as
-    /// --baseline magnitude does)
+    /// Report the same file with as many weights of each layer chosen by another rule
     #[arg(long, value_name = "RULE", value_enum)]
     pruning_baseline: Option<Baseline>,
 }

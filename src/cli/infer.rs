@@ -21,19 +21,33 @@ use crate::report::gate::Gate;
 use crate::report::{Inference, Report, Verified, display};
 use crate::text::best_classes;
 
+const EXAMPLES: &str = "\
+Examples:
+  The three best classes of each sample:
+    svdo-infer model.svdo --input images.npy --top 3
+  Error rate and time per sample:
+    svdo-infer model.svdo --input images.npy --labels labels.npy
+  All outputs, [samples, outputs]:
+    svdo-infer model.svdo --input images.npy --output logits.npy
+  Against the checkpoint that it was made from, on random samples:
+    svdo-infer exact.svdo --verify model.safetensors
+  How fast it is, and which steps take the time:
+    svdo-infer model.svdo --bench --step-times";
+
 /// Run a .svdo file on images or arrays, or verify it against its checkpoint
 ///
 /// With --labels: samples, error rate and time per sample. With --output: all outputs. With
 /// --verify: the sparse engine beside the dense theta of the checkpoint. With none of them: the
 /// best classes of each sample.
 #[derive(Debug, Parser)]
-#[command(name = "svdo-infer", version, long_version = super::long_version(), max_term_width = 100)]
+#[command(name = "svdo-infer", version, long_version = super::long_version(), max_term_width = 100, after_help = EXAMPLES)]
 pub struct Arguments {
     /// The compressed model, or an ONNX model as it is (.onnx)
     model: PathBuf,
 
-    /// Samples: IDX (.gz or raw), .npy, .npz, PNG, or raw little-endian f32 (.f32, .raw, .bin);
-    /// values as stored, the model's own preprocessing is applied
+    /// Samples: IDX (.gz or raw), .npy, .npz, PNG, or raw little-endian f32 (.f32, .raw, .bin)
+    ///
+    /// Values as stored: the model's own preprocessing is applied.
     #[arg(short, long, value_name = "FILE", num_args = 1.., required_unless_present_any = ["verify", "bench", "serve_stdin"])]
     input: Vec<PathBuf>,
 
@@ -63,46 +77,60 @@ pub struct Arguments {
     #[command(flatten)]
     reports: Reports,
 
-    #[command(flatten)]
-    measure: Measure,
+    /// Exit with 1 unless the error rate is at most this: 0.02 or 2%
+    #[arg(long, value_name = "ERROR", value_parser = share, requires = "labels", help_heading = "Gates")]
+    assert_max_error: Option<f64>,
 
     /// Compare with the dense theta of this checkpoint; exit with 1 beyond --tolerance
     #[arg(long, value_name = "CHECKPOINT", help_heading = "Verification", conflicts_with_all = ["output", "top"])]
     verify: Option<PathBuf>,
 
-    /// Network description, if the checkpoint carries none
-    #[arg(long, value_name = "FILE", requires = "verify", help_heading = "Verification")]
-    network: Option<PathBuf>,
+    /// Threshold by which to mask theta [default: the one the file was pruned by]
+    ///
+    /// Or one for each layer: fc1=2.5,fc2=3.
+    #[arg(long, value_name = "LOG_ALPHA", requires = "verify", value_parser = import::limits, allow_hyphen_values = true, help_heading = "Verification")]
+    thresh: Option<import::Limits>,
+
+    /// Largest absolute difference of an output that passes; quantized files need more
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 1e-4,
+        requires = "verify",
+        help_heading = "Verification"
+    )]
+    tolerance: f64,
+
+    /// Random samples to run without --input
+    #[arg(long, value_name = "N", default_value_t = 256, requires = "verify", help_heading = "Verification",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    samples: u32,
+
+    #[command(flatten)]
+    measure: Measure,
+
+    /// The code base that wrote the checkpoint (names in formats/checkpoints.md) [default: found]
+    // Without a name it stands for --step-times.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "",
+          help_heading = "Import")]
+    profile: Option<String>,
 
     #[command(flatten)]
     import: import::Reading,
 
-    /// Threshold by which to mask theta, or of each layer: fc1=2.5,fc2=3 [default: the one the file
-    /// was pruned by]
-    #[arg(long, requires = "verify", value_parser = import::limits, allow_hyphen_values = true, help_heading = "Verification")]
-    thresh: Option<import::Limits>,
-
-    /// Largest absolute difference of an output that passes; quantized files need more
-    #[arg(long, default_value_t = 1e-4, requires = "verify", help_heading = "Verification")]
-    tolerance: f64,
-
-    /// Random samples to run without --input
-    #[arg(long, default_value_t = 256, requires = "verify", help_heading = "Verification",
-          value_parser = clap::value_parser!(u32).range(1..))]
-    samples: u32,
-
-    /// Exit with 1 unless the error rate is at most this: 0.02 or 2%
-    #[arg(long, value_name = "ERROR", value_parser = share, requires = "labels", help_heading = "Gates")]
-    assert_max_error: Option<f64>,
+    /// Network description, if the checkpoint carries none (see formats/network.md)
+    #[arg(long, value_name = "FILE", requires = "verify", help_heading = "Import")]
+    network: Option<PathBuf>,
 }
 
 impl Arguments {
     /// Runs the command.
-    pub fn run(self) -> anyhow::Result<Outcome> {
+    pub fn run(mut self) -> anyhow::Result<Outcome> {
         self.reports.check()?;
+        self.measure.step_times |= self.measure.bench && self.profile.is_some();
         anyhow::ensure!(
-            self.measure.profile.is_none() || self.measure.bench || self.verify.is_some(),
-            "--profile is for --bench, --profile=NAME for --verify"
+            self.profile.is_none() || self.measure.bench || self.verify.is_some(),
+            "--profile=NAME is for --verify"
         );
         if self.measure.bench {
             let (name, threads) = (display(&self.model), self.threads.or(1));
@@ -195,7 +223,7 @@ impl Arguments {
     }
 
     fn verify(&self, model: &Model, engine: &Engine, path: &Path) -> anyhow::Result<Outcome> {
-        let profile = self.measure.profile.as_deref().map(import::profile).transpose();
+        let profile = self.profile.as_deref().map(import::profile).transpose();
         let profile = profile.map_err(|problem| anyhow::anyhow!("--profile: {problem}"))?;
         let checkpoint = self.import.open(path, self.network.as_deref(), profile)?;
         let thresholds = match (&self.thresh, model.threshold) {

@@ -17,26 +17,32 @@ use crate::network::Network;
 use crate::network::describe::Description;
 use crate::report::{json, text};
 
+const EXAMPLES: &str = "\
+Examples:
+  svdo inspect model.svdo
+  svdo inspect checkpoint.pt --profile variance-networks
+  svdo inspect model.safetensors --json";
+
 /// Show what is in a file: a compressed model, or a checkpoint in any container that is read
 ///
 /// No weight of a checkpoint is read. If it cannot be compressed as it is, the reason is shown and
 /// the exit code is 0: the file was inspected.
 #[derive(Debug, Parser)]
-#[command(name = "svdo-inspect", version, max_term_width = 100)]
+#[command(name = "svdo-inspect", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Arguments {
     /// The file or folder, or the prefix of a TensorFlow checkpoint
     file: PathBuf,
 
-    /// As JSON
-    #[arg(long)]
+    /// Print as JSON
+    #[arg(long, help_heading = "Reports")]
     json: bool,
-
-    /// Network description, if the checkpoint carries none
-    #[arg(long, value_name = "FILE")]
-    network: Option<PathBuf>,
 
     #[command(flatten)]
     import: import::Import,
+
+    /// Network description, if the checkpoint carries none (see formats/network.md)
+    #[arg(long, value_name = "FILE", help_heading = "Import")]
+    network: Option<PathBuf>,
 }
 
 impl Arguments {

@@ -9,6 +9,7 @@ use super::{Outcome, Svdo, compress, infer, output};
 
 /// Print a completion script for a shell, for every program
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:\n  svdo completions bash > /etc/bash_completion.d/svdo")]
 pub struct Completions {
     /// The shell
     shell: Shell,
@@ -16,6 +17,7 @@ pub struct Completions {
 
 /// Write the manual pages of every command
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:\n  svdo man /usr/local/share/man/man1")]
 pub struct Man {
     /// The folder to write them to
     folder: PathBuf,

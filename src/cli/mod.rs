@@ -23,6 +23,8 @@ mod samples;
 #[cfg(test)]
 mod schemas;
 mod sweep;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "train")]
 pub mod train;
 
@@ -33,9 +35,19 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::network::Shape;
 
+const EXAMPLES: &str = "\
+Examples:
+  Everything on a built-in network, in seconds:
+    svdo demo
+  What is in a checkpoint, and can it be compressed?
+    svdo inspect model.safetensors
+  Compress it and run it:
+    svdo compress model.safetensors -o model.svdo
+    svdo infer model.svdo --input images.npy --top 3";
+
 /// All commands in one.
 #[derive(Debug, Parser)]
-#[command(name = "svdo", version, long_version = long_version(), about, max_term_width = 100)]
+#[command(name = "svdo", version, long_version = long_version(), about, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Svdo {
     #[command(subcommand)]
     command: Command,
@@ -43,18 +55,18 @@ pub struct Svdo {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Arguments),
+    Inspect(inspect::Arguments),
     Compress(compress::Arguments),
     Infer(infer::Arguments),
     Export(export::Arguments),
-    Inspect(inspect::Arguments),
-    Demo(demo::Arguments),
     Diff(diff::Arguments),
-    Completions(manual::Completions),
-    Man(manual::Man),
     #[cfg(feature = "train")]
     Train(train::Arguments),
     #[cfg(feature = "train")]
     Experiment(experiment::Arguments),
+    Completions(manual::Completions),
+    Man(manual::Man),
 }
 
 impl Svdo {
@@ -127,7 +139,7 @@ fn broken_pipe(error: &anyhow::Error) -> bool {
 #[derive(Debug, Clone, Copy, Args)]
 struct Threads {
     /// Threads to use [default: all cores]; the results do not depend on it
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = None::<&str>)]
     threads: Option<u16>,
 }
 

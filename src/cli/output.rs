@@ -143,9 +143,9 @@ pub(super) struct CompressionReports {
     /// Write a shields.io endpoint badge (JSON)
     #[arg(long, value_name = "FILE")]
     badge: Option<PathBuf>,
-    /// Add the change against this earlier JSON report to the Markdown and the text; or, for
-    /// `magnitude`, report the same file with as many weights of each layer chosen by |theta|
-    #[arg(long, value_name = "OLD.JSON|magnitude")]
+    /// Add the change against this earlier JSON report to the Markdown and the text
+    // `magnitude` stands for --pruning-baseline magnitude.
+    #[arg(long, value_name = "OLD.JSON")]
     baseline: Option<PathBuf>,
 }
 

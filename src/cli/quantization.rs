@@ -6,39 +6,41 @@ use crate::quantize::{Quantizer, RateDistortion};
 
 /// The quantizer and its settings.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Quantization and coding")]
 pub(super) struct Quantization {
     /// How to store the kept weights
-    #[arg(long, value_enum, default_value_t = Quantize::Rd)]
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Quantize::Rd)]
     quantize: Quantize,
 
     /// Bits of a weight: for --quantize uniform 2 to 16 [default: 8], for codebook 1 to 8 [default: 5]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
     bits: Option<u32>,
 
-    /// For --quantize rd: the settings where none are given, and where a search starts [default:
-    /// near-lossless; small for a search]. Neither promises an error: measure it with --validate, or
-    /// bound it with a search
-    #[arg(long, value_enum, help_heading = "Rate and distortion")]
+    /// For --quantize rd: settings where none are given [default: near-lossless; small for a search]
+    ///
+    /// Also where a search starts. Neither promises an error: measure it with --validate, or bound it with
+    /// a search.
+    #[arg(long, value_name = "NAME", value_enum)]
     preset: Option<Preset>,
 
     /// For --quantize rd: a layer's step over its posterior standard deviation [default: by preset]
-    #[arg(long, value_name = "X", value_parser = positive, help_heading = "Rate and distortion")]
+    #[arg(long, value_name = "X", value_parser = positive, hide_short_help = true)]
     step: Option<f64>,
 
     /// For --quantize rd: what a bit may cost in squared steps [default: by preset]
-    #[arg(long, value_name = "X", value_parser = from_zero, help_heading = "Rate and distortion")]
+    #[arg(long, value_name = "X", value_parser = from_zero, hide_short_help = true)]
     lambda: Option<f64>,
 
     /// For --quantize rd: how much farther each level is from the last, 0 to 3.9 [default: by preset]
-    #[arg(long, alias = "curve", value_name = "C", value_parser = companding, help_heading = "Rate and distortion")]
+    #[arg(long, alias = "curve", value_name = "C", value_parser = companding, hide_short_help = true)]
     companding: Option<f64>,
 
     /// For --quantize rd: weigh squared errors with sigma^(-2 gamma), unless --calibrate does better
-    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = from_zero, help_heading = "Rate and distortion")]
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = from_zero, hide_short_help = true)]
     gamma: f64,
 
     /// For --quantize rd: the bias's step over the weights' step times the root of a row's weights
-    #[arg(long, value_name = "X", default_value_t = RateDistortion::default().bias, value_parser = positive, help_heading = "Rate and distortion")]
+    #[arg(long, value_name = "X", default_value_t = RateDistortion::default().bias, value_parser = positive, hide_short_help = true)]
     bias_step: f64,
 }
 

@@ -3,6 +3,8 @@
 //! What is compressed (gzip, .npz, PNG) is read with the feature `data`.
 
 mod array;
+#[cfg(feature = "data")]
+mod arrays;
 mod cifar;
 mod element;
 mod idx;
@@ -32,6 +34,8 @@ pub(crate) use element::Kind;
 use npz::Archive;
 use stream::Stream;
 
+#[cfg(feature = "data")]
+pub use arrays::write_array;
 pub use cifar::read_cifar10;
 pub use npy::write_npy;
 
@@ -46,7 +50,7 @@ pub(crate) fn parse_npy_header(
 }
 
 /// Raw values of samples, each of the network's input shape, in `[sample, channel, row, column]`
-/// order.
+/// order. With the feature `data`, [`Samples::rows`] and [`Samples::maps`] are views of ndarray.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Samples {
     /// The shape of one sample.

@@ -79,7 +79,7 @@ const FLAGS: [Flag; 14] = [
 ];
 
 /// Options of the workstation's `svdo-infer` that this one lacks.
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 11] = [
     "verify",
     "network",
     "thresh",
@@ -90,6 +90,7 @@ const ELSEWHERE: [&str; 10] = [
     "github",
     "compare",
     "profile",
+    "step-times",
 ];
 
 pub(super) fn help() -> String {

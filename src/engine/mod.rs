@@ -14,6 +14,8 @@
 //! **Checking**: [`verify`] runs the engine beside [`dense`], theta in f64 without any of this;
 //! [`evaluate`] counts errors on labels.
 
+#[cfg(feature = "data")]
+mod arrays;
 mod builder;
 mod cost;
 #[cfg(feature = "compress")]

@@ -3,7 +3,7 @@
 //! Protocol buffers are written by hand: a message is a run of fields, each a number, a kind and a
 //! value, and only three kinds are needed.
 
-use super::{dense, layer_name};
+use super::layer_name;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::network::{Activation, Op, Shape, Source, Window};
@@ -35,7 +35,8 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
         if sparse {
             graph.sparse(&format!("{name}.weight"), dims, weights);
         } else {
-            graph.tensor(&format!("{name}.weight"), dims, &dense(weights));
+            let (dense, _) = weights.to_dense()?.into_raw_vec_and_offset();
+            graph.tensor(&format!("{name}.weight"), dims, &dense);
         }
         if let Some(bias) = &weights.bias {
             graph.tensor(&format!("{name}.bias"), &[dims[0]], &bias.to_f32());

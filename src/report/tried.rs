@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-
 /// One threshold of a sweep.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

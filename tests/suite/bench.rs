@@ -23,7 +23,7 @@ fn json(arguments: &[&str]) -> Value {
 
 #[test]
 fn every_figure_is_there_and_fits_the_others() {
-    let found = json(&["-b", "1,8,64", "--compare", "dense", "--profile"]);
+    let found = json(&["-b", "1,8,64", "--compare", "dense", "--step-times"]);
     for key in ["load_ms", "weight_bytes", "peak_gflops"] {
         assert!(found[key].as_f64().unwrap() > 0.0, "{key}: {found}");
     }

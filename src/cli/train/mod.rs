@@ -26,14 +26,25 @@ mod settings;
 /// How often a state is written on the way.
 const SAVE: Duration = Duration::from_secs(60);
 
+const EXAMPLES: &str = "\
+Examples:
+  LeNet-300-100 on the MNIST files of a folder, and its error on the test set:
+    svdo-train --recipe lenet-300-100 --data mnist -o lenet.safetensors --test
+  Go on after Ctrl-C:
+    svdo-train --resume lenet.safetensors.state --data mnist -o lenet.safetensors
+  Begin with an ordinary network's weights:
+    svdo-train --init-from dense.safetensors --data mnist -o sparse.safetensors --epochs 60
+  Train what pruning left, without noise:
+    svdo-train --finetune sparse.safetensors --data mnist -o tuned.safetensors";
+
 /// Train a network by sparse variational dropout to a checkpoint that svdo-compress takes
 ///
 /// Ctrl-C finishes the step, writes checkpoint and state, and ends; --resume goes on from the state,
 /// bit for bit as if nothing had happened.
 #[derive(Debug, Parser)]
-#[command(name = "svdo-train", version, max_term_width = 100)]
+#[command(name = "svdo-train", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The network and its settings: lenet-300-100, lenet-5-caffe, mlp-784-500-300, alexnet-cifar or
+    /// A network with its settings: lenet-300-100, lenet-5-caffe, mlp-784-500-300, alexnet-cifar or
     /// vgg-like
     #[arg(
         long,
@@ -46,18 +57,21 @@ pub struct Arguments {
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "recipe")]
     width: f64,
 
-    /// Train this network, with the settings of LeNet-300-100 (of --finetune with that): a description
-    /// with "layers", the shape of each
+    /// Train this network: a description with "layers", the shape of each
+    ///
+    /// With the settings of LeNet-300-100, or those of --finetune.
     #[arg(long, value_name = "FILE", conflicts_with = "recipe")]
     network: Option<PathBuf>,
 
     /// Begin with the weights of this checkpoint of an ordinary network, instead of random ones
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Start")]
     init_from: Option<PathBuf>,
 
-    /// Train only the weights of this checkpoint that --thresh keeps, without noise; the others stay
-    /// zero. For 20 epochs at a rate of 1e-4 that falls from the start, if nothing else is said
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["init_from", "recipe"])]
+    /// Train only the weights of this checkpoint that --thresh keeps, without noise
+    ///
+    /// The others stay zero. For 20 epochs at a rate of 1e-4 that falls from the start, if nothing else is
+    /// said.
+    #[arg(long, value_name = "FILE", help_heading = "Start", conflicts_with_all = ["init_from", "recipe"])]
     finetune: Option<PathBuf>,
 
     /// Folder of MNIST's train-images-idx3-ubyte and train-labels-idx1-ubyte (.gz), or of CIFAR-10's
@@ -73,6 +87,7 @@ pub struct Arguments {
     #[arg(
         long,
         value_name = "FILE",
+        help_heading = "Start",
         conflicts_with_all = ["recipe", "network", "init_from", "finetune", "Settings"]
     )]
     resume: Option<PathBuf>,

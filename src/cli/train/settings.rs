@@ -6,13 +6,17 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use crate::posterior::KlForm;
 use crate::train::recipe::{Config, Method};
 
+/// The heading of what only sparse variational dropout has.
+const POSTERIOR: &str = "Posterior (in place of the recipe's)";
+
 /// What replaces the recipe's settings.
 #[derive(Debug, Clone, clap::Args)]
 #[group(id = "Settings", multiple = true)]
 #[command(next_help_heading = "Settings (in place of the recipe's)")]
 pub(super) struct Settings {
-    /// Sparse variational dropout, or an ordinary network without noise or with dropout before every
-    /// linear layer but the network's first, to compare or to begin from
+    /// Sparse variational dropout, or an ordinary network to compare with or to begin from
+    ///
+    /// An ordinary one has no noise, or dropout before every linear layer but the network's first.
     #[arg(
         long,
         value_name = "NAME",
@@ -23,55 +27,59 @@ pub(super) struct Settings {
     /// Rate of binary dropout; Gaussian dropout is as noisy [default: 0.5]
     #[arg(long, value_name = "SHARE")]
     drop_rate: Option<f64>,
-    /// The KL's form: the paper's approximation, the exact one, or that of automatic relevance
-    /// determination (Kharitonov et al. 2018) [default: sigmoid]
-    #[arg(long, value_name = "FORM", value_parser = choice::<KlForm>(&["sigmoid", "exact", "ard"]))]
+    /// The KL's form [default: sigmoid]
+    ///
+    /// The paper's approximation (sigmoid), the exact one, or that of automatic relevance determination
+    /// (Kharitonov et al. 2018).
+    #[arg(long, value_name = "FORM", help_heading = POSTERIOR, value_parser = choice::<KlForm>(&["sigmoid", "exact", "ard"]))]
     kl: Option<KlForm>,
     /// Passes over the data
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     epochs: Option<u32>,
     /// Seed of initial weights, order of samples and noise
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Samples in a step
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Hold out this many samples at the end of the training data
     #[arg(long, value_name = "N")]
     validation: Option<usize>,
     /// Learning rate
-    #[arg(long)]
+    #[arg(long, value_name = "X")]
     rate: Option<f64>,
     /// Use Nesterov's momentum in place of Adam; --rate is then by the mean loss of a sample
-    #[arg(long)]
+    #[arg(long, value_name = "X")]
     momentum: Option<f64>,
     /// Follow every layer but the last by batch normalization, which the checkpoint has folded in
     #[arg(long)]
     batch_norm: bool,
-    /// Stop after this many epochs without a better bound on the validation split (likelihood there
-    /// plus KL), counted once the KL, if there is one, has its full weight, and keep the best checkpoint
+    /// Stop after this many epochs without a better bound, and keep the best checkpoint
+    ///
+    /// The bound is the likelihood on the validation split plus the KL, counted once the KL, if there is
+    /// one, has its full weight.
     #[arg(long, value_name = "EPOCHS")]
     patience: Option<u32>,
     /// Rate of log sigma^2, as a multiple of --rate
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", help_heading = POSTERIOR)]
     log_sigma2_rate: Option<f64>,
     /// Share of the training before the rates begin to fall
     #[arg(long, value_name = "SHARE")]
     constant: Option<f64>,
     /// Epochs without KL
-    #[arg(long, value_name = "EPOCHS")]
+    #[arg(long, value_name = "EPOCHS", help_heading = POSTERIOR)]
     kl_delay: Option<f64>,
     /// Epochs over which the KL's weight then rises
-    #[arg(long, value_name = "EPOCHS")]
+    #[arg(long, value_name = "EPOCHS", help_heading = POSTERIOR)]
     kl_ramp: Option<f64>,
     /// The weight that the KL rises to
-    #[arg(long, value_name = "WEIGHT")]
+    #[arg(long, value_name = "WEIGHT", help_heading = POSTERIOR)]
     kl_scale: Option<f64>,
     /// Initial log sigma^2
-    #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "VALUE", allow_negative_numbers = true, help_heading = POSTERIOR)]
     log_sigma2: Option<f64>,
     /// Count weights with log alpha above this as pruned
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, value_name = "LOG_ALPHA", allow_negative_numbers = true)]
     thresh: Option<f64>,
 }
 
