@@ -27,9 +27,11 @@ mod search;
 mod summary;
 mod thresholds;
 mod validate;
+mod workflow;
 
 pub use encode::{Compressed, Rounding, Settings, encode, encode_fitted};
-pub use job::{Done, Job, Requirement};
+pub use job::Job;
 pub use search::Goal;
 pub use thresholds::Threshold;
 pub use validate::{Change, Samples, measure};
+pub use workflow::{Done, Requirement};

@@ -5,6 +5,8 @@ mod codebook;
 mod feedback;
 mod propagate;
 mod rate_distortion;
+mod reconstruction;
+mod step;
 mod uniform;
 
 use half::f16;

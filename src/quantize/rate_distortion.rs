@@ -11,6 +11,8 @@ use crate::entropy::spec::Geometry;
 use crate::model::{Scale, Values};
 use crate::prune::PrunedLayer;
 use crate::quantize::calibrate::Fit;
+use crate::quantize::reconstruction::ReconstructionLevels;
+use crate::quantize::step::{FEW, RELATIVE_ERROR, at_share, relative_changes, unit};
 
 /// What sets rate against distortion.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,10 +44,6 @@ impl RateDistortion {
         Self { step: 0.8, lambda: 0.04, companding: 13, gamma: 0.0, bias: 0.25 };
 }
 
-/// The relative error of the weights of a layer without a posterior, for each unit of the step.
-const RELATIVE_ERROR: f64 = 1.0 / 70.0;
-/// Share of the units that may change by more.
-const FEW: f64 = 0.1;
 /// Times a step is made finer to keep that.
 const MOST_REFINED: usize = 24;
 /// Times the weights are gone through; the models begin each with what they learned before.
@@ -293,109 +291,6 @@ pub(super) fn is_adaptive(layer: &PrunedLayer) -> bool {
     layer.weights.rows() * layer.weights.cols() <= MOST_ADAPTIVE
 }
 
-/// The values of the levels in steps.
-struct ReconstructionLevels {
-    step: f64,
-    /// Empty for even levels.
-    values: Vec<f64>,
-    most: i32,
-}
-
-impl ReconstructionLevels {
-    fn new(scale: Scale) -> Self {
-        let most = scale.most() as i32 - 1;
-        let values = match scale.companding {
-            0 => Vec::new(),
-            _ => {
-                let values = Scale { step: 1.0, ..scale }.values(most as u32);
-                let finite = values.into_iter().take_while(|v| (v * scale.step).is_finite());
-                finite.map(f64::from).collect()
-            }
-        };
-        let most = if values.is_empty() { most } else { values.len() as i32 - 1 };
-        Self { step: f64::from(scale.step), values, most }
-    }
-
-    fn value(&self, level: i32) -> Option<f64> {
-        if level > self.most {
-            return None;
-        }
-        Some(self.values.get(level as usize).copied().unwrap_or(f64::from(level)))
-    }
-
-    /// The weight that a level is.
-    fn dequantize(&self, level: i32) -> f64 {
-        let size = self.value(level.abs()).unwrap_or(0.0) * self.step;
-        if level < 0 { -size } else { size }
-    }
-
-    /// The largest level not above a value.
-    fn below(&self, value: f64) -> i32 {
-        if self.values.is_empty() {
-            return value.min(f64::from(self.most)) as i32;
-        }
-        self.values.partition_point(|&v| v <= value) as i32 - 1
-    }
-
-    fn nearest(&self, value: f32) -> i32 {
-        let size = f64::from(value.abs()) / self.step;
-        let below = self.below(size);
-        let distance = |level| self.value(level).map_or(f64::INFINITY, |v| (v - size).abs());
-        let level = if distance(below + 1) < distance(below) { below + 1 } else { below };
-        if value < 0.0 { -level } else { level }
-    }
-}
-
-/// What the step of a layer is a multiple of: its posterior standard deviation, exp(mean log sigma);
-/// without a posterior, the step whose rounding changes a tenth of the units by more than
-/// [`RELATIVE_ERROR`].
-fn unit(layer: &PrunedLayer) -> f64 {
-    let unit = match &layer.log_sigma2 {
-        Some(log_sigma2) => {
-            let sum: f64 = log_sigma2.iter().map(|&l| f64::from(l)).sum();
-            libm::exp(0.5 * sum / layer.weights.nnz() as f64)
-        }
-        // The error of rounding to even levels is the step over the root of 12; zeros that bits buy
-        // take a little more.
-        None => {
-            let small = at_share(unit_sizes(layer), FEW).unwrap_or(0.0);
-            0.9 * 12.0f64.sqrt() * RELATIVE_ERROR * small
-        }
-    };
-    if unit.is_finite() && unit > 0.0 { unit } else { 1.0 }
-}
-
-/// The root mean square of the weights of each unit that has any.
-fn unit_sizes(layer: &PrunedLayer) -> Vec<f64> {
-    let size = |weights: &[f32]| {
-        let squares: f64 = weights.iter().map(|&w| f64::from(w).powi(2)).sum();
-        (squares / weights.len() as f64).sqrt()
-    };
-    let rows = layer.weights.outer_iterator();
-    rows.filter(|row| row.nnz() > 0).map(|row| size(row.data())).collect()
-}
-
-/// By how much the weights of each unit change, over what they are.
-fn relative_changes(layer: &PrunedLayer, stored: &[f32]) -> Vec<f64> {
-    let mut first = 0;
-    let mut changes = Vec::with_capacity(layer.weights.rows());
-    for row in layer.weights.outer_iterator().filter(|row| row.nnz() > 0) {
-        let stored = &stored[first..first + row.nnz()];
-        first += row.nnz();
-        let change = row.data().iter().zip(stored).map(|(&a, &b)| f64::from(a - b).powi(2));
-        let squares: f64 = row.data().iter().map(|&a| f64::from(a).powi(2)).sum();
-        changes.push((change.sum::<f64>() / squares).sqrt());
-    }
-    changes
-}
-
-/// The value below which this share of them is.
-fn at_share(mut values: Vec<f64>, share: f64) -> Option<f64> {
-    let at = (share * values.len() as f64) as usize;
-    let at = at.min(values.len().checked_sub(1)?);
-    Some(*values.select_nth_unstable_by(at, f64::total_cmp).1)
-}
-
 /// The bits that an event of some probability costs.
 struct Costs(Vec<f64>);
 
@@ -415,29 +310,6 @@ impl Costs {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ladders_find_the_level_below_and_the_nearest() {
-        for companding in [0, 13, 64] {
-            let reconstruction = ReconstructionLevels::new(Scale { step: 0.5, companding });
-            let c = f64::from(companding) / 64.0;
-            for level in 1..20 {
-                let formula = match companding {
-                    0 => f64::from(level),
-                    _ => ((1.0 + c).powi(level) - 1.0) / c,
-                };
-                let value = reconstruction.value(level).unwrap();
-                assert!((value / formula - 1.0).abs() < 1e-6, "{companding} {level} {value}");
-                assert_eq!(reconstruction.below(value * 1.0001), level);
-                assert_eq!(reconstruction.below(value * 0.9999), level - 1);
-                assert_eq!(reconstruction.nearest((-0.5 * value) as f32), -level);
-            }
-        }
-        assert_eq!(
-            ReconstructionLevels::new(Scale { step: 1.0, companding: 64 }).nearest(f32::MAX),
-            127
-        );
-    }
 
     /// Scattered weights between -2 and 2.
     fn layer() -> PrunedLayer {

@@ -1,0 +1,84 @@
+//! What levels stand for, in steps, and the levels around a value.
+
+use crate::model::Scale;
+
+/// The values of the levels in steps.
+pub(super) struct ReconstructionLevels {
+    step: f64,
+    /// Empty for even levels.
+    values: Vec<f64>,
+    most: i32,
+}
+
+impl ReconstructionLevels {
+    pub(super) fn new(scale: Scale) -> Self {
+        let most = scale.most() as i32 - 1;
+        let values = match scale.companding {
+            0 => Vec::new(),
+            _ => {
+                let values = Scale { step: 1.0, ..scale }.values(most as u32);
+                let finite = values.into_iter().take_while(|v| (v * scale.step).is_finite());
+                finite.map(f64::from).collect()
+            }
+        };
+        let most = if values.is_empty() { most } else { values.len() as i32 - 1 };
+        Self { step: f64::from(scale.step), values, most }
+    }
+
+    pub(super) fn value(&self, level: i32) -> Option<f64> {
+        if level > self.most {
+            return None;
+        }
+        Some(self.values.get(level as usize).copied().unwrap_or(f64::from(level)))
+    }
+
+    /// The weight that a level is.
+    pub(super) fn dequantize(&self, level: i32) -> f64 {
+        let size = self.value(level.abs()).unwrap_or(0.0) * self.step;
+        if level < 0 { -size } else { size }
+    }
+
+    /// The largest level not above a value.
+    pub(super) fn below(&self, value: f64) -> i32 {
+        if self.values.is_empty() {
+            return value.min(f64::from(self.most)) as i32;
+        }
+        self.values.partition_point(|&v| v <= value) as i32 - 1
+    }
+
+    pub(super) fn nearest(&self, value: f32) -> i32 {
+        let size = f64::from(value.abs()) / self.step;
+        let below = self.below(size);
+        let distance = |level| self.value(level).map_or(f64::INFINITY, |v| (v - size).abs());
+        let level = if distance(below + 1) < distance(below) { below + 1 } else { below };
+        if value < 0.0 { -level } else { level }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ladders_find_the_level_below_and_the_nearest() {
+        for companding in [0, 13, 64] {
+            let reconstruction = ReconstructionLevels::new(Scale { step: 0.5, companding });
+            let c = f64::from(companding) / 64.0;
+            for level in 1..20 {
+                let formula = match companding {
+                    0 => f64::from(level),
+                    _ => ((1.0 + c).powi(level) - 1.0) / c,
+                };
+                let value = reconstruction.value(level).unwrap();
+                assert!((value / formula - 1.0).abs() < 1e-6, "{companding} {level} {value}");
+                assert_eq!(reconstruction.below(value * 1.0001), level);
+                assert_eq!(reconstruction.below(value * 0.9999), level - 1);
+                assert_eq!(reconstruction.nearest((-0.5 * value) as f32), -level);
+            }
+        }
+        assert_eq!(
+            ReconstructionLevels::new(Scale { step: 1.0, companding: 64 }).nearest(f32::MAX),
+            127
+        );
+    }
+}
