@@ -17,10 +17,9 @@ impl Token for Avx2 {
         found.then_some(Self(()))
     }
 
-    #[inline(always)]
-    fn run<K: Kernel>(self, kernel: K) {
-        // SAFETY: the token proves that the CPU has AVX2 and FMA.
-        unsafe { compiled(kernel) }
+    #[inline]
+    fn compiled<K: Kernel>(self) -> unsafe fn(K) {
+        compiled::<K>
     }
 }
 

@@ -17,10 +17,9 @@ impl Token for Avx512 {
         Avx2::new().filter(|_| is_x86_feature_detected!("avx512f")).map(|_| Self(()))
     }
 
-    #[inline(always)]
-    fn run<K: Kernel>(self, kernel: K) {
-        // SAFETY: the token proves that the CPU has AVX-512F, AVX2 and FMA.
-        unsafe { compiled(kernel) }
+    #[inline]
+    fn compiled<K: Kernel>(self) -> unsafe fn(K) {
+        compiled::<K>
     }
 }
 

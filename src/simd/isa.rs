@@ -118,13 +118,9 @@ impl Isa {
     /// got it.
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) {
-        #[inline]
-        fn run<T: Token, K: Kernel>(kernel: K) {
-            match T::new() {
-                Some(token) => token.run(kernel),
-                None => Portable.run(kernel),
-            }
-        }
-        for_token!(self, T => run::<T, K>(kernel), else Portable.run(kernel))
+        // One call for all: a kernel is then moved once, not in every arm.
+        let compiled = for_token!(self, T => T::new().map(T::compiled::<K>), else None);
+        // SAFETY: a token has given the function.
+        unsafe { compiled.unwrap_or_else(|| Portable.compiled())(kernel) }
     }
 }

@@ -5,12 +5,12 @@
 //! instructions:
 //!
 //! ```text
-//! Isa::Avx2  --Avx2::new()-->  token  --Token::run-->  kernel.run::<avx2::F32x8>()
+//! Isa::Avx2  --Avx2::new()-->  token  --Token::compiled-->  kernel.run::<avx2::F32x8>()
 //! ```
 //!
 //! **What a token proves.** `Avx2::new` asks the CPU and returns a token only if it has AVX2 and FMA: a
-//! value of the type is the proof. [`Token::run`] takes that value and calls the kernel from a
-//! function compiled for the set, with the set's vector type as a parameter. Outside this folder no
+//! value of the type is the proof. [`Token::compiled`] takes that value and gives a function, compiled
+//! for the set, that calls kernels with the set's vector type as a parameter. Outside this folder no
 //! vector type has a name, so code that has one as a parameter was called by a token, on a CPU that
 //! has the instructions. That is why `V::splat` and `a + b` are safe; reading and writing through
 //! pointers is not, and says so.
@@ -80,6 +80,6 @@ trait Token: Copy {
     /// The token, if the CPU has the instructions.
     fn new() -> Option<Self>;
 
-    /// Runs a kernel from a function compiled for the instruction set.
-    fn run<K: Kernel>(self, kernel: K);
+    /// A function compiled for the instruction set that runs kernels: safe to call, as there is a token.
+    fn compiled<K: Kernel>(self) -> unsafe fn(K);
 }

@@ -17,10 +17,9 @@ impl Token for Neon {
         is_aarch64_feature_detected!("neon").then_some(Self(()))
     }
 
-    #[inline(always)]
-    fn run<K: Kernel>(self, kernel: K) {
-        // SAFETY: the token proves that the CPU has NEON.
-        unsafe { compiled(kernel) }
+    #[inline]
+    fn compiled<K: Kernel>(self) -> unsafe fn(K) {
+        compiled::<K>
     }
 }
 

@@ -15,9 +15,9 @@ impl Token for Portable {
         Some(Self)
     }
 
-    #[inline(always)]
-    fn run<K: Kernel>(self, kernel: K) {
-        F32x8::call(kernel);
+    #[inline]
+    fn compiled<K: Kernel>(self) -> unsafe fn(K) {
+        F32x8::call::<K>
     }
 }
 
