@@ -19,7 +19,7 @@ pub mod network;
 
 pub mod model;
 
-pub mod entropy;
+pub(crate) mod entropy;
 
 pub mod container;
 
@@ -55,8 +55,9 @@ pub mod engine;
 
 pub(crate) mod measure;
 
-pub mod serve;
+pub(crate) mod serve;
 
+#[doc(hidden)]
 pub mod edge;
 
 #[cfg(feature = "compress")]
@@ -72,9 +73,10 @@ pub mod compress;
 pub mod train;
 
 #[cfg(feature = "train")]
-pub mod experiment;
+pub(crate) mod experiment;
 
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 
 pub use error::{Error, Result};

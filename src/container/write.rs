@@ -66,9 +66,9 @@ pub(crate) fn assemble(
     }
     let sections = codes.iter().map(|code| code.blocks().len()).sum::<usize>();
     let items = codes.iter().map(LayerCode::items).sum();
-    let length = encoded.len() + codes.iter().map(LayerCode::len).sum::<usize>();
+    let length = encoded.len() + codes.iter().map(LayerCode::bytes).sum::<usize>();
     let padding = limits::least_bytes(items).saturating_sub(length);
-    let content = codes.iter().map(|code| code.len() + 14 * code.blocks().len());
+    let content = codes.iter().map(|code| code.bytes() + 14 * code.blocks().len());
     let mut bytes = Vec::with_capacity(content.sum::<usize>() + encoded.len() + padding + 19);
     bytes.extend(MAGIC);
     bytes.push(VERSION);

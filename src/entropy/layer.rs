@@ -163,7 +163,7 @@ mod code {
         }
 
         /// Bytes of all blocks.
-        pub fn len(&self) -> usize {
+        pub fn bytes(&self) -> usize {
             self.bytes.len()
         }
 
@@ -197,7 +197,8 @@ mod code {
     }
 }
 
-#[cfg(all(test, feature = "compress"))]
+#[cfg(test)]
+#[cfg(feature = "compress")]
 mod tests {
     use proptest::prelude::*;
 

@@ -63,11 +63,6 @@ impl Task {
         self.labels.len()
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
-    }
-
     /// Copies of the samples with these indices.
     pub fn gather(&self, indices: &[u32]) -> (Vec<f64>, Vec<u32>) {
         let row = |i: &u32| &self.x[*i as usize * self.features..][..self.features];

@@ -376,7 +376,7 @@ mod tests {
             let settings = RateDistortion { step: 2.0, lambda, ..RateDistortion::default() };
             let quantizer = crate::quantize::Quantizer::RateDistortion(settings);
             let weights = quantizer.quantize(&layer, "a", geometry).unwrap().weights;
-            let bytes = crate::entropy::layer::LayerCode::new(&weights, geometry, false).len();
+            let bytes = crate::entropy::layer::LayerCode::new(&weights, geometry, false).bytes();
             let kept = weights.pattern.len();
             assert!(kept < before.0 && bytes < before.1, "{lambda}: {kept}");
             before = (kept, bytes);
