@@ -1,6 +1,42 @@
 //! Networks trained by sparse variational dropout, compressed into one small verified file and run
 //! sparse on a CPU.
 //!
+//! | to | use |
+//! |---|---|
+//! | open a checkpoint of any framework | [`checkpoint::Checkpoint`] |
+//! | compress it, measured, searched or as it is | [`compress::Job`] |
+//! | read a file | [`container::read`], which gives a [`model::Model`] |
+//! | run it | [`engine::Engine`] |
+//! | verify it against the checkpoint | [`engine::verify`] |
+//! | show a report | [`report::Report`], [`report::text`], [`report::json`] |
+//! | give it to others | [`export`] |
+//! | train | [`train::recipe`], [`train::trainer`] |
+//!
+//! ```
+//! use std::path::Path;
+//! use svdo::checkpoint::{Checkpoint, Options};
+//! use svdo::compress::Job;
+//! use svdo::engine::{Engine, Isa, verify::verify};
+//! use svdo::report::{Report, text};
+//!
+//! # fn main() -> svdo::Result<()> {
+//! # let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/lenet300_mnist.safetensors"));
+//! let checkpoint = Checkpoint::open(path, &Options::default())?;
+//! let done = Job::new(&checkpoint).threshold(3.0).run()?;
+//! println!("{}", text::render(&Report::Compress(Box::new(done.report))));
+//!
+//! let model = svdo::container::read(done.file.bytes())?;
+//! let engine = Engine::new(&model, Isa::best())?;
+//! let pixels = vec![0.0; 784];
+//! let mut logits = [0.0; 10];
+//! engine.run(&mut engine.workspace(1), &pixels, &mut logits)?;
+//!
+//! let checked = verify(&engine, &checkpoint, 3.0, &pixels, 1)?;
+//! assert!(checked.engine.max_abs_error < 0.5);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The modules stand in the order in which data flows through them; none uses one below it.
 //! Entropy coding and the container stand above quantization, which asks them what a bit costs.
 //! ARCHITECTURE.md is the map.
