@@ -11,15 +11,19 @@ use crate::network::{Network, Op, Shape, Source};
 /// [`crate::Error::Network`] if the network does not fit its layers.
 pub(crate) fn geometries(network: &Network) -> Result<Vec<Geometry>> {
     let shapes = network.shapes()?;
-    let found = network.layers.iter().enumerate().map(|(index, layer)| {
+    // Of the nodes that use a layer, the first.
+    let mut users = vec![None; network.layers.len()];
+    for node in network.nodes.iter().rev() {
+        if let Some(layer) = node.op.layer() {
+            users[layer] = Some(node);
+        }
+    }
+    let found = network.layers.iter().zip(users).map(|(layer, user)| {
         let map = match layer.shape[..] {
             [_, channels, height, width] => Shape::new(channels, height, width),
-            _ => {
-                let user = network.nodes.iter().find(|node| node.op.layer() == Some(index));
-                user.map_or(Shape::vector(layer.cols()), |node| {
-                    flattened(network, &shapes, node.inputs[0])
-                })
-            }
+            _ => user.map_or(Shape::vector(layer.cols()), |node| {
+                flattened(network, &shapes, node.inputs[0])
+            }),
         };
         let Shape { channels, height, width } = map;
         match channels.checked_mul(height).and_then(|n| n.checked_mul(width)) {

@@ -10,11 +10,13 @@
 //! is no longer constant behind zero padding; sums, products and concatenations tie the units of
 //! their inputs together.
 
+mod wiring;
+
 use std::collections::BTreeMap;
 
 use crate::error::Result;
-use crate::network::{Activation, Network, Op, Shape, Source};
 use crate::prune::{PrunedLayer, PrunedModel, csr};
+use wiring::{Reader, Wiring, carry};
 
 /// What went from one layer, and what could not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,13 +51,6 @@ impl Simplified {
     }
 }
 
-const FEEDS_OUTPUT: &str = "feeds the output";
-const FEEDS_SUM: &str = "feeds a sum";
-const FEEDS_PRODUCT: &str = "feeds a product";
-const FEEDS_CONCATENATION: &str = "feeds a concatenation";
-const FEEDS_SOFTMAX: &str = "feeds a softmax";
-const GROUPS: &str = "grouped convolution";
-const SHARED: &str = "layer used twice";
 const PADDING: &str = "constant behind zero padding";
 const LAST: &str = "last unit of its layer";
 
@@ -108,119 +103,6 @@ pub fn simplify(model: &mut PrunedModel) -> Result<Vec<Simplified>> {
     }
     model.network.shapes()?;
     Ok(done)
-}
-
-/// A layer that reads another's units.
-struct Reader {
-    layer: usize,
-    /// Columns of the reading layer for each unit, side by side.
-    columns: usize,
-    /// What happens to a unit's value on the way.
-    path: Vec<Step>,
-}
-
-#[derive(Clone, Copy)]
-enum Step {
-    Apply(Activation),
-    /// Zeros are mixed in at the border: only zero stays constant.
-    ZeroBorder,
-}
-
-/// For each node with weights, the layers that read its units, or why they cannot be told apart.
-struct Wiring {
-    readers: Vec<Result<Vec<Reader>, &'static str>>,
-}
-
-impl Wiring {
-    fn new(network: &Network, shapes: &[Shape]) -> Self {
-        let uses =
-            |layer: usize| network.nodes.iter().filter(|n| n.op.layer() == Some(layer)).count();
-        let readers = network
-            .nodes
-            .iter()
-            .enumerate()
-            .map(|(index, node)| {
-                match node.op {
-                    Op::Linear { layer } | Op::Conv2d { layer, .. } if uses(layer) > 1 => {
-                        return Err(SHARED);
-                    }
-                    Op::Conv2d { groups, .. } if groups > 1 => return Err(GROUPS),
-                    Op::Linear { .. } | Op::Conv2d { .. } => {}
-                    _ => return Ok(Vec::new()),
-                }
-                let mut found = Vec::new();
-                follow(network, shapes, index, 1, &mut Vec::new(), &mut found)?;
-                match found.iter().any(|reader| uses(reader.layer) > 1) {
-                    true => Err(SHARED),
-                    false => Ok(found),
-                }
-            })
-            .collect();
-        Self { readers }
-    }
-}
-
-/// Walks forward from a node's output to every layer that reads it.
-fn follow(
-    network: &Network,
-    shapes: &[Shape],
-    from: usize,
-    columns: usize,
-    path: &mut Vec<Step>,
-    found: &mut Vec<Reader>,
-) -> Result<(), &'static str> {
-    if from + 1 == network.nodes.len() {
-        return Err(FEEDS_OUTPUT);
-    }
-    for (index, node) in network.nodes.iter().enumerate() {
-        if !node.inputs.contains(&Source::Node(from)) {
-            continue;
-        }
-        let steps = path.len();
-        let mut onward = |columns, step: Option<Step>, found: &mut Vec<Reader>| {
-            path.extend(step);
-            let result = follow(network, shapes, index, columns, path, found);
-            path.truncate(steps);
-            result
-        };
-        match node.op {
-            Op::Linear { layer } => {
-                found.push(Reader { layer, columns, path: path.clone() });
-            }
-            Op::Conv2d { groups: 2.., .. } => return Err(GROUPS),
-            Op::Conv2d { layer, padding, .. } => {
-                let [_, _, height, width] = network.layers[layer].shape[..] else {
-                    return Err(GROUPS);
-                };
-                let border = (padding != [0; 4]).then_some(Step::ZeroBorder);
-                let path = path.iter().copied().chain(border).collect();
-                found.push(Reader { layer, columns: height * width, path });
-            }
-            Op::Activation(activation) => {
-                onward(columns, Some(Step::Apply(activation)), found)?;
-            }
-            Op::AvgPool2d { window, count_include_pad: true } if window.padding != [0; 4] => {
-                onward(columns, Some(Step::ZeroBorder), found)?;
-            }
-            Op::MaxPool2d(_) | Op::AvgPool2d { .. } | Op::GlobalAvgPool2d => {
-                onward(columns, None, found)?;
-            }
-            Op::Flatten => onward(columns * shapes[from].area(), None, found)?,
-            Op::Add => return Err(FEEDS_SUM),
-            Op::Mul => return Err(FEEDS_PRODUCT),
-            Op::Concat => return Err(FEEDS_CONCATENATION),
-            Op::Softmax => return Err(FEEDS_SOFTMAX),
-        }
-    }
-    Ok(())
-}
-
-/// A constant's value at the end of a path, if it is one there.
-fn carry(constant: f64, path: &[Step]) -> Option<f64> {
-    path.iter().try_fold(constant, |value, step| match step {
-        Step::Apply(activation) => Some(activation.apply_f64(value)),
-        Step::ZeroBorder => (value == 0.0).then_some(value),
-    })
 }
 
 /// A model, and what is known of the units of its layers.

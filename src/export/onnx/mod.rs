@@ -1,0 +1,159 @@
+//! An ONNX model, opset 20, with the batch size left open.
+
+mod graph;
+mod message;
+
+use super::layer_name;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::network::{Node, Op, Source, Window};
+use graph::{Graph, Value, value_info};
+use message::{Message, int, ints};
+
+const OPSET: u64 = 20;
+const IR_VERSION: u64 = 9;
+
+/// The model as ONNX. With `sparse`, weights are sparse initializers, which not every runtime
+/// reads.
+///
+/// # Errors
+/// [`Error::Network`] for an operation that has no equivalent.
+pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
+    let network = &model.network;
+    let shapes = network.shapes()?;
+    let mut graph = Graph::default();
+    let map = network.input.shape.area() > 1;
+    let input = Value { name: "input".into(), shape: network.input.shape, map };
+    let input_info = value_info("input", &input);
+    let input = graph.preprocess(input, model);
+    initializers(&mut graph, model, sparse)?;
+    let mut values: Vec<Value> = Vec::with_capacity(network.nodes.len());
+    for (index, node) in network.nodes.iter().enumerate() {
+        let value = |source: &Source| match *source {
+            Source::Input => input.clone(),
+            Source::Node(from) => values[from].clone(),
+        };
+        let inputs: Vec<Value> = node.inputs.iter().map(value).collect();
+        let last = index + 1 == network.nodes.len();
+        let name = if last { "output".to_owned() } else { format!("n{index}") };
+        let mut value = Value { name, shape: shapes[index], map: shapes[index].area() > 1 };
+        write_node(&mut graph, model, node, inputs, &mut value)
+            .map_err(|e| Error::network(format!("node {index}: {e}")))?;
+        values.push(value);
+    }
+    let output = values.last().ok_or_else(|| Error::network("there are no nodes"))?;
+    let output_info = value_info("output", output);
+
+    let mut message = Message::default();
+    message.number(1, IR_VERSION);
+    message.text(2, "svdo");
+    let mut content = std::mem::take(&mut graph.message);
+    content.text(2, "svdo");
+    content.bytes(11, &input_info);
+    content.bytes(12, &output_info);
+    message.bytes(7, &content.0);
+    let mut opset = Message::default();
+    opset.text(1, "");
+    opset.number(2, OPSET);
+    message.bytes(8, &opset.0);
+    Ok(message.0)
+}
+
+/// The weights and biases of all layers.
+fn initializers(graph: &mut Graph, model: &Model, sparse: bool) -> Result<()> {
+    for (index, weights) in model.weights.iter().enumerate() {
+        let name = layer_name(model, index);
+        let dims = &model.network.layers[index].shape;
+        if sparse {
+            graph.sparse(&format!("{name}.weight"), dims, weights);
+        } else {
+            let (dense, _) = weights.to_dense()?.into_raw_vec_and_offset();
+            graph.tensor(&format!("{name}.weight"), dims, &dense);
+        }
+        if let Some(bias) = &weights.bias {
+            graph.tensor(&format!("{name}.bias"), &[dims[0]], &bias.to_f32());
+        }
+    }
+    Ok(())
+}
+
+/// The input of a layer's node, then the names of its initializers.
+fn with_parameters(model: &Model, input: Value, layer: usize) -> Vec<String> {
+    let name = layer_name(model, layer);
+    let bias = model.weights[layer].bias.as_ref().map(|_| format!("{name}.bias"));
+    [Some(input.name), Some(format!("{name}.weight")), bias].into_iter().flatten().collect()
+}
+
+fn window(w: &Window) -> Vec<Message> {
+    vec![ints("kernel_shape", &w.kernel), ints("strides", &w.stride), ints("pads", &w.padding)]
+}
+
+/// Writes what a node computes; `value` is told whether that is a map.
+fn write_node(
+    graph: &mut Graph,
+    model: &Model,
+    node: &Node,
+    inputs: Vec<Value>,
+    value: &mut Value,
+) -> Result<()> {
+    let first = inputs.first().cloned().ok_or_else(|| Error::network("it reads nothing"))?;
+    match node.op {
+        Op::Linear { layer } => {
+            let x = graph.vector(first);
+            let names = with_parameters(model, x, layer);
+            graph.node("Gemm", &names, &value.name, &[int("transB", 1)]);
+        }
+        Op::Conv2d { layer, stride, padding, groups } => {
+            let x = graph.map(first);
+            let names = with_parameters(model, x, layer);
+            let attributes =
+                [ints("strides", &stride), ints("pads", &padding), int("group", groups as u64)];
+            value.map = true;
+            graph.node("Conv", &names, &value.name, &attributes);
+        }
+        Op::MaxPool2d(w) => {
+            let x = graph.map(first);
+            value.map = true;
+            graph.node("MaxPool", &[x.name], &value.name, &window(&w));
+        }
+        Op::AvgPool2d { window: w, count_include_pad } => {
+            let x = graph.map(first);
+            let mut attributes = window(&w);
+            attributes.push(int("count_include_pad", count_include_pad.into()));
+            value.map = true;
+            graph.node("AveragePool", &[x.name], &value.name, &attributes);
+        }
+        Op::GlobalAvgPool2d => {
+            let x = graph.map(first);
+            value.map = true;
+            graph.node("GlobalAveragePool", &[x.name], &value.name, &[]);
+        }
+        Op::Mul | Op::Concat => {
+            value.map = inputs.iter().any(|v| v.map);
+            let mut names = Vec::new();
+            for x in inputs {
+                names.push(if value.map { graph.map(x).name } else { x.name });
+            }
+            graph.combine(&node.op, names, &value.name);
+        }
+        Op::Flatten => {
+            value.map = false;
+            graph.node("Flatten", &[first.name], &value.name, &[int("axis", 1)]);
+        }
+        Op::Add => {
+            value.map = inputs.iter().any(|v| v.map);
+            graph.sum(inputs, value);
+        }
+        Op::Softmax => {
+            value.map = first.map;
+            graph.node("Softmax", &[first.name], &value.name, &[int("axis", 1)]);
+        }
+        Op::Activation(activation) => {
+            value.map = first.map;
+            graph.activation(activation, &first.name, &value.name)?;
+        }
+        #[allow(unreachable_patterns)]
+        _ => return Err(Error::network(format!("{:?} cannot be written as ONNX", node.op))),
+    }
+    Ok(())
+}

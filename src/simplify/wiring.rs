@@ -1,0 +1,145 @@
+//! Which layers read the units of which, and what happens to their values on the way.
+
+use crate::network::{Activation, Network, Op, Shape, Source};
+
+const FEEDS_OUTPUT: &str = "feeds the output";
+const FEEDS_SUM: &str = "feeds a sum";
+const FEEDS_PRODUCT: &str = "feeds a product";
+const FEEDS_CONCATENATION: &str = "feeds a concatenation";
+const FEEDS_SOFTMAX: &str = "feeds a softmax";
+const GROUPS: &str = "grouped convolution";
+const SHARED: &str = "layer used twice";
+
+/// A layer that reads another's units.
+pub(super) struct Reader {
+    pub(super) layer: usize,
+    /// Columns of the reading layer for each unit, side by side.
+    pub(super) columns: usize,
+    /// What happens to a unit's value on the way.
+    pub(super) path: Vec<Step>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Step {
+    Apply(Activation),
+    /// Zeros are mixed in at the border: only zero stays constant.
+    ZeroBorder,
+}
+
+/// For each node with weights, the layers that read its units, or why they cannot be told apart.
+pub(super) struct Wiring {
+    pub(super) readers: Vec<Result<Vec<Reader>, &'static str>>,
+}
+
+impl Wiring {
+    pub(super) fn new(network: &Network, shapes: &[Shape]) -> Self {
+        let walk = Walk::new(network, shapes);
+        let readers = (0..network.nodes.len()).map(|node| walk.readers(node)).collect();
+        Self { readers }
+    }
+}
+
+/// A network to be walked forwards.
+struct Walk<'a> {
+    network: &'a Network,
+    shapes: &'a [Shape],
+    /// For each node, those that read it.
+    next: Vec<Vec<usize>>,
+    /// For each layer, how many nodes use it.
+    uses: Vec<usize>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(network: &'a Network, shapes: &'a [Shape]) -> Self {
+        let mut next = vec![Vec::new(); network.nodes.len()];
+        let mut uses = vec![0; network.layers.len()];
+        for (index, node) in network.nodes.iter().enumerate() {
+            node.op.layer().into_iter().for_each(|layer| uses[layer] += 1);
+            for source in &node.inputs {
+                if let Source::Node(from) = *source
+                    && next[from].last() != Some(&index)
+                {
+                    next[from].push(index);
+                }
+            }
+        }
+        Self { network, shapes, next, uses }
+    }
+
+    /// The layers that read the units of a node with weights, or why they cannot be told apart.
+    fn readers(&self, node: usize) -> Result<Vec<Reader>, &'static str> {
+        match self.network.nodes[node].op {
+            Op::Linear { layer } | Op::Conv2d { layer, .. } if self.uses[layer] > 1 => {
+                return Err(SHARED);
+            }
+            Op::Conv2d { groups, .. } if groups > 1 => return Err(GROUPS),
+            Op::Linear { .. } | Op::Conv2d { .. } => {}
+            _ => return Ok(Vec::new()),
+        }
+        let mut found = Vec::new();
+        self.follow(node, 1, &mut Vec::new(), &mut found)?;
+        match found.iter().any(|reader| self.uses[reader.layer] > 1) {
+            true => Err(SHARED),
+            false => Ok(found),
+        }
+    }
+
+    /// Walks forward from a node's output to every layer that reads it.
+    fn follow(
+        &self,
+        from: usize,
+        columns: usize,
+        path: &mut Vec<Step>,
+        found: &mut Vec<Reader>,
+    ) -> Result<(), &'static str> {
+        if from + 1 == self.network.nodes.len() {
+            return Err(FEEDS_OUTPUT);
+        }
+        for &index in &self.next[from] {
+            let steps = path.len();
+            let mut onward = |columns, step: Option<Step>, found: &mut Vec<Reader>| {
+                path.extend(step);
+                let result = self.follow(index, columns, path, found);
+                path.truncate(steps);
+                result
+            };
+            match self.network.nodes[index].op {
+                Op::Linear { layer } => {
+                    found.push(Reader { layer, columns, path: path.clone() });
+                }
+                Op::Conv2d { groups: 2.., .. } => return Err(GROUPS),
+                Op::Conv2d { layer, padding, .. } => {
+                    let [_, _, height, width] = self.network.layers[layer].shape[..] else {
+                        return Err(GROUPS);
+                    };
+                    let border = (padding != [0; 4]).then_some(Step::ZeroBorder);
+                    let path = path.iter().copied().chain(border).collect();
+                    found.push(Reader { layer, columns: height * width, path });
+                }
+                Op::Activation(activation) => {
+                    onward(columns, Some(Step::Apply(activation)), found)?;
+                }
+                Op::AvgPool2d { window, count_include_pad: true } if window.padding != [0; 4] => {
+                    onward(columns, Some(Step::ZeroBorder), found)?;
+                }
+                Op::MaxPool2d(_) | Op::AvgPool2d { .. } | Op::GlobalAvgPool2d => {
+                    onward(columns, None, found)?;
+                }
+                Op::Flatten => onward(columns * self.shapes[from].area(), None, found)?,
+                Op::Add => return Err(FEEDS_SUM),
+                Op::Mul => return Err(FEEDS_PRODUCT),
+                Op::Concat => return Err(FEEDS_CONCATENATION),
+                Op::Softmax => return Err(FEEDS_SOFTMAX),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A constant's value at the end of a path, if it is one there.
+pub(super) fn carry(constant: f64, path: &[Step]) -> Option<f64> {
+    path.iter().try_fold(constant, |value, step| match step {
+        Step::Apply(activation) => Some(activation.apply_f64(value)),
+        Step::ZeroBorder => (value == 0.0).then_some(value),
+    })
+}
