@@ -77,7 +77,7 @@ def test_settings_reach_the_library(fixtures, images, labels):
     assert few.file_bytes < half.file_bytes < exact.file_bytes
     assert few.quantize == "uniform-5" and few.layers[0].quantization_error > 0
     assert svdo.load(few.data).threshold is None and svdo.load(half.data).threshold == 3
-    whole = svdo.compress(path, simplify=False)
+    whole = svdo.compress(path, quantize="exact", simplify=False)
     assert whole.weights_stored == whole.weights_kept > exact.weights_stored
     assert svdo.compress(path, thresh=-1e6).weights_kept == 0
     report = svdo.compress(path, validate=(images, labels))
@@ -107,7 +107,7 @@ def test_searches_hold_their_bounds(fixtures, images, labels):
 def test_calibration_fits_weights_to_the_outputs(fixtures, images):
     path = fixtures / "lenet300_mnist.safetensors"
     samples = images[:1000]
-    pruned = svdo.load(svdo.compress(path).data)
+    pruned = svdo.load(svdo.compress(path, quantize="exact").data)
 
     def change(report):
         x = images[5000:].reshape(-1, *pruned.input_shape)
@@ -119,7 +119,7 @@ def test_calibration_fits_weights_to_the_outputs(fixtures, images):
     small = svdo.compress(path, quantize="rd", calibrate=samples, max_bytes=4500, effort=1)
     assert small.file_bytes <= 4500
     with pytest.raises(ValueError, match='needs quantize="rd"'):
-        svdo.compress(path, calibrate=samples)
+        svdo.compress(path, quantize="exact", calibrate=samples)
     with pytest.raises(svdo.SvdoError, match="not whole samples"):
         svdo.compress(path, quantize="rd", calibrate=samples.reshape(-1)[:-1])
 
@@ -144,7 +144,9 @@ def test_other_layouts_and_variances_are_read_as_told():
 
 def test_exports_hold_the_weights_that_run(tmp_path):
     state = random_chain()
-    report = svdo.compress(state, output=tmp_path / "m.svdo", simplify=False)
+    report = svdo.compress(
+        state, output=tmp_path / "m.svdo", simplify=False, quantize="exact"
+    )
     for source in [tmp_path / "m.svdo", report.data, svdo.load(report.data)]:
         svdo.export(source, tmp_path / "m.npz")
         dense = np.load(tmp_path / "m.npz")
@@ -170,8 +172,8 @@ def test_any_float_in_any_layout(dtype, order):
     state = random_chain()
     stored = {k: np.array(v, dtype=dtype, order=order) for k, v in state.items()}
     exact = {k: v.astype(np.float32) for k, v in stored.items()}
-    report = svdo.compress(stored)
-    assert report.data == svdo.compress(exact).data
+    report = svdo.compress(stored, quantize="exact")
+    assert report.data == svdo.compress(exact, quantize="exact").data
     x = np.random.default_rng(1).normal(size=(7, 6))
     assert np.allclose(svdo.load(report.data)(x), run_chain(exact, x), atol=1e-5)
     assert report.input == "state dict" and any("assumed 0 -> 1" in n for n in report.notes)
@@ -269,8 +271,8 @@ def test_bad_arguments_raise_value_or_type_errors(fixtures):
         ({"bits": 5}, "bits is for"),
         ({"quantize": "uniform", "bits": 17}, "bits=17: expected 2 to 16"),
         ({"threads": 0}, "threads=0"),
-        ({"max_bytes": 100}, 'max_bytes: a search needs quantize="rd"'),
-        ({"max_bytes": 100, "quantize": "rd"}, "a search needs samples"),
+        ({"max_bytes": 100, "quantize": "exact"}, 'max_bytes: a search needs quantize="rd"'),
+        ({"max_error_increase": 0.1}, "needs labels"),
         ({"max_bytes": 9, "max_output_error": 1}, "max_output_error and max_bytes: one goal"),
         ({"max_output_error": -1, "quantize": "rd"}, "max_output_error=-1.0: expected"),
         ({"max_bytes": 100, "quantize": "rd", "effort": 10}, "effort=10: expected 1 to 9"),
