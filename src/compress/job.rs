@@ -157,7 +157,7 @@ impl<'a> Job<'a> {
         self
     }
 
-    /// Is told of every [`Event`], from any thread, and can end the job.
+    /// Is told of every [`Event`](crate::progress::Event), from any thread, and can end the job.
     pub fn observe(mut self, observer: &'a Observer<'a>) -> Self {
         self.0.observer = Some(observer);
         self
@@ -167,8 +167,8 @@ impl<'a> Job<'a> {
     /// once for each threshold.
     ///
     /// # Errors
-    /// What reading the checkpoint, encoding and running the network meet; [`Error::Argument`] for
-    /// wishes that do not go together or cannot be met; [`Error::Cancelled`] if the observer says so.
+    /// What reading the checkpoint, encoding and running the network meet; [`Error::Argument`](crate::Error::Argument) for
+    /// wishes that do not go together or cannot be met; [`Error::Cancelled`](crate::Error::Cancelled) if the observer says so.
     pub fn run(&self) -> Result<Done> {
         self.0.run()
     }

@@ -1,4 +1,4 @@
-//! What a command found, as one value that becomes JSON or a [`document`], which becomes text,
+//! What a command found, as one value that becomes JSON or a document, which becomes text,
 //! Markdown or HTML.
 //!
 //! The fields are the JSON keys; `formats/report.schema.json` is their schema.
