@@ -1,5 +1,20 @@
 //! A compressed model as a dense one, for other programs: the weights are bit for bit those that
 //! the engine multiplies with.
+//!
+//! ```
+//! use svdo::checkpoint::{Checkpoint, Options};
+//! use svdo::compress::Job;
+//!
+//! # fn main() -> svdo::Result<()> {
+//! # let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/lenet300_mnist.safetensors"));
+//! let checkpoint = Checkpoint::open(path, &Options::default())?;
+//! let model = Job::new(&checkpoint).run()?.file.model()?;
+//! let safetensors = svdo::export::safetensors(&model)?;
+//! let sparse_onnx = svdo::export::onnx(&model, true)?;
+//! # assert!(sparse_onnx.len() < safetensors.len());
+//! # Ok(())
+//! # }
+//! ```
 
 mod onnx;
 

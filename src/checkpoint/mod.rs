@@ -71,6 +71,19 @@ pub struct Block {
 impl Checkpoint {
     /// Opens a checkpoint. What `options` do not say is found in the file.
     ///
+    /// ```
+    /// use std::path::Path;
+    /// use svdo::checkpoint::{Checkpoint, Evidence, Options, Variance};
+    ///
+    /// # fn main() -> svdo::Result<()> {
+    /// # let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/lenet300_mnist.safetensors"));
+    /// let checkpoint = Checkpoint::open(path, &Options::default())?;
+    /// assert_eq!(checkpoint.network().layers[0].shape, [300, 784]);
+    /// assert_eq!(checkpoint.evidence(0), Evidence::Posterior(Variance::LogSigma2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Names the file and the tensor or node that does not fit; where the file can be read in two
     /// ways, the flag that settles it.

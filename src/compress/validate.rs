@@ -1,8 +1,10 @@
 //! What a file does to the network's outputs, beside the pruned network before quantization.
 
+use ndarray::ArrayViewD;
+
 use crate::engine::evaluate::{Evaluation, compare, top};
 use crate::engine::{Engine, Isa};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Model;
 
 /// Samples on which networks are compared.
@@ -12,6 +14,32 @@ pub struct Samples<'a> {
     pub values: &'a [f32],
     /// One for each sample.
     pub labels: Option<&'a [u32]>,
+}
+
+impl<'a> Samples<'a> {
+    /// Samples `[sample, ...]` of any dimensions, with labels or without.
+    ///
+    /// ```
+    /// use svdo::compress::Samples;
+    ///
+    /// let images = ndarray::Array4::<f32>::zeros((2, 1, 28, 28));
+    /// let samples = Samples::of(&images.view().into_dyn(), Some(&[3, 7]))?;
+    /// assert_eq!(samples.values.len(), 2 * 784);
+    /// # Ok::<(), svdo::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Data`] unless the values lie in row-major order, and there are as many labels as samples.
+    pub fn of(values: &ArrayViewD<'a, f32>, labels: Option<&'a [u32]>) -> Result<Self> {
+        let samples = values.shape().first().copied().unwrap_or(0);
+        if let Some(labels) = labels.filter(|labels| labels.len() != samples) {
+            return Err(Error::data(format!("{samples} samples, {} labels", labels.len())));
+        }
+        match values.to_slice() {
+            Some(values) => Ok(Self { values, labels }),
+            None => Err(Error::data("samples are not in row-major order: copy them to it")),
+        }
+    }
 }
 
 /// Outputs against those of the reference, the pruned network at the user's threshold.

@@ -17,6 +17,22 @@ use crate::model::{LayerWeights, Model};
 /// Reads the bytes of a whole file. Every checksum is verified before the section it seals is
 /// decoded, and memory grows only with what is decoded.
 ///
+/// ```
+/// # use svdo::checkpoint::{Checkpoint, Options};
+/// # fn main() -> svdo::Result<()> {
+/// # let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/lenet300_mnist.safetensors"));
+/// # let checkpoint = Checkpoint::open(path, &Options::default())?;
+/// # let done = svdo::compress::Job::new(&checkpoint).run()?;
+/// # let bytes = done.file.bytes();
+/// let model = svdo::container::read(bytes)?;
+/// for (layer, weights) in model.network.layers.iter().zip(&model.weights) {
+///     println!("{}: {} of {} weights", layer.name, weights.pattern.len(), layer.rows() * layer.cols());
+/// }
+/// assert!(svdo::container::read(&bytes[..20]).is_err());
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// [`Error::Format`] if it is another kind of file, [`Error::Version`] if it is of a later version,
 /// [`Error::Corrupt`] with the section that is damaged, [`Error::Limit`] if it claims more than its

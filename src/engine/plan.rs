@@ -16,6 +16,30 @@ use crate::simd::Isa;
 
 /// A model ready to run. Immutable: one engine serves many threads, each with its own
 /// [`Workspace`](super::Workspace).
+///
+/// ```
+/// # fn main() -> svdo::Result<()> {
+/// use svdo::engine::{Engine, Isa};
+/// use svdo::model::{LayerWeights, Model, Pattern, Values};
+/// use svdo::network::{Input, Layer, Network, Node, Op, Shape, Source};
+///
+/// let mut pattern = Pattern::with_columns(3);
+/// pattern.push_row([0, 2])?;
+/// let weights = LayerWeights { pattern, values: Values::F32(vec![2.0, -1.0]), bias: None };
+/// let network = Network {
+///     input: Input::plain(Shape::vector(3)),
+///     layers: vec![Layer { name: "fc".into(), shape: vec![1, 3] }],
+///     nodes: vec![Node { name: String::new(), op: Op::Linear { layer: 0 }, inputs: vec![Source::Input] }],
+/// };
+/// let model = Model { network, threshold: None, weights: vec![weights] };
+///
+/// let engine = Engine::new(&model, Isa::best())?;
+/// let (mut workspace, mut outputs) = (engine.workspace(2), [0.0; 2]);
+/// engine.run(&mut workspace, &[1.0, 5.0, 3.0, 0.5, 0.0, 0.0], &mut outputs)?;
+/// assert_eq!(outputs, [-1.0, 1.0]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Engine {
     pub(super) input: Input,
