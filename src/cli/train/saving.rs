@@ -28,7 +28,9 @@ impl Signals {
     pub(super) fn catch() -> anyhow::Result<Self> {
         let count = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&count);
-        let handler = move || drop(counted.fetch_add(1, Ordering::Relaxed));
+        let handler = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        };
         ctrlc::set_handler(handler).context("signal handler")?;
         Ok(Self(count))
     }
