@@ -6,6 +6,8 @@
 //! ARCHITECTURE.md is the map.
 #![deny(unsafe_code)]
 
+pub(crate) mod order;
+
 pub(crate) mod text;
 
 pub mod error;

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use crate::order::order;
+
 /// Text with names from files in it, fit for a terminal, a log and a page: on one line, nothing that
 /// moves the cursor or turns the direction of writing, nothing that a runner of workflows takes for a
 /// command. Every other text stays as it is.
@@ -46,8 +48,7 @@ pub(crate) fn workflow_message(text: &str) -> String {
 pub(crate) fn best_classes(outputs: &[f32], outs: usize, count: usize) -> String {
     let mut text = String::new();
     for (sample, row) in outputs.chunks(outs).enumerate() {
-        let mut order: Vec<usize> = (0..outs).collect();
-        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+        let order = order(outs, &|a, b| row[b].total_cmp(&row[a]));
         let _ = write!(text, "{sample}");
         for class in order.into_iter().take(count) {
             let _ = write!(text, "\t{class} ({:.4})", row[class]);

@@ -22,8 +22,8 @@ Examples:
 
 /// Run an experiment of the papers: its numbers as CSV and JSON, its figures as SVG
 ///
-/// Without a name, lists them. A training of one network leaves its state in the folder at the end of
-/// an epoch, once a minute at most; the same command, given again after a stop, goes on from there.
+/// Without a name, lists them. A training of one network leaves its state in the folder every half
+/// minute; the same command, given again after a stop, goes on from there.
 /// Exit code 1 if something that the experiment checks does not hold.
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
