@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::safetensors::INDEX;
 use super::tensorflow;
 use crate::onnx;
 
@@ -12,8 +13,9 @@ use crate::onnx;
 pub fn files_of(path: &Path) -> Vec<PathBuf> {
     let mut files = vec![path.to_path_buf()];
     if path.is_dir() {
-        files.extend(entries(path));
-        files.extend(entries(&path.join("variables")));
+        files.extend(shards(&path.join(INDEX)));
+        let parts = entries(path).into_iter().chain(entries(&path.join("variables")));
+        files.extend(parts.filter(|part| is_part(part)));
     } else if onnx::is_onnx(path) {
         files.extend(onnx::external_files(path));
     } else {
@@ -21,6 +23,13 @@ pub fn files_of(path: &Path) -> Vec<PathBuf> {
         files.extend(bundle(path));
     }
     files
+}
+
+/// Whether a file of a folder may be one of the checkpoint's: others in it are none of its business.
+fn is_part(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let ends = [".safetensors", ".index", INDEX];
+    ends.iter().any(|end| name.ends_with(end)) || name.contains(".data-")
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -70,9 +79,11 @@ mod tests {
             path
         };
         let a = write("a.safetensors", "");
+        let other = write("a.svdo", "");
         let index = write("x.json", r#"{"weight_map": {"w": "a.safetensors"}}"#);
         assert_eq!(files_of(&index), [index.clone(), a.clone()]);
-        assert!(files_of(folder.path()).contains(&a));
+        let files = files_of(folder.path());
+        assert!(files.contains(&a) && !files.contains(&other), "{files:?}");
 
         let (table, data) = (write("m.ckpt.index", ""), write("m.ckpt.data-00000-of-00001", ""));
         for name in ["m.ckpt", "m.ckpt.index", "m.ckpt.data-00000-of-00001"] {

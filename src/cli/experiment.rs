@@ -10,6 +10,7 @@ use crate::error::IoContext;
 use crate::experiment::{ALL, Experiment, Resources};
 use crate::files::Claims;
 use crate::text::printable;
+use crate::train::dataset::Dataset;
 
 /// In the folder, until the files are written.
 const STATE: &str = "training.state";
@@ -70,7 +71,9 @@ impl Arguments {
     /// What is read.
     fn claims(&self) -> crate::Result<Claims> {
         let mut claims = output::claims()?;
-        output::claim(&mut claims, &[("--config", &self.config), ("--data", &self.data)], &[])?;
+        output::claim(&mut claims, &[("--config", &self.config)], &[])?;
+        let data = self.data.iter().flat_map(|folder| Dataset::files(folder));
+        data.into_iter().try_for_each(|path| claims.reads("--data", &path))?;
         Ok(claims)
     }
 

@@ -1,6 +1,5 @@
 //! `svdo-train`.
 
-use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -160,7 +159,7 @@ impl Arguments {
         };
         let every = Duration::from_secs(self.save_every.into());
         let mut saver = Saver::new(&self.output, self.fallback.as_deref(), every);
-        let (mut steps, log_failed) = (0, Cell::new(false));
+        let (mut steps, mut log_failed) = (0, false);
         // Then the checkpoint is that of the best epoch, and written at its end.
         let waits = trainer.config.patience.is_some();
         let mut begun = Instant::now();
@@ -172,7 +171,7 @@ impl Arguments {
             if let Some(epoch) = epoch {
                 bar.set_message(printable(&line(&epoch)).into_owned());
                 if let Err(failed) = self.log(&epoch, begun.elapsed())
-                    && !log_failed.replace(true)
+                    && !std::mem::replace(&mut log_failed, true)
                 {
                     note(&format!("{failed}; the training goes on"));
                 }
@@ -181,7 +180,7 @@ impl Arguments {
                     saver.save(&mut trainer, true)?;
                 }
             }
-            if signals.count() > 0 || Some(steps) == self.max_steps {
+            if signals.came() || Some(steps) == self.max_steps {
                 break;
             }
             if saver.is_due() {
@@ -244,8 +243,10 @@ impl Arguments {
             ("--network", &self.network),
             ("--init-from", &self.init_from),
             ("--finetune", &self.finetune),
-            ("--data", &Some(self.data.clone())),
         ];
+        for path in Dataset::files(&self.data) {
+            claims.reads("--data", &path)?;
+        }
         output::claim(&mut claims, &inputs, &[("--log", &self.log)])?;
         let name = self.output.file_name().unwrap_or_default();
         let elsewhere = self.fallback.as_ref().map(|folder| folder.join(name));

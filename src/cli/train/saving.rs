@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::error::{Error, IoContext};
 use crate::files;
@@ -19,24 +20,25 @@ const ATTEMPTS: u32 = 60;
 /// The longest wait between two attempts.
 const WAIT: Duration = Duration::from_secs(15);
 
-/// Signals that ask for an end (Ctrl-C, SIGTERM, SIGHUP), counted.
-#[derive(Clone)]
-pub(super) struct Signals(Arc<AtomicU32>);
+/// Whether a signal has asked for an end: Ctrl-C or SIGTERM, which end nothing by themselves.
+pub(super) struct Signals(Arc<AtomicBool>);
 
 impl Signals {
-    /// From now on they end nothing by themselves.
     pub(super) fn catch() -> anyhow::Result<Self> {
-        let count = Arc::new(AtomicU32::new(0));
-        let counted = Arc::clone(&count);
-        let handler = move || {
-            counted.fetch_add(1, Ordering::Relaxed);
-        };
-        ctrlc::set_handler(handler).context("signal handler")?;
-        Ok(Self(count))
+        let came = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&came)).context("signal handler")?;
+        }
+        Ok(Self(came))
     }
 
-    pub(super) fn count(&self) -> u32 {
+    pub(super) fn came(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// The next one is to be another.
+    fn forget(&self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -121,7 +123,8 @@ impl<'a> Saver<'a> {
         let state = checkpoint::state(trainer)?;
         let elsewhere =
             self.fallback.and_then(|folder| Some(folder.join(self.output.file_name()?)));
-        let (before, mut wait) = (signals.count(), Duration::from_secs(1));
+        signals.forget();
+        let mut wait = Duration::from_secs(1);
         for attempt in 1.. {
             let failed = match self.write(self.output, &state) {
                 Ok(()) => return Ok(self.output.into()),
@@ -147,7 +150,7 @@ impl<'a> Saver<'a> {
                      (Ctrl-C gives it up)"
                 ));
             }
-            if is_interrupted(wait, before, signals) {
+            if is_interrupted(wait, signals) {
                 return Err(failed);
             }
             wait = (2 * wait).min(WAIT);
@@ -174,10 +177,10 @@ impl<'a> Saver<'a> {
 }
 
 /// Waits; `true` as soon as a signal comes.
-fn is_interrupted(wait: Duration, before: u32, signals: &Signals) -> bool {
+fn is_interrupted(wait: Duration, signals: &Signals) -> bool {
     let begun = Instant::now();
     while begun.elapsed() < wait {
-        if signals.count() > before {
+        if signals.came() {
             return true;
         }
         std::thread::sleep(Duration::from_millis(50));
