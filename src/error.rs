@@ -123,6 +123,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// The message as one line that can be shown anywhere, whatever a file calls its parts.
+    pub fn line(&self) -> String {
+        crate::text::printable(&self.to_string()).into_owned()
+    }
+
     /// Adds the file in which the error happened.
     pub fn in_file(self, path: &Path) -> Self {
         match self {

@@ -42,11 +42,13 @@
 //! ARCHITECTURE.md is the map.
 #![deny(unsafe_code)]
 
+pub(crate) mod order;
+
+pub(crate) mod text;
+
 pub mod error;
 
 pub mod files;
-
-pub(crate) mod text;
 
 #[cfg(feature = "compress")]
 pub(crate) mod plot;

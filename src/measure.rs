@@ -9,7 +9,7 @@ pub(crate) struct Times(Vec<f64>);
 impl Times {
     /// Sums up one or more runs.
     pub(crate) fn new(mut times: Vec<f64>) -> Self {
-        times.sort_by(f64::total_cmp);
+        times.sort_unstable_by(f64::total_cmp);
         Self(times)
     }
 

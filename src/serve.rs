@@ -15,8 +15,14 @@ pub const PROTOCOL: u32 = 1;
 /// Most bytes of a request's samples; longer requests are refused, their bytes skipped.
 pub const MOST_BYTES: usize = 1 << 26;
 
+/// Most bytes of a reply's outputs, as its header can tell; requests for more are refused.
+pub const MOST_REPLY_BYTES: u64 = u32::MAX as u64 - 3;
+
 /// Samples for which memory is kept.
 const BATCH: usize = 64;
+
+/// Outputs that are computed before they are sent, or those of one sample if they are more.
+const PIECE: usize = 1 << 22;
 
 const DONE: u32 = 0;
 const REFUSED: u32 = 1;
@@ -36,35 +42,29 @@ pub fn serve(
 ) -> Result<()> {
     let (ins, outs) = (engine.input_shape(), engine.output_shape());
     let shapes = [ins, outs].into_iter().flat_map(|s| [s.channels, s.height, s.width]);
-    let greeting = std::iter::once(PROTOCOL).chain(shapes.map(|n| n as u32));
-    let greeting: Vec<u8> = greeting.flat_map(u32::to_le_bytes).collect();
+    let mut greeting = PROTOCOL.to_le_bytes().to_vec();
+    for size in shapes {
+        let size = u32::try_from(size).map_err(|_| Error::data("a shape beyond 32 bits"))?;
+        greeting.extend(size.to_le_bytes());
+    }
     let (ins, outs) = (ins.elements()?, outs.elements()?);
     let mut server = Server {
         engine,
         threads,
         ins,
         outs,
-        workspace: engine.workspace(BATCH),
+        workspace: engine.workspace(BATCH.min(PIECE / outs.max(1)).max(1)),
         request: Vec::new(),
         samples: Vec::new(),
         outputs: Vec::new(),
+        reply: Vec::new(),
     };
-    let mut reply = Vec::new();
-    put_reply(&mut reply, DONE, &greeting);
-    loop {
-        match output.write_all(&reply).and_then(|()| output.flush()) {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written.map_err(|cause| failed("standard output", cause))?,
-        }
-        let Some(length) = next_length(input)? else { return Ok(()) };
-        reply.clear();
-        match server.read(input, length)? {
-            Ok(()) => match server.run() {
-                Ok(()) => server.put_outputs(&mut reply),
-                Err(e) => put_reply(&mut reply, REFUSED, e.to_string().as_bytes()),
-            },
-            Err(problem) => put_reply(&mut reply, REFUSED, problem.as_bytes()),
-        }
+    put_reply(&mut server.reply, DONE, &greeting);
+    let ended = server.send(output).and_then(|()| server.answer_all(input, output));
+    match ended {
+        // Nobody reads any more.
+        Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        ended => ended,
     }
 }
 
@@ -78,9 +78,54 @@ struct Server<'a> {
     request: Vec<u8>,
     samples: Vec<f32>,
     outputs: Vec<f32>,
+    reply: Vec<u8>,
 }
 
 impl Server<'_> {
+    fn answer_all(&mut self, input: &mut dyn Read, output: &mut dyn Write) -> Result<()> {
+        while let Some(length) = next_length(input)? {
+            match self.read(input, length)? {
+                Ok(()) => self.answer(output)?,
+                Err(problem) => {
+                    put_reply(&mut self.reply, REFUSED, problem.as_bytes());
+                    self.send(output)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the request piece by piece: memory does not grow with the reply.
+    fn answer(&mut self, output: &mut dyn Write) -> Result<()> {
+        let sample = 4 * self.ins.max(1);
+        let count = self.request.len() / sample;
+        let piece = (PIECE / self.outs.max(1)).max(1);
+        put_header(&mut self.reply, DONE, 4 * (count * self.outs) as u32);
+        for first in (0..count).step_by(piece) {
+            let bytes = first * sample..(first + piece).min(count) * sample;
+            match self.run(bytes) {
+                Err(e) if first == 0 => {
+                    self.reply.clear();
+                    put_reply(&mut self.reply, REFUSED, e.line().as_bytes());
+                    break;
+                }
+                done => done?,
+            }
+            self.reply.extend(self.outputs.iter().flat_map(|v| v.to_le_bytes()));
+            if first + piece < count {
+                self.send(output)?;
+            }
+        }
+        self.send(output)
+    }
+
+    /// Sends what is to be replied.
+    fn send(&mut self, output: &mut dyn Write) -> Result<()> {
+        let sent = output.write_all(&self.reply).and_then(|()| output.flush());
+        self.reply.clear();
+        sent.map_err(|cause| failed("standard output", cause))
+    }
+
     /// Reads a request of this length, or skips it and says why.
     fn read(
         &mut self,
@@ -97,6 +142,11 @@ impl Server<'_> {
                 "{length} bytes of f32, expected a multiple of {sample} for samples of shape {}",
                 self.engine.input_shape()
             )
+        } else if (length / sample.max(1)) as u64 * 4 * self.outs as u64 > MOST_REPLY_BYTES {
+            format!(
+                "{} samples have more than {MOST_REPLY_BYTES} bytes of outputs: send fewer",
+                length / sample.max(1)
+            )
         } else {
             self.request.clear();
             take(input, length, |bytes| self.request.extend_from_slice(bytes))?;
@@ -106,9 +156,11 @@ impl Server<'_> {
         Ok(Err(problem))
     }
 
-    fn run(&mut self) -> Result<()> {
+    /// Runs the samples of these bytes of the request.
+    fn run(&mut self, bytes: std::ops::Range<usize>) -> Result<()> {
         self.samples.clear();
-        self.samples.extend(self.request.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)));
+        let values = self.request[bytes].as_chunks().0;
+        self.samples.extend(values.iter().map(|&b| f32::from_le_bytes(b)));
         self.outputs.clear();
         self.outputs.resize(self.samples.len() / self.ins.max(1) * self.outs, 0.0);
         if self.threads > 1 && self.samples.len() > self.ins {
@@ -116,20 +168,16 @@ impl Server<'_> {
         }
         self.engine.run(&mut self.workspace, &self.samples, &mut self.outputs)
     }
-
-    fn put_outputs(&self, reply: &mut Vec<u8>) {
-        put_header(reply, DONE, 4 * self.outputs.len());
-        reply.extend(self.outputs.iter().flat_map(|v| v.to_le_bytes()));
-    }
 }
 
-fn put_header(reply: &mut Vec<u8>, status: u32, length: usize) {
+fn put_header(reply: &mut Vec<u8>, status: u32, length: u32) {
     reply.extend(status.to_le_bytes());
-    reply.extend((length as u32).to_le_bytes());
+    reply.extend(length.to_le_bytes());
 }
 
+/// A body of a few bytes.
 fn put_reply(reply: &mut Vec<u8>, status: u32, body: &[u8]) {
-    put_header(reply, status, body.len());
+    put_header(reply, status, body.len() as u32);
     reply.extend_from_slice(body);
 }
 

@@ -1,13 +1,54 @@
-//! Numbers and outputs as people read them, the same in every command and report.
+//! Names, numbers and outputs as people read them, the same in every command and report.
 
+use std::borrow::Cow;
 use std::fmt::Write;
+
+use crate::order::order;
+
+/// Text with names from files in it, fit for a terminal, a log and a page: on one line, nothing that
+/// moves the cursor or turns the direction of writing, nothing that a runner of workflows takes for a
+/// command. Every other text stays as it is.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    let command = text.trim_start().starts_with("::");
+    if !command && !text.contains(is_unprintable) && !text.contains("##[") {
+        return text.into();
+    }
+    let mut printable = String::with_capacity(text.len() + 16);
+    let (mut before, mut blank) = (['\0'; 2], true);
+    for c in text.chars() {
+        if is_unprintable(c) || command && blank && c == ':' || c == '[' && before == ['#'; 2] {
+            let _ = match c {
+                '\n' => printable.write_str("\\n"),
+                '\r' => printable.write_str("\\r"),
+                '\t' => printable.write_str("\\t"),
+                c => write!(printable, "\\u{{{:x}}}", u32::from(c)),
+            };
+        } else {
+            printable.push(c);
+        }
+        blank &= c.is_whitespace();
+        before = [before[1], c];
+    }
+    printable.into()
+}
+
+/// Controls, what ends a line, and what writes from right to left.
+fn is_unprintable(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
+}
+
+/// Printable text as the message of a workflow command.
+#[cfg(feature = "cli")]
+pub(crate) fn workflow_message(text: &str) -> String {
+    printable(text).replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
 
 /// A line for each sample: its number, then the best classes with their outputs.
 pub(crate) fn best_classes(outputs: &[f32], outs: usize, count: usize) -> String {
     let mut text = String::new();
     for (sample, row) in outputs.chunks(outs).enumerate() {
-        let mut order: Vec<usize> = (0..outs).collect();
-        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+        let order = order(outs, &|a, b| row[b].total_cmp(&row[a]));
         let _ = write!(text, "{sample}");
         for class in order.into_iter().take(count) {
             let _ = write!(text, "\t{class} ({:.4})", row[class]);
@@ -47,6 +88,33 @@ pub(crate) fn percent(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_cannot_act() {
+        for plain in
+            ["", "fc1.weight", "std::vector", "Größe 層", "a|b`c", "# [1]", "  indented: x"]
+        {
+            assert!(matches!(printable(plain), Cow::Borrowed(_)), "{plain}");
+        }
+        for (text, expected) in [
+            ("\n::error::x", "\\n::error::x"),
+            ("::error::x", "\\u{3a}:error::x"),
+            (" \t::error::x", " \\t\\u{3a}:error::x"),
+            ("a\u{1b}[2Jb\r\u{9b}\u{7f}", "a\\u{1b}[2Jb\\r\\u{9b}\\u{7f}"),
+            ("a\u{202e}b\u{2067}c\u{2028}d", "a\\u{202e}b\\u{2067}c\\u{2028}d"),
+            ("w ##[error]x", "w ##\\u{5b}error]x"),
+            ("w ###[error]x", "w ###\\u{5b}error]x"),
+        ] {
+            assert_eq!(printable(text), expected);
+            assert!(matches!(printable(expected), Cow::Borrowed(_)));
+        }
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn messages_of_workflow_commands_are_escaped() {
+        assert_eq!(workflow_message("100 %\n::x"), "100 %25\\n::x");
+    }
 
     #[test]
     fn numbers_read_well() {

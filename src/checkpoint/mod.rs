@@ -24,6 +24,7 @@ mod read;
 mod roles;
 mod safetensors;
 mod selection;
+mod sources;
 mod stored;
 mod tensor;
 mod tensorflow;
@@ -39,6 +40,7 @@ pub use layout::Flatten;
 pub use mask::Disagreement;
 pub use options::{NetworkSource, Options};
 pub use roles::UNDERSTOOD;
+pub use sources::files_of;
 pub use tensor::{DType, TensorInfo, TensorSource};
 
 use crate::error::{Error, Result};

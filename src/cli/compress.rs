@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
-use super::output::{self, CompressionReports, Progress, Reports};
+use super::output::{self, CompressionReports, Progress, Reports, is_stdout};
 use super::quantization::{Quantization, positive};
 use super::samples::samples_of;
 use super::sweep::{Sweep, thresholds};
@@ -165,8 +165,8 @@ impl Arguments {
     }
 
     fn run_in_pool(self) -> anyhow::Result<Outcome> {
-        self.reports.check()?;
         let output = self.output_path()?;
+        self.claim(output.as_ref())?;
         let quantizer = self.quantization.quantizer(self.goal().is_some())?;
         let checkpoint = self.import.open(&self.input, self.network.as_deref())?;
         let shape = checkpoint.network().input.shape;
@@ -228,10 +228,24 @@ impl Arguments {
             (None, Some(_)) => return Ok(None),
             (None, None) => self.input.with_extension("svdo"),
         };
-        anyhow::ensure!(path != self.input, "the output would replace the input");
-        let taken = path == Path::new("-") && self.reports.take_stdout();
+        let taken = is_stdout(&path) && self.reports.take_stdout();
         anyhow::ensure!(!taken, "the file and a report both want standard output");
         Ok(Some(path))
+    }
+
+    /// No file is lost to another.
+    fn claim(&self, output: Option<&PathBuf>) -> anyhow::Result<()> {
+        let mut claims = output::claims()?;
+        output::reads(&mut claims, "the input", &self.input)?;
+        let inputs = [
+            ("--network", &self.network),
+            ("--validate", &self.validate),
+            ("--labels", &self.labels),
+            ("--calibrate", &self.calibrate),
+        ];
+        output::claim(&mut claims, &inputs, &[("the output", &output.cloned())])?;
+        self.more_reports.claim(&mut claims)?;
+        self.reports.check(&mut claims)
     }
 
     /// Writes the file and all reports.

@@ -45,6 +45,12 @@ pub struct Arguments {
 impl Arguments {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Outcome> {
+        let mut claims = output::claims()?;
+        claims.reads("the old report", &self.old)?;
+        claims.reads("the new report", &self.new)?;
+        if self.github {
+            output::claim_summary(&mut claims)?;
+        }
         let mut diff = Diff::new(&read(&self.old)?, &read(&self.new)?);
         diff.gates
             .extend(self.max_growth.map(|limit| Gate::at_most("max-growth", limit, diff.growth)));

@@ -8,6 +8,9 @@ use clap::Parser;
 use super::{Outcome, Threads, output};
 use crate::error::IoContext;
 use crate::experiment::{ALL, Experiment, Resources};
+use crate::files::Claims;
+use crate::text::printable;
+use crate::train::dataset::Dataset;
 
 /// In the folder, until the files are written.
 const STATE: &str = "training.state";
@@ -20,8 +23,8 @@ Examples:
 
 /// Run an experiment of the papers: its numbers as CSV and JSON, its figures as SVG
 ///
-/// Without a name, lists them. A training of one network leaves its state in the folder at the end of
-/// an epoch, once a minute at most; the same command, given again after a stop, goes on from there.
+/// Without a name, lists them. A training of one network leaves its state in the folder every half
+/// minute; the same command, given again after a stop, goes on from there.
 /// Exit code 1 if something that the experiment checks does not hold.
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
@@ -65,6 +68,15 @@ impl Arguments {
         threads.pool(|| self.run_in_pool())?
     }
 
+    /// What is read.
+    fn claims(&self) -> crate::Result<Claims> {
+        let mut claims = output::claims()?;
+        output::claim(&mut claims, &[("--config", &self.config)], &[])?;
+        let data = self.data.iter().flat_map(|folder| Dataset::files(folder));
+        data.into_iter().try_for_each(|path| claims.reads("--data", &path))?;
+        Ok(claims)
+    }
+
     fn run_in_pool(&self) -> anyhow::Result<Outcome> {
         let Some(name) = &self.name else {
             let mut text = String::new();
@@ -89,14 +101,19 @@ impl Arguments {
         if let Some(folder) = &self.out {
             // Before the work, not after it.
             std::fs::create_dir_all(folder).at(folder)?;
+            self.claims()?.writes("the state", &folder.join(STATE))?;
         }
-        let progress = |line: &str| eprintln!("{line}");
+        let progress = |line: &str| eprintln!("{}", printable(line));
         let state = self.out.as_ref().map(|folder| folder.join(STATE));
         let resources =
             Resources { data: self.data.as_deref(), state: state.as_deref(), progress: &progress };
         let findings = experiment.run(settings, &resources)?;
+        let mut claims = self.claims()?;
         let mut text = findings.text;
         if let Some(folder) = &self.out {
+            for (name, _) in &findings.files {
+                claims.writes("the result", &folder.join(name))?;
+            }
             for (name, bytes) in &findings.files {
                 output::write(&folder.join(name), bytes)?;
             }

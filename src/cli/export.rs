@@ -44,6 +44,9 @@ impl Arguments {
             self.output.display()
         );
         anyhow::ensure!(!self.sparse || extension == "onnx", "--sparse is for .onnx");
+        let mut claims = output::claims()?;
+        claims.reads("the model", &self.model)?;
+        claims.writes("--output", &self.output)?;
         let bytes = std::fs::read(&self.model).at(&self.model)?;
         let model = container::read(&bytes).map_err(|e| e.in_file(&self.model))?;
         let written = match extension {

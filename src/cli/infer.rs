@@ -126,7 +126,7 @@ pub struct Arguments {
 impl Arguments {
     /// Runs the command.
     pub fn run(mut self) -> anyhow::Result<Outcome> {
-        self.reports.check()?;
+        self.claim()?;
         self.measure.step_times |= self.measure.bench && self.profile.is_some();
         anyhow::ensure!(
             self.profile.is_none() || self.measure.bench || self.verify.is_some(),
@@ -156,6 +156,19 @@ impl Arguments {
             }
             None => self.infer(&engine, load_seconds),
         }
+    }
+
+    /// No file is lost to another.
+    fn claim(&self) -> anyhow::Result<()> {
+        let mut claims = output::claims()?;
+        output::reads(&mut claims, "the model", &self.model)?;
+        for path in &self.input {
+            claims.reads("--input", path)?;
+        }
+        let inputs =
+            [("--labels", &self.labels), ("--verify", &self.verify), ("--network", &self.network)];
+        output::claim(&mut claims, &inputs, &[("--output", &self.output)])?;
+        self.reports.check(&mut claims)
     }
 
     fn model(&self) -> crate::Result<Model> {
@@ -215,7 +228,7 @@ impl Arguments {
                 output::write(Path::new("-"), text.as_bytes())?;
             }
         }
-        let only_outputs = self.output.as_deref() == Some(Path::new("-"));
+        let only_outputs = self.output.as_deref().is_some_and(output::is_stdout);
         if !quiet && !only_outputs || self.reports.any() {
             self.reports.write(&report)?;
         }
@@ -266,7 +279,7 @@ fn encode_outputs(path: &Path, outputs: &[f32], outs: usize) -> anyhow::Result<V
         return Ok(bytes);
     }
     anyhow::ensure!(
-        extension == Some("json") || path == Path::new("-"),
+        extension == Some("json") || output::is_stdout(path),
         "{}: outputs can be written as .npy or .json",
         path.display()
     );

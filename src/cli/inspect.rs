@@ -48,6 +48,8 @@ pub struct Arguments {
 impl Arguments {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Outcome> {
+        let mut claims = output::claims()?;
+        output::reads(&mut claims, "the file", &self.file)?;
         let found = match starts_as_model(&self.file)? {
             true => Inspection::Model(model(&self.file)?),
             false => Inspection::Checkpoint(self.checkpoint()?),

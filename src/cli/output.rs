@@ -7,22 +7,57 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 
+use crate::checkpoint::files_of;
 use crate::error::IoContext;
-use crate::files;
+use crate::files::{self, Claims};
 use crate::plot::HeatMap;
 use crate::progress::Event;
 use crate::report::diff::{self, Diff};
 use crate::report::document::{Block, Picture, Section};
 use crate::report::gate::Gate;
 use crate::report::{Compression, Report, badge, html, json, markdown, text};
+use crate::text::workflow_message;
+
+/// The files of a command, to begin with that which standard output is, if it is one.
+pub(super) fn claims() -> crate::Result<Claims> {
+    let mut claims = Claims::default();
+    // The link leads to the file even where it has been renamed; a pipe or a terminal is none.
+    if let Ok(file) = std::fs::canonicalize("/dev/stdout") {
+        claims.writes("standard output", &file)?;
+    }
+    Ok(claims)
+}
+
+/// Adds all files of a checkpoint, or of any other input that may be a graph or a folder.
+pub(super) fn reads(claims: &mut Claims, name: &str, path: &Path) -> crate::Result<()> {
+    files_of(path).iter().try_for_each(|file| claims.reads(name, file))
+}
+
+/// Adds inputs and outputs by their options.
+pub(super) fn claim(
+    claims: &mut Claims,
+    inputs: &[(&str, &Option<PathBuf>)],
+    outputs: &[(&str, &Option<PathBuf>)],
+) -> crate::Result<()> {
+    for (name, path) in inputs {
+        path.iter().try_for_each(|path| reads(claims, name, path))?;
+    }
+    let mut outputs = outputs.iter();
+    outputs.try_for_each(|(name, path)| path.iter().try_for_each(|path| claims.writes(name, path)))
+}
 
 /// Writes a file by way of a temporary one beside it, or to standard output for `-`. A failure
 /// leaves an old file as it was.
 pub(super) fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    if path == Path::new("-") {
+    if is_stdout(path) {
         return to_stdout(content);
     }
     Ok(files::write(path, content)?)
+}
+
+/// Whether a path stands for standard output, where text may have gone before.
+pub(super) fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-") || cfg!(unix) && path == Path::new("/dev/stdout")
 }
 
 fn to_stdout(content: &[u8]) -> anyhow::Result<()> {
@@ -53,18 +88,24 @@ impl Reports {
 
     /// Whether standard output is taken by a report.
     pub(super) fn take_stdout(&self) -> bool {
-        [&self.json, &self.markdown].into_iter().flatten().any(|path| path == Path::new("-"))
+        [&self.json, &self.markdown].into_iter().flatten().any(|path| is_stdout(path))
     }
 
-    /// Fails early on what could only fail at the end.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
-        let dash = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
+    /// Adds the reports to the files of a command, and fails early on what could only fail at the end.
+    pub(super) fn check(&self, claims: &mut Claims) -> anyhow::Result<()> {
+        let dash = |path: &Option<PathBuf>| path.as_deref().is_some_and(is_stdout);
         anyhow::ensure!(
             !(dash(&self.json) && dash(&self.markdown)),
             "--json - and --markdown - both want standard output"
         );
         anyhow::ensure!(!self.github || summary_file().is_some(), NO_SUMMARY);
-        Ok(())
+        let summary = summary_file().filter(|_| self.github);
+        let outputs = [
+            ("--json", &self.json),
+            ("--markdown", &self.markdown),
+            ("$GITHUB_STEP_SUMMARY", &summary),
+        ];
+        Ok(claim(claims, &[], &outputs)?)
     }
 
     /// Writes what has no Markdown form: JSON if it is wanted, and the text.
@@ -116,7 +157,8 @@ impl Reports {
 /// An annotation for each gate that failed, in the language of workflow commands.
 pub(super) fn annotations(gates: &[Gate]) -> String {
     let failed = gates.iter().filter(|gate| !gate.passed);
-    failed.map(|gate| format!("::error title=svdo gate failed::{gate}\n")).collect()
+    let message = |gate: &Gate| workflow_message(&gate.to_string());
+    failed.map(|gate| format!("::error title=svdo gate failed::{}\n", message(gate))).collect()
 }
 
 /// Appends to the step summary of GitHub Actions.
@@ -125,6 +167,11 @@ pub(super) fn append_to_summary(markdown: &str) -> anyhow::Result<()> {
     let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
     file.and_then(|mut file| file.write_all(markdown.as_bytes())).at(&path)?;
     Ok(())
+}
+
+/// Adds the step summary to the files of a command.
+pub(super) fn claim_summary(claims: &mut Claims) -> crate::Result<()> {
+    claim(claims, &[], &[("$GITHUB_STEP_SUMMARY", &summary_file())])
 }
 
 const NO_SUMMARY: &str = "--github needs GITHUB_STEP_SUMMARY, which GitHub Actions sets";
@@ -150,6 +197,12 @@ pub(super) struct CompressionReports {
 }
 
 impl CompressionReports {
+    /// Adds the page and the badge to the files of a command. `--baseline` may be replaced by the new
+    /// report: it is read before.
+    pub(super) fn claim(&self, claims: &mut Claims) -> crate::Result<()> {
+        claim(claims, &[], &[("--html", &self.html), ("--badge", &self.badge)])
+    }
+
     /// The change against `--baseline`. Read before the new report may replace it.
     pub(super) fn change(&self, report: &Compression) -> anyhow::Result<Option<Diff>> {
         let old = self.baseline.as_deref().filter(|_| !self.by_magnitude());

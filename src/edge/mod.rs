@@ -17,7 +17,7 @@ use std::time::Instant;
 use crate::engine::evaluate::{Evaluation, compare};
 use crate::engine::{Engine, Isa, Options};
 use crate::error::{Error, IoContext, Result};
-use crate::text::{best_classes, duration, group, percent};
+use crate::text::{best_classes, duration, group, percent, printable};
 use crate::{container, data, files, serve};
 use arguments::{Arguments, Request};
 
@@ -39,7 +39,7 @@ pub fn run(
     let wanted = match arguments::parse(arguments) {
         Ok(wanted) => wanted,
         Err(problem) => {
-            let _ = writeln!(err, "error: {problem}");
+            let _ = writeln!(err, "error: {}", printable(&problem));
             return 2;
         }
     };
@@ -53,7 +53,7 @@ pub fn run(
         // A reader that has seen enough is no error.
         Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            let _ = writeln!(err, "error: {error}");
+            let _ = writeln!(err, "error: {}", error.line());
             2
         }
     }
@@ -77,8 +77,19 @@ fn print(out: &mut dyn Write, path: &Path, content: &[u8]) -> Result<()> {
 }
 
 impl Arguments {
+    /// No file is lost to another.
+    fn claim(&self) -> Result<()> {
+        let mut claims = files::Claims::default();
+        claims.reads("the model", &self.model)?;
+        self.input.iter().try_for_each(|path| claims.reads("--input", path))?;
+        self.labels.iter().try_for_each(|path| claims.reads("--labels", path))?;
+        self.output.iter().try_for_each(|path| claims.writes("--output", path))?;
+        self.json.iter().try_for_each(|path| claims.writes("--json", path))
+    }
+
     /// Whether every gate holds.
     fn run(&self, isa: Option<&str>, out: &mut dyn Write) -> Result<bool> {
+        self.claim()?;
         let start = Instant::now();
         let isa = Isa::detect(isa)?;
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());

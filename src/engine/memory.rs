@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::order::order;
+
 /// A value that is alive from the step that makes it to the last that reads it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Value {
@@ -14,21 +16,17 @@ pub(super) struct Value {
 /// in order of size, each into the lowest gap that holds it. Returns the ranges and the arena's
 /// length.
 pub(super) fn place(values: &[Value]) -> (Vec<Range<usize>>, usize) {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by_key(|&i| (std::cmp::Reverse(values[i].elements), i));
+    let order = order(values.len(), &|a, b| values[b].elements.cmp(&values[a].elements));
     let mut ranges = vec![0..0; values.len()];
+    // By where they start.
     let mut placed: Vec<usize> = Vec::new();
     let mut length = 0;
     for i in order {
         let value = values[i];
-        let mut taken: Vec<Range<usize>> = placed
-            .iter()
-            .filter(|&&j| values[j].made <= value.last_read && value.made <= values[j].last_read)
-            .map(|&j| ranges[j].clone())
-            .collect();
-        taken.sort_by_key(|range| range.start);
+        let alive =
+            |j: &&usize| values[**j].made <= value.last_read && value.made <= values[**j].last_read;
         let mut start = 0;
-        for range in taken {
+        for range in placed.iter().filter(alive).map(|&j| &ranges[j]) {
             if range.start >= start + value.elements {
                 break;
             }
@@ -36,7 +34,7 @@ pub(super) fn place(values: &[Value]) -> (Vec<Range<usize>>, usize) {
         }
         ranges[i] = start..start + value.elements;
         length = length.max(ranges[i].end);
-        placed.push(i);
+        placed.insert(placed.partition_point(|&j| ranges[j].start <= start), i);
     }
     (ranges, length)
 }

@@ -33,8 +33,8 @@ fn one() -> f64 {
     1.0
 }
 
-/// The state is written at the end of an epoch, if this long has passed.
-const SAVE: Duration = Duration::from_secs(60);
+/// How often the state is written.
+const SAVE: Duration = Duration::from_secs(30);
 
 /// Runs the experiment.
 ///
@@ -55,16 +55,20 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let mut data = labelled(&trainer.network, "train", resources)?;
     let validation = data.split_off(trainer.config.validation);
     let mut saved = Instant::now();
-    train(&mut trainer, &data, &validation, |trainer, epoch| {
-        (resources.progress)(&line(&epoch));
+    while !trainer.is_done() {
+        if let Some(epoch) = trainer.step(&data, &validation)? {
+            (resources.progress)(&line(&epoch));
+        }
         if let Some(path) = resources.state
             && saved.elapsed() > SAVE
         {
-            files::write(path, &checkpoint::state(trainer)?)?;
+            // The training is worth more than its state.
+            if let Err(failed) = files::write(path, &checkpoint::state(&mut trainer)?) {
+                (resources.progress)(&format!("note: {failed}; the training goes on"));
+            }
             saved = Instant::now();
         }
-        Ok(())
-    })?;
+    }
     // The test set is read once, after everything is settled.
     let test = labelled(&trainer.network, "t10k", resources)?;
     let test_error = trainer.evaluate(&test).errors as f64 / test.len() as f64;

@@ -16,7 +16,7 @@ mod reader;
 mod sizes;
 mod weights;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use prost::Message;
 
@@ -82,6 +82,28 @@ pub fn parse(bytes: &[u8], folder: Option<&Path>) -> Result<Imported> {
 /// As [`parse`].
 pub fn read(bytes: &[u8]) -> Result<Model> {
     parse(bytes, None)?.into_model()
+}
+
+/// The files beside a model that its tensors name; none of a model that cannot be read.
+pub(crate) fn external_files(path: &Path) -> Vec<PathBuf> {
+    const KEY: &[u8] = b"location";
+    let bytes = std::fs::read(path).unwrap_or_default();
+    if !bytes.windows(KEY.len()).any(|window| window == KEY) {
+        return Vec::new();
+    }
+    let graph = proto::ModelProto::decode(&bytes[..]).ok().and_then(|model| model.graph);
+    let constants = graph.iter().flat_map(|graph| {
+        let attributes = graph.node.iter().flat_map(|node| &node.attribute);
+        graph.initializer.iter().chain(attributes.filter_map(|attribute| attribute.t.as_ref()))
+    });
+    let entries = constants.flat_map(|tensor| &tensor.external_data);
+    let mut files: Vec<PathBuf> = entries
+        .filter(|entry| entry.key.as_bytes() == KEY)
+        .map(|entry| path.with_file_name(&entry.value))
+        .collect();
+    files.sort();
+    files.dedup();
+    files
 }
 
 /// Whether a file is called as ONNX models are; their bytes have no mark.

@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Write};
 
+use crate::text::printable;
+
 pub(super) const INK: &str = "#1c2430";
 pub(super) const SOFT: &str = "#5c6b7a";
 pub(super) const LINE: &str = "#d9dfe5";
@@ -73,5 +75,9 @@ impl Svg {
 
 /// Text that stands in markup.
 pub(crate) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    printable(text)
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

@@ -2,6 +2,7 @@
 
 use super::Report;
 use super::document::{Block, Cell, Document, Headline, Table};
+use crate::text::printable;
 
 /// The report as Markdown.
 pub fn render(report: &Report) -> String {
@@ -71,7 +72,39 @@ fn bar(share: f64) -> String {
     format!("{}{} {:.0} %", "█".repeat(full), "░".repeat(10 - full), 100.0 * share)
 }
 
-/// Keeps names from opening a table cell or a tag.
+/// Keeps names from opening a table cell, a tag, code, a link or a picture.
 fn escape(text: &str) -> String {
-    text.replace('|', "\\|").replace('<', "&lt;")
+    let mut escaped = String::with_capacity(text.len());
+    let mut before = ' ';
+    for c in printable(text).chars() {
+        match c {
+            '<' => escaped.push_str("&lt;"),
+            '|' | '`' | '\\' => escaped.extend(['\\', c]),
+            '(' | '[' | ':' if before == ']' => escaped.extend(['\\', c]),
+            c => escaped.push(c),
+        }
+        before = c;
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::document::{Section, row};
+
+    #[test]
+    fn names_stay_in_their_cells() {
+        let name = "a\\|b|c`d\n| ![x](y) <b>";
+        let table = Table::new(["layer", "shape"], [row![name, "1x2"]]);
+        let sections = vec![
+            Section::new("", "", vec![Block::Table(table)]),
+            Section::lines(vec![format!("layer {name}")]),
+        ];
+        let text = document(&Document { sections, ..Document::default() });
+        let escaped = r"a\\\|b\|c\`d\\n\| ![x]\(y) &lt;b>";
+        let expected =
+            format!("| layer | shape |\n|---|--:|\n| {escaped} | 1x2 |\n\n- layer {escaped}\n");
+        assert_eq!(text, expected);
+    }
 }

@@ -1,7 +1,10 @@
 //! A report for a terminal.
 
+use std::borrow::Cow;
+
 use super::Report;
 use super::document::{Block, Cell, Document, Table};
+use crate::text::printable;
 
 /// The report as lines of text.
 pub fn render(report: &Report) -> String {
@@ -18,18 +21,22 @@ pub(crate) fn document(document: &Document) -> String {
         }
         text.push_str(&content);
     }
-    text.extend(document.gates.iter().map(|gate| format!("{gate}\n")));
-    text.extend(document.notes.iter().map(|note| format!("note: {note}\n")));
-    text.extend(document.output.iter().map(|output| format!("wrote {output}\n")));
+    text.extend(document.gates.iter().map(|gate| line(&gate.to_string())));
+    text.extend(document.notes.iter().map(|note| line(&format!("note: {note}"))));
+    text.extend(document.output.iter().map(|output| line(&format!("wrote {output}"))));
     text
+}
+
+fn line(text: &str) -> String {
+    format!("{}\n", printable(text))
 }
 
 fn block(block: &Block) -> String {
     match block {
-        Block::Lines(lines) => lines.iter().map(|line| format!("{line}\n")).collect(),
+        Block::Lines(lines) => lines.iter().map(|text| line(text)).collect(),
         Block::Facts(facts) => {
             let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-            facts.iter().map(|(name, value)| format!("{name:width$}   {value}\n")).collect()
+            facts.iter().map(|(name, value)| line(&format!("{name:width$}   {value}"))).collect()
         }
         Block::Table(content) => table(content),
         Block::Detail(_) | Block::Pictures(_) => String::new(),
@@ -40,15 +47,15 @@ fn block(block: &Block) -> String {
 fn table(table: &Table) -> String {
     let columns = (0..table.headings.len()).filter(|c| !table.is_picture(*c));
     let columns: Vec<usize> = columns.collect();
-    let headings: Vec<&str> = columns.iter().map(|&c| table.headings[c]).collect();
+    let headings: Vec<Cow<'_, str>> = columns.iter().map(|&c| table.headings[c].into()).collect();
     let rows = table.rows.iter().map(|row| {
         let cell = |&c: &usize| match row.get(c) {
-            Some(Cell::Text(text)) => text.as_str(),
-            _ => "",
+            Some(Cell::Text(text)) => printable(text),
+            _ => "".into(),
         };
         columns.iter().map(cell).collect()
     });
-    let lines: Vec<Vec<&str>> = std::iter::once(headings).chain(rows).collect();
+    let lines: Vec<Vec<Cow<'_, str>>> = std::iter::once(headings).chain(rows).collect();
     let widths: Vec<usize> = (0..columns.len())
         .map(|c| lines.iter().map(|line| line[c].chars().count()).max().unwrap_or(0))
         .collect();
@@ -56,6 +63,7 @@ fn table(table: &Table) -> String {
     for cells in lines {
         let mut line = String::new();
         for (column, (cell, width)) in cells.iter().zip(&widths).enumerate() {
+            let cell = cell.as_ref();
             let pad = " ".repeat(width - cell.chars().count());
             match column {
                 0 => line.extend([cell, pad.as_str()]),

@@ -2,6 +2,7 @@
 //! safetensors files whose one metadata entry, `svdo`, holds JSON with sorted keys.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -87,7 +88,7 @@ impl Folded {
     }
 }
 
-/// Everything that the next step depends on.
+/// Everything that the next step depends on, under a checksum.
 ///
 /// # Errors
 /// If safetensors refuses.
@@ -101,7 +102,37 @@ pub fn state(trainer: &mut Trainer) -> Result<Vec<u8>> {
             (stored.name, vec![values.len()], values)
         })
         .collect();
-    serialize(&tensors, metadata(trainer, true)?)
+    let mut bytes = serialize(&tensors, metadata(trainer, true)?)?;
+    if let Some(at) = checksum_at(&bytes) {
+        let sum = checksum(&bytes, &at);
+        bytes[at].copy_from_slice(sum.as_bytes());
+    }
+    Ok(bytes)
+}
+
+/// What stands in the place of a state's checksum while it is computed.
+const NO_CHECKSUM: &str = "00000000";
+
+/// Where a state's checksum is, in the JSON that is a text of the header's JSON; states of earlier
+/// programs have none.
+fn checksum_at(bytes: &[u8]) -> Option<Range<usize>> {
+    const BEFORE: &[u8] = br#"checksum\":\""#;
+    let header = u64::from_le_bytes(*bytes.first_chunk()?);
+    let header = bytes.get(8..usize::try_from(header).ok()?.checked_add(8)?)?;
+    let found = header.windows(BEFORE.len()).position(|window| window == BEFORE)?;
+    let first = 8 + found + BEFORE.len();
+    Some(first..first + NO_CHECKSUM.len()).filter(|at| at.end <= bytes.len())
+}
+
+/// Of every byte but those where it stands.
+fn checksum(bytes: &[u8], at: &Range<usize>) -> String {
+    static CRC: crc::Crc<u32, crc::Table<16>> =
+        crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISO_HDLC);
+    let mut digest = CRC.digest();
+    for part in [&bytes[..at.start], NO_CHECKSUM.as_bytes(), &bytes[at.end..]] {
+        digest.update(part);
+    }
+    format!("{:08x}", digest.finalize())
 }
 
 /// A training as [`state`] left it.
@@ -123,6 +154,11 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
             "it is of version {version}, this program goes on from version {STATE}: let the program \
              that wrote it finish the training, or start anew"
         )));
+    }
+    if let Some(at) = checksum_at(bytes)
+        && checksum(bytes, &at).as_bytes() != &bytes[at]
+    {
+        return Err(invalid("its checksum is wrong: the file is damaged".into()));
     }
     let config: Config = serde_json::from_value(part("config")).map_err(read)?;
     let progress: Progress = serde_json::from_value(part("progress")).map_err(read)?;
@@ -182,6 +218,7 @@ fn metadata(trainer: &Trainer, with_progress: bool) -> Result<String> {
     if with_progress {
         let layers: Vec<_> = network.layers.iter().map(|l| (&l.name, &l.shape)).collect();
         value["state"] = STATE.into();
+        value["checksum"] = NO_CHECKSUM.into();
         value["progress"] = serde_json::to_value(trainer.progress).map_err(failed)?;
         value["history"] = serde_json::to_value(&trainer.history).map_err(failed)?;
         value["layers"] = serde_json::to_value(layers).map_err(failed)?;

@@ -44,6 +44,17 @@ impl Dataset {
         Self::new(&samples.values, labels, network).map_err(|e| e.in_file(folder))
     }
 
+    /// The files that [`Self::read`] may read of a folder, if they are there.
+    pub fn files(folder: &Path) -> Vec<PathBuf> {
+        let batches = (1..=5).map(|n| format!("data_batch_{n}.bin"));
+        let parts = ["train", "t10k"].into_iter().flat_map(|part| {
+            ["images-idx3-ubyte", "labels-idx1-ubyte"].map(|kind| format!("{part}-{kind}"))
+        });
+        let parts = parts.flat_map(|name| [format!("{name}.gz"), name]);
+        let names = batches.chain(["test_batch.bin".to_owned()]).chain(parts);
+        names.map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
+    }
+
     /// From raw values `sample, channel, row, column`.
     ///
     /// # Errors

@@ -90,6 +90,9 @@ fn mistakes_are_one_line_and_exit_with_2() {
         ("m.svdo -i x.f32", "x.f32: 8 bytes of raw f32, expected a multiple of 12"),
         ("m.svdo -i x.txt", "x.txt: format not recognised"),
         ("m.svdo -i x.f32 -o y.txt", "y.txt: outputs can be written as"),
+        ("m.svdo -i x.f32 -o ./x.f32", "--output ./x.f32 is the same file as --input x.f32"),
+        ("m.svdo -i x.f32 --json m.svdo", "--json m.svdo is the same file as the model m.svdo"),
+        ("m.svdo -i x.f32 -o y.json --json ./y.json", "is the same file as --output y.json"),
         ("m.svdo --nonsense", "--nonsense"),
         ("m.svdo", "--input"),
     ] {
@@ -101,6 +104,10 @@ fn mistakes_are_one_line_and_exit_with_2() {
         assert!(failed.err.starts_with("error: "), "{line}: {}", failed.err);
         assert!(failed.err.contains(expected), "{line}: {:?} lacks {expected:?}", failed.err);
     }
+    let named = infer(&folder).args(["\n::error::\u{1b}x", "-i", "x.f32"]).output().unwrap();
+    let err = String::from_utf8(named.stderr).unwrap();
+    assert!(err.starts_with("error: \\n::error::\\u{1b}x: No such file"), "{err:?}");
+    assert_eq!(err.lines().count(), 1);
     let clamped =
         infer(&folder).args(["m.svdo", "--bench"]).env("SVDO_CPU", "z80").output().unwrap();
     assert_eq!(clamped.status.code(), Some(2));

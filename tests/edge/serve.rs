@@ -14,9 +14,17 @@ struct Server {
 
 impl Server {
     fn start(arguments: &[&str]) -> Self {
+        let mut server = Self::start_with(&crate::example(), arguments);
+        let (status, greeting) = server.reply();
+        assert_eq!((status, numbers(&greeting)), (0, vec![1, 3, 1, 1, 2, 1, 1]));
+        server
+    }
+
+    fn start_with(model: &[u8], arguments: &[&str]) -> Self {
         let folder = Folder::new();
+        folder.write("served.svdo", model);
         let mut child = infer(&folder)
-            .args(["m.svdo", "--serve-stdin"])
+            .args(["served.svdo", "--serve-stdin"])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -25,12 +33,7 @@ impl Server {
             .unwrap();
         let requests = child.stdin.take().unwrap();
         let replies = child.stdout.take().unwrap();
-        let mut server = Self { child, requests, replies, _folder: folder };
-        let (status, greeting) = server.reply();
-        let numbers: Vec<u32> =
-            greeting.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)).collect();
-        assert_eq!((status, &numbers[..]), (0, &[1, 3, 1, 1, 2, 1, 1][..]));
-        server
+        Self { child, requests, replies, _folder: folder }
     }
 
     fn send(&mut self, body: &[u8]) {
@@ -59,6 +62,10 @@ impl Server {
         child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
         (child.wait().unwrap().code().unwrap(), errors)
     }
+}
+
+fn numbers(bytes: &[u8]) -> Vec<u32> {
+    bytes.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)).collect()
 }
 
 fn expected(x: &[f32]) -> Vec<u8> {
@@ -101,6 +108,52 @@ fn a_bad_request_is_refused_and_the_next_one_served() {
     server.send(&bytes(&[1.0, 2.0, 3.0]));
     assert_eq!(server.reply(), (0, expected(&[1.0, 2.0, 3.0])));
     assert_eq!(server.end().0, 0);
+}
+
+/// A model that makes a map of 100 by 100 of one pixel: maxima of windows that its padding fills.
+fn widening() -> Vec<u8> {
+    let one = 1.0f32.to_le_bytes();
+    let no_names = [0];
+    // Shape and scale, then no mean, std and layers, and one node.
+    let input = [&[1, 1, 1][..], &one, &[0, 0, 0, 1]].concat();
+    // max_pool2d: kernel, stride, padding.
+    let pool = [2, 100, 100, 1, 1, 99, 99, 99, 99];
+    let header = [&no_names[..], &input, &pool].concat();
+    let mut file = [&b"SVDO\x01"[..], &[header.len() as u8], &header].concat();
+    file.extend(crc32fast::hash(&file).to_le_bytes());
+    file
+}
+
+#[test]
+fn a_reply_that_is_too_long_is_refused_and_a_long_one_comes_in_pieces() {
+    let mut server = Server::start_with(&widening(), &[]);
+    let (status, greeting) = server.reply();
+    let shape = numbers(&greeting);
+    assert_eq!((status, &shape[..4]), (0, &[1, 1, 1, 1][..]));
+    let outputs = shape[4] as usize * shape[5] as usize * shape[6] as usize;
+    assert_eq!(outputs, 10_000);
+    // All that may be sent, and one sample more than may be answered.
+    let most = ((1 << 30) - 1) / outputs;
+    for samples in [1 << 24, most + 1] {
+        server.send(&vec![0; 4 * samples]);
+        let (status, message) = server.reply();
+        let message = String::from_utf8(message).unwrap();
+        assert_eq!(status, 1);
+        assert!(
+            message.ends_with("more than 4294967292 bytes of outputs: send fewer"),
+            "{message}"
+        );
+    }
+    // Of several pieces.
+    let samples = (1 << 22) / outputs * 2 + 3;
+    let x: Vec<f32> = (0..samples).map(|i| i as f32 + 1.0).collect();
+    server.send(&bytes(&x));
+    let (status, reply) = server.reply();
+    assert_eq!((status, reply.len()), (0, 4 * samples * outputs));
+    server.send(&bytes(&x[samples - 1..]));
+    let (_, last) = server.reply();
+    assert!(reply[reply.len() - last.len()..] == last[..]);
+    assert_eq!(server.end(), (0, String::new()));
 }
 
 #[test]

@@ -198,7 +198,7 @@ fn failures_write_nothing_and_say_why() {
             "nodes[0]: unknown op \"conv9d\"; understood are linear",
         ),
         (&["model.safetensors", "-o", "no/such/folder/x.svdo"], "no/such/folder"),
-        (&["model.safetensors", "-o", "model.safetensors"], "the output would replace the input"),
+        (&["model.safetensors", "-o", "model.safetensors"], "is the same file as the input"),
         (&["model.safetensors", "--thresh", "nan"], "expected a number"),
         (&["model.safetensors", "--quantize", "exact", "--bits", "4"], "--bits is for"),
         (&["model.safetensors", "--github"], "GITHUB_STEP_SUMMARY"),

@@ -166,3 +166,151 @@ fn what_cannot_be_trained_is_said() {
         assert!(code == 2 && err.contains(word), "{output}: {code} {err}");
     }
 }
+
+/// What it takes to be killed in the first of two epochs, with a state after every step.
+#[cfg(unix)]
+const SLOW: [&str; 10] = [
+    "--recipe",
+    "lenet-300-100",
+    "--validation",
+    "2000",
+    "--epochs",
+    "2",
+    "--batch",
+    "20",
+    "--save-every",
+    "0",
+];
+
+#[cfg(unix)]
+fn killed(here: &Path, output: &str, signal: rustix::process::Signal) -> Output {
+    let child = command(here, &[&SLOW[..], &["-o", output]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !here.join(format!("{output}.state.previous")).exists() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+#[cfg(unix)]
+fn a_killed_training_goes_on_to_the_same_bytes() {
+    let folder = folder();
+    let here = folder.path();
+    let read = |name: &str| std::fs::read(here.join(name)).unwrap();
+    let (code, _, err) = train(here, &[&SLOW[..], &["-o", "a.safetensors"]].concat());
+    assert_eq!(code, 0, "{err}");
+    let names = ["kill.safetensors", "term.safetensors"];
+    for (output, signal) in
+        names.into_iter().zip([rustix::process::Signal::KILL, rustix::process::Signal::TERM])
+    {
+        let state = format!("{output}.state");
+        let Output { status, stderr, .. } = killed(here, output, signal);
+        let err = String::from_utf8(stderr).unwrap();
+        if signal == rustix::process::Signal::TERM {
+            assert!(status.success() && err.contains("stopped in epoch 1 of 2"), "{err}");
+        } else {
+            assert_eq!(status.code(), None);
+        }
+        // A state half written, one with a bit turned, or none: the one before it serves.
+        let whole = read(&state);
+        let mut turned = whole.clone();
+        turned[whole.len() / 2] ^= 4;
+        for (newest, word) in [
+            (Some(&whole[..whole.len() / 2]), "note: "),
+            (Some(&turned), "checksum"),
+            (None, "note: "),
+        ] {
+            match newest {
+                Some(bytes) => std::fs::write(here.join(&state), bytes).unwrap(),
+                None => std::fs::remove_file(here.join(&state)).unwrap(),
+            }
+            let out = ["--resume", &state, "-o", "other.safetensors", "--max-steps", "1"];
+            let (code, _, err) = train(here, &out);
+            assert!(code == 0 && err.contains(word), "{code} {err}");
+            assert!(err.contains(&format!("going on from {state}.previous")), "{err}");
+        }
+        let (code, _, err) = train(here, &["--resume", &state, "-o", output]);
+        assert_eq!(code, 0, "{err}");
+        assert!(read("a.safetensors") == read(output), "{output}");
+        assert!(read("a.safetensors.state") == read(&state), "{output}");
+    }
+    let left = std::fs::read_dir(here).unwrap().filter(|entry| {
+        entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".svdo-")
+    });
+    assert_eq!(left.count(), 0, "what the killed one left was swept");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_loses_nothing() {
+    use std::io::{BufRead, BufReader};
+
+    let folder = folder();
+    let here = folder.path();
+    let run = |more: &[&str]| {
+        let mut command = command(here, &[&SHORT[..], more].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    assert!(run(&["-o", "a"]).status().unwrap().success());
+    let result = std::fs::read(here.join("a")).unwrap();
+    let full = |name: &str| std::os::unix::fs::symlink("/dev/full", here.join(name)).unwrap();
+
+    // It waits for space.
+    full("b");
+    let mut child = run(&["-o", "b", "--log", "/dev/full"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let log = lines.next().unwrap();
+    assert!(log.contains("note: /dev/full: No space left") && log.contains("goes on"), "{log}");
+    let told = lines.next().unwrap();
+    assert!(told.contains("note: b: No space left") && told.contains("make space"), "{told}");
+    std::fs::remove_file(here.join("b")).unwrap();
+    assert_eq!(lines.next(), None);
+    assert!(child.wait().unwrap().success());
+    assert!(std::fs::read(here.join("b")).unwrap() == result);
+
+    // It writes elsewhere.
+    full("c");
+    let Output { status, stdout, stderr } =
+        run(&["-o", "c", "--fallback", "other"]).output().unwrap();
+    let (out, err) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert!(status.success() && err.contains("written to other/c instead"), "{err}");
+    assert!(out.starts_with("other/c (seed"), "{out}");
+    assert!(std::fs::read(here.join("other/c")).unwrap() == result);
+    assert!(here.join("other/c.state").exists());
+
+    // It gives up when it is told to.
+    full("d");
+    let mut child = run(&["-o", "d"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().contains("note: d: No space left"));
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert!(lines.next().unwrap().starts_with("error: d: No space left"));
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+}
+
+#[test]
+fn what_a_training_reads_is_not_written() {
+    let folder = folder();
+    let here = folder.path();
+    std::fs::write(here.join("dense.safetensors"), "weights").unwrap();
+    for line in [
+        "--init-from dense.safetensors -o ./dense.safetensors",
+        "--finetune dense.safetensors -o x --log ./dense.safetensors",
+        "--network dense.safetensors -o dense.safetensors",
+        "--recipe lenet-300-100 -o train-images-idx3-ubyte.gz",
+        "--recipe lenet-300-100 -o x --log x.state",
+        "--recipe lenet-300-100 -o x --fallback .",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (code, _, err) = train(here, &words);
+        assert!(code == 2 && err.contains("is the same file as"), "{line}: {code} {err}");
+    }
+    assert_eq!(std::fs::read(here.join("dense.safetensors")).unwrap(), b"weights");
+}

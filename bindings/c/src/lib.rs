@@ -57,7 +57,7 @@ fn failure(error: Error) -> Failure {
         Error::Data { .. } | Error::Argument { .. } => INVALID_ARGUMENT,
         _ => INVALID_FILE,
     };
-    (status, error.to_string())
+    (status, error.line())
 }
 
 fn invalid(problem: &str) -> Failure {

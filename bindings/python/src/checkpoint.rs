@@ -9,8 +9,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use safetensors::tensor::{Dtype, TensorView};
 use svdo::checkpoint::profile::{DenseLayout, KernelLayout};
-use svdo::checkpoint::{Checkpoint, DType, NetworkSource, Options, TensorSource};
+use svdo::checkpoint::{Checkpoint, DType, NetworkSource, Options, TensorSource, files_of};
 use svdo::compress::{Done, Goal, Job, Samples, Threshold};
+use svdo::files::Claims;
 use svdo::network::describe::Description;
 use svdo::quantize::Quantizer;
 use svdo::report::{Report, display, json, markdown, text};
@@ -91,6 +92,7 @@ pub(crate) fn compress(
         Source::Arrays(named) => (IN_MEMORY.into(), Some(Arrays::new(&named))),
     };
     let run = || -> Result<_> {
+        claim(arrays.is_none().then_some(&*path), network.as_ref(), output.as_deref())?;
         let checkpoint = open(&path, arrays, network, &read_as)?;
         let mut job = Job::new(&checkpoint)
             .threshold(thresh.map_or(Threshold::Valley, Threshold::At))
@@ -131,6 +133,18 @@ pub(crate) fn compress(
     let json = json::render(&report).map_err(raised)?;
     let bytes = PyBytes::new(py, file.bytes()).unbind();
     Ok((json, text::render(&report), markdown::render(&report), bytes))
+}
+
+/// No file is lost to another.
+fn claim(source: Option<&Path>, network: Option<&Network>, output: Option<&Path>) -> Result<()> {
+    let mut claims = Claims::default();
+    for path in source.iter().flat_map(|path| files_of(path)) {
+        claims.reads("the source", &path)?;
+    }
+    if let Some(Network::File(path)) = network {
+        files_of(path).iter().try_for_each(|path| claims.reads("network", path))?;
+    }
+    output.map_or(Ok(()), |path| claims.writes("output", path))
 }
 
 /// Opens the source and ties it to its network, as the commands do.
@@ -203,6 +217,7 @@ pub(crate) fn save(
         ..Options::default()
     };
     py.detach(|| {
+        claim(None, network.as_ref(), Some(&path))?;
         let checkpoint = open(&path, Some(arrays), network, &saved_as)?;
         let description = Description::of(checkpoint.network());
         let metadata = serde_json::json!({ "network": description }).to_string();

@@ -12,8 +12,9 @@ pyo3::create_exception!(
 
 /// An argument without meaning is a `ValueError`, everything else a `SvdoError`.
 pub(crate) fn raised(error: svdo::Error) -> PyErr {
+    let line = error.line();
     match error {
-        svdo::Error::Argument { problem } => PyValueError::new_err(problem),
-        other => SvdoError::new_err(other.to_string()),
+        svdo::Error::Argument { .. } => PyValueError::new_err(line),
+        _ => SvdoError::new_err(line),
     }
 }

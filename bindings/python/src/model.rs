@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use svdo::engine::{Engine, Isa, Options};
+use svdo::files::Claims;
 use svdo::network::Shape;
 use svdo::network::describe::Description;
 use svdo::{Error, Result, container};
@@ -70,6 +71,12 @@ pub(crate) fn export(
     sparse: bool,
     output: PathBuf,
 ) -> PyResult<()> {
+    if let Stored::File(path) = &source {
+        let mut claims = Claims::default();
+        let claimed =
+            claims.reads("the source", path).and_then(|()| claims.writes("output", &output));
+        claimed.map_err(raised)?;
+    }
     let (content, path) = match &source {
         Stored::Bytes(bytes) => (Ok(bytes.as_bytes().to_vec()), None),
         Stored::File(path) => (std::fs::read(path), Some(path.clone())),

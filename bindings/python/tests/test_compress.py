@@ -46,6 +46,18 @@ def test_reports_are_dicts_with_attributes_and_the_files_bytes(fixtures, tmp_pat
         _ = report.ratio
 
 
+def test_an_input_is_never_an_output(tmp_path):
+    state = {"fc.theta": np.ones((3, 4), np.float32), "fc.log_sigma2": -np.ones((3, 4), np.float32)}
+    path = tmp_path / "model.safetensors"
+    svdo.save(path, state)
+    before = path.read_bytes()
+    (tmp_path / "link").symlink_to(path)
+    for output in [path, tmp_path / "link", f"{tmp_path}/./model.safetensors"]:
+        with pytest.raises(ValueError, match="is the same file as"):
+            svdo.compress(path, output=output)
+    assert path.read_bytes() == before
+
+
 def test_thresholds_are_found_and_swept(fixtures, images, labels):
     rng = np.random.default_rng(3)
     theta = rng.normal(0, 1, (40, 50)).astype(np.float32)

@@ -3,28 +3,26 @@
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use self::saving::{Saver, Signals, note, previous_of, state_of};
 use self::settings::Settings;
 use super::{Outcome, Threads, output};
 use crate::error::IoContext;
 use crate::files;
-use crate::train::checkpoint;
+use crate::report::display;
+use crate::text::printable;
 use crate::train::dataset::Dataset;
 use crate::train::recipe::{self, Config};
 use crate::train::trainer::{Epoch, Trainer};
 use crate::train::warm_start;
 
+mod saving;
 mod settings;
-
-/// How often a state is written on the way.
-const SAVE: Duration = Duration::from_secs(60);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,8 +37,9 @@ Examples:
 
 /// Train a network by sparse variational dropout to a checkpoint that svdo-compress takes
 ///
-/// Ctrl-C finishes the step, writes checkpoint and state, and ends; --resume goes on from the state,
-/// bit for bit as if nothing had happened.
+/// Ctrl-C or SIGTERM finishes the step, writes checkpoint and state, and ends; --resume goes on from
+/// the state, bit for bit as if nothing had happened. A state is also written every 30 seconds, for
+/// what ends the program without asking; the one before it stays as FILE.state.previous.
 #[derive(Debug, Parser)]
 #[command(name = "svdo-train", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Arguments {
@@ -96,6 +95,16 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 
+    /// Write a state at least this often; it never takes more than a twentieth of the time
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    save_every: u32,
+
+    /// Write the result to this folder if it cannot be written to --output
+    ///
+    /// Without it, the training keeps its result and tries again for a quarter of an hour or until Ctrl-C.
+    #[arg(long, value_name = "FOLDER")]
+    fallback: Option<PathBuf>,
+
     /// At the end, measure the error of the pruned network on the test files of --data
     #[arg(long)]
     test: bool,
@@ -123,6 +132,7 @@ impl Arguments {
             self.output != Path::new("-"),
             "-o must be a file: the training's state is written beside it"
         );
+        self.claim()?;
         let mut trainer = self.start()?;
         self.check_outputs(&trainer)?;
         let mut data = self.read(&trainer, false)?;
@@ -137,11 +147,7 @@ impl Arguments {
             trainer.init_bn_identity(&data);
         }
 
-        let interrupted = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&interrupted);
-        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
-            .context("Ctrl-C handler")?;
-
+        let signals = Signals::catch()?;
         let left = u64::from(trainer.config.epochs.saturating_sub(trainer.progress.epoch))
             * u64::from(trainer.steps(&data));
         let left = left.saturating_sub(trainer.progress.step.into());
@@ -151,7 +157,9 @@ impl Arguments {
         } else {
             ProgressBar::hidden()
         };
-        let (mut saved, mut steps) = (Instant::now(), 0);
+        let every = Duration::from_secs(self.save_every.into());
+        let mut saver = Saver::new(&self.output, self.fallback.as_deref(), every);
+        let (mut steps, mut log_failed) = (0, false);
         // Then the checkpoint is that of the best epoch, and written at its end.
         let waits = trainer.config.patience.is_some();
         let mut begun = Instant::now();
@@ -159,42 +167,49 @@ impl Arguments {
             let epoch = trainer.step(&data, &validation)?;
             bar.inc(1);
             steps += 1;
+            let none_is_better = trainer.progress.best.is_none();
             if let Some(epoch) = epoch {
-                bar.set_message(line(&epoch));
-                self.log(&epoch, begun.elapsed())?;
+                bar.set_message(printable(&line(&epoch)).into_owned());
+                if let Err(failed) = self.log(&epoch, begun.elapsed())
+                    && !std::mem::replace(&mut log_failed, true)
+                {
+                    note(&format!("{failed}; the training goes on"));
+                }
                 begun = Instant::now();
-                if saved.elapsed() > SAVE || waits && epoch.keep {
-                    self.save(&mut trainer, epoch.keep)?;
-                    saved = Instant::now();
+                if waits && epoch.keep {
+                    saver.save(&mut trainer, true)?;
                 }
             }
-            if interrupted.load(Ordering::Relaxed) || Some(steps) == self.max_steps {
+            if signals.came() || Some(steps) == self.max_steps {
                 break;
+            }
+            if saver.is_due() {
+                saver.save(&mut trainer, none_is_better)?;
             }
         }
         bar.finish_and_clear();
         let none_is_better = trainer.progress.best.is_none();
-        self.save(&mut trainer, none_is_better)?;
+        let written = saver.finish(&mut trainer, none_is_better, &signals)?;
         if !trainer.is_done() {
-            eprintln!(
+            let stopped = format!(
                 "stopped in epoch {} of {}; go on with --resume {}",
                 trainer.progress.epoch + 1,
                 trainer.config.epochs,
-                self.state().display()
+                state_of(&written).display()
             );
+            eprintln!("{}", printable(&stopped));
             return Ok(Outcome::Passed);
         }
         if waits {
-            trainer = warm_start::from_own(&self.output, &trainer)?;
+            trainer = warm_start::from_own(&written, &trainer)?;
         }
-        self.summarize(&mut trainer, &validation)?;
+        self.summarize(&mut trainer, &validation, &written)?;
         Ok(Outcome::Passed)
     }
 
     fn start(&self) -> anyhow::Result<Trainer> {
         if let Some(path) = &self.resume {
-            let bytes = std::fs::read(path).at(path)?;
-            return Ok(checkpoint::resume(&bytes).map_err(|e| e.in_file(path))?);
+            return saving::resume(path);
         }
         let (network, config) = match (&self.recipe, &self.network) {
             (Some(name), _) => {
@@ -221,16 +236,36 @@ impl Arguments {
         Dataset::read(&self.data, test, &trainer.network)
     }
 
-    fn state(&self) -> PathBuf {
-        let mut name = self.output.clone().into_os_string();
-        name.push(".state");
-        name.into()
+    /// No file is lost to another. The state that is gone on from may be replaced by a later one.
+    fn claim(&self) -> crate::Result<()> {
+        let mut claims = output::claims()?;
+        let inputs = [
+            ("--network", &self.network),
+            ("--init-from", &self.init_from),
+            ("--finetune", &self.finetune),
+        ];
+        for path in Dataset::files(&self.data) {
+            claims.reads("--data", &path)?;
+        }
+        output::claim(&mut claims, &inputs, &[("--log", &self.log)])?;
+        let name = self.output.file_name().unwrap_or_default();
+        let elsewhere = self.fallback.as_ref().map(|folder| folder.join(name));
+        for path in std::iter::once(&self.output).chain(&elsewhere) {
+            let state = state_of(path);
+            claims.writes("the checkpoint", path)?;
+            claims.writes("the state", &state)?;
+            claims.writes("the state before it", &previous_of(&state))?;
+        }
+        Ok(())
     }
 
     /// Fails now on what could only fail after the first epoch.
     fn check_outputs(&self, trainer: &Trainer) -> anyhow::Result<()> {
         files::check(&self.output)?;
-        files::check(&self.state())?;
+        files::check(&state_of(&self.output))?;
+        if let Some(folder) = &self.fallback {
+            std::fs::create_dir_all(folder).at(folder)?;
+        }
         if let Some(state) = &self.resume {
             ensure!(
                 trainer.progress.best.is_none() || self.output.exists(),
@@ -243,14 +278,6 @@ impl Arguments {
         Ok(())
     }
 
-    /// The checkpoint, unless a better one is there, and then the state, which may rely on it.
-    fn save(&self, trainer: &mut Trainer, kept: bool) -> anyhow::Result<()> {
-        if kept {
-            output::write(&self.output, &checkpoint::checkpoint(trainer)?)?;
-        }
-        output::write(&self.state(), &checkpoint::state(trainer)?)
-    }
-
     fn log(&self, epoch: &Epoch, elapsed: Duration) -> anyhow::Result<()> {
         let Some(path) = &self.log else { return Ok(()) };
         let mut value = serde_json::to_value(epoch)?;
@@ -258,12 +285,19 @@ impl Arguments {
         append(path, &format!("{value}\n"))
     }
 
-    fn summarize(&self, trainer: &mut Trainer, validation: &Dataset) -> anyhow::Result<()> {
-        let mut text = format!("{} (seed {})\n", self.output.display(), trainer.config.seed);
+    fn summarize(
+        &self,
+        trainer: &mut Trainer,
+        validation: &Dataset,
+        written: &Path,
+    ) -> anyhow::Result<()> {
+        let written = display(written);
+        let mut text = format!("{} (seed {})\n", printable(&written), trainer.config.seed);
         let (mut total, mut kept) = (0, 0);
         for (name, left, all) in trainer.kept() {
             (total, kept) = (total + all, kept + left);
             let share = 100.0 * (all - left) as f64 / all as f64;
+            let name = printable(name);
             text += &format!("  {name:8} {left} of {all} weights kept, sparsity {share:.2} %\n");
         }
         let ratio = total as f64 / kept.max(1) as f64;

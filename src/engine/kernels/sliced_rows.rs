@@ -1,5 +1,6 @@
 //! Sparse matrix times vector: as many rows as a vector has lanes.
 
+use crate::order::order;
 use crate::simd::{Isa, Kernel, MAX_LANES, Vector};
 
 /// A sparse matrix in slices of as many rows of similar length as a vector has lanes (SELL-C-sigma,
@@ -33,8 +34,7 @@ impl SlicedRows {
             return None;
         }
         let (count, width) = (matrix.len(), isa.lanes());
-        let mut order: Vec<usize> = (0..count).collect();
-        order.sort_by_key(|&row| std::cmp::Reverse(matrix[row].len()));
+        let order = order(count, &|a, b| matrix[b].len().cmp(&matrix[a].len()));
         let mut sliced = Self {
             width,
             starts: vec![0],
