@@ -95,7 +95,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 
-    /// Write a state at least this often; it never takes more than a twentieth of the time
+    /// Write a state this often, if that takes less than a twentieth of the time; 0: after every step
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     save_every: u32,
 

@@ -91,9 +91,11 @@ impl<'a> Saver<'a> {
         Self { output, fallback, every, last, unwritten: None, warned: false }
     }
 
-    /// Whether it is time for a state; writing them takes no more than a twentieth of the time.
+    /// Whether it is time for a state. Unless every step is to have one, writing them takes no more than
+    /// a twentieth of the time.
     pub(super) fn is_due(&self) -> bool {
-        self.last.0.elapsed() >= self.every.max(20 * self.last.1)
+        let (written, took) = self.last;
+        self.every.is_zero() || written.elapsed() >= self.every.max(20 * took)
     }
 
     /// Writes on the way; `kept` says that the checkpoint is to be that of now. A failure ends nothing:
