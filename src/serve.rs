@@ -6,6 +6,7 @@
 
 use std::io::{self, Read, Write};
 
+use crate::data;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
@@ -109,6 +110,7 @@ impl Server<'_> {
     fn run(&mut self) -> Result<()> {
         self.samples.clear();
         self.samples.extend(self.request.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)));
+        data::finite("element", &self.samples, self.ins)?;
         self.outputs.clear();
         self.outputs.resize(self.samples.len() / self.ins.max(1) * self.outs, 0.0);
         if self.threads > 1 && self.samples.len() > self.ins {

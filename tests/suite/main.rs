@@ -19,6 +19,7 @@ mod lenets;
 mod memory;
 mod noise;
 mod onnx;
+mod promises;
 mod search;
 mod structure;
 #[cfg(feature = "train")]
