@@ -180,7 +180,7 @@ fn images_of_nan_fail_in_every_mode_that_prints_classes() {
     };
     write("nan.npy", &[f32::NAN; 50 * 30]);
     write("large.npy", &[1e30; 50 * 30]);
-    let labels = [&[0, 0, 8, 1, 0, 0, 0, 50][..], &[0; 50]].concat();
+    let labels = [&[0u8, 0, 8, 1, 0, 0, 0, 50][..], &[0; 50]].concat();
     std::fs::write(folder.path().join("labels.idx"), labels).unwrap();
     let file = compress(&with_outliers(true, 1e30, 0.1), &Settings::default()).unwrap();
     std::fs::write(folder.path().join("model.svdo"), file.bytes()).unwrap();
