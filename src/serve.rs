@@ -6,6 +6,7 @@
 
 use std::io::{self, Read, Write};
 
+use crate::data;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
@@ -97,19 +98,25 @@ impl Server<'_> {
 
     /// Runs the request piece by piece: memory does not grow with the reply.
     fn answer(&mut self, output: &mut dyn Write) -> Result<()> {
-        let sample = 4 * self.ins.max(1);
-        let count = self.request.len() / sample;
+        let values = self.request.as_chunks().0;
+        self.samples.clear();
+        self.samples.extend(values.iter().map(|&b| f32::from_le_bytes(b)));
+        let count = self.samples.len() / self.ins.max(1);
         let piece = (PIECE / self.outs.max(1)).max(1);
+        // Nothing of a reply is sent before all of the request is known to be good.
+        let mut refused = data::finite("element", &self.samples, self.ins).err();
         put_header(&mut self.reply, DONE, 4 * (count * self.outs) as u32);
         for first in (0..count).step_by(piece) {
-            let bytes = first * sample..(first + piece).min(count) * sample;
-            match self.run(bytes) {
-                Err(e) if first == 0 => {
-                    self.reply.clear();
-                    put_reply(&mut self.reply, REFUSED, e.line().as_bytes());
-                    break;
+            if refused.is_none() {
+                match self.run(first..(first + piece).min(count)) {
+                    Err(e) if first == 0 => refused = Some(e),
+                    done => done?,
                 }
-                done => done?,
+            }
+            if let Some(e) = &refused {
+                self.reply.clear();
+                put_reply(&mut self.reply, REFUSED, e.line().as_bytes());
+                break;
             }
             self.reply.extend(self.outputs.iter().flat_map(|v| v.to_le_bytes()));
             if first + piece < count {
@@ -156,17 +163,15 @@ impl Server<'_> {
         Ok(Err(problem))
     }
 
-    /// Runs the samples of these bytes of the request.
-    fn run(&mut self, bytes: std::ops::Range<usize>) -> Result<()> {
-        self.samples.clear();
-        let values = self.request[bytes].as_chunks().0;
-        self.samples.extend(values.iter().map(|&b| f32::from_le_bytes(b)));
+    /// Runs these samples of the request.
+    fn run(&mut self, samples: std::ops::Range<usize>) -> Result<()> {
+        let input = &self.samples[samples.start * self.ins..samples.end * self.ins];
         self.outputs.clear();
-        self.outputs.resize(self.samples.len() / self.ins.max(1) * self.outs, 0.0);
-        if self.threads > 1 && self.samples.len() > self.ins {
-            return self.engine.run_parallel(&self.samples, &mut self.outputs, self.threads);
+        self.outputs.resize(samples.len() * self.outs, 0.0);
+        if self.threads > 1 && samples.len() > 1 {
+            return self.engine.run_parallel(input, &mut self.outputs, self.threads);
         }
-        self.engine.run(&mut self.workspace, &self.samples, &mut self.outputs)
+        self.engine.run(&mut self.workspace, input, &mut self.outputs)
     }
 }
 

@@ -110,7 +110,7 @@ pub fn at_density(checkpoint: &Checkpoint, layers: &[usize], density: f64) -> Re
 /// between its highest mode and the highest one that stands clear of it.
 ///
 /// # Errors
-/// [`Error::Argument`] if there are no two modes; what reading meets.
+/// [`Error::Argument`] if there is no posterior or its log alpha has no two modes; what reading meets.
 pub fn valley(checkpoint: &Checkpoint) -> Result<f32> {
     const FIRST: f64 = -30.0;
     const PER_UNIT: f64 = 4.0;
@@ -120,6 +120,14 @@ pub fn valley(checkpoint: &Checkpoint) -> Result<f32> {
         (0.0..BINS as f64).contains(&at).then_some(at as usize)
     };
     let layers: Vec<usize> = (0..checkpoint.network().layers.len()).collect();
+    if layers.iter().all(|&layer| checkpoint.variance(layer).is_none()) {
+        return Err(Error::Argument {
+            problem:
+                "--thresh auto: no layer has a posterior, so there is no log alpha to choose a \
+                      threshold by: leave --thresh out, and what the checkpoint prunes stays pruned"
+                    .into(),
+        });
+    }
     let counts = count(checkpoint, &layers, BINS, bin)?;
     let Some(lowest) = lowest_between_modes(&counts) else {
         return Err(Error::Argument {

@@ -12,7 +12,7 @@ use crate::model::{LayerWeights, Model};
 use crate::network::{Layer, Network};
 use crate::progress::{Event, Monitor};
 use crate::prune::{PrunedModel, Statistics};
-use crate::quantize::{Calibration, Propagation, Quantized, Quantizer};
+use crate::quantize::{Calibration, Propagation, Quantized, Quantizer, Safeguards};
 use crate::simplify::{Simplified, simplify};
 
 /// Times a network is simplified and quantized again because quantization left units dead.
@@ -74,12 +74,15 @@ pub struct Rounding {
     pub zeroed: usize,
     /// The largest change of a weight or bias.
     pub max_error: f64,
+    /// What was done so that the layer keeps what is promised.
+    pub safeguards: Safeguards,
 }
 
 impl Rounding {
     fn of(quantized: &Quantized) -> Self {
-        let Quantized { weights, max_error, zeroed } = quantized;
-        Self { stored: weights.pattern.len(), zeroed: *zeroed, max_error: *max_error }
+        let Quantized { weights, max_error, zeroed, safeguards } = quantized;
+        let (stored, zeroed) = (weights.pattern.len(), *zeroed);
+        Self { stored, zeroed, max_error: *max_error, safeguards: *safeguards }
     }
 }
 

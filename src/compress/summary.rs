@@ -1,14 +1,15 @@
 //! What a compression found, as the values of a report.
 
 use super::coders::CoderSize;
-use super::encode::{Compressed, Settings};
+use super::encode::{Compressed, Rounding, Settings};
 use super::search::Point;
 use super::validate::Change;
 use crate::checkpoint::Checkpoint;
 use crate::engine::evaluate::Evaluation;
 use crate::quantize::Quantizer;
 use crate::report::{
-    Coder, Compression, Layer, SearchPoint, SweepPoint, Validation, display, ratio, shortest,
+    Coder, Compression, Layer, OutputChange, SearchPoint, SweepPoint, Validation, display, ratio,
+    shortest,
 };
 
 /// The report of a file; gates, sweep, validation and the rest are added by who has them.
@@ -28,6 +29,10 @@ pub(super) fn compression(
             layer.name
         ));
     }
+    for (layer, rounding) in layers.iter().zip(&file.quantized) {
+        notes.extend(rounding.safeguards.note(&layer.name));
+        notes.extend(coarse(settings.quantizer, &layer.name, rounding));
+    }
     let (file_bytes, dense_bytes) = (file.bytes().len() as u64, checkpoint.dense_bytes());
     let weights_total = layers.iter().map(|l| l.total).sum();
     let weights_kept = layers.iter().map(|l| l.kept).sum();
@@ -46,6 +51,7 @@ pub(super) fn compression(
         header_bytes: file.written.header_bytes as u64,
         layers,
         validation: None,
+        outputs: None,
         sweep: Vec::new(),
         search: Vec::new(),
         coders: Vec::new(),
@@ -53,6 +59,20 @@ pub(super) fn compression(
         gates: Vec::new(),
         notes,
     }
+}
+
+/// A warning if the number of bits that was asked for ruins a layer.
+fn coarse(quantizer: Quantizer, layer: &str, rounding: &Rounding) -> Option<String> {
+    const RUINED: f64 = 0.5;
+    let by_bits = matches!(quantizer, Quantizer::Uniform { .. } | Quantizer::Codebook { .. });
+    let change = rounding.safeguards.change;
+    (by_bits && change > RUINED).then(|| {
+        format!(
+            "WARNING: quantization changes the weights of layer {layer} by {:.0} % (root mean square \
+             over its units): allow more --bits",
+            100.0 * change
+        )
+    })
 }
 
 fn layer(checkpoint: &Checkpoint, index: usize, file: &Compressed) -> Layer {
@@ -118,6 +138,11 @@ pub(super) fn validation(pruned: &Evaluation, change: &Change) -> Validation {
         cross_entropy_se: evaluation.cross_entropy_se,
         divergence: change.divergence,
     }
+}
+
+/// What a file changes on so many samples without labels.
+pub(super) fn outputs(samples: usize, change: &Change) -> OutputChange {
+    OutputChange { samples, output_error: change.output_error, divergence: change.divergence }
 }
 
 /// The rows of a comparison of coders.

@@ -2,6 +2,7 @@
 
 use ndarray::ArrayViewD;
 
+use crate::data::finite;
 use crate::engine::evaluate::{Evaluation, compare, top};
 use crate::engine::{Engine, Isa};
 use crate::error::{Error, Result};
@@ -72,7 +73,8 @@ impl Change {
 /// and what the model changes.
 ///
 /// # Errors
-/// What running meets; [`crate::Error::Data`] if labels do not fit samples and outputs.
+/// What running meets; [`crate::Error::Data`] if labels do not fit samples and outputs, or a value or
+/// an output is not finite.
 pub fn measure(
     reference: &Model,
     model: &Model,
@@ -104,7 +106,9 @@ impl<'a> Reference<'a> {
         isa: Isa,
         threads: usize,
     ) -> Result<Self> {
-        let classes = Engine::new(model, isa)?.output_shape().elements()?;
+        let engine = Engine::new(model, isa)?;
+        let classes = engine.output_shape().elements()?;
+        finite("element", samples.values, engine.input_shape().elements()?)?;
         let outputs = run(model, samples, isa, threads)?;
         let evaluation = samples.labels.map(|l| compare(&outputs, classes, l)).transpose()?;
         let spread = spread(&outputs, classes);
@@ -140,6 +144,7 @@ fn run(model: &Model, samples: Samples<'_>, isa: Isa, threads: usize) -> Result<
     let (ins, outs) = (engine.input_shape().elements()?, engine.output_shape().elements()?);
     let mut outputs = vec![0.0; samples.values.len() / ins * outs];
     engine.run_parallel(samples.values, &mut outputs, threads)?;
+    finite("output", &outputs, outs)?;
     Ok(outputs)
 }
 

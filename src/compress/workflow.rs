@@ -18,6 +18,9 @@ use crate::report::gate::Gate;
 use crate::report::timing::Timing;
 use crate::threshold::largest;
 
+/// Samples of a calibration on which the outputs of the file are measured, at most.
+const MOST_MEASURED: usize = 4096;
+
 /// A condition on what a job gives. It fails a gate of the report, not the job.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -290,20 +293,30 @@ impl Run<'_, '_> {
         evaluate(&engine, samples, labels, rayon::current_num_threads()).map(Some)
     }
 
-    /// The error of the file beside that of the pruned network.
+    /// The error of the file beside that of the pruned network; without labels, what it changes.
     fn validate(
         &self,
         thresholds: &Thresholds,
         file: &Compressed,
         report: &mut Compression,
     ) -> Result<()> {
-        let Some((values, labels)) = self.wishes.labels() else { return Ok(()) };
-        let samples = Samples { values, labels: Some(labels) };
+        let elements = self.wishes.checkpoint.network().input.shape.elements()?;
+        let samples = match (self.wishes.validate, self.wishes.calibrate) {
+            (Some(samples), _) => samples,
+            (None, Some(values)) => {
+                let most = values.len().min(MOST_MEASURED * elements);
+                Samples { values: &values[..most], labels: None }
+            }
+            (None, None) => return Ok(()),
+        };
         let threads = rayon::current_num_threads();
         let exact = self.pruned(thresholds)?.to_model()?;
         let reference = Reference::new(&exact, samples, self.isa, threads)?;
         let change = reference.change(&file.model()?)?;
         report.validation = reference.evaluation.map(|e| summary::validation(&e, &change));
+        if samples.labels.is_none() {
+            report.outputs = Some(summary::outputs(samples.values.len() / elements, &change));
+        }
         if let Some(claimed) = self.wishes.checkpoint.claimed_accuracy() {
             let dense = || self.pruned(&f64::INFINITY.into())?.to_model();
             let found = self.evaluate(dense)?.map(|e| 1.0 - e.error_rate());

@@ -79,7 +79,8 @@ impl Samples {
 /// pixels from 0 to 255. `array` names the array of a .npz with several.
 ///
 /// # Errors
-/// A file that cannot be read, is damaged, holds no samples, or does not fit the shape.
+/// A file that cannot be read, is damaged, holds no samples or a value that is not finite, or does not
+/// fit the shape.
 pub fn read_samples(paths: &[PathBuf], array: Option<&str>, shape: Shape) -> Result<Samples> {
     let [first, others @ ..] = paths else {
         return Err(Error::data("no files of samples were given"));
@@ -91,6 +92,18 @@ pub fn read_samples(paths: &[PathBuf], array: Option<&str>, shape: Shape) -> Res
         values.extend(more);
     }
     Ok(Samples { shape, values })
+}
+
+/// Refuses values, `each` for a sample, of which one is not finite; `what` names one for the message.
+pub(crate) fn finite(what: &str, values: &[f32], each: usize) -> Result<()> {
+    // Magnitudes order as their bits. All are gone through, which a vector does faster than a search.
+    let most = values.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff));
+    if most < f32::INFINITY.to_bits() {
+        return Ok(());
+    }
+    let at = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
+    let (sample, at, value) = (at / each.max(1), at % each.max(1), values[at]);
+    Err(Error::data(format!("{what} {at} of sample {sample} is {value}, not a finite number")))
 }
 
 /// Reads class labels from IDX or an integer .npy (both also gzipped) or a .npz with one array.
@@ -119,7 +132,11 @@ fn samples_of(path: &Path, array: Option<&str>, shape: Shape) -> Result<Vec<f32>
         (Source::Picture(file), None) => png::read(path, file, shape),
         (Source::Raw(stream), None) => raw(stream, shape),
     };
-    read().map_err(|e| e.in_file(path))
+    let usable = |values: Vec<f32>| {
+        finite("element", &values, sample_elements(shape)?)?;
+        Ok(values)
+    };
+    read().and_then(usable).map_err(|e| e.in_file(path))
 }
 
 /// A file whose format is known.

@@ -134,6 +134,7 @@ impl Arguments {
         let start = Instant::now();
         engine.run_parallel(&samples, &mut outputs, threads)?;
         let seconds = start.elapsed().as_secs_f64() / count as f64;
+        data::finite("output", &outputs, outs)?;
 
         let evaluation = labels.map(|labels| compare(&outputs, outs, &labels)).transpose()?;
         if let Some(path) = &self.output {
@@ -247,8 +248,5 @@ fn encode(path: &Path, outputs: &[f32], outs: usize) -> Result<Vec<u8>> {
     if extension != Some("json") && path != Path::new("-") {
         return Err(Error::data("outputs can be written as .npy or .json").in_file(path));
     }
-    let json = json::rows(outputs, outs).ok_or_else(|| {
-        Error::data("an output is not finite, which JSON cannot say: write .npy instead")
-    })?;
-    Ok(json.into_bytes())
+    Ok(json::rows(outputs, outs).into_bytes())
 }

@@ -1,6 +1,7 @@
 //! Error and cross-entropy on labelled samples.
 
 use super::plan::Engine;
+use crate::data::finite;
 use crate::error::{Error, Result};
 
 /// How well outputs match labels.
@@ -33,7 +34,8 @@ impl Evaluation {
 /// Runs labelled samples of raw values.
 ///
 /// # Errors
-/// [`Error::Data`] if the numbers of samples and labels differ or a label is no output's number.
+/// [`Error::Data`] if the numbers of samples and labels differ, a label is no output's number, or a
+/// value or an output is not finite: that is no class, right or wrong.
 pub fn evaluate(
     engine: &Engine,
     samples: &[f32],
@@ -41,6 +43,7 @@ pub fn evaluate(
     threads: usize,
 ) -> Result<Evaluation> {
     let (ins, outs) = (engine.input_shape().elements()?, engine.output_shape().elements()?);
+    finite("element", samples, ins)?;
     let mut outputs = vec![0.0; samples.len() / ins * outs];
     engine.run_parallel(samples, &mut outputs, threads)?;
     compare(&outputs, outs, labels)
@@ -64,6 +67,7 @@ pub fn compare(outputs: &[f32], outs: usize, labels: &[u32]) -> Result<Evaluatio
             labels[at]
         )));
     }
+    finite("output", outputs, outs)?;
     let mut evaluation = Evaluation { samples: labels.len(), ..Default::default() };
     let mut squares = 0.0;
     for (outputs, &label) in outputs.chunks_exact(outs).zip(labels) {
@@ -82,7 +86,7 @@ pub fn compare(outputs: &[f32], outs: usize, labels: &[u32]) -> Result<Evaluatio
     Ok(evaluation)
 }
 
-/// The index of the largest value, the first of equals.
+/// The index of the largest of finite values, the first of equals.
 pub fn top<T: PartialOrd>(values: &[T]) -> usize {
     (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
 }
@@ -102,5 +106,13 @@ mod tests {
         assert!((e.error_rate_se() - 0.125f64.sqrt()).abs() < 1e-12);
         assert!(compare(&[0.0; 3], 3, &[0, 1]).is_err());
         assert!(compare(&[0.0; 3], 3, &[3]).is_err());
+    }
+
+    #[test]
+    fn what_is_not_finite_is_no_class() {
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let found = compare(&[0.0, 1.0, 0.0, odd], 2, &[1, 0]).unwrap_err().to_string();
+            assert_eq!(found, format!("output 1 of sample 1 is {odd}, not a finite number"));
+        }
     }
 }

@@ -6,6 +6,7 @@ use super::dense::DenseNetwork;
 use super::evaluate::top;
 use super::plan::Engine;
 use crate::checkpoint::Checkpoint;
+use crate::data::finite;
 use crate::error::{Error, Result};
 use crate::prune::Thresholds;
 
@@ -35,7 +36,8 @@ pub struct Verification {
 /// `threshold` and unmasked.
 ///
 /// # Errors
-/// [`Error::Data`] if the checkpoint's network takes or gives other shapes than the engine's.
+/// [`Error::Data`] if the checkpoint's network takes or gives other shapes than the engine's, or a
+/// value or an output of any of them is not finite.
 pub fn verify(
     engine: &Engine,
     checkpoint: &Checkpoint,
@@ -54,25 +56,22 @@ pub fn verify(
         )));
     }
     let (ins, outs) = (input.elements()?, output.elements()?);
+    finite("element", samples, ins)?;
     let count = samples.len() / ins;
     let mut sparse = vec![0.0; count * outs];
     engine.run_parallel(samples, &mut sparse, threads)?;
+    finite("output", &sparse, outs)?;
     let masked = DenseNetwork::new(checkpoint, Some(&threshold.into()))?;
     let dense = DenseNetwork::new(checkpoint, None)?;
     let run = |network: &DenseNetwork| -> Result<Vec<f64>> {
         let rows = samples.par_chunks_exact(ins).map(|sample| network.run(sample));
-        Ok(rows.collect::<Result<Vec<_>>>()?.concat())
+        let found = rows.collect::<Result<Vec<_>>>()?.concat();
+        let rounded: Vec<f32> = found.iter().map(|&v| v as f32).collect();
+        finite("the checkpoint's output", &rounded, outs)?;
+        Ok(found)
     };
     let pruned = run(&masked)?;
     let sparse: Vec<f64> = sparse.into_iter().map(f64::from).collect();
-    if let Some(at) = sparse.iter().position(|v| !v.is_finite()) {
-        return Err(Error::data(format!(
-            "output {} of sample {} is {}",
-            at % outs,
-            at / outs,
-            sparse[at]
-        )));
-    }
     Ok(Verification {
         samples: count,
         engine: deviation(&sparse, &pruned, outs),

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::feedback::Unit;
 use super::propagate::{LANES, Propagation, Weights};
+use crate::data::finite;
 use crate::error::{Error, Result};
 use crate::network::{Network, Source};
 use crate::prune::PrunedModel;
@@ -142,7 +143,8 @@ impl<'a> Calibration<'a> {
     ///
     /// # Errors
     /// [`Error::Data`] unless there are whole samples, at least one, all finite;
-    /// [`Error::Network`] if the network does not fit its layers.
+    /// [`Error::Network`] if the network does not fit its layers, or one of them gives values that
+    /// are not finite.
     pub fn new(reference: &PrunedModel, samples: &'a [f32]) -> Result<Self> {
         let network = reference.network();
         let elements = network.input.shape.elements()?;
@@ -152,12 +154,7 @@ impl<'a> Calibration<'a> {
                 samples.len()
             )));
         }
-        if let Some(at) = samples.iter().position(|v| !v.is_finite()) {
-            return Err(Error::data(format!(
-                "sample {} to calibrate with has a value that is not finite",
-                at / elements
-            )));
-        }
+        finite("calibration element", samples, elements)?;
         let net = Propagation::new(network, reference)?;
         let mut this = Self { samples, layers: Vec::new(), left_out: Vec::new() };
         for layer in 0..network.layers.len() {
@@ -176,6 +173,12 @@ impl<'a> Calibration<'a> {
             let area = net.patches(node, layer).positions();
             let positions = Positions::new(samples.len() / elements, area, columns, rows);
             let outputs = this.outputs(&net, node, positions, rows);
+            if !outputs.iter().all(|v| v.is_finite()) {
+                return Err(Error::network(format!(
+                    "layer {} gives values that are not finite on the samples to calibrate with",
+                    network.layers[layer].name
+                )));
+            }
             let mut found =
                 Reference { node, positions, rows, columns: columns + 1, outputs, moments: None };
             if sees_input(network, node) {
@@ -335,6 +338,11 @@ impl<'u> Fit<'u> {
         let squares = layer.columns.iter().map(|&c| moments.input(c as usize, c as usize));
         let norm = damping + squares.sum::<f64>() / layer.columns.len().max(1) as f64;
         Self { moments, units, damping, norm, row: Row::default() }
+    }
+
+    /// Whether all sums are numbers: those of very large values are not.
+    pub fn is_finite(&self) -> bool {
+        self.moments.inputs.iter().chain(&self.moments.outputs).all(|v| v.is_finite())
     }
 
     fn a(&self, i: usize, j: usize) -> f64 {

@@ -3,9 +3,11 @@
 mod calibrate;
 mod codebook;
 mod feedback;
+mod outliers;
 mod propagate;
 mod rate_distortion;
 mod reconstruction;
+mod safeguards;
 mod step;
 mod uniform;
 
@@ -15,6 +17,7 @@ pub use calibrate::Calibration;
 pub(crate) use calibrate::Fit;
 pub(crate) use propagate::Propagation;
 pub use rate_distortion::RateDistortion;
+pub use safeguards::Safeguards;
 
 use crate::entropy::spec::Geometry;
 use crate::error::{Error, Result};
@@ -52,6 +55,8 @@ pub struct Quantized {
     pub max_error: f64,
     /// Kept weights that became zero and were dropped.
     pub zeroed: usize,
+    /// What was done so that the layer keeps what is promised.
+    pub safeguards: Safeguards,
 }
 
 /// Near-lossless.
@@ -92,16 +97,19 @@ impl Quantizer {
         geometry: Geometry,
         fit: Option<Fit<'_>>,
     ) -> Result<Quantized> {
-        let (weights, bias) = match self {
+        let (weights, bias, safeguards) = match self {
             Self::RateDistortion(settings) => settings.quantize(layer, geometry, fit),
             _ => {
+                let (weights, outliers) = self.values(layer.weights.data(), name, 0)?;
                 // A bias adds straight to a unit: it gets 8 bits at least.
                 let bias =
                     layer.bias.as_ref().map(|bias| self.values(bias, name, 8)).transpose()?;
-                (self.values(layer.weights.data(), name, 0)?, bias)
+                let exact_bias = bias.as_ref().is_some_and(|(_, outliers)| *outliers > 0);
+                let safeguards = Safeguards { outliers, exact_bias, ..Safeguards::default() };
+                (weights, bias.map(|(values, _)| values), safeguards)
             }
         };
-        quantized(layer, weights, bias)
+        quantized(layer, weights, bias, safeguards)
     }
 
     /// Whether levels can be fitted to a calibration.
@@ -114,13 +122,14 @@ impl Quantizer {
         self.is_fitted() && rate_distortion::is_adaptive(layer)
     }
 
-    fn values(self, exact: &[f32], name: &str, least_bits: u32) -> Result<Values> {
+    /// The stored form of values, and how many are far from the others and stay as they are.
+    fn values(self, exact: &[f32], name: &str, least_bits: u32) -> Result<(Values, usize)> {
         match self {
-            Self::Exact => Ok(Values::F32(exact.to_vec())),
+            Self::Exact => Ok((Values::F32(exact.to_vec()), 0)),
             Self::F16 => {
                 let rounded: Vec<f16> = exact.iter().map(|&v| f16::from_f32(v)).collect();
                 match rounded.iter().position(|v| v.is_infinite()) {
-                    None => Ok(Values::F16(rounded)),
+                    None => Ok((Values::F16(rounded), 0)),
                     Some(at) => Err(Error::Argument {
                         problem: format!(
                             "layer {name}: {} does not fit f16, use --quantize exact or uniform",
@@ -130,9 +139,15 @@ impl Quantizer {
                 }
             }
             // Of a bias.
-            Self::Codebook { .. } if least_bits > 0 => uniform::quantize(exact, least_bits),
-            Self::Codebook { bits } => codebook::quantize(exact, bits),
-            Self::Uniform { bits } => uniform::quantize(exact, bits.max(least_bits)),
+            Self::Codebook { .. } if least_bits > 0 => {
+                outliers::spared(exact, |near| uniform::quantize(near, least_bits))
+            }
+            Self::Codebook { bits } => {
+                outliers::spared(exact, |near| codebook::quantize(near, bits))
+            }
+            Self::Uniform { bits } => {
+                outliers::spared(exact, |near| uniform::quantize(near, bits.max(least_bits)))
+            }
             Self::RateDistortion(_) => {
                 Err(Error::Argument { problem: "values alone have no rate".into() })
             }
@@ -140,7 +155,12 @@ impl Quantizer {
     }
 }
 
-fn quantized(layer: &PrunedLayer, values: Values, bias: Option<Values>) -> Result<Quantized> {
+fn quantized(
+    layer: &PrunedLayer,
+    values: Values,
+    bias: Option<Values>,
+    mut safeguards: Safeguards,
+) -> Result<Quantized> {
     let exact = layer.weights.data();
     let stored = values.to_f32();
     let difference = |a: &[f32], b: &[f32]| {
@@ -151,9 +171,10 @@ fn quantized(layer: &PrunedLayer, values: Values, bias: Option<Values>) -> Resul
         _ => 0.0,
     };
     let max_error = difference(exact, &stored).max(bias_error);
+    safeguards.change = step::root_mean_square(&step::relative_changes(layer, &stored));
     let weights = without_zeros(layer, values, &stored, bias)?;
     let zeroed = exact.len() - weights.pattern.len();
-    Ok(Quantized { weights, max_error, zeroed })
+    Ok(Quantized { weights, max_error, zeroed, safeguards })
 }
 
 /// The stored layer without the weights that became zero.

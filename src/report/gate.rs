@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A condition and whether it held.
+/// A condition and whether it held; one on what is not a number never does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Gate {
@@ -40,5 +40,19 @@ impl std::fmt::Display for Gate {
             "assert-ratio" => write!(f, "--{name} {limit}: {found:.1}x {verdict}"),
             _ => write!(f, "--{name} {limit}: {found} {verdict}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_number_fails() {
+        for (limit, found) in [(0.5, f64::NAN), (f64::NAN, 0.5), (f64::NAN, f64::NAN)] {
+            assert!(!Gate::at_most("assert-max-error", limit, found).passed);
+            assert!(!Gate::at_least("assert-ratio", limit, found).passed);
+        }
+        assert!(Gate::at_most("a", 0.5, 0.5).passed && Gate::at_least("a", 0.5, 0.5).passed);
     }
 }

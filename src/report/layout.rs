@@ -109,6 +109,13 @@ impl Compression {
             format!("  {WEIGHT_RATIO}"),
         ];
         lines.extend(self.validation.iter().flat_map(Validation::lines));
+        lines.extend(self.outputs.map(|found| {
+            format!(
+                "outputs change by {} (root mean square) on {} samples",
+                percent(found.output_error),
+                group(found.samples as u64)
+            )
+        }));
         Section::lines(lines)
     }
 

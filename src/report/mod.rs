@@ -98,6 +98,10 @@ pub struct Compression {
     /// Error on labelled data, if given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
+    /// How far the outputs are from those of the pruned network before quantization, on samples
+    /// without labels, if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<OutputChange>,
     /// Thresholds tried, if asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sweep: Vec<SweepPoint>,
@@ -188,6 +192,19 @@ pub struct Validation {
     pub cross_entropy_se: f64,
     /// Of the file's class probabilities from those of the pruned network, nats.
     #[serde(default)]
+    pub divergence: f64,
+}
+
+/// What a file does to the outputs on samples without labels.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct OutputChange {
+    /// Samples run.
+    pub samples: usize,
+    /// Root mean square of the change, over that of the pruned network's outputs about each sample's
+    /// mean.
+    pub output_error: f64,
+    /// Of the file's class probabilities from those of the pruned network, nats.
     pub divergence: f64,
 }
 

@@ -20,6 +20,7 @@ mod memory;
 mod noise;
 mod onnx;
 mod outputs;
+mod promises;
 mod search;
 mod structure;
 #[cfg(feature = "train")]
