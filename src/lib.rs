@@ -8,6 +8,8 @@
 
 pub mod error;
 
+pub mod budget;
+
 pub mod files;
 
 pub(crate) mod text;

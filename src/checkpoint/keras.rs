@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::archive::Archive;
 use super::hdf5::{self, Array};
 use super::stored::{Entry, Part, Stored};
+use crate::budget::ReadBudget;
 use crate::error::{Error, Result};
 
 /// The member of a `.keras` archive that holds the weights.
@@ -17,7 +18,8 @@ pub(super) fn open(part: Part) -> Result<Stored> {
 
 /// `.keras`.
 pub(super) fn open_zip(part: Part) -> Result<Stored> {
-    let mut archive = Archive::open(&part)?;
+    let budget = ReadBudget::new(part.length());
+    let mut archive = Archive::open(&part, &budget)?;
     let member = archive.members.iter().position(|m| m.name == WEIGHTS).ok_or_else(|| {
         let problem = format!("there is no {WEIGHTS} in the archive");
         Error::Format { format: "Keras", problem }

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::alphabet::{self, Alphabet, Interval};
-use super::budget::AllocationBudget;
+use crate::budget::AllocationBudget;
 use super::columns::code_columns;
 use super::models::Number;
 use super::range_coder::{BitCoder, Decoder, Encoder};

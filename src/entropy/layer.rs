@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::budget::AllocationBudget;
+use crate::budget::AllocationBudget;
 use super::codebook::{self, Codebook};
 use super::spec::{Coding, LayerSpec, ValueEncoding};
 use super::{gaps, mixed};

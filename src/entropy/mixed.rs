@@ -1,7 +1,7 @@
 //! A layer small enough to look at every position: whether a weight is there, its sign and magnitude,
 //! each under a mixture of models.
 
-use super::budget::AllocationBudget;
+use crate::budget::AllocationBudget;
 use super::columns::code_columns;
 use super::context::Context;
 use super::range_coder::{BitCoder, Decoder, Encoder};

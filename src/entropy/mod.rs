@@ -6,7 +6,6 @@
 //! every step.
 
 pub mod alphabet;
-pub mod budget;
 pub mod codebook;
 mod columns;
 pub mod context;
