@@ -102,8 +102,7 @@ impl Header {
     /// Parses the beginning of a .npy file.
     fn parse(head: &[u8]) -> Result<Self> {
         let short = || invalid("it ends within its header");
-        let &[ref magic @ .., version, _minor] =
-            head.first_chunk::<8>().ok_or_else(short)?;
+        let &[ref magic @ .., version, _minor] = head.first_chunk::<8>().ok_or_else(short)?;
         if magic != MAGIC {
             return Err(invalid("it does not begin with \\x93NUMPY"));
         }

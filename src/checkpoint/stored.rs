@@ -21,7 +21,12 @@ pub(super) enum Part {
 }
 
 impl Part {
+    /// A file; anything else might be waited for without end.
     pub(super) fn open(path: &Path) -> Result<Self> {
+        if !path.metadata().at(path)?.is_file() {
+            let problem = "it is no regular file".into();
+            return Err(Error::Format { format: "checkpoint", problem }.in_file(path));
+        }
         let file = File::open(path).at(path)?;
         Self::of_file(file, path)
     }

@@ -3,8 +3,8 @@
 use super::input::{Input, Step, Stop};
 use super::machine::{MAX_NODES, Machine};
 use super::{Id, Node, Pickle};
-use crate::checkpoint::stored::Part;
 use crate::budget::ReadBudget;
+use crate::checkpoint::stored::Part;
 use crate::error::{Error, Result};
 
 /// A pickle may have this many instructions.

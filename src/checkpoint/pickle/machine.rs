@@ -144,7 +144,12 @@ impl<'a> Machine<'a> {
         let Node::Global(_) = &self.nodes[function] else {
             return Err("it calls something that is not a function".into());
         };
-        self.push(Node::Call(Box::new(Call { function, arguments, state: None, items: Vec::new() })))
+        self.push(Node::Call(Box::new(Call {
+            function,
+            arguments,
+            state: None,
+            items: Vec::new(),
+        })))
     }
 
     pub(super) fn put(&mut self, index: u64) -> Step<()> {
