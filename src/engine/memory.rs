@@ -17,15 +17,15 @@ pub(super) fn place(values: &[Value]) -> (Vec<Range<usize>>, usize) {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(values[i].elements), i));
     let mut ranges = vec![0..0; values.len()];
-    let mut placed: Vec<usize> = Vec::new();
+    // By time, the values placed that are made then, and those alive since before.
+    let times = values.iter().map(|value| value.made + 1).max().unwrap_or(0);
+    let (mut made, mut older) = (vec![Vec::new(); times], vec![Vec::new(); times]);
     let mut length = 0;
     for i in order {
         let value = values[i];
-        let mut taken: Vec<Range<usize>> = placed
-            .iter()
-            .filter(|&&j| values[j].made <= value.last_read && value.made <= values[j].last_read)
-            .map(|&j| ranges[j].clone())
-            .collect();
+        let life = value.made..times.min(value.last_read.saturating_add(1));
+        let together = older[value.made].iter().chain(made[life.clone()].iter().flatten());
+        let mut taken: Vec<Range<usize>> = together.map(|&j: &usize| ranges[j].clone()).collect();
         taken.sort_by_key(|range| range.start);
         let mut start = 0;
         for range in taken {
@@ -36,7 +36,8 @@ pub(super) fn place(values: &[Value]) -> (Vec<Range<usize>>, usize) {
         }
         ranges[i] = start..start + value.elements;
         length = length.max(ranges[i].end);
-        placed.push(i);
+        made[value.made].push(i);
+        older[life].iter_mut().skip(1).for_each(|alive| alive.push(i));
     }
     (ranges, length)
 }
