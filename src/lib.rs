@@ -48,6 +48,8 @@ pub(crate) mod text;
 
 pub mod error;
 
+pub mod budget;
+
 pub mod files;
 
 #[cfg(feature = "compress")]

@@ -7,13 +7,14 @@ use zip::ZipArchive;
 use zip::read::{ArchiveOffset, Config};
 
 use super::stored::{Cursor, Part};
+use crate::budget::ReadBudget;
 use crate::error::{Error, IoContext, Result};
 
 /// Deflate cannot make more than this of one byte.
 const MOST_EXPANSION: u64 = 1032;
 /// Members that an archive may have.
 const MAX_MEMBERS: usize = 1 << 17;
-/// Unpacked bytes up to this number stay in memory.
+/// Unpacked bytes up to this number stay in memory, as long as the budget lasts.
 const SMALL: u64 = 1 << 20;
 
 /// A member of an archive.
@@ -29,6 +30,7 @@ pub(super) struct Member {
 /// An archive in a part.
 pub(super) struct Archive<'a> {
     zip: ZipArchive<Cursor<'a>>,
+    budget: &'a ReadBudget,
     pub(super) members: Vec<Member>,
 }
 
@@ -37,7 +39,7 @@ impl<'a> Archive<'a> {
     ///
     /// # Errors
     /// A damaged archive; one that promises more bytes than its length could ever unpack to.
-    pub(super) fn open(part: &'a Part) -> Result<Self> {
+    pub(super) fn open(part: &'a Part, budget: &'a ReadBudget) -> Result<Self> {
         let whole = Config { archive_offset: ArchiveOffset::Known(0) };
         let mut zip = ZipArchive::with_config(whole, Cursor::new(part, 0)).map_err(damaged)?;
         if zip.has_duplicate_names() {
@@ -76,7 +78,7 @@ impl<'a> Archive<'a> {
             let name = name_of(&member)?;
             members.push(Member { name, start: start.filter(|_| stored), size });
         }
-        Ok(Self { zip, members })
+        Ok(Self { zip, budget, members })
     }
 
     /// The first bytes of a member, as many as there are up to `count`.
@@ -92,7 +94,7 @@ impl<'a> Archive<'a> {
         let size = self.members[index].size;
         let member = self.zip.by_index(index).map_err(damaged)?;
         let name = self.members[index].name.clone();
-        let part = spool(member.take(size + 1), Path::new(&name))?;
+        let part = spool(member.take(size + 1), Path::new(&name), size, self.budget)?;
         if part.length() != size {
             return Err(invalid(format!(
                 "member {name:?} promises {size} bytes, it unpacks to another number"
@@ -102,14 +104,23 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// Keeps what a reader gives where it can be read at any position: in memory if it is little, else
-/// in a file without a name. `path` is for messages.
-pub(super) fn spool(mut reader: impl Read, path: &Path) -> Result<Part> {
+/// Keeps what a reader gives, `size` bytes by what the file says, where it can be read at any position:
+/// in memory if it is little, else in a file without a name. `path` is for messages.
+pub(super) fn spool(
+    mut reader: impl Read,
+    path: &Path,
+    size: u64,
+    budget: &ReadBudget,
+) -> Result<Part> {
     let mut start = Vec::new();
     let damaged = |e: std::io::Error| invalid(format!("{}: {e}", path.display()));
-    reader.by_ref().take(SMALL).read_to_end(&mut start).map_err(damaged)?;
-    if (start.len() as u64) < SMALL {
-        return Ok(Part::Memory(start));
+    budget.steps(size / 8)?;
+    if size < SMALL && budget.bytes(2 * size).is_ok() {
+        reader.by_ref().take(SMALL).read_to_end(&mut start).map_err(damaged)?;
+        if (start.len() as u64) < SMALL {
+            start.shrink_to_fit();
+            return Ok(Part::Memory(start));
+        }
     }
     let mut file = tempfile::tempfile().at(&std::env::temp_dir())?;
     let to = std::env::temp_dir();

@@ -6,6 +6,7 @@ use super::archive::Archive;
 use super::stored::{Part, Stored};
 use super::tensor::TensorSource;
 use super::{graph, hdf5, keras, numpy, safetensors, tensorflow, torch};
+use crate::budget::ReadBudget;
 use crate::error::{Error, IoContext, Result};
 
 /// Every container that is read, for messages and help.
@@ -75,7 +76,8 @@ fn open(path: &Path) -> Result<Stored> {
 }
 
 fn open_zip(part: Part) -> Result<Stored> {
-    let archive = Archive::open(&part)?;
+    let budget = ReadBudget::new(part.length());
+    let archive = Archive::open(&part, &budget)?;
     let has = |end: &str| archive.members.iter().any(|m| m.name.ends_with(end));
     let (pickle, arrays, weights) = (has("data.pkl"), has(".npy"), has(keras::WEIGHTS));
     drop(archive);

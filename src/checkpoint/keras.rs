@@ -1,10 +1,11 @@
 //! Keras: HDF5 files of weights or models, and the `.keras` archives that hold one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::archive::Archive;
 use super::hdf5::{self, Array};
 use super::stored::{Entry, Part, Stored};
+use crate::budget::ReadBudget;
 use crate::error::{Error, Result};
 
 /// The member of a `.keras` archive that holds the weights.
@@ -17,7 +18,8 @@ pub(super) fn open(part: Part) -> Result<Stored> {
 
 /// `.keras`.
 pub(super) fn open_zip(part: Part) -> Result<Stored> {
-    let mut archive = Archive::open(&part)?;
+    let budget = ReadBudget::new(part.length());
+    let mut archive = Archive::open(&part, &budget)?;
     let member = archive.members.iter().position(|m| m.name == WEIGHTS).ok_or_else(|| {
         let problem = format!("there is no {WEIGHTS} in the archive");
         Error::Format { format: "Keras", problem }
@@ -60,14 +62,11 @@ fn open_at(part: Part, base: u64) -> Result<Stored> {
 /// A name for each array; `None` for what is no weight.
 fn names(arrays: &[Array]) -> Vec<Option<String>> {
     // A layer is called by its own name unless two have the same.
-    let mut groups_of: BTreeMap<&str, Vec<&[String]>> = BTreeMap::new();
+    let mut groups_of: BTreeMap<&str, BTreeSet<&[String]>> = BTreeMap::new();
     for array in arrays {
         if let Some(label) = &array.label {
             let group = &array.path[..array.path.len().saturating_sub(1)];
-            let of = groups_of.entry(label).or_default();
-            if !of.contains(&group) {
-                of.push(group);
-            }
+            groups_of.entry(label).or_default().insert(group);
         }
     }
     let mut roles = Roles::new(arrays);
@@ -126,7 +125,16 @@ fn without_wrappers(path: &[String]) -> &[String] {
 struct Roles<'a> {
     /// The shapes of a layer's variables, in order.
     shapes: BTreeMap<&'a [String], Vec<&'a [usize]>>,
-    given: BTreeMap<&'a [String], usize>,
+    given: BTreeMap<&'a [String], Given>,
+}
+
+/// Variables of a layer that have their roles.
+#[derive(Default)]
+struct Given {
+    all: usize,
+    /// Of the shape of the layer's weights.
+    weights: usize,
+    vectors: usize,
 }
 
 impl<'a> Roles<'a> {
@@ -142,17 +150,20 @@ impl<'a> Roles<'a> {
     /// The role of a variable; called for the variables of a layer in order.
     fn next(&mut self, array: &'a Array) -> String {
         let group = &array.path[..array.path.len().saturating_sub(1)];
-        let at = self.given.entry(group).or_default();
-        let number = *at;
-        *at += 1;
+        let given = self.given.entry(group).or_default();
+        let number = given.all;
+        given.all += 1;
         let shapes = self.shapes.get(group).map_or(&[][..], |shapes| shapes);
         let weights = shapes.iter().find(|shape| shape.len() > 1);
         let role = match (weights, shapes.get(number)) {
             (Some(weights), Some(shape)) if weights == shape => {
-                let before = shapes[..number].iter().filter(|s| *s == shape).count();
-                ["kernel", "log_sigma2"].get(before)
+                given.weights += 1;
+                ["kernel", "log_sigma2"].get(given.weights - 1)
             }
-            (Some(_), Some([_])) if !shapes[..number].iter().any(|s| s.len() == 1) => Some(&"bias"),
+            (Some(_), Some([_])) => {
+                given.vectors += 1;
+                ["bias"].get(given.vectors - 1)
+            }
             // Batch normalization.
             (None, Some([_])) if shapes.len() == 4 => {
                 ["gamma", "beta", "moving_mean", "moving_variance"].get(number)

@@ -214,7 +214,16 @@ impl Checkpoint {
 
 /// The `network` member of the checkpoint's own metadata.
 fn embedded_network(metadata: &str) -> Option<Result<Description>> {
-    let value: serde_json::Value = serde_json::from_str(metadata).ok()?;
-    let network = value.get("network")?;
-    Some(Description::from_json(&network.to_string()))
+    #[derive(serde::Deserialize)]
+    struct Probe {
+        network: Option<serde::de::IgnoredAny>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Embedded {
+        network: Description,
+    }
+    serde_json::from_str::<Probe>(metadata).ok()?.network?;
+    let embedded = serde_json::from_str::<Embedded>(metadata);
+    let network = embedded.map_err(|e| Error::parse("network description", e));
+    Some(network.and_then(|embedded| embedded.network.checked()))
 }

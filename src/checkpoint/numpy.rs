@@ -7,6 +7,7 @@ use super::pickled::fortran_strides;
 use super::stored::{Entry, Part, Stored};
 use super::tensor::DType;
 use super::torch;
+use crate::budget::ReadBudget;
 use crate::data::{Kind, parse_npy_header};
 use crate::error::{Error, Result};
 
@@ -37,7 +38,8 @@ pub(super) fn open_npy(part: Part, path: &Path) -> Result<Stored> {
 /// An archive of arrays. Compressed ones are unpacked first.
 pub(super) fn open_npz(part: Part) -> Result<Stored> {
     let mut stored = Stored::new("NumPy .npz");
-    let mut archive = Archive::open(&part)?;
+    let budget = ReadBudget::new(part.length());
+    let mut archive = Archive::open(&part, &budget)?;
     let mut unpacked = Vec::new();
     for index in 0..archive.members.len() {
         let member = archive.members[index].clone();
@@ -100,13 +102,14 @@ impl Header {
     /// Parses the beginning of a .npy file.
     fn parse(head: &[u8]) -> Result<Self> {
         let short = || invalid("it ends within its header");
-        let version = head.get(6).ok_or_else(short)?;
-        if !head.starts_with(MAGIC) {
+        let &[ref magic @ .., version, _minor] = head.first_chunk::<8>().ok_or_else(short)?;
+        if magic != MAGIC {
             return Err(invalid("it does not begin with \\x93NUMPY"));
         }
+        let rest = &head[8..];
         let (length, start) = match version {
-            1 => (u16::from_le_bytes(*head[8..].first_chunk().ok_or_else(short)?).into(), 10),
-            2 | 3 => (u32::from_le_bytes(*head[8..].first_chunk().ok_or_else(short)?), 12),
+            1 => (u16::from_le_bytes(*rest.first_chunk().ok_or_else(short)?).into(), 10),
+            2 | 3 => (u32::from_le_bytes(*rest.first_chunk().ok_or_else(short)?), 12),
             version => return Err(invalid(format!("version {version} is not known"))),
         };
         let end = start + length as usize;

@@ -3,12 +3,13 @@
 
 use super::pickle::{Id, Node, Pickle};
 use super::tensor::DType;
+use crate::budget::ReadBudget;
 use crate::error::{Error, Result};
 
-/// Dictionaries and lists in one another.
-const MAX_DEPTH: usize = 32;
 /// Members of dictionaries and lists that are looked at.
 const MAX_VISITS: usize = 1 << 20;
+/// Steps of a visit, beside those for the name.
+const OF_A_VISIT: u64 = 32;
 
 /// A tensor or array, not yet found in a file.
 #[derive(Debug)]
@@ -42,22 +43,25 @@ pub(super) struct Storage {
     pub(super) view: usize,
 }
 
-/// Everything reachable from the root.
-pub(super) fn find(pickle: &Pickle) -> Result<Vec<Found>> {
-    let mut walk = Walk { pickle, found: Vec::new(), visits: 0 };
+/// Everything reachable from the root, at the cost of `budget`.
+pub(super) fn find(pickle: &Pickle, budget: &ReadBudget) -> Result<Vec<Found>> {
+    let mut walk = Walk { pickle, budget, found: Vec::new(), visits: 0 };
     walk.visit(pickle.root, String::new(), 0)?;
     Ok(walk.found)
 }
 
 fn invalid(name: &str, problem: &str) -> Error {
+    const MOST_SHOWN: usize = 200;
+    let name: String = name.chars().take(MOST_SHOWN).collect();
     Error::Tensor {
-        tensor: if name.is_empty() { "(root)" } else { name }.into(),
+        tensor: if name.is_empty() { "(root)".into() } else { name },
         problem: problem.into(),
     }
 }
 
 struct Walk<'a> {
     pickle: &'a Pickle,
+    budget: &'a ReadBudget,
     found: Vec<Found>,
     visits: usize,
 }
@@ -65,7 +69,8 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn visit(&mut self, id: Id, name: String, depth: usize) -> Result<()> {
         self.visits += 1;
-        if depth > MAX_DEPTH || self.visits > MAX_VISITS {
+        self.budget.steps(OF_A_VISIT + name.len() as u64 / 8)?;
+        if depth > ReadBudget::DEPTH || self.visits > MAX_VISITS {
             return Err(invalid(&name, "lies too deep in the pickle, or the pickle is a cycle"));
         }
         let pickle = self.pickle;
@@ -80,43 +85,57 @@ impl Walk<'_> {
                 }
             }
             Node::Dict(items) => self.members(items, &below, depth)?,
-            Node::Call { function, arguments, state, items } => match function.as_str() {
+            Node::Call(call) => match pickle.function(call) {
                 "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor" => {
-                    let tensor = torch_tensor(pickle, *arguments)
+                    let tensor = torch_tensor(pickle, call.arguments)
                         .ok_or_else(|| invalid(&name, "is not described as a tensor"))?;
-                    self.found.push(Found { name, ..tensor });
+                    self.take(Found { name, ..tensor })?;
                 }
                 f if f.ends_with("_rebuild_parameter")
                     || f.ends_with("_rebuild_parameter_with_state")
                     || f == "torch.nn.parameter.Parameter" =>
                 {
-                    if let Some(&data) = pickle.items(*arguments).first() {
+                    if let Some(&data) = pickle.items(call.arguments).first() {
                         self.visit(data, name, depth + 1)?;
                     }
                 }
                 f if f.ends_with("multiarray._reconstruct") => {
                     let state =
-                        state.ok_or_else(|| invalid(&name, "is an array without values"))?;
+                        call.state.ok_or_else(|| invalid(&name, "is an array without values"))?;
                     match numpy_array(pickle, state) {
-                        Some(NumPy::Array(array)) => self.found.push(Found { name, ..array }),
+                        Some(NumPy::Array(array)) => self.take(Found { name, ..array })?,
                         Some(NumPy::Objects(items)) => self.visit(items, name, depth + 1)?,
                         None => return Err(invalid(&name, "is not described as an array")),
                     }
                 }
                 f if f.ends_with("numeric._frombuffer") => {
-                    let array = from_buffer(pickle, *arguments)
+                    let array = from_buffer(pickle, call.arguments)
                         .ok_or_else(|| invalid(&name, "is not described as an array"))?;
-                    self.found.push(Found { name, ..array });
+                    self.take(Found { name, ..array })?;
                 }
-                _ => {
-                    self.members(items, &below, depth)?;
-                    if let (Some(state), "argparse.Namespace") = (state, function.as_str()) {
-                        self.visit(*state, name, depth + 1)?;
+                function => {
+                    self.members(&call.items, &below, depth)?;
+                    if let (Some(state), "argparse.Namespace") = (call.state, function) {
+                        self.visit(state, name, depth + 1)?;
                     }
                 }
             },
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Keeps a tensor. Whoever opens the checkpoint will have its name several times.
+    fn take(&mut self, found: Found) -> Result<()> {
+        const NAMES: u64 = 4;
+        let key = match &found.data {
+            Data::Storage { storage, .. } => storage.key.len(),
+            _ => 0,
+        };
+        let dims = found.shape.len() + found.strides.as_ref().map_or(0, Vec::len);
+        let bytes = 2 * size_of::<Found>() + key + dims * size_of::<usize>();
+        self.budget.bytes(bytes as u64 + NAMES * found.name.len() as u64)?;
+        self.found.push(found);
         Ok(())
     }
 
@@ -230,8 +249,8 @@ fn array(
         Node::Bytes { start, length } => Data::Inline { start, length },
         Node::Text { ref text, start } => Data::Inline { start, length: text.len() as u64 },
         // Bytes as Python 3 writes them for Python 2.
-        Node::Call { ref function, arguments, .. } if function == "_codecs.encode" => {
-            let &[text, encoding] = pickle.items(arguments) else { return None };
+        Node::Call(ref call) if pickle.function(call) == "_codecs.encode" => {
+            let &[text, encoding] = pickle.items(call.arguments) else { return None };
             if !matches!(pickle.text(encoding), Some("latin1" | "latin-1")) {
                 return None;
             }
@@ -259,12 +278,12 @@ pub(super) fn fortran_strides(shape: &[usize]) -> Option<Vec<usize>> {
 }
 
 fn numpy_dtype(pickle: &Pickle, id: Id) -> Option<DType> {
-    let Node::Call { function, arguments, state, .. } = pickle.node(id) else { return None };
-    if function != "numpy.dtype" {
+    let Node::Call(call) = pickle.node(id) else { return None };
+    if pickle.function(call) != "numpy.dtype" {
         return None;
     }
-    let name = pickle.text(*pickle.items(*arguments).first()?)?;
-    let order = state.and_then(|s| pickle.text(*pickle.items(s).get(1)?));
+    let name = pickle.text(*pickle.items(call.arguments).first()?)?;
+    let order = call.state.and_then(|s| pickle.text(*pickle.items(s).get(1)?));
     Some(match (name, order) {
         ("f4", Some("<" | "=") | None) => DType::F32,
         ("f8", Some("<" | "=") | None) => DType::F64,

@@ -27,7 +27,11 @@ pub(super) fn open_index(path: &Path) -> Result<Stored> {
     struct Index {
         weight_map: BTreeMap<String, String>,
         #[serde(default)]
-        metadata: BTreeMap<String, serde_json::Value>,
+        metadata: IndexMetadata,
+    }
+    #[derive(Default, serde::Deserialize)]
+    struct IndexMetadata {
+        svdo: Option<String>,
     }
     let invalid = |problem: String| Error::Format { format: "safetensors index", problem };
     let index = Part::open(path)?;
@@ -55,8 +59,8 @@ pub(super) fn open_index(path: &Path) -> Result<Stored> {
             return Err(invalid(problem).in_file(path));
         }
     }
-    if let Some(text) = index.metadata.get("svdo").and_then(|v| v.as_str()) {
-        stored.metadata.insert("svdo".into(), text.into());
+    if let Some(text) = index.metadata.svdo {
+        stored.metadata.insert("svdo".into(), text);
     }
     stored.check_names().map_err(|e| e.in_file(path))?;
     Ok(stored)

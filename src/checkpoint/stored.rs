@@ -12,6 +12,9 @@ use crate::error::{Error, IoContext, Result};
 /// Bytes converted at a time.
 const BUFFER: usize = 1 << 16;
 
+/// Values that a tensor with strides may have whatever the file's size, and for each byte of it.
+const SPREAD: [u64; 2] = [1 << 24, 16];
+
 /// Bytes that can be read at any position, by many threads at once.
 pub(super) enum Part {
     /// A file; the path is for messages.
@@ -21,7 +24,12 @@ pub(super) enum Part {
 }
 
 impl Part {
+    /// A file; anything else might be waited for without end.
     pub(super) fn open(path: &Path) -> Result<Self> {
+        if !path.metadata().at(path)?.is_file() {
+            let problem = "it is no regular file".into();
+            return Err(Error::Format { format: "checkpoint", problem }.in_file(path));
+        }
         let file = File::open(path).at(path)?;
         Self::of_file(file, path)
     }
@@ -166,6 +174,13 @@ impl Stored {
             .size()
             .map_or(Some(start), |size| elements?.checked_mul(size as u64)?.checked_add(start));
         let there = self.parts[part].length();
+        // Strides of 0 make many values of few: a mask that is spread, not a network of nothing.
+        let values = shape.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
+        let most = there.saturating_mul(SPREAD[1]).saturating_add(SPREAD[0]);
+        if strides.is_some() && !shape.contains(&0) && values > most {
+            let what = format!("tensor {name}: the number of its values");
+            return Err(Error::Limit { what, needed: values, limit: most });
+        }
         if shape.len() > 64 || end.is_none_or(|end| end > there) {
             return Err(Error::Tensor {
                 tensor: name,

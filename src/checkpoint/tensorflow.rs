@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::stored::{Entry, Part, Stored};
 use super::tensor::DType;
+use crate::budget::ReadBudget;
 use crate::error::{Error, Result};
 
 /// With which a table ends.
@@ -12,6 +13,8 @@ pub(super) const MAGIC: [u8; 8] = 0xdb47_7524_8b80_fb57_u64.to_le_bytes();
 /// The largest index read.
 const MAX_INDEX: u64 = 1 << 28;
 const FOOTER: usize = 48;
+/// How often the name of a tensor is kept by who reads the file.
+const NAMES: usize = 4;
 
 fn invalid(problem: impl Into<String>) -> Error {
     Error::Format { format: "TensorFlow checkpoint", problem: problem.into() }
@@ -35,10 +38,14 @@ pub(super) fn open(index: &Path) -> Result<Stored> {
     let mut stored = Stored::new("TensorFlow checkpoint");
     let mut shards = 1;
     let mut entries = Vec::new();
+    let budget = ReadBudget::new(table.length());
     table_entries(&bytes, &mut |key, value| {
         if key.is_empty() {
             shards = header(value)?;
         } else {
+            // A key is short in the file where it begins as the one before.
+            let kept = NAMES * key.len() + 2 * size_of::<(String, TensorEntry)>();
+            budget.bytes((kept + value.len()) as u64)?;
             let name = std::str::from_utf8(key).map_err(|_| invalid("a name is not UTF-8"))?;
             entries.push((name.to_owned(), TensorEntry::parse(value)?));
         }

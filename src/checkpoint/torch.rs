@@ -13,6 +13,7 @@ use super::pickle::{self, Node};
 use super::pickled::{self, Data, Found};
 use super::stored::{Cursor, Entry, Part, Stored};
 use super::tensor::DType;
+use crate::budget::ReadBudget;
 use crate::error::{Error, Result};
 
 /// The longest description of tensors that is unpacked from an archive.
@@ -27,7 +28,8 @@ fn invalid(problem: impl Into<String>) -> Error {
 /// A zip archive with a `data.pkl`.
 pub(super) fn open_zip(part: Part) -> Result<Stored> {
     let mut stored = Stored::new("PyTorch zip");
-    let mut archive = Archive::open(&part)?;
+    let budget = ReadBudget::new(part.length());
+    let mut archive = Archive::open(&part, &budget)?;
     let is_pickle = |name: &str| name == "data.pkl" || name.ends_with("/data.pkl");
     let index = archive
         .members
@@ -46,10 +48,12 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
         return Err(invalid("it was written on a big-endian machine"));
     }
     let description = archive.unpack(index)?;
-    let pickle = pickle::read(&description, 0)?;
+    let pickle = pickle::read(&description, 0, &budget)?;
     stored.claims(|name| pickle.number(pickle.member(pickle.root, name)?));
-    let found = pickled::find(&pickle)?;
+    let found = pickled::find(&pickle, &budget)?;
 
+    let members: HashMap<String, usize> =
+        archive.members.iter().enumerate().map(|(at, m)| (m.name.clone(), at)).collect();
     let mut locations: HashMap<String, (Option<Part>, u64, u64)> = HashMap::new();
     for tensor in &found {
         let Data::Storage { storage, .. } = &tensor.data else { continue };
@@ -57,11 +61,10 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
             continue;
         }
         let name = format!("{root}data/{}", storage.key);
-        let index =
-            archive.members.iter().position(|m| m.name == name).ok_or_else(|| Error::Tensor {
-                tensor: tensor.name.clone(),
-                problem: format!("its storage {name:?} is not in the archive"),
-            })?;
+        let index = *members.get(&name).ok_or_else(|| Error::Tensor {
+            tensor: tensor.name.clone(),
+            problem: format!("its storage {name:?} is not in the archive"),
+        })?;
         let member = archive.members[index].clone();
         let location = match member.start {
             Some(start) => (None, start, member.size),
@@ -108,9 +111,10 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
 /// The format before the zip archive.
 pub(super) fn open_legacy(part: Part) -> Result<Stored> {
     let mut stored = Stored::new("PyTorch before 1.6");
+    let budget = ReadBudget::new(part.length());
     let mut at = 0;
     let mut next = || {
-        let pickle = pickle::read(&part, at)?;
+        let pickle = pickle::read(&part, at, &budget)?;
         at = pickle.end;
         Ok::<_, Error>(pickle)
     };
@@ -120,7 +124,7 @@ pub(super) fn open_legacy(part: Part) -> Result<Stored> {
     }
     let (tensors, keys) = (next()?, next()?);
     stored.claims(|name| tensors.number(tensors.member(tensors.root, name)?));
-    let found = pickled::find(&tensors)?;
+    let found = pickled::find(&tensors, &budget)?;
     let mut sizes: HashMap<&str, DType> = HashMap::new();
     for tensor in &found {
         if let Data::Storage { storage, .. } = &tensor.data {
@@ -173,16 +177,17 @@ pub(super) fn open_legacy(part: Part) -> Result<Stored> {
 /// A pickle of NumPy arrays, that begins at `start` of a file.
 pub(super) fn open_arrays(part: Part, start: u64, format: &'static str) -> Result<Stored> {
     let mut stored = Stored::new(format);
-    let pickle = pickle::read(&part, start)?;
+    let budget = ReadBudget::new(part.length());
+    let pickle = pickle::read(&part, start, &budget)?;
     if let Node::Persistent(_) = pickle.node(pickle.root) {
         return Err(invalid("it refers to something outside itself"));
     }
-    let found = pickled::find(&pickle)?;
+    let found = pickled::find(&pickle, &budget)?;
     let mut texts = Vec::new();
     for tensor in &found {
         if let Data::Latin1 { start, length } = tensor.data {
             let text = Latin1 { inner: Cursor::new(&part, start).take(length) };
-            texts.push(spool(text, Path::new(&tensor.name))?);
+            texts.push(spool(text, Path::new(&tensor.name), length, &budget)?);
         }
     }
     let mut texts = texts.into_iter();

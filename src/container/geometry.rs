@@ -11,18 +11,19 @@ use crate::network::{Network, Op, Shape, Source};
 /// [`crate::Error::Network`] if the network does not fit its layers.
 pub(crate) fn geometries(network: &Network) -> Result<Vec<Geometry>> {
     let shapes = network.shapes()?;
-    // Of the nodes that use a layer, the first.
+    let maps = flattened(network, &shapes);
     let mut users = vec![None; network.layers.len()];
-    for node in network.nodes.iter().rev() {
+    for node in &network.nodes {
         if let Some(layer) = node.op.layer() {
-            users[layer] = Some(node);
+            users[layer] = users[layer].or(Some(node.inputs[0]));
         }
     }
-    let found = network.layers.iter().zip(users).map(|(layer, user)| {
+    let found = network.layers.iter().enumerate().map(|(index, layer)| {
         let map = match layer.shape[..] {
             [_, channels, height, width] => Shape::new(channels, height, width),
-            _ => user.map_or(Shape::vector(layer.cols()), |node| {
-                flattened(network, &shapes, node.inputs[0])
+            _ => users[index].map_or(Shape::vector(layer.cols()), |source| match source {
+                Source::Input => network.input.shape,
+                Source::Node(at) => maps[at],
             }),
         };
         let Shape { channels, height, width } = map;
@@ -34,14 +35,15 @@ pub(crate) fn geometries(network: &Network) -> Result<Vec<Geometry>> {
     Ok(found.collect())
 }
 
-fn flattened(network: &Network, shapes: &[Shape], mut source: Source) -> Shape {
-    loop {
-        match source {
-            Source::Input => return network.input.shape,
-            Source::Node(at) => match network.nodes[at].op {
-                Op::Flatten | Op::Activation(_) => source = network.nodes[at].inputs[0],
-                _ => return shapes[at],
-            },
-        }
+/// For each node, the value that was flattened into its output, seen through activations.
+fn flattened(network: &Network, shapes: &[Shape]) -> Vec<Shape> {
+    let mut maps = Vec::with_capacity(shapes.len());
+    for (node, &shape) in network.nodes.iter().zip(shapes) {
+        maps.push(match (node.op, node.inputs[0]) {
+            (Op::Flatten | Op::Activation(_), Source::Input) => network.input.shape,
+            (Op::Flatten | Op::Activation(_), Source::Node(at)) => maps[at],
+            _ => shape,
+        });
     }
+    maps
 }

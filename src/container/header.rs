@@ -8,7 +8,9 @@ use super::fields::{put, put_all, put_f32, put_text};
 use crate::entropy::spec::{Coding, ValueEncoding};
 use crate::error::Result;
 use crate::model::Scale;
-use crate::network::{Activation, Input, Layer, Network, Node, Op, Shape, Source, Window};
+use crate::network::{
+    Activation, Input, Layer, MOST_PARTS, Network, Node, Op, Shape, Source, Window,
+};
 
 /// The steps that take one byte: `(8 + m) 2^(e - 27)` for m in its lower three bits, e in the upper
 /// five.
@@ -245,7 +247,7 @@ impl Fields<'_> {
             std: self.reals()?,
         };
         let (mut layers, mut encodings) = (Vec::new(), Vec::new());
-        for _ in 0..self.number()? {
+        for _ in 0..self.parts()? {
             let name = if names { self.text()? } else { String::new() };
             let (weights, flags) = self.encoding(CONVOLUTION | GAPS)?;
             let weights = weights.ok_or_else(|| malformed("a layer without weights"))?;
@@ -258,11 +260,19 @@ impl Fields<'_> {
             encodings.push((coding, weights, self.encoding(0)?.0));
         }
         let mut nodes = Vec::new();
-        for index in 0..self.number()? {
-            let node = self.node(index as usize)?;
+        for index in 0..self.parts()? {
+            let node = self.node(index)?;
             nodes.push(node);
         }
         Ok(Header { network: Network { input, layers, nodes }, threshold, encodings })
+    }
+
+    /// A number of layers or nodes. One of few bytes takes hundreds in memory.
+    fn parts(&mut self) -> Result<usize> {
+        match self.size()? {
+            count @ 0..=MOST_PARTS => Ok(count),
+            _ => Err(malformed("too many nodes or layers")),
+        }
     }
 
     fn node(&mut self, index: usize) -> Result<Node> {

@@ -1,6 +1,6 @@
 //! What a file may make a reader allocate.
 
-use crate::entropy::budget::AllocationBudget;
+use crate::budget::AllocationBudget;
 
 /// Items (rows, columns, weights) that a file may have whatever its size.
 const FREE: usize = 1 << 16;

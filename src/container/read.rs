@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::fields::Fields;
 use super::header::Header;
 use super::{CHECKSUM, MAGIC, SEALED, VERSION, geometry, limits};
-use crate::entropy::budget::AllocationBudget;
+use crate::budget::AllocationBudget;
 use crate::entropy::layer;
 use crate::entropy::spec::LayerSpec;
 use crate::error::{Error, Result};

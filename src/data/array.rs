@@ -32,6 +32,12 @@ impl<'a> Array<'a> {
         Ok(Self { stream, element, dims, fortran_order })
     }
 
+    /// The array, compressed in a file of so many bytes.
+    #[cfg(feature = "data")]
+    pub(super) fn unpacked_from(self, length: u64) -> Self {
+        Self { stream: self.stream.unpacked_from(length), ..self }
+    }
+
     /// All values as samples of the shape.
     pub(super) fn samples(self, shape: Shape) -> Result<Vec<f32>> {
         check_fit(&self.dims, shape)?;

@@ -170,10 +170,13 @@ impl<'a> Source<'a> {
 
     #[cfg(feature = "data")]
     fn unpack(path: &'a Path, mut file: File, head: Vec<u8>, format: Compressed) -> Result<Self> {
+        // What comes through a pipe has no length.
+        let metadata = file.metadata().at(path)?;
+        let length = if metadata.is_file() { metadata.len() } else { u64::MAX };
         match format {
             Compressed::Npz => {
                 file.rewind().at(path)?;
-                Ok(Self::Archive(Archive::open(path, BufReader::new(file))?))
+                Ok(Self::Archive(Archive::open(path, length, BufReader::new(file))?))
             }
             Compressed::Png => Ok(Self::Picture(BufReader::new(file))),
             Compressed::Gzip => {
@@ -181,7 +184,7 @@ impl<'a> Source<'a> {
                 let head = self::head(&mut Stream::new(path, "gzip", &mut unpacked))?;
                 let whole = Cursor::new(head.clone()).chain(unpacked);
                 match array(path, &head, whole) {
-                    Ok(array) => Ok(Self::Array(array?)),
+                    Ok(array) => Ok(Self::Array(array?.unpacked_from(length))),
                     Err(_) => Err(Error::data(
                         "the gzipped file is neither IDX nor NumPy .npy: unpack anything else first",
                     )),

@@ -17,17 +17,19 @@ const LISTED: usize = 12;
 /// An open archive.
 pub(super) struct Archive<'a, R> {
     path: &'a Path,
+    /// Bytes of the whole file.
+    length: u64,
     zip: ZipArchive<R>,
 }
 
 impl<'a, R: Read + Seek> Archive<'a, R> {
     /// Reads the table of contents.
-    pub(super) fn open(path: &'a Path, reader: R) -> Result<Self> {
+    pub(super) fn open(path: &'a Path, length: u64, reader: R) -> Result<Self> {
         let zip = ZipArchive::new(reader).map_err(|e| unreadable(path, e))?;
         if zip.has_duplicate_names() {
             return Err(invalid("two members have the same name"));
         }
-        Ok(Self { path, zip })
+        Ok(Self { path, length, zip })
     }
 
     /// The array of this name, or the only one.
@@ -58,7 +60,7 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
         };
         let path = self.path;
         let member = self.zip.by_index(index).map_err(|e| unreadable(path, e))?;
-        npy::open(Stream::new(path, "NumPy .npy", member))
+        npy::open(Stream::new(path, "NumPy .npy", member).unpacked_from(self.length))
     }
 }
 
@@ -107,7 +109,7 @@ mod tests {
     }
 
     fn samples(bytes: &[u8], name: Option<&str>) -> Result<Vec<f32>> {
-        let mut archive = Archive::open(Path::new("x"), Cursor::new(bytes))?;
+        let mut archive = Archive::open(Path::new("x"), bytes.len() as u64, Cursor::new(bytes))?;
         archive.array(name)?.samples(Shape::vector(1))
     }
 

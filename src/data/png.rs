@@ -6,6 +6,7 @@ use std::path::Path;
 use png::{BitDepth, ColorType, Decoder, DecodingError, Transformations};
 
 use super::array::{MAX_VALUES, sample_elements};
+use crate::budget::ReadBudget;
 use crate::error::{Error, IoContext, Result};
 use crate::network::Shape;
 
@@ -39,6 +40,10 @@ pub(super) fn read(path: &Path, mut reader: impl BufRead + Seek, shape: Shape) -
     }
     let size =
         picture.output_buffer_size().ok_or_else(|| unreadable(DecodingError::LimitsExceeded))?;
+    // As stored, as numbers and as a sample; none of them grows.
+    let planes = channels.max(picture.output_color_type().0.samples()) as u64;
+    let needed = (size as u64).saturating_add(pixels.saturating_mul(8 * planes));
+    ReadBudget::new(length).bytes(needed / 2)?;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(size).map_err(Into::into).at(path)?;
     bytes.resize(size, 0);

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use super::element::Element;
+#[cfg(feature = "data")]
+use crate::budget::ReadBudget;
 use crate::error::{Error, IoContext, Result};
 
 /// Bytes per read; a multiple of every element's size.
@@ -14,11 +16,39 @@ pub(super) struct Stream<'a> {
     path: &'a Path,
     format: &'static str,
     reader: Box<dyn Read + 'a>,
+    /// Bytes of the file, if these were compressed in it.
+    #[cfg(feature = "data")]
+    packed: Option<u64>,
 }
 
 impl<'a> Stream<'a> {
     pub(super) fn new(path: &'a Path, format: &'static str, reader: impl Read + 'a) -> Self {
-        Self { path, format, reader: Box::new(reader) }
+        let reader = Box::new(reader);
+        #[cfg(not(feature = "data"))]
+        return Self { path, format, reader };
+        #[cfg(feature = "data")]
+        Self { path, format, reader, packed: None }
+    }
+
+    /// These bytes were compressed in a file of so many.
+    #[cfg(feature = "data")]
+    pub(super) fn unpacked_from(self, length: u64) -> Self {
+        Self { packed: Some(length), ..self }
+    }
+
+    /// Makes room for values, as far as the file's size justifies it: compressed ones may be many.
+    #[cfg(feature = "data")]
+    fn reserve<T>(&self, count: u64, values: &mut Vec<T>) -> Result<()> {
+        let Some(length) = self.packed else { return Ok(()) };
+        let bytes = count.saturating_mul(size_of::<T>() as u64);
+        // The vector does not grow: nothing is held twice.
+        if ReadBudget::new(length).bytes(bytes / 2).is_err() {
+            return Err(self.invalid(format!(
+                "its {length} bytes unpack to {count} values, so many are read only from a file \
+                 that is not compressed: unpack it first"
+            )));
+        }
+        values.try_reserve_exact(count as usize).map_err(Into::into).at(self.path)
     }
 
     /// The error that these bytes are not what their format asks for.
@@ -67,6 +97,8 @@ impl<'a> Stream<'a> {
     ) -> Result<Vec<T>> {
         let expected = count * element.size() as u64;
         let mut values = Vec::new();
+        #[cfg(feature = "data")]
+        self.reserve(count, &mut values)?;
         let mut buffer = vec![0; CHUNK];
         let mut read = 0;
         while read < expected {

@@ -11,6 +11,9 @@ use crate::network::Activation;
 /// Most elements of all activations of one sample that are alive at once.
 const MOST_ACTIVATIONS: usize = 1 << 28;
 
+/// Steps that all activations together are alive for.
+const MOST_ALIVE: usize = 1 << 21;
+
 /// A plan in the making. Value 0 is the input.
 pub(super) struct PlanBuilder {
     values: Vec<Layout>,
@@ -86,6 +89,15 @@ impl PlanBuilder {
             lives[step.output].last_read = at + 1;
         }
         lives[last].last_read = usize::MAX;
+        let alive = lives.iter().map(|v| v.last_read.min(lives.len()).saturating_sub(v.made));
+        let needed = alive.sum::<usize>();
+        if needed > MOST_ALIVE {
+            return Err(Error::Limit {
+                what: "planning activations, by the steps that each is kept for,".into(),
+                needed: needed as u64,
+                limit: MOST_ALIVE as u64,
+            });
+        }
         let (ranges, arena) = memory::place(&lives);
         if arena > MOST_ACTIVATIONS {
             return Err(Error::Limit {

@@ -16,17 +16,21 @@ pub(super) struct Value {
 /// in order of size, each into the lowest gap that holds it. Returns the ranges and the arena's
 /// length.
 pub(super) fn place(values: &[Value]) -> (Vec<Range<usize>>, usize) {
-    let order = order(values.len(), &|a, b| values[b].elements.cmp(&values[a].elements));
+    let by_size = order(values.len(), &|a, b| values[b].elements.cmp(&values[a].elements));
     let mut ranges = vec![0..0; values.len()];
-    // By where they start.
-    let mut placed: Vec<usize> = Vec::new();
+    // By time, the values placed that are made then, and those alive since before.
+    let times = values.iter().map(|value| value.made + 1).max().unwrap_or(0);
+    let (mut made, mut older) = (vec![Vec::new(); times], vec![Vec::new(); times]);
     let mut length = 0;
-    for i in order {
+    for i in by_size {
         let value = values[i];
-        let alive =
-            |j: &&usize| values[**j].made <= value.last_read && value.made <= values[**j].last_read;
+        let life = value.made..times.min(value.last_read.saturating_add(1));
+        let together = older[value.made].iter().chain(made[life.clone()].iter().flatten());
+        let taken: Vec<usize> = together.copied().collect();
+        let start_of = |at: usize| ranges[taken[at]].start;
+        let by_start = order(taken.len(), &|a, b| start_of(a).cmp(&start_of(b)));
         let mut start = 0;
-        for range in placed.iter().filter(alive).map(|&j| &ranges[j]) {
+        for range in by_start.into_iter().map(|at| &ranges[taken[at]]) {
             if range.start >= start + value.elements {
                 break;
             }
@@ -34,7 +38,8 @@ pub(super) fn place(values: &[Value]) -> (Vec<Range<usize>>, usize) {
         }
         ranges[i] = start..start + value.elements;
         length = length.max(ranges[i].end);
-        placed.insert(placed.partition_point(|&j| ranges[j].start <= start), i);
+        made[value.made].push(i);
+        older[life].iter_mut().skip(1).for_each(|alive| alive.push(i));
     }
     (ranges, length)
 }

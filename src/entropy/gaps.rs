@@ -5,13 +5,13 @@
 use std::ops::Range;
 
 use super::alphabet::{self, Alphabet, Interval};
-use super::budget::AllocationBudget;
 use super::columns::code_columns;
 use super::models::Number;
 use super::range_coder::{BitCoder, Decoder, Encoder};
 use super::rans::{DecodingTable, EncodingTable, Frequencies, State, Words};
 use super::spec::{BitCost, LayerSpec, ValueEncoding, malformed};
 use super::values::ValueModel;
+use crate::budget::AllocationBudget;
 use crate::error::Result;
 use crate::model::{LayerWeights, Pattern};
 

@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use super::budget::AllocationBudget;
 use super::codebook::{self, Codebook};
 use super::spec::{Coding, LayerSpec, ValueEncoding};
 use super::{gaps, mixed};
+use crate::budget::AllocationBudget;
 use crate::error::Result;
 use crate::model::LayerWeights;
 

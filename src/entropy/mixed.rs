@@ -1,12 +1,12 @@
 //! A layer small enough to look at every position: whether a weight is there, its sign and magnitude,
 //! each under a mixture of models.
 
-use super::budget::AllocationBudget;
 use super::columns::code_columns;
 use super::context::Context;
 use super::range_coder::{BitCoder, Decoder, Encoder};
 use super::spec::{BitCost, LayerSpec, in_range};
 use super::values::ValueModel;
+use crate::budget::AllocationBudget;
 use crate::error::Result;
 use crate::model::{LayerWeights, Pattern, Values};
 

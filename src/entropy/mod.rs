@@ -8,7 +8,6 @@
 #![cfg_attr(not(feature = "compress"), allow(dead_code))]
 
 pub mod alphabet;
-pub mod budget;
 pub mod codebook;
 mod columns;
 pub mod context;

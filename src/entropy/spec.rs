@@ -143,7 +143,7 @@ impl LayerSpec {
         }
     }
 
-    /// What decoding a block takes from an [`AllocationBudget`](super::budget::AllocationBudget) besides its weights: its rows, its columns
+    /// What decoding a block takes from an [`AllocationBudget`](crate::budget::AllocationBudget) besides its weights: its rows, its columns
     /// where there is a memory of them, 16 times under [`Coding::Mixed`].
     pub fn items(&self, rows: &Range<usize>) -> usize {
         let columns = match self.coding {

@@ -45,6 +45,17 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// Whether its parameters make numbers of numbers.
+    pub(crate) fn is_usable(self) -> bool {
+        match self {
+            Self::LeakyRelu { slope: parameter } | Self::Elu { alpha: parameter } => {
+                parameter.is_finite()
+            }
+            Self::Clip { min, max } => !min.is_nan() && !max.is_nan(),
+            _ => true,
+        }
+    }
+
     /// The function at `x`. NaN stays NaN.
     #[inline]
     pub fn apply(self, x: f32) -> f32 {

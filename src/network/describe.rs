@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 pub use super::node::{NodeDescription, OPERATIONS};
 
 use super::node::shortest;
+use super::shapes::MOST_PARTS;
 use super::{Input, Layer, Network, Node, Shape, Source};
 use crate::error::{Error, Result};
 
@@ -19,7 +20,35 @@ pub struct Description {
     /// What the network takes.
     pub input: InputDescription,
     /// The operations in execution order.
+    #[serde(deserialize_with = "few_nodes")]
     pub nodes: Vec<NodeDescription>,
+}
+
+/// As many nodes as a network may have: one of few bytes in a file takes hundreds in memory.
+fn few_nodes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<NodeDescription>, D::Error> {
+    struct Nodes;
+    impl<'de> serde::de::Visitor<'de> for Nodes {
+        type Value = Vec<NodeDescription>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "a list of at most {MOST_PARTS} nodes")
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut seq: A,
+        ) -> Result<Self::Value, A::Error> {
+            let mut nodes = Vec::new();
+            while let Some(node) = seq.next_element()? {
+                if nodes.len() == MOST_PARTS {
+                    return Err(serde::de::Error::invalid_length(MOST_PARTS + 1, &self));
+                }
+                nodes.push(node);
+            }
+            Ok(nodes)
+        }
+    }
+    from.deserialize_seq(Nodes)
 }
 
 /// Shape and preprocessing of the input.
@@ -47,13 +76,18 @@ impl Description {
     pub fn from_json(text: &str) -> Result<Self> {
         let description: Self =
             serde_json::from_str(text).map_err(|e| Error::parse("network description", e))?;
-        if description.version != 1 {
+        description.checked()
+    }
+
+    /// This, if it is of the version that is understood.
+    pub(crate) fn checked(self) -> Result<Self> {
+        if self.version != 1 {
             return Err(Error::network(format!(
                 "description version {}, this program reads 1",
-                description.version
+                self.version
             )));
         }
-        Ok(description)
+        Ok(self)
     }
 
     /// The layer names in the order of their first use.

@@ -9,4 +9,6 @@ mod node;
 mod shapes;
 
 pub use activation::Activation;
+pub(crate) use shapes::MOST_PARTS;
+
 pub use graph::{Input, Layer, Network, Node, Op, Shape, Source, Window};

@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 /// Rows and columns of a pool's window; nothing larger is of use, and it would take forever.
 const MOST_OF_A_WINDOW: usize = 1 << 14;
 
+/// Nodes of a network, and layers: far more than any has, and few enough to plan.
+pub(crate) const MOST_PARTS: usize = 1 << 16;
+
 impl Network {
     /// Checks every node against its inputs and layer, and gives the shape of each node's output.
     ///
@@ -21,6 +24,9 @@ impl Network {
         if self.nodes.is_empty() {
             return Err(Error::network("there are no nodes"));
         }
+        if self.nodes.len().max(self.layers.len()) > MOST_PARTS {
+            return Err(Error::network("too many nodes or layers"));
+        }
         let channels = self.input.shape.channels;
         for (what, values) in [("mean", &self.input.mean), ("std", &self.input.std)] {
             if values.len() > 1 && values.len() != channels {
@@ -30,13 +36,19 @@ impl Network {
                 )));
             }
         }
-        let usable = |v: &f32| v.is_finite() && *v != 0.0;
-        if !usable(&self.input.scale)
-            || !self.input.std.iter().all(usable)
-            || !self.input.mean.iter().all(|v| v.is_finite())
-        {
+        let input = &self.input;
+        let usable = |v: f32| v.is_finite() && v != 0.0;
+        let each = input.mean.len().max(input.std.len()).max(1);
+        // A std that is all but zero would make infinite factors, and NaN of a zero.
+        let all = |index| {
+            let (factor, offset) = input.affine(index);
+            usable(factor) && offset.is_finite()
+        };
+        let all_usable = input.std.iter().all(|&v| usable(v));
+        if !usable(input.scale) || !all_usable || !(0..each).all(all) {
             return Err(Error::network(
-                "input scale, mean and std must be finite, scale and std not zero",
+                "input scale, mean and std must be finite, and scale / std and mean / std, scale \
+                 and std not zero",
             ));
         }
         let mut shapes = Vec::with_capacity(self.nodes.len());
@@ -102,6 +114,9 @@ impl Network {
             Op::MaxPool2d(window) | Op::AvgPool2d { window, .. } => pooled(&window, x),
             Op::GlobalAvgPool2d => Ok(Shape::vector(x.channels)),
             Op::Flatten => Ok(Shape::vector(x.elements()?)),
+            Op::Activation(activation) if !activation.is_usable() => {
+                Err(Error::network("its slope, alpha or bounds are not numbers"))
+            }
             Op::Activation(_) | Op::Softmax => Ok(x),
             Op::Add | Op::Mul | Op::Concat => Err(Error::network("takes several inputs")),
         }

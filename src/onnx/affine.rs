@@ -5,6 +5,9 @@ use super::reader::{Reader, Value};
 use super::{Fold, Reason, Weights};
 use crate::network::{Op, Source};
 
+/// Numbers that an operation on each channel takes for one of them, what only passes included.
+pub(super) const FOLD_VALUES: usize = 8;
+
 impl Reader {
     /// `Add`, `Sub`, `Mul` or `Div` of a value and a constant.
     pub(super) fn with_constant(&mut self, node: &NodeProto) -> Reason<()> {
@@ -36,6 +39,7 @@ impl Reader {
         if x.channel_axis() != Some(0) {
             return Err(format!("reads a value of shape {:?}", x.dims));
         }
+        self.constants.charge::<f64>(channels.saturating_mul(FOLD_VALUES))?;
         let constant = |at: usize| {
             let name = node.input(at).ok_or_else(|| format!("has no input {at}"))?;
             let (_, values) = self.constants.reals(name)?;
@@ -59,6 +63,7 @@ impl Reader {
     fn per_channel(&self, x: &Value, constant: &str) -> Reason<Vec<f64>> {
         let (dims, values) = self.constants.reals(constant)?;
         let channels = x.shape.channels;
+        self.constants.charge::<f64>(channels.saturating_mul(FOLD_VALUES))?;
         if values.len() == 1 {
             return match dims.len() <= x.dims.len() + 1 {
                 true => spread(values[0], channels),
@@ -98,6 +103,7 @@ impl Reader {
             Source::Node(before) => self.network.nodes[before].op.layer(),
             Source::Input => None,
         };
+        self.constants.steps(self.network.nodes.len())?;
         let used = |layer: usize| {
             self.network.nodes.iter().filter(|n| n.op.layer() == Some(layer)).count()
         };

@@ -1,16 +1,12 @@
 //! Constants: initializers and what `Constant` nodes hold, in any of the forms that ONNX has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
 use super::Reason;
 use super::proto::{NodeProto, SparseTensorProto, TensorProto};
-
-/// Elements that a sparse tensor may have beside those for each stored value.
-const FREE_ELEMENTS: usize = 1 << 20;
-/// Elements that a sparse tensor may have for each stored value.
-const ELEMENTS_PER_VALUE: usize = 1 << 12;
+use crate::budget::ReadBudget;
 
 mod kind {
     pub(super) const FLOAT: i32 = 1;
@@ -39,6 +35,7 @@ pub(super) struct Constants {
     all: BTreeMap<String, Constant>,
     /// Where data outside the file may lie.
     folder: Option<PathBuf>,
+    budget: ReadBudget,
 }
 
 impl Constants {
@@ -46,7 +43,10 @@ impl Constants {
         dense: Vec<TensorProto>,
         sparse: Vec<SparseTensorProto>,
         folder: Option<&Path>,
+        length: u64,
     ) -> Self {
+        let outside = folder.map_or(0, |folder| external_bytes(&dense, folder));
+        let budget = ReadBudget::new(length.saturating_add(outside));
         let mut all = BTreeMap::new();
         for tensor in dense {
             all.insert(tensor.name.clone(), Constant::Dense(tensor));
@@ -55,7 +55,17 @@ impl Constants {
             let name = tensor.values.as_ref().map(|values| values.name.clone());
             all.insert(name.unwrap_or_default(), Constant::Sparse(tensor.into()));
         }
-        Self { all, folder: folder.map(Into::into) }
+        Self { all, folder: folder.map(Into::into), budget }
+    }
+
+    /// Takes the memory of values that are to be kept from what this model may have.
+    pub(super) fn charge<T>(&self, count: usize) -> Reason<()> {
+        self.budget.values::<T>(count).map_err(|e| e.to_string())
+    }
+
+    /// Takes work from what this model may cost.
+    pub(super) fn steps(&self, steps: usize) -> Reason<()> {
+        self.budget.steps(steps as u64).map_err(|e| e.to_string())
     }
 
     /// Takes what a `Constant` node holds.
@@ -64,7 +74,7 @@ impl Constants {
         let attribute = node.attribute.first_mut().ok_or("has no value")?;
         let constant = match attribute.name.as_str() {
             "value" => attribute.t.take().map(Constant::Dense),
-            "sparse_value" => attribute.sparse_tensor.take().map(|t| Constant::Sparse(t.into())),
+            "sparse_value" => attribute.sparse_tensor.take().map(Constant::Sparse),
             "value_float" => Some(Constant::Reals(vec![], vec![attribute.f])),
             "value_floats" => {
                 let values = std::mem::take(&mut attribute.floats);
@@ -82,6 +92,7 @@ impl Constants {
     /// Adds the transpose of a matrix under another name.
     pub(super) fn transpose(&mut self, name: &str, output: &str) -> Reason<()> {
         let (dims, values) = self.reals(name)?;
+        self.charge::<f32>(values.len())?;
         match dims[..] {
             [rows, cols] if rows > 0 && cols > 0 => {
                 let constant = Constant::Reals(vec![cols, rows], transposed(&values, rows, cols));
@@ -105,7 +116,10 @@ impl Constants {
         let read = |constant: &Constant| match constant {
             Constant::Dense(tensor) => self.dense(tensor),
             Constant::Sparse(tensor) => self.sparse(tensor),
-            Constant::Reals(dims, values) => Ok((dims.clone(), values.clone())),
+            Constant::Reals(dims, values) => {
+                self.steps(values.len())?;
+                Ok((dims.clone(), values.clone()))
+            }
             Constant::Integers(..) => Err("holds whole numbers".into()),
         };
         read(self.get(name)?).map_err(|reason| format!("tensor {name:?} {reason}"))
@@ -128,9 +142,13 @@ impl Constants {
     pub(super) fn integers(&self, name: &str) -> Reason<Vec<i64>> {
         let tensor = match self.get(name)? {
             Constant::Dense(tensor) => tensor,
-            Constant::Integers(values) => return Ok(values.clone()),
+            Constant::Integers(values) => {
+                self.steps(values.len())?;
+                return Ok(values.clone());
+            }
             _ => return Err(format!("tensor {name:?} does not hold whole numbers")),
         };
+        self.steps(tensor.int64_data.len() + tensor.int32_data.len())?;
         let raw = |size| self.raw(tensor, size).map_err(|e| format!("tensor {name:?} {e}"));
         Ok(match tensor.data_type {
             kind::INT64 if !tensor.int64_data.is_empty() => tensor.int64_data.clone(),
@@ -149,6 +167,9 @@ impl Constants {
 
     fn dense(&self, tensor: &TensorProto) -> Reason<(Vec<usize>, Vec<f32>)> {
         let (dims, count) = checked(&tensor.dims)?;
+        let numbers =
+            [&tensor.float_data.len(), &tensor.int32_data.len(), &tensor.double_data.len()];
+        self.steps(numbers.into_iter().sum())?;
         let narrow = |convert: fn(u16) -> f32| {
             tensor.int32_data.iter().map(|&v| convert(v as u16)).collect::<Vec<f32>>()
         };
@@ -181,10 +202,8 @@ impl Constants {
         };
         let (dims, count) = checked(&tensor.dims)?;
         let (_, values) = self.dense(values)?;
-        let most = values.len().saturating_mul(ELEMENTS_PER_VALUE).saturating_add(FREE_ELEMENTS);
-        if count > most {
-            return Err(format!("of shape {dims:?} has {} values, too few", values.len()));
-        }
+        self.charge::<f32>(count)
+            .map_err(|e| format!("of shape {dims:?} has {} values, too few: {e}", values.len()))?;
         let at = match indices.data_type {
             kind::INT64 if !indices.int64_data.is_empty() => indices.int64_data.clone(),
             kind::INT64 => each(&self.raw(indices, 8)?, i64::from_le_bytes),
@@ -212,6 +231,7 @@ impl Constants {
     fn raw<'a>(&self, tensor: &'a TensorProto, size: usize) -> Reason<std::borrow::Cow<'a, [u8]>> {
         let (dims, count) = checked(&tensor.dims)?;
         let length = count.checked_mul(size).ok_or("is too large")?;
+        self.steps(length)?;
         if tensor.data_location == 0 {
             return match tensor.raw_data.len() == length {
                 true => Ok((&tensor.raw_data[..]).into()),
@@ -229,6 +249,9 @@ impl Constants {
         let folder = self.folder.as_deref().ok_or("stands in another file")?;
         let path = inside(folder, location)?;
         let refused = |e: std::io::Error| format!("in {location:?}: {e}");
+        if !path.is_file() {
+            return Err(format!("in {location:?}, which is no file"));
+        }
         let mut file = std::fs::File::open(path).map_err(refused)?;
         let there = file.metadata().map_err(refused)?.len();
         let (offset, stated) = (number("offset", 0)?, number("length", length as u64)?);
@@ -250,6 +273,19 @@ impl Constants {
 /// A matrix, row by row, as its columns.
 pub(super) fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     (0..cols).flat_map(|c| (0..rows).map(move |r| values[r * cols + c])).collect()
+}
+
+/// Bytes of the files in the folder that hold data of these tensors.
+fn external_bytes(tensors: &[TensorProto], folder: &Path) -> u64 {
+    let outside = tensors.iter().filter(|tensor| tensor.data_location != 0);
+    let locations: BTreeSet<&str> = outside
+        .filter_map(|tensor| tensor.external_data.iter().find(|entry| entry.key == "location"))
+        .map(|entry| entry.value.as_str())
+        .collect();
+    let files: BTreeSet<PathBuf> =
+        locations.into_iter().filter_map(|location| inside(folder, location).ok()).collect();
+    let length = |path: &PathBuf| path.metadata().ok().filter(|m| m.is_file()).map(|m| m.len());
+    files.iter().filter_map(length).fold(0, u64::saturating_add)
 }
 
 /// A path that stays in a folder, links included.

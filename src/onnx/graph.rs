@@ -13,8 +13,8 @@ use crate::error::Result;
 /// The first version whose operations mean what they do here.
 const FIRST_OPSET: i64 = 7;
 
-/// Reads a graph; all nodes that are not understood make one error.
-pub(super) fn read(model: ModelProto, folder: Option<&Path>) -> Result<Imported> {
+/// Reads a graph from a file of so many bytes; all nodes that are not understood make one error.
+pub(super) fn read(model: ModelProto, length: u64, folder: Option<&Path>) -> Result<Imported> {
     let opset = model.opset_import.iter().find(|o| matches!(o.domain.as_str(), "" | "ai.onnx"));
     // Files that were made by hand may not say.
     let opset = opset.map_or(i64::MAX, |opset| opset.version);
@@ -24,7 +24,7 @@ pub(super) fn read(model: ModelProto, folder: Option<&Path>) -> Result<Imported>
     let GraphProto { node: mut nodes, initializer, sparse_initializer, input, output } =
         model.graph.ok_or_else(|| problem("there is no graph"))?;
     let mut refused = Vec::new();
-    let mut constants = Constants::new(initializer, sparse_initializer, folder);
+    let mut constants = Constants::new(initializer, sparse_initializer, folder, length);
     nodes.retain_mut(|node| {
         if node.op_type == "Constant" {
             constants.take(node).unwrap_or_else(|reason| refused.push(refusal(node, &reason)));
@@ -32,7 +32,7 @@ pub(super) fn read(model: ModelProto, folder: Option<&Path>) -> Result<Imported>
         node.op_type != "Constant"
     });
     let mut outputs: Vec<String> = output.into_iter().map(|output| output.name).collect();
-    let nodes = pattern::prepare(nodes, &mut outputs, &constants);
+    let nodes = pattern::prepare(nodes, &mut outputs, &constants).map_err(problem)?;
     let inputs: Vec<_> = input.iter().filter(|input| !constants.has(&input.name)).collect();
     let ([input], [output]) = (&inputs[..], &outputs[..]) else {
         return Err(problem(format!(
@@ -62,9 +62,11 @@ pub(super) fn read(model: ModelProto, folder: Option<&Path>) -> Result<Imported>
 }
 
 fn refusal(node: &NodeProto, reason: &str) -> String {
+    const MOST_SHOWN: usize = 300;
+    let shown = |text: &str| text.chars().take(MOST_SHOWN).collect::<String>();
     let name = match node.name.as_str() {
         "" => node.output.first().map_or("", String::as_str),
         name => name,
     };
-    format!("{} {name:?} ({reason})", node.op_type)
+    format!("{} {:?} ({})", shown(&node.op_type), shown(name), shown(reason))
 }

@@ -8,6 +8,7 @@
 mod affine;
 mod attribute;
 mod constant;
+mod cost;
 mod graph;
 mod operations;
 mod pattern;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
+use crate::budget::ReadBudget;
 use crate::error::{Error, IoContext, Result};
 use crate::model::{LayerWeights, Model, Pattern, Values};
 use crate::network::Network;
@@ -72,8 +74,9 @@ pub fn open(path: &Path) -> Result<Imported> {
 /// # Errors
 /// [`Error::Format`]: one that lists all nodes that are not understood, with what is the matter.
 pub fn parse(bytes: &[u8], folder: Option<&Path>) -> Result<Imported> {
+    cost::charge(bytes, &ReadBudget::new(bytes.len() as u64))?;
     let model = proto::ModelProto::decode(bytes).map_err(|e| Error::parse("ONNX", e))?;
-    graph::read(model, folder)
+    graph::read(model, bytes.len() as u64, folder)
 }
 
 /// Reads a model without external data, its zeros left out.

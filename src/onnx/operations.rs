@@ -1,6 +1,6 @@
 //! What each of ONNX's operations is in a network.
 
-use super::affine::spread;
+use super::affine::{FOLD_VALUES, spread};
 use super::proto::NodeProto;
 use super::reader::{Reader, Value};
 use super::sizes::BATCH;
@@ -128,6 +128,7 @@ impl Reader {
             ..Default::default()
         };
         let channels = x.shape.channels;
+        self.constants.charge::<f64>(channels.saturating_mul(FOLD_VALUES))?;
         let fold = Fold { factor: spread(alpha, channels)?, offset: spread(beta, channels)? };
         self.affine(&line, node.input(0).unwrap_or_default(), x, fold)?;
         let x = self.value(&line.output[0])?;
@@ -308,8 +309,8 @@ impl Reader {
             }
             "Unsqueeze" => {
                 let mut axes = axes()?;
-                if axes.len() > MOST_DIMENSIONS {
-                    return Err(format!("{} axes", axes.len()));
+                if axes.len().saturating_add(x.dims.len()) > MOST_DIMENSIONS {
+                    return Err(format!("{} axes of shape {:?}", axes.len(), x.dims));
                 }
                 let rank = x.dims.len() + axes.len();
                 let positions = axes.iter().map(|&a| axis(a, rank)).collect::<Reason<Vec<_>>>()?;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Reason;
 use super::constant::{Constants, is_real};
 use super::proto::{AttributeProto, NodeProto};
 
@@ -11,12 +12,17 @@ pub(super) fn prepare(
     mut nodes: Vec<NodeProto>,
     outputs: &mut [String],
     constants: &Constants,
-) -> Vec<NodeProto> {
+) -> Reason<Vec<NodeProto>> {
     let mut renamed: BTreeMap<String, String> = BTreeMap::new();
+    let mut charged = Ok(());
     nodes.retain_mut(|node| {
         for input in &mut node.input {
             if let Some(name) = renamed.get(input) {
-                input.clone_from(name);
+                // A short name may stand for a long one many times.
+                charged = charged.clone().and_then(|()| constants.charge::<u8>(2 * name.len()));
+                if charged.is_ok() {
+                    input.clone_from(name);
+                }
             }
         }
         if !does_nothing(node, constants) {
@@ -27,6 +33,7 @@ pub(super) fn prepare(
         }
         false
     });
+    charged?;
     for output in outputs.iter_mut() {
         if let Some(name) = renamed.get(output) {
             output.clone_from(name);
@@ -55,7 +62,7 @@ pub(super) fn prepare(
         }
     }
     kept.reverse();
-    kept
+    Ok(kept)
 }
 
 /// Whether a node's first output is its first input.

@@ -17,8 +17,15 @@ impl Sizes {
     /// Integers that a constant holds or a node made.
     pub(super) fn get(&self, name: &str, constants: &Constants) -> Reason<Vec<i64>> {
         match self.0.get(name) {
-            Some(found) => Ok(found.clone()),
-            None => constants.integers(name),
+            Some(found) => {
+                constants.charge::<i64>(2 * found.len())?;
+                Ok(found.clone())
+            }
+            None => {
+                let found = constants.integers(name)?;
+                constants.charge::<i64>(2 * found.len())?;
+                Ok(found)
+            }
         }
     }
 

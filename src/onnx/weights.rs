@@ -21,7 +21,7 @@ impl Reader {
             return Err(format!("weights of shape {shape:?}"));
         }
         let (window, _) = node.window(Some([height, width]), x.shape)?;
-        let (shape, values) = dilated(shape, values, window.kernel)?;
+        let (shape, values) = self.dilated(shape, values, window.kernel)?;
         let groups = usize::try_from(node.int("group", 1)).map_err(|_| "negative group")?;
         let bias = self.bias(node, 1.0)?;
         let layer = self.layer(node, shape, values, bias)?;
@@ -95,7 +95,10 @@ impl Reader {
         let rows = shape.first().copied().unwrap_or(0);
         let bias = match bias {
             // Gemm repeats a single number.
-            Some(bias) if bias.len() == 1 => Some(vec![bias[0]; rows]),
+            Some(bias) if bias.len() == 1 => {
+                self.constants.charge::<f32>(rows)?;
+                Some(vec![bias[0]; rows])
+            }
             Some(bias) if bias.len() != rows => {
                 return Err(format!("a bias of {} values for {rows} outputs", bias.len()));
             }
@@ -103,6 +106,7 @@ impl Reader {
         };
         let name = self.layer_name(node);
         let weights = Weights { values, bias, fold: None };
+        self.constants.steps(self.network.layers.len())?;
         let found = self.network.layers.iter().position(|layer| layer.name == name);
         if let Some(found) = found
             && self.network.layers[found].shape == shape
@@ -120,10 +124,15 @@ impl Reader {
         shape: Vec<usize>,
         weights: Weights,
     ) -> Reason<usize> {
+        const NAMES: usize = 4;
         let taken = |name: &str| self.network.layers.iter().any(|layer| layer.name == name);
+        let kept = weights.values.len() + weights.bias.as_ref().map_or(0, Vec::len);
+        self.constants.charge::<f32>(kept)?;
+        self.constants.charge::<u8>(NAMES * name.len())?;
         let name = printable(&name);
         let mut free = name.clone();
         for number in 2.. {
+            self.constants.steps(self.network.layers.len())?;
             if !taken(&free) {
                 break;
             }
@@ -162,34 +171,32 @@ impl Reader {
     fn added_bias(&self, node: &NodeProto) -> Option<String> {
         self.biases.get(node.output.first()?).cloned()
     }
-}
 
-/// The weights of a convolution at their distances in a larger window, zeros between them: to sparse
-/// kernels dilation is nothing new.
-fn dilated(
-    shape: Vec<usize>,
-    values: Vec<f32>,
-    window: [usize; 2],
-) -> Reason<(Vec<usize>, Vec<f32>)> {
-    // A small file must not ask for much memory.
-    const PLACES_OF_A_WEIGHT: usize = 256;
-    const PLACES: usize = 1 << 28;
-    let [outputs, inputs, height, width] = shape[..] else { return Ok((shape, values)) };
-    if window == [height, width] {
-        return Ok((shape, values));
-    }
-    let area = window[0].saturating_mul(window[1]);
-    let all = area.saturating_mul(outputs * inputs);
-    if all > PLACES.min(values.len().saturating_mul(PLACES_OF_A_WEIGHT)) {
-        return Err(format!("dilations spread weights of {height} x {width} over {window:?}"));
-    }
-    let step = |axis: usize, count: usize| (window[axis] - 1) / (count - 1).max(1);
-    let (down, right) = (step(0, height), step(1, width));
-    let mut spread = vec![0.0; all];
-    for (from, to) in values.chunks_exact(height * width).zip(spread.chunks_exact_mut(area)) {
-        for (at, value) in from.iter().enumerate() {
-            to[at / width * down * window[1] + at % width * right] = *value;
+    /// The weights of a convolution at their distances in a larger window, zeros between them: to sparse
+    /// kernels dilation is nothing new.
+    fn dilated(
+        &self,
+        shape: Vec<usize>,
+        values: Vec<f32>,
+        window: [usize; 2],
+    ) -> Reason<(Vec<usize>, Vec<f32>)> {
+        let [outputs, inputs, height, width] = shape[..] else { return Ok((shape, values)) };
+        if window == [height, width] {
+            return Ok((shape, values));
         }
+        let area = window[0].saturating_mul(window[1]);
+        let all = area.saturating_mul(outputs * inputs);
+        self.constants.charge::<f32>(all).map_err(|e| {
+            format!("dilations spread weights of {height} x {width} over {window:?}: {e}")
+        })?;
+        let step = |axis: usize, count: usize| (window[axis] - 1) / (count - 1).max(1);
+        let (down, right) = (step(0, height), step(1, width));
+        let mut spread = vec![0.0; all];
+        for (from, to) in values.chunks_exact(height * width).zip(spread.chunks_exact_mut(area)) {
+            for (at, value) in from.iter().enumerate() {
+                to[at / width * down * window[1] + at % width * right] = *value;
+            }
+        }
+        Ok((vec![outputs, inputs, window[0], window[1]], spread))
     }
-    Ok((vec![outputs, inputs, window[0], window[1]], spread))
 }

@@ -3,6 +3,7 @@
 
 mod bad_checkpoints;
 mod bench;
+mod budgets;
 mod calibration;
 mod coders;
 mod commands;

@@ -18,7 +18,8 @@ enum Values {
     F32(Py<PyArrayDyn<f32>>),
     F64(Py<PyArrayDyn<f64>>),
     F16(Py<PyArrayDyn<f16>>),
-    Bool(Py<PyArrayDyn<bool>>),
+    /// The bytes of an array of bool, which NumPy lets be other than 0 and 1.
+    Bool(Py<PyArrayDyn<u8>>),
     U8(Py<PyArrayDyn<u8>>),
     Unread,
 }
@@ -35,8 +36,12 @@ impl Arrays {
                 (DType::F64, Values::F64(array.clone().unbind()))
             } else if let Ok(array) = any.cast::<PyArrayDyn<f16>>() {
                 (DType::F16, Values::F16(array.clone().unbind()))
-            } else if let Ok(array) = any.cast::<PyArrayDyn<bool>>() {
-                (DType::Bool, Values::Bool(array.clone().unbind()))
+            } else if any.cast::<PyArrayDyn<bool>>().is_ok() {
+                let bytes = any.call_method1("view", ("uint8",));
+                match bytes.ok().and_then(|bytes| bytes.cast_into::<PyArrayDyn<u8>>().ok()) {
+                    Some(bytes) => (DType::Bool, Values::Bool(bytes.unbind())),
+                    None => (DType::Other("bool"), Values::Unread),
+                }
             } else if let Ok(array) = any.cast::<PyArrayDyn<u8>>() {
                 (DType::U8, Values::U8(array.clone().unbind()))
             } else {
@@ -63,7 +68,9 @@ impl TensorSource for Arrays {
             Values::F32(array) => copy(array.bind(py), start, out, |v| v),
             Values::F64(array) => copy(array.bind(py), start, out, |v| v as f32),
             Values::F16(array) => copy(array.bind(py), start, out, f16::to_f32),
-            Values::Bool(array) => copy(array.bind(py), start, out, |v| f32::from(u8::from(v))),
+            Values::Bool(array) => {
+                copy(array.bind(py), start, out, |v| f32::from(u8::from(v != 0)))
+            }
             Values::U8(array) => copy(array.bind(py), start, out, f32::from),
             Values::Unread => Err("its type cannot be read".to_owned()),
         })

@@ -1,18 +1,15 @@
 //! Reading the structures of a file within limits, and where its root is.
 
-use std::cell::Cell;
-
 use super::byte_reader::{ByteReader, invalid, text};
+use crate::budget::ReadBudget;
 use crate::checkpoint::stored::Part;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// With which a file begins.
 pub(in crate::checkpoint) const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
 /// Largest structure that is read: a heap with the names of a group.
 pub(super) const MOST_BYTES: u64 = 1 << 24;
-/// Bytes of all structures that are read of one file and of all names that are kept.
-pub(super) const MOST_TOTAL: u64 = 1 << 28;
-/// Added for each of them, so that their number is bounded too.
+/// Added for each structure that is read and each name that is kept, so that their number is bounded too.
 pub(super) const EACH: u64 = 64;
 
 /// A file whose structures are read by their addresses, within limits.
@@ -23,8 +20,7 @@ pub(super) struct File<'a> {
     pub(super) offset: usize,
     /// Bytes of a length.
     pub(super) length: usize,
-    /// Of [`MOST_TOTAL`].
-    spent: Cell<u64>,
+    budget: ReadBudget,
 }
 
 /// A message of an object's header.
@@ -38,7 +34,8 @@ pub(super) struct Message {
 impl<'a> File<'a> {
     /// The file that begins at `base`, and the address of its root group.
     pub(super) fn open(part: &'a Part, base: u64) -> Result<(Self, u64)> {
-        let mut file = Self { part, base, offset: 8, length: 8, spent: Cell::new(0) };
+        let mut file =
+            Self { part, base, offset: 8, length: 8, budget: ReadBudget::new(part.length()) };
         let root = file.superblock()?;
         Ok((file, root))
     }
@@ -52,13 +49,7 @@ impl<'a> File<'a> {
     }
 
     pub(super) fn spend(&self, bytes: u64) -> Result<()> {
-        let needed = self.spent.get() + bytes + EACH;
-        self.spent.set(needed);
-        if needed <= MOST_TOTAL {
-            return Ok(());
-        }
-        let what = "reading the structures of an HDF5 file".into();
-        Err(Error::Limit { what, needed, limit: MOST_TOTAL })
+        self.budget.bytes(bytes.saturating_add(EACH))
     }
 
     /// A name in UTF-8.

@@ -4,7 +4,7 @@
 //! maps of their own; this needs names, types, shapes and positions, by positional reads like every
 //! other container. What Keras does not write (chunks, filters, links to other files, groups in
 //! fractal heaps) is refused by name. Everything read is bounded: a structure by [`file::MOST_BYTES`], all
-//! structures and names of a file by [`file::MOST_TOTAL`], nesting by [`MOST_DEPTH`].
+//! structures and names of a file by its budget, nesting by [`MOST_DEPTH`].
 
 mod byte_reader;
 mod content;
@@ -16,10 +16,14 @@ use file::{EACH, File, Message};
 
 use super::stored::Part;
 use super::tensor::DType;
+use crate::budget::ReadBudget;
 use crate::error::Result;
 
 /// Groups in one another.
-const MOST_DEPTH: usize = 32;
+const MOST_DEPTH: usize = ReadBudget::DEPTH;
+
+/// How often the names of an array are kept by who reads the file.
+const NAMES: u64 = 3;
 
 mod message {
     pub(super) const SPACE: u16 = 0x01;
@@ -84,7 +88,9 @@ impl File<'_> {
             let filtered = find(message::FILTERS).or(find(message::EXTERNAL)).is_some();
             let array = self.array([kind, space, layout], filtered);
             let (dtype, shape, start, refused) = array.map_err(|e| e.in_tensor(path.join("/")))?;
-            self.spend(path.iter().map(|name| name.len() as u64 + EACH).sum())?;
+            let names: u64 = path.iter().map(|name| name.len() as u64 + EACH).sum();
+            let dims = size_of_val(&shape[..]) as u64;
+            self.spend(NAMES * names + dims + label.map_or(0, |label| label.len() as u64))?;
             let (path, label) = (path.clone(), label.map(str::to_owned));
             found.push(Array { path, label, header, dtype, shape, start, refused });
             return Ok(());

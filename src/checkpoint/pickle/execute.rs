@@ -3,19 +3,19 @@
 use super::input::{Input, Step, Stop};
 use super::machine::{MAX_NODES, Machine};
 use super::{Id, Node, Pickle};
+use crate::budget::ReadBudget;
 use crate::checkpoint::stored::Part;
 use crate::error::{Error, Result};
 
-/// A pickle may have this many instructions. With [`MAX_NODES`] it bounds the memory that reading one
-/// takes to 0.5 GiB.
+/// A pickle may have this many instructions.
 const MAX_STEPS: usize = 1 << 24;
 
-/// Reads the pickle that begins at `start`.
+/// Reads the pickle that begins at `start`, at the cost of `budget`.
 ///
 /// # Errors
-/// What is wrong and at which byte; a function that is not on the list, by name.
-pub(in crate::checkpoint) fn read(part: &Part, start: u64) -> Result<Pickle> {
-    let mut machine = Machine::new(Input::new(part, start));
+/// What is wrong and at which byte; a function that is not on the list, by name; [`Error::Limit`].
+pub(in crate::checkpoint) fn read(part: &Part, start: u64, budget: &ReadBudget) -> Result<Pickle> {
+    let mut machine = Machine::new(Input::new(part, start), budget);
     for _ in 0..MAX_STEPS {
         let at = machine.input.at;
         match machine.step() {
@@ -269,7 +269,7 @@ impl Machine<'_> {
                 let state = self.pop()?;
                 let object = self.top()?;
                 match &mut self.nodes[object] {
-                    Node::Call { state: of, .. } => *of = Some(state),
+                    Node::Call(call) => call.state = Some(state),
                     _ => return Err("it gives a state to something that has none".into()),
                 }
             }

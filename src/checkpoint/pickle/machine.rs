@@ -3,10 +3,15 @@
 use std::collections::HashMap;
 
 use super::input::{Input, SHORT, Step, Stop};
-use super::{Id, Node, is_known};
+use super::{Call, Id, Node, is_known};
+use crate::budget::ReadBudget;
 
 /// A pickle may hold this many objects.
 pub(super) const MAX_NODES: usize = 1 << 20;
+/// Characters of a function's name that a message shows.
+const MOST_SHOWN: usize = 120;
+/// Bytes that an object takes beside what its kind holds, while the arena grows.
+const OF_A_NODE: usize = 2 * size_of::<Node>();
 
 /// What instructions work on.
 pub(super) struct Machine<'a> {
@@ -15,12 +20,13 @@ pub(super) struct Machine<'a> {
     pub(super) stack: Vec<Id>,
     pub(super) marks: Vec<usize>,
     pub(super) memo: HashMap<u64, Id>,
+    budget: &'a ReadBudget,
 }
 
 impl<'a> Machine<'a> {
-    pub(super) fn new(input: Input<'a>) -> Self {
+    pub(super) fn new(input: Input<'a>, budget: &'a ReadBudget) -> Self {
         let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
-        Self { input, nodes: vec![Node::None], stack, marks, memo }
+        Self { input, nodes: vec![Node::None], stack, marks, memo, budget }
     }
 
     /// The most objects that the stack, its marks or the memory hold.
@@ -32,6 +38,14 @@ impl<'a> Machine<'a> {
         if self.nodes.len() >= MAX_NODES {
             return Err(Stop::Problem(format!("more than {MAX_NODES} objects")));
         }
+        let held = match &node {
+            Node::Text { text, .. } | Node::Global(text) => text.len(),
+            Node::List(items) | Node::Tuple(items) => size_of_val(&items[..]),
+            Node::Dict(items) => size_of_val(&items[..]),
+            Node::Call(_) => size_of::<Call>(),
+            _ => 0,
+        };
+        self.budget.bytes((OF_A_NODE + held) as u64).map_err(Stop::Read)?;
         self.nodes.push(node);
         self.stack.push(self.nodes.len() - 1);
         Ok(())
@@ -115,6 +129,7 @@ impl<'a> Machine<'a> {
     pub(super) fn global(&mut self, module: &str, name: &str) -> Step<()> {
         let global = format!("{module}.{name}");
         if !is_known(&global) {
+            let global: String = global.chars().take(MOST_SHOWN).collect();
             return Err(Stop::Problem(format!(
                 "{global} is not among the functions and classes that a checkpoint may refer to \
                  (nothing was executed): save only the tensors, as in \
@@ -126,11 +141,15 @@ impl<'a> Machine<'a> {
 
     pub(super) fn call(&mut self) -> Step<()> {
         let (arguments, function) = (self.pop()?, self.pop()?);
-        let Node::Global(function) = &self.nodes[function] else {
+        let Node::Global(_) = &self.nodes[function] else {
             return Err("it calls something that is not a function".into());
         };
-        let function = function.clone();
-        self.push(Node::Call { function, arguments, state: None, items: Vec::new() })
+        self.push(Node::Call(Box::new(Call {
+            function,
+            arguments,
+            state: None,
+            items: Vec::new(),
+        })))
     }
 
     pub(super) fn put(&mut self, index: u64) -> Step<()> {
@@ -149,7 +168,7 @@ impl<'a> Machine<'a> {
         let list = self.top()?;
         match &mut self.nodes[list] {
             Node::List(items) => items.extend(values),
-            Node::Call { .. } => {}
+            Node::Call(_) => {}
             _ => return Err("it appends to something that is not a list".into()),
         }
         Ok(())
@@ -158,7 +177,8 @@ impl<'a> Machine<'a> {
     pub(super) fn set_items(&mut self, pairs: Vec<(Id, Id)>) -> Step<()> {
         let dict = self.top()?;
         match &mut self.nodes[dict] {
-            Node::Dict(items) | Node::Call { items, .. } => items.extend(pairs),
+            Node::Dict(items) => items.extend(pairs),
+            Node::Call(call) => call.items.extend(pairs),
             _ => return Err("it sets items of something that is not a dictionary".into()),
         }
         Ok(())

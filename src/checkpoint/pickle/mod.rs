@@ -12,6 +12,11 @@ mod machine;
 
 pub(super) use execute::read;
 
+/// Dimensions of a tensor; neither PyTorch nor NumPy makes more.
+const MOST_DIMENSIONS: usize = 64;
+/// The longest name of a function or class that is compared with those known.
+const MOST_OF_A_GLOBAL: usize = 64;
+
 /// An object's number in the arena.
 pub(super) type Id = usize;
 
@@ -40,14 +45,19 @@ pub(super) enum Node {
     /// A function or class, as `module.name`.
     Global(String),
     /// A function on the list, with what it would be called with.
-    Call {
-        function: String,
-        arguments: Id,
-        state: Option<Id>,
-        items: Vec<(Id, Id)>,
-    },
+    Call(Box<Call>),
     /// A reference to something outside the pickle.
     Persistent(Id),
+}
+
+/// A call that is described, not made.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    /// Of the [`Node::Global`].
+    function: Id,
+    pub(super) arguments: Id,
+    pub(super) state: Option<Id>,
+    pub(super) items: Vec<(Id, Id)>,
 }
 
 /// What a pickle describes.
@@ -82,7 +92,11 @@ impl Pickle {
 
     /// A member of a dictionary, by a text.
     pub(super) fn member(&self, id: Id, name: &str) -> Option<Id> {
-        let (Node::Dict(items) | Node::Call { items, .. }) = &self.nodes[id] else { return None };
+        let items = match &self.nodes[id] {
+            Node::Dict(items) => items,
+            Node::Call(call) => &call.items,
+            _ => return None,
+        };
         items.iter().find(|(key, _)| self.text(*key) == Some(name)).map(|&(_, value)| value)
     }
 
@@ -101,15 +115,25 @@ impl Pickle {
         }
     }
 
-    /// A tuple of dimensions or strides.
-    pub(super) fn sizes(&self, id: Id) -> Option<Vec<usize>> {
-        match &self.nodes[id] {
-            Node::Tuple(items) | Node::List(items) => items.iter().map(|&i| self.size(i)).collect(),
-            Node::Call { function, arguments, .. } if function == "torch.Size" => {
-                self.sizes(*self.items(*arguments).first()?)
-            }
-            _ => None,
+    /// The function that a call is of.
+    pub(super) fn function(&self, call: &Call) -> &str {
+        match &self.nodes[call.function] {
+            Node::Global(function) => function,
+            _ => "",
         }
+    }
+
+    /// A tuple of dimensions or strides, which may be that of a `torch.Size`.
+    pub(super) fn sizes(&self, id: Id) -> Option<Vec<usize>> {
+        let items = match &self.nodes[id] {
+            Node::Call(call) if self.function(call) == "torch.Size" => {
+                self.items(*self.items(call.arguments).first()?)
+            }
+            Node::Tuple(items) | Node::List(items) => items,
+            _ => return None,
+        };
+        let few = items.len() <= MOST_DIMENSIONS;
+        items.iter().filter(|_| few).map(|&i| self.size(i)).collect::<Option<_>>().filter(|_| few)
     }
 }
 
@@ -161,6 +185,6 @@ fn is_known(global: &str) -> bool {
             .any(|kind| rest.starts_with(kind))
             && rest.bytes().all(|b| b.is_ascii_alphanumeric())
     };
-    KNOWN.contains(&global)
-        || global.strip_prefix("torch.").is_some_and(|rest| storage(rest) || dtype(rest))
+    let of_torch = |rest: &str| rest.len() <= MOST_OF_A_GLOBAL && (storage(rest) || dtype(rest));
+    KNOWN.contains(&global) || global.strip_prefix("torch.").is_some_and(of_torch)
 }
