@@ -24,6 +24,15 @@ fn invalid(problem: impl Into<String>) -> Error {
     Error::Format { format: "PyTorch", problem: problem.into() }
 }
 
+/// A file in either format.
+pub(super) fn open(path: &Path) -> Result<Stored> {
+    let part = Part::open(path)?;
+    match part.bytes(0, part.length().min(4), 4)?.starts_with(b"PK\x03\x04") {
+        true => open_zip(part),
+        false => open_legacy(part),
+    }
+}
+
 /// A zip archive with a `data.pkl`.
 pub(super) fn open_zip(part: Part) -> Result<Stored> {
     let mut stored = Stored::new("PyTorch zip");

@@ -166,6 +166,9 @@ impl Arguments {
 
     fn run_in_pool(self) -> anyhow::Result<Outcome> {
         self.reports.check()?;
+        if self.import.write_template(&self.input)? {
+            return Ok(Outcome::Passed);
+        }
         let output = self.output_path()?;
         let quantizer = self.quantization.quantizer(self.goal().is_some())?;
         let checkpoint = self.import.open(&self.input, self.network.as_deref())?;

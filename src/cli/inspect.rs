@@ -48,6 +48,9 @@ pub struct Arguments {
 impl Arguments {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Outcome> {
+        if self.import.write_template(&self.file)? {
+            return Ok(Outcome::Passed);
+        }
         let found = match starts_as_model(&self.file)? {
             true => Inspection::Model(model(&self.file)?),
             false => Inspection::Checkpoint(self.checkpoint()?),

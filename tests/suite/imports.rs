@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::fixtures::{EXACT, compress};
+use crate::fixtures::{self, EXACT, compress};
 use svdo::checkpoint::profile::Profile;
-use svdo::checkpoint::{Checkpoint, Evidence, Options, Variance};
+use svdo::checkpoint::{Checkpoint, Evidence, Naming, Options, Variance};
 use svdo::compress::Settings;
 
 fn path(name: &str) -> PathBuf {
@@ -469,4 +469,85 @@ fn ten_thousand_layers_are_found() {
     }
     let described = svdo::network::describe::Description::of(network);
     assert_eq!(described.resolve(network.layers.clone()).unwrap(), *network);
+}
+
+/// Two layers, 20 values of 0.05 apart around zero and log variances around -6.
+fn posterior(names: [&str; 2], swapped: bool) -> Vec<u8> {
+    let mut tensors = Vec::new();
+    for (layer, shape) in [("fc1", [5, 8]), ("fc2", [4, 5])] {
+        let count = shape[0] * shape[1];
+        let theta: Vec<f32> = (0..count).map(|i| (i * 7 % count) as f32 * 0.02 - 0.35).collect();
+        let spread: Vec<f32> = (0..count).map(|i| -7.0 + (i * 11 % 9) as f32 * 0.4).collect();
+        let (first, second) = if swapped { (&spread, &theta) } else { (&theta, &spread) };
+        tensors.push(fixtures::tensor(&format!("{layer}.{}", names[0]), &shape, first));
+        tensors.push(fixtures::tensor(&format!("{layer}.{}", names[1]), &shape, second));
+    }
+    fixtures::safetensors(&tensors, None)
+}
+
+/// What opening these bytes gives.
+fn open_bytes(bytes: &[u8], options: &Options) -> svdo::Result<Checkpoint> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.safetensors");
+    std::fs::write(&file, bytes).unwrap();
+    Checkpoint::open(&file, options)
+}
+
+#[test]
+fn means_and_variances_under_each_others_names_are_found() {
+    let auto = Options::default();
+    let right = open_bytes(&posterior(["theta", "log_sigma2"], false), &auto).unwrap();
+    for names in [["theta", "log_sigma2"], ["weight", "log_sigma_2"], ["W", "log_sigma"]] {
+        for options in [auto.clone(), profile("svdo")] {
+            let error = open_bytes(&posterior(names, true), &options).err().unwrap().to_string();
+            assert!(error.contains("are those of a spread"), "{error}");
+            assert!(error.contains("--trust-names") && error.len() < 500, "{error}");
+        }
+        let trusted = Options { trust_names: true, ..auto.clone() };
+        open_bytes(&posterior(names, true), &trusted).unwrap();
+    }
+    // Said rightly, they give what they would have given under the right names.
+    let (mean, spread) = ("*.log_sigma2".into(), "*.theta".into());
+    let naming = Some(Naming { mean, spread, kind: Variance::LogSigma2 });
+    let said = Options { naming, ..auto };
+    let told = open_bytes(&posterior(["theta", "log_sigma2"], true), &said).unwrap();
+    let settings = Settings { strip: true, ..EXACT };
+    let bytes = |c: &Checkpoint| compress(c, &settings).unwrap().written.bytes;
+    assert!(bytes(&told) == bytes(&right));
+}
+
+#[test]
+fn spreads_of_other_libraries_are_read() {
+    let auto = Options::default();
+    for (names, told) in [
+        (["weight_mu", "weight_rho"], "profile blitz"),
+        (["mu_weight", "rho_weight"], "profile bayesian-torch"),
+        (["W_mu", "W_rho"], "profile bayesian-cnn"),
+        (["weight_mu", "weight_log_sigma"], "profile torchbnn"),
+    ] {
+        let bytes = posterior(names, false);
+        // Its median would be that of a log sigma^2.
+        let kind = names[1].ends_with("log_sigma").then_some(Variance::LogSigma);
+        let options = Options { variance: kind, ..auto.clone() };
+        let found = open_bytes(&bytes, &options).unwrap_or_else(|e| panic!("{names:?}: {e}"));
+        let notes = found.notes().join("; ");
+        assert!(notes.contains(told), "{names:?}: {notes}");
+        let mut block = svdo::checkpoint::Block::default();
+        found.read_block(0, 0, 3, &mut block).unwrap();
+        if kind.is_none() {
+            assert_eq!(found.variance(0), Some(Variance::LogSigma2));
+            let sigma = (-7.0f64).exp().ln_1p();
+            assert!((f64::from(block.variance[0]) - 2.0 * sigma.ln()).abs() < 1e-6);
+        }
+    }
+    let naming = |mean: &str, spread: &str| {
+        let (mean, spread) = (mean.into(), spread.into());
+        Options { naming: Some(Naming { mean, spread, kind: Variance::Rho }), ..Options::default() }
+    };
+    let bytes = posterior(["loc", "untransformed_scale"], false);
+    open_bytes(&bytes, &naming("*.loc", "*.untransformed_scale")).unwrap();
+    for (mean, problem) in [("loc", "needs one *"), ("*.scale", "is the name of no tensor")] {
+        let error = open_bytes(&bytes, &naming(mean, "*.untransformed_scale")).err().unwrap();
+        assert!(error.to_string().contains(problem), "{error}");
+    }
 }
