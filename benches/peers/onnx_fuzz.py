@@ -375,7 +375,7 @@ def check(infer, folder, seed):
     last = all(n.op_type == "Transpose" and list(n.attribute[0].ints) == [0, 3, 1, 2] for n in readers)
     np.save(f"{base}.npy", x.transpose(0, 3, 1, 2) if last and x.ndim == 4 else x)
     out = f"{base}.out.npy"
-    run = subprocess.run([infer, f"{base}.onnx", "-i", f"{base}.npy", "-o", out],
+    run = subprocess.run([*infer.split(), f"{base}.onnx", "-i", f"{base}.npy", "-o", out],
                          capture_output=True, text=True)
     if run.returncode != 0:
         verdict, said = "refused", run.stderr.strip()
@@ -401,7 +401,7 @@ def check(infer, folder, seed):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--infer", default="target/release/svdo-infer")
+    parser.add_argument("--infer", default="target/release/svdo-infer", help="with its arguments")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--graphs", type=int, default=10_000)
     parser.add_argument("--jobs", type=int, default=2)

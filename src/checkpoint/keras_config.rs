@@ -25,13 +25,17 @@ const NOTHING: [&str; 8] = [
 
 type Reason<T> = std::result::Result<T, String>;
 
-/// The description in a configuration, its layers called as in the file.
+/// The description in a configuration, its layers called as in the file; `None` for one whose layers
+/// are all of classes of one's own and say no activation.
 ///
 /// # Errors
 /// [`Error::Network`] with the first layer that is not understood.
-pub(super) fn description(config: &str, found: &Found) -> Result<Description> {
+pub(super) fn description(config: &str, found: &Found) -> Result<Option<Description>> {
     let read = || {
         let config: Value = serde_json::from_str(config).map_err(|e| e.to_string())?;
+        if says_nothing(&config) {
+            return Ok(None);
+        }
         let mut chain = Chain::new(&config, found)?;
         for layer in layers(&config)? {
             let name = text(layer, "name").unwrap_or_default();
@@ -45,9 +49,20 @@ pub(super) fn description(config: &str, found: &Found) -> Result<Description> {
             mean: chain.mean,
             std: None,
         };
-        Ok(Description { version: 1, input, nodes: chain.nodes })
+        Ok(Some(Description { version: 1, input, nodes: chain.nodes }))
     };
     read().map_err(|reason: String| Error::network(format!("config.json: {reason}; {WAY_OUT}")))
+}
+
+fn says_nothing(config: &Value) -> bool {
+    let layers = config["config"]["layers"].as_array();
+    layers.is_some_and(|layers| {
+        layers.iter().all(|layer| {
+            let of_keras = layer["module"].as_str().is_some_and(|m| m.contains("keras"));
+            let input = layer["class_name"].as_str() == Some("InputLayer");
+            input || !of_keras && layer["config"].get("activation").is_none()
+        })
+    })
 }
 
 /// The layers in order, after a check that each reads the one before.
@@ -357,7 +372,7 @@ mod tests {
             {{"class_name": "SparseDense", "config": {{"name": "d", "activation": "softmax"}}}}"#
             ),
         );
-        let description = description(&text, &found).unwrap();
+        let description = description(&text, &found).unwrap().unwrap();
         let ops: Vec<&str> = description.nodes.iter().map(|node| node.op.as_str()).collect();
         assert_eq!(ops, ["conv2d", "tanh", "max_pool2d", "flatten", "linear", "softmax"]);
         assert_eq!(description.input.shape, [2, 6, 7]);
@@ -369,8 +384,17 @@ mod tests {
     fn what_is_not_described_is_refused_with_the_way_out() {
         let found = found(&[("c/kernel", &[3, 3, 2, 4])]);
         for (class, layer, problem) in [
-            ("Sequential", r#"{"class_name": "LSTM", "config": {"name": "l"}}"#, "not understood"),
-            ("Sequential", r#"{"class_name": "Mine", "config": {"name": "c"}}"#, "its activation"),
+            (
+                "Sequential",
+                r#"{"module": "keras.layers", "class_name": "LSTM", "config": {"name": "l"}}"#,
+                "not understood",
+            ),
+            (
+                "Sequential",
+                r#"{"class_name": "Mine", "config": {"name": "c"}},
+                   {"module": "keras.layers", "class_name": "ReLU", "config": {}}"#,
+                "its activation",
+            ),
             (
                 "Sequential",
                 r#"{"class_name": "Activation", "config": {"name": "a", "activation": "mish"}}"#,
@@ -378,7 +402,7 @@ mod tests {
             ),
             (
                 "Functional",
-                r#"{"class_name": "Add", "config": {"name": "a"}, "inbound_nodes":
+                r#"{"module": "keras.layers", "class_name": "Add", "config": {"name": "a"}, "inbound_nodes":
                    [[["x", 0, 0, {}], ["y", 0, 0, {}]]]}"#,
                 "the one before alone",
             ),

@@ -104,8 +104,11 @@ impl Checkpoint {
             let mut found = conventions::find_layers(source.tensors(), options, own, format)?;
             let mut topology = topology.or(embedded.map(Topology::embedded));
             if let (None, Some(config)) = (&topology, source.metadata(keras_config::KEY)) {
-                topology = Some(Topology::embedded(keras_config::description(config, &found)?));
-                found.notes.push("the network is that of the model's config.json".into());
+                let described = keras_config::description(config, &found)?;
+                topology = described.map(Topology::embedded);
+                if topology.is_some() {
+                    found.notes.push("the network is that of the model's config.json".into());
+                }
             }
             layout::resolve(&*source, found, topology, options)
         };

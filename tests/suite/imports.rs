@@ -551,3 +551,81 @@ fn spreads_of_other_libraries_are_read() {
         assert!(error.to_string().contains(problem), "{error}");
     }
 }
+
+/// A `.keras` archive with another configuration.
+fn with_config(name: &str, config: &str) -> Vec<u8> {
+    let file = std::fs::File::open(path(name)).unwrap();
+    let mut from = zip::ZipArchive::new(file).unwrap();
+    let mut to = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for at in 0..from.len() {
+        let mut member = from.by_index(at).unwrap();
+        let name = member.name().unwrap().into_owned();
+        let stored = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored);
+        to.start_file(&*name, stored).unwrap();
+        match &*name {
+            "config.json" => std::io::Write::write_all(&mut to, config.as_bytes()).unwrap(),
+            _ => drop(std::io::copy(&mut member, &mut to).unwrap()),
+        }
+    }
+    to.finish().unwrap().into_inner()
+}
+
+#[test]
+fn a_keras_archive_says_its_activations() {
+    let config = r#"{"class_name": "Sequential", "config": {"layers": [
+        {"class_name": "InputLayer", "config": {"batch_shape": [null, 6]}},
+        {"class_name": "SparseDense", "config": {"name": "fc1", "activation": "tanh"}},
+        {"class_name": "SparseDense", "config": {"name": "fc2", "activation": "linear"}}]}}"#;
+    let open = |config: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.keras");
+        std::fs::write(&file, with_config("sparse-vd-keras_mlp.keras", config)).unwrap();
+        Checkpoint::open(&file, &Options::default())
+    };
+    let found = open(config).unwrap();
+    let ops: Vec<String> = found.network().nodes.iter().map(|n| format!("{:?}", n.op)).collect();
+    assert_eq!(ops.len(), 3);
+    assert_eq!(ops[1], "Activation(Tanh)");
+    assert!(found.notes().iter().any(|note| note.contains("config.json")));
+    let error = open(&config.replace("tanh", "my_own")).err().unwrap().to_string();
+    assert!(error.contains("my_own") && error.contains("--network FILE"), "{error}");
+}
+
+#[test]
+fn pytorch_shards_are_one_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = "pytorch_model-00001-of-00001.bin";
+    std::fs::copy(path("pruned_zeros_mlp.pt"), folder.path().join(shard)).unwrap();
+    let map = ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"];
+    let map: Vec<String> = map.iter().map(|name| format!("{name:?}: {shard:?}")).collect();
+    let index = format!(r#"{{"metadata": {{}}, "weight_map": {{{}}}}}"#, map.join(", "));
+    let file = folder.path().join("pytorch_model.bin.index.json");
+    std::fs::write(&file, index).unwrap();
+    let settings = Settings { strip: true, ..EXACT };
+    let bytes = |file: &Path| {
+        let found = Checkpoint::open(file, &Options::default()).unwrap();
+        compress(&found, &settings).unwrap().written.bytes
+    };
+    let whole = bytes(&path("pruned_zeros_mlp.pt"));
+    assert!(bytes(&file) == whole && bytes(folder.path()) == whole);
+}
+
+#[test]
+fn files_of_other_kinds_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content, problem) in [
+        ("x.safetensors", &b"version https://git-lfs.github.com/spec/v1\noid "[..], "git lfs pull"),
+        ("x.onnx", b"version https://git-lfs.github.com/spec/v1\noid ", "git lfs pull"),
+        ("x.pt", b"<!DOCTYPE html><html><body>404</body></html>", "a web page"),
+        ("x.gguf", b"GGUF\x03\0\0\0\0\0\0\0", "GGUF"),
+        ("x.tflite", b"\x1c\0\0\0TFL3\0\0\0\0", "TensorFlow Lite"),
+        ("x.msgpack", b"\x81\xa6params\x81\xa5Dense", "numpy.savez"),
+        ("x.pt", b"anything at all, of no known kind", "format not recognized: there are"),
+    ] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, content).unwrap();
+        let error = Checkpoint::open(&file, &Options::default()).err().unwrap().to_string();
+        assert!(error.contains(problem) && error.len() < 500, "{error}");
+    }
+}
