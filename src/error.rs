@@ -54,6 +54,15 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// The bytes are in their format, but hold what is not supported.
+    #[cfg(feature = "compress")]
+    #[error("valid {format}, but {problem}")]
+    Unsupported {
+        /// The format's name.
+        format: &'static str,
+        /// What it is, and what to do.
+        problem: String,
+    },
     /// A tensor of a checkpoint cannot be used.
     #[error("tensor {tensor}: {problem}")]
     Tensor {

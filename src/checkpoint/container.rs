@@ -66,11 +66,19 @@ fn open(path: &Path) -> Result<Stored> {
             problem: "it is a compressed model already; `svdo inspect` shows what is in it".into(),
         });
     }
+    if let Some(known) = crate::files::foreign(&head) {
+        let problem = format!("it is {known}");
+        return Err(Error::Format { format: "checkpoint", problem });
+    }
     if head.trim_ascii_start().starts_with(b"{") {
         return safetensors::open_index(path);
     }
     if let (Some(index), true) = (tensorflow::index_of(path), name(path).contains(".data-")) {
         return tensorflow::open(&index);
+    }
+    if head.get(8) != Some(&b'{') && path.extension().is_none_or(|e| e != "safetensors") {
+        let problem = format!("format not recognized: there are {CONTAINERS}");
+        return Err(Error::Format { format: "checkpoint", problem });
     }
     safetensors::open(path)
 }
@@ -95,9 +103,11 @@ fn open_zip(part: Part) -> Result<Stored> {
 }
 
 fn open_folder(folder: &Path) -> Result<Stored> {
-    let index = folder.join(safetensors::INDEX);
-    if index.is_file() {
-        return safetensors::open_index(&index);
+    for index in safetensors::INDICES {
+        let index = folder.join(index);
+        if index.is_file() {
+            return safetensors::open_index(&index);
+        }
     }
     let shards = safetensors::in_folder(folder)?;
     if !shards.is_empty() {
@@ -120,7 +130,7 @@ fn open_folder(folder: &Path) -> Result<Stored> {
             format: "checkpoint",
             problem: format!(
                 "the folder holds no {}, no .safetensors and no TensorFlow .index",
-                safetensors::INDEX
+                safetensors::INDICES[0]
             ),
         }),
         several => {

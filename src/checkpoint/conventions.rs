@@ -49,7 +49,10 @@ pub(super) fn find_layers(
     format: &str,
 ) -> Result<Found> {
     let mut notes = Vec::new();
-    let names = names::normalized(tensors, &mut notes)?;
+    let mut names = names::normalized(tensors, &mut notes)?;
+    if let Some(naming) = &options.naming {
+        names::rename(&mut names, naming)?;
+    }
     names::refuse_other_models(&names, tensors)?;
     let groups = roles::groups(&names);
     let reader = GroupReader { tensors, names: &names, options };

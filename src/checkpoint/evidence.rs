@@ -16,6 +16,8 @@ pub enum Variance {
     LogAlpha,
     /// sigma itself; its sign does not count.
     Sigma,
+    /// rho of sigma = log(1 + exp rho).
+    Rho,
 }
 
 impl Variance {
@@ -35,6 +37,7 @@ impl Variance {
             Self::LogSigma => 2.0 * stored,
             Self::LogAlpha => (f64::from(stored) + posterior::log_theta2(theta)) as f32,
             Self::Sigma => 2.0 * log_of(stored),
+            Self::Rho => (2.0 * log_softplus(stored.into())) as f32,
         }
     }
 }
@@ -42,6 +45,15 @@ impl Variance {
 /// The log of a standard deviation. Zero, a weight without noise, becomes the least finite number.
 pub(super) fn log_of(sigma: f32) -> f32 {
     (libm::log(f64::from(sigma.abs())) as f32).max(f32::MIN / 4.0)
+}
+
+/// log log(1 + exp rho), which is rho far below zero.
+fn log_softplus(rho: f64) -> f64 {
+    match rho {
+        rho if rho < -30.0 => rho,
+        rho if rho > 30.0 => libm::log(rho),
+        rho => libm::log(libm::log1p(libm::exp(rho))),
+    }
 }
 
 /// What speaks for pruning the weights of a layer.

@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::archive::Archive;
 use super::hdf5::{self, Array};
+use super::keras_config;
 use super::stored::{Entry, Part, Stored};
 use crate::budget::ReadBudget;
 use crate::error::{Error, Result};
 
 /// The member of a `.keras` archive that holds the weights.
 pub(super) const WEIGHTS: &str = "model.weights.h5";
+
+/// Bytes of a configuration; what is longer ends early and is not understood.
+const MOST_OF_A_CONFIG: u64 = 1 << 24;
 
 /// `.h5`, `.weights.h5`.
 pub(super) fn open(part: Part) -> Result<Stored> {
@@ -24,13 +28,20 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
         let problem = format!("there is no {WEIGHTS} in the archive");
         Error::Format { format: "Keras", problem }
     })?;
-    match archive.members[member].start {
+    let config = archive.members.iter().position(|m| m.name == "config.json");
+    let config = config.map(|at| archive.head(at, MOST_OF_A_CONFIG)).transpose()?;
+    let mut stored = match archive.members[member].start {
         Some(start) => {
             drop(archive);
             open_at(part, start)
         }
         None => open_at(archive.unpack(member)?, 0),
+    }?;
+    if let Some(config) = config {
+        let text = String::from_utf8_lossy(&config).into_owned();
+        stored.metadata.insert(keras_config::KEY.into(), text);
     }
+    Ok(stored)
 }
 
 fn open_at(part: Part, base: u64) -> Result<Stored> {

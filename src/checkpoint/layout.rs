@@ -4,6 +4,7 @@ use super::conventions::{Found, LayerTensors};
 use super::norm::{self, Fold};
 use super::profile::{DenseLayout, KernelLayout, PROFILES, Profile};
 use super::selection::Rest;
+use super::template;
 use super::tensor::TensorSource;
 use super::topology::Topology;
 use super::view::View;
@@ -223,15 +224,7 @@ fn fit(
     }
     let description = match description {
         Some(description) => description.clone(),
-        None => Description::linear_chain(&shapes).ok_or_else(|| {
-            let shapes: Vec<String> =
-                shapes.iter().map(|l| format!("{} {:?}", l.name, l.shape)).collect();
-            Error::network(format!(
-                "the checkpoint carries no description and its layers ({}) are not a plain chain \
-                 of linear layers: describe them with --network FILE",
-                shapes.join(", ")
-            ))
-        })?,
+        None => template::chain(&shapes, source.format())?,
     };
     let network = description.resolve(shapes)?;
     Ok((description, network))

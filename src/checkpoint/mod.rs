@@ -11,6 +11,7 @@ mod evidence;
 mod graph;
 mod hdf5;
 mod keras;
+mod keras_config;
 mod layout;
 mod mask;
 mod names;
@@ -19,6 +20,7 @@ mod numpy;
 mod options;
 mod pickle;
 mod pickled;
+mod plausible;
 pub mod profile;
 mod read;
 mod roles;
@@ -26,6 +28,7 @@ mod safetensors;
 mod selection;
 mod sources;
 mod stored;
+mod template;
 mod tensor;
 mod tensorflow;
 mod topology;
@@ -38,9 +41,10 @@ pub use container::{CONTAINERS, open_source};
 pub use evidence::{Evidence, Variance};
 pub use layout::Flatten;
 pub use mask::Disagreement;
-pub use options::{NetworkSource, Options};
+pub use options::{Naming, NetworkSource, Options};
 pub use roles::UNDERSTOOD;
 pub use sources::files_of;
+pub use template::template;
 pub use tensor::{DType, TensorInfo, TensorSource};
 
 use crate::error::{Error, Result};
@@ -112,46 +116,28 @@ impl Checkpoint {
         let build = || {
             let embedded = source.metadata("svdo").and_then(embedded_network).transpose()?;
             let (own, format) = (embedded.is_some(), source.format());
-            let found = conventions::find_layers(source.tensors(), options, own, format)?;
-            let topology = topology.or(embedded.map(Topology::embedded));
+            let mut found = conventions::find_layers(source.tensors(), options, own, format)?;
+            let mut topology = topology.or(embedded.map(Topology::embedded));
+            if let (None, Some(config)) = (&topology, source.metadata(keras_config::KEY)) {
+                let described = keras_config::description(config, &found)?;
+                topology = described.map(Topology::embedded);
+                if topology.is_some() {
+                    found.notes.push("the network is that of the model's config.json".into());
+                }
+            }
             layout::resolve(&*source, found, topology, options)
         };
         let (layers, network, found) = build().map_err(|e: Error| e.in_file(path))?;
         let notes = source.notes().iter().cloned().chain(found).collect();
         let (path, ignore_masks) = (path.into(), options.ignore_masks);
         let mut checkpoint = Self { path, source, layers, network, notes, ignore_masks };
-        if options.variance.is_none() && options.profile.is_none() {
-            checkpoint.check_log_sigma()?;
+        if !options.trust_names {
+            let said = options.variance.is_some() || options.profile.is_some();
+            checkpoint.check_plausible(said)?;
         }
         let evidence = checkpoint.evidence_notes()?;
         checkpoint.notes.extend(evidence);
         Ok(checkpoint)
-    }
-
-    /// Refuses a log sigma whose values are those of a log sigma^2. The usual initial log sigma is
-    /// -5 and training raises it, to medians of -4 to -3 on MNIST, where log sigma^2 has -8 to -5.5.
-    fn check_log_sigma(&self) -> Result<()> {
-        const SAMPLE: usize = 4096;
-        const IMPLAUSIBLE: f32 = -5.05;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let Some((Variance::LogSigma, view)) = &layer.variance else { continue };
-            let mut sample = vec![0.0; self.weights(index).min(SAMPLE)];
-            self.read_finite(view, 0, &mut sample, false)?;
-            sample.sort_by(f32::total_cmp);
-            let median = sample[(sample.len() - 1) / 2];
-            if median < IMPLAUSIBLE {
-                return Err(Error::Tensor {
-                    tensor: self.source.tensors()[view.tensor].name.clone(),
-                    problem: format!(
-                        "is named as log sigma, but its median of {median} is usual for log \
-                         sigma^2: say which it is with --variance log_sigma or --variance \
-                         log_sigma2"
-                    ),
-                }
-                .in_file(&self.path));
-            }
-        }
-        Ok(())
     }
 
     /// The file or folder.
@@ -180,6 +166,7 @@ impl Checkpoint {
         let layer = &self.layers[layer];
         layer.variance.as_ref().map(|(kind, _)| match kind {
             _ if layer.group.is_some() => Variance::LogSigma2,
+            Variance::Rho => Variance::LogSigma2,
             kind => *kind,
         })
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::tensor::TensorInfo;
+use super::{Naming, Variance};
 use crate::error::{Error, Result};
 
 const SHADOW: &str = "/ExponentialMovingAverage";
@@ -44,6 +45,40 @@ pub(super) fn normalized(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Res
         notes.push(format!("{shadows} tensors are read from their moving averages{SHADOW}"));
     }
     Ok(names)
+}
+
+/// Calls means and variances by the names of this library where patterns say which they are.
+///
+/// # Errors
+/// A pattern without a `*`, or one that no tensor fits.
+pub(super) fn rename(names: &mut [String], naming: &Naming) -> Result<()> {
+    let spread = match naming.kind {
+        Variance::LogSigma2 => "log_sigma2",
+        Variance::LogSigma => "log_sigma",
+        Variance::LogAlpha => "log_alpha",
+        Variance::Sigma => "sigma",
+        Variance::Rho => "rho",
+    };
+    let original = names.to_vec();
+    for (pattern, role) in [(&naming.mean, "theta"), (&naming.spread, spread)] {
+        let refused = |problem: &str| Error::Argument { problem: format!("{pattern:?} {problem}") };
+        let (before, after) = pattern
+            .split_once('*')
+            .filter(|(_, after)| !after.contains('*'))
+            .ok_or_else(|| refused("needs one * that stands for the layer, as *.mu"))?;
+        let mut fits = 0;
+        for (name, original) in names.iter_mut().zip(&original) {
+            let layer = original.strip_prefix(before).and_then(|name| name.strip_suffix(after));
+            if let Some(layer) = layer.filter(|layer| !layer.is_empty()) {
+                *name = format!("{layer}.{role}");
+                fits += 1;
+            }
+        }
+        if fits == 0 {
+            return Err(refused("is the name of no tensor: svdo inspect lists them"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the names are only numbers.

@@ -293,6 +293,8 @@ impl Fold {
                 Variance::LogSigma2 => *stored += 2.0 * log_scale[row],
                 Variance::LogSigma => *stored += log_scale[row],
                 Variance::LogAlpha => {}
+                // What is stored as rho has become log sigma^2 before.
+                Variance::Rho => {}
                 Variance::Sigma => *stored *= self.scale[row].abs() as f32,
             }
         }

@@ -24,6 +24,21 @@ pub struct Options {
     pub flatten: Option<Flatten>,
     /// Whether masks beside the weights are left alone.
     pub ignore_masks: bool,
+    /// What means and variances are called, where their names are of no known convention.
+    pub naming: Option<Naming>,
+    /// Whether means and variances are what their names say, whatever their values.
+    pub trust_names: bool,
+}
+
+/// The names of means and variances: patterns in which one `*` stands for the layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Naming {
+    /// As `*.mu`.
+    pub mean: String,
+    /// As `*.rho`.
+    pub spread: String,
+    /// What the variances hold.
+    pub kind: Variance,
 }
 
 /// Where a checkpoint's network comes from.

@@ -116,8 +116,19 @@ const TORCH: Profile = Profile {
     ..BASE
 };
 
+/// A mean-field posterior under a Gaussian prior.
+const GAUSSIAN: Profile = Profile {
+    theta: &["weight_mu"],
+    epsilon: "none",
+    clamp: None,
+    keeps_tie: true,
+    threshold: None,
+    bias: "bias_mu [out], Gaussian",
+    ..TORCH
+};
+
 /// Every code base known, in the order of `formats/checkpoints.md`.
-pub const PROFILES: [Profile; 19] = [
+pub const PROFILES: [Profile; 23] = [
     BASE,
     Profile {
         name: "bayesgroup",
@@ -265,6 +276,33 @@ pub const PROFILES: [Profile; 19] = [
         threshold: None,
         bias: "[1, out], [1, out, 1, 1]",
         ..TORCH
+    },
+    Profile {
+        name: "bayesian-torch",
+        source: "IntelLabs/bayesian-torch (Reparameterization and Flipout layers)",
+        theta: &["mu_weight", "mu_kernel"],
+        variance: &[("rho_weight", Variance::Rho), ("rho_kernel", Variance::Rho)],
+        bias: "mu_bias [out], Gaussian",
+        ..GAUSSIAN
+    },
+    Profile {
+        name: "blitz",
+        source: "piEsposito/blitz-bayesian-deep-learning",
+        variance: &[("weight_rho", Variance::Rho)],
+        ..GAUSSIAN
+    },
+    Profile {
+        name: "torchbnn",
+        source: "Harry24k/bayesian-neural-network-pytorch",
+        variance: &[("weight_log_sigma", Variance::LogSigma)],
+        ..GAUSSIAN
+    },
+    Profile {
+        name: "bayesian-cnn",
+        source: "kumar-shridhar/PyTorch-BayesianCNN",
+        theta: &["W_mu"],
+        variance: &[("W_rho", Variance::Rho)],
+        ..GAUSSIAN
     },
     Profile {
         name: "varout",

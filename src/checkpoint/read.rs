@@ -41,7 +41,7 @@ impl Checkpoint {
         if let Some((kind, view)) = &entry.variance {
             block.variance.resize(count, 0.0);
             self.read_finite(view, start, &mut block.variance, *kind == Variance::LogAlpha)?;
-            if entry.group.is_some() {
+            if entry.group.is_some() || *kind == Variance::Rho {
                 for (stored, &theta) in block.variance.iter_mut().zip(&block.theta) {
                     *stored = kind.log_sigma2(theta, *stored);
                 }

@@ -7,14 +7,27 @@ use super::names::split;
 
 /// Names of the mean. Those in [`ORDINARY`] are also what a layer without posterior calls its
 /// weights; the others are only ever half of a pair.
-pub(super) const THETA: [&str; 10] =
-    ["theta", "W", "w", "weight", PRUNED, "weights", "kernel", "weight_mu", "w_mu", "mean"];
+pub(super) const THETA: [&str; 13] = [
+    "theta",
+    "W",
+    "w",
+    "weight",
+    PRUNED,
+    "weights",
+    "kernel",
+    "weight_mu",
+    "w_mu",
+    "mean",
+    "W_mu",
+    "mu_weight",
+    "mu_kernel",
+];
 const ORDINARY: [&str; 5] = ["weight", PRUNED, "weights", "kernel", "w"];
 /// What `torch.nn.utils.prune` calls weights that are multiplied with a mask.
 pub(super) const PRUNED: &str = "weight_orig";
 pub(super) const PRUNED_BIAS: &str = "bias_orig";
 /// Names of the variance, the one to trust first.
-pub(super) const VARIANCE: [(&str, Variance); 11] = [
+pub(super) const VARIANCE: [(&str, Variance); 17] = [
     ("log_sigma2", Variance::LogSigma2),
     ("log_sigma_2", Variance::LogSigma2),
     ("ls2", Variance::LogSigma2),
@@ -26,8 +39,14 @@ pub(super) const VARIANCE: [(&str, Variance); 11] = [
     ("log_sigma", Variance::LogSigma),
     ("log_alpha", Variance::LogAlpha),
     ("sigma", Variance::Sigma),
+    ("weight_log_sigma", Variance::LogSigma),
+    ("weight_rho", Variance::Rho),
+    ("W_rho", Variance::Rho),
+    ("rho_weight", Variance::Rho),
+    ("rho_kernel", Variance::Rho),
+    ("rho", Variance::Rho),
 ];
-pub(super) const BIAS: [&str; 5] = ["bias", PRUNED_BIAS, "b", "biases", "bias_mu"];
+pub(super) const BIAS: [&str; 6] = ["bias", PRUNED_BIAS, "b", "biases", "bias_mu", "mu_bias"];
 pub(super) const MASK: [&str; 3] = ["mask", "w_mask", "weight_mask"];
 pub(super) const BIAS_MASK: &str = "bias_mask";
 /// Mean and log variance of a factor that whole units share.

@@ -7,12 +7,14 @@ use safetensors::tensor::{Dtype, Metadata};
 
 use super::stored::{Entry, Part, Stored};
 use super::tensor::{DType, TensorSource};
+use super::torch;
 use crate::error::{Error, IoContext, Result};
 
 /// The largest header accepted, as in the reference implementation.
 const MAX_HEADER: u64 = 100_000_000;
-/// The name under which a sharded checkpoint's table of contents goes.
-pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// The names under which a sharded checkpoint's table of contents goes.
+pub(super) const INDICES: [&str; 2] =
+    ["model.safetensors.index.json", "pytorch_model.bin.index.json"];
 
 /// One file.
 pub(super) fn open(path: &Path) -> Result<Stored> {
@@ -39,7 +41,9 @@ pub(super) fn open_index(path: &Path) -> Result<Stored> {
     let index: Index = serde_json::from_slice(&text)
         .map_err(|e| Error::parse("safetensors index", e).in_file(path))?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut stored = Stored::new("sharded safetensors");
+    let torch = index.weight_map.values().any(|shard| !shard.ends_with(".safetensors"));
+    let format = if torch { "PyTorch shards" } else { "sharded safetensors" };
+    let mut stored = Stored::new(format);
     let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, shard) in &index.weight_map {
         shards.entry(shard).or_default().push(name);
@@ -51,7 +55,11 @@ pub(super) fn open_index(path: &Path) -> Result<Stored> {
             return Err(invalid(problem).in_file(path));
         }
         let first = stored.tensors().len();
-        add(&mut stored, &folder.join(shard))?;
+        let path_of = folder.join(shard);
+        match shard.ends_with(".safetensors") {
+            true => add(&mut stored, &path_of)?,
+            false => stored.append(torch::open(&path_of).map_err(|e| e.in_file(&path_of))?),
+        }
         let there: BTreeSet<&str> =
             stored.tensors()[first..].iter().map(|t| t.name.as_str()).collect();
         if let Some(name) = names.iter().find(|name| !there.contains(*name)) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::conventions::{Found, LayerTensors};
 use super::names::split;
 use super::roles;
+use super::template;
 use super::tensor::{TensorInfo, TensorSource};
 use crate::error::{Error, Result};
 use crate::network::describe::Description;
@@ -160,8 +161,10 @@ impl Found {
         if let Some(&parameter) = parameter {
             return Err(refused(
                 parameter,
-                "has no place in a chain of linear layers with relu between: describe the network \
-                 with --network FILE",
+                &format!(
+                    "has no place in a chain of linear layers with relu between: {}",
+                    template::WAY_OUT
+                ),
             ));
         }
         if !left.is_empty() {

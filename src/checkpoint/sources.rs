@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::safetensors::INDEX;
+use super::safetensors::INDICES;
 use super::tensorflow;
 use crate::onnx;
 
@@ -13,7 +13,7 @@ use crate::onnx;
 pub fn files_of(path: &Path) -> Vec<PathBuf> {
     let mut files = vec![path.to_path_buf()];
     if path.is_dir() {
-        files.extend(shards(&path.join(INDEX)));
+        files.extend(INDICES.iter().flat_map(|index| shards(&path.join(index))));
         let parts = entries(path).into_iter().chain(entries(&path.join("variables")));
         files.extend(parts.filter(|part| is_part(part)));
     } else if onnx::is_onnx(path) {
@@ -28,7 +28,7 @@ pub fn files_of(path: &Path) -> Vec<PathBuf> {
 /// Whether a file of a folder may be one of the checkpoint's: others in it are none of its business.
 fn is_part(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let ends = [".safetensors", ".index", INDEX];
+    let ends = [".safetensors", ".index", INDICES[0], INDICES[1]];
     ends.iter().any(|end| name.ends_with(end)) || name.contains(".data-")
 }
 

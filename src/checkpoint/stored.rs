@@ -196,6 +196,17 @@ impl Stored {
         Ok(())
     }
 
+    /// Takes in another container's tensors and notes.
+    pub(super) fn append(&mut self, other: Self) {
+        let parts = self.parts.len();
+        self.parts.extend(other.parts);
+        self.tensors.extend(other.tensors);
+        let moved = other.positions.into_iter().map(|at| Position { part: at.part + parts, ..at });
+        self.positions.extend(moved);
+        self.notes.extend(other.notes);
+        self.accuracy = self.accuracy.or(other.accuracy);
+    }
+
     /// Takes in the accuracy that the file says its network has, under one of the usual names.
     pub(super) fn claims(&mut self, number: impl Fn(&str) -> Option<f64>) {
         const NAMES: [&str; 7] =

@@ -25,6 +25,15 @@ fn invalid(problem: impl Into<String>) -> Error {
     Error::Format { format: "PyTorch", problem: problem.into() }
 }
 
+/// A file in either format.
+pub(super) fn open(path: &Path) -> Result<Stored> {
+    let part = Part::open(path)?;
+    match part.bytes(0, part.length().min(4), 4)?.starts_with(b"PK\x03\x04") {
+        true => open_zip(part),
+        false => open_legacy(part),
+    }
+}
+
 /// A zip archive with a `data.pkl`.
 pub(super) fn open_zip(part: Part) -> Result<Stored> {
     let mut stored = Stored::new("PyTorch zip");
@@ -73,6 +82,7 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
         locations.insert(storage.key.clone(), location);
     }
     drop(archive);
+    let mut texts = texts(&description, &found, &budget)?.into_iter();
     let file = stored.add_part(part);
     let mut inline = Some(description);
     let mut numbers: HashMap<String, (usize, u64, u64)> = HashMap::new();
@@ -87,7 +97,12 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
                     (part, start, size)
                 }
             },
-            Data::Inline { start, length } | Data::Latin1 { start, length } => {
+            Data::Latin1 { .. } => {
+                let text = texts.next().unwrap_or(Part::Memory(Vec::new()));
+                let length = text.length();
+                (stored.add_part(text), 0, length)
+            }
+            Data::Inline { start, length } => {
                 let location = match (numbers.get(""), inline.take()) {
                     (Some(location), _) => *location,
                     (None, part) => {
@@ -96,9 +111,6 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
                         (part, 0, 0)
                     }
                 };
-                if matches!(tensor.data, Data::Latin1 { .. }) {
-                    return Err(invalid("an array written as text inside a PyTorch file"));
-                }
                 (location.0, *start, *length)
             }
         };
@@ -183,14 +195,7 @@ pub(super) fn open_arrays(part: Part, start: u64, format: &'static str) -> Resul
         return Err(invalid("it refers to something outside itself"));
     }
     let found = pickled::find(&pickle, &budget)?;
-    let mut texts = Vec::new();
-    for tensor in &found {
-        if let Data::Latin1 { start, length } = tensor.data {
-            let text = Latin1 { inner: Cursor::new(&part, start).take(length) };
-            texts.push(spool(text, Path::new(&tensor.name), length, &budget)?);
-        }
-    }
-    let mut texts = texts.into_iter();
+    let mut texts = texts(&part, &found, &budget)?.into_iter();
     let file = stored.add_part(part);
     for tensor in found {
         let (part, start, length) = match tensor.data {
@@ -206,6 +211,18 @@ pub(super) fn open_arrays(part: Part, start: u64, format: &'static str) -> Resul
     }
     stored.check_names()?;
     Ok(stored)
+}
+
+/// The bytes of the arrays that a pickle has as texts, in their order.
+fn texts(pickle: &Part, found: &[Found], budget: &ReadBudget) -> Result<Vec<Part>> {
+    let mut texts = Vec::new();
+    for tensor in found {
+        if let Data::Latin1 { start, length } = tensor.data {
+            let text = Latin1 { inner: Cursor::new(pickle, start).take(length) };
+            texts.push(spool(text, Path::new(&tensor.name), length, budget)?);
+        }
+    }
+    Ok(texts)
 }
 
 /// Takes a tensor in whose storage or values are the `length` bytes from `start` on.

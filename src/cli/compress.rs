@@ -167,6 +167,9 @@ impl Arguments {
     fn run_in_pool(self) -> anyhow::Result<Outcome> {
         let output = self.output_path()?;
         self.claim(output.as_ref())?;
+        if self.import.write_template(&self.input)? {
+            return Ok(Outcome::Passed);
+        }
         let quantizer = self.quantization.quantizer(self.goal().is_some())?;
         let checkpoint = self.import.open(&self.input, self.network.as_deref())?;
         let shape = checkpoint.network().input.shape;
@@ -243,7 +246,11 @@ impl Arguments {
             ("--labels", &self.labels),
             ("--calibrate", &self.calibrate),
         ];
-        output::claim(&mut claims, &inputs, &[("the output", &output.cloned())])?;
+        let outputs = [
+            ("the output", &output.cloned()),
+            ("--network-template", self.import.network_template()),
+        ];
+        output::claim(&mut claims, &inputs, &outputs)?;
         self.more_reports.claim(&mut claims)?;
         self.reports.check(&mut claims)
     }

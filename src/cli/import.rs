@@ -1,14 +1,16 @@
 //! Flags about how a checkpoint is read and where its threshold comes from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
+use super::output;
 use crate::checkpoint::profile::{DenseLayout, KernelLayout, PROFILES, Profile};
-use crate::checkpoint::{Checkpoint, Flatten, Options, Variance};
+use crate::checkpoint::{self, Checkpoint, Flatten, Naming, Options, Variance};
 use crate::compress::Threshold;
 use crate::prune::Thresholds;
+use crate::report::json;
 
 /// What the user says about a checkpoint.
 #[derive(Debug, Clone, Args)]
@@ -18,11 +20,34 @@ pub(super) struct Import {
     #[arg(long, value_name = "NAME", value_parser = profile)]
     profile: Option<&'static Profile>,
 
+    /// Write a network description to start from, with the layers of the checkpoint, and stop
+    #[arg(long, value_name = "FILE", conflicts_with = "network")]
+    network_template: Option<PathBuf>,
+
     #[command(flatten)]
     reading: Reading,
 }
 
 impl Import {
+    /// Where --network-template goes.
+    pub(super) fn network_template(&self) -> &Option<PathBuf> {
+        &self.network_template
+    }
+
+    /// Writes the description that --network-template asks for; whether it does.
+    pub(super) fn write_template(&self, path: &Path) -> anyhow::Result<bool> {
+        let Some(to) = &self.network_template else { return Ok(false) };
+        let options = self.reading.options(None, self.profile)?;
+        let template = json::pretty(&checkpoint::template(path, &options)?)?;
+        output::write(to, template.as_bytes())?;
+        eprintln!(
+            "{}: set the order, the input's shape (0 where it is not known) and what stands between \
+             the layers, then give it as --network",
+            to.display()
+        );
+        Ok(true)
+    }
+
     /// Opens a checkpoint as the flags say.
     pub(super) fn open(&self, path: &Path, network: Option<&Path>) -> anyhow::Result<Checkpoint> {
         self.reading.open(path, network, self.profile)
@@ -48,6 +73,28 @@ pub(super) struct Reading {
     /// Leave masks that are stored beside the weights alone
     #[arg(long)]
     ignore_masks: bool,
+
+    /// What means are called, * standing for the layer: '*.mu'
+    #[arg(long, value_name = "PATTERN", requires = "spread")]
+    mean: Option<String>,
+
+    /// What variances are called, * standing for the layer: '*.rho'
+    #[arg(long, value_name = "PATTERN", requires = "mean")]
+    spread: Option<String>,
+
+    /// What the tensors of --spread hold
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_enum,
+        requires = "spread",
+        default_value = "log_sigma2"
+    )]
+    spread_kind: VarianceKind,
+
+    /// Take means and variances for what their names say, whatever their values look like
+    #[arg(long)]
+    trust_names: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,6 +105,19 @@ enum VarianceKind {
     LogSigma,
     LogAlpha,
     Sigma,
+    Rho,
+}
+
+impl VarianceKind {
+    fn kind(self) -> Variance {
+        match self {
+            Self::LogSigma2 => Variance::LogSigma2,
+            Self::LogSigma => Variance::LogSigma,
+            Self::LogAlpha => Variance::LogAlpha,
+            Self::Sigma => Variance::Sigma,
+            Self::Rho => Variance::Rho,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -82,6 +142,14 @@ impl Reading {
         network: Option<&Path>,
         profile: Option<&'static Profile>,
     ) -> anyhow::Result<Checkpoint> {
+        Ok(Checkpoint::open(path, &self.options(network, profile)?)?)
+    }
+
+    fn options(
+        &self,
+        network: Option<&Path>,
+        profile: Option<&'static Profile>,
+    ) -> anyhow::Result<Options> {
         let (mut dense, mut kernel) = (None, None);
         for layout in &self.layout {
             let again = match layout {
@@ -92,14 +160,14 @@ impl Reading {
             };
             anyhow::ensure!(!again, "--layout takes one of oi and io, one of oihw and hwio");
         }
-        let options = Options {
+        Ok(Options {
             network: network.map(Into::into),
             profile,
-            variance: self.variance.map(|kind| match kind {
-                VarianceKind::LogSigma2 => Variance::LogSigma2,
-                VarianceKind::LogSigma => Variance::LogSigma,
-                VarianceKind::LogAlpha => Variance::LogAlpha,
-                VarianceKind::Sigma => Variance::Sigma,
+            variance: self.variance.map(VarianceKind::kind),
+            naming: self.mean.clone().zip(self.spread.clone()).map(|(mean, spread)| Naming {
+                mean,
+                spread,
+                kind: self.spread_kind.kind(),
             }),
             dense,
             kernel,
@@ -108,8 +176,8 @@ impl Reading {
                 FlattenOrder::ChannelsLast => Flatten::ChannelsLast,
             }),
             ignore_masks: self.ignore_masks,
-        };
-        Ok(Checkpoint::open(path, &options)?)
+            trust_names: self.trust_names,
+        })
     }
 }
 

@@ -50,6 +50,9 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<Outcome> {
         let mut claims = output::claims()?;
         output::reads(&mut claims, "the file", &self.file)?;
+        if self.import.write_template(&self.file)? {
+            return Ok(Outcome::Passed);
+        }
         let found = match starts_as_model(&self.file)? {
             true => Inspection::Model(model(&self.file)?),
             false => Inspection::Checkpoint(self.checkpoint()?),

@@ -91,19 +91,24 @@ pub(super) fn sample_elements(shape: Shape) -> Result<usize> {
     }
 }
 
-/// Whether an array holds samples of the shape: `[N, ...]` or one sample alone.
+/// Whether an array holds samples of the shape: `[N, ...]` or one sample alone. Dimensions are
+/// compared, never counts of elements: `[1, H, W, C]` has as many as `[C, H, W]`.
 fn check_fit(dims: &[u64], shape: Shape) -> Result<()> {
     let elements = sample_elements(shape)? as u64;
-    let chw = [shape.channels, shape.height, shape.width].map(|d| d as u64);
-    let [channels, height, width] = chw;
+    let [channels, height, width] = [shape.channels, shape.height, shape.width].map(|d| d as u64);
     let vector = shape.area() == 1;
-    let fits = |sample: &[u64]| {
-        let aligned = match *sample {
-            [_, _, _] => vector || sample == chw,
-            [_, _] => vector || channels > 1 || sample == [height, width],
-            _ => true,
-        };
-        product(sample) == elements && aligned
+    let fits = |sample: &[u64]| match *sample {
+        // A vector has no axes that could be taken for each other.
+        _ if vector => product(sample) == elements,
+        [n] => n == elements,
+        [a, b] => {
+            [a, b] == [channels, height * width] || channels == 1 && [a, b] == [height, width]
+        }
+        [.., a, b, c] if sample[..sample.len() - 3].iter().all(|&d| d == 1) => {
+            [a, b, c] == [channels, height, width]
+                || channels == 1 && [a, b, c] == [height, width, channels]
+        }
+        _ => false,
     };
     let batch = dims.split_first();
     if batch.is_some_and(|(_, sample)| fits(sample)) {
@@ -112,7 +117,7 @@ fn check_fit(dims: &[u64], shape: Shape) -> Result<()> {
             _ => Ok(()),
         };
     }
-    if fits(dims) {
+    if dims.len() < 4 && fits(dims) {
         return Ok(());
     }
     let channels_last = |sample: &[u64]| !vector && sample == [height, width, channels];
@@ -188,6 +193,10 @@ mod tests {
             (&[5, 3, 32, 16], cifar),
             (&[3, 32, 16], cifar),
             (&[5, 3, 512], cifar),
+            (&[3, 512], cifar),
+            (&[5, 1, 3, 32, 16], cifar),
+            (&[1, 28, 28, 1], mnist),
+            (&[28, 28, 1], mnist),
             (&[5, 28, 28], Shape::vector(784)),
             (&[5, 1, 28, 28], Shape::vector(784)),
             (&[5, 2, 3], Shape::vector(6)),
@@ -207,6 +216,24 @@ mod tests {
                 Shape::new(3, 28, 28),
                 "the array of shape [5, 28, 28, 3] has its channels last, channels must come first \
                  as in [3, 28, 28]: transpose its axes to [0, 3, 1, 2]",
+            ),
+            (
+                &[1, 28, 28, 3],
+                Shape::new(3, 28, 28),
+                "the array of shape [1, 28, 28, 3] has its channels last, channels must come first \
+                 as in [3, 28, 28]: transpose its axes to [0, 3, 1, 2]",
+            ),
+            (
+                &[5, 512, 3],
+                Shape::new(3, 32, 16),
+                "the array of shape [5, 512, 3] does not fit the network's input [3, 32, 16]: \
+                 expected [N, 3, 32, 16] or [N, 1536]",
+            ),
+            (
+                &[2, 3, 1, 1],
+                Shape::vector(6),
+                "the array of shape [2, 3, 1, 1] does not fit the network's input [6]: expected \
+                 [N, 6]",
             ),
             (
                 &[28, 28, 3],

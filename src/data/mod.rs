@@ -130,7 +130,12 @@ fn samples_of(path: &Path, array: Option<&str>, shape: Shape) -> Result<Vec<f32>
         (Source::Array(array), None) => array.samples(shape),
         #[cfg(feature = "data")]
         (Source::Picture(file), None) => png::read(path, file, shape),
-        (Source::Raw(stream), None) => raw(stream, shape),
+        (Source::Raw(stream), None) => {
+            let values = raw(stream, shape)?;
+            #[cfg(feature = "data")]
+            check_raw(path, &values)?;
+            Ok(values)
+        }
     };
     let usable = |values: Vec<f32>| {
         finite("element", &values, sample_elements(shape)?)?;
@@ -256,6 +261,26 @@ fn raw(mut stream: Stream<'_>, shape: Shape) -> Result<Vec<f32>> {
         )));
     }
     Ok(values)
+}
+
+/// Refuses bytes that are no f32: pixels read so are mostly beyond all bounds. A file called .f32 is
+/// believed.
+#[cfg(feature = "data")]
+fn check_raw(path: &Path, values: &[f32]) -> Result<()> {
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("f32")) {
+        return Ok(());
+    }
+    let usual = |v: f32| (1e-9..1e9).contains(&v.abs());
+    let set = values.iter().filter(|&&v| v != 0.0).count();
+    let odd = values.iter().filter(|&&v| v != 0.0 && !usual(v)).count();
+    match odd > set / 2 {
+        true => Err(Error::data(format!(
+            "read as little-endian f32, {odd} of {set} values that are not 0 are below 1e-9 or above \
+             1e9: bytes of another type? save them as .npy, or call the file .f32 to have them as \
+             they are"
+        ))),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]

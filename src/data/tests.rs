@@ -87,6 +87,18 @@ fn files_of_every_format_are_joined_in_order() {
 }
 
 #[test]
+fn bytes_that_are_no_floats_are_refused_unless_the_name_says_so() {
+    let folder = Folder::new();
+    let pixels: Vec<u8> = (0..64u32).map(|i| (i * 37 % 251) as u8).collect();
+    let read = |name: &str| read_samples(&[folder.file(name, &pixels)], None, Shape::vector(16));
+    for name in ["x.bin", "x.raw"] {
+        let error = read(name).unwrap_err().to_string();
+        assert!(error.contains("bytes of another type? save them as .npy"), "{error}");
+    }
+    read("x.f32").unwrap();
+}
+
+#[test]
 fn the_named_array_of_an_npz() {
     let folder = Folder::new();
     let members = [("a.npy", npy(&[2], &[1.0, 2.0])), ("b.npy", npy(&[2], &[3.0, 4.0]))];

@@ -1,6 +1,8 @@
 //! Files that appear whole or not at all, and never in the place of one that a command reads.
 
 mod claims;
+#[cfg(feature = "compress")]
+mod foreign;
 #[cfg(all(feature = "compress", unix))]
 mod leftovers;
 mod target;
@@ -10,6 +12,8 @@ mod temporary;
 mod tests;
 
 pub use claims::Claims;
+#[cfg(feature = "compress")]
+pub(crate) use foreign::foreign;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

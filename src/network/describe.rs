@@ -210,12 +210,17 @@ impl Description {
     pub fn linear_chain(layers: &[Layer]) -> Option<Self> {
         let mut sorted: Vec<&Layer> = layers.iter().collect();
         sorted.sort_by_cached_key(|layer| natural_key(&layer.name));
+        Self::chain_in_order(&sorted)
+    }
+
+    /// The same for layers in the order in which they stand.
+    pub(crate) fn chain_in_order(sorted: &[&Layer]) -> Option<Self> {
         let chained = sorted.windows(2).all(|pair| {
             pair.iter().all(|l| l.shape.len() == 2) && pair[0].shape[0] == pair[1].shape[1]
         });
         let first = sorted.first().filter(|l| l.shape.len() == 2 && chained)?;
         let mut nodes = Vec::new();
-        for layer in &sorted {
+        for layer in sorted {
             if !nodes.is_empty() {
                 nodes.push(NodeDescription { op: "relu".into(), ..Default::default() });
             }

@@ -42,12 +42,10 @@ impl Reader {
         self.constants.charge::<f64>(channels.saturating_mul(FOLD_VALUES))?;
         let constant = |at: usize| {
             let name = node.input(at).ok_or_else(|| format!("has no input {at}"))?;
-            let (_, values) = self.constants.reals(name)?;
-            match values.len() == channels {
+            let (dims, values) = self.constants.reals(name)?;
+            match dims == [channels] {
                 true => Ok(values.into_iter().map(f64::from).collect::<Vec<f64>>()),
-                false => {
-                    Err(format!("{name:?} has {} values for {channels} channels", values.len()))
-                }
+                false => Err(format!("{name:?} has shape {dims:?} for {channels} channels")),
             }
         };
         let (scale, shift, mean, variance) =

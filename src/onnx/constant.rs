@@ -18,9 +18,9 @@ mod kind {
     pub(super) const BFLOAT16: i32 = 16;
 }
 
-/// Whether a type is a real number.
-pub(super) fn is_real(kind: i64) -> bool {
-    [kind::FLOAT, kind::FLOAT16, kind::DOUBLE, kind::BFLOAT16].iter().any(|&k| kind == i64::from(k))
+/// Whether a type is a real number of at least the precision that networks are computed in.
+pub(super) fn is_whole_real(kind: i64) -> bool {
+    [kind::FLOAT, kind::DOUBLE].iter().any(|&k| kind == i64::from(k))
 }
 
 enum Constant {
@@ -89,6 +89,19 @@ impl Constants {
         Ok(())
     }
 
+    /// Adds a constant rounded to half precision under another name.
+    pub(super) fn round(&mut self, name: &str, to: i64, output: &str) -> Reason<()> {
+        let round: fn(f32) -> f32 = match i32::try_from(to) {
+            Ok(kind::FLOAT16) => |v| half::f16::from_f32(v).to_f32(),
+            Ok(kind::BFLOAT16) => |v| half::bf16::from_f32(v).to_f32(),
+            _ => return Err(format!("to type {to}")),
+        };
+        let (dims, values) = self.reals(name)?;
+        let rounded = values.into_iter().map(round).collect();
+        self.all.insert(output.to_owned(), Constant::Reals(dims, rounded));
+        Ok(())
+    }
+
     /// Adds the transpose of a matrix under another name.
     pub(super) fn transpose(&mut self, name: &str, output: &str) -> Reason<()> {
         let (dims, values) = self.reals(name)?;
@@ -105,6 +118,16 @@ impl Constants {
 
     pub(super) fn has(&self, name: &str) -> bool {
         self.all.contains_key(name)
+    }
+
+    /// Whether a constant holds real numbers.
+    pub(super) fn is_real(&self, name: &str) -> bool {
+        const REAL: [i32; 4] = [kind::FLOAT, kind::DOUBLE, kind::FLOAT16, kind::BFLOAT16];
+        match self.all.get(name) {
+            Some(Constant::Dense(tensor)) => REAL.contains(&tensor.data_type),
+            Some(Constant::Sparse(_) | Constant::Reals(..)) => true,
+            Some(Constant::Integers(_)) | None => false,
+        }
     }
 
     fn get(&self, name: &str) -> Reason<&Constant> {

@@ -66,13 +66,17 @@ pub struct Fold {
 /// As [`parse`], with the file's name; I/O.
 pub fn open(path: &Path) -> Result<Imported> {
     let bytes = std::fs::read(path).at(path)?;
+    if let Some(known) = crate::files::foreign(&bytes[..bytes.len().min(64)]) {
+        return Err(problem(format!("it is {known}")).in_file(path));
+    }
     parse(&bytes, path.parent()).map_err(|e| e.in_file(path))
 }
 
 /// Reads a model of one input and one output whose first dimension is the batch.
 ///
 /// # Errors
-/// [`Error::Format`]: one that lists all nodes that are not understood, with what is the matter.
+/// [`Error::Unsupported`]: one that lists all kinds of nodes that are not understood, with what is the
+/// matter; [`Error::Format`] for what is no ONNX.
 pub fn parse(bytes: &[u8], folder: Option<&Path>) -> Result<Imported> {
     cost::charge(bytes, &ReadBudget::new(bytes.len() as u64))?;
     let model = proto::ModelProto::decode(bytes).map_err(|e| Error::parse("ONNX", e))?;
@@ -116,6 +120,11 @@ pub(crate) fn is_onnx(path: &Path) -> bool {
 
 fn problem(text: impl Into<String>) -> Error {
     Error::Format { format: "ONNX", problem: printable(&text.into()) }
+}
+
+/// What a valid graph has that is not understood.
+fn unsupported(text: impl Into<String>) -> Error {
+    Error::Unsupported { format: "ONNX", problem: printable(&text.into()) }
 }
 
 /// One line, whatever the file calls its parts.
@@ -262,6 +271,78 @@ mod tests {
         for name in ["Relu", "Softmax", "Add"] {
             assert!(!message.contains(name), "{message} has {name}");
         }
+    }
+
+    #[test]
+    fn shapes_are_compared_by_dimension() {
+        let refused = |dims: &[i64], nodes: Vec<NodeProto>, tensors| {
+            let error = parse(&encoded(dims, nodes, tensors), None).unwrap_err().to_string();
+            assert!(error.starts_with("valid ONNX, but not understood"), "{error}");
+            assert!(error.len() < 500, "{error}");
+            error
+        };
+        let w = || tensor("w", &[2, 2], &[1.0; 4]);
+        // One number for each sample, not for each output.
+        let gemm = || vec![node("Gemm", &["x", "w", "c"], "y")];
+        refused(&[2, 2], gemm(), vec![w(), tensor("c", &[2, 1], &[1.0; 2])]);
+        for dims in [&[2][..], &[1, 2]] {
+            let bytes = encoded(&[2, 2], gemm(), vec![w(), tensor("c", dims, &[1.0; 2])]);
+            parse(&bytes, None).unwrap();
+        }
+        // A convolution repeats no bias.
+        let kernel = || tensor("w", &[2, 1, 1, 1], &[1.0; 2]);
+        let conv = || vec![node("Conv", &["x", "w", "c"], "y")];
+        refused(&[1, 1, 2, 2], conv(), vec![kernel(), tensor("c", &[1], &[1.0])]);
+        refused(&[1, 1, 2, 2], conv(), vec![kernel(), tensor("c", &[2, 1], &[1.0; 2])]);
+        // Over all axes, the batch among them.
+        let mean = vec![node("Gemm", &["x", "w"], "a"), node("ReduceMean", &["a"], "y")];
+        refused(&[1, 2], mean, vec![w()]);
+        let statistics: Vec<TensorProto> =
+            ["s", "b", "m", "v"].iter().map(|name| tensor(name, &[2, 1], &[1.0; 2])).collect();
+        let norm = vec![
+            node("Gemm", &["x", "w"], "a"),
+            node("BatchNormalization", &["a", "s", "b", "m", "v"], "y"),
+        ];
+        refused(&[1, 2], norm, [vec![w()], statistics].concat());
+        // Another batch than the input's.
+        let mut two = tensor("two", &[2], &[]);
+        (two.data_type, two.int64_data) = (7, vec![2, -1]);
+        let reshape = vec![node("Gemm", &["x", "w"], "a"), node("Reshape", &["a", "two"], "y")];
+        refused(&[1, 2], reshape, vec![w(), two]);
+    }
+
+    #[test]
+    fn half_precision_is_rounded_in_constants_and_refused_in_values() {
+        let cast = |from: &str, to: &str, kind| {
+            let mut cast = node("Cast", &[from], to);
+            cast.attribute.push(AttributeProto {
+                name: "to".into(),
+                i: kind,
+                ..Default::default()
+            });
+            cast
+        };
+        let w = || tensor("w", &[1, 1], &[0.1]);
+        let nodes = vec![cast("w", "h", 10), cast("h", "f", 1), node("Gemm", &["x", "f"], "y")];
+        let found = parse(&encoded(&[1, 1], nodes, vec![w()]), None).unwrap();
+        assert_eq!(found.weights[0].values, [0.099_975_586]);
+        let nodes = vec![node("Gemm", &["x", "w"], "a"), cast("a", "b", 10), cast("b", "y", 1)];
+        let error = parse(&encoded(&[1, 1], nodes, vec![w()]), None).unwrap_err().to_string();
+        assert!(error.contains("export the model in float32"), "{error}");
+    }
+
+    #[test]
+    fn a_refusal_has_one_entry_for_each_operation() {
+        let mut nodes: Vec<NodeProto> = (0..500)
+            .map(|at| node("Erf", &["x"], &format!("a/very/long/name/of/a/value/{at}")))
+            .collect();
+        nodes.extend((0..40).map(|at| node(&format!("Operation{at}"), &["x"], &format!("o{at}"))));
+        let names: Vec<String> = nodes.iter().map(|node| node.output[0].clone()).collect();
+        nodes.push(node("Sum", &names.iter().map(String::as_str).collect::<Vec<_>>(), "y"));
+        let message = parse(&encoded(&[1, 2], nodes, vec![]), None).unwrap_err().to_string();
+        assert!(message.len() < 500, "{message}");
+        assert!(message.contains("(no such operation here) and 499 more; "), "{message}");
+        assert!(message.contains("more operations: formats/network.md"), "{message}");
     }
 
     #[test]

@@ -87,6 +87,7 @@ impl Reader {
             "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" => return self.reshape(node),
             "Transpose" => return self.transpose(node),
             "Shape" => return self.shape(node),
+            "Cast" => return self.cast(node),
             "HardSigmoid" => return self.hard_sigmoid(node),
             "Relu" => Activation::Relu,
             "Sigmoid" => Activation::Sigmoid,
@@ -214,6 +215,11 @@ impl Reader {
         let keeps = node.op_type != "ReduceMean" || node.int("keepdims", 1) != 0;
         if node.op_type == "ReduceMean" {
             let axes = node.integers("axes", 1, &self.constants)?.unwrap_or_default();
+            match (axes.is_empty(), node.int("noop_with_empty_axes", 0)) {
+                (false, _) => {}
+                (true, 0) => return Err("over all axes, the batch among them".into()),
+                (true, _) => return self.view(node, x),
+            }
             let mut axes =
                 axes.iter().map(|&a| axis(a, x.dims.len())).collect::<Reason<Vec<_>>>()?;
             axes.sort_unstable();
@@ -343,8 +349,9 @@ impl Reader {
                     });
                 }
                 let known = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(0);
-                // Where a fixed batch is written, everything else must be left as it is.
-                let fixed = *batch > 0 && (open.is_some() || known == count);
+                // Where a fixed batch is written, it must be the input's, everything else left as it is.
+                let same = self.batch.is_none_or(|of_input| of_input == *batch);
+                let fixed = *batch > 0 && same && (open.is_some() || known == count);
                 let usable = (stays || fixed) && known > 0 && count.is_multiple_of(known);
                 if !usable {
                     return Err(told());
@@ -356,6 +363,17 @@ impl Reader {
                 }
                 Ok(dims)
             }
+        }
+    }
+
+    /// A rounding to half precision; casts between wider types are gone already.
+    fn cast(&mut self, node: &NodeProto) -> Reason<()> {
+        let (to, name) = (node.int("to", 0), node.input(0).ok_or("has no input")?);
+        match &node.output[..] {
+            [output] if self.constants.has(name) => self.constants.round(name, to, output),
+            _ => Err(format!(
+                "to type {to}: values are computed in float, so export the model in float32"
+            )),
         }
     }
 

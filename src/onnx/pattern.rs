@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Reason;
-use super::constant::{Constants, is_real};
+use super::constant::{Constants, is_whole_real};
 use super::proto::{AttributeProto, NodeProto};
 
 /// The nodes that matter, and the names of the graph's outputs among what they make.
@@ -76,7 +76,8 @@ fn does_nothing(node: &NodeProto, constants: &Constants) -> bool {
             Some(training) => constants.integers(training) == Ok(vec![0]),
             None => true,
         },
-        "Cast" => is_real(node.int("to", 0)),
+        // Half precision rounds: of a value the network cannot, of a constant it is done.
+        "Cast" => is_whole_real(node.int("to", 0)),
         _ => false,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::constant::Constants;
 use super::proto::{NodeProto, ValueInfoProto};
 use super::sizes::Sizes;
-use super::{Imported, Reason, Weights, printable, problem};
+use super::{Imported, Reason, Weights, printable, problem, unsupported};
 use crate::error::Result;
 use crate::network::{Input, Network, Node, Op, Shape, Source};
 
@@ -53,6 +53,8 @@ impl Value {
 pub(super) struct Reader {
     pub(super) constants: Constants,
     pub(super) opset: i64,
+    /// The size of the batch, where the graph fixes it.
+    pub(super) batch: Option<i64>,
     /// How often each name is read.
     pub(super) readers: BTreeMap<String, usize>,
     /// The constants that are the transposes of others, and of which.
@@ -95,9 +97,11 @@ impl Reader {
             [_, h, w, c] if last && c > 0 && h > 0 && w > 0 => Shape::new(c, h, w),
             [_, c, h, w] if c > 0 && h > 0 && w > 0 => Shape::new(c, h, w),
             _ => {
-                return Err(problem(format!(
-                    "input {:?} has shape {dims:?}; [batch, length] or [batch, channels, height, \
-                     width] is understood, 0 standing for a size that is not known",
+                return Err(unsupported(format!(
+                    "its input {0:?} has shape {dims:?}, 0 standing for a size that is not known; \
+                     [batch, length] or [batch, channels, height, width] is understood: set sizes by \
+                     python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name {0} \
+                     --input_shape 1,3,224,224 (or whatever they are) IN.onnx OUT.onnx",
                     input.name
                 )));
             }
@@ -134,6 +138,7 @@ impl Reader {
         Ok(Self {
             constants,
             opset,
+            batch: dims.first().filter(|&&d| d > 0).map(|&d| d as i64),
             readers,
             transposes: BTreeMap::new(),
             biases,
@@ -205,13 +210,15 @@ impl Reader {
             return Err(problem(format!("output {output:?} is made by no node")));
         };
         if value.channels_last.is_some() {
-            return Err(problem(format!("output {output:?} is a map whose channels come last")));
+            return Err(unsupported(format!(
+                "its output {output:?} is a map whose channels come last"
+            )));
         }
         let Source::Node(last) = value.source else {
-            return Err(problem(format!("output {output:?} is the input")));
+            return Err(unsupported(format!("its output {output:?} is the input")));
         };
         if last + 1 != self.network.nodes.len() {
-            return Err(problem(format!("output {output:?} is not made by the last node")));
+            return Err(unsupported(format!("its output {output:?} is not made by the last node")));
         }
         if let Some(super::Fold { factor, offset }) = self.input.take() {
             let all_same = |values: &[f64]| values.windows(2).all(|pair| pair[0] == pair[1]);
@@ -225,7 +232,7 @@ impl Reader {
             }
         }
         if self.weights.is_empty() {
-            return Err(problem("there is no layer with weights"));
+            return Err(unsupported("there is no layer with weights"));
         }
         self.network.shapes()?;
         Ok(Imported { network: self.network, weights: self.weights, notes: self.notes })

@@ -39,7 +39,9 @@ impl Sizes {
             ["Cast", "Concat", "Gather", "Slice", "Squeeze", "Unsqueeze"];
         let made = |name: &String| self.0.contains_key(name);
         let sized = node.op_type != "Reshape" && node.input.iter().any(made);
-        let constant = ON_CONSTANTS.contains(&node.op_type.as_str())
+        let reals = node.op_type == "Cast" && node.input(0).is_some_and(|n| constants.is_real(n));
+        let constant = !reals
+            && ON_CONSTANTS.contains(&node.op_type.as_str())
             && node.input.iter().all(|name| made(name) || constants.has(name));
         if !sized && !constant {
             return None;

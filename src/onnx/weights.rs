@@ -23,7 +23,7 @@ impl Reader {
         let (window, _) = node.window(Some([height, width]), x.shape)?;
         let (shape, values) = self.dilated(shape, values, window.kernel)?;
         let groups = usize::try_from(node.int("group", 1)).map_err(|_| "negative group")?;
-        let bias = self.bias(node, 1.0)?;
+        let bias = self.bias(node, shape[0], 1.0)?;
         let layer = self.layer(node, shape, values, bias)?;
         let (stride, padding) = (window.stride, window.padding);
         let op = Op::Conv2d { layer, stride, padding, groups };
@@ -59,7 +59,7 @@ impl Reader {
         let alpha = node.float("alpha", 1.0);
         values.iter_mut().for_each(|value| *value *= alpha);
         let gemm = node.op_type == "Gemm";
-        let bias = if gemm { self.bias(node, node.float("beta", 1.0))? } else { None };
+        let bias = if gemm { self.bias(node, rows, node.float("beta", 1.0))? } else { None };
         let dims = x.dims[..x.dims.len() - 1].iter().copied().chain([rows]).collect();
         let x = self.flat(node, x)?;
         let layer = self.layer(node, vec![rows, cols], values, bias)?;
@@ -77,10 +77,22 @@ impl Reader {
         self.value(&name)
     }
 
-    fn bias(&self, node: &NodeProto, factor: f32) -> Reason<Option<Vec<f32>>> {
+    /// One number for each of `rows` outputs: `[rows]`, and what Gemm repeats to that for a batch of
+    /// any size, `[1, rows]` and a single number. `[rows, 1]` is one for each sample.
+    fn bias(&self, node: &NodeProto, rows: usize, factor: f32) -> Reason<Option<Vec<f32>>> {
         let Some(name) = node.input(2) else { return Ok(None) };
-        let (_, mut values) = self.constants.reals(name)?;
+        let (dims, mut values) = self.constants.reals(name)?;
+        let gemm = node.op_type == "Gemm";
         values.iter_mut().for_each(|value| *value *= factor);
+        match dims[..] {
+            [n] if n == rows => {}
+            [1, n] if gemm && n == rows => {}
+            [] | [1] | [1, 1] if gemm => {
+                self.constants.charge::<f32>(rows)?;
+                values = vec![values[0]; rows];
+            }
+            _ => return Err(format!("a bias of shape {dims:?} for {rows} outputs")),
+        }
         Ok(Some(values))
     }
 
@@ -92,18 +104,6 @@ impl Reader {
         values: Vec<f32>,
         bias: Option<Vec<f32>>,
     ) -> Reason<usize> {
-        let rows = shape.first().copied().unwrap_or(0);
-        let bias = match bias {
-            // Gemm repeats a single number.
-            Some(bias) if bias.len() == 1 => {
-                self.constants.charge::<f32>(rows)?;
-                Some(vec![bias[0]; rows])
-            }
-            Some(bias) if bias.len() != rows => {
-                return Err(format!("a bias of {} values for {rows} outputs", bias.len()));
-            }
-            bias => bias,
-        };
         let name = self.layer_name(node);
         let weights = Weights { values, bias, fold: None };
         self.constants.steps(self.network.layers.len())?;

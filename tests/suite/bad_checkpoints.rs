@@ -94,7 +94,7 @@ fn each_defect_has_its_message() {
                 ],
                 None,
             )),
-            "describe them with --network FILE",
+            "describe the network with --network FILE",
         ),
         // Without a description, what the chain does not explain is not left out.
         (
@@ -103,7 +103,7 @@ fn each_defect_has_its_message() {
         ),
         (
             ordinary(&[tensor("c.weight", &[2, 2, 1, 1], &[1.0; 4])]),
-            "describe them with --network FILE",
+            "describe the network with --network FILE",
         ),
         (
             ordinary(&[tensor("bn.running_mean", &[3], &[0.0; 3])]),

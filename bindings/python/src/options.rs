@@ -6,8 +6,8 @@ use svdo::checkpoint::profile::{DenseLayout, KernelLayout, PROFILES, Profile};
 use svdo::checkpoint::{Flatten, Options, Variance};
 use svdo::{Error, Result};
 
-/// Reads `profile`, `variance`, `layout` (one or two with a comma between), `flatten` and
-/// `ignore_masks`.
+/// Reads `profile`, `variance`, `layout` (one or two with a comma between), `flatten`,
+/// `ignore_masks` and `trust_names`.
 pub(crate) fn options(words: &BTreeMap<String, String>) -> Result<Options> {
     let mut options = Options::default();
     for (name, word) in words {
@@ -17,6 +17,7 @@ pub(crate) fn options(words: &BTreeMap<String, String>) -> Result<Options> {
             "layout" => layout(&mut options, word)?,
             "flatten" => options.flatten = Some(flatten(word)?),
             "ignore_masks" => options.ignore_masks = true,
+            "trust_names" => options.trust_names = true,
             _ => return Err(Error::Argument { problem: format!("{name} is no option") }),
         }
     }
@@ -36,7 +37,12 @@ fn variance(word: &str) -> Result<Variance> {
         "log_sigma" => Ok(Variance::LogSigma),
         "log_alpha" => Ok(Variance::LogAlpha),
         "sigma" => Ok(Variance::Sigma),
-        _ => Err(expected("variance", word, &["log_sigma2", "log_sigma", "log_alpha", "sigma"])),
+        "rho" => Ok(Variance::Rho),
+        _ => Err(expected(
+            "variance",
+            word,
+            &["log_sigma2", "log_sigma", "log_alpha", "sigma", "rho"],
+        )),
     }
 }
 

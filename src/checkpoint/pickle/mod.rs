@@ -138,23 +138,14 @@ impl Pickle {
 }
 
 /// What a checkpoint may contain. None of it is called.
-const KNOWN: [&str; 33] = [
+const KNOWN: [&str; 24] = [
     "_codecs.encode",
     "argparse.Namespace",
-    "builtins.bytearray",
-    "builtins.complex",
-    "builtins.set",
-    "builtins.slice",
     "collections.Counter",
     "collections.OrderedDict",
     "collections.defaultdict",
-    "copy_reg._reconstructor",
+    "collections.deque",
     "copyreg._reconstructor",
-    "__builtin__.object",
-    "builtins.object",
-    "builtins.int",
-    "builtins.list",
-    "builtins.dict",
     "numpy._core.multiarray._reconstruct",
     "numpy._core.multiarray.scalar",
     "numpy._core.numeric._frombuffer",
@@ -174,7 +165,48 @@ const KNOWN: [&str; 33] = [
     "torch.serialization._get_layout",
 ];
 
+/// Modules and their classes of values that say nothing of tensors.
+const BYSTANDERS: [(&str, &[&str]); 7] = [
+    (
+        "builtins",
+        &[
+            "bool",
+            "bytearray",
+            "bytes",
+            "complex",
+            "dict",
+            "float",
+            "frozenset",
+            "int",
+            "list",
+            "object",
+            "range",
+            "set",
+            "slice",
+            "str",
+            "tuple",
+        ],
+    ),
+    ("datetime", &["date", "datetime", "time", "timedelta", "timezone"]),
+    ("decimal", &["Decimal"]),
+    (
+        "pathlib",
+        &["Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"],
+    ),
+    ("pathlib._local", &["Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"]),
+    ("random", &["Random"]),
+    ("uuid", &["UUID", "SafeUUID"]),
+];
+
 fn is_known(global: &str) -> bool {
+    // As Python 2 and protocol 2 call them.
+    let renamed = [("__builtin__.", "builtins."), ("copy_reg.", "copyreg.")];
+    let renamed = renamed.iter().find_map(|(old, new)| Some((new, global.strip_prefix(old)?)));
+    let modern = renamed.map(|(new, rest)| format!("{new}{rest}"));
+    let global = modern.as_deref().unwrap_or(global);
+    let bystander = global.rsplit_once('.').is_some_and(|(module, name)| {
+        BYSTANDERS.iter().any(|(of, names)| *of == module && names.contains(&name))
+    });
     let storage = |rest: &str| {
         let name = rest.strip_prefix("cuda.").or(rest.strip_prefix("storage.")).unwrap_or(rest);
         name.ends_with("Storage") && name.bytes().all(|b| b.is_ascii_alphanumeric())
@@ -186,5 +218,28 @@ fn is_known(global: &str) -> bool {
             && rest.bytes().all(|b| b.is_ascii_alphanumeric())
     };
     let of_torch = |rest: &str| rest.len() <= MOST_OF_A_GLOBAL && (storage(rest) || dtype(rest));
-    KNOWN.contains(&global) || global.strip_prefix("torch.").is_some_and(of_torch)
+    bystander || KNOWN.contains(&global) || global.strip_prefix("torch.").is_some_and(of_torch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_known;
+
+    #[test]
+    fn what_says_nothing_of_tensors_is_known_by_all_its_names() {
+        for global in [
+            "builtins.set",
+            "__builtin__.set",
+            "__builtin__.bytearray",
+            "copy_reg._reconstructor",
+            "pathlib.PosixPath",
+            "datetime.datetime",
+            "torch.FloatStorage",
+        ] {
+            assert!(is_known(global), "{global}");
+        }
+        for global in ["builtins.eval", "__builtin__.getattr", "pathlib.os", "os.system"] {
+            assert!(!is_known(global), "{global}");
+        }
+    }
 }

@@ -70,7 +70,7 @@ def compress(
             checkpoint carries none and is no plain chain of linear layers.
         profile: the code base that wrote the checkpoint, as formats/checkpoints.md names it; found
             if None.
-        variance: what the variances hold: ``"log_sigma2"``, ``"log_sigma"``, ``"log_alpha"`` or
+        variance: what the variances hold: ``"log_sigma2"``, ``"log_sigma"``, ``"log_alpha"``, ``"rho"`` or
             ``"sigma"``; what their names say if None.
         layout: of dense layers (``"oi"``, ``"io"``) and of convolutions (``"oihw"``, ``"hwio"``),
             with a comma between: found if None.

@@ -1,0 +1,138 @@
+//! Networks that nothing describes: the one chain that a file may be taken for, and a description to
+//! start from for all others.
+
+use std::path::Path;
+
+use super::conventions::{self, Found};
+use super::names::split;
+use super::profile::{DenseLayout, KernelLayout, PROFILES};
+use super::{Options, open_source, roles};
+use crate::error::{Error, Result};
+use crate::network::Layer;
+use crate::network::describe::{Description, InputDescription, NodeDescription};
+
+/// What to do where a network has to be described.
+pub(super) const WAY_OUT: &str = "describe the network with --network FILE (--network-template FILE \
+     writes one to start from)";
+
+/// Layers that an error shows.
+const SHOWN: usize = 6;
+
+/// The chain of linear layers that the layers of a file are, in the order of the file; by their names
+/// where a container keeps no order.
+///
+/// # Errors
+/// [`Error::Network`] if they are none.
+pub(super) fn chain(layers: &[Layer], format: &str) -> Result<Description> {
+    let sorted = layers.is_sorted_by(|a, b| a.name <= b.name);
+    let has_order = match format {
+        _ if format.starts_with("PyTorch") || format == "pickle" => true,
+        // Both may have been sorted by who wrote them.
+        _ if format.starts_with("NumPy") || format == "safetensors" => !sorted,
+        _ => false,
+    };
+    let found = match has_order {
+        true => Description::chain_in_order(&layers.iter().collect::<Vec<_>>()),
+        false => Description::linear_chain(layers),
+    };
+    found.ok_or_else(|| {
+        let shown: Vec<String> =
+            layers.iter().take(SHOWN).map(|l| format!("{} {:?}", l.name, l.shape)).collect();
+        let more = match layers.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let order = if has_order { " in the order of the file" } else { "" };
+        Error::network(format!(
+            "the checkpoint carries no description and its layers ({}{more}) are not a plain chain \
+             of linear layers{order}: {WAY_OUT}",
+            shown.join(", ")
+        ))
+    })
+}
+
+/// A description to start from: the layers in the order of the file, each with the normalization
+/// behind it, relu between. Height and width of an image are 0, to be filled in.
+///
+/// # Errors
+/// A file that cannot be read, or without layers.
+pub fn template(path: &Path, options: &Options) -> Result<Description> {
+    if crate::onnx::is_onnx(path) {
+        return Ok(Description::of(&crate::onnx::open(path)?.network));
+    }
+    let source = open_source(path)?;
+    let found = conventions::find_layers(source.tensors(), options, false, source.format());
+    let mut found = found.map_err(|e| e.in_file(path))?;
+    found.strip_wrappers(&[]);
+    Ok(of_layers(&found, options))
+}
+
+fn of_layers(found: &Found, options: &Options) -> Description {
+    let (dense, kernel) =
+        found.layouts.first().copied().unwrap_or((PROFILES[0].dense, PROFILES[0].kernel));
+    let (dense, kernel) = (options.dense.unwrap_or(dense), options.kernel.unwrap_or(kernel));
+    let used = found.assumed_layers();
+    let by_name = found.by_name();
+    let layers: Vec<_> = used.iter().filter_map(|name| by_name.get(name.as_str())).collect();
+    let node = |op: &str| NodeDescription { op: op.into(), ..Default::default() };
+    let (mut nodes, mut map) = (Vec::new(), false);
+    for (at, layer) in layers.iter().enumerate() {
+        let is_map = layer.shape.len() == 4;
+        if map && !is_map {
+            nodes.push(node("flatten"));
+        }
+        map = is_map;
+        let op = if is_map { "conv2d" } else { "linear" };
+        nodes.push(NodeDescription { layer: Some(layer.name.clone()), ..node(op) });
+        // Statistics between this layer and the next belong to what follows it.
+        let end = layers.get(at + 1).map_or(found.names.len(), |next| next.theta);
+        let mut between =
+            found.names.get(layer.theta..end.max(layer.theta)).unwrap_or_default().iter();
+        if let Some(name) = between.find(|name| roles::is_statistic(name)) {
+            nodes.push(NodeDescription { layer: Some(split(name).0.into()), ..node("batch_norm") });
+        }
+        if at + 1 < layers.len() {
+            nodes.push(node("relu"));
+        }
+    }
+    let shape = match layers.first().map(|layer| &layer.shape[..]) {
+        Some(&[a, b]) => vec![if dense == DenseLayout::OutIn { b } else { a }],
+        Some(&[_, i, o, _]) => vec![if kernel == KernelLayout::Oihw { i } else { o }, 0, 0],
+        _ => vec![0],
+    };
+    let input = InputDescription { shape, scale: None, mean: None, std: None };
+    Description { version: 1, input, nodes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layers(list: &[(&str, [usize; 2])]) -> Vec<Layer> {
+        list.iter()
+            .map(|(name, shape)| Layer { name: (*name).into(), shape: shape.into() })
+            .collect()
+    }
+
+    #[test]
+    fn a_chain_has_the_order_of_the_file() {
+        let order = |list: &[(&str, [usize; 2])], format: &str| {
+            let chain = chain(&layers(list), format);
+            chain.map(|c| c.layer_names().into_iter().map(str::to_owned).collect::<Vec<_>>())
+        };
+        let square = [("input", [4, 4]), ("hidden", [4, 4]), ("out", [4, 4])];
+        for format in ["PyTorch zip", "pickle", "NumPy .npz", "safetensors"] {
+            assert_eq!(order(&square, format).unwrap(), ["input", "hidden", "out"], "{format}");
+        }
+        // Sorted by who wrote them.
+        let sorted = [("fc1", [5, 5]), ("fc10", [5, 5]), ("fc2", [5, 5])];
+        assert_eq!(order(&sorted, "safetensors").unwrap(), ["fc1", "fc2", "fc10"]);
+        assert_eq!(order(&sorted, "Keras HDF5").unwrap(), ["fc1", "fc2", "fc10"]);
+        assert_eq!(order(&sorted, "PyTorch zip").unwrap(), ["fc1", "fc10", "fc2"]);
+        // By their names they would be one.
+        let other = [("b", [2, 3]), ("a", [3, 4])];
+        let error = order(&other, "PyTorch zip").unwrap_err().to_string();
+        assert!(error.contains("in the order of the file: describe"), "{error}");
+        assert!(error.contains("--network-template FILE"), "{error}");
+    }
+}
