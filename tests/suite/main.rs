@@ -11,6 +11,7 @@ mod exactness;
 mod experiments;
 mod fixtures;
 mod formats;
+mod fuzz_corpus;
 mod golden;
 mod hostile_checkpoints;
 mod imports;

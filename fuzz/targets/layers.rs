@@ -1,15 +1,14 @@
-//! Any sparse matrix of whole numbers, under either coding, is read as it was written.
-#![no_main]
+//! Any sparse matrix, under either coding and every encoding of values, is read as it was written.
 
-use libfuzzer_sys::fuzz_target;
+use half::f16;
 use svdo::container;
 use svdo::model::{LayerWeights, Model, Pattern, Scale, Values};
 use svdo::network::{Input, Layer, Network, Node, Op, Shape, Source};
 
-fuzz_target!(|bytes: &[u8]| {
-    let [rows, cols, fast, curve, rest @ ..] = bytes else { return };
-    let (rows, cols) = (usize::from(*rows) + 1, 1 + usize::from(*cols) * (1 + usize::from(*fast)));
-    let (fast, curve) = (fast & 1 == 1, curve & 15);
+pub fn round_trip(bytes: &[u8]) {
+    let [rows, cols, form, curve, rest @ ..] = bytes else { return };
+    let (rows, cols) = (usize::from(*rows) + 1, 1 + usize::from(*cols) * (1 + usize::from(*form)));
+    let (fast, encoding, curve) = (form & 1 == 1, form >> 1 & 3, curve & 15);
     // Each entry: a gap, then a level of one to three bytes.
     let (mut pattern, mut levels) = (Pattern::with_columns(cols), Vec::new());
     let mut rest = rest.iter().copied();
@@ -25,12 +24,23 @@ fuzz_target!(|bytes: &[u8]| {
             next = rest.next().map(|gap| at + 1 + usize::from(gap));
         }
         next = next.map(|at| at - cols);
-        pattern.push_row(row).expect("ascending columns");
+        pattern.push_row(row).unwrap();
     }
-    let values = Values::Levels { scale: Scale { step: 0.5, companding: curve }, levels };
+    let values = |levels: Vec<i32>, encoding| match encoding {
+        // Few different values make a codebook.
+        1 => Values::F32(levels.iter().map(|&v| v as f32 / 7.0).collect()),
+        2 => Values::F16(levels.iter().map(|&v| f16::from_bits((v & 0x7bff) as u16)).collect()),
+        3 => Values::F32(
+            levels.iter().map(|&v| f32::from_bits((v as u32 * 0x9e37) & 0xbf7f_ffff)).collect(),
+        ),
+        _ => Values::Levels { scale: Scale { step: 0.5, companding: curve }, levels },
+    };
     let bias = (rows % 2 == 0).then(|| {
         let levels = (0..rows as i32).map(|i| (i * i) % 7 - 3).collect();
-        Values::Levels { scale: Scale::even(0.25), levels }
+        match curve & 3 {
+            0 => Values::Levels { scale: Scale::even(0.25), levels },
+            other => values(levels, other),
+        }
     });
     let model = Model {
         network: Network {
@@ -43,8 +53,8 @@ fuzz_target!(|bytes: &[u8]| {
             }],
         },
         threshold: None,
-        weights: vec![LayerWeights { pattern, values, bias }],
+        weights: vec![LayerWeights { pattern, values: values(levels, encoding), bias }],
     };
-    let file = container::write(&model, fast).expect("a model").bytes;
-    assert!(container::read(&file).expect("a file") == model);
-});
+    let file = container::write(&model, fast).unwrap().bytes;
+    assert!(container::read(&file).unwrap() == model);
+}
