@@ -9,6 +9,8 @@ mod commands;
 mod damaged_files;
 mod exactness;
 mod experiments;
+#[cfg(target_os = "linux")]
+mod faults;
 mod fixtures;
 mod formats;
 mod fuzz_corpus;
