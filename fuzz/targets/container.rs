@@ -33,7 +33,10 @@ pub fn is_small(model: &Model) -> bool {
         all.map(|s| s.elements().unwrap_or(usize::MAX)).fold(0, usize::saturating_add);
     let weights: usize =
         model.network.layers.iter().map(|l| l.rows() * l.cols()).fold(0, usize::saturating_add);
-    elements < 1 << 12 && weights < 1 << 12 && elements * weights < 1 << 20 && model.network.nodes.len() < 64
+    elements < 1 << 12
+        && weights < 1 << 12
+        && elements * weights < 1 << 20
+        && model.network.nodes.len() < 64
 }
 
 /// Whatever the weights: nothing panics or reads outside.

@@ -31,7 +31,10 @@ pub fn round_trip(bytes: &[u8]) {
         1 => Values::F32(levels.iter().map(|&v| v as f32 / 7.0).collect()),
         2 => Values::F16(levels.iter().map(|&v| f16::from_bits((v & 0x7bff) as u16)).collect()),
         3 => Values::F32(
-            levels.iter().map(|&v| f32::from_bits((v as u32 * 0x9e37) & 0xbf7f_ffff)).collect(),
+            levels
+                .iter()
+                .map(|&v| f32::from_bits((v as u32).wrapping_mul(0x9e37) & 0xbf7f_ffff))
+                .collect(),
         ),
         _ => Values::Levels { scale: Scale { step: 0.5, companding: curve }, levels },
     };

@@ -262,7 +262,8 @@ pub fn export(bytes: &[u8]) {
     for choice in [false, true] {
         let written = container::write(&model, choice).unwrap().bytes;
         let read = container::read(&written).unwrap();
-        assert!(read == model, "another model is read from the container");
+        let (found, expected) = (&read.network, &model.network);
+        assert!(read == model, "{found:?} is read, not {expected:?}");
         let graph = export::onnx(&model, choice).unwrap();
         check("ONNX", &onnx::read(&graph).unwrap());
     }
