@@ -7,7 +7,8 @@ use svdo::network::{Input, Layer, Network, Node, Op, Shape, Source};
 
 pub fn round_trip(bytes: &[u8]) {
     let [rows, cols, form, curve, rest @ ..] = bytes else { return };
-    let (rows, cols) = (usize::from(*rows) + 1, 1 + usize::from(*cols) * (1 + usize::from(*form)));
+    let rows = usize::from(*rows) / 4 + 1;
+    let cols = 1 + usize::from(*cols) * (1 + usize::from(form >> 3 & 7));
     let (fast, encoding, curve) = (form & 1 == 1, form >> 1 & 3, curve & 15);
     // Each entry: a gap, then a level of one to three bytes.
     let (mut pattern, mut levels) = (Pattern::with_columns(cols), Vec::new());
