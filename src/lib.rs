@@ -95,7 +95,8 @@ pub mod engine;
 
 pub(crate) mod measure;
 
-pub(crate) mod serve;
+#[doc(hidden)]
+pub mod serve;
 
 #[doc(hidden)]
 pub mod edge;

@@ -157,7 +157,10 @@ impl Threads {
 
     /// Runs `work` with this many threads for the parallel parts of the library.
     fn pool<T: Send>(self, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
-        Ok(rayon::ThreadPoolBuilder::new().num_threads(self.count()).build()?.install(work))
+        let count = self.count();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build();
+        let refused = |e| anyhow::anyhow!("{count} threads: {e}: ask for fewer with --threads");
+        Ok(pool.map_err(refused)?.install(work))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, ErrorKind, Seek, SeekFrom};
 use std::path::Path;
 
-use png::{BitDepth, ColorType, Decoder, DecodingError, Transformations};
+use png::{BitDepth, ColorType, Decoder, DecodingError, Info, Transformations};
 
 use super::array::{MAX_VALUES, sample_elements};
 use crate::budget::ReadBudget;
@@ -38,6 +38,7 @@ pub(super) fn read(path: &Path, mut reader: impl BufRead + Seek, shape: Shape) -
     if picture.info().is_animated() {
         return Err(Error::data("the PNG is animated: save each frame as a PNG of its own"));
     }
+    check_palette(picture.info())?;
     let size =
         picture.output_buffer_size().ok_or_else(|| unreadable(DecodingError::LimitsExceeded))?;
     // As stored, as numbers and as a sample; none of them grows.
@@ -76,6 +77,19 @@ pub(super) fn read(path: &Path, mut reader: impl BufRead + Seek, shape: Shape) -
     }
     let plane = |c: usize| values.iter().skip(c.min(colors - 1)).step_by(planes).copied();
     Ok((0..channels).flat_map(plane).collect())
+}
+
+/// Refuses what the decoder takes for granted: a palette of up to 256 colors of 3 bytes each.
+fn check_palette(info: &Info<'_>) -> Result<()> {
+    match &info.palette {
+        Some(palette) if !palette.len().is_multiple_of(3) || palette.len() > 3 * 256 => {
+            let bytes = palette.len();
+            Err(invalid(format!(
+                "a palette of {bytes} bytes, expected 3 each for up to 256 colors"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Channels to take from a picture of this size.
@@ -241,6 +255,30 @@ mod tests {
         bytes[29..33].copy_from_slice(&crc.to_be_bytes());
         let error = sample(&bytes, Shape::new(1, 1 << 16, 1 << 16)).unwrap_err().to_string();
         assert!(error.contains("65536 x 65536 pixels cannot come from a file of"), "{error}");
+    }
+
+    #[test]
+    fn palettes_of_broken_colors_are_refused() {
+        let data = &[0b0100_0000];
+        let whole = file(2, 1, ColorType::Indexed, BitDepth::One, data);
+        let at = whole.windows(4).position(|kind| kind == b"PLTE").unwrap() - 4;
+        let length = u32::from_be_bytes(whole[at..at + 4].try_into().unwrap()) as usize;
+        for bytes in [1, 2, 5, 14, 769, 771] {
+            let mut palette = b"PLTE".to_vec();
+            palette.resize(4 + bytes, 7);
+            let mut damaged = whole[..at].to_vec();
+            damaged.extend((bytes as u32).to_be_bytes());
+            damaged.extend(&palette);
+            damaged.extend(crc(&palette).to_be_bytes());
+            // An opacity makes the decoder look at whole colors.
+            let opacity = b"tRNS\xff";
+            damaged.extend(1u32.to_be_bytes());
+            damaged.extend(opacity);
+            damaged.extend(crc(opacity).to_be_bytes());
+            damaged.extend(&whole[at + 12 + length..]);
+            let error = sample(&damaged, Shape::new(3, 1, 2)).unwrap_err().to_string();
+            assert!(error.starts_with("not a valid PNG file"), "{bytes}: {error}");
+        }
     }
 
     fn crc(bytes: &[u8]) -> u32 {

@@ -151,6 +151,8 @@ impl DenseNetwork {
                     let mut sum = self.bias_of(layer, channel);
                     let (rows, top) = overlap(oy, window, 0, shape.height);
                     let (columns, left) = overlap(ox, window, 1, shape.width);
+                    // Behind padding wider than the kernel there are no taps to be found.
+                    let seen = if columns.is_empty() { 0 } else { seen };
                     for c in 0..seen {
                         for row in rows.clone() {
                             let line = &x[((first + c) * shape.height + row) * shape.width..];

@@ -12,7 +12,7 @@ use svdo::simplify::simplify;
 pub type Shapes = &'static [(&'static str, &'static [usize])];
 
 /// Every operation, with padding, strides, groups, branches and units that can and cannot go.
-pub const NETWORKS: [(&str, &str, Shapes); 8] = [
+pub const NETWORKS: [(&str, &str, Shapes); 9] = [
     (
         "padded convolutions",
         r#"{"version": 1, "input": {"shape": [2, 9, 7], "scale": 0.5, "mean": [0.1, -0.2], "std": [0.5, 2]},
@@ -97,6 +97,14 @@ pub const NETWORKS: [(&str, &str, Shapes); 8] = [
                       {"op": "sigmoid", "inputs": ["h"]}, {"op": "linear", "layer": "c", "name": "right"},
                       {"op": "add", "inputs": ["left", "right"]}]}"#,
         &[("a", &[12, 9]), ("b", &[4, 12]), ("c", &[4, 12])],
+    ),
+    (
+        "padding wider than the kernel",
+        r#"{"version": 1, "input": {"shape": [2, 3, 4]},
+            "nodes": [{"op": "conv2d", "layer": "a", "padding": [3, 2, 2, 3]}, {"op": "relu"},
+                      {"op": "conv2d", "layer": "b", "stride": [2, 3], "padding": [1, 3, 4, 2]},
+                      {"op": "flatten"}, {"op": "linear", "layer": "c"}]}"#,
+        &[("a", &[3, 2, 1, 2]), ("b", &[2, 3, 2, 1]), ("c", &[3, 60])],
     ),
 ];
 

@@ -10,8 +10,11 @@ mod commands;
 mod damaged_files;
 mod exactness;
 mod experiments;
+#[cfg(target_os = "linux")]
+mod faults;
 mod fixtures;
 mod formats;
+mod fuzz_corpus;
 mod golden;
 mod hostile_checkpoints;
 mod imports;

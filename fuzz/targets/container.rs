@@ -1,0 +1,65 @@
+//! Any bytes: `container::read` gives a model or an error, and what it gives is written again as
+//! something that reads the same. Checksums are repaired first, so that the parser behind them is met.
+
+use svdo::container;
+use svdo::engine::{Engine, Isa, Options};
+use svdo::model::Model;
+
+/// The bytes behind a header's mark, under a checksum.
+pub fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let mut file = [&b"SVDO\x01"[..], bytes].concat();
+    file.extend(checksum(&file).to_le_bytes());
+    file
+}
+
+pub fn read(bytes: &[u8]) {
+    let Ok(model) = container::read(&sealed(bytes)) else { return };
+    for fast in [false, true] {
+        let written = container::write(&model, fast).unwrap().bytes;
+        let again = container::read(&written).unwrap();
+        // Not the models: a NaN is not equal to itself.
+        assert!(container::write(&again, fast).unwrap().bytes == written);
+    }
+    if is_small(&model) {
+        run(&model);
+    }
+}
+
+/// Whether a run is short, whatever the network.
+pub fn is_small(model: &Model) -> bool {
+    let Ok(shapes) = model.network.shapes() else { return false };
+    let all = shapes.iter().chain([&model.network.input.shape]);
+    let elements: usize =
+        all.map(|s| s.elements().unwrap_or(usize::MAX)).fold(0, usize::saturating_add);
+    let weights: usize =
+        model.network.layers.iter().map(|l| l.rows() * l.cols()).fold(0, usize::saturating_add);
+    elements < 1 << 12
+        && weights < 1 << 12
+        && elements * weights < 1 << 20
+        && model.network.nodes.len() < 64
+}
+
+/// Whatever the weights: nothing panics or reads outside.
+fn run(model: &Model) {
+    for isa in Isa::supported() {
+        let Ok(engine) =
+            Engine::with_options(model, isa, Options { threads: 2, ..Options::default() })
+        else {
+            continue;
+        };
+        let length = |shape: svdo::network::Shape| shape.elements().unwrap();
+        for samples in [1, 5] {
+            let x = vec![0.5; samples * length(engine.input_shape())];
+            let mut y = vec![0.0; samples * length(engine.output_shape())];
+            engine.run(&mut engine.workspace(samples), &x, &mut y).unwrap();
+        }
+    }
+}
+
+/// CRC-32 of IEEE 802.3, bit by bit.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |sum, &byte| {
+        (0..8)
+            .fold(sum ^ u32::from(byte), |sum, _| sum >> 1 ^ 0xedb8_8320 & (sum & 1).wrapping_neg())
+    })
+}

@@ -1,0 +1,271 @@
+//! Random networks: every instruction set, any number of threads, the dense path in f64, and what is
+//! read back after an export give the same outputs.
+
+use half::f16;
+use svdo::checkpoint::{Checkpoint, Options};
+use svdo::compress::{Settings, encode};
+use svdo::engine::verify::verify;
+use svdo::engine::{self, Engine, Isa, KernelChoice};
+use svdo::model::{LayerWeights, Model, Pattern, Scale, Values};
+use svdo::network::{Activation, Input, Layer, Network, Node, Op, Shape, Source, Window};
+use svdo::prune::prune;
+use svdo::quantize::Quantizer;
+use svdo::{container, export, onnx};
+
+use super::choices::{Choices, Noise};
+use super::scratch;
+
+/// Elements of a value, and operations of a network.
+const MOST_ELEMENTS: usize = 1 << 11;
+const MOST_NODES: usize = 12;
+
+/// A network that the choices make, with weights of a size that keeps values near 1.
+pub fn model(choices: &mut Choices<'_>) -> Option<Model> {
+    let shape = match choices.below(3) {
+        0 => Shape::vector(choices.up_to(24)),
+        _ => Shape::new(choices.up_to(4), choices.up_to(10), choices.up_to(40)),
+    };
+    let mut input = Input::plain(shape);
+    if choices.flag() {
+        input.scale = 0.5;
+        input.mean = vec![0.25];
+        input.std = (0..shape.channels).map(|c| 0.5 + c as f32).collect();
+    }
+    let mut network = Network { input, layers: Vec::new(), nodes: Vec::new() };
+    let mut shapes: Vec<Shape> = Vec::new();
+    while !choices.is_empty() && network.nodes.len() < MOST_NODES {
+        let layers = network.layers.len();
+        let op = add(&mut network, &shapes, choices);
+        let good = network.shapes().ok().filter(|shapes| {
+            let last = shapes.last().and_then(|shape| shape.elements().ok());
+            op && last.is_some_and(|n| n <= MOST_ELEMENTS)
+        });
+        match good {
+            Some(found) => shapes = found,
+            None => {
+                network.nodes.pop();
+                network.layers.truncate(layers);
+            }
+        }
+    }
+    if network.nodes.is_empty() || network.layers.is_empty() {
+        return None;
+    }
+    let uses = |layer| network.nodes.iter().any(|node| node.op.layer() == Some(layer));
+    if !(0..network.layers.len()).all(uses) {
+        return None;
+    }
+    let mut noise = Noise::new(u64::from(choices.byte()) + 256 * network.nodes.len() as u64);
+    let weights = network.layers.iter().map(|layer| weights(layer, &mut noise)).collect();
+    Some(Model { network, threshold: None, weights })
+}
+
+/// Adds a node, which may not fit, and the layer that it uses; says whether there was one to add.
+fn add(network: &mut Network, shapes: &[Shape], choices: &mut Choices<'_>) -> bool {
+    let last = shapes.len().checked_sub(1).map_or(Source::Input, Source::Node);
+    let source = match choices.below(8) {
+        0 if !shapes.is_empty() => Source::Node(choices.below(shapes.len())),
+        1 => Source::Input,
+        _ => last,
+    };
+    let of = |source| match source {
+        Source::Input => network.input.shape,
+        Source::Node(node) => shapes[node],
+    };
+    let shape = of(source);
+    let mut inputs = vec![source];
+    let mut layer = None;
+    let number = network.layers.len();
+    let op = match choices.below(12) {
+        0 | 1 if shape.area() == 1 && choices.below(4) > 0 => {
+            layer = Some(vec![choices.up_to(20), shape.channels]);
+            Op::Linear { layer: number }
+        }
+        0..=3 => {
+            let groups = [1, 1, 2, shape.channels][choices.below(4)];
+            let out = choices.up_to(8) * groups;
+            let kernel = [choices.up_to(3), choices.up_to(3)];
+            layer = Some(vec![out, shape.channels / groups, kernel[0], kernel[1]]);
+            let (stride, padding) = steps(choices);
+            Op::Conv2d { layer: number, stride, padding, groups }
+        }
+        4 => Op::MaxPool2d(window(choices)),
+        5 => Op::AvgPool2d { window: window(choices), count_include_pad: choices.flag() },
+        6 => [Op::GlobalAvgPool2d, Op::Flatten, Op::Softmax][choices.below(3)],
+        7 => {
+            // The earlier values that fit.
+            inputs.extend((0..shapes.len()).map(Source::Node).filter(|&s| of(s) == shape).take(2));
+            if choices.flag() { Op::Add } else { Op::Mul }
+        }
+        8 => {
+            let fits = |s: &Source| (of(*s).height, of(*s).width) == (shape.height, shape.width);
+            inputs.extend((0..shapes.len()).map(Source::Node).filter(fits).take(2));
+            Op::Concat
+        }
+        9 => match (0..number).find(|&l| network.layers[l].shape == [shape.channels; 2]) {
+            Some(layer) => Op::Linear { layer },
+            None => Op::Flatten,
+        },
+        _ => Op::Activation(activation(choices)),
+    };
+    if let Some(shape) = layer {
+        network.layers.push(Layer { name: format!("l{number}"), shape });
+    }
+    if matches!(op, Op::Add | Op::Mul | Op::Concat) && inputs.len() < 2 {
+        return false;
+    }
+    network.nodes.push(Node { name: format!("n{}", shapes.len()), op, inputs });
+    true
+}
+
+fn steps(choices: &mut Choices<'_>) -> ([usize; 2], [usize; 4]) {
+    let stride = [choices.up_to(3), choices.up_to(3)];
+    let bits = choices.byte();
+    (stride, [0, 2, 4, 6].map(|shift| usize::from(bits >> shift & 3)))
+}
+
+fn window(choices: &mut Choices<'_>) -> Window {
+    let kernel = [choices.up_to(4), choices.up_to(4)];
+    let (stride, padding) = steps(choices);
+    Window { kernel, stride, padding }
+}
+
+fn activation(choices: &mut Choices<'_>) -> Activation {
+    match choices.below(12) {
+        0 => Activation::Relu,
+        1 => Activation::Relu6,
+        2 => Activation::LeakyRelu { slope: 0.1 },
+        3 => Activation::Elu { alpha: 0.5 },
+        4 => Activation::Clip { min: -0.5, max: 0.75 },
+        5 => Activation::Sigmoid,
+        6 => Activation::Tanh,
+        7 => Activation::HardSigmoid,
+        8 => Activation::HardSwish,
+        9 => Activation::Silu,
+        10 => Activation::Gelu,
+        _ => Activation::Softplus,
+    }
+}
+
+/// Weights of any density and form; a third of the rows and columns may be empty.
+fn weights(layer: &Layer, noise: &mut Noise) -> LayerWeights {
+    let (rows, cols) = (layer.rows(), layer.cols());
+    let density = [0, 1, 5, 10, 20][noise.below(5) as usize];
+    let gone: Vec<bool> = (0..cols).map(|_| noise.below(3) == 0).collect();
+    let mut pattern = Pattern::with_columns(cols);
+    for _ in 0..rows {
+        let empty = noise.below(4) == 0;
+        let kept = |&c: &u32| noise.below(20) < density && !(gone[c as usize] || empty);
+        pattern.push_row((0..cols as u32).filter(kept)).unwrap();
+    }
+    let size = 1.0 / (cols as f32).sqrt();
+    let companding = (noise.below(3) * 5) as u8;
+    let form = noise.below(3);
+    let mut values = |count: usize| {
+        let some = (0..count).map(|_| noise.next() * size);
+        match form {
+            0 => Values::F32(some.collect()),
+            1 => Values::F16(some.map(f16::from_f32).collect()),
+            _ => {
+                let scale = Scale { step: size / 32.0, companding };
+                Values::Levels {
+                    scale,
+                    levels: some.map(|v| 1 + (v / size * 8.0) as i32).collect(),
+                }
+            }
+        }
+    };
+    let values_ = values(pattern.len());
+    let bias = if rows % 3 > 0 { Some(values(rows)) } else { None };
+    LayerWeights { pattern, values: values_, bias }
+}
+
+fn inputs(model: &Model, samples: usize) -> Vec<f32> {
+    let mut noise = Noise::new(samples as u64);
+    let length = model.network.input.shape.elements().unwrap();
+    (0..samples * length).map(|_| noise.next()).collect()
+}
+
+fn run(engine: &Engine, x: &[f32], samples: usize, threads: usize) -> Vec<f32> {
+    let mut y = vec![0.0; samples * engine.output_shape().elements().unwrap()];
+    match threads {
+        0 => engine.run(&mut engine.workspace(samples), x, &mut y).unwrap(),
+        _ => engine.run_parallel(x, &mut y, threads).unwrap(),
+    }
+    y
+}
+
+fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
+    let most = expected.iter().fold(1.0f32, |most, v| most.max(v.abs()));
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (at, (a, b)) in found.iter().zip(expected).enumerate() {
+        let same = a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-3 * most;
+        assert!(same, "{what}: output {at} is {a}, not {b}");
+    }
+}
+
+/// Engines of all kinds beside each other and beside the dense path.
+pub fn agree(bytes: &[u8]) {
+    let mut choices = Choices(bytes);
+    let samples = choices.up_to(40);
+    let kernel = [KernelChoice::Auto, KernelChoice::Dense, KernelChoice::Sparse][choices.below(3)];
+    let batch = [None, Some(1), Some(samples)][choices.below(3)];
+    let Some(model) = model(&mut choices) else { return };
+    let x = inputs(&model, samples);
+    let plain = Engine::new(&model, Isa::Portable).unwrap();
+    let expected = run(&plain, &x, samples, 0);
+    for isa in Isa::supported() {
+        let options = engine::Options { kernel, batch, threads: 3 };
+        let engine = Engine::with_options(&model, isa, options).unwrap();
+        let alone = run(&engine, &x, samples, 1);
+        assert_close(isa.name(), &alone, &expected);
+        assert_close("three threads", &run(&engine, &x, samples, 3), &alone);
+        assert_close(
+            "one sample",
+            &run(&engine, &x[..x.len() / samples], 1, 0),
+            &alone[..alone.len() / samples],
+        );
+    }
+    // A network whose last values overflow has no error to be measured.
+    if !expected.iter().all(|v| v.is_finite()) {
+        return;
+    }
+    let file = scratch::file("network.safetensors", &export::safetensors(&model).unwrap());
+    let checkpoint = Checkpoint::open(&file, &Options::default()).unwrap();
+    let most = expected.iter().fold(1.0f64, |most, v| most.max(f64::from(v.abs())));
+    for simplify in [false, true] {
+        let settings =
+            Settings { quantizer: Quantizer::Exact, simplify, strip: simplify, fast: simplify };
+        let compressed = encode(prune(&checkpoint, 3.0).unwrap(), &settings).unwrap();
+        let read = container::read(compressed.bytes()).unwrap();
+        let engine = Engine::new(&read, Isa::best()).unwrap();
+        let few = &x[..x.len() / samples * samples.min(9)];
+        let found = verify(&engine, &checkpoint, 3.0, few, 3).unwrap();
+        assert!(found.engine.max_abs_error <= 1e-3 * most, "simplify {simplify}: {found:?}");
+    }
+}
+
+/// Out to ONNX, safetensors and .svdo and in again.
+pub fn export(bytes: &[u8]) {
+    let mut choices = Choices(bytes);
+    let samples = choices.up_to(3);
+    let Some(model) = model(&mut choices) else { return };
+    let x = inputs(&model, samples);
+    let expected = run(&Engine::new(&model, Isa::best()).unwrap(), &x, samples, 0);
+    let check = |what: &str, read: &Model| {
+        assert_close(
+            what,
+            &run(&Engine::new(read, Isa::best()).unwrap(), &x, samples, 0),
+            &expected,
+        );
+    };
+    for choice in [false, true] {
+        let written = container::write(&model, choice).unwrap().bytes;
+        let read = container::read(&written).unwrap();
+        let (found, expected) = (&read.network, &model.network);
+        assert!(read == model, "{found:?} is read, not {expected:?}");
+        let graph = export::onnx(&model, choice).unwrap();
+        check("ONNX", &onnx::read(&graph).unwrap());
+    }
+    export::npz(&model).unwrap();
+}
