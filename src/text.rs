@@ -9,7 +9,7 @@ use crate::order::order;
 /// moves the cursor or turns the direction of writing, nothing that a runner of workflows takes for a
 /// command. Every other text stays as it is.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    let command = text.trim_start().starts_with("::");
+    let command = text.trim_start_matches(is_blank).starts_with("::");
     if !command && !text.contains(is_unprintable) && !text.contains("##[") {
         return text.into();
     }
@@ -26,10 +26,15 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
         } else {
             printable.push(c);
         }
-        blank &= c.is_whitespace();
+        blank &= is_blank(c);
         before = [before[1], c];
     }
     printable.into()
+}
+
+/// What a line may begin with and stay a command: blanks that are shown as they are.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() && !is_unprintable(c)
 }
 
 /// Controls, what ends a line, and what writes from right to left.
@@ -99,7 +104,8 @@ mod tests {
         for (text, expected) in [
             ("\n::error::x", "\\n::error::x"),
             ("::error::x", "\\u{3a}:error::x"),
-            (" \t::error::x", " \\t\\u{3a}:error::x"),
+            (" \t::error::x", " \\t::error::x"),
+            ("  ::error::x", "  \\u{3a}:error::x"),
             ("a\u{1b}[2Jb\r\u{9b}\u{7f}", "a\\u{1b}[2Jb\\r\\u{9b}\\u{7f}"),
             ("a\u{202e}b\u{2067}c\u{2028}d", "a\\u{202e}b\\u{2067}c\\u{2028}d"),
             ("w ##[error]x", "w ##\\u{5b}error]x"),
