@@ -58,8 +58,6 @@ pub fn read(path: &Path) -> Result<Compression> {
     #[derive(serde::Deserialize)]
     struct Tagged {
         report: String,
-        #[serde(flatten)]
-        rest: serde_json::Value,
     }
     let text = std::fs::read_to_string(path).at(path)?;
     let invalid =
@@ -68,7 +66,7 @@ pub fn read(path: &Path) -> Result<Compression> {
     if tagged.report != "compress" {
         return Err(invalid(format!("it is a report of {}", tagged.report)));
     }
-    serde_json::from_value(tagged.rest).map_err(|e| invalid(e.to_string()))
+    serde_json::from_str(&text).map_err(|e| invalid(e.to_string()))
 }
 
 impl Diff {
