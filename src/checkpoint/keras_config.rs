@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::conventions::Found;
-use super::template::WAY_OUT;
+use super::options::WAY_OUT;
 use crate::error::{Error, Result};
 use crate::network::describe::{Description, InputDescription, NodeDescription};
 

@@ -6,6 +6,10 @@ use super::profile::{DenseLayout, KernelLayout, Profile};
 use super::{Flatten, Variance};
 use crate::network::describe::Description;
 
+/// What to do where a network has to be described.
+pub(super) const WAY_OUT: &str = "describe the network with --network FILE (--network-template FILE \
+     writes one to start from)";
+
 /// What the user says about a checkpoint. Everything left out is found in the file.
 #[derive(Debug, Clone, Default)]
 pub struct Options {

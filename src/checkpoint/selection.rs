@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::conventions::{Found, LayerTensors};
 use super::names::split;
+use super::options::WAY_OUT;
 use super::roles;
-use super::template;
 use super::tensor::{TensorInfo, TensorSource};
 use crate::error::{Error, Result};
 use crate::network::describe::Description;
@@ -161,10 +161,7 @@ impl Found {
         if let Some(&parameter) = parameter {
             return Err(refused(
                 parameter,
-                &format!(
-                    "has no place in a chain of linear layers with relu between: {}",
-                    template::WAY_OUT
-                ),
+                &format!("has no place in a chain of linear layers with relu between: {WAY_OUT}"),
             ));
         }
         if !left.is_empty() {

@@ -5,15 +5,12 @@ use std::path::Path;
 
 use super::conventions::{self, Found};
 use super::names::split;
+use super::options::{Options, WAY_OUT};
 use super::profile::{DenseLayout, KernelLayout, PROFILES};
-use super::{Options, open_source, roles};
+use super::{open_source, roles};
 use crate::error::{Error, Result};
 use crate::network::Layer;
 use crate::network::describe::{Description, InputDescription, NodeDescription};
-
-/// What to do where a network has to be described.
-pub(super) const WAY_OUT: &str = "describe the network with --network FILE (--network-template FILE \
-     writes one to start from)";
 
 /// Layers that an error shows.
 const SHOWN: usize = 6;

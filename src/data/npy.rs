@@ -94,7 +94,8 @@ mod tests {
             let mut bytes = Vec::new();
             write_npy(&mut bytes, shape, &values[..count]).unwrap();
             assert_eq!((bytes.len() - 4 * count) % 64, 0);
-            assert_eq!(samples(&bytes, Shape::vector(count)).unwrap(), values[..count]);
+            let sample = Shape::vector(count / shape[0]);
+            assert_eq!(samples(&bytes, sample).unwrap(), values[..count]);
         }
         let mut bytes = Vec::new();
         write_npy(&mut bytes, &[], &[f32::INFINITY]).unwrap();
