@@ -62,7 +62,7 @@ pub(super) fn spare(exact: &[f32], values: Values) -> (Values, usize) {
     let mut stored = values.to_f32();
     let mut count = 0;
     for (stored, &exact) in stored.iter_mut().zip(exact) {
-        if f64::from(exact.abs()) > limit && !((*stored - exact).abs() <= scale.step) {
+        if f64::from(exact.abs()) > limit && (*stored - exact).abs() > scale.step {
             (*stored, count) = (exact, count + 1);
         }
     }

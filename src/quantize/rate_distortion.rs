@@ -96,7 +96,7 @@ impl RateDistortion {
         // Levels reach twice as far as the weights that are not far from the others.
         let finest = 2.0 * outliers::largest_within(exact, limit) / reach(self.companding);
         let posterior = posterior_unit(layer);
-        let mut unit = posterior.unwrap_or_else(|| size_unit(layer, limit));
+        let unit = posterior.unwrap_or_else(|| size_unit(layer, limit));
         let mut safeguards = Safeguards::default();
         if let Some(fit) = fit {
             let scales = self.scales(layer, unit, finest);
@@ -110,8 +110,11 @@ impl RateDistortion {
             }
             safeguards.unfitted = true;
         }
-        let mut before = None;
+        let (finer, mut before) = (if posterior.is_some() { 0.5f64 } else { 0.8 }, None);
+        let mut next = unit;
         for round in 0..MOST_REFINED {
+            let unit = next;
+            next *= finer;
             let scales = self.scales(layer, unit, finest);
             if before.replace(scales) == Some(scales) {
                 continue;
@@ -130,7 +133,6 @@ impl RateDistortion {
                 safeguards.exact_bias = matches!(bias, Some(Values::F32(_)));
                 return (values, bias, safeguards);
             }
-            unit *= if posterior.is_some() { 0.5 } else { 0.8 };
         }
         safeguards.exact = true;
         (Values::F32(exact.to_vec()), layer.bias.clone().map(Values::F32), safeguards)
