@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// Members of dictionaries and lists that are looked at.
 const MAX_VISITS: usize = 1 << 20;
 /// Steps of a visit, beside those for the name.
-const OF_A_VISIT: u64 = 32;
+const OF_A_VISIT: u64 = 16;
 
 /// A tensor or array, not yet found in a file.
 #[derive(Debug)]
