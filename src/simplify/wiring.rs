@@ -114,7 +114,7 @@ impl<'a> Walk<'a> {
                     };
                     let border = (padding != [0; 4]).then_some(Step::ZeroBorder);
                     let path = path.iter().copied().chain(border).collect();
-                    found.push(Reader { layer, columns: height * width, path });
+                    found.push(Reader { layer, columns: columns * height * width, path });
                 }
                 Op::Activation(activation) => {
                     onward(columns, Some(Step::Apply(activation)), found)?;

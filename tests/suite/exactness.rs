@@ -12,7 +12,7 @@ use svdo::simplify::simplify;
 pub type Shapes = &'static [(&'static str, &'static [usize])];
 
 /// Every operation, with padding, strides, groups, branches and units that can and cannot go.
-pub const NETWORKS: [(&str, &str, Shapes); 9] = [
+pub const NETWORKS: [(&str, &str, Shapes); 10] = [
     (
         "padded convolutions",
         r#"{"version": 1, "input": {"shape": [2, 9, 7], "scale": 0.5, "mean": [0.1, -0.2], "std": [0.5, 2]},
@@ -105,6 +105,13 @@ pub const NETWORKS: [(&str, &str, Shapes); 9] = [
                       {"op": "conv2d", "layer": "b", "stride": [2, 3], "padding": [1, 3, 4, 2]},
                       {"op": "flatten"}, {"op": "linear", "layer": "c"}]}"#,
         &[("a", &[3, 2, 1, 2]), ("b", &[2, 3, 2, 1]), ("c", &[3, 60])],
+    ),
+    (
+        "a convolution over a flattened map",
+        r#"{"version": 1, "input": {"shape": [2, 4, 3]},
+            "nodes": [{"op": "conv2d", "layer": "a"}, {"op": "relu"}, {"op": "flatten"},
+                      {"op": "conv2d", "layer": "b"}, {"op": "tanh"}, {"op": "linear", "layer": "c"}]}"#,
+        &[("a", &[4, 2, 2, 2]), ("b", &[5, 24, 1, 1]), ("c", &[3, 5])],
     ),
 ];
 
