@@ -460,7 +460,7 @@ fn long_chain(layers: usize) -> Vec<u8> {
 #[test]
 fn ten_thousand_layers_are_found() {
     const LAYERS: usize = 10_000;
-    let checkpoint = crate::fixtures::open(&long_chain(LAYERS)).unwrap();
+    let checkpoint = fixtures::open(&long_chain(LAYERS)).unwrap();
     let network = checkpoint.network();
     assert_eq!((network.layers.len(), network.nodes.len()), (LAYERS, 2 * LAYERS));
     for at in [0, 1, 4_999, LAYERS - 1] {
