@@ -264,11 +264,11 @@ pub fn export(bytes: &[u8]) {
         let (found, expected) = (&read.network, &model.network);
         assert!(read == model, "{found:?} is read, not {expected:?}");
         let graph = export::onnx(&model, choice).unwrap();
-        // Constants alone are no network to the reader.
-        if model.weights.iter().all(|weights| weights.pattern.is_empty()) {
-            continue;
+        match onnx::read(&graph) {
+            Ok(read) => check("ONNX", &read),
+            // What the output does not depend on is not read.
+            Err(error) => assert!(error.to_string().ends_with("no layer with weights"), "{error}"),
         }
-        check("ONNX", &onnx::read(&graph).unwrap());
     }
     export::npz(&model).unwrap();
 }
