@@ -54,7 +54,9 @@ fn shards(path: &Path) -> Vec<PathBuf> {
 
 /// Those of TensorFlow that begin with the same prefix.
 fn bundle(path: &Path) -> Vec<PathBuf> {
-    let Some(index) = tensorflow::index_of(path) else { return Vec::new() };
+    let is_index = path.extension().is_some_and(|e| e == "index");
+    let index = if is_index { Some(path.to_path_buf()) } else { tensorflow::index_of(path) };
+    let Some(index) = index else { return Vec::new() };
     let prefix = index.with_extension("");
     let folder = match prefix.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

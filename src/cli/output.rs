@@ -42,8 +42,11 @@ pub(super) fn claim(
     for (name, path) in inputs {
         path.iter().try_for_each(|path| reads(claims, name, path))?;
     }
-    let mut outputs = outputs.iter();
-    outputs.try_for_each(|(name, path)| path.iter().try_for_each(|path| claims.writes(name, path)))
+    // What goes to standard output by that name goes behind what is there.
+    let mut outputs = outputs.iter().filter_map(|(name, path)| {
+        path.as_ref().filter(|path| !is_stdout(path)).map(|path| (name, path))
+    });
+    outputs.try_for_each(|(name, path)| claims.writes(name, path))
 }
 
 /// Writes a file by way of a temporary one beside it, or to standard output for `-`. A failure

@@ -418,7 +418,7 @@ fn the_script_of_the_action_compares_gates_and_says_so() {
     let (code, out) = act("5", "same.json", "old.json", "2%");
     assert_eq!((code, out.contains("--max-growth 2%: 0.00 % passed")), (Some(0), true), "{out}");
     let (code, out) = act("7", "new.json", "old.json", "2%");
-    let annotated = out.contains("::error title=svdo gate failed::--max-growth 2%: ");
+    let annotated = out.contains("::error title=svdo gate failed::--max-growth 2%25: ");
     assert_eq!((code, annotated), (Some(1), true), "{out}");
     let summary = std::fs::read_to_string(here.join("summary.md")).unwrap();
     for part in ["**size ratio", "█", "| change |", "% FAILED`"] {

@@ -14,7 +14,7 @@ fn a_damaged_state_is_an_error() {
     let renamed = String::from_utf8_lossy(&whole[..]).find("a.v_bias").unwrap();
     let mut wrong = whole.clone();
     wrong[renamed] = b'z';
-    assert!(resume(&wrong).is_err_and(|e| e.to_string().contains("a.v_bias")));
+    assert!(resume(&wrong).is_err_and(|e| e.to_string().contains("checksum")));
 }
 
 /// Rows are padded as it suits the processor, which may be another when the training goes on.
