@@ -175,9 +175,16 @@ impl Description {
             mean: widen(&network.input.mean),
             std: widen(&network.input.std),
         };
-        let name_of = |index: usize| match network.nodes[index].name.as_str() {
-            "" => format!("n{index}"),
-            name => name.to_owned(),
+        let given: BTreeSet<&str> = network.nodes.iter().map(|node| node.name.as_str()).collect();
+        let name_of = |index: usize| {
+            let mut name = network.nodes[index].name.clone();
+            if name.is_empty() {
+                name = format!("n{index}");
+                while given.contains(&name[..]) {
+                    name.push('_');
+                }
+            }
+            name
         };
         let before = |index: usize| index.checked_sub(1).map_or(Source::Input, Source::Node);
         let mut is_named: Vec<bool> = network.nodes.iter().map(|n| !n.name.is_empty()).collect();
@@ -254,6 +261,7 @@ fn natural_key(name: &str) -> Vec<(String, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::{Activation, Op};
 
     fn layer(name: &str, shape: &[usize]) -> Layer {
         Layer { name: name.into(), shape: shape.into() }
@@ -312,5 +320,24 @@ mod tests {
         assert!(Description::linear_chain(&[layer("a", &[2, 5]), layer("b", &[5, 7])]).is_none());
         assert!(Description::linear_chain(&[layer("a", &[2, 5, 3, 3])]).is_none());
         assert!(Description::linear_chain(&[]).is_none());
+    }
+
+    #[test]
+    fn names_that_are_made_up_are_not_those_of_others() {
+        let relu = |name: &str, inputs: &[Source]| Node {
+            name: name.into(),
+            op: Op::Activation(Activation::Relu),
+            inputs: inputs.into(),
+        };
+        let nodes = vec![
+            relu("n1", &[Source::Input]),
+            relu("", &[Source::Node(0)]),
+            relu("", &[Source::Input]),
+            Node { op: Op::Add, ..relu("", &[Source::Node(1), Source::Node(2)]) },
+        ];
+        let network = Network { input: Input::plain(Shape::vector(3)), layers: vec![], nodes };
+        let read = Description::of(&network).resolve(vec![]).unwrap();
+        let wiring = |n: &Network| n.nodes.iter().map(|n| n.inputs.clone()).collect::<Vec<_>>();
+        assert_eq!(wiring(&read), wiring(&network));
     }
 }
