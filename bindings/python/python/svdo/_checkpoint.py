@@ -127,8 +127,6 @@ def compress(
         _check_search(quantize, *goal[0], effort)
     is_file = isinstance(checkpoint, (str, os.PathLike))
     source = Path(checkpoint) if is_file else _arrays(checkpoint)  # type: ignore[arg-type]
-    if output is not None and is_file and Path(output) == source:
-        raise ValueError("the output would replace the input")
     words = {"profile": profile, "variance": variance, "layout": layout, "flatten": flatten}
     read_as = {name: word for name, word in words.items() if word is not None}
     if ignore_masks:
