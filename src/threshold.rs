@@ -77,7 +77,7 @@ fn from_key(key: u32) -> f32 {
 /// that have a posterior. Exact, in two passes over the layers.
 ///
 /// # Errors
-/// [`Error::Argument`] unless 0 <= density <= 1; what reading meets.
+/// [`Error::Argument`] unless 0 <= density <= 1 and a layer has a posterior; what reading meets.
 pub fn at_density(checkpoint: &Checkpoint, layers: &[usize], density: f64) -> Result<f32> {
     if !(0.0..=1.0).contains(&density) {
         return Err(Error::Argument {
@@ -86,6 +86,11 @@ pub fn at_density(checkpoint: &Checkpoint, layers: &[usize], density: f64) -> Re
     }
     let with_posterior = |l: &&usize| checkpoint.variance(**l).is_some();
     let total: usize = layers.iter().filter(with_posterior).map(|&l| checkpoint.weights(l)).sum();
+    if total == 0 {
+        let problem = "a density is reached by a threshold on log alpha, and there is no posterior to \
+                       have one: leave it out";
+        return Err(Error::Argument { problem: problem.into() });
+    }
     // Shares of round numbers, as 0.02 of 300, are not lost to rounding.
     let most = (density * total as f64 + 1e-6).floor() as u64;
     let mut kept = 0;

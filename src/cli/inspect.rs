@@ -50,6 +50,12 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<Outcome> {
         let mut claims = output::claims()?;
         output::reads(&mut claims, "the file", &self.file)?;
+        let template = self.import.network_template();
+        output::claim(
+            &mut claims,
+            &[("--network", &self.network)],
+            &[("--network-template", template)],
+        )?;
         if self.import.write_template(&self.file)? {
             return Ok(Outcome::Passed);
         }

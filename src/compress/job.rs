@@ -164,7 +164,8 @@ impl<'a> Job<'a> {
     }
 
     /// Does all of it, on the threads of the rayon pool that it is called in. The checkpoint is read
-    /// once for each threshold.
+    /// once for each threshold; thresholds that are to be found, masks and magnitudes take passes of
+    /// their own.
     ///
     /// # Errors
     /// What reading the checkpoint, encoding and running the network meet; [`Error::Argument`](crate::Error::Argument) for

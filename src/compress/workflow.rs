@@ -13,9 +13,9 @@ use crate::model::Model;
 use crate::progress::{Event, Monitor, Observer};
 use crate::prune::{PrunedModel, Thresholds, prune_monitored};
 use crate::quantize::{Calibration, Quantizer, RateDistortion};
-use crate::report::Compression;
 use crate::report::gate::Gate;
 use crate::report::timing::Timing;
+use crate::report::{Compression, SweepPoint};
 use crate::threshold::largest;
 
 /// Samples of a calibration on which the outputs of the file are measured, at most.
@@ -80,8 +80,9 @@ impl<'a> Wishes<'a> {
         let isa = self.isa.map_or_else(|| Isa::detect(None), Ok)?;
         let mut run = Run { wishes: self, isa, monitor: Monitor(self.observer), held: Vec::new() };
         let mut notes = Vec::new();
-        let has_data = self.calibrate.is_some() || self.validate.is_some();
-        let reference = match has_data || self.goal.is_some() {
+        // What is needed more than once is held, so that it is read once.
+        let again = self.calibrate.is_some() || self.validate.is_some() || self.compare_coders;
+        let reference = match again || self.goal.is_some() {
             true => Some(run.pruned(&thresholds)?),
             false => None,
         };
@@ -128,7 +129,7 @@ impl<'a> Wishes<'a> {
         }
         run.validate(&thresholds, &file, &mut report)?;
         run.compare(&at, &settings, &file, &mut report)?;
-        report.gates = self.gates(&report)?;
+        report.gates = self.gates(&report);
         Ok(Done { report, file })
     }
 
@@ -153,6 +154,10 @@ impl<'a> Wishes<'a> {
         }
         if !(1..=9).contains(&self.effort) {
             return refuse("an effort is from 1 to 9");
+        }
+        let on_errors = |wish: &Requirement| matches!(wish, Requirement::MaxError(_));
+        if self.requirements.iter().any(on_errors) && self.labels().is_none() {
+            return refuse("a bound on the error needs labels");
         }
         Ok(())
     }
@@ -180,20 +185,16 @@ impl<'a> Wishes<'a> {
         notes
     }
 
-    fn gates(&self, report: &Compression) -> Result<Vec<Gate>> {
+    fn gates(&self, report: &Compression) -> Vec<Gate> {
+        let error_rate = report.validation.as_ref().map_or(f64::NAN, |found| found.error_rate);
         let gate = |requirement: &Requirement| match *requirement {
             Requirement::SizeRatio(ratio) => {
-                Ok(Gate::at_least("assert-ratio", ratio, report.size_ratio))
+                Gate::at_least("assert-ratio", ratio, report.size_ratio)
             }
             Requirement::MaxBytes(bytes) => {
-                Ok(Gate::at_most("assert-max-bytes", bytes as f64, report.file_bytes as f64))
+                Gate::at_most("assert-max-bytes", bytes as f64, report.file_bytes as f64)
             }
-            Requirement::MaxError(error) => match &report.validation {
-                Some(found) => Ok(Gate::at_most("assert-max-error", error, found.error_rate)),
-                None => {
-                    Err(Error::Argument { problem: "a bound on the error needs labels".into() })
-                }
-            },
+            Requirement::MaxError(error) => Gate::at_most("assert-max-error", error, error_rate),
         };
         self.requirements.iter().map(gate).collect()
     }
@@ -249,8 +250,8 @@ impl Run<'_, '_> {
         let setting =
             search::Setting { settings, goal, samples, calibration, effort, isa, monitor };
         let found = search::search(&pruned, &setting)?;
-        let chosen = pruned.into_iter().filter(|(at, _)| *at == found.best.threshold);
-        self.held.extend(chosen.map(|(at, pruned)| (at.into(), pruned)));
+        // The sweep asks for some of them again.
+        self.held.extend(pruned.into_iter().map(|(at, pruned)| (at.into(), pruned)));
         Ok(found)
     }
 
@@ -261,7 +262,7 @@ impl Run<'_, '_> {
         settings: &Settings,
         calibration: Option<&Calibration<'_>>,
         file: &Compressed,
-    ) -> Result<Vec<crate::report::SweepPoint>> {
+    ) -> Result<Vec<SweepPoint>> {
         let around = || [-2.0, -1.0, 0.0, 1.0].iter().map(|apart| in_use + apart).collect();
         let by_layer = matches!(self.wishes.threshold, Threshold::LayerDensities { .. });
         let thresholds = match &self.wishes.sweep {

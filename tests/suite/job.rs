@@ -73,8 +73,9 @@ fn the_checkpoint_is_read_once_for_each_threshold() {
         ("with labels", job().validate(samples), 4),
         ("calibrated", job().validate(samples).calibrate(images), 4),
         ("a sweep over the one in use", job().sweep(vec![3.0, 2.0, 3.0]), 2),
-        // From 3 down to 0 by halves, and 4 or what is beside the choice.
-        ("a search", job().goal(Goal::Bytes(4000)).effort(1).sweep(Vec::new()), 7),
+        ("other coders", job().compare_coders(true), 1),
+        // From 3 down to 0 by halves; of what is swept, 4 alone is new.
+        ("a search", job().goal(Goal::Bytes(4000)).effort(1).sweep(vec![0.0, 1.5, 4.0]), 8),
     ] {
         elements.store(0, Ordering::Relaxed);
         job.run().unwrap();
