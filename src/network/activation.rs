@@ -42,6 +42,87 @@ pub enum Activation {
     Gelu,
     /// `log(1 + exp x)`.
     Softplus,
+    /// `x Phi(x)` with Phi by a hyperbolic tangent, as GPT-2 has it.
+    GeluTanh,
+    /// `scale * x + shift`.
+    Affine {
+        /// Factor.
+        scale: f32,
+        /// Added after it.
+        shift: f32,
+    },
+    /// `x` to a power.
+    Power {
+        /// The exponent.
+        exponent: f32,
+    },
+    /// `gamma x` above zero, `gamma alpha (exp x - 1)` below.
+    Selu {
+        /// Minus the limit at minus infinity, over `gamma`.
+        alpha: f32,
+        /// Factor of all.
+        gamma: f32,
+    },
+    /// `x` above zero, `alpha (exp(x / alpha) - 1)` below.
+    Celu {
+        /// Minus the limit at minus infinity.
+        alpha: f32,
+    },
+    /// `x` above a bound, else zero.
+    ThresholdedRelu {
+        /// The bound.
+        alpha: f32,
+    },
+    /// Rounded to a whole multiple of `step` (halves to even), that multiple plus `zero` kept between
+    /// `low` and `high`: the quantization that a network was trained with.
+    Quantize {
+        /// Value of one level.
+        step: f32,
+        /// The level of 0.
+        zero: f32,
+        /// The least level.
+        low: f32,
+        /// The largest level.
+        high: f32,
+    },
+    /// A function of mathematics.
+    Math(Function),
+}
+
+/// Functions of one number that take no parameter. The hyperbolic, trigonometric and other
+/// transcendental ones are those of `libm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Their names say it all.
+pub enum Function {
+    Exp,
+    Log,
+    Sqrt,
+    Reciprocal,
+    Abs,
+    Neg,
+    Sign,
+    Floor,
+    Ceil,
+    /// To the nearest whole number, halves to even.
+    Round,
+    Erf,
+    Sin,
+    Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Asinh,
+    Acosh,
+    Atanh,
+    /// `x / (1 + |x|)`.
+    Softsign,
+    /// `x tanh(log(1 + exp x))`.
+    Mish,
+    /// 1 for 0, 0 for all others.
+    Not,
 }
 
 impl Activation {

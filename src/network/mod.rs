@@ -8,7 +8,10 @@ mod graph;
 mod node;
 mod shapes;
 
-pub use activation::Activation;
+pub use activation::{Activation, Function};
 pub(crate) use shapes::MOST_PARTS;
 
-pub use graph::{Input, Layer, Network, Node, Op, Shape, Source, Window};
+pub use graph::{
+    Axis, Binary, Coordinates, Fill, Input, Interpolation, Layer, Network, Node, Op, Pad, Reduction, Resize,
+    Rounding, Shape, Source, View, Window,
+};
