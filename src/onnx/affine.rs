@@ -2,6 +2,7 @@
 
 use super::proto::NodeProto;
 use super::reader::{Reader, Value};
+use super::view::Strided;
 use super::{Fold, Reason, Weights};
 use crate::network::{Op, Source};
 
@@ -9,142 +10,185 @@ use crate::network::{Op, Source};
 pub(super) const FOLD_VALUES: usize = 8;
 
 impl Reader {
-    /// `Add`, `Sub`, `Mul` or `Div` of a value and a constant.
-    pub(super) fn with_constant(&mut self, node: &NodeProto) -> Reason<()> {
-        let [a, b] = &node.input[..] else { return Err("takes two inputs".into()) };
-        let first = self.constants.has(a);
-        let (name, constant) = if first { (b, a) } else { (a, b) };
-        let x = self.value(name)?;
-        let values = self.per_channel(&x, constant)?;
-        let ones = || vec![1.0; values.len()];
-        let zeros = || vec![0.0; values.len()];
-        let (factor, offset) = match (node.op_type.as_str(), first) {
-            ("Add", _) => (ones(), values),
-            ("Sub", false) => (ones(), values.iter().map(|v| -v).collect()),
-            ("Sub", true) => (vec![-1.0; values.len()], values),
-            ("Mul", _) => (values.clone(), zeros()),
-            ("Div", false) => (values.iter().map(|v| 1.0 / v).collect(), zeros()),
-            _ => return Err("of a constant by a value".into()),
-        };
-        self.affine(node, name, x, Fold { factor, offset })
-    }
-
-    pub(super) fn batch_norm(&mut self, node: &NodeProto) -> Reason<()> {
-        let name = node.input(0).ok_or("has no input")?;
-        let x = self.value(name)?.plain()?;
+    pub(super) fn batch_norm(&mut self, node: &NodeProto) -> Reason<Value> {
+        let name = node.input(0).ok_or("has no input")?.to_owned();
+        let x = self.value(&name)?;
+        let x = self.settled(x)?;
         if node.int("training_mode", 0) != 0 || node.int("spatial", 1) == 0 {
             return Err("training_mode or spatial".into());
         }
-        let channels = x.shape.channels;
-        if x.channel_axis() != Some(0) {
-            return Err(format!("reads a value of shape {:?}", x.dims));
-        }
-        self.constants.charge::<f64>(channels.saturating_mul(FOLD_VALUES))?;
-        let constant = |at: usize| {
-            let name = node.input(at).ok_or_else(|| format!("has no input {at}"))?;
-            let (dims, values) = self.constants.reals(name)?;
-            match dims == [channels] {
-                true => Ok(values.into_iter().map(f64::from).collect::<Vec<f64>>()),
-                false => Err(format!("{name:?} has shape {dims:?} for {channels} channels")),
-            }
+        let dims = x.dims();
+        let &[_, channels, ..] = &dims[..] else {
+            return Err(format!("reads a value of shape {dims:?}"));
         };
+        self.constants.charge::<f64>(channels.saturating_mul(FOLD_VALUES))?;
+        let constant = |at: usize| self.each(node, at, channels);
         let (scale, shift, mean, variance) =
             (constant(1)?, constant(2)?, constant(3)?, constant(4)?);
         let epsilon = f64::from(node.float("epsilon", 1e-5));
         let factor: Vec<f64> =
             scale.iter().zip(&variance).map(|(s, v)| s / (v + epsilon).sqrt()).collect();
-        let offset = (0..channels).map(|c| shift[c] - mean[c] * factor[c]).collect();
-        self.affine(node, name, x, Fold { factor, offset })
+        let offset: Vec<f64> = (0..channels).map(|c| shift[c] - mean[c] * factor[c]).collect();
+        let names = [name.as_str(), node.input(1).unwrap_or_default()];
+        self.scale_and_shift(names, x, 1, &factor, &offset)
     }
 
-    /// A constant as one number for each channel of a value that it is spread over.
-    fn per_channel(&self, x: &Value, constant: &str) -> Reason<Vec<f64>> {
-        let (dims, values) = self.constants.reals(constant)?;
-        let channels = x.shape.channels;
-        self.constants.charge::<f64>(channels.saturating_mul(FOLD_VALUES))?;
-        if values.len() == 1 {
-            return match dims.len() <= x.dims.len() + 1 {
-                true => spread(values[0], channels),
-                false => Err(format!("a constant of shape {dims:?}")),
+    /// An input that has one number for each channel.
+    pub(super) fn each(&self, node: &NodeProto, at: usize, channels: usize) -> Reason<Vec<f64>> {
+        let name = node.input(at).ok_or_else(|| format!("has no input {at}"))?;
+        let (dims, values) = self.constants.reals(name)?;
+        match dims == [channels] {
+            true => Ok(values.into_iter().map(f64::from).collect()),
+            false => Err(format!("{name:?} has shape {dims:?} for {channels} channels")),
+        }
+    }
+
+    /// `factor * x + offset` with one number of each for every step of an axis. `names` are those of the
+    /// value and of a constant that a layer may be called after.
+    pub(super) fn scale_and_shift(
+        &mut self,
+        names: [&str; 2],
+        x: Value,
+        axis: usize,
+        factor: &[f64],
+        offset: &[f64],
+    ) -> Reason<Value> {
+        let mut dims = vec![1; x.view.rank()];
+        dims[axis] = factor.len();
+        let numbers: Vec<f64> = (0..factor.len()).map(|at| at as f64).collect();
+        let fold = |at: &[f64]| Fold {
+            factor: at.iter().map(|&at| factor[at as usize]).collect(),
+            offset: at.iter().map(|&at| offset[at as usize]).collect(),
+        };
+        let made = self.affine_along(names, x, &dims, &numbers, &fold)?;
+        made.ok_or_else(|| "one number for each channel is understood".into())
+    }
+
+    /// What `fold` makes of the constant's numbers for each channel, applied to them: in the layer before,
+    /// in the input's preprocessing or in a layer of its own. `None` where the constant differs within
+    /// channels, however the value is turned.
+    pub(super) fn affine_along(
+        &mut self,
+        [name, constant]: [&str; 2],
+        x: Value,
+        dims: &[usize],
+        values: &[f64],
+        fold: &dyn Fn(&[f64]) -> Fold,
+    ) -> Reason<Option<Value>> {
+        let Some(missing) = x.view.rank().checked_sub(dims.len()) else { return Ok(None) };
+        let dims = [&vec![1; missing][..], dims].concat();
+        let fits = dims.iter().zip(x.dims()).all(|(&size, whole)| size == 1 || size == whole);
+        if !fits {
+            return Ok(None);
+        }
+        let own = Strided::contiguous(&dims).expanded(&x.dims())?;
+        if let Some(each) = self.by_channel(&x, &own, values) {
+            let fold = fold(&each);
+            check(&fold)?;
+            return match self.folded(name, &x, fold.clone())? {
+                Some(folded) => Ok(Some(folded)),
+                None => self.layer_of_its_own(constant, &x, fold).map(Some),
             };
         }
-        let axis = x.channel_axis();
-        // Shapes are aligned at their ends; the batch stands before the first of x.
-        let fits = axis.is_some_and(|axis| {
-            let behind = x.dims.len() - axis;
-            let at = dims.len().checked_sub(behind);
-            at.is_some_and(|at| (0..dims.len()).all(|i| i == at || dims[i] == 1))
-        });
-        match fits && values.len() == channels && dims.len() <= x.dims.len() + 1 {
-            true => Ok(values.into_iter().map(f64::from).collect()),
-            false => Err(format!(
-                "a constant of shape {dims:?} is none for each channel of a value of shape {:?}",
-                x.dims
-            )),
-        }
+        // One axis can be turned to the channels; more would be a constant of its own.
+        let varying: Vec<usize> = (0..dims.len()).filter(|&at| dims[at] != 1).collect();
+        let [axis] = varying[..] else { return Ok(None) };
+        let others = x.view.real_by_stride();
+        let others: Vec<usize> = others.into_iter().filter(|&at| at != axis).collect();
+        let order: [&[usize]; 3] = match others.len() {
+            2 => [&[axis], &others[..1], &others[1..]],
+            _ => [&[axis], &[], &others],
+        };
+        let source = self.arranged(&x, order)?;
+        let turned = Self::made(source, &x.dims(), order, &x);
+        let fold = fold(values);
+        check(&fold)?;
+        self.layer_of_its_own(constant, &turned, fold).map(Some)
     }
 
-    /// `factor * x + offset` for each channel: in the layer before, in the input's preprocessing or
-    /// in a layer of its own.
-    pub(super) fn affine(
-        &mut self,
-        node: &NodeProto,
-        name: &str,
-        x: Value,
-        fold: Fold,
-    ) -> Reason<()> {
-        if fold.factor.iter().chain(&fold.offset).any(|v| !v.is_finite()) {
-            return Err("a constant makes a number that is not finite".into());
+    /// The constant's number for each channel of the source, if it has one.
+    fn by_channel(&self, x: &Value, own: &Strided, values: &[f64]) -> Option<Vec<f64>> {
+        let shape = self.shape_at(x.source);
+        let area = shape.area() as isize;
+        if x.copied.is_some() || !x.view.is_whole(shape.channels * shape.area()) {
+            return None;
         }
+        let (mut of_channels, mut steps) = (Vec::new(), Vec::new());
+        for (axis, own) in x.view.axes.iter().zip(&own.axes).filter(|(axis, _)| axis.size != 1) {
+            let is_channel = axis.stride % area == 0;
+            match is_channel {
+                true => {
+                    of_channels.push(*axis);
+                    steps.push(*own);
+                }
+                // It may run over the end of a channel: then nothing else does.
+                false if own.stride != 0 || axis.stride * axis.size as isize > area => return None,
+                false => {}
+            }
+        }
+        let channels = Strided { offset: 0, axes: of_channels, batch: None };
+        let numbers = Strided { offset: 0, axes: steps, batch: None };
+        if channels.elements() != shape.channels {
+            return None;
+        }
+        let mut each = vec![0.0; shape.channels];
+        for (at, number) in channels.offsets().zip(numbers.offsets()) {
+            each[at / area as usize] = values[number];
+        }
+        Some(each)
+    }
+
+    /// `factor * x + offset` for each channel in the layer before or in the input's preprocessing.
+    pub(super) fn folded(&mut self, name: &str, x: &Value, fold: Fold) -> Reason<Option<Value>> {
         let alone = !x.shared && self.readers.get(name) == Some(&1);
+        let elements = self.elements_at(x.source);
+        let whole = x.copied.as_ref().unwrap_or(&x.view).is_whole(elements);
         let own_layer = match x.source {
-            Source::Node(before) => self.network.nodes[before].op.layer(),
+            Source::Node(before) => match self.network.nodes[before].op {
+                Op::Constant { .. } => return Ok(None),
+                op => op.layer(),
+            },
             Source::Input => None,
         };
         self.constants.steps(self.network.nodes.len())?;
         let used = |layer: usize| {
             self.network.nodes.iter().filter(|n| n.op.layer() == Some(layer)).count()
         };
-        let same_channels = |layer: usize| self.network.layers[layer].rows() == x.shape.channels;
         match own_layer {
-            Some(layer) if alone && used(layer) == 1 && same_channels(layer) => {
+            Some(layer) if alone && whole && used(layer) == 1 => {
+                if self.network.layers[layer].rows() != fold.factor.len() {
+                    return Ok(None);
+                }
                 self.weights[layer].follow(fold);
             }
-            None if alone && x.source == Source::Input && !fold.factor.contains(&0.0) => {
+            None if alone && whole && x.source == Source::Input && !fold.factor.contains(&0.0) => {
                 self.input = Some(match self.input.take() {
                     Some(before) => before.then(&fold),
                     None => fold,
                 });
             }
-            _ => return self.layer_of_its_own(node, &x, fold),
+            _ => return Ok(None),
         }
-        // The name of the bias or scale is that of no value.
-        let output = node.output.first().ok_or("has no output")?;
-        self.values.insert(output.clone(), x);
-        Ok(())
+        Ok(Some(x.clone()))
     }
 
-    fn layer_of_its_own(&mut self, node: &NodeProto, x: &Value, fold: Fold) -> Reason<()> {
-        let channels = x.shape.channels;
-        let name = match node.input(1).and_then(|scale| scale.rsplit_once('.')) {
-            Some((prefix, _)) => prefix.to_owned(),
-            None => node.output.first().ok_or("has no output")?.clone(),
-        };
+    fn layer_of_its_own(&mut self, constant: &str, x: &Value, fold: Fold) -> Reason<Value> {
+        let channels = fold.factor.len();
+        let name = constant.rsplit_once('.').map_or(constant, |(prefix, _)| prefix).to_owned();
         let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<f32>>();
         let (values, bias) = (narrow(&fold.factor), Some(narrow(&fold.offset)));
         let weights = Weights { values, bias, fold: None };
         let layer = self.add_layer(name, vec![channels, 1, 1, 1], weights)?;
         let op = Op::Conv2d { layer, stride: [1, 1], padding: [0; 4], groups: channels };
-        self.push(node, op, vec![x.source], (Some(x.dims.clone()), x.channels_last))
+        let source = self.push(op, vec![x.source])?;
+        Ok(Value { source, shared: false, ..x.clone() })
     }
 }
 
-/// The same number for each channel.
-pub(super) fn spread(value: f32, channels: usize) -> Reason<Vec<f64>> {
-    const MOST: usize = 1 << 22;
-    match channels <= MOST {
-        true => Ok(vec![value.into(); channels]),
-        false => Err(format!("{channels} channels, at most {MOST} are understood")),
+fn check(fold: &Fold) -> Reason<()> {
+    match fold.factor.iter().chain(&fold.offset).all(|v| v.is_finite()) {
+        true => Ok(()),
+        false => Err("a constant makes a number that is not finite".into()),
     }
 }
 

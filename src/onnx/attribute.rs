@@ -42,14 +42,25 @@ impl NodeProto {
         }
     }
 
+    /// The part of a list that `start` and `end` name, as `Shape` has them.
+    pub(super) fn range_of(&self, all: Vec<i64>) -> Vec<i64> {
+        let clamped = |at: i64| {
+            let from_end = if at < 0 { all.len() as i64 } else { 0 };
+            at.saturating_add(from_end).clamp(0, all.len() as i64) as usize
+        };
+        let (start, end) = (clamped(self.int("start", 0)), clamped(self.int("end", i64::MAX)));
+        all[start.min(end)..end].to_vec()
+    }
+
     /// The bounds of a `Clip`, infinite where there is none.
     pub(super) fn bounds(&self, constants: &Constants) -> Reason<(f32, f32)> {
         let bound =
             |at: usize, name: &str, default: f32| match (self.attribute(name), self.input(at)) {
                 (Some(attribute), _) => Ok(attribute.f),
-                (None, Some(input)) => constants
-                    .scalar(input)
-                    .ok_or_else(|| format!("{input:?} is no constant number")),
+                (None, Some(input)) => match constants.tensor(input).map(|bound| bound.to_reals()) {
+                    Ok(found) if found.len() == 1 => Ok(found[0]),
+                    _ => Err(format!("{input:?} is no constant number")),
+                },
                 (None, None) => Ok(default),
             };
         // Exporters write the least and the largest finite number for no bound.
@@ -62,43 +73,51 @@ impl NodeProto {
         }
     }
 
-    fn sizes<const N: usize>(&self, name: &str, default: Option<[usize; N]>) -> Reason<[usize; N]> {
+    /// Two numbers for each of rows and columns, or one of each; `flat` nodes state those of columns alone.
+    fn sizes<const N: usize>(
+        &self,
+        name: &str,
+        default: Option<[usize; N]>,
+        flat: Option<usize>,
+    ) -> Reason<[usize; N]> {
         let Some(found) = self.attribute(name) else {
             return default.ok_or_else(|| format!("has no {name}"));
         };
         let values: Option<Vec<usize>> =
             found.ints.iter().map(|&v| usize::try_from(v).ok()).collect();
+        let spread = |values: Vec<usize>| match flat {
+            Some(of_rows) if values.len() * 2 == N => {
+                values.into_iter().flat_map(|value| [of_rows, value]).collect()
+            }
+            _ => values,
+        };
         values
-            .and_then(|values| values.try_into().ok())
+            .and_then(|values| spread(values).try_into().ok())
             .ok_or_else(|| format!("{name} {:?}, {N} numbers from 0 are understood", found.ints))
     }
 
     /// The window of a convolution, whose weights have `kernel`, dilations included, or of a pool. The
-    /// second result says whether `ceil_mode` has lengthened the padding.
+    /// second result says whether `ceil_mode` has lengthened the padding. A `flat` one has no rows.
     pub(super) fn window(
         &self,
         kernel: Option<[usize; 2]>,
         shape: Shape,
+        flat: bool,
     ) -> Reason<(Window, bool)> {
-        let dilations = self.sizes("dilations", Some([1, 1]))?;
+        let (one, none) = (flat.then_some(1), flat.then_some(0));
+        let dilations = self.sizes("dilations", Some([1, 1]), one)?;
         if kernel.is_none() && dilations != [1, 1] {
             return Err("dilations".into());
         }
-        let stated = self.sizes("kernel_shape", kernel)?;
+        let stated = self.sizes("kernel_shape", kernel, one)?;
         if kernel.is_some_and(|kernel| kernel != stated) {
             return Err(format!("kernel_shape {stated:?}, but its weights have {kernel:?}"));
         }
-        let stride = self.sizes("strides", Some([1, 1]))?;
+        let stride = self.sizes("strides", Some([1, 1]), one)?;
         let sizes = [shape.height, shape.width];
-        if stated.iter().chain(&stride).chain(&dilations).any(|&v| v == 0) {
-            return Err("a kernel, stride or dilation of 0".into());
-        }
-        let stated = [0, 1].map(|axis| (stated[axis] - 1).saturating_mul(dilations[axis]) + 1);
-        if stated.iter().chain(&stride).any(|&v| v > 1 << 24) {
-            return Err(format!("kernel {stated:?} and stride {stride:?} are too large"));
-        }
+        let stated = spread(stated, stride, dilations)?;
         let mut padding = match self.text("auto_pad").as_str() {
-            "" | "NOTSET" => self.sizes("pads", Some([0; 4]))?,
+            "" | "NOTSET" => self.sizes("pads", Some([0; 4]), none)?,
             "VALID" => [0; 4],
             same @ ("SAME_UPPER" | "SAME_LOWER") => {
                 let mut padding = [0; 4];
@@ -132,5 +151,85 @@ impl NodeProto {
             }
         }
         Ok((Window { kernel: stated, stride, padding }, longer))
+    }
+
+    /// The kernel of a transposed convolution, dilations included, its stride, and what is cut off its
+    /// output: top, left, bottom, right.
+    pub(super) fn cut(
+        &self,
+        kernel: [usize; 2],
+        shape: Shape,
+        flat: bool,
+    ) -> Reason<(Window, [i32; 4])> {
+        let (one, none) = (flat.then_some(1), flat.then_some(0));
+        let dilations = self.sizes("dilations", Some([1, 1]), one)?;
+        let stated = self.sizes("kernel_shape", Some(kernel), one)?;
+        if kernel != stated {
+            return Err(format!("kernel_shape {stated:?}, but its weights have {kernel:?}"));
+        }
+        let stride = self.sizes("strides", Some([1, 1]), one)?;
+        let kernel = spread(stated, stride, dilations)?;
+        let more = self.sizes("output_padding", Some([0, 0]), none)?;
+        let pads = self.sizes("pads", Some([0; 4]), none)?;
+        let wanted = match self.attribute("output_shape") {
+            // In older opsets with batch and channels.
+            Some(found) if found.ints.len() > 2 || flat && found.ints.len() > 1 => {
+                let places = if flat { 1 } else { 2 };
+                let ints = found.ints[found.ints.len() - places..].to_vec();
+                let only = NodeProto {
+                    attribute: vec![super::proto::AttributeProto {
+                        name: "output_shape".into(),
+                        ints,
+                        ..Default::default()
+                    }],
+                    ..Default::default()
+                };
+                Some(only.sizes("output_shape", None, one)?)
+            }
+            Some(_) => Some(self.sizes("output_shape", None, one)?),
+            None => None,
+        };
+        let auto = self.text("auto_pad");
+        let mut cut = [0i64; 4];
+        for (axis, size) in [shape.height, shape.width].into_iter().enumerate() {
+            let whole = (size - 1)
+                .checked_mul(stride[axis])
+                .and_then(|covered| covered.checked_add(kernel[axis]))
+                .filter(|&whole| whole < 1 << 24)
+                .ok_or("an output that is too large")? as i64;
+            let wanted = match (auto.as_str(), wanted) {
+                (_, Some(wanted)) => Some(wanted[axis]),
+                ("SAME_UPPER" | "SAME_LOWER", None) => Some(size * stride[axis]),
+                _ => None,
+            };
+            let (before, after) = match wanted {
+                Some(wanted) => {
+                    let all = whole + more[axis] as i64 - wanted as i64;
+                    let half = if auto == "SAME_UPPER" { all.max(0) / 2 } else { all.max(0) - all.max(0) / 2 };
+                    (half, all - half - more[axis] as i64)
+                }
+                None if auto == "VALID" => (0, -(more[axis] as i64)),
+                None => (pads[axis] as i64, pads[axis + 2] as i64 - more[axis] as i64),
+            };
+            (cut[axis], cut[axis + 2]) = (before, after);
+        }
+        let narrow = cut.map(|value| i32::try_from(value).ok());
+        let [Some(top), Some(left), Some(bottom), Some(right)] = narrow else {
+            return Err(format!("cuts {cut:?}"));
+        };
+        let window = Window { kernel, stride, padding: [0; 4] };
+        Ok((window, [top, left, bottom, right]))
+    }
+}
+
+/// A kernel with its dilations.
+fn spread(kernel: [usize; 2], stride: [usize; 2], dilations: [usize; 2]) -> Reason<[usize; 2]> {
+    if kernel.iter().chain(&stride).chain(&dilations).any(|&v| v == 0) {
+        return Err("a kernel, stride or dilation of 0".into());
+    }
+    let kernel = [0, 1].map(|axis| (kernel[axis] - 1).saturating_mul(dilations[axis]) + 1);
+    match kernel.iter().chain(&stride).any(|&v| v > 1 << 24) {
+        true => Err(format!("kernel {kernel:?} and stride {stride:?} are too large")),
+        false => Ok(kernel),
     }
 }

@@ -3,18 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use super::Reason;
 use super::proto::{NodeProto, SparseTensorProto, TensorProto};
+use super::tensor::{Data, Tensor};
 use crate::budget::ReadBudget;
 
 mod kind {
     pub(super) const FLOAT: i32 = 1;
+    pub(super) const UINT8: i32 = 2;
+    pub(super) const INT8: i32 = 3;
+    pub(super) const UINT16: i32 = 4;
+    pub(super) const INT16: i32 = 5;
     pub(super) const INT32: i32 = 6;
     pub(super) const INT64: i32 = 7;
     pub(super) const BOOL: i32 = 9;
     pub(super) const FLOAT16: i32 = 10;
     pub(super) const DOUBLE: i32 = 11;
+    pub(super) const UINT32: i32 = 12;
+    pub(super) const UINT64: i32 = 13;
     pub(super) const BFLOAT16: i32 = 16;
 }
 
@@ -23,16 +31,27 @@ pub(super) fn is_whole_real(kind: i64) -> bool {
     [kind::FLOAT, kind::DOUBLE].iter().any(|&k| kind == i64::from(k))
 }
 
+/// The rounding to a half type.
+pub(super) fn round_to(to: i64) -> Option<fn(f32) -> f32> {
+    match i32::try_from(to) {
+        Ok(kind::FLOAT16) => Some(|v| half::f16::from_f32(v).to_f32()),
+        Ok(kind::BFLOAT16) => Some(|v| half::bf16::from_f32(v).to_f32()),
+        _ => None,
+    }
+}
+
 enum Constant {
     Dense(TensorProto),
     Sparse(Box<SparseTensorProto>),
-    Reals(Vec<usize>, Vec<f32>),
-    Integers(Vec<i64>),
+    /// What a node holds or makes.
+    Made(Rc<Tensor>),
 }
 
 /// All constants of a graph by name.
 pub(super) struct Constants {
     all: BTreeMap<String, Constant>,
+    /// Of those that are others moved or cast, the others.
+    origins: BTreeMap<String, String>,
     /// Where data outside the file may lie.
     folder: Option<PathBuf>,
     budget: ReadBudget,
@@ -55,7 +74,7 @@ impl Constants {
             let name = tensor.values.as_ref().map(|values| values.name.clone());
             all.insert(name.unwrap_or_default(), Constant::Sparse(tensor.into()));
         }
-        Self { all, folder: folder.map(Into::into), budget }
+        Self { all, origins: BTreeMap::new(), folder: folder.map(Into::into), budget }
     }
 
     /// Takes the memory of values that are to be kept from what this model may have.
@@ -72,16 +91,17 @@ impl Constants {
     pub(super) fn take(&mut self, node: &mut NodeProto) -> Reason<()> {
         let [output] = &node.output[..] else { return Err("has no single output".into()) };
         let attribute = node.attribute.first_mut().ok_or("has no value")?;
+        let made = |tensor| Some(Constant::Made(Rc::new(tensor)));
         let constant = match attribute.name.as_str() {
             "value" => attribute.t.take().map(Constant::Dense),
             "sparse_value" => attribute.sparse_tensor.take().map(Constant::Sparse),
-            "value_float" => Some(Constant::Reals(vec![], vec![attribute.f])),
+            "value_float" => made(Tensor::reals(vec![], vec![attribute.f])),
             "value_floats" => {
                 let values = std::mem::take(&mut attribute.floats);
-                Some(Constant::Reals(vec![values.len()], values))
+                made(Tensor::reals(vec![values.len()], values))
             }
-            "value_int" => Some(Constant::Integers(vec![attribute.i])),
-            "value_ints" => Some(Constant::Integers(std::mem::take(&mut attribute.ints))),
+            "value_int" => made(Tensor::whole(vec![], vec![attribute.i])),
+            "value_ints" => made(Tensor::list(std::mem::take(&mut attribute.ints))),
             _ => None,
         };
         let constant = constant.ok_or_else(|| format!("its {:?} is no tensor", attribute.name))?;
@@ -89,45 +109,33 @@ impl Constants {
         Ok(())
     }
 
-    /// Adds a constant rounded to half precision under another name.
-    pub(super) fn round(&mut self, name: &str, to: i64, output: &str) -> Reason<()> {
-        let round: fn(f32) -> f32 = match i32::try_from(to) {
-            Ok(kind::FLOAT16) => |v| half::f16::from_f32(v).to_f32(),
-            Ok(kind::BFLOAT16) => |v| half::bf16::from_f32(v).to_f32(),
-            _ => return Err(format!("to type {to}")),
-        };
-        let (dims, values) = self.reals(name)?;
-        let rounded = values.into_iter().map(round).collect();
-        self.all.insert(output.to_owned(), Constant::Reals(dims, rounded));
+    /// Adds initializers of a graph within this one.
+    pub(super) fn add(&mut self, dense: Vec<TensorProto>) {
+        for tensor in dense {
+            self.all.insert(tensor.name.clone(), Constant::Dense(tensor));
+        }
+    }
+
+    /// The constant that this one is in another order or type; itself if it is none.
+    pub(super) fn origin<'a>(&'a self, name: &'a str) -> &'a str {
+        self.origins.get(name).map_or(name, String::as_str)
+    }
+
+    /// Says that a constant is another moved or cast.
+    pub(super) fn derive(&mut self, name: &str, from: &str) -> Reason<()> {
+        let origin = self.origin(from).to_owned();
+        self.charge::<u8>(2 * (origin.len() + name.len()))?;
+        self.origins.insert(name.to_owned(), origin);
         Ok(())
     }
 
-    /// Adds the transpose of a matrix under another name.
-    pub(super) fn transpose(&mut self, name: &str, output: &str) -> Reason<()> {
-        let (dims, values) = self.reals(name)?;
-        self.charge::<f32>(values.len())?;
-        match dims[..] {
-            [rows, cols] if rows > 0 && cols > 0 => {
-                let constant = Constant::Reals(vec![cols, rows], transposed(&values, rows, cols));
-                self.all.insert(output.to_owned(), constant);
-                Ok(())
-            }
-            _ => Err(format!("of a constant of shape {dims:?}")),
-        }
+    /// Adds what a node makes of constants.
+    pub(super) fn put(&mut self, name: &str, made: Tensor) {
+        self.all.insert(name.to_owned(), Constant::Made(made.into()));
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
         self.all.contains_key(name)
-    }
-
-    /// Whether a constant holds real numbers.
-    pub(super) fn is_real(&self, name: &str) -> bool {
-        const REAL: [i32; 4] = [kind::FLOAT, kind::DOUBLE, kind::FLOAT16, kind::BFLOAT16];
-        match self.all.get(name) {
-            Some(Constant::Dense(tensor)) => REAL.contains(&tensor.data_type),
-            Some(Constant::Sparse(_) | Constant::Reals(..)) => true,
-            Some(Constant::Integers(_)) | None => false,
-        }
     }
 
     fn get(&self, name: &str) -> Reason<&Constant> {
@@ -139,21 +147,23 @@ impl Constants {
         let read = |constant: &Constant| match constant {
             Constant::Dense(tensor) => self.dense(tensor),
             Constant::Sparse(tensor) => self.sparse(tensor),
-            Constant::Reals(dims, values) => {
-                self.steps(values.len())?;
-                Ok((dims.clone(), values.clone()))
-            }
-            Constant::Integers(..) => Err("holds whole numbers".into()),
+            Constant::Made(tensor) => match &tensor.data {
+                Data::Reals(values) => {
+                    self.steps(values.len())?;
+                    Ok((tensor.dims.clone(), values.clone()))
+                }
+                Data::Integers(_) => Err("holds whole numbers".into()),
+            },
         };
         read(self.get(name)?).map_err(|reason| format!("tensor {name:?} {reason}"))
     }
 
-    /// The one value of a constant that has one.
+    /// The one value of a constant of real numbers that has one.
     pub(super) fn scalar(&self, name: &str) -> Option<f32> {
         let elements = match self.all.get(name)? {
             Constant::Dense(tensor) => checked(&tensor.dims).ok()?.1,
-            Constant::Sparse(_) | Constant::Integers(..) => return None,
-            Constant::Reals(_, values) => values.len(),
+            Constant::Sparse(_) => return None,
+            Constant::Made(tensor) => tensor.len(),
         };
         match elements {
             1 => self.reals(name).ok()?.1.first().copied(),
@@ -161,30 +171,88 @@ impl Constants {
         }
     }
 
+    /// The sizes of a constant.
+    pub(super) fn dims(&self, name: &str) -> Reason<Vec<usize>> {
+        match self.get(name)? {
+            Constant::Dense(tensor) => checked(&tensor.dims).map(|(dims, _)| dims),
+            Constant::Sparse(tensor) => checked(&tensor.dims).map(|(dims, _)| dims),
+            Constant::Made(tensor) => Ok(tensor.dims.clone()),
+        }
+    }
+
+    /// Any constant as an array.
+    pub(super) fn tensor(&self, name: &str) -> Reason<Rc<Tensor>> {
+        let found = match self.get(name)? {
+            Constant::Made(tensor) => return Ok(tensor.clone()),
+            Constant::Dense(tensor) => self.decoded(tensor),
+            Constant::Sparse(tensor) => {
+                self.sparse(tensor).map(|(dims, values)| Tensor::reals(dims, values))
+            }
+        };
+        found.map(Rc::new).map_err(|reason| format!("tensor {name:?} {reason}"))
+    }
+
+    /// A tensor of the file as an array.
+    pub(super) fn decoded(&self, tensor: &TensorProto) -> Reason<Tensor> {
+        const REAL: [i32; 4] = [kind::FLOAT, kind::DOUBLE, kind::FLOAT16, kind::BFLOAT16];
+        let (dims, count) = checked(&tensor.dims)?;
+        if REAL.contains(&tensor.data_type) {
+            let (dims, values) = self.dense(tensor)?;
+            return Ok(Tensor::reals(dims, values));
+        }
+        let values = self.whole(tensor)?;
+        match values.len() == count {
+            true => Ok(Tensor::whole(dims, values)),
+            false => Err(format!("of shape {dims:?} has {} values", values.len())),
+        }
+    }
+
     /// The values of a tensor of integers.
     pub(super) fn integers(&self, name: &str) -> Reason<Vec<i64>> {
-        let tensor = match self.get(name)? {
-            Constant::Dense(tensor) => tensor,
-            Constant::Integers(values) => {
-                self.steps(values.len())?;
-                return Ok(values.clone());
-            }
-            _ => return Err(format!("tensor {name:?} does not hold whole numbers")),
+        let found = match self.get(name)? {
+            Constant::Dense(tensor) => self.whole(tensor),
+            Constant::Made(tensor) => tensor.integers().map(<[i64]>::to_vec),
+            Constant::Sparse(_) => Err("does not hold whole numbers".into()),
         };
+        found.map_err(|reason| format!("tensor {name:?} {reason}"))
+    }
+
+    fn whole(&self, tensor: &TensorProto) -> Reason<Vec<i64>> {
         self.steps(tensor.int64_data.len() + tensor.int32_data.len())?;
-        let raw = |size| self.raw(tensor, size).map_err(|e| format!("tensor {name:?} {e}"));
+        let narrow = || tensor.int32_data.iter().map(|&v| v.into()).collect::<Vec<i64>>();
+        let raw = |size| self.raw(tensor, size);
+        let listed = !tensor.int32_data.is_empty();
         Ok(match tensor.data_type {
             kind::INT64 if !tensor.int64_data.is_empty() => tensor.int64_data.clone(),
-            kind::INT64 => each(&raw(8)?, i64::from_le_bytes),
-            kind::INT32 if !tensor.int32_data.is_empty() => {
-                tensor.int32_data.iter().map(|&v| v.into()).collect()
+            kind::INT64 | kind::UINT64 => each(&raw(8)?, i64::from_le_bytes),
+            kind::INT32 | kind::INT16 | kind::INT8 | kind::UINT16 | kind::UINT8 | kind::BOOL
+                if listed =>
+            {
+                narrow()
             }
             kind::INT32 => each(&raw(4)?, |b| i32::from_le_bytes(b).into()),
-            kind::BOOL if !tensor.int32_data.is_empty() => {
-                tensor.int32_data.iter().map(|&v| v.into()).collect()
-            }
-            kind::BOOL => each(&raw(1)?, |[b]| b.into()),
-            other => return Err(format!("tensor {name:?} has type {other}, not int64")),
+            kind::UINT32 => each(&raw(4)?, |b| u32::from_le_bytes(b).into()),
+            kind::INT16 => each(&raw(2)?, |b| i16::from_le_bytes(b).into()),
+            kind::UINT16 => each(&raw(2)?, |b| u16::from_le_bytes(b).into()),
+            kind::INT8 => each(&raw(1)?, |b| i8::from_le_bytes(b).into()),
+            kind::UINT8 | kind::BOOL => each(&raw(1)?, |[b]| b.into()),
+            other => return Err(format!("has type {other}, which is not read")),
+        })
+    }
+
+    /// The least and the largest level of the type that a zero point has.
+    pub(super) fn range_of_levels(&self, zero: Option<&str>) -> Reason<(f64, f64)> {
+        let kind = match zero.map(|name| self.get(name)).transpose()? {
+            None => kind::UINT8,
+            Some(Constant::Dense(tensor)) => tensor.data_type,
+            Some(_) => return Err("a zero point of unknown type".into()),
+        };
+        Ok(match kind {
+            kind::UINT8 => (0.0, 255.0),
+            kind::INT8 => (-128.0, 127.0),
+            kind::UINT16 => (0.0, 65535.0),
+            kind::INT16 => (-32768.0, 32767.0),
+            other => return Err(format!("levels of type {other}")),
         })
     }
 

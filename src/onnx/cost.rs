@@ -38,6 +38,7 @@ impl Kind {
             (Self::Model, 8) => of(Self::Leaf, size_of::<OperatorSetIdProto>()),
             (Self::Graph, 1) => of(Self::Node, size_of::<NodeProto>()),
             (Self::Graph, 5) | (Self::Attribute, 5) => of(Self::Tensor, size_of::<TensorProto>()),
+            (Self::Attribute, 6) => of(Self::Graph, size_of::<GraphProto>()),
             (Self::Graph, 11 | 12) => of(Self::ValueInfo, size_of::<ValueInfoProto>()),
             (Self::Graph, 15) | (Self::Attribute, 22) => {
                 of(Self::Sparse, size_of::<SparseTensorProto>())

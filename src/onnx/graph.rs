@@ -1,20 +1,37 @@
 //! From ONNX's nodes to a network.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 
 use super::constant::Constants;
 use super::operations::is_known;
-use super::proto::{GraphProto, ModelProto, NodeProto};
-use super::reader::Reader;
-use super::{Imported, pattern, problem, unsupported};
+use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use super::reader::{GraphInput, Reader, shape_of};
+use super::view::Strided;
+use super::{Imported, Reading, pattern, problem, unsupported};
 use crate::error::Result;
+use crate::network::Shape;
 
 /// The first version whose operations mean what they do here.
-const FIRST_OPSET: i64 = 7;
+const FIRST_OPSET: i64 = 6;
+
+/// What the first dimension of a graph's input is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FirstDimension {
+    /// The batch: a network is the graph for one sample.
+    Batch,
+    /// A part of the one sample that the graph takes.
+    OfTheSample,
+}
 
 /// Reads a graph from a file of so many bytes; all nodes that are not understood make one error.
-pub(super) fn read(model: ModelProto, length: u64, folder: Option<&Path>) -> Result<Imported> {
+pub(super) fn read(
+    model: ModelProto,
+    length: u64,
+    folder: Option<&Path>,
+    reading: &Reading,
+    first: FirstDimension,
+) -> Result<Imported> {
     let opset = model.opset_import.iter().find(|o| matches!(o.domain.as_str(), "" | "ai.onnx"));
     // Files that were made by hand may not say.
     let opset = opset.map_or(i64::MAX, |opset| opset.version);
@@ -24,16 +41,11 @@ pub(super) fn read(model: ModelProto, length: u64, folder: Option<&Path>) -> Res
              onnx.version_converter or export it anew"
         )));
     }
-    let GraphProto { node: mut nodes, initializer, sparse_initializer, input, output } =
+    let GraphProto { node: nodes, initializer, sparse_initializer, input, output } =
         model.graph.ok_or_else(|| problem("there is no graph"))?;
     let mut refused = Refusals::default();
     let mut constants = Constants::new(initializer, sparse_initializer, folder, length);
-    nodes.retain_mut(|node| {
-        if node.op_type == "Constant" {
-            constants.take(node).unwrap_or_else(|reason| refused.add(node, &reason));
-        }
-        node.op_type != "Constant"
-    });
+    let nodes = folded(nodes, &mut constants, opset, &mut refused);
     let mut outputs: Vec<String> = output.into_iter().map(|output| output.name).collect();
     let nodes = pattern::prepare(nodes, &mut outputs, &constants).map_err(problem)?;
     let inputs: Vec<_> = input.iter().filter(|input| !constants.has(&input.name)).collect();
@@ -45,20 +57,39 @@ pub(super) fn read(model: ModelProto, length: u64, folder: Option<&Path>) -> Res
             outputs.len()
         )));
     };
-    let mut reader = Reader::new(input, &nodes, output, constants, opset)?;
+    let input = graph_input(input, &nodes, reading, first)?;
+    let mut reader = Reader::new(&input, &nodes, output, constants, opset)?;
+    let channels_first = Strided::contiguous(&input.view.dims());
+    if first == FirstDimension::OfTheSample {
+        reader.notes.push(format!(
+            "the graph mixes what stands in the first dimension of its input, so that all of it, {:?}, is \
+             one sample",
+            input.view.dims()
+        ));
+    } else if input.view.axes != channels_first.axes && input.shape.channels > 1 {
+        let shape = input.shape;
+        reader.notes.push(format!(
+            "the graph takes [height, width, channels], the compressed model {shape}"
+        ));
+    }
     // What reads the output of a refused node is not refused for that.
-    let mut unknown: BTreeSet<&str> = BTreeSet::new();
-    for node in &nodes {
-        let follows = node.input.iter().any(|input| unknown.contains(input.as_str()));
-        let result = match follows && is_known(node) {
+    let mut unknown: BTreeSet<String> = BTreeSet::new();
+    let mut waiting: VecDeque<NodeProto> = nodes.into();
+    while let Some(mut node) = waiting.pop_front() {
+        if let Some(branch) = branch(&mut node, &mut reader.constants) {
+            branch.into_iter().rev().for_each(|node| waiting.push_front(node));
+            continue;
+        }
+        let follows = node.input.iter().any(|input| unknown.contains(input));
+        let result = match follows && is_known(&node) {
             true => Err(None),
-            false => reader.node(node).map_err(Some),
+            false => reader.node(&node).map_err(Some),
         };
         if let Err(reason) = result {
             if let Some(reason) = reason {
-                refused.add(node, &reason);
+                refused.add(&node, &reason);
             }
-            unknown.extend(node.output.iter().map(String::as_str));
+            unknown.extend(node.output);
         }
     }
     if !refused.0.is_empty() {
@@ -67,11 +98,141 @@ pub(super) fn read(model: ModelProto, length: u64, folder: Option<&Path>) -> Res
     reader.finish(output)
 }
 
+/// The nodes that do not depend on constants alone; what these make is a constant.
+fn folded(
+    nodes: Vec<NodeProto>,
+    constants: &mut Constants,
+    opset: i64,
+    refused: &mut Refusals,
+) -> Vec<NodeProto> {
+    let mut left = Vec::with_capacity(nodes.len());
+    let mut waiting: VecDeque<NodeProto> = nodes.into();
+    while let Some(mut node) = waiting.pop_front() {
+        if node.op_type == "Constant" {
+            constants.take(&mut node).unwrap_or_else(|reason| refused.add(&node, &reason));
+        } else if let Some(branch) = branch(&mut node, constants) {
+            branch.into_iter().rev().for_each(|node| waiting.push_front(node));
+        } else if constants.fold(&node, opset) != Ok(true) {
+            // Why it cannot be folded is told when it is read, if anything needs it.
+            left.push(node);
+        }
+    }
+    left
+}
+
+/// The nodes of the branch that an `If` of a constant condition takes.
+fn branch(node: &mut NodeProto, constants: &mut Constants) -> Option<Vec<NodeProto>> {
+    if node.op_type != "If" {
+        return None;
+    }
+    let condition = constants.tensor(node.input(0)?).ok()?;
+    let taken = match condition.to_reals().first()? {
+        0.0 => "else_branch",
+        _ => "then_branch",
+    };
+    let graph = node.attribute.iter_mut().find(|attribute| attribute.name == taken)?.g.take()?;
+    let GraphProto { node: mut nodes, initializer, output, .. } = *graph;
+    constants.add(initializer);
+    for (inner, outer) in output.into_iter().zip(&node.output) {
+        nodes.push(NodeProto {
+            op_type: "Identity".into(),
+            input: vec![inner.name],
+            output: vec![outer.clone()],
+            ..Default::default()
+        });
+    }
+    Some(nodes)
+}
+
+/// The sizes of a graph's input, 0 where they are not known.
+fn stated(input: &ValueInfoProto, reading: &Reading) -> Result<Vec<usize>> {
+    let shape = input.kind.as_ref().and_then(|k| k.tensor.as_ref()?.shape.as_ref());
+    let of_graph: Vec<usize> = shape.map_or_else(Vec::new, |shape| {
+        let size = |value: Option<i64>| usize::try_from(value.unwrap_or(0)).unwrap_or(0);
+        shape.dim.iter().map(|dim| size(dim.value)).collect()
+    });
+    let given = reading.input_shapes.iter().find(|(name, _)| name.is_empty() || *name == input.name);
+    let Some((_, given)) = given else {
+        return match reading.input_shapes.first() {
+            Some((name, _)) => Err(unsupported(format!(
+                "its input is called {:?}, not {name:?} as --input-shape says",
+                input.name
+            ))),
+            None => Ok(of_graph),
+        };
+    };
+    let fits = shape.is_none()
+        || given.len() == of_graph.len()
+            && given.iter().zip(&of_graph).all(|(&given, &stated)| stated == 0 || stated == given);
+    match fits {
+        true => Ok(given.clone()),
+        false => Err(unsupported(format!(
+            "its input {:?} has shape {of_graph:?}, 0 standing for a free size: --input-shape {given:?} \
+             does not fit",
+            input.name
+        ))),
+    }
+}
+
+/// Whether all of an input that cannot be a batch may be one sample.
+pub(super) fn may_be_one_sample(model: &ModelProto, reading: &Reading) -> bool {
+    const MOST_DIMENSIONS: usize = 3;
+    let Some(graph) = &model.graph else { return false };
+    let constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
+    let mut inputs = graph.input.iter().filter(|input| !constant(&input.name));
+    let dims = inputs.next().and_then(|input| stated(input, reading).ok()).unwrap_or_default();
+    !dims.contains(&0) && dims.len() <= MOST_DIMENSIONS && dims.first().is_some_and(|&n| n > 1)
+}
+
+fn graph_input<'a>(
+    input: &'a ValueInfoProto,
+    nodes: &[NodeProto],
+    reading: &Reading,
+    first: FirstDimension,
+) -> Result<GraphInput<'a>> {
+    let name = input.name.as_str();
+    let dims = stated(input, reading)?;
+    let keeps_columns = reading.keeps_columns;
+    let made = |shape, view, batch| Ok(GraphInput { name, shape, view, batch, keeps_columns });
+    if first == FirstDimension::OfTheSample {
+        return made(shape_of(&dims), Strided::contiguous(&dims), 1);
+    }
+    let readers = || nodes.iter().filter(|node| node.input.iter().any(|input| input == name));
+    let moved = |node: &NodeProto| {
+        let perm = node.attribute("perm");
+        node.op_type == "Transpose" && perm.is_some_and(|perm| perm.ints == [0, 3, 1, 2])
+    };
+    let channels_last = dims.len() == 4 && readers().count() > 0 && readers().all(moved);
+    let shape = match dims[..] {
+        [_] => Shape::vector(1),
+        [_, n] => Shape::vector(n),
+        [_, c, w] => Shape::new(c, 1, w),
+        [_, h, w, c] if channels_last => Shape::new(c, h, w),
+        [_, c, h, w] => Shape::new(c, h, w),
+        [_, 1, c, h, w] => Shape::new(c, h, w),
+        _ => Shape::new(0, 0, 0),
+    };
+    if dims.get(1..).is_none_or(|sample| sample.contains(&0)) || shape.channels == 0 {
+        return Err(unsupported(format!(
+            "its input {name:?} has shape {dims:?}, 0 standing for a size that is not known: \
+             --input-shape {name}=1x3x224x224 (or whatever they are) says it; a batch and up to \
+             three dimensions are understood"
+        )));
+    }
+    let batch = dims[0].max(1);
+    let sizes = [&[1], &dims[1..]].concat();
+    let mut view = match channels_last {
+        true => Strided::in_order(&sizes, &[3, 1, 2]),
+        false => Strided::contiguous(&sizes),
+    };
+    view.batch = (dims[0] != 1).then_some(0);
+    made(shape, view, batch)
+}
+
 /// What was refused: for each operation, in the order of the graph, the first node with its reason,
 /// and how many nodes there are.
 #[derive(Default)]
 struct Refusals(Vec<(String, String, usize)>);
-
 impl Refusals {
     fn add(&mut self, node: &NodeProto, reason: &str) {
         if let Some((.., count)) = self.0.iter_mut().find(|(op, ..)| *op == node.op_type) {

@@ -9,12 +9,19 @@ mod affine;
 mod attribute;
 mod constant;
 mod cost;
+mod elementwise;
+mod evaluate;
+mod functions;
 mod graph;
+mod movement;
 mod operations;
 mod pattern;
 mod proto;
 mod reader;
-mod sizes;
+mod reduce;
+mod resample;
+mod tensor;
+mod view;
 mod weights;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +32,7 @@ use crate::budget::ReadBudget;
 use crate::error::{Error, IoContext, Result};
 use crate::model::{LayerWeights, Model, Pattern, Values};
 use crate::network::Network;
+use graph::FirstDimension;
 
 /// Why a node is not understood.
 type Reason<T> = std::result::Result<T, String>;
@@ -60,16 +68,33 @@ pub struct Fold {
     pub offset: Vec<f64>,
 }
 
+/// How a graph is to be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Sizes of inputs that the graph leaves free, by name; an empty name stands for any.
+    pub input_shapes: Vec<(String, Vec<usize>)>,
+    /// Whether linear layers keep the order of their columns, since their weights stand elsewhere.
+    pub keeps_columns: bool,
+}
+
 /// Reads an ONNX file; its external data may lie beside it, in the same folder or below.
 ///
 /// # Errors
 /// As [`parse`], with the file's name; I/O.
 pub fn open(path: &Path) -> Result<Imported> {
+    open_as(path, &Reading::default())
+}
+
+/// Like [`open`], as told.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_as(path: &Path, reading: &Reading) -> Result<Imported> {
     let bytes = std::fs::read(path).at(path)?;
     if let Some(known) = crate::files::foreign(&bytes[..bytes.len().min(64)]) {
         return Err(problem(format!("it is {known}")).in_file(path));
     }
-    parse(&bytes, path.parent()).map_err(|e| e.in_file(path))
+    parse_as(&bytes, path.parent(), reading).map_err(|e| e.in_file(path))
 }
 
 /// Reads a model of one input and one output whose first dimension is the batch.
@@ -78,9 +103,21 @@ pub fn open(path: &Path) -> Result<Imported> {
 /// [`Error::Unsupported`]: one that lists all kinds of nodes that are not understood, with what is the
 /// matter; [`Error::Format`] for what is no ONNX.
 pub fn parse(bytes: &[u8], folder: Option<&Path>) -> Result<Imported> {
+    parse_as(bytes, folder, &Reading::default())
+}
+
+fn parse_as(bytes: &[u8], folder: Option<&Path>, reading: &Reading) -> Result<Imported> {
     cost::charge(bytes, &ReadBudget::new(bytes.len() as u64))?;
-    let model = proto::ModelProto::decode(bytes).map_err(|e| Error::parse("ONNX", e))?;
-    graph::read(model, bytes.len() as u64, folder)
+    let decode = || proto::ModelProto::decode(bytes).map_err(|e| Error::parse("ONNX", e));
+    let length = bytes.len() as u64;
+    let model = decode()?;
+    let one_sample = graph::may_be_one_sample(&model, reading);
+    let found = graph::read(model, length, folder, reading, FirstDimension::Batch);
+    if found.is_ok() || !one_sample {
+        return found;
+    }
+    let whole = graph::read(decode()?, length, folder, reading, FirstDimension::OfTheSample);
+    whole.or(found)
 }
 
 /// Reads a model without external data, its zeros left out.

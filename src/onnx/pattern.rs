@@ -58,6 +58,10 @@ pub(super) fn prepare(
     for node in nodes.into_iter().rev() {
         if node.output.iter().any(|output| needed.contains(output)) {
             needed.extend(node.input.iter().cloned());
+            // Branches read what is around them.
+            let branches = node.attribute.iter().filter_map(|attribute| attribute.g.as_ref());
+            let read = branches.flat_map(|graph| graph.node.iter().flat_map(|node| &node.input));
+            needed.extend(read.cloned());
             kept.push(node);
         }
     }
@@ -102,6 +106,9 @@ impl<'a> Graph<'a> {
 
     /// The function of one value that a product computes: Gelu, HardSwish, Silu or HardSigmoid.
     fn function(&self, root: &'a NodeProto) -> Option<Function<'a>> {
+        if root.op_type == "DequantizeLinear" {
+            return self.quantization(root);
+        }
         if !matches!(root.op_type.as_str(), "Mul" | "Div") {
             return None;
         }
@@ -123,6 +130,36 @@ impl<'a> Graph<'a> {
             }
         }
         None
+    }
+
+    /// Levels of a value and back: one rounding.
+    fn quantization(&self, root: &'a NodeProto) -> Option<Function<'a>> {
+        let there = self.maker(root.input(0)?, "QuantizeLinear")?;
+        let same = |at: usize| match (there.input(at), root.input(at)) {
+            (Some(a), Some(b)) => a == b || self.constants.tensor(a).ok()? == self.constants.tensor(b).ok()?,
+            (a, b) => a.is_none() && b.is_none(),
+        }
+        .then_some(());
+        same(1)?;
+        same(2)?;
+        let number = |name: &str| {
+            let tensor = self.constants.tensor(name).ok()?;
+            (tensor.len() == 1).then(|| tensor.to_reals()[0])
+        };
+        let step = number(there.input(1)?)?;
+        let zero = match there.input(2) {
+            Some(name) => number(name)?,
+            None => 0.0,
+        };
+        let (low, high) = self.constants.range_of_levels(there.input(2)).ok()?;
+        let attribute = |name: &str, f| AttributeProto { name: name.into(), f, ..Default::default() };
+        let attributes = vec![
+            attribute("step", step),
+            attribute("zero", zero),
+            attribute("low", low as f32),
+            attribute("high", high as f32),
+        ];
+        Some(("QuantizeDequantize", attributes, there.input(0)?))
     }
 
     /// A value as a constant times another, in every way; the value itself first.

@@ -1,111 +1,84 @@
 //! The network as far as a graph was read, and what the graph's names stand for in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::constant::Constants;
-use super::proto::{NodeProto, ValueInfoProto};
-use super::sizes::Sizes;
-use super::{Imported, Reason, Weights, printable, problem, unsupported};
+use super::proto::NodeProto;
+use super::view::Strided;
+use super::{Fold, Imported, Reason, Weights, printable, problem, unsupported};
 use crate::error::Result;
-use crate::network::{Input, Network, Node, Op, Shape, Source};
+use crate::network::{Axis, Input, Layer, Network, Node, Op, Shape, Source, View};
 
-/// What a name of the graph stands for.
+/// What a name of the graph stands for: elements of a value of the network.
 #[derive(Debug, Clone)]
 pub(super) struct Value {
     pub(super) source: Source,
-    /// Of the network's value, which is in the order channel, row, column.
-    pub(super) shape: Shape,
-    /// Of the graph's value, without the batch.
-    pub(super) dims: Vec<usize>,
-    /// The map whose elements the graph has in the order row, column, channel.
-    pub(super) channels_last: Option<Shape>,
+    /// The elements that `view` sees row by row, where they are not those of the source as they lie.
+    pub(super) copied: Option<Strided>,
+    pub(super) view: Strided,
     /// Whether the network's value has other readers than those of this name.
     pub(super) shared: bool,
 }
 
 impl Value {
-    /// The dimension of the graph's value that counts channels.
-    pub(super) fn channel_axis(&self) -> Option<usize> {
-        let channels = self.shape.channels;
-        if self.shape.area() == 1 && self.channels_last.is_none() {
-            let real = |&at: &usize| self.dims[at] == channels;
-            let at = (0..self.dims.len()).find(real)?;
-            return self.dims.iter().enumerate().all(|(i, &d)| i == at || d == 1).then_some(at);
-        }
-        let Shape { height, width, .. } = self.shape;
-        match (self.channels_last, &self.dims[..]) {
-            (None, dims) if *dims == [channels, height, width] => Some(0),
-            (Some(_), dims) if *dims == [height, width, channels] => Some(2),
-            _ => None,
-        }
+    pub(super) fn dims(&self) -> Vec<usize> {
+        self.view.dims()
     }
 
-    /// An error unless the graph's order is that of the network.
-    pub(super) fn plain(self) -> Reason<Self> {
-        match self.channels_last {
-            None => Ok(self),
-            Some(_) => Err("reads a map whose channels come last".into()),
-        }
+    /// The same, seen through another view.
+    pub(super) fn seen(&self, view: Strided) -> Self {
+        Self { view, ..self.clone() }
     }
 }
+
+/// The axes of a graph's value that are the channels, rows and columns of the network's.
+pub(super) type Order<'a> = [&'a [usize]; 3];
 
 /// The network as far as it is known.
 pub(super) struct Reader {
     pub(super) constants: Constants,
     pub(super) opset: i64,
-    /// The size of the batch, where the graph fixes it.
-    pub(super) batch: Option<i64>,
+    /// Samples that the graph takes at once, where it fixes them; 1 where it does not.
+    pub(super) batch: usize,
+    /// Whether the columns of linear layers stay as they are in the file.
+    pub(super) keeps_columns: bool,
     /// How often each name is read.
     pub(super) readers: BTreeMap<String, usize>,
-    /// The constants that are the transposes of others, and of which.
-    pub(super) transposes: BTreeMap<String, String>,
     /// The constant that an `Add` gives to each name.
     pub(super) biases: BTreeMap<String, String>,
     pub(super) values: BTreeMap<String, Value>,
-    pub(super) sizes: Sizes,
     pub(super) network: Network,
     pub(super) shapes: Vec<Shape>,
     pub(super) weights: Vec<Weights>,
     /// What is done to each channel of the input first.
-    pub(super) input: Option<super::Fold>,
-    notes: Vec<String>,
+    pub(super) input: Option<Fold>,
+    /// Values that were put in another order already.
+    arranged: BTreeMap<(Option<usize>, usize, Vec<(usize, isize)>, [usize; 3]), Source>,
+    /// Constants that are values.
+    pub(super) operands: BTreeMap<String, Value>,
+    names: BTreeSet<String>,
+    pub(super) notes: Vec<String>,
+}
+
+/// What the graph's input is.
+pub(super) struct GraphInput<'a> {
+    pub(super) name: &'a str,
+    pub(super) shape: Shape,
+    pub(super) view: Strided,
+    /// Samples at once, 1 where the graph does not fix them.
+    pub(super) batch: usize,
+    pub(super) keeps_columns: bool,
 }
 
 impl Reader {
     pub(super) fn new(
-        input: &ValueInfoProto,
+        input: &GraphInput<'_>,
         nodes: &[NodeProto],
         output: &str,
         constants: Constants,
         opset: i64,
     ) -> Result<Self> {
-        let shape = input.kind.as_ref().and_then(|k| k.tensor.as_ref()?.shape.as_ref());
-        let dims: Vec<usize> = shape
-            .map(|s| {
-                s.dim.iter().map(|d| usize::try_from(d.value.unwrap_or(0)).unwrap_or(0)).collect()
-            })
-            .unwrap_or_default();
-        let readers_of_input = || nodes.iter().filter(|n| n.input.contains(&input.name));
-        let moved = |n: &NodeProto| {
-            n.op_type == "Transpose"
-                && n.attribute("perm").is_some_and(|perm| perm.ints == [0, 3, 1, 2])
-        };
-        let last =
-            dims.len() == 4 && readers_of_input().count() > 0 && readers_of_input().all(moved);
-        let shape = match dims[..] {
-            [_, length] if length > 0 => Shape::vector(length),
-            [_, h, w, c] if last && c > 0 && h > 0 && w > 0 => Shape::new(c, h, w),
-            [_, c, h, w] if c > 0 && h > 0 && w > 0 => Shape::new(c, h, w),
-            _ => {
-                return Err(unsupported(format!(
-                    "its input {0:?} has shape {dims:?}, 0 standing for a size that is not known; \
-                     [batch, length] or [batch, channels, height, width] is understood: set sizes by \
-                     python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name {0} \
-                     --input_shape 1,3,224,224 (or whatever they are) IN.onnx OUT.onnx",
-                    input.name
-                )));
-            }
-        };
+        let shape = input.shape;
         shape.elements()?;
         let mut readers = BTreeMap::new();
         let read = nodes.iter().flat_map(|node| node.input.iter().map(String::as_str));
@@ -123,104 +96,178 @@ impl Reader {
         }
         let first = Value {
             source: Source::Input,
-            shape,
-            dims: dims[1..].to_vec(),
-            channels_last: last.then_some(shape).filter(|s| s.area() > 1 && s.channels > 1),
+            copied: None,
+            view: input.view.clone(),
             shared: false,
         };
-        let mut notes = Vec::new();
-        if first.channels_last.is_some() {
-            notes.push(format!(
-                "the graph takes [height, width, channels], the compressed model {shape}"
-            ));
-        }
         let network = Network { input: Input::plain(shape), layers: Vec::new(), nodes: Vec::new() };
         Ok(Self {
             constants,
             opset,
-            batch: dims.first().filter(|&&d| d > 0).map(|&d| d as i64),
+            batch: input.batch,
+            keeps_columns: input.keeps_columns,
             readers,
-            transposes: BTreeMap::new(),
             biases,
-            values: BTreeMap::from([(input.name.clone(), first)]),
-            sizes: Sizes::default(),
+            values: BTreeMap::from([(input.name.to_owned(), first)]),
             network,
             shapes: Vec::new(),
             weights: Vec::new(),
             input: None,
-            notes,
+            arranged: BTreeMap::new(),
+            operands: BTreeMap::new(),
+            names: BTreeSet::from(["input".to_owned()]),
+            notes: Vec::new(),
         })
     }
 
     /// What a name stands for.
     pub(super) fn value(&self, name: &str) -> Reason<Value> {
-        self.values.get(name).cloned().ok_or_else(|| match self.constants.has(name) {
+        let found = self.values.get(name).ok_or_else(|| match self.constants.has(name) {
             true => format!("reads the constant {name:?}"),
             false => format!("reads {name:?}, which nothing here makes"),
-        })
+        })?;
+        self.constants.charge::<Axis>(2 * found.view.rank())?;
+        let shared = found.shared || self.readers.get(name) != Some(&1);
+        Ok(Value { shared, ..found.clone() })
     }
 
-    /// What a node's first input stands for.
-    pub(super) fn first(&self, node: &NodeProto) -> Reason<Value> {
-        self.value(node.input(0).ok_or("has no input")?)
+    /// What a node's first input stands for, its elements where the source has them.
+    pub(super) fn first(&mut self, node: &NodeProto) -> Reason<Value> {
+        let x = self.value(node.input(0).ok_or("has no input")?)?;
+        self.settled(x)
     }
 
-    /// The node's output is another view of a value of the network.
-    pub(super) fn view(&mut self, node: &NodeProto, mut value: Value) -> Reason<()> {
-        let (Some(input), Some(output)) = (node.input(0), node.output.first()) else {
-            return Err("has no input or output".into());
-        };
-        value.shared |= self.readers.get(input) != Some(&1);
-        self.values.insert(output.clone(), value);
-        Ok(())
-    }
-
-    /// Adds an operation; its result is seen as `dims` (as the network has it if `None`).
-    pub(super) fn push(
-        &mut self,
-        node: &NodeProto,
-        op: Op,
-        inputs: Vec<Source>,
-        (dims, channels_last): (Option<Vec<usize>>, Option<Shape>),
-    ) -> Reason<()> {
-        let output = node.output.first().ok_or("has no output")?.clone();
-        if self.values.contains_key(&output) {
-            return Err(format!("makes {output:?} a second time"));
+    /// A name's value, or the constant of that name as a value.
+    pub(super) fn operand(&mut self, name: &str) -> Reason<Value> {
+        if self.values.contains_key(name) || !self.constants.has(name) {
+            let x = self.value(name)?;
+            return self.settled(x);
         }
-        // Descriptions call the network's input so.
-        let name = if output == "input" { String::new() } else { printable(&output) };
-        let node = Node { name, op, inputs };
+        if let Some(found) = self.operands.get(name) {
+            return Ok(found.clone());
+        }
+        let tensor = self.constants.tensor(name)?;
+        if tensor.len() == 0 {
+            return Err(format!("the constant {name:?} is empty"));
+        }
+        let shape = shape_of(&tensor.dims);
+        let values = tensor.to_reals().into_owned();
+        self.constants.charge::<f32>(values.len())?;
+        let weights = Weights { values, bias: None, fold: None };
+        let layer_shape = vec![shape.channels, 1, shape.height, shape.width];
+        let layer = self.add_layer(name.to_owned(), layer_shape, weights)?;
+        let source = self.push(Op::Constant { layer }, vec![])?;
+        let view = Strided::contiguous(&tensor.dims);
+        let value = Value { source, copied: None, view, shared: true };
+        self.operands.insert(name.to_owned(), value.clone());
+        Ok(value)
+    }
+
+    /// The shape of a value of the network.
+    pub(super) fn shape_at(&self, source: Source) -> Shape {
+        match source {
+            Source::Input => self.network.input.shape,
+            Source::Node(at) => self.shapes[at],
+        }
+    }
+
+    pub(super) fn elements_at(&self, source: Source) -> usize {
+        let shape = self.shape_at(source);
+        shape.channels * shape.area()
+    }
+
+    /// The value with its elements read where the source has them.
+    pub(super) fn settled(&mut self, x: Value) -> Reason<Value> {
+        let Some(copied) = &x.copied else { return Ok(x) };
+        let inner = Value { copied: None, view: copied.clone(), ..x.clone() };
+        let order: Vec<usize> = (0..copied.rank()).collect();
+        let dims = x.dims();
+        let all: Vec<usize> = (0..dims.len()).collect();
+        let plain = x.view.runs_through(&all, copied.elements());
+        let shape = if plain { shape_of(&dims) } else { Shape::vector(copied.elements()) };
+        let source = self.rearranged(&inner, &order, shape)?;
+        Ok(Value { source, copied: None, view: x.view, shared: x.shared })
+    }
+
+    /// The network's value whose channels, rows and columns are these axes of a graph's, one after the
+    /// other where there are several. Axes that are not named have one step.
+    pub(super) fn arranged(&mut self, x: &Value, order: Order<'_>) -> Reason<Source> {
+        let size = |axes: &[usize]| axes.iter().map(|&at| x.view.axes[at].size).product();
+        let [channels, height, width] = order.map(size);
+        self.rearranged(x, &order.concat(), Shape::new(channels, height, width))
+    }
+
+    /// The network's value of a shape with the elements of a view in an order of its axes.
+    pub(super) fn rearranged(&mut self, x: &Value, order: &[usize], shape: Shape) -> Reason<Source> {
+        let there = self.shape_at(x.source);
+        if x.view.runs_through(order, self.elements_at(x.source)) {
+            if there == shape {
+                return Ok(x.source);
+            }
+            if shape.area() == 1 {
+                return self.push(Op::Flatten, vec![x.source]);
+            }
+        }
+        let axes = merged(order.iter().map(|&at| x.view.axes[at]));
+        let of = match x.source {
+            Source::Input => None,
+            Source::Node(at) => Some(at),
+        };
+        let steps = axes.iter().map(|axis| (axis.size, axis.stride)).collect();
+        let key = (of, x.view.offset, steps, [shape.channels, shape.height, shape.width]);
+        if let Some(found) = self.arranged.get(&key) {
+            return Ok(*found);
+        }
+        let view = View::new(shape, x.view.offset, &axes)
+            .ok_or_else(|| format!("a value of shape {:?} in too odd an order", x.dims()))?;
+        self.constants.charge::<View>(4)?;
+        let source = self.push(Op::Rearrange(view), vec![x.source])?;
+        self.arranged.insert(key, source);
+        Ok(source)
+    }
+
+    /// A value of the network of these sizes, whose channels, rows and columns are these axes.
+    pub(super) fn made(source: Source, sizes: &[usize], order: Order<'_>, like: &Value) -> Value {
+        let batch = like.view.batch;
+        let view = Strided { batch, ..Strided::in_order(sizes, &order.concat()) };
+        Value { source, copied: None, view, shared: false }
+    }
+
+    /// Adds an operation.
+    pub(super) fn push(&mut self, op: Op, inputs: Vec<Source>) -> Reason<Source> {
+        let node = Node { name: String::new(), op, inputs };
         let shape = self.network.output_shape(&node, &self.shapes).map_err(|e| e.to_string())?;
         shape.elements().map_err(|e| e.to_string())?;
-        let own = || match &op {
-            Op::Linear { .. } | Op::Flatten => vec![shape.channels],
-            _ => vec![shape.channels, shape.height, shape.width],
-        };
-        let dims = dims.unwrap_or_else(own);
-        let source = Source::Node(self.network.nodes.len());
+        self.constants.charge::<Node>(4)?;
         self.network.nodes.push(node);
         self.shapes.push(shape);
-        self.values.insert(output, Value { source, shape, dims, channels_last, shared: false });
+        Ok(Source::Node(self.network.nodes.len() - 1))
+    }
+
+    /// Ties an output's name to what it stands for; `first` is the first node that was added for it.
+    pub(super) fn bind(&mut self, output: &str, value: Value, first: usize) -> Reason<()> {
+        if self.values.contains_key(output) {
+            return Err(format!("makes {output:?} a second time"));
+        }
+        if let Source::Node(at) = value.source
+            && at >= first
+            && self.network.nodes[at].name.is_empty()
+        {
+            let name = printable(output);
+            if self.names.insert(name.clone()) {
+                self.network.nodes[at].name = name;
+            }
+        }
+        self.values.insert(output.to_owned(), value);
         Ok(())
     }
 
     pub(super) fn finish(mut self, output: &str) -> Result<Imported> {
-        let found = self.values.get(output).cloned();
-        let Some(value) = found else {
+        if !self.values.contains_key(output) {
             return Err(problem(format!("output {output:?} is made by no node")));
-        };
-        if value.channels_last.is_some() {
-            return Err(unsupported(format!(
-                "its output {output:?} is a map whose channels come last"
-            )));
         }
-        let Source::Node(last) = value.source else {
-            return Err(unsupported(format!("its output {output:?} is the input")));
-        };
-        if last + 1 != self.network.nodes.len() {
-            return Err(unsupported(format!("its output {output:?} is not made by the last node")));
-        }
-        if let Some(super::Fold { factor, offset }) = self.input.take() {
+        self.end(output).map_err(|reason| unsupported(format!("its output {output:?}: {reason}")))?;
+        if let Some(Fold { factor, offset }) = self.input.take() {
             let all_same = |values: &[f64]| values.windows(2).all(|pair| pair[0] == pair[1]);
             let input = &mut self.network.input;
             if all_same(&factor) && all_same(&offset) {
@@ -231,10 +278,92 @@ impl Reader {
                 input.mean = offset.iter().zip(&factor).map(|(o, f)| (-o / f) as f32).collect();
             }
         }
-        if self.weights.is_empty() {
-            return Err(unsupported("there is no layer with weights"));
-        }
         self.network.shapes()?;
         Ok(Imported { network: self.network, weights: self.weights, notes: self.notes })
     }
+
+    /// Makes the output the last node's value, row by row and without the batch.
+    fn end(&mut self, output: &str) -> Reason<()> {
+        let x = self.value(output)?;
+        let x = self.settled(x)?;
+        let takes_batch = self.values.values().any(|value| value.view.batch.is_some());
+        match x.view.batch {
+            Some(0) => {}
+            Some(at) => return Err(format!("its batch is axis {at}, not the first")),
+            None if takes_batch && x.view.axes.first().is_none_or(|axis| axis.size != 1) => {
+                return Err(format!("its shape {:?} has no batch", x.dims()));
+            }
+            None => {}
+        }
+        let real: Vec<usize> = x.view.real().collect();
+        let last = self.network.nodes.len().checked_sub(1).map(Source::Node);
+        let in_order = x.view.runs_through(&real, self.elements_at(x.source));
+        if in_order && Some(x.source) == last {
+            return Ok(());
+        }
+        let dims = x.dims();
+        let skipped = usize::from(dims.first() == Some(&1));
+        let shape = match in_order {
+            true => self.shape_at(x.source),
+            false => shape_of(&dims[skipped..]),
+        };
+        let axes = merged(real.iter().map(|&at| x.view.axes[at]));
+        let view = View::new(shape, x.view.offset, &axes).ok_or("in too odd an order")?;
+        self.push(Op::Rearrange(view), vec![x.source])?;
+        Ok(())
+    }
+
+    /// Adds a layer under a name that is not taken.
+    pub(super) fn add_layer(
+        &mut self,
+        name: String,
+        shape: Vec<usize>,
+        weights: Weights,
+    ) -> Reason<usize> {
+        const NAMES: usize = 4;
+        let taken = |name: &str| self.network.layers.iter().any(|layer| layer.name == name);
+        let kept = weights.values.len() + weights.bias.as_ref().map_or(0, Vec::len);
+        self.constants.charge::<f32>(kept)?;
+        self.constants.charge::<u8>(NAMES * name.len())?;
+        let name = printable(&name);
+        let mut free = name.clone();
+        for number in 2.. {
+            self.constants.steps(self.network.layers.len())?;
+            if !taken(&free) {
+                break;
+            }
+            free = format!("{name}_{number}");
+        }
+        let layer = Layer { name: free, shape };
+        layer.check().map_err(|e| e.to_string())?;
+        self.network.layers.push(layer);
+        self.weights.push(weights);
+        Ok(self.network.layers.len() - 1)
+    }
+}
+
+/// Sizes as the three that the network has: rows of a map in their order, a vector, or a sequence of
+/// height 1.
+pub(super) fn shape_of(dims: &[usize]) -> Shape {
+    let real: Vec<usize> = dims.iter().copied().filter(|&size| size != 1).collect();
+    match real[..] {
+        [] => Shape::vector(1),
+        [n] => Shape::vector(n),
+        [a, b] => Shape::new(a, 1, b),
+        [a, b, ref rest @ ..] => Shape::new(a, b, rest.iter().product()),
+    }
+}
+
+/// Axes as the fewest that step through the same elements.
+fn merged(axes: impl Iterator<Item = Axis>) -> Vec<Axis> {
+    let mut runs: Vec<Axis> = Vec::new();
+    for axis in axes.filter(|axis| axis.size != 1) {
+        match runs.last_mut() {
+            Some(last) if last.stride == axis.stride * axis.size as isize => {
+                *last = Axis { size: last.size * axis.size, stride: axis.stride };
+            }
+            _ => runs.push(axis),
+        }
+    }
+    runs
 }

@@ -3,78 +3,249 @@
 use super::constant::transposed;
 use super::proto::NodeProto;
 use super::reader::{Reader, Value};
-use super::{Reason, Weights, printable};
-use crate::network::{Layer, Op, Shape};
+use super::{Reason, Weights};
+use crate::network::{Op, Window};
+
+/// The weights of a layer, row by row, and its bias.
+struct Matrix {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+    bias: Option<Vec<f32>>,
+}
 
 impl Reader {
-    pub(super) fn convolution(&mut self, node: &NodeProto) -> Reason<()> {
-        let x = self.first(node)?.plain()?;
-        let name = node.input(1).ok_or("has no weights")?;
-        let (shape, values) = self.constants.reals(name)?;
-        let [_, _, height, width] = shape[..] else {
-            return Err(format!("weights of shape {shape:?}; two-dimensional ones are understood"));
-        };
-        if x.channel_axis() != Some(0) || x.dims.len() != 3 {
-            return Err(format!("reads a value of shape {:?}", x.dims));
-        }
-        if shape.contains(&0) {
-            return Err(format!("weights of shape {shape:?}"));
-        }
-        let (window, _) = node.window(Some([height, width]), x.shape)?;
+    pub(super) fn convolution(&mut self, node: &NodeProto) -> Reason<Value> {
+        let x = self.first(node)?;
+        let (shape, values) = self.kernel(node)?;
+        let (order, flat) = map_of(&x, "convolution")?;
+        let source = self.arranged(&x, [&[1], order[0], order[1]])?;
+        let [_, _, height, width] = shape[..] else { return Err(kernel_shape(&shape)) };
+        let (window, _) = node.window(Some([height, width]), self.shape_at(source), flat)?;
         let (shape, values) = self.dilated(shape, values, window.kernel)?;
         let groups = usize::try_from(node.int("group", 1)).map_err(|_| "negative group")?;
         let bias = self.bias(node, shape[0], 1.0)?;
-        let layer = self.layer(node, shape, values, bias)?;
-        let (stride, padding) = (window.stride, window.padding);
-        let op = Op::Conv2d { layer, stride, padding, groups };
-        self.push(node, op, vec![x.source], (None, None))
+        let layer = self.layer(node, Matrix { shape, values, bias })?;
+        let Window { stride, padding, .. } = window;
+        let source = self.push(Op::Conv2d { layer, stride, padding, groups }, vec![source])?;
+        Ok(self.map(source, &x, order))
     }
 
-    /// `Gemm`, and `MatMul` with a constant.
-    pub(super) fn linear(&mut self, node: &NodeProto) -> Reason<()> {
+    /// Weights `[in, out/groups, kh, kw]` as ours, one row for each output.
+    pub(super) fn transposed_convolution(&mut self, node: &NodeProto) -> Reason<Value> {
         let x = self.first(node)?;
-        let name = node.input(1).ok_or("has no weights")?;
-        let (shape, mut values) = self.constants.reals(name)?;
-        let (mut rows, mut cols) = match shape[..] {
-            [rows, cols] if rows > 0 && cols > 0 => (rows, cols),
-            _ => return Err(format!("weights of shape {shape:?}, two dimensions are understood")),
-        };
-        if node.int("transA", 0) != 0 {
-            return Err("transA".into());
-        }
-        let inputs = if node.int("transB", 0) == 0 { rows } else { cols };
-        if x.dims.iter().product::<usize>() != inputs || x.dims.last() != Some(&inputs) {
-            return Err(format!("weights of shape {shape:?} for a value of shape {:?}", x.dims));
-        }
-        if node.int("transB", 0) == 0 {
-            values = transposed(&values, rows, cols);
-            (rows, cols) = (cols, rows);
-        }
-        if let Some(Shape { channels, height, width }) = x.channels_last {
-            // Columns in the order row, column, channel.
-            for row in values.chunks_exact_mut(cols.max(1)) {
-                row.copy_from_slice(&transposed(row, height * width, channels));
+        let (shape, values) = self.kernel(node)?;
+        let (order, flat) = map_of(&x, "convolution")?;
+        let source = self.arranged(&x, [&[1], order[0], order[1]])?;
+        let [inputs, per_group, height, width] = shape[..] else { return Err(kernel_shape(&shape)) };
+        let groups = usize::try_from(node.int("group", 1)).ok().filter(|&g| g > 0);
+        let groups = groups.filter(|&groups| inputs.is_multiple_of(groups)).ok_or("group")?;
+        let seen = inputs / groups;
+        self.constants.charge::<f32>(values.len())?;
+        let mut turned = Vec::with_capacity(values.len());
+        for group in 0..groups {
+            for output in 0..per_group {
+                for input in 0..seen {
+                    let from = ((group * seen + input) * per_group + output) * height * width;
+                    turned.extend_from_slice(&values[from..from + height * width]);
+                }
             }
         }
-        let alpha = node.float("alpha", 1.0);
-        values.iter_mut().for_each(|value| *value *= alpha);
-        let gemm = node.op_type == "Gemm";
-        let bias = if gemm { self.bias(node, rows, node.float("beta", 1.0))? } else { None };
-        let dims = x.dims[..x.dims.len() - 1].iter().copied().chain([rows]).collect();
-        let x = self.flat(node, x)?;
-        let layer = self.layer(node, vec![rows, cols], values, bias)?;
-        self.push(node, Op::Linear { layer }, vec![x.source], (Some(dims), None))
+        let shape = vec![per_group * groups, seen, height, width];
+        let (window, cut) = node.cut([height, width], self.shape_at(source), flat)?;
+        let (shape, values) = self.dilated(shape, turned, window.kernel)?;
+        let bias = self.bias(node, shape[0], 1.0)?;
+        let layer = self.layer(node, Matrix { shape, values, bias })?;
+        let op = Op::ConvTranspose2d { layer, stride: window.stride, cut, groups };
+        let source = self.push(op, vec![source])?;
+        Ok(self.map(source, &x, order))
     }
 
-    /// The value as a vector of the network.
-    fn flat(&mut self, node: &NodeProto, x: Value) -> Reason<Value> {
-        if x.shape.area() == 1 {
-            return Ok(x);
+    /// A map of the network as a graph has it.
+    pub(super) fn map(&self, source: crate::network::Source, x: &Value, order: [&[usize]; 2]) -> Value {
+        let shape = self.shape_at(source);
+        let sizes = match order[0] {
+            [] => vec![1, shape.channels, shape.width],
+            _ => vec![1, shape.channels, shape.height, shape.width],
+        };
+        Self::made(source, &sizes, [&[1], order[0], order[1]], x)
+    }
+
+    /// Weights over one or two dimensions, as over two.
+    fn kernel(&self, node: &NodeProto) -> Reason<(Vec<usize>, Vec<f32>)> {
+        let name = node.input(1).ok_or("has no weights")?;
+        let (shape, values) = self.constants.reals(name)?;
+        let shape = match shape[..] {
+            [out, seen, width] => vec![out, seen, 1, width],
+            _ => shape,
+        };
+        match shape.len() == 4 && !shape.contains(&0) {
+            true => Ok((shape, values)),
+            false => Err(kernel_shape(&shape)),
         }
-        let name = format!("{}/flatten", node.output.first().ok_or("has no output")?);
-        let flatten = NodeProto { output: vec![name.clone()], ..Default::default() };
-        self.push(&flatten, Op::Flatten, vec![x.source], (None, None))?;
-        self.value(&name)
+    }
+
+    /// `Gemm` and `MatMul`.
+    pub(super) fn linear(&mut self, node: &NodeProto) -> Reason<Value> {
+        let [a, b, ..] = &node.input[..] else { return Err("takes two inputs".into()) };
+        let gemm = node.op_type == "Gemm";
+        let (turned, turned_weights) = (node.int("transA", 0) != 0, node.int("transB", 0) != 0);
+        let matrix = |name: &str| self.constants.has(name) && self.constants.dims(name).is_ok_and(|d| d.len() == 2);
+        if matrix(b) && !self.constants.has(a) {
+            let (shape, mut values) = self.constants.reals(b)?;
+            let [mut rows, mut cols] = shape[..] else { return Err("weights".into()) };
+            if shape.contains(&0) {
+                return Err(format!("weights of shape {shape:?}"));
+            }
+            if !turned_weights {
+                values = transposed(&values, rows, cols);
+                (rows, cols) = (cols, rows);
+            }
+            let alpha = node.float("alpha", 1.0);
+            if gemm && alpha != 1.0 {
+                values.iter_mut().for_each(|value| *value *= alpha);
+            }
+            let beta = node.float("beta", 1.0);
+            let bias = if gemm { self.bias(node, rows, beta).unwrap_or(None) } else { None };
+            let added = node.input(2).filter(|_| gemm && bias.is_none()).map(str::to_owned);
+            let mut x = self.value(a)?;
+            if gemm && turned {
+                x = x.seen(x.view.permuted(&[1, 0]));
+            }
+            let last = x.view.rank().checked_sub(1).ok_or("of a number")?;
+            let y = self.linear_along(node, x, last, Matrix { shape: vec![rows, cols], values, bias })?;
+            return match added {
+                Some(name) => self.added(y, &name, beta),
+                None => Ok(y),
+            };
+        }
+        if !gemm && matrix(a) && !self.constants.has(b) {
+            let (shape, values) = self.constants.reals(a)?;
+            let x = self.value(b)?;
+            let at = x.view.rank().checked_sub(2);
+            if let (Some(at), false) = (at, shape.contains(&0)) {
+                return self.linear_along(node, x, at, Matrix { shape, values, bias: None });
+            }
+        }
+        let (mut a, mut b) = (self.operand(a)?, self.operand(b)?);
+        if gemm && turned {
+            a = a.seen(a.view.permuted(&[1, 0]));
+        }
+        if gemm && turned_weights {
+            b = b.seen(b.view.permuted(&[1, 0]));
+        }
+        let y = self.product(&a, &b)?;
+        if !gemm {
+            return Ok(y);
+        }
+        let alpha = node.float("alpha", 1.0);
+        let y = match alpha {
+            1.0 => y,
+            scale => self.activate(y, crate::network::Activation::Affine { scale, shift: 0.0 })?,
+        };
+        match node.input(2).map(str::to_owned) {
+            Some(name) => self.added(y, &name, node.float("beta", 1.0)),
+            None => Ok(y),
+        }
+    }
+
+    /// `y + beta * c`, whatever c's shape spreads to.
+    fn added(&mut self, y: Value, name: &str, beta: f32) -> Reason<Value> {
+        let mut c = self.operand(name)?;
+        if beta != 1.0 {
+            c = self.activate(c, crate::network::Activation::Affine { scale: beta, shift: 0.0 })?;
+        }
+        self.apply(Op::Add, &[y, c])
+    }
+
+    /// A matrix times each vector along an axis. Of one vector this is a linear layer; of many, as the
+    /// tokens of a sequence, a convolution of 1 x 1.
+    fn linear_along(&mut self, node: &NodeProto, x: Value, axis: usize, mut matrix: Matrix) -> Reason<Value> {
+        let dims = x.dims();
+        let (rows, cols) = (matrix.shape[0], matrix.shape[1]);
+        if dims[axis] != cols || x.view.batch == Some(axis) {
+            return Err(format!("weights of {cols} columns for a value of shape {dims:?}"));
+        }
+        let mut sizes = dims.clone();
+        sizes[axis] = rows;
+        if x.view.elements() == cols {
+            let x = self.with_columns_in_order(x, &mut matrix)?;
+            let source = self.arranged(&x, [&[axis], &[], &[]])?;
+            let layer = self.layer(node, matrix)?;
+            let source = self.push(Op::Linear { layer }, vec![source])?;
+            return Ok(Self::made(source, &sizes, [&[axis], &[], &[]], &x));
+        }
+        let x = self.settled(x)?;
+        let others: Vec<usize> =
+            x.view.real_by_stride().into_iter().filter(|&at| at != axis).collect();
+        let order: [&[usize]; 3] = match others.len() {
+            2 => [&[axis], &others[..1], &others[1..]],
+            _ => [&[axis], &[], &others],
+        };
+        let source = self.arranged(&x, order)?;
+        matrix.shape = vec![rows, cols, 1, 1];
+        let layer = self.layer(node, matrix)?;
+        let op = Op::Conv2d { layer, stride: [1, 1], padding: [0; 4], groups: 1 };
+        let source = self.push(op, vec![source])?;
+        Ok(Self::made(source, &sizes, order, &x))
+    }
+
+    /// A vector whose elements the network has in another order: the columns are put in that order.
+    fn with_columns_in_order(&mut self, x: Value, matrix: &mut Matrix) -> Reason<Value> {
+        let cols = matrix.shape[1];
+        let Some(copied) = x.copied.as_ref().filter(|copied| {
+            !self.keeps_columns && copied.is_whole(self.elements_at(x.source))
+        }) else {
+            return self.settled(x);
+        };
+        let places: Vec<usize> = copied.offsets().collect();
+        self.constants.charge::<usize>(cols)?;
+        let mut sorted = vec![0.0; cols];
+        for row in matrix.values.chunks_exact_mut(cols) {
+            for (&place, &value) in places.iter().zip(&*row) {
+                sorted[place] = value;
+            }
+            row.copy_from_slice(&sorted);
+        }
+        Ok(Value { copied: None, ..x })
+    }
+
+    /// The product of two values' last two axes, for each step of all before them.
+    pub(super) fn product(&mut self, a: &Value, b: &Value) -> Reason<Value> {
+        let refused = || format!("of shapes {:?} and {:?}", a.dims(), b.dims());
+        let (one, other) = (a.view.rank() == 1, b.view.rank() == 1);
+        let a = if one { a.seen(a.view.with(0)) } else { a.clone() };
+        let b = if other { b.seen(b.view.with(1)) } else { b.clone() };
+        let (Some(before_a), Some(before_b)) =
+            (a.view.rank().checked_sub(2), b.view.rank().checked_sub(2))
+        else {
+            return Err(refused());
+        };
+        let (da, db) = (a.dims(), b.dims());
+        let mut dims = super::view::broadcast(&da[..before_a], &db[..before_b])?;
+        let (rows, inner, cols) = (da[before_a], da[before_a + 1], db[before_b + 1]);
+        if inner != db[before_b] || a.view.batch == Some(before_a + 1) || b.view.batch == Some(before_b) {
+            return Err(refused());
+        }
+        let count = dims.len();
+        let spread = |x: &Value, of: &[usize]| {
+            let wanted = [&dims[..], of].concat();
+            Ok::<_, String>(x.seen(x.view.expanded(&wanted)?))
+        };
+        let (a, b) = (spread(&a, &[rows, inner])?, spread(&b, &[inner, cols])?);
+        let outer: Vec<usize> = (0..count).collect();
+        let order: [&[usize]; 3] = [&outer, &[count], &[count + 1]];
+        let sources = vec![self.arranged(&a, order)?, self.arranged(&b, order)?];
+        let source = self.push(Op::MatMul, sources)?;
+        dims.extend([rows, cols]);
+        let like = if a.view.batch.is_some() { &a } else { &b };
+        let mut made = Self::made(source, &dims, order, like);
+        if other {
+            made.view = made.view.without(count + 1);
+        }
+        if one {
+            made.view = made.view.without(count);
+        }
+        Ok(made)
     }
 
     /// One number for each of `rows` outputs: `[rows]`, and what Gemm repeats to that for a batch of
@@ -97,14 +268,9 @@ impl Reader {
     }
 
     /// Adds a layer, or finds the one that has the same tensors already.
-    fn layer(
-        &mut self,
-        node: &NodeProto,
-        shape: Vec<usize>,
-        values: Vec<f32>,
-        bias: Option<Vec<f32>>,
-    ) -> Reason<usize> {
+    fn layer(&mut self, node: &NodeProto, matrix: Matrix) -> Reason<usize> {
         let name = self.layer_name(node);
+        let Matrix { shape, values, bias } = matrix;
         let weights = Weights { values, bias, fold: None };
         self.constants.steps(self.network.layers.len())?;
         let found = self.network.layers.iter().position(|layer| layer.name == name);
@@ -117,47 +283,21 @@ impl Reader {
         self.add_layer(name, shape, weights)
     }
 
-    /// Adds a layer under a name that is not taken.
-    pub(super) fn add_layer(
-        &mut self,
-        name: String,
-        shape: Vec<usize>,
-        weights: Weights,
-    ) -> Reason<usize> {
-        const NAMES: usize = 4;
-        let taken = |name: &str| self.network.layers.iter().any(|layer| layer.name == name);
-        let kept = weights.values.len() + weights.bias.as_ref().map_or(0, Vec::len);
-        self.constants.charge::<f32>(kept)?;
-        self.constants.charge::<u8>(NAMES * name.len())?;
-        let name = printable(&name);
-        let mut free = name.clone();
-        for number in 2.. {
-            self.constants.steps(self.network.layers.len())?;
-            if !taken(&free) {
-                break;
-            }
-            free = format!("{name}_{number}");
-        }
-        let layer = Layer { name: free, shape };
-        layer.check().map_err(|e| e.to_string())?;
-        self.network.layers.push(layer);
-        self.weights.push(weights);
-        Ok(self.network.layers.len() - 1)
-    }
-
     /// `fc1` for the initializer `fc1.weight` or the bias `fc1.bias`; where exporters made the
     /// names up, by the node: `/block/fc1/Gemm` becomes `block.fc1`.
     fn layer_name(&self, node: &NodeProto) -> String {
         const ROLES: [&str; 7] = ["weight", "theta", "W", "kernel", "weights", "weight_mu", "w"];
         let prefix = |at: usize, roles: &[&str]| {
-            let name = node.input(at)?;
-            let name = self.transposes.get(name).map_or(name, String::as_str);
+            let name = self.constants.origin(node.input(at)?);
             let (prefix, role) = name.rsplit_once(['.', '/'])?;
             roles.contains(&role).then(|| prefix.to_owned())
         };
-        let weight = node.input(1).unwrap_or_default();
+        let constant = |at: &usize| node.input(*at).is_some_and(|name| self.constants.has(name));
+        let weight = [1, 0].iter().find(|at| constant(at)).and_then(|&at| node.input(at));
+        let weight = weight.unwrap_or_default();
         let added = self.added_bias(node);
         prefix(1, &ROLES)
+            .or_else(|| prefix(0, &ROLES))
             .or_else(|| prefix(2, &["bias", "b"]))
             .or_else(|| Some(added?.rsplit_once('.').filter(|(_, role)| *role == "bias")?.0.into()))
             .or_else(|| {
@@ -198,5 +338,20 @@ impl Reader {
             }
         }
         Ok((vec![outputs, inputs, window[0], window[1]], spread))
+    }
+}
+
+fn kernel_shape(shape: &[usize]) -> String {
+    format!("weights of shape {shape:?}; one and two dimensions of positions are understood")
+}
+
+/// The axes of rows and columns of a `[1, channels, height, width]` or `[1, channels, width]`, and
+/// whether there are no rows.
+pub(super) fn map_of(x: &Value, what: &str) -> Reason<([&'static [usize]; 2], bool)> {
+    let dims = x.dims();
+    match dims[..] {
+        [1, _, _] => Ok(([&[], &[2]], true)),
+        [1, _, _, _] => Ok(([&[2], &[3]], false)),
+        _ => Err(format!("a {what} of a value of shape {dims:?}")),
     }
 }
