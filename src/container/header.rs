@@ -165,6 +165,17 @@ fn put_node(out: &mut Vec<u8>, node: &Node, index: usize, named: bool) {
             put_f32(&mut operands, max);
             op::CLIP
         }
+        Op::LogSoftmax
+        | Op::LayerNorm { .. }
+        | Op::Reduce(_)
+        | Op::Binary(_)
+        | Op::Where
+        | Op::MatMul
+        | Op::Constant { .. }
+        | Op::ConvTranspose2d { .. }
+        | Op::Rearrange(_)
+        | Op::Pad(_)
+        | Op::Resize(_) => OP_MASK,
         Op::Activation(activation) => {
             ACTIVATIONS.iter().find(|(_, a)| *a == activation).map_or(OP_MASK, |(code, _)| *code)
         }

@@ -116,6 +116,7 @@ impl DenseNetwork {
                 Op::Concat => node.inputs.iter().flat_map(|s| value(s).0).copied().collect(),
                 Op::Flatten => x.clone(),
                 Op::Softmax => softmax(x, shape),
+                _ => return Err(Error::network("unknown operation")),
             };
             values.push(y);
         }

@@ -369,6 +369,51 @@ pub enum Binary {
     Equal,
 }
 
+impl Reduction {
+    /// All, by the numbers that files have for them.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Sum,
+        Self::Mean,
+        Self::Max,
+        Self::Min,
+        Self::Product,
+        Self::AbsoluteSum,
+        Self::SquareSum,
+        Self::Norm,
+        Self::LogSumExp,
+    ];
+}
+
+impl Binary {
+    /// All, by the numbers that files have for them.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Sub,
+        Self::Div,
+        Self::Pow,
+        Self::Max,
+        Self::Min,
+        Self::Prelu,
+        Self::Less,
+        Self::LessOrEqual,
+        Self::Equal,
+    ];
+
+    /// Its name in descriptions.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sub => "sub",
+            Self::Div => "div",
+            Self::Pow => "pow",
+            Self::Max => "maximum",
+            Self::Min => "minimum",
+            Self::Prelu => "prelu",
+            Self::Less => "less",
+            Self::LessOrEqual => "less_or_equal",
+            Self::Equal => "equal",
+        }
+    }
+}
+
 /// The border of a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pad {

@@ -211,6 +211,17 @@ impl NodeDescription {
                 let bound = |value: f32| value.is_finite().then(|| shortest(value));
                 NodeDescription { min: bound(min), max: bound(max), ..named("clip") }
             }
+            Op::LogSoftmax => named("log_softmax"),
+            Op::LayerNorm { .. }
+            | Op::Reduce(_)
+            | Op::Binary(_)
+            | Op::Where
+            | Op::MatMul
+            | Op::Constant { .. }
+            | Op::ConvTranspose2d { .. }
+            | Op::Rearrange(_)
+            | Op::Pad(_)
+            | Op::Resize(_) => named("unknown"),
             Op::Activation(activation) => named(
                 PLAIN_ACTIVATIONS
                     .iter()

@@ -249,6 +249,7 @@ impl<'a> Propagation<'a> {
                 y.copy_from_slice(x);
                 softmax(&mut y, from);
             }
+            _ => y.fill(f32::NAN),
         }
         y
     }
