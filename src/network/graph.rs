@@ -242,7 +242,8 @@ pub enum Op {
     Where,
     /// For each channel, the product of the first value's `[height, width]` with the second's.
     MatMul,
-    /// The weights of a layer of shape `[channels, 1, height, width]`, whatever the input. Reads nothing.
+    /// The weights of a layer of shape `[channels, 1, height, width]`, plus bias, whatever the input. Reads
+    /// nothing.
     Constant {
         /// Index into [`Network::layers`].
         layer: usize,

@@ -9,6 +9,9 @@ mod graph;
 mod maps;
 #[cfg(feature = "compress")]
 mod node;
+#[cfg(feature = "compress")]
+pub(crate) mod plain;
+mod positions;
 mod shapes;
 
 pub use activation::Activation;
