@@ -5,6 +5,8 @@ mod combined;
 #[cfg(feature = "compress")]
 pub mod describe;
 mod function;
+#[cfg(feature = "compress")]
+mod further;
 mod graph;
 mod maps;
 #[cfg(feature = "compress")]
