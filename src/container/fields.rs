@@ -17,6 +17,12 @@ pub(super) fn put_all(out: &mut Vec<u8>, values: &[usize]) {
     values.iter().for_each(|&v| put(out, v as u64));
 }
 
+/// Of either sign: 0, -1, 1, -2 ... as 0, 1, 2, 3 ...
+#[cfg(feature = "compress")]
+pub(super) fn put_signed(out: &mut Vec<u8>, value: i64) {
+    put(out, (value << 1 ^ value >> 63) as u64);
+}
+
 #[cfg(feature = "compress")]
 pub(super) fn put_f32(out: &mut Vec<u8>, value: f32) {
     out.extend(value.to_le_bytes());
@@ -63,6 +69,12 @@ impl<'a> Fields<'a> {
 
     pub(super) fn size(&mut self) -> Result<usize> {
         usize::try_from(self.number()?).map_err(|_| malformed("a number is too large"))
+    }
+
+    /// A number of either sign.
+    pub(super) fn signed(&mut self) -> Result<i64> {
+        let coded = self.number()?;
+        Ok((coded >> 1) as i64 ^ -((coded & 1) as i64))
     }
 
     pub(super) fn numbers<const N: usize>(&mut self) -> Result<[usize; N]> {

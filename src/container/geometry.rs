@@ -15,7 +15,7 @@ pub(crate) fn geometries(network: &Network) -> Result<Vec<Geometry>> {
     let mut users = vec![None; network.layers.len()];
     for node in &network.nodes {
         if let Some(layer) = node.op.layer() {
-            users[layer] = users[layer].or(Some(node.inputs[0]));
+            users[layer] = users[layer].or(node.inputs.first().copied());
         }
     }
     let found = network.layers.iter().enumerate().map(|(index, layer)| {
@@ -39,9 +39,9 @@ pub(crate) fn geometries(network: &Network) -> Result<Vec<Geometry>> {
 fn flattened(network: &Network, shapes: &[Shape]) -> Vec<Shape> {
     let mut maps = Vec::with_capacity(shapes.len());
     for (node, &shape) in network.nodes.iter().zip(shapes) {
-        maps.push(match (node.op, node.inputs[0]) {
-            (Op::Flatten | Op::Activation(_), Source::Input) => network.input.shape,
-            (Op::Flatten | Op::Activation(_), Source::Node(at)) => maps[at],
+        maps.push(match (node.op, node.inputs.first()) {
+            (Op::Flatten | Op::Activation(_), Some(Source::Input)) => network.input.shape,
+            (Op::Flatten | Op::Activation(_), Some(&Source::Node(at))) => maps[at],
             _ => shape,
         });
     }

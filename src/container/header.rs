@@ -5,12 +5,12 @@
 use super::fields::{Fields, malformed};
 #[cfg(feature = "compress")]
 use super::fields::{put, put_all, put_f32, put_text};
+#[cfg(feature = "compress")]
+use super::operations;
 use crate::entropy::spec::{Coding, ValueEncoding};
 use crate::error::Result;
 use crate::model::Scale;
-use crate::network::{
-    Activation, Input, Layer, MOST_PARTS, Network, Node, Op, Shape, Source, Window,
-};
+use crate::network::{Input, Layer, MOST_PARTS, Network, Node, Shape, Source};
 
 /// The steps that take one byte: `(8 + m) 2^(e - 27)` for m in its lower three bits, e in the upper
 /// five.
@@ -35,48 +35,8 @@ const ENCODING_MASK: u8 = 0x07;
 const CURVED: u8 = 0x08;
 const CONVOLUTION: u8 = 0x10;
 const GAPS: u8 = 0x20;
-const OP_MASK: u8 = 0x3f;
 const OP_INPUTS: u8 = 0x40;
 const OP_NAMED: u8 = 0x80;
-
-mod op {
-    pub(super) const LINEAR: u8 = 0;
-    pub(super) const CONV2D: u8 = 1;
-    pub(super) const MAX_POOL2D: u8 = 2;
-    pub(super) const AVG_POOL2D: u8 = 3;
-    pub(super) const AVG_POOL2D_EXCLUDE_PAD: u8 = 4;
-    pub(super) const GLOBAL_AVG_POOL2D: u8 = 5;
-    pub(super) const FLATTEN: u8 = 6;
-    pub(super) const ADD: u8 = 7;
-    pub(super) const SOFTMAX: u8 = 8;
-    pub(super) const PLAIN_CONV2D: u8 = 9;
-    pub(super) const PLAIN_MAX_POOL2D: u8 = 10;
-    pub(super) const MUL: u8 = 11;
-    pub(super) const CONCAT: u8 = 12;
-    pub(super) const LEAKY_RELU: u8 = 16;
-    pub(super) const ELU: u8 = 17;
-    pub(super) const CLIP: u8 = 18;
-}
-
-const NO_PADDING: [usize; 4] = [0; 4];
-
-/// The window of a pool that neither pads nor overlaps.
-fn square(side: usize) -> Window {
-    Window { kernel: [side; 2], stride: [side; 2], padding: NO_PADDING }
-}
-
-/// Activations without a parameter, by their op code.
-const ACTIVATIONS: [(u8, Activation); 9] = [
-    (32, Activation::Relu),
-    (33, Activation::Relu6),
-    (34, Activation::Sigmoid),
-    (35, Activation::Tanh),
-    (36, Activation::HardSigmoid),
-    (37, Activation::HardSwish),
-    (38, Activation::Silu),
-    (39, Activation::Gelu),
-    (40, Activation::Softplus),
-];
 
 #[cfg(feature = "compress")]
 impl Header {
@@ -117,58 +77,7 @@ impl Header {
 fn put_node(out: &mut Vec<u8>, node: &Node, index: usize, named: bool) {
     let before = if index == 0 { Source::Input } else { Source::Node(index - 1) };
     let explicit = node.inputs != [before];
-    let mut operands = Vec::new();
-    let code = match node.op {
-        Op::Linear { layer } => {
-            put_all(&mut operands, &[layer]);
-            op::LINEAR
-        }
-        Op::Conv2d { layer, stride: [1, 1], padding: NO_PADDING, groups: 1 } => {
-            put_all(&mut operands, &[layer]);
-            op::PLAIN_CONV2D
-        }
-        Op::Conv2d { layer, stride, padding, groups } => {
-            put_all(&mut operands, &[layer]);
-            put_all(&mut operands, &stride);
-            put_all(&mut operands, &padding);
-            put_all(&mut operands, &[groups]);
-            op::CONV2D
-        }
-        Op::MaxPool2d(window) if window == square(window.kernel[0]) => {
-            put_all(&mut operands, &[window.kernel[0]]);
-            op::PLAIN_MAX_POOL2D
-        }
-        Op::MaxPool2d(window) => {
-            put_window(&mut operands, &window);
-            op::MAX_POOL2D
-        }
-        Op::AvgPool2d { window, count_include_pad } => {
-            put_window(&mut operands, &window);
-            if count_include_pad { op::AVG_POOL2D } else { op::AVG_POOL2D_EXCLUDE_PAD }
-        }
-        Op::GlobalAvgPool2d => op::GLOBAL_AVG_POOL2D,
-        Op::Flatten => op::FLATTEN,
-        Op::Add => op::ADD,
-        Op::Mul => op::MUL,
-        Op::Concat => op::CONCAT,
-        Op::Softmax => op::SOFTMAX,
-        Op::Activation(Activation::LeakyRelu { slope }) => {
-            put_f32(&mut operands, slope);
-            op::LEAKY_RELU
-        }
-        Op::Activation(Activation::Elu { alpha }) => {
-            put_f32(&mut operands, alpha);
-            op::ELU
-        }
-        Op::Activation(Activation::Clip { min, max }) => {
-            put_f32(&mut operands, min);
-            put_f32(&mut operands, max);
-            op::CLIP
-        }
-        Op::Activation(activation) => {
-            ACTIVATIONS.iter().find(|(_, a)| *a == activation).map_or(OP_MASK, |(code, _)| *code)
-        }
-    };
+    let (code, operands) = operations::coded(&node.op);
     let flags = if explicit { OP_INPUTS } else { 0 } | if named { OP_NAMED } else { 0 };
     out.push(code | flags);
     if named {
@@ -187,13 +96,6 @@ fn put_node(out: &mut Vec<u8>, node: &Node, index: usize, named: bool) {
         }
     }
     out.extend(operands);
-}
-
-#[cfg(feature = "compress")]
-fn put_window(out: &mut Vec<u8>, window: &Window) {
-    put_all(out, &window.kernel);
-    put_all(out, &window.stride);
-    put_all(out, &window.padding);
 }
 
 #[cfg(feature = "compress")]
@@ -289,42 +191,8 @@ impl Fields<'_> {
         } else {
             inputs.push(index.checked_sub(1).map_or(Source::Input, Source::Node));
         }
-        let op = match code & OP_MASK {
-            op::LINEAR => Op::Linear { layer: self.size()? },
-            op::PLAIN_CONV2D => {
-                Op::Conv2d { layer: self.size()?, stride: [1, 1], padding: NO_PADDING, groups: 1 }
-            }
-            op::CONV2D => Op::Conv2d {
-                layer: self.size()?,
-                stride: self.numbers()?,
-                padding: self.numbers()?,
-                groups: self.size()?,
-            },
-            op::PLAIN_MAX_POOL2D => Op::MaxPool2d(square(self.size()?)),
-            op::MAX_POOL2D => Op::MaxPool2d(self.window()?),
-            op::AVG_POOL2D => Op::AvgPool2d { window: self.window()?, count_include_pad: true },
-            op::AVG_POOL2D_EXCLUDE_PAD => {
-                Op::AvgPool2d { window: self.window()?, count_include_pad: false }
-            }
-            op::GLOBAL_AVG_POOL2D => Op::GlobalAvgPool2d,
-            op::FLATTEN => Op::Flatten,
-            op::ADD => Op::Add,
-            op::MUL => Op::Mul,
-            op::CONCAT => Op::Concat,
-            op::SOFTMAX => Op::Softmax,
-            op::LEAKY_RELU => Op::Activation(Activation::LeakyRelu { slope: self.real()? }),
-            op::ELU => Op::Activation(Activation::Elu { alpha: self.real()? }),
-            op::CLIP => Op::Activation(Activation::Clip { min: self.real()?, max: self.real()? }),
-            code => match ACTIVATIONS.iter().find(|(known, _)| *known == code) {
-                Some((_, activation)) => Op::Activation(*activation),
-                None => return Err(malformed(format!("unknown operation {code}"))),
-            },
-        };
+        let op = self.operation(code & !(OP_INPUTS | OP_NAMED))?;
         Ok(Node { name, op, inputs })
-    }
-
-    fn window(&mut self) -> Result<Window> {
-        Ok(Window { kernel: self.numbers()?, stride: self.numbers()?, padding: self.numbers()? })
     }
 
     /// An encoding and those of the flags in `known` that stand beside it.

@@ -6,6 +6,7 @@ mod fields;
 mod geometry;
 mod header;
 mod limits;
+mod operations;
 mod read;
 #[cfg(feature = "compress")]
 mod write;

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::checkpoint::{Block, Checkpoint};
 use crate::error::{Error, Result};
-use crate::network::{Network, Op, Shape, Source, Window};
+use crate::network::{Network, Op, Shape, Source, Window, plain};
 use crate::prune::Thresholds;
 
 /// A network over dense f64 weights.
@@ -74,7 +74,9 @@ impl DenseNetwork {
                 Source::Input => (&first, input.shape),
                 Source::Node(i) => (&values[i], self.shapes[i]),
             };
-            let (x, shape) = value(&node.inputs[0]);
+            let inputs: Vec<_> = node.inputs.iter().map(value).collect();
+            let nothing = Vec::new();
+            let (x, shape) = inputs.first().copied().unwrap_or((&nothing, input.shape));
             let out = self.shapes[index];
             let y = match node.op {
                 Op::Linear { layer } => self.linear(layer, x),
@@ -116,6 +118,18 @@ impl DenseNetwork {
                 Op::Concat => node.inputs.iter().flat_map(|s| value(s).0).copied().collect(),
                 Op::Flatten => x.clone(),
                 Op::Softmax => softmax(x, shape),
+                Op::Constant { layer } => {
+                    let bias = |at| self.bias_of(layer, at / out.area());
+                    self.weights[layer].iter().enumerate().map(|(at, w)| w + bias(at)).collect()
+                }
+                Op::ConvTranspose2d { layer, stride, cut, groups } => {
+                    self.transposed(layer, (stride, cut, groups), (x, shape), out)
+                }
+                op => {
+                    let inputs: Vec<_> = inputs.iter().map(|&(x, shape)| (&x[..], shape)).collect();
+                    plain::evaluate(&op, &inputs, out)
+                        .ok_or_else(|| Error::network(format!("node {index} cannot be run")))?
+                }
             };
             values.push(y);
         }
@@ -162,6 +176,40 @@ impl DenseNetwork {
                         }
                     }
                     y.push(sum);
+                }
+            }
+        }
+        y
+    }
+}
+
+impl DenseNetwork {
+    /// Each input's share, by the positions of the output that it reaches.
+    fn transposed(
+        &self,
+        layer: usize,
+        (stride, cut, groups): ([usize; 2], [i32; 4], usize),
+        (x, shape): (&[f64], Shape),
+        out: Shape,
+    ) -> Vec<f64> {
+        let dims = &self.network.layers[layer].shape;
+        let (seen, kh, kw) = (dims[1], dims[2], dims[3]);
+        let mut y: Vec<f64> =
+            (0..out.channels * out.area()).map(|at| self.bias_of(layer, at / out.area())).collect();
+        let reach = |at: usize, tap: usize, axis: usize, size: usize| {
+            let to = (at * stride[axis] + tap).checked_sub(cut[axis] as usize);
+            to.filter(|&to| to < size)
+        };
+        for (at, &w) in self.weights[layer].iter().enumerate() {
+            let (kx, ky, c, o) =
+                (at % kw, at / kw % kh, at / (kw * kh) % seen, at / (kw * kh * seen));
+            let c = o / (out.channels / groups) * seen + c;
+            for iy in 0..shape.height {
+                let Some(oy) = reach(iy, ky, 0, out.height) else { continue };
+                for ix in 0..shape.width {
+                    let Some(ox) = reach(ix, kx, 1, out.width) else { continue };
+                    let x = x[(c * shape.height + iy) * shape.width + ix];
+                    y[(o * out.height + oy) * out.width + ox] += w * x;
                 }
             }
         }

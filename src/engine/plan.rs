@@ -100,7 +100,7 @@ impl Engine {
         let value_of = vec![0; network.nodes.len()];
         let mut planner =
             Planner { model, isa, options, most_lanes, shapes, fused, layouts, builder, value_of };
-        (0..network.nodes.len()).for_each(|index| planner.plan(index));
+        (0..network.nodes.len()).try_for_each(|index| planner.plan(index))?;
         let last = planner.value_of[network.nodes.len() - 1];
         let placed = planner.builder.place(last)?;
         Ok(Self {
@@ -184,12 +184,12 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     /// Adds the steps of a node, if it has any of its own.
-    fn plan(&mut self, index: usize) {
+    fn plan(&mut self, index: usize) -> Result<()> {
         let network = &self.model.network;
         let node = &network.nodes[index];
         if self.fused.owner[index] != index {
             self.value_of[index] = self.value_of[self.fused.owner[index]];
-            return;
+            return Ok(());
         }
         let value = |source: &Source| match *source {
             Source::Input => 0,
@@ -225,7 +225,7 @@ impl Planner<'_> {
                     && read_by_linear(network, index) =>
             {
                 self.value_of[index] = inputs[0];
-                return;
+                return Ok(());
             }
             Op::Flatten => StepKind::Copy,
             Op::Add => StepKind::Add,
@@ -237,8 +237,10 @@ impl Planner<'_> {
             }
             Op::Concat => StepKind::Concat,
             Op::Softmax => StepKind::Softmax,
+            _ => return Err(Error::network(format!("node {index} cannot be run"))),
         };
         self.value_of[index] = self.builder.push(index, kind, inputs, y, then);
+        Ok(())
     }
 
     /// A convolution of a value, which is split first if there is a stride.

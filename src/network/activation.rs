@@ -1,5 +1,7 @@
 //! Element-wise functions.
 
+use super::Function;
+
 /// A function applied to every element alone.
 ///
 /// Transcendental functions come from `libm`, so that a folded constant and an inference give the
@@ -89,42 +91,6 @@ pub enum Activation {
     Math(Function),
 }
 
-/// Functions of one number that take no parameter. The hyperbolic, trigonometric and other
-/// transcendental ones are those of `libm`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)] // Their names say it all.
-pub enum Function {
-    Exp,
-    Log,
-    Sqrt,
-    Reciprocal,
-    Abs,
-    Neg,
-    Sign,
-    Floor,
-    Ceil,
-    /// To the nearest whole number, halves to even.
-    Round,
-    Erf,
-    Sin,
-    Cos,
-    Tan,
-    Asin,
-    Acos,
-    Atan,
-    Sinh,
-    Cosh,
-    Asinh,
-    Acosh,
-    Atanh,
-    /// `x / (1 + |x|)`.
-    Softsign,
-    /// `x tanh(log(1 + exp x))`.
-    Mish,
-    /// 1 for 0, 0 for all others.
-    Not,
-}
-
 impl Activation {
     /// Whether its parameters make numbers of numbers.
     pub(crate) fn is_usable(self) -> bool {
@@ -133,6 +99,16 @@ impl Activation {
                 parameter.is_finite()
             }
             Self::Clip { min, max } => !min.is_nan() && !max.is_nan(),
+            Self::Affine { scale: a, shift: b } | Self::Selu { alpha: a, gamma: b } => {
+                a.is_finite() && b.is_finite()
+            }
+            Self::Power { exponent: parameter } | Self::ThresholdedRelu { alpha: parameter } => {
+                parameter.is_finite()
+            }
+            Self::Celu { alpha } => alpha.is_normal(),
+            Self::Quantize { step, zero, low, high } => {
+                step.is_normal() && step > 0.0 && zero.is_finite() && low <= high
+            }
             _ => true,
         }
     }
@@ -174,7 +150,36 @@ impl Activation {
             Self::HardSwish => x * hard_sigmoid(x),
             Self::Silu => x / (1.0 + libm::expf(-x)),
             Self::Gelu => 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
-            Self::Softplus => x.max(0.0) + libm::log1pf(libm::expf(-x.abs())),
+            Self::Softplus => softplus(x),
+            Self::GeluTanh => {
+                0.5 * x * (1.0 + libm::tanhf(0.797_884_56 * (x + 0.044_715 * x * x * x)))
+            }
+            Self::Affine { scale, shift } => scale * x + shift,
+            Self::Power { exponent: 2.0 } => x * x,
+            Self::Power { exponent } => libm::powf(x, exponent),
+            Self::Selu { alpha, gamma } => {
+                gamma * if x < 0.0 { alpha * libm::expm1f(x) } else { x }
+            }
+            Self::Celu { alpha } => {
+                if x < 0.0 {
+                    alpha * libm::expm1f(x / alpha)
+                } else {
+                    x
+                }
+            }
+            Self::ThresholdedRelu { alpha } => {
+                if x <= alpha {
+                    0.0
+                } else {
+                    x
+                }
+            }
+            Self::Quantize { step, zero, low, high } => {
+                let level = libm::rintf(x / step) + zero;
+                let level = if level < low { low } else { level };
+                (if level > high { high } else { level } - zero) * step
+            }
+            Self::Math(function) => function.apply(x),
         }
     }
 
@@ -214,6 +219,34 @@ impl Activation {
             Self::Silu => x / (1.0 + libm::exp(-x)),
             Self::Gelu => 0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2)),
             Self::Softplus => x.max(0.0) + libm::log1p(libm::exp(-x.abs())),
+            Self::GeluTanh => {
+                let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+                0.5 * x * (1.0 + libm::tanh(inner))
+            }
+            Self::Affine { scale, shift } => f64::from(scale) * x + f64::from(shift),
+            Self::Power { exponent } => libm::pow(x, f64::from(exponent)),
+            Self::Selu { alpha, gamma } => {
+                let unit = if x < 0.0 { f64::from(alpha) * libm::expm1(x) } else { x };
+                f64::from(gamma) * unit
+            }
+            Self::Celu { alpha } => {
+                let alpha = f64::from(alpha);
+                if x < 0.0 { alpha * libm::expm1(x / alpha) } else { x }
+            }
+            Self::ThresholdedRelu { alpha } => {
+                if x <= f64::from(alpha) {
+                    0.0
+                } else {
+                    x
+                }
+            }
+            Self::Quantize { step, zero, low, high } => {
+                let [step, zero, low, high] = [step, zero, low, high].map(f64::from);
+                let level = libm::rint(x / step) + zero;
+                let level = if level < low { low } else { level };
+                (if level > high { high } else { level } - zero) * step
+            }
+            Self::Math(function) => function.apply_f64(x),
         }
     }
 }
@@ -221,6 +254,12 @@ impl Activation {
 #[inline]
 fn hard_sigmoid(x: f32) -> f32 {
     (x / 6.0 + 0.5).clamp(0.0, 1.0)
+}
+
+/// Without overflow.
+#[inline]
+pub(super) fn softplus(x: f32) -> f32 {
+    x.max(0.0) + libm::log1pf(libm::expf(-x.abs()))
 }
 
 #[cfg(test)]
@@ -244,6 +283,14 @@ mod tests {
             Silu,
             Gelu,
             Softplus,
+            GeluTanh,
+            Affine { scale: -0.75, shift: 0.5 },
+            Power { exponent: 2.0 },
+            Power { exponent: 3.0 },
+            Selu { alpha: 1.673_263_2, gamma: 1.050_701 },
+            Celu { alpha: 0.5 },
+            ThresholdedRelu { alpha: 1.0 },
+            Quantize { step: 0.25, zero: 3.0, low: 0.0, high: 15.0 },
         ];
         for f in all {
             for i in -2000..2000 {

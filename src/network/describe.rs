@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-pub use super::node::{NodeDescription, OPERATIONS};
+pub use super::further::operations;
+pub use super::node::NodeDescription;
 
 use super::node::shortest;
 use super::shapes::MOST_PARTS;
-use super::{Input, Layer, Network, Node, Shape, Source};
+use super::{Input, Layer, Network, Node, Op, Shape, Source};
 use crate::error::{Error, Result};
 
 /// A description as it stands in a file, its layers still names.
@@ -148,6 +149,7 @@ impl Description {
                 })
             };
             let inputs = match &node.inputs {
+                None if matches!(op, Op::Constant { .. }) => Vec::new(),
                 None if index == 0 => vec![Source::Input],
                 None => vec![Source::Node(index - 1)],
                 Some(names) => names.iter().map(source).collect::<Result<_>>()?,
@@ -261,7 +263,7 @@ fn natural_key(name: &str) -> Vec<(String, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::{Activation, Op};
+    use crate::network::Activation;
 
     fn layer(name: &str, shape: &[usize]) -> Layer {
         Layer { name: name.into(), shape: shape.into() }

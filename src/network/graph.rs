@@ -242,7 +242,8 @@ pub enum Op {
     Where,
     /// For each channel, the product of the first value's `[height, width]` with the second's.
     MatMul,
-    /// The weights of a layer of shape `[channels, 1, height, width]`, whatever the input. Reads nothing.
+    /// The weights of a layer of shape `[channels, 1, height, width]`, plus bias, whatever the input. Reads
+    /// nothing.
     Constant {
         /// Index into [`Network::layers`].
         layer: usize,
@@ -367,6 +368,51 @@ pub enum Binary {
     LessOrEqual,
     /// 1 where `a = b`, else 0.
     Equal,
+}
+
+impl Reduction {
+    /// All, by the numbers that files have for them.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Sum,
+        Self::Mean,
+        Self::Max,
+        Self::Min,
+        Self::Product,
+        Self::AbsoluteSum,
+        Self::SquareSum,
+        Self::Norm,
+        Self::LogSumExp,
+    ];
+}
+
+impl Binary {
+    /// All, by the numbers that files have for them.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Sub,
+        Self::Div,
+        Self::Pow,
+        Self::Max,
+        Self::Min,
+        Self::Prelu,
+        Self::Less,
+        Self::LessOrEqual,
+        Self::Equal,
+    ];
+
+    /// Its name in descriptions.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sub => "sub",
+            Self::Div => "div",
+            Self::Pow => "pow",
+            Self::Max => "maximum",
+            Self::Min => "minimum",
+            Self::Prelu => "prelu",
+            Self::Less => "less",
+            Self::LessOrEqual => "less_or_equal",
+            Self::Equal => "equal",
+        }
+    }
 }
 
 /// The border of a value.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::further::{self, PLAIN, operations};
 use super::{Activation, Layer, Op, Window};
 use crate::error::{Error, Result};
 
@@ -40,10 +41,10 @@ pub struct NodeDescription {
     /// For leaky_relu; 0.01 if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slope: Option<f64>,
-    /// For elu; 1 if missing.
+    /// For elu, celu, thresholded_relu, 1 if missing, and selu.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
-    /// For batch_norm, which is folded when a checkpoint is read.
+    /// For batch_norm, which is folded when a checkpoint is read, layer_norm and rms_norm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eps: Option<f64>,
     /// For clip; no bound if missing.
@@ -52,25 +53,76 @@ pub struct NodeDescription {
     /// For clip; no bound if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<f64>,
+    /// For conv_transpose2d: top, left, bottom, right; 0 if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut: Option<[i32; 4]>,
+    /// For rearrange: of the result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shape: Option<[usize; 3]>,
+    /// For rearrange: the first element; 0 if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<usize>,
+    /// For rearrange: of the axes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sizes: Option<Vec<usize>>,
+    /// For rearrange: of the axes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strides: Option<Vec<i64>>,
+    /// For pad: channels, rows, columns; 0 if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<[usize; 3]>,
+    /// For pad: channels, rows, columns; 0 if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<[usize; 3]>,
+    /// For pad, constant if missing, and resize.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// For pad; 0 if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// For resize: rows and columns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<[usize; 2]>,
+    /// For resize: of rows and columns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<[f64; 2]>,
+    /// For resize to the nearest; half_down if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<String>,
+    /// For cubic resize; -0.75 if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub a: Option<f64>,
+    /// For cubic resize; false if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclude_outside: Option<bool>,
+    /// For resize; half_pixel if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coordinates: Option<String>,
+    /// For affine; 1 if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub factor: Option<f64>,
+    /// For affine; 0 if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shift: Option<f64>,
+    /// For power.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exponent: Option<f64>,
+    /// For selu; the usual if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gamma: Option<f64>,
+    /// For quantize.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<f64>,
+    /// For quantize; 0 if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zero: Option<f64>,
+    /// For quantize.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub low: Option<f64>,
+    /// For quantize.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub high: Option<f64>,
 }
-
-/// Activations that take no parameter, by their names in descriptions.
-const PLAIN_ACTIVATIONS: [(&str, Activation); 9] = [
-    ("relu", Activation::Relu),
-    ("relu6", Activation::Relu6),
-    ("sigmoid", Activation::Sigmoid),
-    ("tanh", Activation::Tanh),
-    ("hard_sigmoid", Activation::HardSigmoid),
-    ("hard_swish", Activation::HardSwish),
-    ("silu", Activation::Silu),
-    ("gelu", Activation::Gelu),
-    ("softplus", Activation::Softplus),
-];
-
-/// Every operation a description may name.
-pub const OPERATIONS: &str = "linear, conv2d, max_pool2d, avg_pool2d, global_avg_pool2d, flatten, \
-     add, mul, concat, softmax, relu, relu6, leaky_relu, elu, clip, sigmoid, tanh, hard_sigmoid, hard_swish, silu, \
-     gelu, softplus";
 
 impl NodeDescription {
     /// The operation; `layers` has the numbers of the layers.
@@ -84,21 +136,8 @@ impl NodeDescription {
             "leaky_relu" => &["slope"],
             "elu" => &["alpha"],
             "clip" => &["min", "max"],
-            _ => &[],
+            _ => further::members(op),
         };
-        let given = [
-            ("layer", self.layer.is_some()),
-            ("kernel", self.kernel.is_some()),
-            ("stride", self.stride.is_some()),
-            ("padding", self.padding.is_some()),
-            ("groups", self.groups.is_some()),
-            ("count_include_pad", self.count_include_pad.is_some()),
-            ("slope", self.slope.is_some()),
-            ("alpha", self.alpha.is_some()),
-            ("eps", self.eps.is_some()),
-            ("min", self.min.is_some()),
-            ("max", self.max.is_some()),
-        ];
         let operation = match op {
             "linear" => Op::Linear { layer: self.layer_index(layers)? },
             "conv2d" => Op::Conv2d {
@@ -112,12 +151,6 @@ impl NodeDescription {
                 window: self.window()?,
                 count_include_pad: self.count_include_pad.unwrap_or(true),
             },
-            "global_avg_pool2d" => Op::GlobalAvgPool2d,
-            "flatten" => Op::Flatten,
-            "add" => Op::Add,
-            "mul" => Op::Mul,
-            "concat" => Op::Concat,
-            "softmax" => Op::Softmax,
             "leaky_relu" => {
                 Op::Activation(Activation::LeakyRelu { slope: self.slope.unwrap_or(0.01) as f32 })
             }
@@ -129,17 +162,19 @@ impl NodeDescription {
                     max: self.max.map_or(f32::INFINITY, |v| v as f32),
                 })
             }
-            _ => match PLAIN_ACTIVATIONS.iter().find(|(name, _)| *name == op) {
-                Some((_, activation)) => Op::Activation(*activation),
-                None => {
-                    return Err(Error::network(format!(
-                        "unknown op {op:?}; understood are {OPERATIONS}"
-                    )));
-                }
+            _ => match PLAIN.iter().find(|(name, _)| *name == op) {
+                Some(&(_, plain)) => plain,
+                None => self.further(layers)?.ok_or_else(|| {
+                    let known = operations().join(", ");
+                    Error::network(format!("unknown op {op:?}; understood are {known}"))
+                })?,
             },
         };
-        match given.iter().find(|(field, is_given)| *is_given && !allowed.contains(field)) {
-            Some((field, _)) => Err(Error::network(format!("{op} takes no {field:?}"))),
+        let given = serde_json::to_value(self).map_err(|e| Error::parse("node", e))?;
+        let always = ["op", "name", "inputs"];
+        let mut given = given.as_object().into_iter().flat_map(|members| members.keys());
+        match given.find(|name| !allowed.iter().chain(&always).any(|known| known == name)) {
+            Some(field) => Err(Error::network(format!("{op} takes no {field:?}"))),
             None => Ok(operation),
         }
     }
@@ -152,7 +187,7 @@ impl NodeDescription {
         Ok(Window { kernel, stride: self.stride.unwrap_or(kernel), padding })
     }
 
-    fn layer_index(&self, layers: &BTreeMap<&str, usize>) -> Result<usize> {
+    pub(super) fn layer_index(&self, layers: &BTreeMap<&str, usize>) -> Result<usize> {
         let name = self
             .layer
             .as_deref()
@@ -195,12 +230,6 @@ impl NodeDescription {
                 count_include_pad: Some(count_include_pad),
                 ..windowed("avg_pool2d", &window)
             },
-            Op::GlobalAvgPool2d => named("global_avg_pool2d"),
-            Op::Flatten => named("flatten"),
-            Op::Add => named("add"),
-            Op::Mul => named("mul"),
-            Op::Concat => named("concat"),
-            Op::Softmax => named("softmax"),
             Op::Activation(Activation::LeakyRelu { slope }) => {
                 NodeDescription { slope: Some(shortest(slope)), ..named("leaky_relu") }
             }
@@ -211,12 +240,10 @@ impl NodeDescription {
                 let bound = |value: f32| value.is_finite().then(|| shortest(value));
                 NodeDescription { min: bound(min), max: bound(max), ..named("clip") }
             }
-            Op::Activation(activation) => named(
-                PLAIN_ACTIVATIONS
-                    .iter()
-                    .find(|(_, plain)| *plain == activation)
-                    .map_or("identity", |(name, _)| name),
-            ),
+            _ => match PLAIN.iter().find(|(_, plain)| plain == op) {
+                Some((name, _)) => named(name),
+                None => Self::of_further(op, layer),
+            },
         }
     }
 }

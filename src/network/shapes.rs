@@ -1,10 +1,8 @@
 //! Shapes of values: each node checked against its inputs and its layer.
 
-use super::{Layer, Network, Node, Op, Shape, Source, Window};
+use super::maps::{self, MOST_PLANNED};
+use super::{Layer, Network, Node, Op, Shape, Source, Window, combined};
 use crate::error::{Error, Result};
-
-/// Rows and columns of a pool's window; nothing larger is of use, and it would take forever.
-const MOST_OF_A_WINDOW: usize = 1 << 14;
 
 /// Nodes of a network, and layers: far more than any has, and few enough to plan.
 pub(crate) const MOST_PARTS: usize = 1 << 16;
@@ -59,7 +57,24 @@ impl Network {
                 .map_err(|e| e.at_node(index, &node.name))?;
             shapes.push(shape);
         }
+        self.check_planned()?;
         Ok(shapes)
+    }
+
+    /// Checks how much a plan has for nodes that few bytes describe.
+    fn check_planned(&self) -> Result<()> {
+        let planned = |node: &Node| match node.op {
+            Op::ConvTranspose2d { layer, stride, .. } => {
+                self.layers[layer].rows().saturating_mul(stride[0]).saturating_mul(stride[1])
+            }
+            Op::Resize(resize) => resize.size[0].saturating_add(resize.size[1]),
+            _ => 0,
+        };
+        let all = self.nodes.iter().map(planned).fold(0, usize::saturating_add);
+        if all <= MOST_PLANNED {
+            return Ok(());
+        }
+        Err(Error::network("too many phases of transposed convolutions and resized rows"))
     }
 
     /// The shape of the network's output.
@@ -82,9 +97,13 @@ impl Network {
             });
         }
         match node.op {
-            Op::Add => sum(&inputs),
-            Op::Mul => product(&inputs),
-            Op::Concat => concatenation(&inputs),
+            Op::Add => combined::sum(&inputs),
+            Op::Mul => combined::product("mul", &inputs),
+            Op::Binary(op) => combined::binary(op, &inputs),
+            Op::Where => combined::choice(&inputs),
+            Op::MatMul => combined::matmul(&inputs),
+            Op::Concat => combined::concatenation(&inputs),
+            Op::Constant { layer } if inputs.is_empty() => maps::constant(self.layer(layer, 4)?),
             op => match inputs[..] {
                 [x] => self.output_of_one(op, x),
                 _ => Err(Error::network(format!("takes one input, has {}", inputs.len()))),
@@ -97,29 +116,47 @@ impl Network {
         match op {
             Op::Linear { layer } => self.linear(layer, x),
             Op::Conv2d { layer, stride, padding, groups } => {
-                let layer = self.layer(layer, 4)?;
-                let fits = groups > 0
-                    && layer.shape[0].is_multiple_of(groups)
-                    && layer.shape[1].checked_mul(groups) == Some(x.channels);
-                if !fits {
-                    return Err(Error::network(format!(
-                        "layer {:?} of shape {:?} with {groups} groups does not fit an input of \
-                         shape {x}",
-                        layer.name, layer.shape
-                    )));
-                }
+                let layer = self.grouped(layer, groups, x)?;
                 let kernel = [layer.shape[2], layer.shape[3]];
-                windowed(&Window { kernel, stride, padding }, layer.rows(), x)
+                maps::windowed(&Window { kernel, stride, padding }, layer.rows(), x)
             }
-            Op::MaxPool2d(window) | Op::AvgPool2d { window, .. } => pooled(&window, x),
+            Op::ConvTranspose2d { layer, stride, cut, groups } => {
+                maps::transposed(self.grouped(layer, groups, x)?, stride, cut, x)
+            }
+            Op::MaxPool2d(window) | Op::AvgPool2d { window, .. } => maps::pooled(&window, x),
             Op::GlobalAvgPool2d => Ok(Shape::vector(x.channels)),
             Op::Flatten => Ok(Shape::vector(x.elements()?)),
             Op::Activation(activation) if !activation.is_usable() => {
                 Err(Error::network("its slope, alpha or bounds are not numbers"))
             }
-            Op::Activation(_) | Op::Softmax => Ok(x),
-            Op::Add | Op::Mul | Op::Concat => Err(Error::network("takes several inputs")),
+            Op::LayerNorm { eps, .. } if !(eps.is_finite() && eps >= 0.0) => {
+                Err(Error::network(format!("eps {eps} is no number of 0 or more")))
+            }
+            Op::Activation(_) | Op::Softmax | Op::LogSoftmax | Op::LayerNorm { .. } => Ok(x),
+            Op::Reduce(_) => Ok(Shape { channels: 1, ..x }),
+            Op::Rearrange(view) => maps::rearranged(&view, x),
+            Op::Pad(pad) => maps::padded(&pad, x),
+            Op::Resize(resize) => maps::resized(&resize, x),
+            Op::Constant { .. } => Err(Error::network("takes no input")),
+            Op::Add | Op::Mul | Op::Concat | Op::Binary(_) | Op::Where | Op::MatMul => {
+                Err(Error::network("takes several inputs"))
+            }
         }
+    }
+
+    /// The layer of a convolution that fits its input.
+    fn grouped(&self, layer: usize, groups: usize, x: Shape) -> Result<&Layer> {
+        let layer = self.layer(layer, 4)?;
+        let fits = groups > 0
+            && layer.shape[0].is_multiple_of(groups)
+            && layer.shape[1].checked_mul(groups) == Some(x.channels);
+        if fits {
+            return Ok(layer);
+        }
+        Err(Error::network(format!(
+            "layer {:?} of shape {:?} with {groups} groups does not fit an input of shape {x}",
+            layer.name, layer.shape
+        )))
     }
 
     fn linear(&self, layer: usize, x: Shape) -> Result<Shape> {
@@ -151,65 +188,6 @@ impl Network {
             ))),
             None => Err(Error::network(format!("there is no layer number {index}"))),
         }
-    }
-}
-
-fn sum(inputs: &[Shape]) -> Result<Shape> {
-    let [first, rest @ ..] = inputs else { return Err(Error::network("add needs inputs")) };
-    match rest.iter().find(|shape| *shape != first) {
-        Some(other) => Err(Error::network(format!("add of different shapes {first} and {other}"))),
-        None => Ok(*first),
-    }
-}
-
-fn product(inputs: &[Shape]) -> Result<Shape> {
-    let whole = inputs.iter().max_by_key(|shape| shape.area());
-    let whole = whole.ok_or_else(|| Error::network("mul needs inputs"))?;
-    let fits = |x: &&Shape| *x == whole || x.area() == 1 && x.channels == whole.channels;
-    match inputs.iter().find(|x| !fits(x)) {
-        Some(other) => Err(Error::network(format!("mul of shapes {whole} and {other}"))),
-        None => Ok(*whole),
-    }
-}
-
-fn concatenation(inputs: &[Shape]) -> Result<Shape> {
-    let [first, rest @ ..] = inputs else { return Err(Error::network("concat needs inputs")) };
-    let mut whole = *first;
-    for x in rest {
-        if (x.height, x.width) != (whole.height, whole.width) {
-            return Err(Error::network(format!("concat of maps of shapes {first} and {x}")));
-        }
-        whole.channels = whole.channels.saturating_add(x.channels);
-    }
-    Ok(whole)
-}
-
-fn pooled(window: &Window, x: Shape) -> Result<Shape> {
-    let [top, left, bottom, right] = window.padding;
-    let [height, width] = window.kernel;
-    if height.max(width) > MOST_OF_A_WINDOW {
-        return Err(Error::network(format!(
-            "kernel {:?}, at most {MOST_OF_A_WINDOW} rows and columns are understood",
-            window.kernel
-        )));
-    }
-    if top.max(bottom) >= height || left.max(right) >= width {
-        return Err(Error::network(format!(
-            "padding {:?} is as large as the kernel {:?}",
-            window.padding, window.kernel
-        )));
-    }
-    windowed(window, x.channels, x)
-}
-
-fn windowed(window: &Window, channels: usize, x: Shape) -> Result<Shape> {
-    let ok = window.kernel.iter().chain(&window.stride).all(|&v| v > 0);
-    match window.output(x.height, x.width).filter(|_| ok) {
-        Some((height, width)) => Ok(Shape::new(channels, height, width)),
-        None => Err(Error::network(format!(
-            "kernel {:?}, stride {:?}, padding {:?} does not fit a map of shape {x}",
-            window.kernel, window.stride, window.padding
-        ))),
     }
 }
 

@@ -14,7 +14,7 @@ use super::feedback::Unit;
 use super::propagate::{LANES, Propagation, Weights};
 use crate::data::finite;
 use crate::error::{Error, Result};
-use crate::network::{Network, Source};
+use crate::network::{Network, Op, Source};
 use crate::prune::PrunedModel;
 
 /// Layers with more columns are quantized as without calibration: memory grows with their square.
@@ -163,7 +163,10 @@ impl<'a> Calibration<'a> {
             let (node, again) = (nodes.next(), nodes.next());
             let (columns, rows) = (network.layers[layer].cols(), network.layers[layer].rows());
             let fits = |&node: &usize| {
-                net.patches(node, layer).is_whole() && again.is_none() && columns <= MOST_COLUMNS
+                !matches!(network.nodes[node].op, Op::Constant { .. })
+                    && net.patches(node, layer).is_whole()
+                    && again.is_none()
+                    && columns <= MOST_COLUMNS
             };
             let Some(node) = node.filter(fits) else {
                 this.left_out.push(layer);
@@ -189,7 +192,8 @@ impl<'a> Calibration<'a> {
         Ok(this)
     }
 
-    /// Layers that are quantized as without calibration: grouped, used twice or too wide.
+    /// Layers that are quantized as without calibration: grouped, used twice, too wide, or values of
+    /// their own.
     pub fn left_out(&self) -> &[usize] {
         &self.left_out
     }

@@ -4,7 +4,7 @@
 
 use crate::error::Result;
 use crate::model::{LayerWeights, Values};
-use crate::network::{Network, Op, Shape, Source, Window};
+use crate::network::{Network, Op, Shape, Source, Window, plain};
 use crate::prune::{PrunedLayer, PrunedModel};
 
 /// Samples of a block, the inner dimension of all values: `[element][lane]`.
@@ -38,7 +38,9 @@ pub(crate) struct Patches {
     output: Shape,
     kernel: [usize; 2],
     stride: [usize; 2],
-    padding: [usize; 4],
+    /// At the top and left; of a transposed convolution, what is cut off there.
+    padding: [usize; 2],
+    transposed: bool,
     /// Input and output channels of a group.
     group: [usize; 2],
 }
@@ -46,23 +48,32 @@ pub(crate) struct Patches {
 impl Patches {
     fn new(op: Op, layer: &[usize], input: Shape, output: Shape) -> Self {
         let whole = [input.channels, output.channels];
+        let plain = Self {
+            input,
+            output,
+            kernel: [1, 1],
+            stride: [1, 1],
+            padding: [0; 2],
+            transposed: false,
+            group: whole,
+        };
         match op {
-            Op::Conv2d { stride, padding, groups, .. } => Self {
-                input,
-                output,
+            Op::Conv2d { stride, padding: [top, left, ..], groups, .. } => Self {
                 kernel: [layer[2], layer[3]],
                 stride,
-                padding,
+                padding: [top, left],
                 group: whole.map(|n| n / groups),
+                ..plain
             },
-            _ => Self {
-                input,
-                output,
-                kernel: [1, 1],
-                stride: [1, 1],
-                padding: [0; 4],
-                group: whole,
+            Op::ConvTranspose2d { stride, cut: [top, left, ..], groups, .. } => Self {
+                kernel: [layer[2], layer[3]],
+                stride,
+                padding: [top as usize, left as usize],
+                transposed: true,
+                group: whole.map(|n| n / groups),
+                ..plain
             },
+            _ => plain,
         }
     }
 
@@ -81,8 +92,15 @@ impl Patches {
         let (rest, x) = (column / self.kernel[1], column % self.kernel[1]);
         let (channel, y) = (rest / self.kernel[0], rest % self.kernel[0]);
         let at = |position: usize, axis: usize, tap: usize, size: usize| {
-            let at = position * self.stride[axis] + tap;
-            at.checked_sub(self.padding[axis]).filter(|&at| at < size)
+            let (stride, padding) = (self.stride[axis], self.padding[axis]);
+            let at = match self.transposed {
+                false => (position * stride + tap).checked_sub(padding)?,
+                true => {
+                    let at = (position + padding).checked_sub(tap)?;
+                    at.is_multiple_of(stride).then_some(at / stride)?
+                }
+            };
+            (at < size).then_some(at)
         };
         let y = at(position / self.output.width, 0, y, self.input.height)?;
         let x = at(position % self.output.width, 1, x, self.input.width)?;
@@ -184,10 +202,14 @@ impl<'a> Propagation<'a> {
 
     fn node<'v>(&self, node: usize, value: impl Fn(Source) -> &'v [f32]) -> Vec<f32> {
         let inputs = &self.network.nodes[node].inputs;
-        let (x, from, to) = (value(inputs[0]), self.shape(inputs[0]), self.shapes[node]);
+        let to = self.shapes[node];
+        let (x, from) = match inputs.first() {
+            Some(&source) => (value(source), self.shape(source)),
+            None => (&[][..], to),
+        };
         let mut y = vec![0.0; to.channels * to.area() * LANES];
         match self.network.nodes[node].op {
-            Op::Linear { layer } | Op::Conv2d { layer, .. } => {
+            Op::Linear { layer } | Op::Conv2d { layer, .. } | Op::ConvTranspose2d { layer, .. } => {
                 let (weights, patches) = (&self.weights[layer], self.patches(node, layer));
                 for (at, y) in y.chunks_exact_mut(LANES).enumerate() {
                     let (row, position) = (at / to.area(), at % to.area());
@@ -249,8 +271,34 @@ impl<'a> Propagation<'a> {
                 y.copy_from_slice(x);
                 softmax(&mut y, from);
             }
+            Op::Constant { layer } => constant(&self.weights[layer], to, &mut y),
+            op => {
+                for lane in 0..LANES {
+                    let of = |&source: &Source| -> Vec<f64> {
+                        let lane = value(source).iter().skip(lane).step_by(LANES);
+                        lane.map(|&v| f64::from(v)).collect()
+                    };
+                    let values: Vec<_> = inputs.iter().map(of).collect();
+                    let shapes = inputs.iter().map(|&source| self.shape(source));
+                    let values: Vec<_> = values.iter().map(|v| &v[..]).zip(shapes).collect();
+                    let found = plain::evaluate(&op, &values, to).unwrap_or_default();
+                    let y = y.iter_mut().skip(lane).step_by(LANES);
+                    y.zip(found).for_each(|(y, v)| *y = v as f32);
+                }
+            }
         }
         y
+    }
+}
+
+/// The weights of a layer of `[channels, 1, height, width]`, and its bias.
+fn constant(weights: &Weights, shape: Shape, y: &mut [f32]) {
+    for (row, y) in y.chunks_exact_mut(shape.area() * LANES).enumerate() {
+        y.fill(weights.bias.as_ref().map_or(0.0, |bias| bias[row]));
+        for entry in weights.starts[row]..weights.starts[row + 1] {
+            let at = weights.columns[entry] as usize * LANES;
+            y[at..at + LANES].iter_mut().for_each(|y| *y += weights.values[entry]);
+        }
     }
 }
 

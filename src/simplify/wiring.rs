@@ -7,6 +7,15 @@ const FEEDS_SUM: &str = "feeds a sum";
 const FEEDS_PRODUCT: &str = "feeds a product";
 const FEEDS_CONCATENATION: &str = "feeds a concatenation";
 const FEEDS_SOFTMAX: &str = "feeds a softmax";
+const FEEDS_NORM: &str = "feeds a normalization over its units";
+const FEEDS_REDUCTION: &str = "feeds a reduction";
+const FEEDS_FUNCTION: &str = "feeds a function of several values";
+const FEEDS_MATRIX_PRODUCT: &str = "feeds a product of matrices";
+const FEEDS_REARRANGEMENT: &str = "feeds a rearrangement";
+const FEEDS_BORDER: &str = "feeds a border";
+const FEEDS_RESIZE: &str = "feeds an interpolation";
+const TRANSPOSED: &str = "transposed convolution";
+const CONSTANT: &str = "constant value";
 const GROUPS: &str = "grouped convolution";
 const SHARED: &str = "layer used twice";
 
@@ -73,6 +82,8 @@ impl<'a> Walk<'a> {
                 return Err(SHARED);
             }
             Op::Conv2d { groups, .. } if groups > 1 => return Err(GROUPS),
+            Op::ConvTranspose2d { .. } => return Err(TRANSPOSED),
+            Op::Constant { .. } => return Err(CONSTANT),
             Op::Linear { .. } | Op::Conv2d { .. } => {}
             _ => return Ok(Vec::new()),
         }
@@ -129,7 +140,17 @@ impl<'a> Walk<'a> {
                 Op::Add => return Err(FEEDS_SUM),
                 Op::Mul => return Err(FEEDS_PRODUCT),
                 Op::Concat => return Err(FEEDS_CONCATENATION),
-                Op::Softmax => return Err(FEEDS_SOFTMAX),
+                Op::Softmax | Op::LogSoftmax => return Err(FEEDS_SOFTMAX),
+                Op::LayerNorm { .. } => return Err(FEEDS_NORM),
+                Op::Reduce(_) => return Err(FEEDS_REDUCTION),
+                Op::Binary(_) | Op::Where => return Err(FEEDS_FUNCTION),
+                Op::MatMul => return Err(FEEDS_MATRIX_PRODUCT),
+                Op::Rearrange(_) => return Err(FEEDS_REARRANGEMENT),
+                Op::Pad(_) => return Err(FEEDS_BORDER),
+                Op::Resize(_) => return Err(FEEDS_RESIZE),
+                Op::ConvTranspose2d { .. } => return Err(TRANSPOSED),
+                // It reads nothing.
+                Op::Constant { .. } => return Err(CONSTANT),
             }
         }
         Ok(())
