@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Checkpoint;
+use super::{Checkpoint, Options};
 use super::layout::LayerViews;
 use super::tensor::{DType, TensorInfo, TensorSource};
 use super::view::View;
@@ -65,8 +65,8 @@ impl TensorSource for Initializers {
 }
 
 /// An ONNX model as a checkpoint of which no layer has a posterior.
-pub(super) fn open(path: &Path) -> Result<Checkpoint> {
-    let mut graph = onnx::open(path)?;
+pub(super) fn open(path: &Path, options: &Options) -> Result<Checkpoint> {
+    let mut graph = onnx::open_as(path, &options.reading(false))?;
     let mut notes = std::mem::take(&mut graph.notes);
     notes.insert(
         0,

@@ -96,7 +96,7 @@ impl Checkpoint {
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
         match (onnx::is_onnx(path), &options.network) {
             (false, _) => Self::from_source(path, open_source(path)?, options),
-            (true, None) => graph::open(path),
+            (true, None) => graph::open(path, options),
             (true, Some(_)) => Err(Error::Argument {
                 problem: format!("{}: an ONNX model is its own network", path.display()),
             }),
@@ -112,7 +112,7 @@ impl Checkpoint {
         source: Box<dyn TensorSource>,
         options: &Options,
     ) -> Result<Self> {
-        let topology = options.network.as_ref().map(Topology::open).transpose()?;
+        let topology = options.network.as_ref().map(|source| Topology::open(source, options)).transpose()?;
         let build = || {
             let embedded = source.metadata("svdo").and_then(embedded_network).transpose()?;
             let (own, format) = (embedded.is_some(), source.format());

@@ -32,6 +32,15 @@ pub struct Options {
     pub naming: Option<Naming>,
     /// Whether means and variances are what their names say, whatever their values.
     pub trust_names: bool,
+    /// Sizes of an ONNX graph's inputs that it leaves free, by name; an empty name stands for any.
+    pub input_shapes: Vec<(String, Vec<usize>)>,
+}
+
+impl Options {
+    /// How an ONNX graph is read; `keeps_columns` where its weights stand in a checkpoint.
+    pub(crate) fn reading(&self, keeps_columns: bool) -> crate::onnx::Reading {
+        crate::onnx::Reading { input_shapes: self.input_shapes.clone(), keeps_columns }
+    }
 }
 
 /// The names of means and variances: patterns in which one `*` stands for the layer.

@@ -55,7 +55,7 @@ pub(super) fn chain(layers: &[Layer], format: &str) -> Result<Description> {
 /// A file that cannot be read, or without layers.
 pub fn template(path: &Path, options: &Options) -> Result<Description> {
     if crate::onnx::is_onnx(path) {
-        return Ok(Description::of(&crate::onnx::open(path)?.network));
+        return Ok(Description::of(&crate::onnx::open_as(path, &options.reading(false))?.network));
     }
     let source = open_source(path)?;
     let found = conventions::find_layers(source.tensors(), options, false, source.format());

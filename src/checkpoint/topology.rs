@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::NetworkSource;
+use super::{NetworkSource, Options};
 use super::conventions::{Found, LayerTensors};
 use super::endings::Endings;
 use super::norm;
@@ -41,7 +41,7 @@ impl Topology {
     }
 
     /// Reads a network description, or the network of an ONNX model.
-    pub(super) fn open(source: &NetworkSource) -> Result<Self> {
+    pub(super) fn open(source: &NetworkSource, options: &Options) -> Result<Self> {
         let path = match source {
             NetworkSource::Description(description) => return Ok(description.clone().into()),
             NetworkSource::File(path) => path,
@@ -51,7 +51,7 @@ impl Topology {
             let description = Description::from_json(&text).map_err(|e| e.in_file(path))?;
             return Ok(description.into());
         }
-        let graph = onnx::open(path)?;
+        let graph = onnx::open_as(path, &options.reading(true))?;
         let description = Description::of(&graph.network);
         let known: BTreeMap<&str, &onnx::Weights> =
             graph.network.layers.iter().map(|l| l.name.as_str()).zip(&graph.weights).collect();

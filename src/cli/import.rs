@@ -95,6 +95,21 @@ pub(super) struct Reading {
     /// Take means and variances for what their names say, whatever their values look like
     #[arg(long)]
     trust_names: bool,
+
+    /// Sizes of an ONNX graph's input that it leaves free, the batch first: 1x3x224x224
+    ///
+    /// With the input's name before it to be sure: image=1x3x224x224.
+    #[arg(long, value_name = "[NAME=]SIZES", value_parser = input_shape)]
+    input_shape: Option<(String, Vec<usize>)>,
+}
+
+/// `[NAME=]1x3x224x224`.
+pub(super) fn input_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let (name, sizes) = text.rsplit_once('=').unwrap_or(("", text));
+    let sizes = sizes.split(['x', ',']).map(|size| size.trim().parse().ok().filter(|&n| n > 0));
+    let sizes: Option<Vec<usize>> = sizes.collect();
+    let sizes = sizes.ok_or("expected sizes as 1x3x224x224, each at least 1")?;
+    Ok((name.to_owned(), sizes))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -135,6 +150,14 @@ enum FlattenOrder {
 }
 
 impl Reading {
+    /// How an ONNX model is read that is its own network.
+    pub(super) fn onnx(&self) -> crate::onnx::Reading {
+        crate::onnx::Reading {
+            input_shapes: self.input_shape.iter().cloned().collect(),
+            ..crate::onnx::Reading::default()
+        }
+    }
+
     /// Opens a checkpoint as the flags say.
     pub(super) fn open(
         &self,
@@ -177,6 +200,7 @@ impl Reading {
             }),
             ignore_masks: self.ignore_masks,
             trust_names: self.trust_names,
+            input_shapes: self.input_shape.iter().cloned().collect(),
         })
     }
 }

@@ -174,7 +174,7 @@ impl Arguments {
     fn model(&self) -> crate::Result<Model> {
         let model = match self.model.extension() {
             Some(extension) if extension.eq_ignore_ascii_case("onnx") => {
-                crate::onnx::open(&self.model)?.into_model()
+                crate::onnx::open_as(&self.model, &self.import.onnx())?.into_model()
             }
             _ => container::read(&std::fs::read(&self.model).at(&self.model)?),
         };

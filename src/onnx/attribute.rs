@@ -57,8 +57,8 @@ impl NodeProto {
         let bound =
             |at: usize, name: &str, default: f32| match (self.attribute(name), self.input(at)) {
                 (Some(attribute), _) => Ok(attribute.f),
-                (None, Some(input)) => match constants.tensor(input).map(|bound| bound.to_reals()) {
-                    Ok(found) if found.len() == 1 => Ok(found[0]),
+                (None, Some(input)) => match constants.tensor(input) {
+                    Ok(bound) if bound.len() == 1 => Ok(bound.to_reals()[0]),
                     _ => Err(format!("{input:?} is no constant number")),
                 },
                 (None, None) => Ok(default),
@@ -171,13 +171,13 @@ impl NodeProto {
         let kernel = spread(stated, stride, dilations)?;
         let more = self.sizes("output_padding", Some([0, 0]), none)?;
         let pads = self.sizes("pads", Some([0; 4]), none)?;
-        let wanted = match self.attribute("output_shape") {
+        let wanted: Option<[usize; 2]> = match self.attribute("output_shape") {
             // In older opsets with batch and channels.
             Some(found) if found.ints.len() > 2 || flat && found.ints.len() > 1 => {
                 let places = if flat { 1 } else { 2 };
                 let ints = found.ints[found.ints.len() - places..].to_vec();
                 let only = NodeProto {
-                    attribute: vec![super::proto::AttributeProto {
+                    attribute: vec![AttributeProto {
                         name: "output_shape".into(),
                         ints,
                         ..Default::default()

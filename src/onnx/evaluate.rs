@@ -64,13 +64,13 @@ fn is_foldable(node: &NodeProto) -> bool {
 
 impl Constants {
     /// Works a node out if it depends on constants alone; whether it does.
-    pub(super) fn fold(&mut self, node: &NodeProto, opset: i64) -> Reason<bool> {
+    pub(super) fn fold(&mut self, node: &NodeProto) -> Reason<bool> {
         const SAME: [&str; 5] = ["Cast", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
         let mut given = node.input.iter().filter(|name| !name.is_empty()).peekable();
         if !is_foldable(node) || given.peek().is_none() || !given.all(|name| self.has(name)) {
             return Ok(false);
         }
-        let made = evaluate(node, self, opset)?;
+        let made = evaluate(node, self)?;
         if let (Some(input), [output]) = (node.input(0), &node.output[..])
             && SAME.contains(&node.op_type.as_str())
         {
@@ -84,13 +84,13 @@ impl Constants {
 }
 
 /// The outputs of a node all of whose inputs are constants.
-fn evaluate(node: &NodeProto, constants: &Constants, opset: i64) -> Reason<Vec<Tensor>> {
+fn evaluate(node: &NodeProto, constants: &Constants) -> Reason<Vec<Tensor>> {
     let inputs = node.input.iter().map(|name| match name.is_empty() {
         true => Ok(None),
         false => constants.tensor(name).map(Some),
     });
     let inputs = inputs.collect::<Reason<Vec<Option<Rc<Tensor>>>>>()?;
-    let evaluation = Evaluation { node, inputs, constants, opset };
+    let evaluation = Evaluation { node, inputs, constants };
     evaluation.outputs()
 }
 
@@ -98,7 +98,6 @@ struct Evaluation<'a> {
     node: &'a NodeProto,
     inputs: Vec<Option<Rc<Tensor>>>,
     constants: &'a Constants,
-    opset: i64,
 }
 
 impl Evaluation<'_> {
@@ -145,7 +144,7 @@ impl Evaluation<'_> {
 
     fn moved(&self) -> Reason<Vec<Tensor>> {
         let x = self.input(0)?;
-        let arguments = Arguments { constants: self.constants, opset: self.opset, batch: 1 };
+        let arguments = Arguments { constants: self.constants, batch: 1 };
         let moved = arguments.moved(self.node, &x.view())?;
         let through = moved.into_iter().map(|moved| {
             self.charge(moved.view.elements())?;
@@ -264,7 +263,7 @@ impl Evaluation<'_> {
     fn concat(&self) -> Reason<Tensor> {
         let first = self.input(0)?;
         let at = axis(self.node.int("axis", 1), first.dims.len())?;
-        let all: Vec<&Tensor> = self.inputs.iter().flatten().collect();
+        let all: Vec<&Tensor> = self.inputs.iter().flatten().map(Rc::as_ref).collect();
         let mut dims = first.dims.clone();
         dims[at] = 0;
         for x in &all {

@@ -45,7 +45,7 @@ pub(super) fn read(
         model.graph.ok_or_else(|| problem("there is no graph"))?;
     let mut refused = Refusals::default();
     let mut constants = Constants::new(initializer, sparse_initializer, folder, length);
-    let nodes = folded(nodes, &mut constants, opset, &mut refused);
+    let nodes = folded(nodes, &mut constants, &mut refused);
     let mut outputs: Vec<String> = output.into_iter().map(|output| output.name).collect();
     let nodes = pattern::prepare(nodes, &mut outputs, &constants).map_err(problem)?;
     let inputs: Vec<_> = input.iter().filter(|input| !constants.has(&input.name)).collect();
@@ -102,7 +102,6 @@ pub(super) fn read(
 fn folded(
     nodes: Vec<NodeProto>,
     constants: &mut Constants,
-    opset: i64,
     refused: &mut Refusals,
 ) -> Vec<NodeProto> {
     let mut left = Vec::with_capacity(nodes.len());
@@ -112,7 +111,7 @@ fn folded(
             constants.take(&mut node).unwrap_or_else(|reason| refused.add(&node, &reason));
         } else if let Some(branch) = branch(&mut node, constants) {
             branch.into_iter().rev().for_each(|node| waiting.push_front(node));
-        } else if constants.fold(&node, opset) != Ok(true) {
+        } else if constants.fold(&node) != Ok(true) {
             // Why it cannot be folded is told when it is read, if anything needs it.
             left.push(node);
         }

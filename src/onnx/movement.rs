@@ -37,7 +37,6 @@ impl Moved {
 /// What a movement reads beside the value.
 pub(super) struct Arguments<'a> {
     pub(super) constants: &'a Constants,
-    pub(super) opset: i64,
     /// Samples that the graph takes at once, where it fixes them; 1 where it does not.
     pub(super) batch: usize,
 }
@@ -172,17 +171,19 @@ impl Arguments<'_> {
                 continue;
             }
             let size = x.axes[at].size as i64;
-            let count = |from: i64, to: i64| (to - from).max(0);
+            let count = |from: i64, to: i64, step: i64| {
+                ((to - from).max(0) as u64).div_ceil(step.unsigned_abs()) as usize
+            };
             let absolute = |v: i64| if v < 0 { v.saturating_add(size) } else { v };
             let (start, end) = (absolute(start), absolute(end));
             let (first, steps) = match step {
                 1.. => {
                     let (start, end) = (start.clamp(0, size), end.clamp(0, size));
-                    (start, count(start, end).div_ceil(step))
+                    (start, count(start, end, step))
                 }
                 ..=-1 => {
                     let (start, end) = (start.clamp(-1, size - 1), end.clamp(-1, size - 1));
-                    (start, (count(end, start) as u64).div_ceil(step.unsigned_abs()) as i64)
+                    (start, count(end, start, step))
                 }
                 0 => return Err("a step of 0".into()),
             };
@@ -190,7 +191,7 @@ impl Arguments<'_> {
                 return Err(format!("nothing of axis {at} of shape {:?}", x.dims()));
             }
             let step = if steps == 1 { 1 } else { step };
-            view = view.sliced(at, first as usize, step as isize, steps as usize);
+            view = view.sliced(at, first as usize, step as isize, steps);
         }
         Ok(view)
     }

@@ -83,7 +83,7 @@ impl Reader {
         if !matches!(node.domain.as_str(), "" | "ai.onnx") {
             return Err(format!("domain {}", node.domain));
         }
-        if self.constants.fold(node, self.opset)? {
+        if self.constants.fold(node)? {
             return Ok(());
         }
         let first = self.network.nodes.len();
@@ -129,8 +129,7 @@ impl Reader {
             true => self.value(name)?,
             false => self.operand(name)?,
         };
-        let arguments =
-            Arguments { constants: &self.constants, opset: self.opset, batch: self.batch };
+        let arguments = Arguments { constants: &self.constants, batch: self.batch };
         let moved = match arguments.moved(node, &x.view) {
             Err(reason) if reason == IRREGULAR => return Ok(vec![self.picked(node, x)?]),
             other => other?,

@@ -48,9 +48,8 @@ impl Reader {
         }
         let (mut before, mut after) = (vec![0usize; rank], vec![0usize; rank]);
         for (at, &axis) in of.iter().enumerate() {
-            for (pads, value) in
-                [(&mut before, stated[at]), (&mut after, stated[at + of.len()])]
-            {
+            let sides = [(&mut before, stated[at], true), (&mut after, stated[at + of.len()], false)];
+            for (pads, value, in_front) in sides {
                 let size = x.view.axes[axis].size;
                 if value >= 0 {
                     pads[axis] = usize::try_from(value).unwrap_or(usize::MAX).min(1 << 30);
@@ -58,7 +57,7 @@ impl Reader {
                 }
                 let cut = usize::try_from(-value).unwrap_or(usize::MAX);
                 let left = size.checked_sub(cut).filter(|&left| left > 0).ok_or("cuts everything")?;
-                let start = if std::ptr::eq(pads, &before) { cut } else { 0 };
+                let start = if in_front { cut } else { 0 };
                 x = x.seen(x.view.sliced(axis, start, 1, left));
             }
         }
