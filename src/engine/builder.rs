@@ -6,7 +6,7 @@ use super::layout::Layout;
 use super::memory;
 use super::step::{Step, StepKind};
 use crate::error::{Error, Result};
-use crate::network::Activation;
+use crate::network::{Activation, Shape};
 
 /// Most elements of all activations of one sample that are alive at once.
 const MOST_ACTIVATIONS: usize = 1 << 28;
@@ -17,6 +17,8 @@ const MOST_ALIVE: usize = 1 << 21;
 /// A plan in the making. Value 0 is the input.
 pub(super) struct PlanBuilder {
     values: Vec<Layout>,
+    /// The value whose memory each is.
+    memory: Vec<usize>,
     steps: Vec<UnplacedStep>,
 }
 
@@ -39,7 +41,7 @@ pub(super) struct PlacedSteps {
 impl PlanBuilder {
     /// Nothing but the input.
     pub(super) fn new(input: Layout) -> Self {
-        Self { values: vec![input], steps: Vec::new() }
+        Self { values: vec![input], memory: vec![0], steps: Vec::new() }
     }
 
     /// How a value lies in memory.
@@ -58,8 +60,16 @@ impl PlanBuilder {
     ) -> usize {
         let output = self.values.len();
         self.values.push(layout);
+        self.memory.push(output);
         self.steps.push(UnplacedStep { node, kind, inputs, output, then });
         output
+    }
+
+    /// A value without gaps as one of another shape with as many elements.
+    pub(super) fn reshaped(&mut self, value: usize, shape: Shape) -> usize {
+        self.values.push(Layout::contiguous(shape));
+        self.memory.push(self.memory[value]);
+        self.values.len() - 1
     }
 
     /// The value, or a copy of it without gaps.
@@ -77,18 +87,19 @@ impl PlanBuilder {
     /// [`Error::Limit`] if the values alive at once are more than 2^28 elements.
     pub(super) fn place(self, last: usize) -> Result<PlacedSteps> {
         let mut lives: Vec<memory::Value> = Vec::with_capacity(self.values.len());
-        for layout in &self.values {
+        for (value, layout) in self.values.iter().enumerate() {
             layout.shape.elements()?;
-            lives.push(memory::Value { elements: layout.positions(), made: 0, last_read: 0 });
+            let elements = if self.memory[value] == value { layout.positions() } else { 0 };
+            lives.push(memory::Value { elements, made: 0, last_read: 0 });
         }
         for (at, step) in self.steps.iter().enumerate() {
             for &input in &step.inputs {
-                lives[input].last_read = at + 1;
+                lives[self.memory[input]].last_read = at + 1;
             }
             lives[step.output].made = at + 1;
             lives[step.output].last_read = at + 1;
         }
-        lives[last].last_read = usize::MAX;
+        lives[self.memory[last]].last_read = usize::MAX;
         let alive = lives.iter().map(|v| v.last_read.min(lives.len()).saturating_sub(v.made));
         let needed = alive.sum::<usize>();
         if needed > MOST_ALIVE {
@@ -106,7 +117,7 @@ impl PlanBuilder {
                 limit: MOST_ACTIVATIONS as u64,
             });
         }
-        let at = |value: usize| (ranges[value].clone(), self.values[value]);
+        let at = |value: usize| (ranges[self.memory[value]].clone(), self.values[value]);
         let steps = self.steps.into_iter().map(|step| Step {
             node: step.node,
             kind: step.kind,

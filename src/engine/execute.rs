@@ -7,6 +7,7 @@ use super::layers::{LinearPart, MatrixVector};
 use super::layout::Layout;
 use super::parallel::in_parts;
 use super::step::{Pool, Step, StepKind};
+use super::whole::Whole;
 use super::{elementwise, memory};
 use crate::network::Activation;
 use crate::simd::{Isa, Kernel, Vector};
@@ -66,13 +67,33 @@ impl Step {
     /// Runs the step on a panel of `lanes` samples, rows of layers by threads `together` if they may.
     pub(super) fn run(&self, isa: Isa, arena: &mut [f32], lanes: usize, together: bool) {
         let panel = Panel { isa, lanes, together };
-        let activated = self.first_inputs(panel, arena) | self.other_inputs(panel, arena);
+        let activated = match &self.kind {
+            StepKind::Whole(whole) => {
+                self.without_gaps(panel, whole, arena);
+                false
+            }
+            _ => self.first_inputs(panel, arena) | self.other_inputs(panel, arena),
+        };
         let (output, to) = &self.output;
         let y = &mut arena[panel.floats(output)];
         if let Some(activation) = self.then.filter(|_| !activated) {
             panel.compiled(|| elementwise::activate(activation, y, to, lanes));
         }
         to.clear_border(lanes, y);
+        to.clear_end(lanes, y);
+    }
+
+    /// A step on values without gaps, at most three.
+    fn without_gaps(&self, panel: Panel, whole: &Whole, arena: &mut [f32]) {
+        let input = |at: usize| match self.inputs.get(at) {
+            Some((range, layout)) => (panel.floats(range), layout.shape),
+            None => (0..0, self.output.1.shape),
+        };
+        let [a, b, c] = [input(0), input(1), input(2)];
+        let (output, to) = &self.output;
+        let ranges = [a.0, b.0, c.0];
+        let ([x, y, z], out) = memory::borrow(arena, ranges, panel.floats(output));
+        whole.run(panel.isa, [(x, a.1), (y, b.1), (z, c.1)], (out, to.shape), panel.lanes);
     }
 
     fn relu(&self) -> bool {
@@ -124,7 +145,7 @@ impl Step {
                 return last;
             }
             StepKind::Concat => elementwise::concat((x, from), (y, to), lanes, 0),
-            StepKind::Copy | StepKind::Add | StepKind::Mul => {
+            StepKind::Copy | StepKind::Add | StepKind::Mul | StepKind::Whole(_) => {
                 elementwise::copy((x, from), (y, to), lanes);
             }
         }

@@ -5,6 +5,7 @@
 //! stride 1 connect have the same pitch, so that a whole map is one run of positions whose distance
 //! from their inputs is the same everywhere.
 
+use super::transposed::Transposed;
 use crate::error::Result;
 use crate::network::{Network, Op, Shape, Source};
 
@@ -52,6 +53,13 @@ impl Layout {
         c * self.plane() + self.before() + y * self.pitch
     }
 
+    /// Sets what kernels of single samples may read past the end, where infinities could still stand.
+    pub(super) fn clear_end(&self, lanes: usize, values: &mut [f32]) {
+        if lanes == 1 {
+            values[self.shape.channels * self.plane()..].fill(0.0);
+        }
+    }
+
     /// Sets the zeros around every channel.
     pub(super) fn clear_border(&self, lanes: usize, values: &mut [f32]) {
         if self.zeros == [0; 4] {
@@ -73,7 +81,7 @@ impl Layout {
 }
 
 /// The layout of the input (first) and of each node's output, and of the split input of each
-/// convolution with a stride.
+/// convolution with a stride, or the split output of a transposed one.
 pub(super) struct Layouts {
     pub(super) values: Vec<Layout>,
     pub(super) split: Vec<Option<Layout>>,
@@ -88,7 +96,7 @@ pub(super) fn choose(
     residual: &[Option<Source>],
 ) -> Result<Layouts> {
     let n = network.nodes.len();
-    // Values 0..=n are the input and the nodes, n + 1.. the split inputs.
+    // Values 0..=n are the input and the nodes, n + 1.. the split ones.
     let id = |source: Source| match source {
         Source::Input => 0,
         Source::Node(i) => owner[i] + 1,
@@ -101,7 +109,7 @@ pub(super) fn choose(
         if owner[index] != index {
             continue;
         }
-        let x = id(node.inputs[0]);
+        let Some(x) = node.inputs.first().map(|&source| id(source)) else { continue };
         residual[index].into_iter().for_each(|source| classes.join(id(source), index + 1));
         match node.op {
             Op::Conv2d { layer, stride, padding, .. } => {
@@ -120,6 +128,19 @@ pub(super) fn choose(
                         out.width + (dims[3] - 1) / stride[1],
                     );
                     classes.join(n + 1 + index, index + 1);
+                }
+            }
+            Op::ConvTranspose2d { layer, stride, cut, .. } => {
+                let dims = &network.layers[layer].shape;
+                let transposed = Transposed::new(dims, stride, cut, (all[x].shape, shapes[index]));
+                for (zeros, own) in all[x].zeros.iter_mut().zip(transposed.zeros()) {
+                    *zeros = own.max(*zeros);
+                }
+                if stride == [1, 1] {
+                    classes.join(x, index + 1);
+                } else {
+                    all[n + 1 + index].shape = transposed.shape();
+                    classes.join(x, n + 1 + index);
                 }
             }
             Op::Activation(_) | Op::Add | Op::Mul | Op::Softmax => {
@@ -142,7 +163,9 @@ pub(super) fn choose(
         all[value].pitch = pitch[classes.of(value)];
     }
     let split = network.nodes.iter().enumerate().map(|(index, node)| match node.op {
-        Op::Conv2d { stride, .. } if stride != [1, 1] => Some(all[n + 1 + index]),
+        Op::Conv2d { stride, .. } | Op::ConvTranspose2d { stride, .. } if stride != [1, 1] => {
+            Some(all[n + 1 + index])
+        }
         _ => None,
     });
     Ok(Layouts { split: split.collect(), values: all[..=n].to_vec() })

@@ -6,10 +6,11 @@
 //!
 //! **Planning** (once, `plan`): `fuse` finds what one step does together, `layout` how each value lies
 //! in memory, `layers` makes kernels of weights, as `cost` says which are worth it, `builder` collects
-//! the steps and `memory` gives their values ranges of one arena.
+//! the steps and `memory` gives their values ranges of one arena; `transposed` has what becomes of
+//! transposed convolutions.
 //!
 //! **Running** (often, `run`): samples to lanes, each step (`execute`) by `kernels` or, without weights,
-//! `elementwise`, on threads by `parallel`, lanes to samples. Nothing is allocated.
+//! `elementwise` and `whole`, on threads by `parallel`, lanes to samples. Nothing is allocated.
 //!
 //! **Checking**: [`verify`] runs the engine beside [`dense`], theta in f64 without any of this;
 //! [`evaluate`] counts errors on labels.
@@ -33,8 +34,10 @@ mod parallel;
 mod plan;
 mod run;
 mod step;
+mod transposed;
 #[cfg(feature = "compress")]
 pub mod verify;
+mod whole;
 
 pub use crate::simd::Isa;
 pub use kernels::{Bounds, peak_gflops};

@@ -1,6 +1,8 @@
 //! From a model to steps over an arena.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::builder::PlanBuilder;
 use super::cost;
@@ -9,6 +11,8 @@ use super::layers::{convolution, linear};
 use super::layout::{self, Layout, Layouts};
 use super::options::Options;
 use super::step::{Pool, Step, StepKind};
+use super::transposed::{Transposed, corner};
+use super::whole::{Constant, Interpolation, Runs, Whole};
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model};
 use crate::network::{Input, Layer, Network, Node, Op, Shape, Source};
@@ -90,7 +94,9 @@ impl Engine {
         check_weights(model)?;
         let fused = fuse(network);
         let layouts = layout::choose(network, &shapes, &fused.owner, &fused.residual)?;
-        let maps = network.nodes.iter().any(|node| matches!(node.op, Op::Conv2d { .. }));
+        let map =
+            |op: &Op| matches!(op, Op::Conv2d { .. } | Op::ConvTranspose2d { .. } | Op::MatMul);
+        let maps = network.nodes.iter().any(|node| map(&node.op));
         let most_lanes = if maps { cost::LANES_OF_MAPS } else { cost::LANES_OF_VECTORS };
         let most_lanes = match options.batch {
             Some(batch) => most_lanes.min(batch.next_power_of_two()),
@@ -98,8 +104,19 @@ impl Engine {
         };
         let builder = PlanBuilder::new(layouts.values[0]);
         let value_of = vec![0; network.nodes.len()];
-        let mut planner =
-            Planner { model, isa, options, most_lanes, shapes, fused, layouts, builder, value_of };
+        let constants = BTreeMap::new();
+        let mut planner = Planner {
+            model,
+            isa,
+            options,
+            most_lanes,
+            shapes,
+            fused,
+            layouts,
+            builder,
+            value_of,
+            constants,
+        };
         (0..network.nodes.len()).try_for_each(|index| planner.plan(index))?;
         let last = planner.value_of[network.nodes.len() - 1];
         let placed = planner.builder.place(last)?;
@@ -180,6 +197,8 @@ struct Planner<'a> {
     builder: PlanBuilder,
     /// The builder's value that each node's output is.
     value_of: Vec<usize>,
+    /// Those of layers that are values.
+    constants: BTreeMap<usize, Arc<Constant>>,
 }
 
 impl Planner<'_> {
@@ -197,6 +216,9 @@ impl Planner<'_> {
         };
         let mut inputs: Vec<usize> =
             node.inputs.iter().chain(&self.fused.residual[index]).map(value).collect();
+        if let Some(whole) = self.whole(index) {
+            return self.without_gaps(index, whole, inputs);
+        }
         let x = self.builder.layout(inputs[0]);
         let y = self.layouts.values[index + 1];
         let mut then = self.fused.activation[index];
@@ -237,9 +259,113 @@ impl Planner<'_> {
             }
             Op::Concat => StepKind::Concat,
             Op::Softmax => StepKind::Softmax,
+            Op::ConvTranspose2d { layer, stride, cut, groups } => {
+                return self.transposed(index, inputs, layer, (stride, cut, groups));
+            }
+            Op::Resize(resize) => {
+                for axis in [0, 1] {
+                    let shape = self.builder.layout(inputs[0]).shape;
+                    if let Some(along) = Interpolation::new(&resize, axis, shape) {
+                        let [height, width] = [[resize.size[0], shape.width], resize.size][axis];
+                        let y = Layout::contiguous(Shape::new(shape.channels, height, width));
+                        let x = self.builder.contiguous(index, inputs[0]);
+                        let kind = StepKind::Whole(Whole::Interpolate(along));
+                        inputs[0] = self.builder.push(index, kind, vec![x], y, None);
+                    }
+                }
+                StepKind::Copy
+            }
             _ => return Err(Error::network(format!("node {index} cannot be run"))),
         };
         self.value_of[index] = self.builder.push(index, kind, inputs, y, then);
+        Ok(())
+    }
+
+    /// What a node does with values without gaps.
+    fn whole(&mut self, index: usize) -> Option<Whole> {
+        Some(match self.model.network.nodes[index].op {
+            Op::LogSoftmax => Whole::LogSoftmax,
+            Op::LayerNorm { eps, centered } => Whole::LayerNorm { eps, centered },
+            Op::Reduce(reduction) => Whole::Reduce(reduction),
+            Op::Binary(binary) => Whole::Binary(binary),
+            Op::Where => Whole::Where,
+            Op::MatMul => Whole::MatMul,
+            Op::Constant { layer } => {
+                let constant = self.constants.entry(layer);
+                let new = || Arc::new(Constant::new(&self.model.weights[layer]));
+                Whole::Constant(constant.or_insert_with(new).clone())
+            }
+            Op::Rearrange(view) => Whole::Rearrange(Runs::new(&view)),
+            Op::Pad(pad) => Whole::Pad(pad),
+            _ => return None,
+        })
+    }
+
+    /// A step on copies without gaps, where there are gaps.
+    fn without_gaps(&mut self, index: usize, whole: Whole, mut inputs: Vec<usize>) -> Result<()> {
+        for input in &mut inputs {
+            *input = self.builder.contiguous(index, *input);
+        }
+        let then = self.fused.activation[index];
+        let (y, shape) = (self.layouts.values[index + 1], self.shapes[index]);
+        let read =
+            inputs.first().map_or(0, |&x| self.builder.layout(x).shape.elements().unwrap_or(0));
+        let same = matches!(&whole, Whole::Rearrange(runs) if runs.is_identity(read));
+        let value = match same {
+            true => self.builder.reshaped(inputs[0], shape),
+            false => {
+                let kind = StepKind::Whole(whole);
+                let then = then.filter(|_| y.is_contiguous());
+                self.builder.push(index, kind, inputs, Layout::contiguous(shape), then)
+            }
+        };
+        self.value_of[index] = match y.is_contiguous() && !(same && then.is_some()) {
+            true => value,
+            false => self.builder.push(index, StepKind::Copy, vec![value], y, then),
+        };
+        Ok(())
+    }
+
+    /// A transposed convolution: one of stride 1, whose channels are then put in between each other.
+    fn transposed(
+        &mut self,
+        index: usize,
+        inputs: Vec<usize>,
+        layer: usize,
+        (stride, cut, groups): ([usize; 2], [i32; 4], usize),
+    ) -> Result<()> {
+        let (x, shape) = (self.builder.layout(inputs[0]), self.shapes[index]);
+        let then = self.fused.activation[index];
+        let dims = &self.model.network.layers[layer].shape;
+        let transposed = Transposed::new(dims, stride, cut, (x.shape, shape));
+        let [out, seen, kh, kw] = dims[..] else { return Ok(()) };
+        let (weights, dims) =
+            transposed.weights(&self.model.weights[layer], [out, seen, kh, kw])?;
+        let z = self.layouts.split[index].unwrap_or(self.layouts.values[index + 1]);
+        let parts =
+            convolution(&weights, &dims, [1, 1], groups, (&x, &z), self.most_lanes, self.options);
+        let [top, left, ..] = transposed.zeros();
+        let kind = StepKind::Conv2d { parts, padding: [top, left] };
+        if stride == [1, 1] {
+            self.value_of[index] = self.builder.push(index, kind, inputs, z, then);
+            return Ok(());
+        }
+        let mut value = self.builder.push(index, kind, inputs, z, None);
+        let (whole, runs) = transposed.interleaved(&z);
+        let mut runs = vec![(whole, runs)];
+        if whole != shape {
+            runs.push((shape, corner(whole, shape)));
+        }
+        for (shape, runs) in runs {
+            let kind = StepKind::Whole(Whole::Rearrange(runs));
+            let y = Layout::contiguous(shape);
+            value = self.builder.push(index, kind, vec![value], y, None);
+        }
+        let y = self.layouts.values[index + 1];
+        if then.is_some() || !y.is_contiguous() {
+            value = self.builder.push(index, StepKind::Copy, vec![value], y, then);
+        }
+        self.value_of[index] = value;
         Ok(())
     }
 

@@ -201,6 +201,7 @@ impl Engine {
         let stride = shape.channels * shape.area();
         let samples = input.len() / stride;
         layout.clear_border(lanes, values);
+        layout.clear_end(lanes, values);
         // Runs of elements that are together on both sides.
         let same = self.input.mean.len() <= 1 && self.input.std.len() <= 1;
         let (runs, length) = match (layout.is_contiguous(), same) {

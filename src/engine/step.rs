@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::kernels::TapRows;
 use super::layers::LinearPart;
 use super::layout::Layout;
+use super::whole::Whole;
 use crate::network::{Activation, Window};
 
 /// One operation, reading and writing ranges of the arena.
@@ -44,6 +45,8 @@ pub(super) enum StepKind {
     Mul,
     Concat,
     Softmax,
+    /// Of values without gaps.
+    Whole(Whole),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +70,7 @@ impl StepKind {
             Self::Mul => "multiply",
             Self::Concat => "concatenate",
             Self::Softmax => "softmax",
+            Self::Whole(whole) => whole.name(),
         }
     }
 
@@ -75,6 +79,7 @@ impl StepKind {
         match self {
             Self::Linear(parts) => parts.iter().map(LinearPart::bytes).sum(),
             Self::Conv2d { parts, .. } => parts.iter().map(TapRows::bytes).sum(),
+            Self::Whole(whole) => whole.bytes(),
             _ => 0,
         }
     }

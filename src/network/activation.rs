@@ -107,7 +107,7 @@ impl Activation {
             }
             Self::Celu { alpha } => alpha.is_normal(),
             Self::Quantize { step, zero, low, high } => {
-                step.is_normal() && step > 0.0 && zero.is_finite() && low <= high
+                step.is_normal() && [step, zero, high - low].iter().all(|v| v.is_finite())
             }
             _ => true,
         }

@@ -5,6 +5,7 @@
 //! | [`SlicedRows`] | sparse matrix times vector | linear layers, one sample |
 //! | [`DenseRows`] | dense matrix times vector | linear layers with few zeros, one sample |
 //! | [`TapRows`] | sparse rows times a map | linear layers of a panel of samples; convolutions |
+//! | [`matmul`] | matrix times matrix, both values | products of values |
 //! | [`pool`] | windows of a map | max and average pooling |
 //! | [`interleave`], [`deinterleave`] | samples to lanes and back | inputs and outputs of panels |
 //! | [`every_other`] | every second float | inputs of convolutions of stride 2 |
@@ -17,6 +18,7 @@
 mod aligned;
 mod bounds;
 mod dense_rows;
+mod matmul;
 mod pooling;
 mod sliced_rows;
 mod tap_rows;
@@ -26,6 +28,7 @@ mod transpose;
 pub(super) use aligned::Aligned;
 pub use bounds::{Bounds, peak_gflops};
 pub(super) use dense_rows::DenseRows;
+pub(super) use matmul::matmul;
 pub(super) use pooling::{covered, every_other, pool};
 pub(super) use sliced_rows::SlicedRows;
 pub(super) use tap_rows::TapRows;
