@@ -100,7 +100,7 @@ pub(super) struct Reading {
     ///
     /// With the input's name before it to be sure: image=1x3x224x224.
     #[arg(long, value_name = "[NAME=]SIZES", value_parser = input_shape)]
-    input_shape: Option<(String, Vec<usize>)>,
+    input_shape: Vec<(String, Vec<usize>)>,
 }
 
 /// `[NAME=]1x3x224x224`.
@@ -153,7 +153,7 @@ impl Reading {
     /// How an ONNX model is read that is its own network.
     pub(super) fn onnx(&self) -> crate::onnx::Reading {
         crate::onnx::Reading {
-            input_shapes: self.input_shape.iter().cloned().collect(),
+            input_shapes: self.input_shape.clone(),
             ..crate::onnx::Reading::default()
         }
     }
@@ -200,7 +200,7 @@ impl Reading {
             }),
             ignore_masks: self.ignore_masks,
             trust_names: self.trust_names,
-            input_shapes: self.input_shape.iter().cloned().collect(),
+            input_shapes: self.input_shape.clone(),
         })
     }
 }

@@ -108,6 +108,12 @@ impl Reader {
         for x in values {
             dims = broadcast(&dims, &x.dims())?;
         }
+        for x in values {
+            let batch = x.view.batch.map(|batch| batch + dims.len() - x.view.rank());
+            if batch.is_some_and(|batch| dims[batch] != 1) {
+                return Err(format!("spreads samples of a batch over shape {dims:?}"));
+            }
+        }
         let views = values.iter().map(|x| Ok(x.seen(x.view.expanded(&dims)?)));
         let views = views.collect::<Reason<Vec<Value>>>()?;
         let batch = views.iter().find_map(|x| x.view.batch);

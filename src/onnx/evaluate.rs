@@ -11,7 +11,7 @@ use super::tensor::{Data, Tensor};
 use super::view::{axes, axis, broadcast};
 
 /// Operations on constants beside movements and functions.
-const OPERATIONS: [&str; 41] = [
+const OPERATIONS: [&str; 42] = [
     "Add",
     "And",
     "Cast",
@@ -38,6 +38,7 @@ const OPERATIONS: [&str; 41] = [
     "Pow",
     "QuantizeLinear",
     "Range",
+    "ScatterND",
     "ReduceL1",
     "ReduceL2",
     "ReduceMax",
@@ -66,6 +67,18 @@ impl Constants {
     /// Works a node out if it depends on constants alone; whether it does.
     pub(super) fn fold(&mut self, node: &NodeProto) -> Reason<bool> {
         const SAME: [&str; 5] = ["Cast", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
+        // The type of a value is that of real numbers.
+        if node.op_type == "CastLike"
+            && let [name, like] = &node.input[..]
+            && self.has(name)
+            && !self.has(like)
+        {
+            let tensor = self.tensor(name)?;
+            self.charge::<f32>(tensor.len())?;
+            let reals = Tensor::reals(tensor.dims.clone(), tensor.to_reals().into_owned());
+            self.put(node.output.first().ok_or("has no output")?, reals);
+            return Ok(true);
+        }
         let mut given = node.input.iter().filter(|name| !name.is_empty()).peekable();
         if !is_foldable(node) || given.peek().is_none() || !given.all(|name| self.has(name)) {
             return Ok(false);
@@ -130,6 +143,7 @@ impl Evaluation<'_> {
             }
             "Size" => Tensor::whole(vec![], vec![self.input(0)?.len() as i64]),
             "Range" => self.range()?,
+            "ScatterND" => self.scattered()?,
             "Where" => self.select()?,
             "EyeLike" | "Trilu" => self.triangle()?,
             "CumSum" => self.cumulative_sum()?,
@@ -144,7 +158,7 @@ impl Evaluation<'_> {
 
     fn moved(&self) -> Reason<Vec<Tensor>> {
         let x = self.input(0)?;
-        let arguments = Arguments { constants: self.constants, batch: 1 };
+        let arguments = Arguments { constants: self.constants, batch: 1, may_be_empty: true };
         let moved = arguments.moved(self.node, &x.view())?;
         let through = moved.into_iter().map(|moved| {
             self.charge(moved.view.elements())?;
@@ -359,6 +373,38 @@ impl Evaluation<'_> {
         };
         let dims = [&x.dims[..at], &indices.dims, &x.dims[at + 1..]].concat();
         Ok(Tensor { dims, data })
+    }
+
+    /// Parts of an array replaced.
+    fn scattered(&self) -> Reason<Tensor> {
+        let (x, indices, updates) = (self.input(0)?, self.input(1)?, self.input(2)?);
+        let refused = || format!("of shapes {:?}, {:?} and {:?}", x.dims, indices.dims, updates.dims);
+        if !matches!(self.node.text("reduction").as_str(), "" | "none") {
+            return Err("with a reduction".into());
+        }
+        let &depth = indices.dims.last().filter(|&&d| d > 0 && d <= x.dims.len()).ok_or_else(refused)?;
+        let part: usize = x.dims[depth..].iter().product();
+        let places = indices.integers()?;
+        self.charge(x.len())?;
+        if updates.len() != places.len() / depth * part || x.is_real() != updates.is_real() {
+            return Err(refused());
+        }
+        let mut made = x.clone();
+        for (number, place) in places.chunks_exact(depth).enumerate() {
+            let mut at = 0;
+            for (&index, &size) in place.iter().zip(&x.dims) {
+                at = at * size + axis(index, size)?;
+            }
+            let (to, from) = (at * part..(at + 1) * part, number * part..(number + 1) * part);
+            match (&mut made.data, &updates.data) {
+                (Data::Reals(to_all), Data::Reals(all)) => to_all[to].copy_from_slice(&all[from]),
+                (Data::Integers(to_all), Data::Integers(all)) => {
+                    to_all[to].copy_from_slice(&all[from]);
+                }
+                _ => return Err(refused()),
+            }
+        }
+        Ok(made)
     }
 
     fn reduce(&self) -> Reason<Tensor> {

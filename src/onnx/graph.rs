@@ -202,13 +202,15 @@ fn graph_input<'a>(
         node.op_type == "Transpose" && perm.is_some_and(|perm| perm.ints == [0, 3, 1, 2])
     };
     let channels_last = dims.len() == 4 && readers().count() > 0 && readers().all(moved);
-    let shape = match dims[..] {
+    // Dimensions of one element in front of the last three say nothing.
+    let ones = dims.iter().skip(1).take_while(|&&size| size == 1).count();
+    let skipped = 1 + ones.min(dims.len().saturating_sub(4));
+    let shape = match [&dims[..1.min(dims.len())], &dims[skipped.min(dims.len())..]].concat()[..] {
         [_] => Shape::vector(1),
         [_, n] => Shape::vector(n),
         [_, c, w] => Shape::new(c, 1, w),
         [_, h, w, c] if channels_last => Shape::new(c, h, w),
         [_, c, h, w] => Shape::new(c, h, w),
-        [_, 1, c, h, w] => Shape::new(c, h, w),
         _ => Shape::new(0, 0, 0),
     };
     if dims.get(1..).is_none_or(|sample| sample.contains(&0)) || shape.channels == 0 {

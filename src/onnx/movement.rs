@@ -39,6 +39,8 @@ pub(super) struct Arguments<'a> {
     pub(super) constants: &'a Constants,
     /// Samples that the graph takes at once, where it fixes them; 1 where it does not.
     pub(super) batch: usize,
+    /// Whether nothing may be left, as of a list of sizes.
+    pub(super) may_be_empty: bool,
 }
 
 /// The movements.
@@ -164,7 +166,8 @@ impl Arguments<'_> {
         for ((at, (start, end)), step) in of.into_iter().zip(starts.into_iter().zip(ends)).zip(steps)
         {
             if x.batch == Some(at) {
-                let all = end >= i64::from(i32::MAX) || self.batch > 1 && end == self.batch as i64;
+                // TensorFlow writes a thousand million for the end.
+                let all = end >= 1 << 28 || self.batch > 1 && end == self.batch as i64;
                 if start != 0 || step != 1 || !all {
                     return Err("cuts the batch".into());
                 }
@@ -187,11 +190,12 @@ impl Arguments<'_> {
                 }
                 0 => return Err("a step of 0".into()),
             };
-            if steps == 0 {
+            if steps == 0 && !self.may_be_empty {
                 return Err(format!("nothing of axis {at} of shape {:?}", x.dims()));
             }
             let step = if steps == 1 { 1 } else { step };
-            view = view.sliced(at, first as usize, step as isize, steps);
+            let first = if steps == 0 { 0 } else { first as usize };
+            view = view.sliced(at, first, step as isize, steps);
         }
         Ok(view)
     }
@@ -210,7 +214,7 @@ impl Arguments<'_> {
             }
         };
         let all = sizes.iter().try_fold(0usize, |n, &v| n.checked_add(v));
-        if x.batch == Some(at) || all != Some(size) || sizes.contains(&0) {
+        if x.batch == Some(at) || all != Some(size) || sizes.contains(&0) && !self.may_be_empty {
             return Err(format!("into {sizes:?} of axis {at} of shape {:?}", x.dims()));
         }
         let mut first = 0;
@@ -313,7 +317,11 @@ fn space_to_depth(node: &NodeProto, x: &Strided) -> Reason<Moved> {
         return Err(format!("blocks of {side} of shape {dims:?}"));
     }
     let (down, right) = (h / side, w / side);
-    let view = x.split(3, &[right, side]).split(2, &[down, side]).permuted(&[0, 3, 5, 1, 2, 4]);
+    let order = match node.text("mode").as_str() {
+        "CRD" => [0, 1, 3, 5, 2, 4],
+        _ => [0, 3, 5, 1, 2, 4],
+    };
+    let view = x.split(3, &[right, side]).split(2, &[down, side]).permuted(&order);
     Ok(Moved::reshaped(view, vec![n, c * side * side, down, right]))
 }
 

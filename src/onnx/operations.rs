@@ -7,7 +7,7 @@ use super::proto::NodeProto;
 use super::reader::{Reader, Value};
 use super::tensor::Tensor;
 use super::view::axis;
-use crate::network::{Activation, Function, Op};
+use crate::network::{Activation, Binary, Function, Op};
 
 /// What [`Reader::operation`] understands beside movements and functions.
 const OPERATIONS: [&str; 57] = [
@@ -129,7 +129,11 @@ impl Reader {
             true => self.value(name)?,
             false => self.operand(name)?,
         };
-        let arguments = Arguments { constants: &self.constants, batch: self.batch };
+        let arguments = Arguments {
+            constants: &self.constants,
+            batch: self.batch,
+            may_be_empty: false,
+        };
         let moved = match arguments.moved(node, &x.view) {
             Err(reason) if reason == IRREGULAR => return Ok(vec![self.picked(node, x)?]),
             other => other?,
@@ -198,6 +202,9 @@ impl Reader {
             "Cast" => self.cast(node),
             "PRelu" => self.prelu(node),
             _ if op.starts_with("Reduce") || op.starts_with("Global") => self.reduce(node),
+            "Clip" if node.input.iter().skip(1).any(|name| self.values.contains_key(name)) => {
+                self.clip(node)
+            }
             _ if is_function(op) => self.function(node),
             "Add" | "And" | "Div" | "Equal" | "Greater" | "GreaterOrEqual" | "Less"
             | "LessOrEqual" | "Max" | "Mean" | "Min" | "Mul" | "Or" | "Pow" | "Sub" | "Sum"
@@ -210,6 +217,18 @@ impl Reader {
         let mut x = self.value(node.input(0).ok_or("has no input")?)?;
         for function in functions(node, &self.constants)? {
             x = self.activate(x, function)?;
+        }
+        Ok(x)
+    }
+
+    /// Between bounds that are values.
+    fn clip(&mut self, node: &NodeProto) -> Reason<Value> {
+        let mut x = self.first(node)?;
+        for (at, bound) in [(1, Binary::Max), (2, Binary::Min)] {
+            if let Some(name) = node.input(at).map(str::to_owned) {
+                let bound_by = self.operand(&name)?;
+                x = self.apply(Op::Binary(bound), &[x, bound_by])?;
+            }
         }
         Ok(x)
     }

@@ -82,6 +82,9 @@ fn does_nothing(node: &NodeProto, constants: &Constants) -> bool {
         },
         // Half precision rounds: of a value the network cannot, of a constant it is done.
         "Cast" => is_whole_real(node.int("to", 0)),
+        "CastLike" => node.input(1).is_some_and(|like| {
+            !constants.has(like) || constants.tensor(like).is_ok_and(|like| like.is_real())
+        }),
         _ => false,
     }
 }

@@ -233,6 +233,11 @@ impl Reader {
         Value { source, copied: None, view, shared: false }
     }
 
+    /// Whether anything reads a node's outputs beside the first.
+    pub(super) fn gives_more(&self, node: &NodeProto) -> bool {
+        node.output.iter().skip(1).any(|name| self.readers.contains_key(name))
+    }
+
     /// Adds an operation.
     pub(super) fn push(&mut self, op: Op, inputs: Vec<Source>) -> Reason<Source> {
         let node = Node { name: String::new(), op, inputs };
@@ -263,6 +268,9 @@ impl Reader {
     }
 
     pub(super) fn finish(mut self, output: &str) -> Result<Imported> {
+        if self.constants.has(output) {
+            return Err(unsupported(format!("its output {output:?} does not depend on its input")));
+        }
         if !self.values.contains_key(output) {
             return Err(problem(format!("output {output:?} is made by no node")));
         }

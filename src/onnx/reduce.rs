@@ -117,7 +117,7 @@ impl Reader {
 
     /// Layer, RMS, instance and group normalization: the same over other axes.
     pub(super) fn normalization(&mut self, node: &NodeProto) -> Reason<Value> {
-        if node.output.iter().skip(1).any(|name| !name.is_empty()) {
+        if self.gives_more(node) {
             return Err("gives mean and deviation".into());
         }
         let x = self.first(node)?;

@@ -9,7 +9,7 @@ use crate::network::{Coordinates, Fill, Interpolation, Op, Pad, Resize, Rounding
 
 impl Reader {
     pub(super) fn pool(&mut self, node: &NodeProto) -> Reason<Value> {
-        if node.output.iter().skip(1).any(|name| !name.is_empty()) {
+        if self.gives_more(node) {
             return Err("gives indices".into());
         }
         let x = self.first(node)?;
@@ -196,6 +196,10 @@ impl Reader {
             "asymmetric" => Coordinates::Asymmetric,
             other => return Err(format!("coordinate_transformation_mode {other}")),
         };
+        let exact = |&at: &usize| scale[at] * x.view.axes[at].size as f32 == sizes[at] as f32;
+        if coordinates == Coordinates::AlignCorners && stated.is_empty() && !moved.iter().all(exact) {
+            return Err("corners on corners by a scale that makes no whole number of elements".into());
+        }
         let source = self.arranged(&x, order)?;
         let size = of.map(|axis| axis.map_or(1, |at| sizes[at]));
         let scale = of.map(|axis| axis.map_or(1.0, |at| scale[at]));

@@ -222,6 +222,12 @@ impl Reader {
         };
         let (da, db) = (a.dims(), b.dims());
         let mut dims = super::view::broadcast(&da[..before_a], &db[..before_b])?;
+        for (x, before) in [(&a, before_a), (&b, before_b)] {
+            let batch = x.view.batch.map(|batch| batch + dims.len() - before);
+            if batch.is_some_and(|batch| dims.get(batch).is_some_and(|&size| size != 1)) {
+                return Err(format!("spreads samples of a batch over shape {dims:?}"));
+            }
+        }
         let (rows, inner, cols) = (da[before_a], da[before_a + 1], db[before_b + 1]);
         if inner != db[before_b] || a.view.batch == Some(before_a + 1) || b.view.batch == Some(before_b) {
             return Err(refused());
