@@ -37,7 +37,7 @@ pub fn model(choices: &mut Choices<'_>) -> Option<Model> {
     let mut network = Network { input, layers: Vec::new(), nodes: Vec::new() };
     let mut shapes: Vec<Shape> = Vec::new();
     while !choices.is_empty() && network.nodes.len() < MOST_NODES {
-        let layers = network.layers.len();
+        let (layers, nodes) = (network.layers.len(), network.nodes.len());
         let op = add(&mut network, &shapes, choices);
         let good = network.shapes().ok().filter(|shapes| {
             let last = shapes.last().and_then(|shape| shape.elements().ok());
@@ -46,7 +46,7 @@ pub fn model(choices: &mut Choices<'_>) -> Option<Model> {
         match good {
             Some(found) => shapes = found,
             None => {
-                network.nodes.pop();
+                network.nodes.truncate(nodes);
                 network.layers.truncate(layers);
             }
         }
@@ -399,7 +399,11 @@ pub fn agree(bytes: &[u8]) {
         let engine = Engine::new(&read, Isa::best()).unwrap();
         let few = &x[..x.len() / samples * samples.min(9)];
         let found = verify(&engine, &checkpoint, 3.0, few, 3).unwrap();
-        assert!(found.engine.max_abs_error <= 1e-3 * most, "simplify {simplify}: {found:?}");
+        assert!(
+            found.engine.max_abs_error <= 1e-3 * most,
+            "simplify {simplify}: {found:?} of {:?}",
+            model.network
+        );
     }
 }
 
