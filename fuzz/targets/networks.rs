@@ -454,3 +454,36 @@ pub fn export(bytes: &[u8]) {
     }
     export::npz(&model).unwrap();
 }
+
+// TMP-DEBUG
+#[allow(dead_code)]
+pub fn debug(bytes: &[u8]) {
+    let mut choices = Choices(bytes);
+    let samples = choices.up_to(40);
+    let _ = choices.below(3);
+    let _ = choices.below(3);
+    let Some(model) = model(&mut choices) else { return };
+    let x = inputs(&model, samples);
+    for end in 1..=model.network.nodes.len() {
+        let mut short = model.clone();
+        short.network.nodes.truncate(end);
+        let node = &short.network.nodes[end - 1];
+        let engine = Engine::new(&short, Isa::Portable).unwrap();
+        let many = run(&engine, &x, samples, 0);
+        let one = run(&engine, &x[..x.len() / samples], 1, 0);
+        let file = scratch::file("network.safetensors", &export::safetensors(&short).unwrap());
+        let far =
+            |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let dense = Checkpoint::open(&file, &Options::default()).and_then(|c| {
+            svdo::engine::dense::DenseNetwork::new(&c, None)?.run(&x[..x.len() / samples])
+        });
+        let dense: Vec<f32> = match dense {
+            Ok(d) => d.into_iter().map(|v| v as f32).collect(),
+            Err(e) => {
+                println!("{end}: {:?} one-many {} no dense: {e}", node, far(&one, &many));
+                continue;
+            }
+        };
+        println!("{end}: {:?} one-many {} dense-one {}", node, far(&one, &many), far(&dense, &one));
+    }
+}

@@ -226,7 +226,10 @@ impl Planner<'_> {
             Op::Linear { layer } => {
                 inputs[0] = self.builder.contiguous(index, inputs[0]);
                 let weights = &self.model.weights[layer];
-                StepKind::Linear(linear(weights, self.isa, self.most_lanes, self.options))
+                let kind =
+                    StepKind::Linear(linear(weights, self.isa, self.most_lanes, self.options));
+                self.push_plain(index, kind, inputs);
+                return Ok(());
             }
             Op::Conv2d { layer, stride, padding, groups } => {
                 self.convolution(index, &mut inputs[0], layer, stride, padding, groups)
@@ -303,8 +306,13 @@ impl Planner<'_> {
                 return Ok(());
             }
         }
-        let y = Layout::contiguous(shape);
-        let kind = StepKind::Whole(whole);
+        self.push_plain(index, StepKind::Whole(whole), inputs);
+        Ok(())
+    }
+
+    /// A step that leaves no gaps in its output; a convolution that reads it may want some.
+    fn push_plain(&mut self, index: usize, kind: StepKind, inputs: Vec<usize>) {
+        let y = Layout::contiguous(self.shapes[index]);
         if self.layouts.values[index + 1] == y {
             let then = self.fused.activation[index];
             self.value_of[index] = self.builder.push(index, kind, inputs, y, then);
@@ -312,7 +320,6 @@ impl Planner<'_> {
             let value = self.builder.push(index, kind, inputs, y, None);
             self.settle(index, value);
         }
-        Ok(())
     }
 
     /// A map interpolated along its rows, then along its columns.
