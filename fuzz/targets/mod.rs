@@ -41,6 +41,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("network", descriptions::network),
     ("report", descriptions::report),
     ("networks", networks::agree),
+    ("debug", networks::debug),
     ("export", networks::export),
     ("serve", interfaces::serve),
     ("c", interfaces::c),

@@ -15,7 +15,7 @@ use super::transposed::{Transposed, corner};
 use super::whole::{Constant, Interpolation, Runs, Whole};
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model};
-use crate::network::{Input, Layer, Network, Node, Op, Shape, Source};
+use crate::network::{Input, Layer, Network, Node, Op, Resize, Shape, Source};
 use crate::simd::Isa;
 
 /// A model ready to run. Immutable: one engine serves many threads, each with its own
@@ -226,7 +226,10 @@ impl Planner<'_> {
             Op::Linear { layer } => {
                 inputs[0] = self.builder.contiguous(index, inputs[0]);
                 let weights = &self.model.weights[layer];
-                StepKind::Linear(linear(weights, self.isa, self.most_lanes, self.options))
+                let kind =
+                    StepKind::Linear(linear(weights, self.isa, self.most_lanes, self.options));
+                self.push_plain(index, kind, inputs);
+                return Ok(());
             }
             Op::Conv2d { layer, stride, padding, groups } => {
                 self.convolution(index, &mut inputs[0], layer, stride, padding, groups)
@@ -262,19 +265,7 @@ impl Planner<'_> {
             Op::ConvTranspose2d { layer, stride, cut, groups } => {
                 return self.transposed(index, inputs, layer, (stride, cut, groups));
             }
-            Op::Resize(resize) => {
-                for axis in [0, 1] {
-                    let shape = self.builder.layout(inputs[0]).shape;
-                    if let Some(along) = Interpolation::new(&resize, axis, shape) {
-                        let [height, width] = [[resize.size[0], shape.width], resize.size][axis];
-                        let y = Layout::contiguous(Shape::new(shape.channels, height, width));
-                        let x = self.builder.contiguous(index, inputs[0]);
-                        let kind = StepKind::Whole(Whole::Interpolate(along));
-                        inputs[0] = self.builder.push(index, kind, vec![x], y, None);
-                    }
-                }
-                StepKind::Copy
-            }
+            Op::Resize(resize) => return self.resized(index, inputs[0], &resize),
             _ => return Err(Error::network(format!("node {index} cannot be run"))),
         };
         self.value_of[index] = self.builder.push(index, kind, inputs, y, then);
@@ -306,24 +297,55 @@ impl Planner<'_> {
         for input in &mut inputs {
             *input = self.builder.contiguous(index, *input);
         }
-        let then = self.fused.activation[index];
-        let (y, shape) = (self.layouts.values[index + 1], self.shapes[index]);
-        let read =
-            inputs.first().map_or(0, |&x| self.builder.layout(x).shape.elements().unwrap_or(0));
-        let same = matches!(&whole, Whole::Rearrange(runs) if runs.is_identity(read));
-        let value = match same {
-            true => self.builder.reshaped(inputs[0], shape),
-            false => {
-                let kind = StepKind::Whole(whole);
-                let then = then.filter(|_| y.is_contiguous());
-                self.builder.push(index, kind, inputs, Layout::contiguous(shape), then)
+        let shape = self.shapes[index];
+        if let Whole::Rearrange(runs) = &whole {
+            let from = self.builder.layout(inputs[0]).shape;
+            if runs.is_identity(from.elements()?) {
+                let value = self.builder.reshaped(inputs[0], shape);
+                self.settle(index, value);
+                return Ok(());
             }
-        };
-        self.value_of[index] = match y.is_contiguous() && !(same && then.is_some()) {
+        }
+        self.push_plain(index, StepKind::Whole(whole), inputs);
+        Ok(())
+    }
+
+    /// A step that leaves no gaps in its output; a convolution that reads it may want some.
+    fn push_plain(&mut self, index: usize, kind: StepKind, inputs: Vec<usize>) {
+        let y = Layout::contiguous(self.shapes[index]);
+        if self.layouts.values[index + 1] == y {
+            let then = self.fused.activation[index];
+            self.value_of[index] = self.builder.push(index, kind, inputs, y, then);
+        } else {
+            let value = self.builder.push(index, kind, inputs, y, None);
+            self.settle(index, value);
+        }
+    }
+
+    /// A map interpolated along its rows, then along its columns.
+    fn resized(&mut self, index: usize, mut value: usize, resize: &Resize) -> Result<()> {
+        for axis in [0, 1] {
+            let shape = self.builder.layout(value).shape;
+            if let Some(along) = Interpolation::new(resize, axis, shape) {
+                let mut sizes = [shape.height, shape.width];
+                sizes[axis] = resize.size[axis];
+                let y = Layout::contiguous(Shape::new(shape.channels, sizes[0], sizes[1]));
+                let x = self.builder.contiguous(index, value);
+                let kind = StepKind::Whole(Whole::Interpolate(along));
+                value = self.builder.push(index, kind, vec![x], y, None);
+            }
+        }
+        self.settle(index, value);
+        Ok(())
+    }
+
+    /// Makes a value that of a node, as it is to lie and with the node's activation.
+    fn settle(&mut self, index: usize, value: usize) {
+        let (y, then) = (self.layouts.values[index + 1], self.fused.activation[index]);
+        self.value_of[index] = match then.is_none() && self.builder.layout(value) == y {
             true => value,
             false => self.builder.push(index, StepKind::Copy, vec![value], y, then),
         };
-        Ok(())
     }
 
     /// A transposed convolution: one of stride 1, whose channels are then put in between each other.
@@ -361,11 +383,7 @@ impl Planner<'_> {
             let y = Layout::contiguous(shape);
             value = self.builder.push(index, kind, vec![value], y, None);
         }
-        let y = self.layouts.values[index + 1];
-        if then.is_some() || !y.is_contiguous() {
-            value = self.builder.push(index, StepKind::Copy, vec![value], y, then);
-        }
-        self.value_of[index] = value;
+        self.settle(index, value);
         Ok(())
     }
 

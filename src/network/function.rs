@@ -40,7 +40,7 @@ pub enum Function {
 
 impl Function {
     /// All, by the numbers that files have for them.
-    pub(crate) const ALL: [Self; 25] = [
+    pub const ALL: [Self; 25] = [
         Self::Exp,
         Self::Log,
         Self::Sqrt,

@@ -372,7 +372,7 @@ pub enum Binary {
 
 impl Reduction {
     /// All, by the numbers that files have for them.
-    pub(crate) const ALL: [Self; 9] = [
+    pub const ALL: [Self; 9] = [
         Self::Sum,
         Self::Mean,
         Self::Max,
@@ -387,7 +387,7 @@ impl Reduction {
 
 impl Binary {
     /// All, by the numbers that files have for them.
-    pub(crate) const ALL: [Self; 9] = [
+    pub const ALL: [Self; 9] = [
         Self::Sub,
         Self::Div,
         Self::Pow,

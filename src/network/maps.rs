@@ -124,7 +124,7 @@ pub(super) fn transposed(
         let whole = steps.checked_mul(stride).filter(|&n| n > 0 && n <= MOST_ELEMENTS)?;
         let uncut = ((size - 1) * stride + kernel[axis]) as i64;
         let rest = uncut - i64::from(before) - i64::from(after);
-        (before >= 0 && rest > 0).then_some((whole.max(rest as usize + stride), rest as usize))
+        (before >= 0 && rest > 0).then(|| (whole.max(rest as usize + stride), rest as usize))
     };
     let (height, width) = along(0, x.height).zip(along(1, x.width)).ok_or_else(misfit)?;
     let channels = x.channels.max(layer.shape[0]);

@@ -24,6 +24,7 @@ mod lenets;
 mod memory;
 mod noise;
 mod onnx;
+mod operations;
 mod outputs;
 mod promises;
 mod search;

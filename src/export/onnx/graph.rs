@@ -1,9 +1,8 @@
 //! A graph under construction: its nodes, its constants, and values that change between maps and vectors.
 
-use super::message::{FLOAT, Message, float, int, tensor, tensor_of_integers};
-use crate::error::{Error, Result};
+use super::message::{FLOAT, Message, int, tensor, tensor_of_integers};
 use crate::model::{LayerWeights, Model};
-use crate::network::{Activation, Op, Shape};
+use crate::network::{Op, Shape};
 
 /// A value of the graph.
 #[derive(Clone)]
@@ -12,6 +11,8 @@ pub(super) struct Value {
     pub(super) shape: Shape,
     /// Whether it is `[batch, channels, height, width]` rather than `[batch, channels]`.
     pub(super) map: bool,
+    /// Whether there is one for each sample, rather than one for all.
+    pub(super) batched: bool,
 }
 
 #[derive(Default)]
@@ -146,56 +147,44 @@ impl Graph {
         Value { name, map: true, ..value }
     }
 
-    pub(super) fn clip(&mut self, x: String, min: f32, max: f32, y: &str) {
-        let mut inputs = vec![x];
-        for bound in [min, max] {
-            // No name stands for no bound.
-            let mut name = String::new();
-            if bound.is_finite() {
-                name = self.fresh();
-                self.tensor(&name, &[], &[bound]);
-            }
-            inputs.push(name);
-        }
-        self.node("Clip", &inputs, y, &[]);
+    /// A node whose output has a name of its own; the name.
+    pub(super) fn step(&mut self, op: &str, inputs: &[&str], attributes: &[Message]) -> String {
+        let name = self.fresh();
+        let inputs: Vec<String> = inputs.iter().map(|&input| input.to_owned()).collect();
+        self.node(op, &inputs, &name, attributes);
+        name
     }
 
-    pub(super) fn activation(&mut self, activation: Activation, x: &str, y: &str) -> Result<()> {
-        let x = x.to_owned();
-        let simple = match activation {
-            Activation::Relu => "Relu",
-            Activation::Sigmoid => "Sigmoid",
-            Activation::Tanh => "Tanh",
-            Activation::HardSwish => "HardSwish",
-            Activation::Gelu => "Gelu",
-            Activation::Softplus => "Softplus",
-            _ => "",
-        };
-        if !simple.is_empty() {
-            self.node(simple, &[x], y, &[]);
-            return Ok(());
+    /// A constant of one number; its name.
+    pub(super) fn number(&mut self, value: f32) -> String {
+        let name = self.fresh();
+        self.tensor(&name, &[], &[value]);
+        name
+    }
+
+    pub(super) fn reshape(&mut self, x: &str, shape: &[i64], y: &str) {
+        let name = self.fresh();
+        self.integers(&name, shape);
+        self.node("Reshape", &[x.to_owned(), name], y, &[]);
+    }
+
+    /// The value once for each sample.
+    pub(super) fn batched(&mut self, value: Value) -> Value {
+        if value.batched {
+            return value;
         }
-        match activation {
-            Activation::LeakyRelu { slope } => {
-                self.node("LeakyRelu", &[x], y, &[float("alpha", slope)]);
-            }
-            Activation::Elu { alpha } => self.node("Elu", &[x], y, &[float("alpha", alpha)]),
-            Activation::HardSigmoid => {
-                let attributes = [float("alpha", 1.0 / 6.0), float("beta", 0.5)];
-                self.node("HardSigmoid", &[x], y, &attributes);
-            }
-            Activation::Silu => {
-                let gate = self.fresh();
-                self.node("Sigmoid", std::slice::from_ref(&x), &gate, &[]);
-                self.node("Mul", &[x, gate], y, &[]);
-            }
-            Activation::Relu6 => self.clip(x, 0.0, 6.0, y),
-            Activation::Clip { min, max } => self.clip(x, min, max, y),
-            other => {
-                return Err(Error::network(format!("{other:?} cannot be written as ONNX")));
-            }
-        }
-        Ok(())
+        let name = self.fresh();
+        self.expand(&value, &name);
+        Value { name, batched: true, ..value }
+    }
+
+    /// A value that is the same for all samples, once for each.
+    pub(super) fn expand(&mut self, value: &Value, y: &str) {
+        let ones = self.fresh();
+        self.integers(&ones, if value.map { &[1, 1, 1] } else { &[1] });
+        let samples = self.step("Shape", &["input"], &[int("start", 0), int("end", 1)]);
+        let shape = self.step("Concat", &[&samples, &ones], &[int("axis", 0)]);
+        self.node("Expand", &[value.name.clone(), shape], y, &[]);
     }
 }
 

@@ -69,6 +69,14 @@ pub(super) fn ints(name: &str, values: &[usize]) -> Message {
     attribute
 }
 
+pub(super) fn string(name: &str, value: &str) -> Message {
+    let mut attribute = Message::default();
+    attribute.text(1, name);
+    attribute.text(4, value);
+    attribute.number(20, 3);
+    attribute
+}
+
 pub(super) fn float(name: &str, value: f32) -> Message {
     let mut attribute = Message::default();
     attribute.text(1, name);

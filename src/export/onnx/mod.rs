@@ -1,5 +1,7 @@
 //! An ONNX model, opset 20, with the batch size left open.
 
+mod activation;
+mod further;
 mod graph;
 mod message;
 
@@ -23,7 +25,8 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
     let shapes = network.shapes()?;
     let mut graph = Graph::default();
     let map = network.input.shape.area() > 1;
-    let input = Value { name: "input".into(), shape: network.input.shape, map };
+    let shape = network.input.shape;
+    let input = Value { name: "input".into(), shape, map, batched: true };
     let input_info = value_info("input", &input);
     let input = graph.preprocess(input, model);
     initializers(&mut graph, model, sparse)?;
@@ -36,7 +39,9 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
         let inputs: Vec<Value> = node.inputs.iter().map(value).collect();
         let last = index + 1 == network.nodes.len();
         let name = if last { "output".to_owned() } else { format!("n{index}") };
-        let mut value = Value { name, shape: shapes[index], map: shapes[index].area() > 1 };
+        let (shape, map) = (shapes[index], shapes[index].area() > 1);
+        let batched = inputs.iter().any(|input| input.batched);
+        let mut value = Value { name, shape, map, batched: batched || last };
         write_node(&mut graph, model, node, inputs, &mut value)
             .map_err(|e| Error::network(format!("node {index}: {e}")))?;
         values.push(value);
@@ -62,9 +67,17 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
 /// The weights and biases of all layers.
 fn initializers(graph: &mut Graph, model: &Model, sparse: bool) -> Result<()> {
     for (index, weights) in model.weights.iter().enumerate() {
+        // Those of transposed convolutions alone are written in another order, with their nodes.
+        let mut uses = model.network.nodes.iter().filter(|node| node.op.layer() == Some(index));
+        let transposed = matches!(
+            (uses.next(), uses.next()),
+            (Some(Node { op: Op::ConvTranspose2d { .. }, .. }), None)
+        );
         let name = layer_name(model, index);
         let dims = &model.network.layers[index].shape;
-        if sparse {
+        if transposed {
+            // Nothing yet.
+        } else if sparse {
             graph.sparse(&format!("{name}.weight"), dims, weights);
         } else {
             let (dense, _) = weights.to_dense()?.into_raw_vec_and_offset();
@@ -96,7 +109,22 @@ fn write_node(
     inputs: Vec<Value>,
     value: &mut Value,
 ) -> Result<()> {
-    let first = inputs.first().cloned().ok_or_else(|| Error::network("it reads nothing"))?;
+    // What no sample is part of is the same for each.
+    let batched = value.batched;
+    let mut inputs = inputs;
+    if batched && (matches!(node.op, Op::Concat) || !inputs.iter().any(|x| x.batched)) {
+        inputs = inputs.into_iter().map(|x| graph.batched(x)).collect();
+    }
+    let Some(first) = inputs.first().cloned() else {
+        let made = Value { name: format!("{}_value", value.name), batched: false, ..value.clone() };
+        let mut made = if batched { made } else { value.clone() };
+        further::write(graph, model, &node.op, inputs, &mut made)?;
+        value.map = true;
+        if batched {
+            graph.expand(&made, &value.name);
+        }
+        return Ok(());
+    };
     match node.op {
         Op::Linear { layer } => {
             let x = graph.vector(first);
@@ -150,10 +178,9 @@ fn write_node(
         }
         Op::Activation(activation) => {
             value.map = first.map;
-            graph.activation(activation, &first.name, &value.name)?;
+            activation::write(graph, activation, &first.name, &value.name)?;
         }
-        #[allow(unreachable_patterns)]
-        _ => return Err(Error::network(format!("{:?} cannot be written as ONNX", node.op))),
+        op => further::write(graph, model, &op, inputs, value)?,
     }
     Ok(())
 }
