@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::{Checkpoint, Options};
 use super::layout::LayerViews;
 use super::tensor::{DType, TensorInfo, TensorSource};
 use super::view::View;
+use super::{Checkpoint, Options};
 use crate::error::Result;
 use crate::onnx;
 

@@ -112,7 +112,8 @@ impl Checkpoint {
         source: Box<dyn TensorSource>,
         options: &Options,
     ) -> Result<Self> {
-        let topology = options.network.as_ref().map(|source| Topology::open(source, options)).transpose()?;
+        let topology =
+            options.network.as_ref().map(|source| Topology::open(source, options)).transpose()?;
         let build = || {
             let embedded = source.metadata("svdo").and_then(embedded_network).transpose()?;
             let (own, format) = (embedded.is_some(), source.format());

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::{NetworkSource, Options};
 use super::conventions::{Found, LayerTensors};
 use super::endings::Endings;
 use super::norm;
+use super::{NetworkSource, Options};
 use crate::error::{Error, IoContext, Result};
 use crate::network::describe::Description;
 use crate::network::{Layer, Network};

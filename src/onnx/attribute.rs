@@ -205,7 +205,11 @@ impl NodeProto {
             let (before, after) = match wanted {
                 Some(wanted) => {
                     let all = whole + more[axis] as i64 - wanted as i64;
-                    let half = if auto == "SAME_UPPER" { all.max(0) / 2 } else { all.max(0) - all.max(0) / 2 };
+                    let half = if auto == "SAME_UPPER" {
+                        all.max(0) / 2
+                    } else {
+                        all.max(0) - all.max(0) / 2
+                    };
                     (half, all - half - more[axis] as i64)
                 }
                 None if auto == "VALID" => (0, -(more[axis] as i64)),

@@ -37,7 +37,8 @@ impl Reader {
     /// `Add`, `Sub`, `Mul`, `Div` and all other functions of two.
     pub(super) fn combine(&mut self, node: &NodeProto) -> Reason<Value> {
         let op = node.op_type.as_str();
-        if let ([a, b], "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min") = (&node.input[..], op)
+        if let ([a, b], "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min") =
+            (&node.input[..], op)
             && self.constants.has(a) != self.constants.has(b)
             && let Some(made) = self.with_constant(op, a, b)?
         {

@@ -289,7 +289,8 @@ impl Evaluation<'_> {
         }
         self.charge(all.iter().map(|x| x.len()).sum())?;
         let outer: usize = dims[..at].iter().product();
-        let part = |x: &Tensor, i: usize| (i * x.len() / outer.max(1), (i + 1) * x.len() / outer.max(1));
+        let part =
+            |x: &Tensor, i: usize| (i * x.len() / outer.max(1), (i + 1) * x.len() / outer.max(1));
         let data = if all.iter().all(|x| !x.is_real()) {
             let mut values = Vec::new();
             for i in 0..outer {
@@ -332,7 +333,8 @@ impl Evaluation<'_> {
     fn range(&self) -> Reason<Tensor> {
         let (start, limit, step) = (self.input(0)?, self.input(1)?, self.input(2)?);
         let one = |x: &Tensor| x.to_reals().first().copied().ok_or("an empty bound".to_owned());
-        let count = ((f64::from(one(limit)?) - f64::from(one(start)?)) / f64::from(one(step)?)).ceil();
+        let count =
+            ((f64::from(one(limit)?) - f64::from(one(start)?)) / f64::from(one(step)?)).ceil();
         if !(0.0..1e9).contains(&count) {
             return Err("bounds without end".into());
         }
@@ -378,11 +380,13 @@ impl Evaluation<'_> {
     /// Parts of an array replaced.
     fn scattered(&self) -> Reason<Tensor> {
         let (x, indices, updates) = (self.input(0)?, self.input(1)?, self.input(2)?);
-        let refused = || format!("of shapes {:?}, {:?} and {:?}", x.dims, indices.dims, updates.dims);
+        let refused =
+            || format!("of shapes {:?}, {:?} and {:?}", x.dims, indices.dims, updates.dims);
         if !matches!(self.node.text("reduction").as_str(), "" | "none") {
             return Err("with a reduction".into());
         }
-        let &depth = indices.dims.last().filter(|&&d| d > 0 && d <= x.dims.len()).ok_or_else(refused)?;
+        let &depth =
+            indices.dims.last().filter(|&&d| d > 0 && d <= x.dims.len()).ok_or_else(refused)?;
         let part: usize = x.dims[depth..].iter().product();
         let places = indices.integers()?;
         self.charge(x.len())?;
@@ -470,7 +474,13 @@ impl Evaluation<'_> {
         let upper = self.node.int("upper", 1) != 0;
         let stays = |at: usize| {
             let over = (at % cols) as i64 - (at / cols % rows) as i64 - k;
-            if eye { over == 0 } else if upper { over >= 0 } else { over <= 0 }
+            if eye {
+                over == 0
+            } else if upper {
+                over >= 0
+            } else {
+                over <= 0
+            }
         };
         let data = match &x.data {
             _ if eye => Data::Reals((0..x.len()).map(|at| f32::from(stays(at))).collect()),
@@ -491,7 +501,9 @@ impl Evaluation<'_> {
         let mut sums = x.clone();
         let follows = |i: usize| i / inner % x.dims[at] > 0;
         match &mut sums.data {
-            Data::Reals(v) => (inner..v.len()).filter(|&i| follows(i)).for_each(|i| v[i] += v[i - inner]),
+            Data::Reals(v) => {
+                (inner..v.len()).filter(|&i| follows(i)).for_each(|i| v[i] += v[i - inner])
+            }
             Data::Integers(v) => {
                 (inner..v.len())
                     .filter(|&i| follows(i))
@@ -604,7 +616,9 @@ fn real(op: &str, a: &[f32], b: &[f32]) -> Reason<Data> {
                 "GreaterOrEqual" => |a, b| a >= b,
                 _ => return Err(format!("{op} of constants")),
             };
-            return Ok(Data::Integers(a.iter().zip(b).map(|(&a, &b)| truth(a, b).into()).collect()));
+            return Ok(Data::Integers(
+                a.iter().zip(b).map(|(&a, &b)| truth(a, b).into()).collect(),
+            ));
         }
     };
     Ok(Data::Reals(a.iter().zip(b).map(|(&a, &b)| numbers(a, b)).collect()))

@@ -81,10 +81,9 @@ pub(super) fn functions(node: &NodeProto, constants: &Constants) -> Reason<Vec<A
         },
         "ThresholdedRelu" => Activation::ThresholdedRelu { alpha: node.float("alpha", 1.0) },
         "Swish" if node.float("alpha", 1.0) == 1.0 => Activation::Silu,
-        "Affine" => Activation::Affine {
-            scale: node.float("scale", 1.0),
-            shift: node.float("shift", 0.0),
-        },
+        "Affine" => {
+            Activation::Affine { scale: node.float("scale", 1.0), shift: node.float("shift", 0.0) }
+        }
         "QuantizeDequantize" => Activation::Quantize {
             step: node.float("step", 1.0),
             zero: node.float("zero", 0.0),

@@ -150,7 +150,8 @@ fn stated(input: &ValueInfoProto, reading: &Reading) -> Result<Vec<usize>> {
         let size = |value: Option<i64>| usize::try_from(value.unwrap_or(0)).unwrap_or(0);
         shape.dim.iter().map(|dim| size(dim.value)).collect()
     });
-    let given = reading.input_shapes.iter().find(|(name, _)| name.is_empty() || *name == input.name);
+    let given =
+        reading.input_shapes.iter().find(|(name, _)| name.is_empty() || *name == input.name);
     let Some((_, given)) = given else {
         return match reading.input_shapes.first() {
             Some((name, _)) => Err(unsupported(format!(

@@ -163,7 +163,8 @@ impl Arguments<'_> {
             return Err("starts, ends, axes and steps of different lengths".into());
         }
         let mut view = x.clone();
-        for ((at, (start, end)), step) in of.into_iter().zip(starts.into_iter().zip(ends)).zip(steps)
+        for ((at, (start, end)), step) in
+            of.into_iter().zip(starts.into_iter().zip(ends)).zip(steps)
         {
             if x.batch == Some(at) {
                 // TensorFlow writes a thousand million for the end.

@@ -129,11 +129,8 @@ impl Reader {
             true => self.value(name)?,
             false => self.operand(name)?,
         };
-        let arguments = Arguments {
-            constants: &self.constants,
-            batch: self.batch,
-            may_be_empty: false,
-        };
+        let arguments =
+            Arguments { constants: &self.constants, batch: self.batch, may_be_empty: false };
         let moved = match arguments.moved(node, &x.view) {
             Err(reason) if reason == IRREGULAR => return Ok(vec![self.picked(node, x)?]),
             other => other?,
@@ -299,8 +296,6 @@ impl Reader {
         if INTEGERS.contains(&to) {
             return Err(format!("to type {to}: values are real numbers"));
         }
-        Err(format!(
-            "to type {to}: values are computed in float, so export the model in float32"
-        ))
+        Err(format!("to type {to}: values are computed in float, so export the model in float32"))
     }
 }

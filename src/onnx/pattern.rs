@@ -138,11 +138,15 @@ impl<'a> Graph<'a> {
     /// Levels of a value and back: one rounding.
     fn quantization(&self, root: &'a NodeProto) -> Option<Function<'a>> {
         let there = self.maker(root.input(0)?, "QuantizeLinear")?;
-        let same = |at: usize| match (there.input(at), root.input(at)) {
-            (Some(a), Some(b)) => a == b || self.constants.tensor(a).ok()? == self.constants.tensor(b).ok()?,
-            (a, b) => a.is_none() && b.is_none(),
-        }
-        .then_some(());
+        let same = |at: usize| {
+            match (there.input(at), root.input(at)) {
+                (Some(a), Some(b)) => {
+                    a == b || self.constants.tensor(a).ok()? == self.constants.tensor(b).ok()?
+                }
+                (a, b) => a.is_none() && b.is_none(),
+            }
+            .then_some(())
+        };
         same(1)?;
         same(2)?;
         let number = |name: &str| {
@@ -155,7 +159,8 @@ impl<'a> Graph<'a> {
             None => 0.0,
         };
         let (low, high) = self.constants.range_of_levels(there.input(2)).ok()?;
-        let attribute = |name: &str, f| AttributeProto { name: name.into(), f, ..Default::default() };
+        let attribute =
+            |name: &str, f| AttributeProto { name: name.into(), f, ..Default::default() };
         let attributes = vec![
             attribute("step", step),
             attribute("zero", zero),

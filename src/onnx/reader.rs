@@ -94,12 +94,8 @@ impl Reader {
                 }
             }
         }
-        let first = Value {
-            source: Source::Input,
-            copied: None,
-            view: input.view.clone(),
-            shared: false,
-        };
+        let first =
+            Value { source: Source::Input, copied: None, view: input.view.clone(), shared: false };
         let network = Network { input: Input::plain(shape), layers: Vec::new(), nodes: Vec::new() };
         Ok(Self {
             constants,
@@ -198,7 +194,12 @@ impl Reader {
     }
 
     /// The network's value of a shape with the elements of a view in an order of its axes.
-    pub(super) fn rearranged(&mut self, x: &Value, order: &[usize], shape: Shape) -> Reason<Source> {
+    pub(super) fn rearranged(
+        &mut self,
+        x: &Value,
+        order: &[usize],
+        shape: Shape,
+    ) -> Reason<Source> {
         let there = self.shape_at(x.source);
         if x.view.runs_through(order, self.elements_at(x.source)) {
             if there == shape {
@@ -274,7 +275,8 @@ impl Reader {
         if !self.values.contains_key(output) {
             return Err(problem(format!("output {output:?} is made by no node")));
         }
-        self.end(output).map_err(|reason| unsupported(format!("its output {output:?}: {reason}")))?;
+        self.end(output)
+            .map_err(|reason| unsupported(format!("its output {output:?}: {reason}")))?;
         if let Some(Fold { factor, offset }) = self.input.take() {
             let all_same = |values: &[f64]| values.windows(2).all(|pair| pair[0] == pair[1]);
             let input = &mut self.network.input;

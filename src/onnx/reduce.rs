@@ -140,7 +140,9 @@ impl Reader {
             }
             op => {
                 let dims = x.dims();
-                let &[_, channels, ..] = &dims[..] else { return Err(format!("of shape {dims:?}")) };
+                let &[_, channels, ..] = &dims[..] else {
+                    return Err(format!("of shape {dims:?}"));
+                };
                 let instance = op == "InstanceNormalization";
                 let groups = if instance { channels as i64 } else { node.int("num_groups", 0) };
                 let groups = usize::try_from(groups).ok().filter(|&g| g > 0);
@@ -160,7 +162,9 @@ impl Reader {
                         self.settled(y)?
                     }
                 };
-                let per_group = !instance && self.constants.dims(node.input(1).unwrap_or_default())? == [groups] && groups != channels;
+                let per_group = !instance
+                    && self.constants.dims(node.input(1).unwrap_or_default())? == [groups]
+                    && groups != channels;
                 let repeat = |values: Vec<f64>| match per_group {
                     true => values.iter().flat_map(|&v| vec![v; channels / groups]).collect(),
                     false => values,
@@ -186,7 +190,8 @@ impl Reader {
             };
             // A shift joins the scale's own layer.
             let joins = if op == "Add" { self.last_alone(&x) } else { String::new() };
-            let made = self.affine_along([&joins, name], x.clone(), &numbers.dims, &values, &fold)?;
+            let made =
+                self.affine_along([&joins, name], x.clone(), &numbers.dims, &values, &fold)?;
             if let Some(made) = made {
                 return Ok(made);
             }

@@ -1,10 +1,10 @@
 //! Pools, borders and maps of other sizes.
 
+use super::Reason;
 use super::proto::NodeProto;
 use super::reader::{Reader, Value};
 use super::view::axes;
 use super::weights::map_of;
-use super::Reason;
 use crate::network::{Coordinates, Fill, Interpolation, Op, Pad, Resize, Rounding};
 
 impl Reader {
@@ -48,7 +48,8 @@ impl Reader {
         }
         let (mut before, mut after) = (vec![0usize; rank], vec![0usize; rank]);
         for (at, &axis) in of.iter().enumerate() {
-            let sides = [(&mut before, stated[at], true), (&mut after, stated[at + of.len()], false)];
+            let sides =
+                [(&mut before, stated[at], true), (&mut after, stated[at + of.len()], false)];
             for (pads, value, in_front) in sides {
                 let size = x.view.axes[axis].size;
                 if value >= 0 {
@@ -56,7 +57,8 @@ impl Reader {
                     continue;
                 }
                 let cut = usize::try_from(-value).unwrap_or(usize::MAX);
-                let left = size.checked_sub(cut).filter(|&left| left > 0).ok_or("cuts everything")?;
+                let left =
+                    size.checked_sub(cut).filter(|&left| left > 0).ok_or("cuts everything")?;
                 let start = if in_front { cut } else { 0 };
                 x = x.seen(x.view.sliced(axis, start, 1, left));
             }
@@ -197,8 +199,11 @@ impl Reader {
             other => return Err(format!("coordinate_transformation_mode {other}")),
         };
         let exact = |&at: &usize| scale[at] * x.view.axes[at].size as f32 == sizes[at] as f32;
-        if coordinates == Coordinates::AlignCorners && stated.is_empty() && !moved.iter().all(exact) {
-            return Err("corners on corners by a scale that makes no whole number of elements".into());
+        if coordinates == Coordinates::AlignCorners && stated.is_empty() && !moved.iter().all(exact)
+        {
+            return Err(
+                "corners on corners by a scale that makes no whole number of elements".into()
+            );
         }
         let source = self.arranged(&x, order)?;
         let size = of.map(|axis| axis.map_or(1, |at| sizes[at]));

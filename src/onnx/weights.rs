@@ -36,7 +36,9 @@ impl Reader {
         let (shape, values) = self.kernel(node)?;
         let (order, flat) = map_of(&x, "convolution")?;
         let source = self.arranged(&x, [&[1], order[0], order[1]])?;
-        let [inputs, per_group, height, width] = shape[..] else { return Err(kernel_shape(&shape)) };
+        let [inputs, per_group, height, width] = shape[..] else {
+            return Err(kernel_shape(&shape));
+        };
         let groups = usize::try_from(node.int("group", 1)).ok().filter(|&g| g > 0);
         let groups = groups.filter(|&groups| inputs.is_multiple_of(groups)).ok_or("group")?;
         let seen = inputs / groups;
@@ -61,7 +63,12 @@ impl Reader {
     }
 
     /// A map of the network as a graph has it.
-    pub(super) fn map(&self, source: crate::network::Source, x: &Value, order: [&[usize]; 2]) -> Value {
+    pub(super) fn map(
+        &self,
+        source: crate::network::Source,
+        x: &Value,
+        order: [&[usize]; 2],
+    ) -> Value {
         let shape = self.shape_at(source);
         let sizes = match order[0] {
             [] => vec![1, shape.channels, shape.width],
@@ -89,7 +96,9 @@ impl Reader {
         let [a, b, ..] = &node.input[..] else { return Err("takes two inputs".into()) };
         let gemm = node.op_type == "Gemm";
         let (turned, turned_weights) = (node.int("transA", 0) != 0, node.int("transB", 0) != 0);
-        let matrix = |name: &str| self.constants.has(name) && self.constants.dims(name).is_ok_and(|d| d.len() == 2);
+        let matrix = |name: &str| {
+            self.constants.has(name) && self.constants.dims(name).is_ok_and(|d| d.len() == 2)
+        };
         if matrix(b) && !self.constants.has(a) {
             let (shape, mut values) = self.constants.reals(b)?;
             let [mut rows, mut cols] = shape[..] else { return Err("weights".into()) };
@@ -112,7 +121,8 @@ impl Reader {
                 x = x.seen(x.view.permuted(&[1, 0]));
             }
             let last = x.view.rank().checked_sub(1).ok_or("of a number")?;
-            let y = self.linear_along(node, x, last, Matrix { shape: vec![rows, cols], values, bias })?;
+            let y =
+                self.linear_along(node, x, last, Matrix { shape: vec![rows, cols], values, bias })?;
             return match added {
                 Some(name) => self.added(y, &name, beta),
                 None => Ok(y),
@@ -159,7 +169,13 @@ impl Reader {
 
     /// A matrix times each vector along an axis. Of one vector this is a linear layer; of many, as the
     /// tokens of a sequence, a convolution of 1 x 1.
-    fn linear_along(&mut self, node: &NodeProto, x: Value, axis: usize, mut matrix: Matrix) -> Reason<Value> {
+    fn linear_along(
+        &mut self,
+        node: &NodeProto,
+        x: Value,
+        axis: usize,
+        mut matrix: Matrix,
+    ) -> Reason<Value> {
         let dims = x.dims();
         let (rows, cols) = (matrix.shape[0], matrix.shape[1]);
         if dims[axis] != cols || x.view.batch == Some(axis) {
@@ -192,9 +208,11 @@ impl Reader {
     /// A vector whose elements the network has in another order: the columns are put in that order.
     fn with_columns_in_order(&mut self, x: Value, matrix: &mut Matrix) -> Reason<Value> {
         let cols = matrix.shape[1];
-        let Some(copied) = x.copied.as_ref().filter(|copied| {
-            !self.keeps_columns && copied.is_whole(self.elements_at(x.source))
-        }) else {
+        let Some(copied) = x
+            .copied
+            .as_ref()
+            .filter(|copied| !self.keeps_columns && copied.is_whole(self.elements_at(x.source)))
+        else {
             return self.settled(x);
         };
         let places: Vec<usize> = copied.offsets().collect();
@@ -229,7 +247,10 @@ impl Reader {
             }
         }
         let (rows, inner, cols) = (da[before_a], da[before_a + 1], db[before_b + 1]);
-        if inner != db[before_b] || a.view.batch == Some(before_a + 1) || b.view.batch == Some(before_b) {
+        if inner != db[before_b]
+            || a.view.batch == Some(before_a + 1)
+            || b.view.batch == Some(before_b)
+        {
             return Err(refused());
         }
         let count = dims.len();
