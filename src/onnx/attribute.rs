@@ -205,6 +205,10 @@ impl NodeProto {
             let (before, after) = match wanted {
                 Some(wanted) => {
                     let all = whole + more[axis] as i64 - wanted as i64;
+                    if all < 0 && self.attribute("output_shape").is_none() {
+                        // Runtimes do not agree on the size.
+                        return Err(format!("auto_pad {auto} by a kernel smaller than the stride"));
+                    }
                     let half = if auto == "SAME_UPPER" {
                         all.max(0) / 2
                     } else {
