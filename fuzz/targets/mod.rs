@@ -13,6 +13,7 @@ mod graphs;
 mod interfaces;
 mod layers;
 mod networks;
+mod operations;
 mod samples;
 mod scratch;
 #[cfg(feature = "train")]
@@ -41,7 +42,6 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("network", descriptions::network),
     ("report", descriptions::report),
     ("networks", networks::agree),
-    ("debug", networks::debug),
     ("export", networks::export),
     ("serve", interfaces::serve),
     ("c", interfaces::c),

@@ -7,15 +7,13 @@ use svdo::compress::{Settings, encode};
 use svdo::engine::verify::verify;
 use svdo::engine::{self, Engine, Isa, KernelChoice};
 use svdo::model::{LayerWeights, Model, Pattern, Scale, Values};
-use svdo::network::{
-    Activation, Axis, Binary, Coordinates, Fill, Function, Input, Interpolation, Layer, Network,
-    Node, Op, Pad, Reduction, Resize, Rounding, Shape, Source, View, Window,
-};
+use svdo::network::{Input, Layer, Network, Node, Op, Shape, Source, Window};
 use svdo::prune::prune;
 use svdo::quantize::Quantizer;
 use svdo::{container, export, onnx};
 
 use super::choices::{Choices, Noise};
+use super::operations::{activation, further, is_further};
 use super::scratch;
 
 /// Elements of a value, and operations of a network.
@@ -153,107 +151,6 @@ fn add(network: &mut Network, shapes: &[Shape], choices: &mut Choices<'_>) -> bo
     true
 }
 
-/// An operation that plain chains of layers do not have, and perhaps the shape of its layer.
-fn further(
-    kind: usize,
-    shape: Shape,
-    (number, layer): (usize, &mut Option<Vec<usize>>),
-    choices: &mut Choices<'_>,
-) -> Op {
-    match kind {
-        12 => {
-            let eps = 0.125;
-            let reduction = Reduction::ALL[choices.below(9)];
-            let centered = choices.flag();
-            [Op::LogSoftmax, Op::LayerNorm { eps, centered }, Op::Reduce(reduction)]
-                [choices.below(3)]
-        }
-        13 => Op::Binary(CONTINUOUS[choices.below(4)]),
-        14 => [Op::Where, Op::MatMul, Op::MatMul][choices.below(3)],
-        15 => {
-            let channels = [shape.channels, choices.up_to(5)][choices.below(2)];
-            let sizes = [[shape.height, shape.width], [shape.width, shape.height], [1, 1]];
-            let [height, width] = sizes[choices.below(3)];
-            *layer = Some(vec![channels, 1, height, width]);
-            Op::Constant { layer: number }
-        }
-        16 => {
-            let groups = [1, 1, 2, shape.channels][choices.below(4)];
-            let kernel = [choices.up_to(5), choices.up_to(4)];
-            let out = choices.up_to(4) * groups;
-            *layer = Some(vec![out, shape.channels / groups, kernel[0], kernel[1]]);
-            let stride = [choices.up_to(3), choices.up_to(4)];
-            let bits = choices.byte();
-            let mut cut = [0, 2, 4, 6].map(|shift| i32::from(bits >> shift & 3));
-            cut[2] -= 1;
-            cut[3] -= 1;
-            Op::ConvTranspose2d { layer: number, stride, cut, groups }
-        }
-        17 => Op::Rearrange(view(shape, choices)),
-        18 => {
-            let fill = [Fill::Constant(0.5), Fill::Reflect, Fill::Edge, Fill::Wrap];
-            let sizes = |choices: &mut Choices<'_>| [0, 1, 2].map(|_| choices.below(4));
-            let (before, after) = (sizes(choices), sizes(choices));
-            Op::Pad(Pad { before, after, fill: fill[choices.below(4)] })
-        }
-        _ => {
-            let size = [choices.up_to(12), choices.up_to(20)];
-            let exact = |to: usize, from: usize| to as f32 / from as f32;
-            let scale = [exact(size[0], shape.height), exact(size[1], shape.width)];
-            let interpolation = match choices.below(6) {
-                0 => Interpolation::Linear,
-                1 => Interpolation::Cubic { a: -0.75, exclude_outside: choices.flag() },
-                2 => Interpolation::Nearest(Rounding::HalfDown),
-                3 => Interpolation::Nearest(Rounding::HalfUp),
-                4 => Interpolation::Nearest(Rounding::Floor),
-                _ => Interpolation::Nearest(Rounding::Ceil),
-            };
-            let coordinates = [
-                Coordinates::HalfPixel,
-                Coordinates::PytorchHalfPixel,
-                Coordinates::HalfPixelSymmetric,
-                Coordinates::AlignCorners,
-                Coordinates::Asymmetric,
-            ][choices.below(5)];
-            Op::Resize(Resize { size, scale, interpolation, coordinates })
-        }
-    }
-}
-
-/// Axes of a value in any order, each perhaps backwards, in part or spread.
-fn view(shape: Shape, choices: &mut Choices<'_>) -> View {
-    let sizes = [shape.channels, shape.height, shape.width];
-    let strides = [shape.area(), shape.width, 1];
-    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-    let mut offset = 0;
-    let axes = orders[choices.below(6)].map(|axis| {
-        let (size, stride) = (sizes[axis], strides[axis] as isize);
-        match choices.below(6) {
-            0 => {
-                offset += (size - 1) * strides[axis];
-                Axis { size, stride: -stride }
-            }
-            1 => {
-                offset += (size - 1) / 2 * strides[axis];
-                Axis { size: size.div_ceil(2), stride }
-            }
-            2 => Axis { size: choices.up_to(3), stride: 0 },
-            _ => Axis { size, stride },
-        }
-    });
-    let [channels, height, width] = axes.map(|axis| axis.size);
-    let shapes = [
-        Shape::new(channels, height, width),
-        Shape::vector(channels * height * width),
-        Shape::new(channels * height, width, 1),
-        Shape::new(1, channels, height * width),
-    ];
-    View::new(shapes[choices.below(4)], offset, &axes).unwrap()
-}
-
-/// Functions of two that have no jump.
-const CONTINUOUS: [Binary; 4] = [Binary::Sub, Binary::Max, Binary::Min, Binary::Prelu];
-
 fn steps(choices: &mut Choices<'_>) -> ([usize; 2], [usize; 4]) {
     let stride = [choices.up_to(3), choices.up_to(3)];
     let bits = choices.byte();
@@ -264,46 +161,6 @@ fn window(choices: &mut Choices<'_>) -> Window {
     let kernel = [choices.up_to(4), choices.up_to(4)];
     let (stride, padding) = steps(choices);
     Window { kernel, stride, padding }
-}
-
-/// Functions that have a value everywhere, no jump, and none that is large for what is near 1.
-const SMOOTH: [Function; 12] = [
-    Function::Neg,
-    Function::Erf,
-    Function::Sin,
-    Function::Cos,
-    Function::Atan,
-    Function::Asinh,
-    Function::Softsign,
-    Function::Mish,
-    Function::Abs,
-    Function::Sin,
-    Function::Cos,
-    Function::Erf,
-];
-
-fn activation(choices: &mut Choices<'_>) -> Activation {
-    match choices.below(20) {
-        0 => Activation::Relu,
-        1 => Activation::Relu6,
-        2 => Activation::LeakyRelu { slope: 0.1 },
-        3 => Activation::Elu { alpha: 0.5 },
-        4 => Activation::Clip { min: -0.5, max: 0.75 },
-        5 => Activation::Sigmoid,
-        6 => Activation::Tanh,
-        7 => Activation::HardSigmoid,
-        8 => Activation::HardSwish,
-        9 => Activation::Silu,
-        10 => Activation::Gelu,
-        11 => Activation::Softplus,
-        12 => Activation::GeluTanh,
-        13 => Activation::Affine { scale: -1.5, shift: 0.25 },
-        14 => Activation::Power { exponent: [2.0, 3.0][choices.below(2)] },
-        15 => Activation::Selu { alpha: 1.673_263_2, gamma: 1.050_701 },
-        16 => Activation::Celu { alpha: 0.5 },
-        17 => Activation::Math(Function::Abs),
-        _ => Activation::Math(SMOOTH[choices.below(SMOOTH.len())]),
-    }
 }
 
 /// Weights of any density and form; a third of the rows and columns may be empty.
@@ -407,24 +264,6 @@ pub fn agree(bytes: &[u8]) {
     }
 }
 
-/// Operations that are written as ONNX and not read from it in the same form.
-fn is_further(op: &Op) -> bool {
-    match op {
-        Op::Linear { .. } | Op::Conv2d { .. } | Op::MaxPool2d(_) | Op::AvgPool2d { .. } => false,
-        Op::GlobalAvgPool2d | Op::Flatten | Op::Add | Op::Mul | Op::Concat | Op::Softmax => false,
-        Op::Activation(
-            Activation::GeluTanh
-            | Activation::Affine { .. }
-            | Activation::Power { .. }
-            | Activation::Selu { .. }
-            | Activation::Celu { .. }
-            | Activation::Math(_),
-        ) => true,
-        Op::Activation(_) => false,
-        _ => true,
-    }
-}
-
 /// Out to ONNX, safetensors and .svdo and in again.
 pub fn export(bytes: &[u8]) {
     let mut choices = Choices(bytes);
@@ -453,37 +292,4 @@ pub fn export(bytes: &[u8]) {
         }
     }
     export::npz(&model).unwrap();
-}
-
-// TMP-DEBUG
-#[allow(dead_code)]
-pub fn debug(bytes: &[u8]) {
-    let mut choices = Choices(bytes);
-    let samples = choices.up_to(40);
-    let _ = choices.below(3);
-    let _ = choices.below(3);
-    let Some(model) = model(&mut choices) else { return };
-    let x = inputs(&model, samples);
-    for end in 1..=model.network.nodes.len() {
-        let mut short = model.clone();
-        short.network.nodes.truncate(end);
-        let node = &short.network.nodes[end - 1];
-        let engine = Engine::new(&short, Isa::Portable).unwrap();
-        let many = run(&engine, &x, samples, 0);
-        let one = run(&engine, &x[..x.len() / samples], 1, 0);
-        let file = scratch::file("network.safetensors", &export::safetensors(&short).unwrap());
-        let far =
-            |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        let dense = Checkpoint::open(&file, &Options::default()).and_then(|c| {
-            svdo::engine::dense::DenseNetwork::new(&c, None)?.run(&x[..x.len() / samples])
-        });
-        let dense: Vec<f32> = match dense {
-            Ok(d) => d.into_iter().map(|v| v as f32).collect(),
-            Err(e) => {
-                println!("{end}: {:?} one-many {} no dense: {e}", node, far(&one, &many));
-                continue;
-            }
-        };
-        println!("{end}: {:?} one-many {} dense-one {}", node, far(&one, &many), far(&dense, &one));
-    }
 }

@@ -4,7 +4,7 @@
 //! in panels, side by side as `[channel, row, column, lane]`, so that a weight is read once for all
 //! of them; a single sample is a panel of one lane.
 //!
-//! **Planning** (once, `plan`): `fuse` finds what one step does together, `layout` how each value lies
+//! **Planning** (once, `plan`, node by node `planner`): `fuse` finds what one step does together, `layout` how each value lies
 //! in memory, `layers` makes kernels of weights, as `cost` says which are worth it, `builder` collects
 //! the steps and `memory` gives their values ranges of one arena; `transposed` has what becomes of
 //! transposed convolutions.
@@ -32,6 +32,7 @@ mod memory;
 mod options;
 mod parallel;
 mod plan;
+mod planner;
 mod run;
 mod step;
 mod transposed;

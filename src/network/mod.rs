@@ -11,6 +11,7 @@ mod graph;
 mod maps;
 #[cfg(feature = "compress")]
 mod node;
+mod parameters;
 #[cfg(feature = "compress")]
 pub(crate) mod plain;
 mod positions;
@@ -20,7 +21,7 @@ pub use activation::Activation;
 pub use function::Function;
 pub(crate) use shapes::MOST_PARTS;
 
-pub use graph::{
-    Axis, Binary, Coordinates, Fill, Input, Interpolation, Layer, Network, Node, Op, Pad,
-    Reduction, Resize, Rounding, Shape, Source, View, Window,
+pub use graph::{Input, Layer, Network, Node, Op, Shape, Source, Window};
+pub use parameters::{
+    Axis, Binary, Coordinates, Fill, Interpolation, Pad, Reduction, Resize, Rounding, View,
 };

@@ -26,26 +26,3 @@ fn every_corpus_passes() {
         assert!(count > 1, "the corpus of {name} has {count} files");
     }
 }
-
-#[test]
-fn tmp_random() {
-    let mut seed = std::env::var("SEED").map_or(1u64, |s| s.parse().unwrap());
-    let count = std::env::var("COUNT").map_or(200u64, |s| s.parse().unwrap());
-    let run = targets::named(&std::env::var("TARGET").unwrap_or("networks".into())).unwrap();
-    for i in 0..count {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let bytes: Vec<u8> = (0..160)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state >> 40) as u8
-            })
-            .collect();
-        let _ = i;
-        if std::panic::catch_unwind(|| run(&bytes)).is_err() {
-            panic!("seed {seed}");
-        }
-        seed += 1;
-    }
-}

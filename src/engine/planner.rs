@@ -1,0 +1,297 @@
+//! The nodes of a network, one after the other, to steps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::builder::{PlacedSteps, PlanBuilder};
+use super::fuse::{Fused, fuse};
+use super::layers::{convolution, linear};
+use super::layout::{self, Layout, Layouts};
+use super::options::Options;
+use super::step::{Pool, StepKind};
+use super::transposed::{Transposed, corner};
+use super::whole::{Constant, Interpolation, Runs, Whole};
+use crate::error::Result;
+use crate::model::Model;
+use crate::network::{Network, Node, Op, Resize, Shape, Source};
+use crate::simd::Isa;
+
+/// A plan of a model in the making.
+pub(super) struct Planner<'a> {
+    model: &'a Model,
+    isa: Isa,
+    options: Options,
+    most_lanes: usize,
+    /// Of each node's output.
+    shapes: Vec<Shape>,
+    fused: Fused,
+    layouts: Layouts,
+    builder: PlanBuilder,
+    /// The builder's value that each node's output is.
+    value_of: Vec<usize>,
+    /// Those of layers that are values.
+    constants: BTreeMap<usize, Arc<Constant>>,
+}
+
+impl<'a> Planner<'a> {
+    /// For a model whose nodes have outputs of these shapes, and panels of at most so many samples.
+    pub(super) fn new(
+        model: &'a Model,
+        isa: Isa,
+        options: Options,
+        (shapes, most_lanes): (Vec<Shape>, usize),
+    ) -> Result<Self> {
+        let network = &model.network;
+        let fused = fuse(network);
+        let layouts = layout::choose(network, &shapes, &fused.owner, &fused.residual)?;
+        let builder = PlanBuilder::new(layouts.values[0]);
+        let (value_of, constants) = (vec![0; network.nodes.len()], BTreeMap::new());
+        Ok(Self {
+            model,
+            isa,
+            options,
+            most_lanes,
+            shapes,
+            fused,
+            layouts,
+            builder,
+            value_of,
+            constants,
+        })
+    }
+
+    /// The steps of all nodes, with their values in one arena.
+    pub(super) fn all(mut self) -> Result<PlacedSteps> {
+        (0..self.value_of.len()).try_for_each(|index| self.plan(index))?;
+        let last = self.value_of[self.value_of.len() - 1];
+        self.builder.place(last)
+    }
+
+    /// Adds the steps of a node, if it has any of its own.
+    fn plan(&mut self, index: usize) -> Result<()> {
+        let network = &self.model.network;
+        let node = &network.nodes[index];
+        if self.fused.owner[index] != index {
+            self.value_of[index] = self.value_of[self.fused.owner[index]];
+            return Ok(());
+        }
+        let value = |source: &Source| match *source {
+            Source::Input => 0,
+            Source::Node(i) => self.value_of[i],
+        };
+        let mut inputs: Vec<usize> =
+            node.inputs.iter().chain(&self.fused.residual[index]).map(value).collect();
+        if let Some(whole) = self.whole(index) {
+            return self.without_gaps(index, whole, inputs);
+        }
+        let x = self.builder.layout(inputs[0]);
+        let y = self.layouts.values[index + 1];
+        let mut then = self.fused.activation[index];
+        let kind = match node.op {
+            Op::Linear { layer } => {
+                inputs[0] = self.builder.contiguous(index, inputs[0]);
+                let weights = &self.model.weights[layer];
+                let kind =
+                    StepKind::Linear(linear(weights, self.isa, self.most_lanes, self.options));
+                self.push_plain(index, kind, inputs);
+                return Ok(());
+            }
+            Op::Conv2d { layer, stride, padding, groups } => {
+                self.convolution(index, &mut inputs[0], layer, stride, padding, groups)
+            }
+            Op::MaxPool2d(window) => StepKind::Pool { pool: Pool::Max, window },
+            Op::AvgPool2d { window, count_include_pad } => {
+                StepKind::Pool { pool: Pool::Average { count_include_pad }, window }
+            }
+            Op::GlobalAvgPool2d => StepKind::GlobalAvgPool,
+            Op::Activation(activation) => {
+                then = Some(activation);
+                StepKind::Copy
+            }
+            Op::Flatten
+                if then.is_none()
+                    && x.is_contiguous()
+                    && y.is_contiguous()
+                    && read_by_linear(network, index) =>
+            {
+                self.value_of[index] = inputs[0];
+                return Ok(());
+            }
+            Op::Flatten => StepKind::Copy,
+            Op::Add => StepKind::Add,
+            Op::Mul => {
+                let whole = |&value: &usize| self.builder.layout(value).shape == self.shapes[index];
+                let first = inputs.iter().position(whole).unwrap_or(0);
+                inputs.swap(0, first);
+                StepKind::Mul
+            }
+            Op::Concat => StepKind::Concat,
+            Op::Softmax => StepKind::Softmax,
+            Op::ConvTranspose2d { layer, stride, cut, groups } => {
+                return self.transposed(index, inputs, layer, (stride, cut, groups));
+            }
+            Op::Resize(resize) => return self.resized(index, inputs[0], &resize),
+            Op::LogSoftmax
+            | Op::LayerNorm { .. }
+            | Op::Reduce(_)
+            | Op::Binary(_)
+            | Op::Where
+            | Op::MatMul
+            | Op::Constant { .. }
+            | Op::Rearrange(_)
+            | Op::Pad(_) => unreachable!("they leave no gaps"),
+        };
+        self.value_of[index] = self.builder.push(index, kind, inputs, y, then);
+        Ok(())
+    }
+
+    /// What a node does with values without gaps.
+    fn whole(&mut self, index: usize) -> Option<Whole> {
+        Some(match self.model.network.nodes[index].op {
+            Op::LogSoftmax => Whole::LogSoftmax,
+            Op::LayerNorm { eps, centered } => Whole::LayerNorm { eps, centered },
+            Op::Reduce(reduction) => Whole::Reduce(reduction),
+            Op::Binary(binary) => Whole::Binary(binary),
+            Op::Where => Whole::Where,
+            Op::MatMul => Whole::MatMul,
+            Op::Constant { layer } => {
+                let constant = self.constants.entry(layer);
+                let new = || Arc::new(Constant::new(&self.model.weights[layer]));
+                Whole::Constant(constant.or_insert_with(new).clone())
+            }
+            Op::Rearrange(view) => Whole::Rearrange(Runs::new(&view)),
+            Op::Pad(pad) => Whole::Pad(pad),
+            _ => return None,
+        })
+    }
+
+    /// A step on copies without gaps, where there are gaps.
+    fn without_gaps(&mut self, index: usize, whole: Whole, mut inputs: Vec<usize>) -> Result<()> {
+        for input in &mut inputs {
+            *input = self.builder.contiguous(index, *input);
+        }
+        let shape = self.shapes[index];
+        if let Whole::Rearrange(runs) = &whole {
+            let from = self.builder.layout(inputs[0]).shape;
+            if runs.is_identity(from.elements()?) {
+                let value = self.builder.reshaped(inputs[0], shape);
+                self.settle(index, value);
+                return Ok(());
+            }
+        }
+        self.push_plain(index, StepKind::Whole(whole), inputs);
+        Ok(())
+    }
+
+    /// A step that leaves no gaps in its output; a convolution that reads it may want some.
+    fn push_plain(&mut self, index: usize, kind: StepKind, inputs: Vec<usize>) {
+        let y = Layout::contiguous(self.shapes[index]);
+        if self.layouts.values[index + 1] == y {
+            let then = self.fused.activation[index];
+            self.value_of[index] = self.builder.push(index, kind, inputs, y, then);
+        } else {
+            let value = self.builder.push(index, kind, inputs, y, None);
+            self.settle(index, value);
+        }
+    }
+
+    /// A map interpolated along its rows, then along its columns.
+    fn resized(&mut self, index: usize, mut value: usize, resize: &Resize) -> Result<()> {
+        for axis in [0, 1] {
+            let shape = self.builder.layout(value).shape;
+            if let Some(along) = Interpolation::new(resize, axis, shape) {
+                let mut sizes = [shape.height, shape.width];
+                sizes[axis] = resize.size[axis];
+                let y = Layout::contiguous(Shape::new(shape.channels, sizes[0], sizes[1]));
+                let x = self.builder.contiguous(index, value);
+                let kind = StepKind::Whole(Whole::Interpolate(along));
+                value = self.builder.push(index, kind, vec![x], y, None);
+            }
+        }
+        self.settle(index, value);
+        Ok(())
+    }
+
+    /// Makes a value that of a node, as it is to lie and with the node's activation.
+    fn settle(&mut self, index: usize, value: usize) {
+        let (y, then) = (self.layouts.values[index + 1], self.fused.activation[index]);
+        self.value_of[index] = match then.is_none() && self.builder.layout(value) == y {
+            true => value,
+            false => self.builder.push(index, StepKind::Copy, vec![value], y, then),
+        };
+    }
+
+    /// A transposed convolution: one of stride 1, whose channels are then put in between each other.
+    fn transposed(
+        &mut self,
+        index: usize,
+        inputs: Vec<usize>,
+        layer: usize,
+        (stride, cut, groups): ([usize; 2], [i32; 4], usize),
+    ) -> Result<()> {
+        let (x, shape) = (self.builder.layout(inputs[0]), self.shapes[index]);
+        let then = self.fused.activation[index];
+        let dims = &self.model.network.layers[layer].shape;
+        let transposed = Transposed::new(dims, stride, cut, (x.shape, shape));
+        let [out, seen, kh, kw] = dims[..] else { return Ok(()) };
+        let (weights, dims) =
+            transposed.weights(&self.model.weights[layer], [out, seen, kh, kw])?;
+        let z = self.layouts.split[index].unwrap_or(self.layouts.values[index + 1]);
+        let parts =
+            convolution(&weights, &dims, [1, 1], groups, (&x, &z), self.most_lanes, self.options);
+        let [top, left, ..] = transposed.zeros();
+        let kind = StepKind::Conv2d { parts, padding: [top, left] };
+        if stride == [1, 1] {
+            self.value_of[index] = self.builder.push(index, kind, inputs, z, then);
+            return Ok(());
+        }
+        let mut value = self.builder.push(index, kind, inputs, z, None);
+        let (whole, runs) = transposed.interleaved(&z);
+        let mut runs = vec![(whole, runs)];
+        if whole != shape {
+            runs.push((shape, corner(whole, shape)));
+        }
+        for (shape, runs) in runs {
+            let kind = StepKind::Whole(Whole::Rearrange(runs));
+            let y = Layout::contiguous(shape);
+            value = self.builder.push(index, kind, vec![value], y, None);
+        }
+        self.settle(index, value);
+        Ok(())
+    }
+
+    /// A convolution of a value, which is split first if there is a stride.
+    fn convolution(
+        &mut self,
+        index: usize,
+        value: &mut usize,
+        layer: usize,
+        stride: [usize; 2],
+        [top, left, ..]: [usize; 4],
+        groups: usize,
+    ) -> StepKind {
+        let (dims, padding) = (&self.model.network.layers[layer].shape, [top, left]);
+        if let Some(split) = self.layouts.split[index] {
+            let phases = [stride[0].min(dims[2]), stride[1].min(dims[3])];
+            let kind = StepKind::Split { stride, phases, padding };
+            *value = self.builder.push(index, kind, vec![*value], split, None);
+        }
+        let parts = convolution(
+            &self.model.weights[layer],
+            dims,
+            stride,
+            groups,
+            (&self.builder.layout(*value), &self.layouts.values[index + 1]),
+            self.most_lanes,
+            self.options,
+        );
+        let padding = if stride == [1, 1] { padding } else { [0, 0] };
+        StepKind::Conv2d { parts, padding }
+    }
+}
+
+/// Whether only linear layers read a node, to which a map is as good as a vector.
+fn read_by_linear(network: &Network, index: usize) -> bool {
+    let reads = |node: &&Node| node.inputs.contains(&Source::Node(index));
+    network.nodes.iter().filter(reads).all(|node| matches!(node.op, Op::Linear { .. }))
+}
