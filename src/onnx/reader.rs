@@ -308,15 +308,14 @@ impl Reader {
         let real: Vec<usize> = x.view.real().collect();
         let last = self.network.nodes.len().checked_sub(1).map(Source::Node);
         let in_order = x.view.runs_through(&real, self.elements_at(x.source));
-        if in_order && Some(x.source) == last {
+        let dims = x.dims();
+        let shape = match dims[usize::from(dims.first() == Some(&1))..] {
+            [channels, height, width] => Shape::new(channels, height, width),
+            ref sample => shape_of(sample),
+        };
+        if in_order && Some(x.source) == last && self.shape_at(x.source) == shape {
             return Ok(());
         }
-        let dims = x.dims();
-        let skipped = usize::from(dims.first() == Some(&1));
-        let shape = match in_order {
-            true => self.shape_at(x.source),
-            false => shape_of(&dims[skipped..]),
-        };
         let axes = merged(real.iter().map(|&at| x.view.axes[at]));
         let view = View::new(shape, x.view.offset, &axes).ok_or("in too odd an order")?;
         self.push(Op::Rearrange(view), vec![x.source])?;
