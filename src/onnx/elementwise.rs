@@ -230,6 +230,8 @@ impl Reader {
                 return self.activate(one_over, scaled).map(Some);
             }
             ("Pow", false) => return self.power(x, narrow).map(Some),
+            ("Max", _) if number == f64::NEG_INFINITY => return Ok(Some(x)),
+            ("Min", _) if number == f64::INFINITY => return Ok(Some(x)),
             ("Max", _) if number.is_finite() => {
                 let least = Activation::Clip { min: narrow, max: f32::INFINITY };
                 let relu = if narrow == 0.0 { Activation::Relu } else { least };

@@ -1,6 +1,7 @@
 //! What each of ONNX's operations is in a network.
 
 use super::Reason;
+use super::constant::is_whole_real;
 use super::functions::{functions, is_function};
 use super::movement::{Arguments, IRREGULAR, MOVEMENTS, Moved};
 use super::proto::NodeProto;
@@ -222,6 +223,10 @@ impl Reader {
     fn clip(&mut self, node: &NodeProto) -> Reason<Value> {
         let mut x = self.first(node)?;
         for (at, bound) in [(1, Binary::Max), (2, Binary::Min)] {
+            let open = node.input(at).and_then(|name| self.constants.scalar(name));
+            if open.is_some_and(f32::is_infinite) {
+                continue;
+            }
             if let Some(name) = node.input(at).map(str::to_owned) {
                 let bound_by = self.operand(&name)?;
                 x = self.apply(Op::Binary(bound), &[x, bound_by])?;
@@ -292,6 +297,9 @@ impl Reader {
         if to == BOOL {
             let not = self.activate(x, Activation::Math(Function::Not))?;
             return self.activate(not, Activation::Math(Function::Not));
+        }
+        if is_whole_real(to) {
+            return Ok(x);
         }
         if INTEGERS.contains(&to) {
             return Err(format!("to type {to}: values are real numbers"));

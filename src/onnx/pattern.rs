@@ -15,6 +15,8 @@ pub(super) fn prepare(
 ) -> Reason<Vec<NodeProto>> {
     let mut renamed: BTreeMap<String, String> = BTreeMap::new();
     let mut charged = Ok(());
+    // What sizes of values make: constants, but not before these are known.
+    let mut sized: BTreeSet<String> = BTreeSet::new();
     nodes.retain_mut(|node| {
         for input in &mut node.input {
             if let Some(name) = renamed.get(input) {
@@ -24,6 +26,12 @@ pub(super) fn prepare(
                     input.clone_from(name);
                 }
             }
+        }
+        let of_sizes = node.input.iter().any(|name| sized.contains(name))
+            && node.input.iter().all(|name| sized.contains(name) || constants.has(name));
+        if of_sizes || matches!(node.op_type.as_str(), "Shape" | "Size") {
+            sized.extend(node.output.iter().cloned());
+            return true;
         }
         if !does_nothing(node, constants) {
             return true;

@@ -160,8 +160,15 @@ impl Reader {
         } else {
             return Err("has no constant scales or sizes".into());
         }
-        let moved: Vec<usize> =
-            (0..rank).filter(|&at| sizes[at] != x.view.axes[at].size || scale[at] != 1.0).collect();
+        let same = |at: usize| sizes[at] == x.view.axes[at].size;
+        if (0..rank).all(same) && scale.iter().any(|&by| by != 1.0) {
+            // Runtimes leave the value alone, the reference does not.
+            return match old {
+                true => Ok(x),
+                false => Err("by a scale that keeps the size".into()),
+            };
+        }
+        let moved: Vec<usize> = (0..rank).filter(|&at| !same(at) || scale[at] != 1.0).collect();
         if x.view.batch.is_some_and(|batch| moved.contains(&batch)) {
             return Err("of the batch".into());
         }
@@ -175,6 +182,8 @@ impl Reader {
         };
         let interpolation = match node.text("mode").as_str() {
             "" | "nearest" => Interpolation::Nearest(match node.text("nearest_mode").as_str() {
+                // What runtimes do; the old texts say nothing.
+                _ if old && scale.iter().any(|&by| by < 1.0) => Rounding::Ceil,
                 _ if old => Rounding::Floor,
                 "" | "round_prefer_floor" => Rounding::HalfDown,
                 "round_prefer_ceil" => Rounding::HalfUp,

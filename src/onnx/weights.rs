@@ -208,11 +208,13 @@ impl Reader {
     /// A vector whose elements the network has in another order: the columns are put in that order.
     fn with_columns_in_order(&mut self, x: Value, matrix: &mut Matrix) -> Reason<Value> {
         let cols = matrix.shape[1];
-        let Some(copied) = x
-            .copied
-            .as_ref()
-            .filter(|copied| !self.keeps_columns && copied.is_whole(self.elements_at(x.source)))
-        else {
+        let in_turn: Vec<usize> = (0..x.view.rank()).collect();
+        let Some(copied) = x.copied.as_ref().filter(|copied| {
+            let all = copied.is_whole(self.elements_at(x.source));
+            all && x.view.runs_through(&in_turn, cols)
+                && copied.elements() == cols
+                && !self.keeps_columns
+        }) else {
             return self.settled(x);
         };
         let places: Vec<usize> = copied.offsets().collect();
