@@ -1,6 +1,5 @@
 //! The nodes of a network, one after the other, to steps.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::builder::{PlacedSteps, PlanBuilder};
@@ -30,7 +29,7 @@ pub(super) struct Planner<'a> {
     /// The builder's value that each node's output is.
     value_of: Vec<usize>,
     /// Those of layers that are values.
-    constants: BTreeMap<usize, Arc<Constant>>,
+    constants: Vec<Option<Arc<Constant>>>,
 }
 
 impl<'a> Planner<'a> {
@@ -45,7 +44,8 @@ impl<'a> Planner<'a> {
         let fused = fuse(network);
         let layouts = layout::choose(network, &shapes, &fused.owner, &fused.residual)?;
         let builder = PlanBuilder::new(layouts.values[0]);
-        let (value_of, constants) = (vec![0; network.nodes.len()], BTreeMap::new());
+        let (value_of, constants) =
+            (vec![0; network.nodes.len()], vec![None; network.layers.len()]);
         Ok(Self {
             model,
             isa,
@@ -155,9 +155,8 @@ impl<'a> Planner<'a> {
             Op::Where => Whole::Where,
             Op::MatMul => Whole::MatMul,
             Op::Constant { layer } => {
-                let constant = self.constants.entry(layer);
                 let new = || Arc::new(Constant::new(&self.model.weights[layer]));
-                Whole::Constant(constant.or_insert_with(new).clone())
+                Whole::Constant(self.constants[layer].get_or_insert_with(new).clone())
             }
             Op::Rearrange(view) => Whole::Rearrange(Runs::new(&view)),
             Op::Pad(pad) => Whole::Pad(pad),

@@ -6,6 +6,7 @@ use super::whole::Runs;
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Pattern, Values};
 use crate::network::{Axis, Shape};
+use crate::order::order;
 
 /// Along one axis.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +94,7 @@ impl Transposed {
             columns.ok_or_else(|| Error::network("a transposed convolution is too large"))?;
         let (all, values) = (&layer.pattern, layer.values.to_f32());
         let (mut pattern, mut kept) = (Pattern::with_columns(columns), Vec::new());
-        let mut phases = vec![Vec::new(); self.phases()];
+        let mut phases: Vec<Vec<(u32, f32)>> = vec![Vec::new(); self.phases()];
         for row in 0..all.rows() {
             for (&column, &value) in all.row(row).iter().zip(&values[all.entries(row)]) {
                 let column = column as usize;
@@ -103,9 +104,11 @@ impl Transposed {
                 phases[ry * right.stride + rx].push((to as u32, value));
             }
             for phase in &mut phases {
-                phase.sort_unstable_by_key(|&(column, _)| column);
-                pattern.push_row(phase.iter().map(|entry| entry.0))?;
-                kept.extend(phase.drain(..).map(|entry| entry.1));
+                let column = |at: usize| phase[at].0;
+                let sorted = order(phase.len(), &|a, b| column(a).cmp(&column(b)));
+                pattern.push_row(sorted.iter().map(|&at| phase[at].0))?;
+                kept.extend(sorted.iter().map(|&at| phase[at].1));
+                phase.clear();
             }
         }
         let bias = layer.bias.as_ref().map(|bias| {

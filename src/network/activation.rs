@@ -151,10 +151,18 @@ impl Activation {
             Self::Silu => x / (1.0 + libm::expf(-x)),
             Self::Gelu => 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
             Self::Softplus => softplus(x),
+            Self::Affine { scale, shift } => scale * x + shift,
+            _ => self.apply_rare(x),
+        }
+    }
+
+    /// Those that few networks have, once in the program.
+    #[inline(never)]
+    fn apply_rare(self, x: f32) -> f32 {
+        match self {
             Self::GeluTanh => {
                 0.5 * x * (1.0 + libm::tanhf(0.797_884_56 * (x + 0.044_715 * x * x * x)))
             }
-            Self::Affine { scale, shift } => scale * x + shift,
             Self::Power { exponent: 2.0 } => x * x,
             Self::Power { exponent } => libm::powf(x, exponent),
             Self::Selu { alpha, gamma } => {
@@ -180,6 +188,7 @@ impl Activation {
                 (if level > high { high } else { level } - zero) * step
             }
             Self::Math(function) => function.apply(x),
+            _ => x,
         }
     }
 

@@ -69,7 +69,6 @@ impl Function {
     ];
 
     /// The function at `x`.
-    #[inline]
     pub fn apply(self, x: f32) -> f32 {
         match self {
             Self::Exp => libm::expf(x),

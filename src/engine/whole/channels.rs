@@ -8,122 +8,175 @@ const BLOCK: usize = 64;
 /// Channels that are joined before they join the others, so that rounding errors stay small.
 const GROUP: usize = 16;
 
-/// What is subtracted before a normalization.
-pub(super) enum Mean {
+/// A number for each float of a block.
+type Block = [f32; BLOCK];
+
+/// What is taken of each number.
+#[derive(Clone, Copy)]
+enum Each {
     Own,
-    Zero,
+    Absolute,
+    Square,
+    Exponential,
 }
 
-/// Joins `each` of all channels, in every float of the block at `start`; where a plane is a single
-/// float, it is in all floats of the result.
-#[inline(always)]
-fn fold(
-    x: &[f32],
-    (channels, plane, start): (usize, usize, usize),
-    unit: f32,
-    each: impl Fn(f32, usize) -> f32,
-    join: impl Fn(f32, f32) -> f32,
-) -> [f32; BLOCK] {
-    // A vector is so many channels of a block, and a rest.
-    let (rows, step) = if plane == 1 { (channels / BLOCK, BLOCK) } else { (channels, plane) };
-    let length = BLOCK.min(step - start);
-    let mut all = [unit; BLOCK];
-    for first in (0..rows).step_by(GROUP) {
-        let mut some = [unit; BLOCK];
-        for row in first..rows.min(first + GROUP) {
-            let x = &x[row * step + start..][..length];
-            for (at, (some, &x)) in some.iter_mut().zip(x).enumerate() {
-                *some = join(*some, each(x, at));
+impl Each {
+    #[inline(never)]
+    fn apply(self, x: &mut [f32]) {
+        match self {
+            Self::Own => {}
+            Self::Absolute => x.iter_mut().for_each(|x| *x = x.abs()),
+            Self::Square => x.iter_mut().for_each(|x| *x *= *x),
+            Self::Exponential => x.iter_mut().for_each(|x| *x = libm::expf(*x)),
+        }
+    }
+}
+
+/// How numbers become one.
+#[derive(Clone, Copy)]
+enum Join {
+    Sum,
+    Product,
+    /// NaN where one is.
+    Largest,
+    /// Likewise.
+    Smallest,
+}
+
+impl Join {
+    fn unit(self) -> f32 {
+        match self {
+            Self::Sum => 0.0,
+            Self::Product => 1.0,
+            Self::Largest => f32::NEG_INFINITY,
+            Self::Smallest => f32::INFINITY,
+        }
+    }
+
+    #[inline(never)]
+    fn apply(self, all: &mut [f32], x: &[f32]) {
+        let pairs = all.iter_mut().zip(x);
+        match self {
+            Self::Sum => pairs.for_each(|(all, x)| *all += x),
+            Self::Product => pairs.for_each(|(all, x)| *all *= x),
+            Self::Largest => {
+                pairs.for_each(|(all, &x)| *all = if *all > x || all.is_nan() { *all } else { x })
+            }
+            Self::Smallest => {
+                pairs.for_each(|(all, &x)| *all = if *all < x || all.is_nan() { *all } else { x })
             }
         }
-        all.iter_mut().zip(some).for_each(|(all, some)| *all = join(*all, some));
     }
-    if plane == 1 {
-        let mut whole = all.into_iter().fold(unit, &join);
-        for &x in &x[rows * BLOCK..channels] {
-            whole = join(whole, each(x, 0));
+}
+
+/// Floats of all channels: their number, the floats of a plane, and the first of the block at hand.
+#[derive(Clone, Copy)]
+struct Place {
+    channels: usize,
+    plane: usize,
+    start: usize,
+}
+
+impl Place {
+    /// The block's floats in each channel.
+    fn blocks(self) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let length = BLOCK.min(self.plane - self.start);
+        (0..self.channels).map(move |c| {
+            let first = c * self.plane + self.start;
+            first..first + length
+        })
+    }
+
+    /// Joins what is taken of the distances of all channels from `by`; where a plane is a single float,
+    /// the result is in all floats.
+    #[inline(never)]
+    fn fold(self, x: &[f32], by: &Block, each: Each, join: Join) -> Block {
+        let mut all = [join.unit(); BLOCK];
+        let mut some = all;
+        let mut add = |at: usize, x: &[f32], all: &mut Block| {
+            let mut taken = [0.0; BLOCK];
+            let taken = &mut taken[..x.len()];
+            taken.iter_mut().zip(x.iter().zip(by)).for_each(|(taken, (x, by))| *taken = x - by);
+            each.apply(taken);
+            join.apply(&mut some[..x.len()], taken);
+            if at % GROUP == GROUP - 1 {
+                join.apply(all, &some);
+                some = [join.unit(); BLOCK];
+            }
+        };
+        if self.plane == 1 {
+            // A vector is so many channels of a block, and a rest.
+            x[..self.channels].chunks(BLOCK).enumerate().for_each(|(at, x)| add(at, x, &mut all));
+        } else {
+            self.blocks().enumerate().for_each(|(at, range)| add(at, &x[range], &mut all));
         }
-        all = [whole; BLOCK];
+        join.apply(&mut all, &some);
+        if self.plane == 1 {
+            let mut whole = [join.unit()];
+            all.iter().for_each(|&one| join.apply(&mut whole, &[one]));
+            all = [whole[0]; BLOCK];
+        }
+        all
     }
-    all
-}
 
-/// Sets every float of all channels in the block at `start` from that of x and its place in the block.
-#[inline(always)]
-fn map(
-    x: &[f32],
-    y: &mut [f32],
-    (channels, plane, start): (usize, usize, usize),
-    each: impl Fn(f32, usize) -> f32,
-) {
-    if plane == 1 {
-        return y.iter_mut().zip(x).for_each(|(y, &x)| *y = each(x, 0));
+    /// `y = (x - by) * factors` in each channel.
+    #[inline(never)]
+    fn scale(self, x: &[f32], y: &mut [f32], by: &Block, factors: &Block) {
+        if self.plane == 1 {
+            let pairs = y.iter_mut().zip(x);
+            return pairs.for_each(|(y, x)| *y = (x - by[0]) * factors[0]);
+        }
+        for range in self.blocks() {
+            let pairs = y[range.clone()].iter_mut().zip(&x[range]);
+            let numbers = by.iter().zip(factors);
+            pairs.zip(numbers).for_each(|((y, x), (by, factor))| *y = (x - by) * factor);
+        }
     }
-    let length = BLOCK.min(plane - start);
-    for first in (0..channels).map(|channel| channel * plane + start) {
-        let pairs = y[first..first + length].iter_mut().zip(&x[first..first + length]);
-        pairs.enumerate().for_each(|(at, (y, &x))| *y = each(x, at));
+
+    /// The largest of the channels, and the logarithm of the sum of the exponentials of their distances
+    /// from it.
+    fn log_sum_exp(self, x: &[f32]) -> (Block, Block) {
+        let largest = self.fold(x, &ZEROS, Each::Own, Join::Largest);
+        let sums = self.fold(x, &largest, Each::Exponential, Join::Sum);
+        (largest, sums.map(libm::logf))
     }
 }
 
-/// The larger; NaN where one is.
-#[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    if a > b || a.is_nan() { a } else { b }
+const ZEROS: Block = [0.0; BLOCK];
+
+/// The blocks of all channels.
+fn places(channels: usize, plane: usize) -> impl Iterator<Item = Place> {
+    (0..plane).step_by(BLOCK).map(move |start| Place { channels, plane, start })
 }
 
-/// The smaller; NaN where one is.
-#[inline(always)]
-fn smaller(a: f32, b: f32) -> f32 {
-    if a < b || a.is_nan() { a } else { b }
-}
-
-#[inline(always)]
-fn add(a: f32, b: f32) -> f32 {
-    a + b
-}
-
-/// The largest of the channels, and the logarithm of the sum of the exponentials of their distances
-/// from it.
-#[inline(always)]
-fn log_sum_exp(x: &[f32], block: (usize, usize, usize)) -> ([f32; BLOCK], [f32; BLOCK]) {
-    let largest = fold(x, block, f32::NEG_INFINITY, |v, _| v, larger);
-    let sums = fold(x, block, 0.0, |v, at| libm::expf(v - largest[at]), add);
-    (largest, sums.map(libm::logf))
-}
-
-#[inline(always)]
 pub(super) fn log_softmax(x: &[f32], y: &mut [f32], channels: usize, plane: usize) {
-    for start in (0..plane).step_by(BLOCK) {
-        let block = (channels, plane, start);
-        let (largest, logs) = log_sum_exp(x, block);
-        map(x, y, block, |v, at| v - largest[at] - logs[at]);
+    for place in places(channels, plane) {
+        let (largest, logs) = place.log_sum_exp(x);
+        let mut by = largest;
+        by.iter_mut().zip(logs).for_each(|(by, log)| *by += log);
+        place.scale(x, y, &by, &[1.0; BLOCK]);
     }
 }
 
-#[inline(always)]
 pub(super) fn normalize(
     x: &[f32],
     y: &mut [f32],
     channels: usize,
     plane: usize,
-    eps: f32,
-    mean: Mean,
+    (eps, centered): (f32, bool),
 ) {
     let n = channels as f32;
-    for start in (0..plane).step_by(BLOCK) {
-        let block = (channels, plane, start);
-        let means = match mean {
-            Mean::Own => fold(x, block, 0.0, |v, _| v, add).map(|sum| sum / n),
-            Mean::Zero => [0.0; BLOCK],
+    for place in places(channels, plane) {
+        let means = match centered {
+            true => place.fold(x, &ZEROS, Each::Own, Join::Sum).map(|sum| sum / n),
+            false => ZEROS,
         };
-        let squares = fold(x, block, 0.0, |v, at| (v - means[at]) * (v - means[at]), add);
+        let squares = place.fold(x, &means, Each::Square, Join::Sum);
         let factors = squares.map(|sum| 1.0 / (sum / n + eps).sqrt());
-        map(x, y, block, |v, at| (v - means[at]) * factors[at]);
+        place.scale(x, y, &means, &factors);
     }
 }
 
-#[inline(always)]
 pub(super) fn reduce(
     reduction: Reduction,
     x: &[f32],
@@ -131,26 +184,25 @@ pub(super) fn reduce(
     channels: usize,
     plane: usize,
 ) {
-    for start in (0..plane).step_by(BLOCK) {
-        let block = (channels, plane, start);
-        let mut found = match reduction {
-            Reduction::Sum | Reduction::Mean => fold(x, block, 0.0, |v, _| v, add),
-            Reduction::Max => fold(x, block, f32::NEG_INFINITY, |v, _| v, larger),
-            Reduction::Min => fold(x, block, f32::INFINITY, |v, _| v, smaller),
-            Reduction::Product => fold(x, block, 1.0, |v, _| v, |a, b| a * b),
-            Reduction::AbsoluteSum => fold(x, block, 0.0, |v, _| v.abs(), add),
-            Reduction::SquareSum | Reduction::Norm => fold(x, block, 0.0, |v, _| v * v, add),
-            Reduction::LogSumExp => {
-                let (mut largest, logs) = log_sum_exp(x, block);
-                largest.iter_mut().zip(logs).for_each(|(all, log)| *all += log);
-                largest
-            }
-        };
+    let (each, join) = match reduction {
+        Reduction::Sum | Reduction::Mean => (Each::Own, Join::Sum),
+        Reduction::Max | Reduction::LogSumExp => (Each::Own, Join::Largest),
+        Reduction::Min => (Each::Own, Join::Smallest),
+        Reduction::Product => (Each::Own, Join::Product),
+        Reduction::AbsoluteSum => (Each::Absolute, Join::Sum),
+        Reduction::SquareSum | Reduction::Norm => (Each::Square, Join::Sum),
+    };
+    for place in places(channels, plane) {
+        let mut found = place.fold(x, &ZEROS, each, join);
         match reduction {
-            Reduction::Mean => found = found.map(|sum| sum / channels as f32),
-            Reduction::Norm => found = found.map(f32::sqrt),
+            Reduction::Mean => found.iter_mut().for_each(|sum| *sum /= channels as f32),
+            Reduction::Norm => found.iter_mut().for_each(|sum| *sum = sum.sqrt()),
+            Reduction::LogSumExp => {
+                let (_, logs) = place.log_sum_exp(x);
+                found.iter_mut().zip(logs).for_each(|(all, log)| *all += log);
+            }
             _ => {}
         }
-        y[start..].iter_mut().zip(found).for_each(|(y, found)| *y = found);
+        y[place.start..].iter_mut().zip(found).for_each(|(y, found)| *y = found);
     }
 }

@@ -38,7 +38,6 @@ impl Interpolation {
         8 * self.taps.len()
     }
 
-    #[inline(always)]
     pub(super) fn apply(&self, x: &[f32], y: &mut [f32], lanes: usize) {
         let (inner, [before, after]) = (self.inner * lanes, self.sizes);
         let planes = x.chunks_exact(before * inner).zip(y.chunks_exact_mut(after * inner));

@@ -1,4 +1,5 @@
-//! Steps over values without gaps: elements one after the other, `lanes` floats each.
+//! Steps over values without gaps: elements one after the other, `lanes` floats each. Most of them move
+//! floats or do little with each, so that they are compiled once, for all instruction sets.
 
 mod channels;
 mod interpolate;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use super::kernels::matmul;
 use crate::model::LayerWeights;
 use crate::network::{Binary, Fill, Pad, Reduction, Shape};
-use crate::simd::{Isa, Kernel, Vector};
+use crate::simd::Isa;
 pub(super) use interpolate::Interpolation;
 pub(super) use rearrange::Runs;
 
@@ -70,15 +71,6 @@ impl Constant {
     }
 }
 
-/// A step with its values, as many floats of each as it has elements; an operand that is a product's
-/// second may be read past its end.
-struct Run<'a> {
-    what: &'a Whole,
-    inputs: [(&'a [f32], Shape); 3],
-    output: (&'a mut [f32], Shape),
-    lanes: usize,
-}
-
 impl Whole {
     /// What it does, for a profile.
     pub(super) fn name(&self) -> &'static str {
@@ -105,7 +97,7 @@ impl Whole {
         }
     }
 
-    /// Runs on values as long as their layouts.
+    /// Runs on values as long as their layouts; a product's second may be read past its end.
     pub(super) fn run(
         &self,
         isa: Isa,
@@ -117,40 +109,30 @@ impl Whole {
             return matmul(isa, (inputs[0], inputs[1]), y, lanes);
         }
         let y = &mut y[..to.channels * to.area() * lanes];
-        isa.run(Run { what: self, inputs, output: (y, to), lanes });
-    }
-}
-
-impl Kernel for Run<'_> {
-    #[inline(always)]
-    fn run<V: Vector<Element = f32>>(self) {
-        let Self { what, inputs, output: (y, to), lanes } = self;
         let (x, from) = inputs[0];
         let position = from.area() * lanes;
-        match what {
-            Whole::LogSoftmax => channels::log_softmax(x, y, from.channels, position),
-            Whole::LayerNorm { eps, centered } => {
-                let mean = if *centered { channels::Mean::Own } else { channels::Mean::Zero };
-                channels::normalize(x, y, from.channels, position, *eps, mean);
+        match self {
+            Self::LogSoftmax => channels::log_softmax(x, y, from.channels, position),
+            Self::LayerNorm { eps, centered } => {
+                channels::normalize(x, y, from.channels, position, (*eps, *centered));
             }
-            Whole::Reduce(reduction) => {
+            Self::Reduce(reduction) => {
                 channels::reduce(*reduction, x, y, from.channels, position);
             }
-            Whole::Binary(binary) => {
+            Self::Binary(binary) => {
                 pairs::binary(*binary, [inputs[0], inputs[1]], (y, to), lanes);
             }
-            Whole::Where => pairs::choose([x, inputs[1].0, inputs[2].0], y),
-            Whole::Constant(constant) => constant.fill(y, lanes),
-            Whole::Rearrange(runs) => runs.copy(x, y, lanes),
-            Whole::Pad(pad) => padded(pad, (x, from), (y, to), lanes),
-            Whole::Interpolate(interpolation) => interpolation.apply(x, y, lanes),
-            Whole::MatMul => {}
+            Self::Where => pairs::choose([x, inputs[1].0, inputs[2].0], y),
+            Self::Constant(constant) => constant.fill(y, lanes),
+            Self::Rearrange(runs) => runs.copy(x, y, lanes),
+            Self::Pad(pad) => padded(pad, (x, from), (y, to), lanes),
+            Self::Interpolate(interpolation) => interpolation.apply(x, y, lanes),
+            Self::MatMul => {}
         }
     }
 }
 
 /// A value with a border, row by row.
-#[inline(always)]
 fn padded(pad: &Pad, (x, from): (&[f32], Shape), (y, to): (&mut [f32], Shape), lanes: usize) {
     let number = if let Fill::Constant(value) = pad.fill { value } else { 0.0 };
     let source = |axis: usize, at: usize, size: usize| pad.fill.source(at, pad.before[axis], size);

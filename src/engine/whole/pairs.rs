@@ -6,7 +6,6 @@ use crate::network::{Binary, Shape};
 const BLOCK: usize = 64;
 
 /// A function of two values, of which one may have a single position.
-#[inline(always)]
 pub(super) fn binary(
     op: Binary,
     inputs: [(&[f32], Shape); 2],
@@ -35,28 +34,35 @@ pub(super) fn binary(
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn apply(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
+    let pairs = y.iter_mut().zip(a.iter().zip(b));
     match op {
-        Binary::Sub => each(a, b, y, |a, b| a - b),
-        Binary::Div => each(a, b, y, |a, b| a / b),
-        Binary::Pow => each(a, b, y, libm::powf),
-        Binary::Max => each(a, b, y, |a, b| if a > b || a.is_nan() { a } else { b }),
-        Binary::Min => each(a, b, y, |a, b| if a < b || a.is_nan() { a } else { b }),
-        Binary::Prelu => each(a, b, y, |a, b| if a < 0.0 { b * a } else { a }),
-        Binary::Less => each(a, b, y, |a, b| f32::from(a < b)),
-        Binary::LessOrEqual => each(a, b, y, |a, b| f32::from(a <= b)),
-        Binary::Equal => each(a, b, y, |a, b| f32::from(a == b)),
+        Binary::Sub => pairs.for_each(|(y, (a, b))| *y = a - b),
+        Binary::Div => pairs.for_each(|(y, (a, b))| *y = a / b),
+        _ => pairs.for_each(|(y, (&a, &b))| *y = rare(op, a, b)),
     }
 }
 
-#[inline(always)]
-fn each(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
-    y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (&a, &b))| *y = f(a, b));
+/// Functions that are of few networks, or take longer than to tell them apart.
+#[inline(never)]
+fn rare(op: Binary, a: f32, b: f32) -> f32 {
+    match op {
+        Binary::Sub => a - b,
+        Binary::Div => a / b,
+        Binary::Pow => libm::powf(a, b),
+        Binary::Max if a > b || a.is_nan() => a,
+        Binary::Min if a < b || a.is_nan() => a,
+        Binary::Max | Binary::Min => b,
+        Binary::Prelu if a < 0.0 => b * a,
+        Binary::Prelu => a,
+        Binary::Less => f32::from(a < b),
+        Binary::LessOrEqual => f32::from(a <= b),
+        Binary::Equal => f32::from(a == b),
+    }
 }
 
 /// b where a is not zero, else c.
-#[inline(always)]
 pub(super) fn choose([a, b, c]: [&[f32]; 3], y: &mut [f32]) {
     let others = a.iter().zip(b.iter().zip(c));
     y.iter_mut().zip(others).for_each(|(y, (&a, (&b, &c)))| *y = if a != 0.0 { b } else { c });

@@ -42,7 +42,6 @@ impl Runs {
             }
     }
 
-    #[inline(always)]
     pub(super) fn copy(&self, x: &[f32], y: &mut [f32], lanes: usize) {
         let (outer, inner) = self.axes.split_at(self.axes.len().saturating_sub(2));
         let one = Axis { size: 1, stride: 0 };
@@ -69,7 +68,6 @@ impl Runs {
 }
 
 /// The innermost two axes.
-#[inline(always)]
 fn plane(x: &[f32], from: isize, y: &mut [f32], [rows, columns]: [Axis; 2], lanes: usize) {
     let n = columns.size;
     if columns.stride != 1 && rows.stride == 1 && lanes == 1 {
