@@ -278,7 +278,7 @@ def main():
     options.input_shape = "--input-shape" in subprocess.run([*program, "--help"], capture_output=True,
                                                             text=True).stdout
     counts, packages, refused = collections.Counter(), collections.defaultdict(collections.Counter), []
-    print(f"{"model":57}{'':9}{'difference':>11}{'seconds':>9}")
+    print(f"{'model':57}{'':9}{'difference':>11}{'seconds':>9}")
     for path in sorted(options.cache.glob("*/*.onnx")):
         model = Model(options.cache, path)
         if options.only and not re.search(options.only, model.name):
