@@ -238,7 +238,13 @@ impl Planner<'_> {
             Op::Concat => StepKind::Concat,
             Op::Softmax => StepKind::Softmax,
         };
-        self.value_of[index] = self.builder.push(index, kind, inputs, y, then);
+        // The kernels of linear layers know no gaps: a convolution with padding may read their outputs.
+        self.value_of[index] = if matches!(kind, StepKind::Linear(_)) && !y.is_contiguous() {
+            let plain = self.builder.push(index, kind, inputs, Layout::contiguous(y.shape), then);
+            self.builder.push(index, StepKind::Copy, vec![plain], y, None)
+        } else {
+            self.builder.push(index, kind, inputs, y, then)
+        };
     }
 
     /// A convolution of a value, which is split first if there is a stride.
