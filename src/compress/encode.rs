@@ -128,6 +128,7 @@ pub(super) struct Encoding<'a> {
 impl Encoding<'_> {
     /// See [`encode`].
     pub(super) fn run(&self, mut pruned: PrunedModel) -> Result<Compressed> {
+        crate::threads::ready();
         let statistics: Vec<Statistics> = pruned.statistics().cloned().collect();
         let mut simplified: Vec<Simplified> = match self.settings.simplify {
             true => simplify(&mut pruned)?,

@@ -97,7 +97,10 @@ fn decode_all(
     let decode =
         |(index, rows, code): Block<'_>| (index, layer::decode(code, &specs[index], rows, budget));
     #[cfg(feature = "compress")]
-    let blocks = blocks.into_par_iter();
+    let blocks = {
+        crate::threads::ready();
+        blocks.into_par_iter()
+    };
     #[cfg(not(feature = "compress"))]
     let blocks = blocks.into_iter();
     blocks.map(decode).collect()

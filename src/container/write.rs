@@ -37,6 +37,7 @@ pub struct WrittenLayer {
 /// # Errors
 /// [`crate::Error::Network`] if the network does not fit its layers.
 pub fn write(model: &Model, fast: bool) -> Result<Written> {
+    crate::threads::ready();
     let geometries = geometries(&model.network)?;
     let codes: Vec<LayerCode> = model
         .weights
