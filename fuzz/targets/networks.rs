@@ -15,12 +15,13 @@ use svdo::{container, export, onnx};
 use super::choices::{Choices, Noise};
 use super::scratch;
 
-/// Elements of a value, operations of a network, and products of a sample and of all samples: so much that
-/// every kernel has some whole tiles and a rest, and so little that hundreds are done in a second.
-const MOST_ELEMENTS: usize = 1 << 11;
+/// Elements of a value, operations and weights of a network, and products of a sample and of all samples: so
+/// much that every kernel has some whole tiles and a rest, and so little that hundreds are done in a second.
+const MOST_ELEMENTS: usize = 1 << 10;
 const MOST_NODES: usize = 12;
-const MOST_PRODUCTS: usize = 1 << 15;
-const MOST_PRODUCTS_OF_ALL: usize = 1 << 17;
+const MOST_WEIGHTS: usize = 1 << 11;
+const MOST_PRODUCTS: usize = 1 << 14;
+const MOST_PRODUCTS_OF_ALL: usize = 1 << 16;
 
 /// A network that the choices make, with weights of a size that keeps values near 1.
 pub fn model(choices: &mut Choices<'_>) -> Option<Model> {
@@ -43,6 +44,7 @@ pub fn model(choices: &mut Choices<'_>) -> Option<Model> {
             let last = shapes.last().and_then(|shape| shape.elements().ok());
             op && last.is_some_and(|n| n <= MOST_ELEMENTS)
                 && products(&network, shapes) <= MOST_PRODUCTS
+                && weights_of(&network) <= MOST_WEIGHTS
         });
         match good {
             Some(found) => shapes = found,
@@ -71,6 +73,11 @@ fn products(network: &Network, shapes: &[Shape]) -> usize {
         Some(layer.rows() * layer.cols() * shape.area())
     };
     network.nodes.iter().zip(shapes).filter_map(of).sum()
+}
+
+/// Kept or not.
+fn weights_of(network: &Network) -> usize {
+    network.layers.iter().map(|layer| layer.rows() * layer.cols()).sum()
 }
 
 /// Adds a node, which may not fit, and the layer that it uses; says whether there was one to add.
@@ -278,7 +285,8 @@ pub fn agree(bytes: &[u8]) {
 /// Out to ONNX, safetensors and .svdo and in again.
 pub fn export(bytes: &[u8]) {
     let mut choices = Choices(bytes);
-    let samples = choices.up_to(3);
+    let samples = choices.byte();
+    let (samples, ways) = (usize::from(1 + samples % 3), usize::from(samples / 3));
     let Some(model) = model(&mut choices) else { return };
     let x = inputs(&model, samples);
     let expected = run(&Engine::new(&model, Isa::best()).unwrap(), &x, samples, 0);
@@ -289,7 +297,7 @@ pub fn export(bytes: &[u8]) {
             &expected,
         );
     };
-    for choice in [false, true] {
+    for choice in some([false, true], ways) {
         let written = container::write(&model, choice).unwrap().bytes;
         let read = container::read(&written).unwrap();
         let (found, expected) = (&read.network, &model.network);
