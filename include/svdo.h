@@ -5,7 +5,7 @@
  *     cc app.c -Iinclude target/release/libsvdo_c.a -lm -lpthread -ldl
  *
  * Ownership: the library owns models, from svdo_load to svdo_free; everything else is the caller's.
- * svdo_run allocates nothing.
+ * svdo_run allocates nothing unless it fails.
  *
  * Threads: a model never changes and serves any number of threads at once, each with a workspace of
  * its own. svdo_free must come after the last use. Messages belong to the thread.
@@ -31,7 +31,8 @@ typedef enum svdo_status {
     SVDO_UNSUPPORTED_VERSION = 3, /* written by a newer svdo */
     SVDO_LIMIT = 4,               /* the file claims more than its size can hold */
     SVDO_WORKSPACE_TOO_SMALL = 5,
-    SVDO_INTERNAL = 6             /* a defect of svdo */
+    SVDO_INTERNAL = 6,            /* a defect of svdo */
+    SVDO_NOT_FINITE = 7           /* a NaN or an infinity among inputs or outputs */
 } svdo_status;
 
 /* A network ready to run. */
@@ -60,7 +61,11 @@ size_t svdo_workspace_bytes(const svdo_model *model, size_t batch);
 /* Runs `samples` samples of raw values (the model's own preprocessing is applied) from `input`,
  * samples times the elements of the input shape, into `output`, samples times those of the output
  * shape. `workspace` must be aligned for float, best to 64 bytes, and have been initialised once
- * (calloc, memset, an earlier run); what it holds does not matter and is overwritten. The three must not overlap. */
+ * (calloc, memset, an earlier run); what it holds does not matter and is overwritten. The three must not overlap.
+ *
+ * A value of `input` that is no finite number is refused before anything runs, and an output that is none, as
+ * where sums overflow, is an error too: SVDO_NOT_FINITE, and svdo_message names sample and element. The outputs
+ * are then all there, but none of them is a class. */
 int svdo_run(const svdo_model *model, void *workspace, size_t workspace_bytes, const float *input,
              size_t samples, float *output);
 

@@ -44,6 +44,9 @@
 
 pub(crate) mod order;
 
+#[cfg(feature = "compress")]
+pub(crate) mod threads;
+
 pub(crate) mod text;
 
 pub mod error;

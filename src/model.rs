@@ -54,6 +54,23 @@ impl LayerWeights {
             _ => Err(Error::network("only a part of a layer has a bias")),
         }
     }
+
+    /// Makes room for the rows of these parts, and no more.
+    pub(crate) fn reserve<'a>(&mut self, parts: impl Iterator<Item = &'a Self> + Clone) {
+        let entries = parts.clone().map(|part| part.pattern.len()).sum();
+        let rows = parts.map(|part| part.pattern.rows()).sum();
+        self.pattern.columns.reserve_exact(entries);
+        self.pattern.row_starts.reserve_exact(rows);
+        self.values.reserve_exact(entries);
+        self.bias.iter_mut().for_each(|bias| bias.reserve_exact(rows));
+    }
+
+    /// Gives memory back that was made while it grew.
+    pub(crate) fn shrink(&mut self) {
+        self.pattern.columns.shrink_to_fit();
+        self.values.shrink();
+        self.bias.iter_mut().for_each(Values::shrink);
+    }
 }
 
 /// The positions of a matrix that are not zero, row by row (CSR without values).
@@ -231,6 +248,22 @@ impl Values {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn reserve_exact(&mut self, more: usize) {
+        match self {
+            Self::F32(v) => v.reserve_exact(more),
+            Self::F16(v) => v.reserve_exact(more),
+            Self::Levels { levels, .. } => levels.reserve_exact(more),
+        }
+    }
+
+    fn shrink(&mut self) {
+        match self {
+            Self::F32(v) => v.shrink_to_fit(),
+            Self::F16(v) => v.shrink_to_fit(),
+            Self::Levels { levels, .. } => levels.shrink_to_fit(),
+        }
     }
 
     fn append(&mut self, mut more: Self) -> Result<()> {

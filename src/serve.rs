@@ -169,9 +169,11 @@ impl Server<'_> {
         self.outputs.clear();
         self.outputs.resize(samples.len() * self.outs, 0.0);
         if self.threads > 1 && samples.len() > 1 {
-            return self.engine.run_parallel(input, &mut self.outputs, self.threads);
+            self.engine.run_parallel(input, &mut self.outputs, self.threads)?;
+        } else {
+            self.engine.run(&mut self.workspace, input, &mut self.outputs)?;
         }
-        self.engine.run(&mut self.workspace, input, &mut self.outputs)
+        data::finite_from(samples.start, "output", &self.outputs, self.outs)
     }
 }
 

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use crate::checkpoint::{Block, Checkpoint};
 use crate::error::{Error, Result};
 use crate::prune::{PrunedLayer, PrunedModel, Statistics, csr};
+use crate::threads;
 
 /// Weights read at a time.
 const BLOCK: usize = 1 << 18;
@@ -18,6 +19,7 @@ fn fold<T: Send>(
     merge: impl Fn(T, T) -> T + Sync + Send,
 ) -> Result<T> {
     let total = checkpoint.weights(layer);
+    threads::ready();
     (0..total.div_ceil(BLOCK))
         .into_par_iter()
         .try_fold(&new, |mut state, number| {

@@ -104,7 +104,18 @@ int main(int count, char **arguments) {
     check(svdo_run(model, workspace, enough, x, 0, y) == SVDO_OK, "no samples are allowed");
     free(workspace);
 
-    for (int status = SVDO_OK; status <= SVDO_INTERNAL; status++) {
+    /* What is not finite is an error that says where: in the second sample, and in what the first gives. */
+    size_t two = svdo_workspace_bytes(model, 2);
+    float odd[6] = {1, 2, 3, 4, NAN, 6}, large[6] = {0, -3e38f, 3e38f, 0, 0, 0}, results[4];
+    workspace = calloc(1, two);
+    check(svdo_run(model, workspace, two, odd, 2, results) == SVDO_NOT_FINITE, "an input of NaN");
+    check(strcmp(svdo_message(), "element 1 of sample 1 is NaN, not a finite number") == 0, "which it is");
+    check(svdo_run(model, workspace, two, large, 2, results) == SVDO_NOT_FINITE, "sums that overflow");
+    check(strcmp(svdo_message(), "output 0 of sample 0 is -inf, not a finite number") == 0, "whose it is");
+    check(svdo_run(model, workspace, two, large + 3, 1, results) == SVDO_OK, "works again");
+    free(workspace);
+
+    for (int status = SVDO_OK; status <= SVDO_NOT_FINITE; status++) {
         check(strcmp(svdo_status_name(status), svdo_status_name(-1)) != 0, "names of statuses");
     }
     check(svdo_version()[0] >= '0' && svdo_version()[0] <= '9', "svdo_version");

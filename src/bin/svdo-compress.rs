@@ -1,8 +1,7 @@
 //! `svdo compress` as a program of its own.
 
-use clap::Parser;
 use svdo::cli;
 
 fn main() -> std::process::ExitCode {
-    cli::exit(cli::compress::Arguments::parse().run())
+    cli::main(cli::compress::Arguments::run)
 }

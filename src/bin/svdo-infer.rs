@@ -4,8 +4,7 @@ use std::process::ExitCode;
 
 #[cfg(feature = "cli")]
 fn main() -> ExitCode {
-    use clap::Parser;
-    svdo::cli::exit(svdo::cli::infer::Arguments::parse().run())
+    svdo::cli::main(svdo::cli::infer::Arguments::run)
 }
 
 #[cfg(not(feature = "cli"))]

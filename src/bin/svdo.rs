@@ -1,8 +1,7 @@
 //! All commands.
 
-use clap::Parser;
 use svdo::cli;
 
 fn main() -> std::process::ExitCode {
-    cli::exit(cli::Svdo::parse().run())
+    cli::main(cli::Svdo::run)
 }

@@ -105,9 +105,21 @@ impl Outcome {
     }
 }
 
+/// Parses the command line and runs a command, of which a limit of the size of files makes a write fail as a
+/// full disk does, instead of ending it without a word.
+pub fn main<A: Parser>(run: impl FnOnce(A) -> anyhow::Result<Outcome>) -> ExitCode {
+    #[cfg(unix)]
+    {
+        // A signal with a handler of any kind ends nothing; without one all is as it was.
+        let seen = std::sync::Arc::default();
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen);
+    }
+    exit(run(A::parse()))
+}
+
 /// Turns a command's end into an exit code; an error goes to standard error in one line. A reader
 /// that has seen enough (a broken pipe) is no error.
-pub fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
+fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
     match result {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),

@@ -128,6 +128,7 @@ pub(super) struct Encoding<'a> {
 impl Encoding<'_> {
     /// See [`encode`].
     pub(super) fn run(&self, mut pruned: PrunedModel) -> Result<Compressed> {
+        crate::threads::ready();
         let statistics: Vec<Statistics> = pruned.statistics().cloned().collect();
         let mut simplified: Vec<Simplified> = match self.settings.simplify {
             true => simplify(&mut pruned)?,
@@ -216,25 +217,26 @@ impl Encoding<'_> {
 
     fn stage(&self, weights: LayerWeights, name: &str, geometry: Geometry) -> Result<Stage> {
         if self.settings.fast || !LayerCode::may_mix(&weights) {
-            return Ok(Stage::Coded(self.code_layer(&weights, name, geometry)?));
+            return Ok(Stage::Coded(self.code_layer(&weights, name, geometry, true)?));
         }
         Ok(Stage::Quantized(weights, geometry))
     }
 
     fn code(&self, stages: Vec<Stage>, network: &Network) -> Result<Vec<LayerCode>> {
         let (done, total) = (AtomicUsize::new(0), stages.len());
-        let code = |(stage, layer): (Stage, &Layer)| {
+        let gaps = container::only_gaps(stages.iter().map(Stage::weights));
+        let code = |((stage, layer), gaps): ((Stage, &Layer), bool)| {
             let code = match stage {
                 Stage::Coded(code) => code,
                 Stage::Quantized(weights, geometry) => {
-                    self.code_layer(&weights, &layer.name, geometry)?
+                    self.code_layer(&weights, &layer.name, geometry, gaps)?
                 }
             };
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             self.monitor.tell(Event::Coding { done, total })?;
             Ok(code)
         };
-        stages.into_par_iter().zip(&network.layers).map(code).collect()
+        stages.into_par_iter().zip(&network.layers).zip(gaps).map(code).collect()
     }
 
     fn code_layer(
@@ -242,10 +244,12 @@ impl Encoding<'_> {
         weights: &LayerWeights,
         name: &str,
         geometry: Geometry,
+        gaps: bool,
     ) -> Result<LayerCode> {
+        let fast = self.settings.fast || gaps;
         match self.check {
-            true => LayerCode::checked(weights, name, geometry, self.settings.fast),
-            false => Ok(LayerCode::new(weights, geometry, self.settings.fast)),
+            true => LayerCode::checked(weights, name, geometry, fast),
+            false => Ok(LayerCode::new(weights, geometry, fast)),
         }
     }
 }
@@ -255,6 +259,16 @@ impl Encoding<'_> {
 enum Stage {
     Quantized(LayerWeights, Geometry),
     Coded(LayerCode),
+}
+
+impl Stage {
+    /// What is not coded yet.
+    fn weights(&self) -> Option<&LayerWeights> {
+        match self {
+            Self::Quantized(weights, _) => Some(weights),
+            Self::Coded(_) => None,
+        }
+    }
 }
 
 /// The layers in the order in which they first run, then those that do not.

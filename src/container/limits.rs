@@ -1,12 +1,29 @@
 //! What a file may make a reader allocate.
 
 use crate::budget::AllocationBudget;
+use crate::error::{Error, Result};
 
 /// Items (rows, columns, weights) that a file may have whatever its size.
 const FREE: usize = 1 << 16;
 /// Items for each byte of the file beyond that. A weight costs more than half a bit in any real
 /// network; a writer whose file is shorter pads it with zeros.
 const PER_BYTE: usize = 16;
+
+/// Positions under [`Coding::Mixed`](crate::entropy::spec::Coding::Mixed) that a file may have whatever
+/// its size: a second's work.
+pub(super) const FREE_MIXED: usize = 1 << 24;
+/// Such positions for each byte of the file beyond that: a microsecond's.
+const MIXED_PER_BYTE: usize = 16;
+
+/// Checks that a file of so many bytes may have so many positions that are mixed.
+pub(super) fn check_mixed(positions: usize, bytes: usize) -> Result<()> {
+    let limit = bytes.saturating_mul(MIXED_PER_BYTE).saturating_add(FREE_MIXED);
+    if positions <= limit {
+        return Ok(());
+    }
+    let what = "mixed positions of a file of this size".into();
+    Err(Error::Limit { what, needed: positions as u64, limit: limit as u64 })
+}
 
 /// The bytes that a file must have at least.
 #[cfg(feature = "compress")]
@@ -17,4 +34,20 @@ pub(super) fn least_bytes(items: usize) -> usize {
 /// What a file of so many bytes may hold.
 pub(super) fn budget(bytes: usize) -> AllocationBudget {
     AllocationBudget::new(bytes.saturating_mul(PER_BYTE).saturating_add(FREE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mixed_positions_grow_with_the_file() {
+        for bytes in [0, 1000, 1 << 30] {
+            let most = FREE_MIXED + 16 * bytes;
+            check_mixed(most, bytes).unwrap();
+            let error = check_mixed(most + 1, bytes).unwrap_err().to_string();
+            assert!(error.contains("mixed positions of a file of this size"), "{error}");
+        }
+        assert!(check_mixed(usize::MAX, 1 << 20).is_err());
+    }
 }

@@ -15,9 +15,9 @@ mod write;
 pub(crate) use geometry::geometries;
 pub use read::read;
 #[cfg(feature = "compress")]
-pub(crate) use write::assemble;
-#[cfg(feature = "compress")]
 pub use write::{Written, WrittenLayer, write};
+#[cfg(feature = "compress")]
+pub(crate) use write::{assemble, only_gaps};
 
 /// The first four bytes of every file.
 pub const MAGIC: [u8; 4] = *b"SVDO";

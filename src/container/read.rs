@@ -76,10 +76,26 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
         let extra = bytes.len() - sections.at;
         return Err(Error::corrupt("end of file", format!("{extra} extra bytes")));
     }
+    let mixed = specs.iter().map(LayerSpec::mixed).fold(0usize, usize::saturating_add);
+    limits::check_mixed(mixed, bytes.len())?;
     let budget = limits::budget(bytes.len());
+    let mut decoded = decode_all(blocks, &specs, &budget).into_iter().peekable();
     let mut weights: Vec<_> = specs.iter().map(LayerSpec::nothing).collect();
-    for (index, block) in decode_all(blocks, &specs, &budget) {
-        let whole = block.and_then(|block| weights[index].append(block));
+    for (index, weights) in weights.iter_mut().enumerate() {
+        let mut parts = Vec::new();
+        while let Some((_, block)) = decoded.next_if(|(of, _)| *of == index) {
+            parts.push(block.map_err(|e| Error::corrupt(name(index), e.to_string()))?);
+        }
+        let whole = match parts.len() {
+            1 => parts.pop().map_or(Ok(()), |part| {
+                *weights = part;
+                Ok(())
+            }),
+            _ => {
+                weights.reserve(parts.iter());
+                parts.into_iter().try_for_each(|part| weights.append(part))
+            }
+        };
         whole.map_err(|e| Error::corrupt(name(index), e.to_string()))?;
     }
     Ok(Model { network, threshold, weights })
@@ -94,10 +110,16 @@ fn decode_all(
     specs: &[LayerSpec],
     budget: &AllocationBudget,
 ) -> Vec<(usize, Result<LayerWeights>)> {
-    let decode =
-        |(index, rows, code): Block<'_>| (index, layer::decode(code, &specs[index], rows, budget));
+    let decode = |(index, rows, code): Block<'_>| {
+        let mut block = layer::decode(code, &specs[index], rows, budget);
+        block.iter_mut().for_each(LayerWeights::shrink);
+        (index, block)
+    };
     #[cfg(feature = "compress")]
-    let blocks = blocks.into_par_iter();
+    let blocks = {
+        crate::threads::ready();
+        blocks.into_par_iter()
+    };
     #[cfg(not(feature = "compress"))]
     let blocks = blocks.into_iter();
     blocks.map(decode).collect()

@@ -8,7 +8,7 @@ use super::{CHECKSUM, MAGIC, SEALED, VERSION, geometries, limits};
 use crate::entropy::layer::LayerCode;
 use crate::entropy::spec::BitCost;
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{LayerWeights, Model};
 use crate::network::Network;
 
 /// A file and where its bytes went.
@@ -37,14 +37,34 @@ pub struct WrittenLayer {
 /// # Errors
 /// [`crate::Error::Network`] if the network does not fit its layers.
 pub fn write(model: &Model, fast: bool) -> Result<Written> {
+    crate::threads::ready();
     let geometries = geometries(&model.network)?;
+    let gaps = only_gaps(model.weights.iter().map(Some));
     let codes: Vec<LayerCode> = model
         .weights
         .par_iter()
         .zip(geometries)
-        .map(|(weights, geometry)| LayerCode::new(weights, geometry, fast))
+        .zip(gaps)
+        .map(|((weights, geometry), gaps)| LayerCode::new(weights, geometry, fast || gaps))
         .collect();
     assemble(&model.network, model.threshold, &codes)
+}
+
+/// Which layers are to be coded by gaps alone, so that those that may be mixed are within what a reader
+/// allows: the smaller ones first, and the first of equals. None are layers that are coded already.
+pub(crate) fn only_gaps<'a>(layers: impl Iterator<Item = Option<&'a LayerWeights>>) -> Vec<bool> {
+    let size = |weights: &LayerWeights| {
+        LayerCode::may_mix(weights).then(|| weights.pattern.rows() * weights.pattern.cols())
+    };
+    let sizes: Vec<Option<usize>> = layers.map(|weights| weights.and_then(size)).collect();
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|&layer| sizes[layer]);
+    let (mut gaps, mut mixed) = (vec![false; sizes.len()], 0);
+    for layer in order {
+        mixed += sizes[layer].unwrap_or(0);
+        gaps[layer] = mixed > limits::FREE_MIXED;
+    }
+    gaps
 }
 
 /// Puts the codes of all layers into a file.

@@ -95,14 +95,22 @@ pub fn read_samples(paths: &[PathBuf], array: Option<&str>, shape: Shape) -> Res
 }
 
 /// Refuses values, `each` for a sample, of which one is not finite; `what` names one for the message.
-pub(crate) fn finite(what: &str, values: &[f32], each: usize) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Data`], which tells the first such value and its place.
+pub fn finite(what: &str, values: &[f32], each: usize) -> Result<()> {
+    finite_from(0, what, values, each)
+}
+
+/// The same of values that begin with this sample.
+pub(crate) fn finite_from(first: usize, what: &str, values: &[f32], each: usize) -> Result<()> {
     // Magnitudes order as their bits. All are gone through, which a vector does faster than a search.
     let most = values.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff));
     if most < f32::INFINITY.to_bits() {
         return Ok(());
     }
     let at = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
-    let (sample, at, value) = (at / each.max(1), at % each.max(1), values[at]);
+    let (sample, at, value) = (first + at / each.max(1), at % each.max(1), values[at]);
     Err(Error::data(format!("{what} {at} of sample {sample} is {value}, not a finite number")))
 }
 

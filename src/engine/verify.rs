@@ -61,6 +61,7 @@ pub fn verify(
     let mut sparse = vec![0.0; count * outs];
     engine.run_parallel(samples, &mut sparse, threads)?;
     finite("output", &sparse, outs)?;
+    crate::threads::ready();
     let masked = DenseNetwork::new(checkpoint, Some(&threshold.into()))?;
     let dense = DenseNetwork::new(checkpoint, None)?;
     let run = |network: &DenseNetwork| -> Result<Vec<f64>> {

@@ -134,6 +134,14 @@ impl LayerSpec {
         Err(Error::Limit { what, needed: needed as u64, limit: limit as u64 })
     }
 
+    /// Positions that are decoded one by one.
+    pub fn mixed(&self) -> usize {
+        match self.coding {
+            Coding::Mixed => self.rows.saturating_mul(self.cols()),
+            Coding::Gaps => 0,
+        }
+    }
+
     /// The layer before its first block.
     pub fn nothing(&self) -> LayerWeights {
         LayerWeights {

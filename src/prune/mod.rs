@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model, Pattern, Values};
 use crate::network::Network;
 use crate::progress::{Event, Monitor};
+use crate::threads;
 use packed::PackedLayers;
 use scan::Kept;
 
@@ -235,6 +236,7 @@ fn scan(
     }
     let shape = &checkpoint.network().layers[index];
     let (rows, cols, total) = (shape.rows(), shape.cols(), checkpoint.weights(index));
+    threads::ready();
     let blocks = (0..total.div_ceil(BLOCK))
         .into_par_iter()
         .map_init(Block::default, |block, number| {

@@ -110,6 +110,26 @@ fn a_bad_request_is_refused_and_the_next_one_served() {
     assert_eq!(server.end().0, 0);
 }
 
+#[test]
+fn what_is_not_finite_is_refused_and_the_next_one_served() {
+    for arguments in [&[][..], &["--threads", "2"]] {
+        let mut server = Server::start(arguments);
+        let mut x = vec![1.0f32; 3 * 9];
+        for (at, odd, found) in [
+            (13, f32::NAN, "element 1 of sample 4 is NaN, not a finite number"),
+            (14, f32::MAX, "output 0 of sample 4 is -inf, not a finite number"),
+        ] {
+            x[at] = odd;
+            server.send(&bytes(&x));
+            assert_eq!(server.reply(), (1, found.as_bytes().to_vec()));
+            x[at] = 1.0;
+            server.send(&bytes(&x));
+            assert_eq!(server.reply(), (0, expected(&x)));
+        }
+        assert_eq!(server.end().0, 0);
+    }
+}
+
 /// A model that makes a map of 100 by 100 of one pixel: maxima of windows that its padding fills.
 fn widening() -> Vec<u8> {
     let one = 1.0f32.to_le_bytes();

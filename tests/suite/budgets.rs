@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use svdo::checkpoint::Checkpoint;
 use svdo::data;
 use svdo::engine::{Engine, Isa};
-use svdo::network::Shape;
+use svdo::model::{LayerWeights, Model, Pattern, Scale, Values};
 use svdo::network::describe::Description;
+use svdo::network::{Input, Layer, Network, Node, Op, Shape, Source};
 
 /// Seconds of this thread: the machine may be busy.
 fn seconds() -> f64 {
@@ -436,4 +437,58 @@ fn external_data_is_a_file_beside_the_model() {
     }
     let error = Checkpoint::open(&pipe, &Default::default()).err().unwrap().to_string();
     assert!(error.contains("no regular file"), "{error}");
+}
+
+/// A network of layers of so many rows and columns whose weights are all 1 where `there` says so.
+fn stored(layers: usize, shape: [usize; 2], there: impl Fn(usize, u32) -> bool) -> Model {
+    let [rows, cols] = shape;
+    let layer = |number: usize| {
+        let mut pattern = Pattern::with_columns(cols);
+        for row in 0..rows {
+            pattern.push_row((0..cols as u32).filter(|&c| there(row + number, c))).unwrap();
+        }
+        let scale = Scale { step: 1.0, companding: 0 };
+        let values = Values::Levels { scale, levels: vec![1; pattern.len()] };
+        LayerWeights { pattern, values, bias: None }
+    };
+    let mut network = Network {
+        input: Input::plain(Shape::vector(cols)),
+        layers: (0..layers).map(|n| Layer { name: n.to_string(), shape: shape.into() }).collect(),
+        nodes: Vec::new(),
+    };
+    for layer in 0..layers {
+        let op = Op::Linear { layer };
+        network.nodes.push(Node { name: String::new(), op, inputs: vec![Source::Input] });
+    }
+    Model { network, threshold: None, weights: (0..layers).map(layer).collect() }
+}
+
+/// The one exception of SECURITY.md: as many weights as a byte may hold take 256 bytes of memory.
+#[test]
+fn a_file_of_as_many_weights_as_it_may_hold() {
+    let model = stored(1, [4096, 4096], |_, _| true);
+    let bytes = svdo::container::write(&model, true).unwrap().bytes;
+    // The writer has put zeros at its end.
+    assert!(bytes.len() * 16 < 4096 * 4100, "{}", bytes.len());
+    let pool = Bounds::new().pool;
+    let mut read = None;
+    let used =
+        allocation_counter::measure(|| read = pool.install(|| svdo::container::read(&bytes)).ok());
+    assert!(read.is_some_and(|read| read == model));
+    let limit = (64 << 20) + 256 * bytes.len() as u64;
+    assert!(used.bytes_max <= limit, "{} of {limit} bytes", used.bytes_max);
+}
+
+/// Layers that are smaller under mixing, more of them than the reader has time for.
+#[test]
+fn what_is_written_can_be_read_in_time() {
+    let there = |row: usize, c: u32| {
+        let place = u64::from(c) * 7919 + (row as u64 / 16) * 104_729;
+        row % 4096 == c as usize || place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50 < 40
+    };
+    let model = stored(10, [4096, 512], there);
+    let written = svdo::container::write(&model, false).unwrap();
+    let sizes: Vec<usize> = written.layers.iter().map(|layer| layer.bytes).collect();
+    assert!(sizes[9] > sizes[0] && sizes[8] > sizes[7], "{sizes:?}: the last ones by gaps");
+    assert!(svdo::container::read(&written.bytes).unwrap() == model);
 }

@@ -150,6 +150,48 @@ fn convolutions_of_every_kind() {
     }
 }
 
+/// A map of one position that a linear layer fills lies among zeros like any other.
+#[test]
+fn convolutions_with_padding_over_the_outputs_of_linear_layers() {
+    let mut noise = Noise::new(15);
+    let (width, seen, cout) = (7, 5, 3);
+    for (kernel, padding) in [([2, 2], [3, 2, 3, 2]), ([3, 3], [1; 4]), ([1, 2], [0, 1, 0, 0])] {
+        let op = Op::Linear { layer: 0 };
+        let (mut model, first) = layer(&[seen, width], op, Shape::vector(width), 1.0, &mut noise);
+        let dims = [cout, seen, kernel[0], kernel[1]];
+        let op = Op::Conv2d { layer: 1, stride: [1, 1], padding, groups: 1 };
+        let (second, w) = layer(&dims, op, Shape::vector(seen), 1.0, &mut noise);
+        let offset = second.weights[0].bias.as_ref().unwrap().to_f32();
+        model.weights.extend(second.weights);
+        model.network.layers.extend(second.network.layers);
+        let node = |op, input| Node { name: String::new(), op, inputs: vec![Source::Node(input)] };
+        model.network.nodes.push(node(op, 0));
+        let out = model.network.output_shape_of_all().unwrap();
+        for samples in [1, 3, 16, 17] {
+            let x = noise.vec(samples * width);
+            check(&model, samples, &x, |sample, at| {
+                let (row, oy, ox) = (at / out.area(), at / out.width % out.height, at % out.width);
+                let b = f64::from(offset[row]);
+                let (mut sum, mut magnitude) = (b, b.abs());
+                // The tap that lies on the only position.
+                let (ky, kx) = (padding[0].wrapping_sub(oy), padding[1].wrapping_sub(ox));
+                for c in (0..seen).filter(|_| ky < kernel[0] && kx < kernel[1]) {
+                    let w = w[((row * seen + c) * kernel[0] + ky) * kernel[1] + kx];
+                    let b = bias(&model, c);
+                    let x = &x[sample * width..][..width];
+                    let products = || {
+                        let w = &first[c * width..][..width];
+                        w.iter().zip(x).map(|(w, &x)| w * f64::from(x)).chain([b])
+                    };
+                    sum += w * products().sum::<f64>();
+                    magnitude += w.abs() * products().map(f64::abs).sum::<f64>();
+                }
+                (sum, magnitude, seen + width + 2)
+            });
+        }
+    }
+}
+
 #[test]
 fn threads_that_share_a_layer_change_no_bit() {
     let mut noise = Noise::new(13);

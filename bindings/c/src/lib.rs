@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use svdo::engine::{Engine, Isa};
 use svdo::network::Shape;
-use svdo::{Error, container};
+use svdo::{Error, container, data};
 
 /// `svdo_model`.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ const UNSUPPORTED_VERSION: c_int = 3;
 const LIMIT: c_int = 4;
 const WORKSPACE_TOO_SMALL: c_int = 5;
 const INTERNAL: c_int = 6;
+const NOT_FINITE: c_int = 7;
 
 thread_local! {
     static MESSAGE: RefCell<CString> = RefCell::default();
@@ -219,7 +220,13 @@ pub unsafe extern "C" fn svdo_run(
                 slice_mut(output, outs, "output")?,
             )
         };
-        engine.run_within(arena, x, y).map_err(failure)
+        let finite = |what, values: &[f32], shape: Shape| {
+            let each = shape.elements().map_err(failure)?;
+            data::finite(what, values, each).map_err(|error| (NOT_FINITE, error.line()))
+        };
+        finite("element", x, engine.input_shape())?;
+        engine.run_within(arena, x, y).map_err(failure)?;
+        finite("output", y, engine.output_shape())
     })
 }
 
@@ -240,6 +247,7 @@ pub extern "C" fn svdo_status_name(status: c_int) -> *const c_char {
         LIMIT => c"limit exceeded",
         WORKSPACE_TOO_SMALL => c"workspace too small",
         INTERNAL => c"internal error",
+        NOT_FINITE => c"not finite",
         _ => c"unknown status",
     };
     name.as_ptr()

@@ -15,7 +15,7 @@ use svdo::engine::{Engine, Isa, Options};
 use svdo::files::Claims;
 use svdo::network::Shape;
 use svdo::network::describe::Description;
-use svdo::{Error, Result, container};
+use svdo::{Error, Result, container, data};
 
 use crate::error::raised;
 
@@ -166,7 +166,13 @@ impl Model {
         let input = x.try_readonly()?;
         let mut output = out.try_readwrite()?;
         let (values, results) = (input.as_slice()?, output.as_slice_mut()?);
-        py.detach(|| self.engine.run_parallel(values, results, threads)).map_err(raised)?;
+        let (each_in, each_out) = (ins.iter().product(), outs.iter().product());
+        py.detach(|| {
+            data::finite("element", values, each_in)?;
+            self.engine.run_parallel(values, results, threads)?;
+            data::finite("output", results, each_out)
+        })
+        .map_err(raised)?;
         drop(output);
         Ok(out.into_any())
     }

@@ -49,6 +49,26 @@ def test_any_leading_batch_gives_the_same_numbers(chain):
         assert np.array_equal(model(x, threads=threads), y)
 
 
+@pytest.mark.parametrize("threads", [None, 3])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named_and_no_class(chain, odd, threads):
+    _, model = chain
+    x = np.ones((2, 40, 6), np.float32)
+    x[1, 3, 4] = odd
+    with pytest.raises(svdo.SvdoError, match=r"element 4 of sample 43 is -?(NaN|inf), not a finite"):
+        model(x, threads=threads)
+
+
+@pytest.mark.parametrize("threads", [None, 3])
+def test_sums_that_overflow_are_named_and_no_class(chain, threads):
+    _, model = chain
+    x = np.ones((50, 6), np.float32)
+    assert np.isfinite(model(x, threads=threads)).all()
+    x[30] = [3e38, -3e38, 3e38, 3e38, -3e38, 3e38]
+    with pytest.raises(svdo.SvdoError, match=r"output \d of sample 30 is -?(inf|NaN), not a finite"):
+        model(x, threads=threads)
+
+
 def test_whatever_holds_numbers_is_converted(chain):
     _, model = chain
     x = np.arange(12).reshape(2, 6)

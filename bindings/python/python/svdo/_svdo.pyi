@@ -50,9 +50,12 @@ class Model:
                 do not depend on it. The interpreter's lock is released meanwhile.
 
         Returns:
-            float32 [*batch, *output_shape]: ``out`` if it was given.
+            float32 [*batch, *output_shape]: ``out`` if it was given. All of it is finite.
 
         Raises:
+            SvdoError: a value of ``x`` is NaN or infinite, or an output is, as where sums
+                overflow: the message names sample, counted over all batch dimensions, and
+                element. Such an output is no class; ``out`` then holds what was computed.
             ValueError: a shape does not fit; the message says which would.
             TypeError: ``x`` holds no numbers.
         """
