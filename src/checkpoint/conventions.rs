@@ -26,6 +26,8 @@ pub(super) struct LayerTensors {
     pub(super) group: Option<(usize, usize)>,
     /// Whether the rows are outputs whatever the layout: an embedding used as a softmax.
     pub(super) fixed: bool,
+    /// Whether it is a normalization of its own, whose tensors are none of the above.
+    pub(super) norm: bool,
 }
 
 /// What the names of a source say.
@@ -176,6 +178,7 @@ impl GroupReader<'_> {
             bias_mask: group.find(roles::BIAS_MASK),
             group: group_factor,
             fixed: variance.is_some_and(|(_, tensor)| self.role(tensor) == "aux"),
+            norm: false,
         };
         let pruned_bias = layer.bias.filter(|&bias| self.role(bias) == roles::PRUNED_BIAS);
         for (tensor, mask, beside) in [
@@ -255,11 +258,27 @@ impl GroupReader<'_> {
 }
 
 impl LayerTensors {
+    /// A normalization as a depthwise convolution.
+    pub(super) fn of_norm(name: String, channels: usize) -> Self {
+        Self {
+            name,
+            shape: vec![channels, 1, 1, 1],
+            theta: 0,
+            variance: None,
+            bias: None,
+            mask: None,
+            bias_mask: None,
+            group: None,
+            fixed: true,
+            norm: true,
+        }
+    }
+
     /// Every tensor of the layer.
     pub(super) fn all(&self) -> impl Iterator<Item = usize> {
         let factor = self.group.map(|(mean, variance)| [mean, variance]);
         [
-            Some(self.theta),
+            Some(self.theta).filter(|_| !self.norm),
             self.variance.map(|(_, tensor)| tensor),
             self.bias,
             self.mask,
@@ -278,6 +297,9 @@ impl LayerTensors {
 
     /// Whether types and shape can be used.
     pub(super) fn check(&self, tensors: &[TensorInfo]) -> Result<()> {
+        if self.norm {
+            return Ok(());
+        }
         let all = [Some(self.theta), self.variance.map(|(_, tensor)| tensor), self.bias];
         for tensor in all.into_iter().flatten().map(|t| &tensors[t]) {
             if tensor.dtype == DType::Other("complex") {

@@ -89,6 +89,8 @@ impl Checkpoint {
             match evidence {
                 Evidence::Posterior(_) => return Ok(Vec::new()),
                 Evidence::Mask => masked += 1,
+                // A normalization of its own is never pruned.
+                Evidence::Zeros if self.layers[layer].theta.is_none() => {}
                 Evidence::Zeros => zeros.push(layer),
             }
         }
@@ -112,7 +114,8 @@ impl Checkpoint {
         const FEWEST: f64 = 0.01;
         let (mut seen, mut zero) = (0usize, 0usize);
         for &layer in layers {
-            let (total, view) = (self.weights(layer), &self.layers[layer].theta);
+            let (total, theta) = (self.weights(layer), &self.layers[layer].theta);
+            let Some(view) = theta else { continue };
             // A tensor in another order is read whole, so only once.
             let pieces = if self.is_reordered(layer) { 1 } else { PIECES };
             let mut sample = vec![0.0; (PIECE * PIECES / pieces).min(total)];

@@ -179,7 +179,7 @@ impl Checkpoint {
     /// Whether a layer's weights are stored in another order than they are read in, so that few
     /// large reads are cheaper than many small ones.
     pub fn is_reordered(&self, layer: usize) -> bool {
-        !self.layers[layer].theta.is_contiguous()
+        self.layers[layer].theta.as_ref().is_some_and(|theta| !theta.is_contiguous())
     }
 
     /// The accuracy that the file says its network has, 0 to 1.

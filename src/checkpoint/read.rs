@@ -35,8 +35,11 @@ impl Checkpoint {
         block: &mut Block,
     ) -> Result<()> {
         let entry = &self.layers[layer];
-        block.theta.resize(count, 0.0);
-        self.read_finite(&entry.theta, start, &mut block.theta, false)?;
+        block.theta.clear();
+        block.theta.resize(count, 1.0);
+        if let Some(theta) = &entry.theta {
+            self.read_finite(theta, start, &mut block.theta, false)?;
+        }
         block.variance.clear();
         if let Some((kind, view)) = &entry.variance {
             block.variance.resize(count, 0.0);
