@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone)]
 pub(super) struct LayerTensors {
     pub(super) name: String,
-    /// As stored: two or four dimensions.
+    /// As stored, or as what is stored is seen: two or four dimensions.
     pub(super) shape: Vec<usize>,
     pub(super) theta: usize,
     pub(super) variance: Option<(Variance, usize)>,
@@ -125,7 +125,7 @@ fn ordinary_layouts(means: &BTreeSet<&str>, format: &str) -> Vec<(DenseLayout, K
     let tensorflow = format.starts_with("TensorFlow") || format.starts_with("Keras");
     match () {
         () if torch => vec![(DenseLayout::OutIn, KernelLayout::Oihw)],
-        () if tensorflow || means.contains("kernel") => {
+        () if tensorflow || means.iter().any(|m| *m == "kernel" || roles::DEPTHWISE.contains(m)) => {
             vec![(DenseLayout::InOut, KernelLayout::Hwio)]
         }
         () => layouts_of(&[&PROFILES[0]]),
@@ -170,7 +170,12 @@ impl GroupReader<'_> {
             .flatten();
         let layer = LayerTensors {
             name: group.prefix.to_owned(),
-            shape: self.tensors[theta].shape.clone(),
+            shape: match self.tensors[theta].shape[..] {
+                [h, w, i, times] if roles::DEPTHWISE.contains(&role) => {
+                    vec![h, w, 1, i.saturating_mul(times)]
+                }
+                ref shape => shape.to_vec(),
+            },
             theta,
             variance,
             bias: group.find_any(&roles::BIAS),

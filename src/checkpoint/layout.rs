@@ -360,7 +360,8 @@ impl LayerViews {
                     source.tensors()[tensor].shape
                 ),
             };
-            View::of(source, tensor).repeated(stored).ok_or_else(misfit)
+            let view = View::of(source, tensor).repeated(stored);
+            view.and_then(|view| view.reshaped(&layer.shape)).ok_or_else(misfit)
         };
         let theta = whole(layer.theta)?;
         let variance = match layer.variance {

@@ -12,6 +12,7 @@ mod graph;
 mod hdf5;
 mod keras;
 mod keras_config;
+mod keras_layers;
 mod layout;
 mod mask;
 mod names;
@@ -119,7 +120,7 @@ impl Checkpoint {
             let mut found = conventions::find_layers(source.tensors(), options, own, format)?;
             let mut topology = topology.or(embedded.map(Topology::embedded));
             if let (None, Some(config)) = (&topology, source.metadata(keras_config::KEY)) {
-                let described = keras_config::description(config, &found)?;
+                let described = keras_config::description(config, &mut found)?;
                 topology = described.map(Topology::embedded);
                 if topology.is_some() {
                     found.notes.push("the network is that of the model's config.json".into());

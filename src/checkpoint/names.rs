@@ -41,6 +41,7 @@ pub(super) fn normalized(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Res
             names.push(name.to_owned());
         }
     }
+    separate(&mut names);
     if shadows > 0 {
         notes.push(format!("{shadows} tensors are read from their moving averages{SHADOW}"));
     }
@@ -79,6 +80,30 @@ pub(super) fn rename(names: &mut [String], naming: &Naming) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Calls the two kernels of a separable convolution by the names of two layers.
+fn separate(names: &mut [String]) {
+    const PARTS: [[&str; 3]; 2] = [
+        ["depthwise_kernel", "pointwise_kernel", "kernel"],
+        ["depthwise_weights", "pointwise_weights", "weights"],
+    ];
+    let all: BTreeSet<String> = names.iter().cloned().collect();
+    for name in names {
+        let (layer, role) = split(name);
+        for [first, second, ordinary] in PARTS {
+            let has = |role: &str| all.contains(&format!("{layer}/{role}"));
+            if !has(first) || !has(second) {
+                continue;
+            }
+            *name = match role {
+                _ if role == first => format!("{layer}/depthwise/{first}"),
+                _ if role == second => format!("{layer}/{ordinary}"),
+                _ => continue,
+            };
+            break;
+        }
+    }
 }
 
 /// Whether the names are only numbers.

@@ -7,7 +7,7 @@ use super::names::split;
 
 /// Names of the mean. Those in [`ORDINARY`] are also what a layer without posterior calls its
 /// weights; the others are only ever half of a pair.
-pub(super) const THETA: [&str; 13] = [
+pub(super) const THETA: [&str; 15] = [
     "theta",
     "W",
     "w",
@@ -21,8 +21,13 @@ pub(super) const THETA: [&str; 13] = [
     "W_mu",
     "mu_weight",
     "mu_kernel",
+    DEPTHWISE[0],
+    DEPTHWISE[1],
 ];
-const ORDINARY: [&str; 5] = ["weight", PRUNED, "weights", "kernel", "w"];
+const ORDINARY: [&str; 7] =
+    ["weight", PRUNED, "weights", "kernel", "w", DEPTHWISE[0], DEPTHWISE[1]];
+/// Kernels over each channel: `[height, width, in, multiplier]`.
+pub(super) const DEPTHWISE: [&str; 2] = ["depthwise_kernel", "depthwise_weights"];
 /// What `torch.nn.utils.prune` calls weights that are multiplied with a mask.
 pub(super) const PRUNED: &str = "weight_orig";
 pub(super) const PRUNED_BIAS: &str = "bias_orig";
