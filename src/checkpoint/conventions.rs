@@ -125,7 +125,9 @@ fn ordinary_layouts(means: &BTreeSet<&str>, format: &str) -> Vec<(DenseLayout, K
     let tensorflow = format.starts_with("TensorFlow") || format.starts_with("Keras");
     match () {
         () if torch => vec![(DenseLayout::OutIn, KernelLayout::Oihw)],
-        () if tensorflow || means.iter().any(|m| *m == "kernel" || roles::DEPTHWISE.contains(m)) => {
+        () if tensorflow
+            || means.iter().any(|m| *m == "kernel" || roles::DEPTHWISE.contains(m)) =>
+        {
             vec![(DenseLayout::InOut, KernelLayout::Hwio)]
         }
         () => layouts_of(&[&PROFILES[0]]),
@@ -316,7 +318,7 @@ impl LayerTensors {
             if !tensor.dtype.is_float() {
                 return Err(Error::Tensor {
                     tensor: tensor.name.clone(),
-                    problem: format!("type {}; F32, F16, BF16 and F64 can be read", tensor.dtype),
+                    problem: tensor.dtype.unread(),
                 });
             }
         }

@@ -18,6 +18,8 @@ pub enum Variance {
     Sigma,
     /// rho of sigma = log(1 + exp rho).
     Rho,
+    /// sigma^2 itself.
+    Sigma2,
 }
 
 impl Variance {
@@ -38,6 +40,7 @@ impl Variance {
             Self::LogAlpha => (f64::from(stored) + posterior::log_theta2(theta)) as f32,
             Self::Sigma => 2.0 * log_of(stored),
             Self::Rho => (2.0 * log_softplus(stored.into())) as f32,
+            Self::Sigma2 => log_of(stored),
         }
     }
 }

@@ -176,7 +176,9 @@ impl<'a> Roles<'a> {
                     _ => ["kernel", "log_sigma2"].get(given.weights - 1),
                 }
             }
-            (Some(weights), Some(shape)) if is_pointwise(shape, weights) => Some(&"pointwise_kernel"),
+            (Some(weights), Some(shape)) if is_pointwise(shape, weights) => {
+                Some(&"pointwise_kernel")
+            }
             (Some(_), Some([_])) => {
                 given.vectors += 1;
                 ["bias"].get(given.vectors - 1)

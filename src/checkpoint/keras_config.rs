@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_chain_says_its_operations_and_activations() {
-        let found = found(&[("c/kernel", &[3, 3, 2, 4]), ("d/kernel", &[48, 5])]);
+        let mut found = found(&[("c/kernel", &[3, 3, 2, 4]), ("d/kernel", &[48, 5])]);
         let text = model(
             "Sequential",
             &format!(
@@ -188,7 +188,7 @@ mod tests {
             {{"class_name": "SparseDense", "config": {{"name": "d", "activation": "softmax"}}}}"#
             ),
         );
-        let description = description(&text, &found).unwrap().unwrap();
+        let description = description(&text, &mut found).unwrap().unwrap();
         let ops: Vec<&str> = description.nodes.iter().map(|node| node.op.as_str()).collect();
         assert_eq!(ops, ["conv2d", "tanh", "max_pool2d", "flatten", "linear", "softmax"]);
         assert_eq!(description.input.shape, [2, 6, 7]);
@@ -198,12 +198,12 @@ mod tests {
 
     #[test]
     fn what_is_not_described_is_refused_with_the_way_out() {
-        let found = found(&[("c/kernel", &[3, 3, 2, 4])]);
+        let mut found = found(&[("c/kernel", &[3, 3, 2, 4])]);
         for (class, layer, problem) in [
             (
                 "Sequential",
                 r#"{"module": "keras.layers", "class_name": "LSTM", "config": {"name": "l"}}"#,
-                "not understood",
+                "no operation here",
             ),
             (
                 "Sequential",
@@ -220,11 +220,11 @@ mod tests {
                 "Functional",
                 r#"{"module": "keras.layers", "class_name": "Add", "config": {"name": "a"}, "inbound_nodes":
                    [[["x", 0, 0, {}], ["y", 0, 0, {}]]]}"#,
-                "the one before alone",
+                "what no layer before it gives",
             ),
         ] {
             let text = model(class, &format!("{INPUT}, {layer}"));
-            let error = description(&text, &found).unwrap_err().to_string();
+            let error = description(&text, &mut found).unwrap_err().to_string();
             assert!(error.contains(problem) && error.contains("--network FILE"), "{error}");
         }
     }

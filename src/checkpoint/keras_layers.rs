@@ -69,23 +69,15 @@ impl<'a> Builder<'a> {
             }
         };
         match self.input.replace(input) {
-            None => Ok(Values {
-                node: None,
-                channels,
-                map,
-                padding: [0; 4],
-                flat: false,
-                raw: true,
-            }),
+            None => {
+                Ok(Values { node: None, channels, map, padding: [0; 4], flat: false, raw: true })
+            }
             Some(_) => Err("several inputs, one is understood".into()),
         }
     }
 
     /// Input and nodes of a network that gives these values.
-    pub(super) fn finish(
-        self,
-        output: Values,
-    ) -> Reason<(InputDescription, Vec<NodeDescription>)> {
+    pub(super) fn finish(self, output: Values) -> Reason<(InputDescription, Vec<NodeDescription>)> {
         let last = self.nodes.len().checked_sub(1).ok_or("there are no layers")?;
         if output.node != Some(last) {
             return Err("its output is not that of its last layer".into());
@@ -422,7 +414,8 @@ fn ordered(x: &Values) -> Reason<()> {
 /// Whether an axis, or the only one of a list, is the last.
 fn is_last(axis: &Value, map: bool) -> bool {
     let axis = axis.as_array().and_then(|axes| axes.first()).unwrap_or(axis);
-    axis.is_null() || axis.as_i64().is_some_and(|axis| axis == -1 || axis == if map { 3 } else { 1 })
+    axis.is_null()
+        || axis.as_i64().is_some_and(|axis| axis == -1 || axis == if map { 3 } else { 1 })
 }
 
 /// A vector as a map of one position, and back.
@@ -443,8 +436,7 @@ fn reshape(config: &Value, x: Values) -> Reason<Values> {
 /// `padding` of `ZeroPadding2D`: one number, two, or two pairs.
 fn padded(config: &Value, x: Values) -> Reason<Values> {
     let [height, width] = x.map.ok_or("reads no map")?;
-    let number =
-        |value: &Value| value.as_u64().filter(|&v| v < 1 << 16).map(|v| v as usize);
+    let number = |value: &Value| value.as_u64().filter(|&v| v < 1 << 16).map(|v| v as usize);
     let side = |value: &Value| match value.as_array().map(|pair| &pair[..]) {
         Some([before, after]) => number(before).zip(number(after)),
         Some(_) => None,

@@ -96,6 +96,7 @@ pub(super) fn resolve(
     let mut topology = topology;
     let mut norms = Vec::new();
     if let Some(topology) = &mut topology {
+        template::check_filled(&topology.description)?;
         topology.match_layers(&mut found)?;
         norms = norm::take_out(&mut topology.description, source, &mut found)?;
         found.untie(source, &mut topology.description);
@@ -263,6 +264,12 @@ fn provenance(
     let mut text = format!("{}, {which}, layout {layout}", source.format());
     let mut thresholds: Vec<f32> = profiles.iter().filter_map(|p| p.threshold).collect();
     thresholds.dedup();
+    if !profiles.is_empty() && profiles.iter().all(|p| p.is_gaussian()) {
+        text.push_str(
+            "; a posterior under a Gaussian prior, pruned by log alpha, which is -2 log of its signal \
+             to noise |mean| / sigma: a threshold of 3 keeps what is above 0.22",
+        );
+    }
     if let [threshold] = thresholds[..]
         && threshold != 3.0
     {

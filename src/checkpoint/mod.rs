@@ -15,6 +15,7 @@ mod keras_config;
 mod keras_layers;
 mod layout;
 mod mask;
+mod msgpack;
 mod names;
 mod norm;
 mod numpy;
@@ -167,7 +168,7 @@ impl Checkpoint {
         let layer = &self.layers[layer];
         layer.variance.as_ref().map(|(kind, _)| match kind {
             _ if layer.group.is_some() => Variance::LogSigma2,
-            Variance::Rho => Variance::LogSigma2,
+            Variance::Rho | Variance::Sigma2 => Variance::LogSigma2,
             kind => *kind,
         })
     }

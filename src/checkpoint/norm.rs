@@ -16,12 +16,12 @@ use super::tensor::TensorSource;
 use super::view::View;
 use super::{Block, Variance};
 use crate::error::{Error, Result};
-use crate::network::{Network, Shape};
 use crate::network::describe::{Description, NodeDescription};
+use crate::network::{Network, Shape};
 
 /// Names of gamma, beta, mean, variance and its inverse root.
 const ROLES: [&[&str]; 5] = [
-    &["weight", "gamma"],
+    &["weight", "gamma", "scale"],
     &["bias", "beta"],
     &["running_mean", "moving_mean"],
     &["running_var", "moving_variance"],
@@ -398,8 +398,8 @@ impl Fold {
                 Variance::LogSigma2 => *stored += 2.0 * log_scale[row],
                 Variance::LogSigma => *stored += log_scale[row],
                 Variance::LogAlpha => {}
-                // What is stored as rho has become log sigma^2 before.
-                Variance::Rho => {}
+                // They have become log sigma^2 before.
+                Variance::Rho | Variance::Sigma2 => {}
                 Variance::Sigma => *stored *= self.scale[row].abs() as f32,
             }
         }

@@ -63,7 +63,9 @@ impl Checkpoint {
             Variance::LogAlpha => {
                 spreads.is_like_means() && (median.abs() > 1.5 || means.quantile(0.95) > 2.5)
             }
-            Variance::Sigma => means.quantile(0.0) > 0.0 && spreads.quantile(0.1) < 0.0,
+            Variance::Sigma | Variance::Sigma2 => {
+                means.quantile(0.0) > 0.0 && spreads.quantile(0.1) < 0.0
+            }
         };
         if !swapped {
             return Ok(());

@@ -44,7 +44,7 @@ impl Checkpoint {
         if let Some((kind, view)) = &entry.variance {
             block.variance.resize(count, 0.0);
             self.read_finite(view, start, &mut block.variance, *kind == Variance::LogAlpha)?;
-            if entry.group.is_some() || *kind == Variance::Rho {
+            if entry.group.is_some() || matches!(kind, Variance::Rho | Variance::Sigma2) {
                 for (stored, &theta) in block.variance.iter_mut().zip(&block.theta) {
                     *stored = kind.log_sigma2(theta, *stored);
                 }

@@ -162,7 +162,9 @@ impl Found {
         let parameter = left.iter().find(|&&tensor| {
             let info = &tensors[tensor];
             let known = roles::is_parameter(split(&self.names[tensor]).1) || !has_posterior;
-            rest.assumed && known && info.dtype.is_float() && !info.shape.is_empty()
+            let says_nothing = roles::is_bystander(&self.names[tensor]);
+            let floats = info.dtype.is_float() && !info.shape.is_empty();
+            rest.assumed && known && floats && !says_nothing
         });
         if let Some(&parameter) = parameter {
             return Err(refused(

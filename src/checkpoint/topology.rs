@@ -156,11 +156,7 @@ impl Topology {
 
 /// What a layer of a graph does if it is a depthwise convolution of 1 x 1 with a bias: as a rule what
 /// an operation on each channel became.
-fn affine(
-    network: &Network,
-    name: &str,
-    weights: Option<&onnx::Weights>,
-) -> Option<(usize, Fold)> {
+fn affine(network: &Network, name: &str, weights: Option<&onnx::Weights>) -> Option<(usize, Fold)> {
     let layer = network.layers.iter().position(|layer| layer.name == name)?;
     let &[channels, 1, 1, 1] = &network.layers[layer].shape[..] else { return None };
     let depthwise = |op: &Op| match *op {

@@ -51,8 +51,11 @@ impl View {
         let same = self.dims.iter().product::<usize>() == dims.iter().product::<usize>();
         match self.dims == dims {
             true => Some(self.clone()),
-            false => (row_major_here && same)
-                .then(|| Self { tensor: self.tensor, dims: dims.into(), strides: row_major(dims) }),
+            false => (row_major_here && same).then(|| Self {
+                tensor: self.tensor,
+                dims: dims.into(),
+                strides: row_major(dims),
+            }),
         }
     }
 
