@@ -5,14 +5,14 @@ use std::path::Path;
 use super::archive::Archive;
 use super::stored::{Part, Stored};
 use super::tensor::TensorSource;
-use super::{graph, hdf5, keras, numpy, safetensors, tensorflow, torch};
+use super::{graph, hdf5, keras, msgpack, numpy, safetensors, tensorflow, torch};
 use crate::budget::ReadBudget;
 use crate::error::{Error, IoContext, Result};
 
 /// Every container that is read, for messages and help.
 pub const CONTAINERS: &str = "safetensors (one file, an index of shards, or a folder), PyTorch \
      (.pt, .pth, .t7), NumPy (.npy, .npz), pickles of NumPy arrays, TensorFlow checkpoints \
-     (prefix or .index), Keras (.h5, .keras), ONNX (.onnx)";
+     (prefix or .index), Keras (.h5, .keras), Flax (.msgpack), ONNX (.onnx)";
 
 /// Opens any container. Nothing but its table of contents is read.
 ///
@@ -66,6 +66,9 @@ fn open(path: &Path) -> Result<Stored> {
             problem: "it is a compressed model already; `svdo inspect` shows what is in it".into(),
         });
     }
+    if msgpack::is_map(&head) {
+        return msgpack::open(part);
+    }
     if let Some(known) = crate::files::foreign(&head) {
         let problem = format!("it is {known}");
         return Err(Error::Format { format: "checkpoint", problem });
@@ -96,7 +99,7 @@ fn open_zip(part: Part) -> Result<Stored> {
         _ => Err(Error::Format {
             format: "checkpoint",
             problem: "a zip archive without a data.pkl (PyTorch), .npy members (NumPy) or a \
-                      model.weights.h5 (Keras)"
+                      model.weights.h5 (Keras): save the weights as one of these or as safetensors"
                 .into(),
         }),
     }
@@ -112,6 +115,16 @@ fn open_folder(folder: &Path) -> Result<Stored> {
     let shards = safetensors::in_folder(folder)?;
     if !shards.is_empty() {
         return safetensors::open_folder(&shards);
+    }
+    const ORBAX: [&str; 4] =
+        ["_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt", "default/manifest.ocdbt"];
+    if ORBAX.iter().any(|name| folder.join(name).exists()) {
+        let problem =
+            "it is an Orbax checkpoint, which is not read: restore it and save its arrays, \
+                       params = orbax.checkpoint.PyTreeCheckpointer().restore(FOLDER), then \
+                       open(\"m.msgpack\", \"wb\").write(flax.serialization.to_bytes(params))"
+                .into();
+        return Err(Error::Format { format: "checkpoint", problem });
     }
     let mut bundles = Vec::new();
     for folder in [folder.to_path_buf(), folder.join("variables")] {

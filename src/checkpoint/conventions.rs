@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone)]
 pub(super) struct LayerTensors {
     pub(super) name: String,
-    /// As stored: two or four dimensions.
+    /// As stored, or as what is stored is seen: two or four dimensions.
     pub(super) shape: Vec<usize>,
     pub(super) theta: usize,
     pub(super) variance: Option<(Variance, usize)>,
@@ -26,6 +26,8 @@ pub(super) struct LayerTensors {
     pub(super) group: Option<(usize, usize)>,
     /// Whether the rows are outputs whatever the layout: an embedding used as a softmax.
     pub(super) fixed: bool,
+    /// Whether it is a normalization of its own, whose tensors are none of the above.
+    pub(super) norm: bool,
 }
 
 /// What the names of a source say.
@@ -123,7 +125,9 @@ fn ordinary_layouts(means: &BTreeSet<&str>, format: &str) -> Vec<(DenseLayout, K
     let tensorflow = format.starts_with("TensorFlow") || format.starts_with("Keras");
     match () {
         () if torch => vec![(DenseLayout::OutIn, KernelLayout::Oihw)],
-        () if tensorflow || means.contains("kernel") => {
+        () if tensorflow
+            || means.iter().any(|m| *m == "kernel" || roles::DEPTHWISE.contains(m)) =>
+        {
             vec![(DenseLayout::InOut, KernelLayout::Hwio)]
         }
         () => layouts_of(&[&PROFILES[0]]),
@@ -168,7 +172,12 @@ impl GroupReader<'_> {
             .flatten();
         let layer = LayerTensors {
             name: group.prefix.to_owned(),
-            shape: self.tensors[theta].shape.clone(),
+            shape: match self.tensors[theta].shape[..] {
+                [h, w, i, times] if roles::DEPTHWISE.contains(&role) => {
+                    vec![h, w, 1, i.saturating_mul(times)]
+                }
+                ref shape => shape.to_vec(),
+            },
             theta,
             variance,
             bias: group.find_any(&roles::BIAS),
@@ -176,6 +185,7 @@ impl GroupReader<'_> {
             bias_mask: group.find(roles::BIAS_MASK),
             group: group_factor,
             fixed: variance.is_some_and(|(_, tensor)| self.role(tensor) == "aux"),
+            norm: false,
         };
         let pruned_bias = layer.bias.filter(|&bias| self.role(bias) == roles::PRUNED_BIAS);
         for (tensor, mask, beside) in [
@@ -255,11 +265,27 @@ impl GroupReader<'_> {
 }
 
 impl LayerTensors {
+    /// A normalization as a depthwise convolution.
+    pub(super) fn of_norm(name: String, channels: usize) -> Self {
+        Self {
+            name,
+            shape: vec![channels, 1, 1, 1],
+            theta: 0,
+            variance: None,
+            bias: None,
+            mask: None,
+            bias_mask: None,
+            group: None,
+            fixed: true,
+            norm: true,
+        }
+    }
+
     /// Every tensor of the layer.
     pub(super) fn all(&self) -> impl Iterator<Item = usize> {
         let factor = self.group.map(|(mean, variance)| [mean, variance]);
         [
-            Some(self.theta),
+            Some(self.theta).filter(|_| !self.norm),
             self.variance.map(|(_, tensor)| tensor),
             self.bias,
             self.mask,
@@ -278,6 +304,9 @@ impl LayerTensors {
 
     /// Whether types and shape can be used.
     pub(super) fn check(&self, tensors: &[TensorInfo]) -> Result<()> {
+        if self.norm {
+            return Ok(());
+        }
         let all = [Some(self.theta), self.variance.map(|(_, tensor)| tensor), self.bias];
         for tensor in all.into_iter().flatten().map(|t| &tensors[t]) {
             if tensor.dtype == DType::Other("complex") {
@@ -289,7 +318,7 @@ impl LayerTensors {
             if !tensor.dtype.is_float() {
                 return Err(Error::Tensor {
                     tensor: tensor.name.clone(),
-                    problem: format!("type {}; F32, F16, BF16 and F64 can be read", tensor.dtype),
+                    problem: tensor.dtype.unread(),
                 });
             }
         }

@@ -18,6 +18,8 @@ pub enum Variance {
     Sigma,
     /// rho of sigma = log(1 + exp rho).
     Rho,
+    /// sigma^2 itself.
+    Sigma2,
 }
 
 impl Variance {
@@ -38,6 +40,7 @@ impl Variance {
             Self::LogAlpha => (f64::from(stored) + posterior::log_theta2(theta)) as f32,
             Self::Sigma => 2.0 * log_of(stored),
             Self::Rho => (2.0 * log_softplus(stored.into())) as f32,
+            Self::Sigma2 => log_of(stored),
         }
     }
 }
@@ -89,6 +92,8 @@ impl Checkpoint {
             match evidence {
                 Evidence::Posterior(_) => return Ok(Vec::new()),
                 Evidence::Mask => masked += 1,
+                // A normalization of its own is never pruned.
+                Evidence::Zeros if self.layers[layer].theta.is_none() => {}
                 Evidence::Zeros => zeros.push(layer),
             }
         }
@@ -112,7 +117,8 @@ impl Checkpoint {
         const FEWEST: f64 = 0.01;
         let (mut seen, mut zero) = (0usize, 0usize);
         for &layer in layers {
-            let (total, view) = (self.weights(layer), &self.layers[layer].theta);
+            let (total, theta) = (self.weights(layer), &self.layers[layer].theta);
+            let Some(view) = theta else { continue };
             // A tensor in another order is read whole, so only once.
             let pieces = if self.is_reordered(layer) { 1 } else { PIECES };
             let mut sample = vec![0.0; (PIECE * PIECES / pieces).min(total)];

@@ -78,7 +78,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Checkpoint> {
     let (source, numbers) = Initializers::of(graph).map_err(|e| e.in_file(path))?;
     let layers = numbers.iter().map(|&(weight, bias)| LayerViews {
         shape: source.tensors[weight].shape.clone(),
-        theta: View::of(&source, weight),
+        theta: Some(View::of(&source, weight)),
         variance: None,
         bias: bias.map(|bias| View::of(&source, bias)),
         mask: None,

@@ -46,7 +46,9 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
 
 fn open_at(part: Part, base: u64) -> Result<Stored> {
     let mut stored = Stored::new("Keras HDF5");
-    let arrays = hdf5::arrays(&part, base)?;
+    // Keras 2 keeps the model's configuration beside the weights.
+    let (arrays, config) = hdf5::arrays(&part, base, "model_config")?;
+    stored.metadata.extend(config.map(|config| (keras_config::KEY.into(), config)));
     let names = names(&arrays);
     let part = stored.add_part(part);
     let mut unnamed = false;
@@ -169,7 +171,13 @@ impl<'a> Roles<'a> {
         let role = match (weights, shapes.get(number)) {
             (Some(weights), Some(shape)) if weights == shape => {
                 given.weights += 1;
-                ["kernel", "log_sigma2"].get(given.weights - 1)
+                match shapes.iter().filter(|shape| shape.len() > 1).nth(1) {
+                    Some(second) if is_pointwise(second, weights) => Some(&"depthwise_kernel"),
+                    _ => ["kernel", "log_sigma2"].get(given.weights - 1),
+                }
+            }
+            (Some(weights), Some(shape)) if is_pointwise(shape, weights) => {
+                Some(&"pointwise_kernel")
             }
             (Some(_), Some([_])) => {
                 given.vectors += 1;
@@ -183,6 +191,12 @@ impl<'a> Roles<'a> {
         };
         role.map_or_else(|| format!("vars/{number}"), |role| (*role).to_owned())
     }
+}
+
+/// Whether a kernel is what a separable convolution has behind one over each channel.
+fn is_pointwise(shape: &[usize], depthwise: &[usize]) -> bool {
+    matches!((shape, depthwise), (&[1, 1, inputs, _], &[_, _, channels, times])
+        if shape != depthwise && channels.checked_mul(times) == Some(inputs))
 }
 
 #[cfg(test)]

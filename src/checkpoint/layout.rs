@@ -36,6 +36,7 @@ impl StoredLayout {
             (2, DenseLayout::OutIn, _) => &[0, 1],
             (2, ..) if layer.fixed => &[0, 1],
             (2, DenseLayout::InOut, _) => &[1, 0],
+            _ if layer.fixed => &[0, 1, 2, 3],
             (_, _, KernelLayout::Oihw) => &[0, 1, 2, 3],
             (_, _, KernelLayout::Hwio) => &[3, 2, 0, 1],
         }
@@ -73,7 +74,8 @@ struct Settled {
 /// The tensors of a layer as `[out, in]` or `[out, in/groups, kh, kw]`.
 pub(super) struct LayerViews {
     pub(super) shape: Vec<usize>,
-    pub(super) theta: View,
+    /// None for a normalization of its own: its weights are those that the fold makes of ones.
+    pub(super) theta: Option<View>,
     pub(super) variance: Option<(Variance, View)>,
     pub(super) bias: Option<View>,
     pub(super) mask: Option<View>,
@@ -94,8 +96,9 @@ pub(super) fn resolve(
     let mut topology = topology;
     let mut norms = Vec::new();
     if let Some(topology) = &mut topology {
+        template::check_filled(&topology.description)?;
         topology.match_layers(&mut found)?;
-        norms = norm::take_out(&mut topology.description)?;
+        norms = norm::take_out(&mut topology.description, source, &mut found)?;
         found.untie(source, &mut topology.description);
     } else {
         found.strip_wrappers(&[]);
@@ -119,7 +122,8 @@ pub(super) fn resolve(
 
     let mut explained = vec![false; tensors.len()];
     layers.iter().flat_map(LayerTensors::all).for_each(|tensor| explained[tensor] = true);
-    let mut folds = norm::read_all(&norms, source, &mut found, &network, &mut explained)?;
+    let maps = flattened(&network, &layers, layout, options)?;
+    let mut folds = norm::read_all(&norms, source, &mut found, &network, &maps, &mut explained)?;
     if let Some(topology) = &topology {
         topology.fold_into(&mut folds, &network, &layers)?;
     }
@@ -137,7 +141,6 @@ pub(super) fn resolve(
             fitted.layer_names().join(" -> ")
         ));
     }
-    let maps = flattened(&network, layout, options)?;
     let mut views = Vec::with_capacity(layers.len());
     let named = layers.iter().zip(&network.layers);
     for (((layer, wanted), map), fold) in named.zip(maps).zip(folds) {
@@ -162,7 +165,7 @@ fn settle(
     description: Option<&Description>,
     options: &Options,
 ) -> Result<(Settled, Description, Network)> {
-    let has = |rank: usize| layers.iter().any(|l| l.shape.len() == rank);
+    let has = |rank: usize| layers.iter().any(|l| l.shape.len() == rank && !l.norm);
     let (dense, kernels) = (has(2), has(4));
     let mut first_error = None;
     let mut fitting: Vec<(StoredLayout, Description, Network)> = Vec::new();
@@ -261,6 +264,12 @@ fn provenance(
     let mut text = format!("{}, {which}, layout {layout}", source.format());
     let mut thresholds: Vec<f32> = profiles.iter().filter_map(|p| p.threshold).collect();
     thresholds.dedup();
+    if !profiles.is_empty() && profiles.iter().all(|p| p.is_gaussian()) {
+        text.push_str(
+            "; a posterior under a Gaussian prior, pruned by log alpha, which is -2 log of its signal \
+             to noise |mean| / sigma: a threshold of 3 keeps what is above 0.22",
+        );
+    }
     if let [threshold] = thresholds[..]
         && threshold != 3.0
     {
@@ -271,7 +280,12 @@ fn provenance(
 
 /// For each layer, the map that a flatten turns into its input, if any, and whose channels come last
 /// there.
-fn flattened(network: &Network, layout: Settled, options: &Options) -> Result<Vec<Option<Shape>>> {
+fn flattened(
+    network: &Network,
+    layers: &[LayerTensors],
+    layout: Settled,
+    options: &Options,
+) -> Result<Vec<Option<Shape>>> {
     let mut maps = vec![None; network.layers.len()];
     let flatten = options.flatten.unwrap_or(match layout.stored.kernel {
         KernelLayout::Hwio if layout.kernels => Flatten::ChannelsLast,
@@ -286,12 +300,17 @@ fn flattened(network: &Network, layout: Settled, options: &Options) -> Result<Ve
         Source::Node(node) => shapes[node],
     };
     for node in &network.nodes {
-        let Op::Linear { layer } = node.op else { continue };
+        let layer = match node.op {
+            Op::Linear { layer } => layer,
+            Op::Conv2d { layer, .. } if layers[layer].norm => layer,
+            _ => continue,
+        };
         let mut source = node.inputs[0];
         while let Source::Node(before) = source {
             let inputs = &network.nodes[before].inputs;
             match network.nodes[before].op {
                 Op::Activation(_) => source = inputs[0],
+                Op::Conv2d { layer, .. } if layers[layer].norm => source = inputs[0],
                 Op::Flatten => {
                     let map = shape_of(inputs[0]);
                     if map.area() > 1 && map.channels > 1 {
@@ -307,6 +326,19 @@ fn flattened(network: &Network, layout: Settled, options: &Options) -> Result<Ve
 }
 
 impl LayerViews {
+    fn of_norm(shape: &[usize]) -> Self {
+        Self {
+            shape: shape.into(),
+            theta: None,
+            variance: None,
+            bias: None,
+            mask: None,
+            bias_mask: None,
+            group: None,
+            fold: None,
+        }
+    }
+
     fn new(
         source: &dyn TensorSource,
         layer: &LayerTensors,
@@ -314,6 +346,9 @@ impl LayerViews {
         shape: &[usize],
         map: Option<Shape>,
     ) -> Result<Self> {
+        if layer.norm {
+            return Ok(Self::of_norm(shape));
+        }
         let stored = &source.tensors()[layer.theta].shape;
         let oriented = |view: View| {
             let view = view.permuted(layout.order(layer));
@@ -332,7 +367,8 @@ impl LayerViews {
                     source.tensors()[tensor].shape
                 ),
             };
-            View::of(source, tensor).repeated(stored).ok_or_else(misfit)
+            let view = View::of(source, tensor).repeated(stored);
+            view.and_then(|view| view.reshaped(&layer.shape)).ok_or_else(misfit)
         };
         let theta = whole(layer.theta)?;
         let variance = match layer.variance {
@@ -369,7 +405,7 @@ impl LayerViews {
         };
         Ok(Self {
             shape: shape.into(),
-            theta: oriented(theta),
+            theta: Some(oriented(theta)),
             variance,
             bias: vector(layer.bias),
             mask,

@@ -12,8 +12,10 @@ mod graph;
 mod hdf5;
 mod keras;
 mod keras_config;
+mod keras_layers;
 mod layout;
 mod mask;
+mod msgpack;
 mod names;
 mod norm;
 mod numpy;
@@ -120,7 +122,7 @@ impl Checkpoint {
             let mut found = conventions::find_layers(source.tensors(), options, own, format)?;
             let mut topology = topology.or(embedded.map(Topology::embedded));
             if let (None, Some(config)) = (&topology, source.metadata(keras_config::KEY)) {
-                let described = keras_config::description(config, &found)?;
+                let described = keras_config::description(config, &mut found)?;
                 topology = described.map(Topology::embedded);
                 if topology.is_some() {
                     found.notes.push("the network is that of the model's config.json".into());
@@ -167,7 +169,7 @@ impl Checkpoint {
         let layer = &self.layers[layer];
         layer.variance.as_ref().map(|(kind, _)| match kind {
             _ if layer.group.is_some() => Variance::LogSigma2,
-            Variance::Rho => Variance::LogSigma2,
+            Variance::Rho | Variance::Sigma2 => Variance::LogSigma2,
             kind => *kind,
         })
     }
@@ -180,7 +182,7 @@ impl Checkpoint {
     /// Whether a layer's weights are stored in another order than they are read in, so that few
     /// large reads are cheaper than many small ones.
     pub fn is_reordered(&self, layer: usize) -> bool {
-        !self.layers[layer].theta.is_contiguous()
+        self.layers[layer].theta.as_ref().is_some_and(|theta| !theta.is_contiguous())
     }
 
     /// The accuracy that the file says its network has, 0 to 1.

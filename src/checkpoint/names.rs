@@ -41,6 +41,10 @@ pub(super) fn normalized(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Res
             names.push(name.to_owned());
         }
     }
+    separate(&mut names);
+    of_flax(&mut names);
+    of_pyro(&mut names, notes);
+    names.iter_mut().for_each(of_nncf);
     if shadows > 0 {
         notes.push(format!("{shadows} tensors are read from their moving averages{SHADOW}"));
     }
@@ -58,6 +62,7 @@ pub(super) fn rename(names: &mut [String], naming: &Naming) -> Result<()> {
         Variance::LogAlpha => "log_alpha",
         Variance::Sigma => "sigma",
         Variance::Rho => "rho",
+        Variance::Sigma2 => "sigma2",
     };
     let original = names.to_vec();
     for (pattern, role) in [(&naming.mean, "theta"), (&naming.spread, spread)] {
@@ -70,7 +75,15 @@ pub(super) fn rename(names: &mut [String], naming: &Naming) -> Result<()> {
         for (name, original) in names.iter_mut().zip(&original) {
             let layer = original.strip_prefix(before).and_then(|name| name.strip_suffix(after));
             if let Some(layer) = layer.filter(|layer| !layer.is_empty()) {
-                *name = format!("{layer}.{role}");
+                *name = match split(layer) {
+                    (of, "weight" | "kernel" | "w" | "W") if !of.is_empty() => {
+                        format!("{of}.{role}")
+                    }
+                    (of, "bias" | "b") if role == "theta" => format!("{of}.bias"),
+                    // What is not known of a bias is not used.
+                    (_, "bias" | "b") => String::new(),
+                    _ => format!("{layer}.{role}"),
+                };
                 fits += 1;
             }
         }
@@ -79,6 +92,97 @@ pub(super) fn rename(names: &mut [String], naming: &Naming) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Calls the statistics of Flax's normalizations as others do: `batch_stats/norm/mean` beside
+/// `params/norm/scale`.
+fn of_flax(names: &mut [String]) {
+    const STATISTICS: [(&str, &str); 2] = [("mean", "running_mean"), ("var", "running_var")];
+    let rooted = |name: &str| {
+        let at = name
+            .find("batch_stats")
+            .filter(|&at| name[..at].is_empty() || name[..at].ends_with(['.', '/']));
+        at.map(|at| (name[..at].to_owned(), name[at + "batch_stats".len()..].to_owned()))
+    };
+    if !names.iter().any(|name| rooted(name).is_some()) {
+        return;
+    }
+    for name in names {
+        if let Some((before, after)) = rooted(name) {
+            let (layer, role) = split(after.trim_start_matches(['.', '/']));
+            let role = STATISTICS.iter().find(|(old, _)| *old == role).map_or(role, |(_, new)| new);
+            *name = format!("{before}params/{layer}/{role}");
+        }
+    }
+}
+
+/// Calls the posteriors of Pyro's `AutoNormal` as others do: `locs.fc1.weight`, `scales.fc1.weight`.
+/// Of biases the means are read.
+fn of_pyro(names: &mut [String], notes: &mut Vec<String>) {
+    let all: BTreeSet<String> = names.iter().cloned().collect();
+    let place = |name: &str, of: &str| {
+        let at = name.find(of)?;
+        (at == 0 || name[..at].ends_with('.'))
+            .then(|| (name[..at].to_owned(), name[at + of.len()..].to_owned()))
+    };
+    let mut biases = 0;
+    for name in names {
+        let (rest, is_mean) = match (place(name, "locs."), place(name, "scales.")) {
+            (Some((before, rest)), _) if all.contains(&format!("{before}scales.{rest}")) => {
+                (rest, true)
+            }
+            (None, Some((before, rest))) if all.contains(&format!("{before}locs.{rest}")) => {
+                (rest, false)
+            }
+            _ => continue,
+        };
+        let (layer, role) = split(&rest);
+        *name = match (role, is_mean) {
+            ("bias", true) => format!("{layer}.bias"),
+            ("bias", false) => {
+                biases += 1;
+                String::new()
+            }
+            (_, true) => format!("{layer}.theta"),
+            (_, false) => format!("{layer}.sigma"),
+        };
+    }
+    if biases > 0 {
+        notes.push(format!("of {biases} biases with a posterior the means are read"));
+    }
+}
+
+/// Calls NNCF's masks as others do: `fc1.pre_ops.0.op._binary_mask` beside `fc1.weight`.
+fn of_nncf(name: &mut String) {
+    let Some(of) = name.strip_suffix(".op._binary_mask") else { return };
+    let layer = of.split_once(".pre_ops.").map(|(layer, _)| layer.to_owned());
+    if let Some(layer) = layer {
+        *name = format!("{layer}.mask");
+    }
+}
+
+/// Calls the two kernels of a separable convolution by the names of two layers.
+fn separate(names: &mut [String]) {
+    const PARTS: [[&str; 3]; 2] = [
+        ["depthwise_kernel", "pointwise_kernel", "kernel"],
+        ["depthwise_weights", "pointwise_weights", "weights"],
+    ];
+    let all: BTreeSet<String> = names.iter().cloned().collect();
+    for name in names {
+        let (layer, role) = split(name);
+        for [first, second, ordinary] in PARTS {
+            let has = |role: &str| all.contains(&format!("{layer}/{role}"));
+            if !has(first) || !has(second) {
+                continue;
+            }
+            *name = match role {
+                _ if role == first => format!("{layer}/depthwise/{first}"),
+                _ if role == second => format!("{layer}/{ordinary}"),
+                _ => continue,
+            };
+            break;
+        }
+    }
 }
 
 /// Whether the names are only numbers.
@@ -158,6 +262,11 @@ pub(super) fn refuse_other_models(names: &[String], tensors: &[TensorInfo]) -> R
                 if all.contains(&(prefix, "real")) && all.contains(&(prefix, "imag")) =>
             {
                 "is half of a complex weight: complex layers are not supported"
+            }
+            "auto_loc" | "AutoDiagonalNormal.loc" if tensor.shape.len() == 1 => {
+                "holds the means of all layers in one vector without their shapes: save each layer's \
+                 loc and scale under its own name (guide.median() and guide.quantiles give them), or \
+                 use AutoNormal"
             }
             "logitalpha" => {
                 "is the logit of alpha, which is below 1 by construction (variational dropout \

@@ -1,13 +1,14 @@
-//! Batch normalization, folded into the layer before it.
+//! Batch normalization, folded into the layer before it or a layer of its own.
 //!
-//! At inference it is `s x + beta - s mean` with `s = gamma / sqrt(var + eps)` for each output of
-//! the layer, so theta becomes `s theta`, sigma^2 becomes `s^2 sigma^2` and the bias
+//! At inference it is `s x + beta - s mean` with `s = gamma / sqrt(var + eps)` for each channel, so
+//! behind a layer theta becomes `s theta`, sigma^2 becomes `s^2 sigma^2` and the bias
 //! `s bias + beta - s mean`. log alpha does not change (up to the rounding to f32), and neither does
-//! what is pruned.
+//! what is pruned. Elsewhere it is a depthwise convolution of 1 x 1 whose weights are `s` and whose
+//! bias is `beta - s mean`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::conventions::Found;
+use super::conventions::{Found, LayerTensors};
 use super::endings::Endings;
 use super::evidence::log_of;
 use super::names::split;
@@ -15,33 +16,50 @@ use super::tensor::TensorSource;
 use super::view::View;
 use super::{Block, Variance};
 use crate::error::{Error, Result};
-use crate::network::Network;
 use crate::network::describe::{Description, NodeDescription};
+use crate::network::{Network, Shape};
 
 /// Names of gamma, beta, mean, variance and its inverse root.
 const ROLES: [&[&str]; 5] = [
-    &["weight", "gamma"],
+    &["weight", "gamma", "scale"],
     &["bias", "beta"],
     &["running_mean", "moving_mean"],
     &["running_var", "moving_variance"],
     &["inv_std"],
 ];
 
-/// A node of a description that is folded.
+/// A batch normalization of a description.
 #[derive(Debug)]
 pub(super) struct Norm {
     /// Prefix of its tensors.
     name: String,
     /// Its number among the nodes.
     at: usize,
-    /// The layer before it, and the number of its node.
-    layer: String,
-    behind: usize,
+    place: Place,
     eps: Option<f64>,
 }
 
-/// What is done to each row of a layer.
+/// What becomes of a batch normalization.
 #[derive(Debug)]
+enum Place {
+    /// It is folded into the layer before it, whose node has this number.
+    Behind { layer: String, node: usize },
+    /// It is a layer of its own.
+    Own,
+}
+
+impl Norm {
+    /// The layer that takes it in, or that it is.
+    fn layer(&self) -> &str {
+        match &self.place {
+            Place::Behind { layer, .. } => layer,
+            Place::Own => &self.name,
+        }
+    }
+}
+
+/// What is done to each row of a layer.
+#[derive(Debug, Clone)]
 pub(super) struct Fold {
     scale: Vec<f64>,
     shift: Vec<f64>,
@@ -53,11 +71,16 @@ impl From<crate::onnx::Fold> for Fold {
     }
 }
 
-/// Takes the batch normalizations out of a description.
+/// Takes the batch normalizations out of a description; those that cannot be folded become layers of
+/// their own among those found.
 ///
 /// # Errors
-/// [`Error::Network`] for one that does not stand right behind a layer that nothing else reads.
-pub(super) fn take_out(description: &mut Description) -> Result<Vec<Norm>> {
+/// [`Error::Network`] for one without tensors or with several inputs.
+pub(super) fn take_out(
+    description: &mut Description,
+    source: &dyn TensorSource,
+    found: &mut Found,
+) -> Result<Vec<Norm>> {
     if description.nodes.iter().all(|node| node.op != "batch_norm") {
         return Ok(Vec::new());
     }
@@ -69,17 +92,19 @@ pub(super) fn take_out(description: &mut Description) -> Result<Vec<Norm>> {
             norm.map_err(|problem| Error::network(format!("nodes[{at}]: batch_norm {problem}")))?,
         );
     }
-    // Who read a normalization's output now reads the layer's, under a name if it has to.
+    // Who read a folded normalization's output now reads the layer's, under a name if it has to.
     let mut nodes = std::mem::take(&mut description.nodes);
     let mut names = vec![None; nodes.len()];
     for norm in &norms {
+        let Place::Behind { node: behind, .. } = norm.place else { continue };
         let given = nodes[norm.at].name.take();
-        if given.is_some() || norm.at != norm.behind + 1 {
+        if given.is_some() || norm.at != behind + 1 {
             let given = given.unwrap_or_else(|| format!("folded{}", norm.at));
-            nodes[norm.behind].name = Some(given.clone());
+            nodes[behind].name = Some(given.clone());
             names[norm.at] = Some(given);
         }
     }
+    own_layers(&norms, &mut nodes, source, found)?;
     for (at, mut node) in nodes.into_iter().enumerate().filter(|(_, n)| n.op != "batch_norm") {
         if let (None, Some(Some(given))) = (&node.inputs, at.checked_sub(1).map(|at| &names[at])) {
             node.inputs = Some(vec![given.clone()]);
@@ -87,6 +112,39 @@ pub(super) fn take_out(description: &mut Description) -> Result<Vec<Norm>> {
         description.nodes.push(node);
     }
     Ok(norms)
+}
+
+/// Makes nodes of depthwise convolutions of the normalizations that are layers of their own.
+fn own_layers(
+    norms: &[Norm],
+    nodes: &mut [NodeDescription],
+    source: &dyn TensorSource,
+    found: &mut Found,
+) -> Result<()> {
+    let mut layers: Vec<LayerTensors> = Vec::new();
+    let prefixes = prefixes(&found.names);
+    let mut eps_of = HashMap::new();
+    for norm in norms.iter().filter(|norm| matches!(norm.place, Place::Own)) {
+        let reader = NormReader { norm, source, rows: 0, map: None };
+        if *eps_of.entry(&norm.name).or_insert(norm.eps) != norm.eps {
+            return Err(reader.problem("it is used with two values of eps: name its tensors twice"));
+        }
+        let tensors = reader.tensors(&prefixes, &found.names)?;
+        let mean = reader.role(&tensors, ROLES[2]).ok_or_else(|| reader.no_mean())?;
+        let channels = source.tensors()[mean].shape.iter().product();
+        nodes[norm.at] = NodeDescription {
+            op: "conv2d".into(),
+            layer: Some(norm.name.clone()),
+            groups: Some(channels),
+            name: nodes[norm.at].name.take(),
+            inputs: nodes[norm.at].inputs.take(),
+            ..Default::default()
+        };
+        layers.push(LayerTensors::of_norm(norm.name.clone(), channels));
+    }
+    drop(prefixes);
+    layers.into_iter().for_each(|layer| found.replace(layer));
+    Ok(())
 }
 
 /// Who reads what in a description.
@@ -122,7 +180,7 @@ impl<'a> Uses<'a> {
         Self { named, readers, layers }
     }
 
-    /// A normalization and the layer behind which it stands.
+    /// A normalization and what becomes of it.
     fn norm(
         &self,
         nodes: &[NodeDescription],
@@ -139,43 +197,62 @@ impl<'a> Uses<'a> {
             "linear" | "conv2d" => Some((behind, nodes[behind].layer.clone()?)),
             _ => None,
         });
-        let (behind, layer) =
-            layer.ok_or("has to follow a linear or conv2d, into which it is folded")?;
-        match (self.readers[behind], self.layers.get(layer.as_str())) {
-            (1, Some(1)) => Ok(Norm { name, at, layer, behind, eps: node.eps }),
-            _ => Err("has to be the only reader of a layer that is used once"),
-        }
+        let once = |layer: &str| self.layers.get(layer) == Some(&1);
+        let place = match layer {
+            Some((node, layer)) if self.readers[node] == 1 && once(&layer) => {
+                Place::Behind { layer, node }
+            }
+            _ => Place::Own,
+        };
+        Ok(Norm { name, at, place, eps: node.eps })
     }
 }
 
-/// Reads the tensors of normalizations, for the layers into which they are folded; marks the tensors
-/// as explained.
+/// The tensors by the prefixes of their names.
+fn prefixes(names: &[String]) -> Endings<Vec<usize>> {
+    let mut prefixes: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (tensor, name) in names.iter().enumerate() {
+        prefixes.entry(split(name).0).or_default().push(tensor);
+    }
+    Endings::new(prefixes)
+}
+
+/// Reads the tensors of normalizations, for the layers into which they are folded or that they are;
+/// marks the tensors as explained. `maps` has, for each layer, the map whose channels come last in
+/// what the layer is stored for.
 pub(super) fn read_all(
     norms: &[Norm],
     source: &dyn TensorSource,
     found: &mut Found,
     network: &Network,
+    maps: &[Option<Shape>],
     explained: &mut [bool],
 ) -> Result<Vec<Option<Fold>>> {
     let mut folds: Vec<Option<Fold>> = network.layers.iter().map(|_| None).collect();
     if norms.is_empty() {
         return Ok(folds);
     }
-    let mut prefixes: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (tensor, name) in found.names.iter().enumerate() {
-        prefixes.entry(split(name).0).or_default().push(tensor);
-    }
-    let prefixes = Endings::new(prefixes);
+    let prefixes = prefixes(&found.names);
     let numbers: HashMap<&str, usize> =
         network.layers.iter().enumerate().map(|(at, layer)| (layer.name.as_str(), at)).collect();
     let mut notes = Vec::new();
     for norm in norms {
-        let Some(&layer) = numbers.get(norm.layer.as_str()) else { continue };
-        let reader = NormReader { norm, source, rows: network.layers[layer].rows() };
+        let Some(&layer) = numbers.get(norm.layer()) else { continue };
+        let map = maps[layer].filter(|_| matches!(norm.place, Place::Own));
+        let reader = NormReader { norm, source, rows: network.layers[layer].rows(), map };
         let tensors = reader.tensors(&prefixes, &found.names)?;
         folds[layer] = Some(reader.fold(&tensors)?);
         tensors.values().for_each(|&tensor| explained[tensor] = true);
-        notes.push(format!("batch normalization {} is folded into {}", norm.name, norm.layer));
+        notes.push(match &norm.place {
+            Place::Behind { layer, .. } => {
+                format!("batch normalization {} is folded into {layer}", norm.name)
+            }
+            Place::Own => format!(
+                "batch normalization {} is a layer of its own, a depthwise convolution: no layer \
+                 that it alone follows stands before it",
+                norm.name
+            ),
+        });
     }
     found.notes.extend(notes);
     Ok(folds)
@@ -186,12 +263,28 @@ struct NormReader<'a> {
     norm: &'a Norm,
     source: &'a dyn TensorSource,
     rows: usize,
+    /// The map, flattened with its channels last, whose elements the stored channels are.
+    map: Option<Shape>,
 }
 
 impl NormReader<'_> {
     fn problem(&self, text: impl std::fmt::Display) -> Error {
-        let Norm { name, layer, .. } = self.norm;
-        Error::network(format!("batch_norm {name:?} of layer {layer:?}: {text}"))
+        let name = &self.norm.name;
+        Error::network(match &self.norm.place {
+            Place::Behind { layer, .. } => {
+                format!("batch_norm {name:?} of layer {layer:?}: {text}")
+            }
+            Place::Own => format!("batch_norm {name:?}: {text}"),
+        })
+    }
+
+    fn no_mean(&self) -> Error {
+        self.problem("no running_mean or moving_mean is there")
+    }
+
+    /// The tensor of one of the roles.
+    fn role(&self, tensors: &BTreeMap<&str, usize>, roles: &[&str]) -> Option<usize> {
+        roles.iter().find_map(|role| tensors.get(role)).copied()
     }
 
     /// Its tensors by their roles: those under its name, or under the only one that ends so.
@@ -208,21 +301,20 @@ impl NormReader<'_> {
         if let Some(tensors) = prefixes.get(name) {
             return Ok(roles(tensors));
         }
-        let mut longer = prefixes.longer(name).map(roles).filter(|roles| !roles.is_empty());
-        match (longer.next(), longer.next()) {
+        let others = prefixes.longer(name).chain(prefixes.shorter(name));
+        let mut others = others.map(roles).filter(|roles| !roles.is_empty());
+        match (others.next(), others.next()) {
             (Some(roles), None) => Ok(roles),
             (None, _) => Ok(BTreeMap::new()),
             (Some(_), Some(_)) => {
-                Err(self.problem(format!("several prefixes end in .{name}: give the whole one")))
+                Err(self.problem(format!("several prefixes end as {name}: give the whole one")))
             }
         }
     }
 
     /// One number for each channel, if there is a tensor of one of the roles.
     fn vector(&self, tensors: &BTreeMap<&str, usize>, roles: &[&str]) -> Result<Option<Vec<f64>>> {
-        let Some(&tensor) = roles.iter().find_map(|role| tensors.get(role)) else {
-            return Ok(None);
-        };
+        let Some(tensor) = self.role(tensors, roles) else { return Ok(None) };
         let info = &self.source.tensors()[tensor];
         let view = View::of(self.source, tensor).with_dims_of_one(&[self.rows]);
         let Some(view) = view.filter(|_| info.dtype.is_float()) else {
@@ -246,7 +338,7 @@ impl NormReader<'_> {
         let mean = self.vector(tensors, mean)?;
         let variance = self.vector(tensors, variance)?;
         let inverse = self.vector(tensors, inverse)?;
-        let mean = mean.ok_or_else(|| self.problem("no running_mean or moving_mean is there"))?;
+        let mean = mean.ok_or_else(|| self.no_mean())?;
         let mut scale = match (inverse, variance) {
             (Some(inverse), _) => inverse,
             (None, None) => {
@@ -269,11 +361,24 @@ impl NormReader<'_> {
         }
         let beta = beta.unwrap_or_else(|| vec![0.0; self.rows]);
         let shift = beta.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
-        Ok(Fold { scale, shift })
+        let fold = Fold { scale, shift };
+        Ok(self.map.map_or(fold.clone(), |map| fold.channels_first(map)))
     }
 }
 
 impl Fold {
+    /// For the elements of a flattened map with channels first, where it is for them with channels
+    /// last.
+    fn channels_first(&self, map: Shape) -> Self {
+        let Shape { channels, height, width } = map;
+        let area = height * width;
+        let of = |values: &[f64]| {
+            let place = |at: usize| values[at % area * channels + at / area];
+            (0..values.len()).map(place).collect()
+        };
+        Self { scale: of(&self.scale), shift: of(&self.shift) }
+    }
+
     /// Folds it into weights from `start` on, of rows of `columns`.
     pub(super) fn weights(
         &self,
@@ -293,8 +398,8 @@ impl Fold {
                 Variance::LogSigma2 => *stored += 2.0 * log_scale[row],
                 Variance::LogSigma => *stored += log_scale[row],
                 Variance::LogAlpha => {}
-                // What is stored as rho has become log sigma^2 before.
-                Variance::Rho => {}
+                // They have become log sigma^2 before.
+                Variance::Rho | Variance::Sigma2 => {}
                 Variance::Sigma => *stored *= self.scale[row].abs() as f32,
             }
         }

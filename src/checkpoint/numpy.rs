@@ -24,6 +24,7 @@ pub(super) fn open_npy(part: Part, path: &Path) -> Result<Stored> {
     let head = part.bytes(0, part.length().min(MAX_HEADER), MAX_HEADER)?;
     match Header::parse(&head)? {
         Header::Objects { start } => torch::open_arrays(part, start, "NumPy object array"),
+        Header::NoNumbers => Err(invalid("it holds texts, dates or records, no plain numbers")),
         Header::Array(array) => {
             let mut stored = Stored::new("NumPy .npy");
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -53,6 +54,10 @@ pub(super) fn open_npz(part: Part) -> Result<Stored> {
             Header::Array(array) => array,
             Header::Objects { .. } => {
                 stored.notes.push(format!("{name} is an object array in an archive: ignored"));
+                continue;
+            }
+            Header::NoNumbers => {
+                stored.notes.push(format!("{name} holds no numbers (texts, dates): ignored"));
                 continue;
             }
         };
@@ -85,7 +90,11 @@ pub(super) fn open_npz(part: Part) -> Result<Stored> {
 
 enum Header {
     Array(Array),
-    Objects { start: u64 },
+    Objects {
+        start: u64,
+    },
+    /// Texts, dates, times, raw bytes or records.
+    NoNumbers,
 }
 
 struct Array {
@@ -118,6 +127,9 @@ impl Header {
         if text.windows(4).any(|w| w == b"'|O'" || w == b"\"|O\"") {
             return Ok(Self::Objects { start });
         }
+        if is_no_number(text) {
+            return Ok(Self::NoNumbers);
+        }
         let (kind, big_endian, dims, fortran) =
             parse_npy_header(text).map_err(|e| invalid(format!("header: {e}")))?;
         let dtype = match kind {
@@ -135,6 +147,18 @@ impl Header {
             .collect::<Result<Vec<_>>>()?;
         Ok(Self::Array(Array { dtype, size: kind.size() as u64, shape, fortran, start }))
     }
+}
+
+/// Whether the type that a header names is one of texts (`<U5`, `|S3`), dates and times (`<M8[ns]`),
+/// raw bytes or records (a list).
+fn is_no_number(header: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(header);
+    let of = text.split_once("descr").and_then(|(_, rest)| rest.split_once(':'));
+    let Some(of) = of.map(|(_, of)| of.trim_start()) else { return false };
+    let mut code = of.trim_start_matches(['\'', '"']).chars();
+    of.starts_with('[')
+        || matches!(code.next(), Some('<' | '>' | '|' | '='))
+            && matches!(code.next(), Some('U' | 'S' | 'M' | 'm' | 'V'))
 }
 
 impl Array {

@@ -115,7 +115,8 @@ impl Walk<'_> {
                 }
                 function => {
                     self.members(&call.items, &below, depth)?;
-                    if let (Some(state), "argparse.Namespace") = (call.state, function) {
+                    let is_read = ["argparse.Namespace", "torch.distributions.normal.Normal"];
+                    if let (Some(state), true) = (call.state, is_read.contains(&function)) {
                         self.visit(state, name, depth + 1)?;
                     }
                 }

@@ -39,9 +39,11 @@ impl Checkpoint {
     /// sigma whose values are those of a log sigma^2.
     pub(super) fn check_plausible(&self, says_variance: bool) -> Result<()> {
         for (index, layer) in self.layers.iter().enumerate() {
-            let Some((kind, variance)) = &layer.variance else { continue };
+            let (Some((kind, variance)), Some(theta)) = (&layer.variance, &layer.theta) else {
+                continue;
+            };
             if self.weights(index) >= FEWEST {
-                self.check_swapped(*kind, &layer.theta, variance)?;
+                self.check_swapped(*kind, theta, variance)?;
             }
             if *kind == Variance::LogSigma && !says_variance {
                 self.check_log_sigma(variance)?;
@@ -61,7 +63,9 @@ impl Checkpoint {
             Variance::LogAlpha => {
                 spreads.is_like_means() && (median.abs() > 1.5 || means.quantile(0.95) > 2.5)
             }
-            Variance::Sigma => means.quantile(0.0) > 0.0 && spreads.quantile(0.1) < 0.0,
+            Variance::Sigma | Variance::Sigma2 => {
+                means.quantile(0.0) > 0.0 && spreads.quantile(0.1) < 0.0
+            }
         };
         if !swapped {
             return Ok(());

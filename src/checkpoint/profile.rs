@@ -128,7 +128,7 @@ const GAUSSIAN: Profile = Profile {
 };
 
 /// Every code base known, in the order of `formats/checkpoints.md`.
-pub const PROFILES: [Profile; 23] = [
+pub const PROFILES: [Profile; 25] = [
     BASE,
     Profile {
         name: "bayesgroup",
@@ -305,6 +305,29 @@ pub const PROFILES: [Profile; 23] = [
         ..GAUSSIAN
     },
     Profile {
+        name: "tfp",
+        source: "TensorFlow Probability (Reparameterization and Flipout layers)",
+        origin: Origin::TensorFlow,
+        theta: &["kernel_posterior_loc"],
+        variance: &[("kernel_posterior_untransformed_scale", Variance::Rho)],
+        dense: DenseLayout::InOut,
+        kernel: KernelLayout::Hwio,
+        bias: "bias_posterior_loc [out], Gaussian",
+        batch_norm: "moving_variance",
+        ..GAUSSIAN
+    },
+    Profile {
+        name: "numpyro",
+        source: "NumPyro (AutoNormal over Flax modules)",
+        origin: Origin::TensorFlow,
+        theta: &["kernel_auto_loc"],
+        variance: &[("kernel_auto_scale", Variance::Sigma)],
+        dense: DenseLayout::InOut,
+        kernel: KernelLayout::Hwio,
+        bias: "bias_auto_loc [out], Gaussian",
+        ..GAUSSIAN
+    },
+    Profile {
         name: "varout",
         source: "gngdb/variational-dropout",
         origin: Origin::Positions,
@@ -318,6 +341,11 @@ pub const PROFILES: [Profile; 23] = [
 ];
 
 impl Profile {
+    /// Whether its posterior is one under a Gaussian prior, whose log alpha nothing drives up.
+    pub(super) fn is_gaussian(&self) -> bool {
+        self.bias.ends_with("Gaussian") && self.threshold.is_none()
+    }
+
     /// The profile of a name.
     pub fn named(name: &str) -> Option<&'static Self> {
         PROFILES.iter().find(|p| p.name == name)

@@ -35,13 +35,16 @@ impl Checkpoint {
         block: &mut Block,
     ) -> Result<()> {
         let entry = &self.layers[layer];
-        block.theta.resize(count, 0.0);
-        self.read_finite(&entry.theta, start, &mut block.theta, false)?;
+        block.theta.clear();
+        block.theta.resize(count, 1.0);
+        if let Some(theta) = &entry.theta {
+            self.read_finite(theta, start, &mut block.theta, false)?;
+        }
         block.variance.clear();
         if let Some((kind, view)) = &entry.variance {
             block.variance.resize(count, 0.0);
             self.read_finite(view, start, &mut block.variance, *kind == Variance::LogAlpha)?;
-            if entry.group.is_some() || *kind == Variance::Rho {
+            if entry.group.is_some() || matches!(kind, Variance::Rho | Variance::Sigma2) {
                 for (stored, &theta) in block.variance.iter_mut().zip(&block.theta) {
                     *stored = kind.log_sigma2(theta, *stored);
                 }

@@ -7,7 +7,7 @@ use super::names::split;
 
 /// Names of the mean. Those in [`ORDINARY`] are also what a layer without posterior calls its
 /// weights; the others are only ever half of a pair.
-pub(super) const THETA: [&str; 13] = [
+pub(super) const THETA: [&str; 18] = [
     "theta",
     "W",
     "w",
@@ -21,13 +21,21 @@ pub(super) const THETA: [&str; 13] = [
     "W_mu",
     "mu_weight",
     "mu_kernel",
+    DEPTHWISE[0],
+    DEPTHWISE[1],
+    "kernel_posterior_loc",
+    "kernel_auto_loc",
+    "weight_auto_loc",
 ];
-const ORDINARY: [&str; 5] = ["weight", PRUNED, "weights", "kernel", "w"];
+const ORDINARY: [&str; 7] =
+    ["weight", PRUNED, "weights", "kernel", "w", DEPTHWISE[0], DEPTHWISE[1]];
+/// Kernels over each channel: `[height, width, in, multiplier]`.
+pub(super) const DEPTHWISE: [&str; 2] = ["depthwise_kernel", "depthwise_weights"];
 /// What `torch.nn.utils.prune` calls weights that are multiplied with a mask.
 pub(super) const PRUNED: &str = "weight_orig";
 pub(super) const PRUNED_BIAS: &str = "bias_orig";
 /// Names of the variance, the one to trust first.
-pub(super) const VARIANCE: [(&str, Variance); 17] = [
+pub(super) const VARIANCE: [(&str, Variance); 21] = [
     ("log_sigma2", Variance::LogSigma2),
     ("log_sigma_2", Variance::LogSigma2),
     ("ls2", Variance::LogSigma2),
@@ -45,8 +53,21 @@ pub(super) const VARIANCE: [(&str, Variance); 17] = [
     ("rho_weight", Variance::Rho),
     ("rho_kernel", Variance::Rho),
     ("rho", Variance::Rho),
+    ("sigma2", Variance::Sigma2),
+    ("kernel_posterior_untransformed_scale", Variance::Rho),
+    ("kernel_auto_scale", Variance::Sigma),
+    ("weight_auto_scale", Variance::Sigma),
 ];
-pub(super) const BIAS: [&str; 6] = ["bias", PRUNED_BIAS, "b", "biases", "bias_mu", "mu_bias"];
+pub(super) const BIAS: [&str; 8] = [
+    "bias",
+    PRUNED_BIAS,
+    "b",
+    "biases",
+    "bias_mu",
+    "mu_bias",
+    "bias_posterior_loc",
+    "bias_auto_loc",
+];
 pub(super) const MASK: [&str; 3] = ["mask", "w_mask", "weight_mask"];
 pub(super) const BIAS_MASK: &str = "bias_mask";
 /// Mean and log variance of a factor that whole units share.
@@ -83,6 +104,18 @@ pub(super) fn is_statistic(name: &str) -> bool {
     STATISTICS.contains(&split(name).1)
 }
 
+/// Whether a tensor says nothing of what the network computes: the state of an optimizer, of a schedule
+/// or of random numbers, and what numenta keeps of weights that are zero already.
+pub(super) fn is_bystander(name: &str) -> bool {
+    let state = |part: &str| {
+        ["optim", "opt_state", "lr_sched", "scheduler", "rng", "scaler", "grad_scaler"]
+            .iter()
+            .any(|of| part.starts_with(of))
+    };
+    let (_, role) = split(name);
+    name.split(['.', '/']).any(state) || ["zero_mask", "zero_weights"].contains(&role)
+}
+
 /// The tensors that share a prefix: their roles and numbers, in the order of the file.
 pub(super) struct Group<'a> {
     pub(super) prefix: &'a str,
@@ -106,7 +139,7 @@ pub(super) fn groups(names: &[String]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     let mut numbers: HashMap<&str, usize> = HashMap::new();
     for (prefix, role) in names.iter().map(|name| split(name)) {
-        if THETA.contains(&role) || is_variance(role) {
+        if !is_bystander(prefix) && (THETA.contains(&role) || is_variance(role)) {
             numbers.entry(prefix).or_insert_with(|| {
                 groups.push(Group { prefix, tensors: Vec::new() });
                 groups.len() - 1

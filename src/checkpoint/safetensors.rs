@@ -157,6 +157,8 @@ fn dtype(dtype: Dtype) -> DType {
         Dtype::U32 => DType::Other("U32"),
         Dtype::I64 => DType::Other("I64"),
         Dtype::U64 => DType::Other("U64"),
+        Dtype::F8_E5M2 => DType::Other("F8_E5M2"),
+        Dtype::F8_E4M3 => DType::Other("F8_E4M3"),
         _ => DType::Other("another type"),
     }
 }

@@ -19,6 +19,12 @@ impl Found {
         self.layers.iter().any(|layer| layer.variance.is_some())
     }
 
+    /// Takes a layer in the place of one of its name.
+    pub(super) fn replace(&mut self, layer: LayerTensors) {
+        self.layers.retain(|other| other.name != layer.name);
+        self.layers.push(layer);
+    }
+
     /// The layers by their names; the first of a name.
     pub(super) fn by_name(&self) -> BTreeMap<&str, &LayerTensors> {
         self.layers.iter().rev().map(|layer| (layer.name.as_str(), layer)).collect()
@@ -64,7 +70,7 @@ impl Found {
         let layers = self.by_name();
         let mut firsts = HashMap::new();
         for name in description.nodes.iter_mut().filter_map(|node| node.layer.as_mut()) {
-            let Some(layer) = layers.get(name.as_str()) else { continue };
+            let Some(layer) = layers.get(name.as_str()).filter(|l| !l.norm) else { continue };
             let mask = layer.mask.map(|mask| source.first_of(mask));
             let key = (layer.posterior_of(source), layer.bias, mask);
             name.clone_from(firsts.entry(key).or_insert(&layer.name));
@@ -86,7 +92,7 @@ impl Found {
         for layer in &chosen {
             layer.check(tensors)?;
             let name = &layer.name;
-            if layer.variance.is_none() && has_posterior {
+            if layer.variance.is_none() && has_posterior && !layer.norm {
                 self.notes.push(format!("layer {name} has no posterior: kept as it is"));
             }
             if layer.group.is_some() {
@@ -110,7 +116,7 @@ impl Found {
     pub(super) fn all_used(&mut self, used: &[&str], source: &dyn TensorSource) -> Result<()> {
         let used: BTreeSet<&str> = used.iter().copied().collect();
         let (taken, left): (Vec<&LayerTensors>, Vec<&LayerTensors>) =
-            self.layers.iter().partition(|layer| used.contains(layer.name.as_str()));
+            self.layers.iter().filter(|l| !l.norm).partition(|l| used.contains(l.name.as_str()));
         let taken: HashMap<_, &str> =
             taken.iter().map(|l| (l.posterior_of(source), l.name.as_str())).collect();
         for missed in left.into_iter().filter(|layer| layer.variance.is_some()) {
@@ -156,7 +162,9 @@ impl Found {
         let parameter = left.iter().find(|&&tensor| {
             let info = &tensors[tensor];
             let known = roles::is_parameter(split(&self.names[tensor]).1) || !has_posterior;
-            rest.assumed && known && info.dtype.is_float() && !info.shape.is_empty()
+            let says_nothing = roles::is_bystander(&self.names[tensor]);
+            let floats = info.dtype.is_float() && !info.shape.is_empty();
+            rest.assumed && known && floats && !says_nothing
         });
         if let Some(&parameter) = parameter {
             return Err(refused(

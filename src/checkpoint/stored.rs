@@ -266,10 +266,7 @@ impl TensorSource for Stored {
     fn read(&self, tensor: usize, start: usize, out: &mut [f32]) -> Result<()> {
         let (info, at) = (&self.tensors[tensor], &self.positions[tensor]);
         let Some(size) = info.dtype.size() else {
-            return Err(Error::Tensor {
-                tensor: info.name.clone(),
-                problem: format!("type {}; F32, F16, BF16 and F64 can be read", info.dtype),
-            });
+            return Err(Error::Tensor { tensor: info.name.clone(), problem: info.dtype.unread() });
         };
         let mut buffer = [0; BUFFER];
         let mut position = at.start + (start * size) as u64;

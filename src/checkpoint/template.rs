@@ -1,6 +1,7 @@
 //! Networks that nothing describes: the one chain that a file may be taken for, and a description to
 //! start from for all others.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::conventions::{self, Found};
@@ -10,7 +11,10 @@ use super::profile::{DenseLayout, KernelLayout, PROFILES};
 use super::{open_source, roles};
 use crate::error::{Error, Result};
 use crate::network::Layer;
-use crate::network::describe::{Description, InputDescription, NodeDescription};
+use crate::network::describe::{Description, InputDescription, NodeDescription, OPERATIONS};
+
+/// The operation of a template's node whose tensors do not say what they do.
+pub(super) const UNKNOWN: &str = "?";
 
 /// Layers that an error shows.
 const SHOWN: usize = 6;
@@ -48,8 +52,9 @@ pub(super) fn chain(layers: &[Layer], format: &str) -> Result<Description> {
     })
 }
 
-/// A description to start from: the layers in the order of the file, each with the normalization
-/// behind it, relu between. Height and width of an image are 0, to be filled in.
+/// A description to start from: the layers in the order of the file, each with the normalizations
+/// behind it, relu between. Height and width of an image are 0, to be filled in, as is the operation
+/// `?` of tensors that do not say what they do.
 ///
 /// # Errors
 /// A file that cannot be read, or without layers.
@@ -64,6 +69,24 @@ pub fn template(path: &Path, options: &Options) -> Result<Description> {
     Ok(of_layers(&found, options))
 }
 
+/// Refuses a template that was not filled in.
+pub(super) fn check_filled(description: &Description) -> Result<()> {
+    if description.input.shape.contains(&0) {
+        return Err(Error::network(format!(
+            "input shape {:?}: fill in what is 0, as in [3, 32, 32] (channels, height, width)",
+            description.input.shape
+        )));
+    }
+    let open = description.nodes.iter().position(|node| node.op == UNKNOWN);
+    open.map_or(Ok(()), |at| {
+        let layer = description.nodes[at].layer.as_deref().unwrap_or_default();
+        Err(Error::network(format!(
+            "nodes[{at}]: fill in the operation \"?\" of the tensors {layer}: one of {OPERATIONS}; \
+             if there is none for it, export the network to ONNX"
+        )))
+    })
+}
+
 fn of_layers(found: &Found, options: &Options) -> Description {
     let (dense, kernel) =
         found.layouts.first().copied().unwrap_or((PROFILES[0].dense, PROFILES[0].kernel));
@@ -73,6 +96,32 @@ fn of_layers(found: &Found, options: &Options) -> Description {
     let layers: Vec<_> = used.iter().filter_map(|name| by_name.get(name.as_str())).collect();
     let node = |op: &str| NodeDescription { op: op.into(), ..Default::default() };
     let (mut nodes, mut map) = (Vec::new(), false);
+    let taken: BTreeSet<usize> = layers.iter().flat_map(|layer| layer.all()).collect();
+    // What stands between two layers and is none: by its prefix, and whether it has statistics.
+    let between = |from: usize, to: usize| {
+        let mut others: Vec<(&str, bool)> = Vec::new();
+        for at in from..to.clamp(from, found.names.len()) {
+            let name = &found.names[at];
+            let (prefix, role) = split(name);
+            let statistic = roles::is_statistic(name);
+            let counts = role == "num_batches_tracked" || roles::is_variance(role);
+            if taken.contains(&at) || name.is_empty() || counts || roles::is_bystander(name) {
+                continue;
+            }
+            match others.iter_mut().find(|(other, _)| *other == prefix) {
+                Some((_, norm)) => *norm |= statistic,
+                None if layers.iter().any(|layer| layer.name == prefix) => {}
+                None => others.push((prefix, statistic)),
+            }
+        }
+        others
+    };
+    let other = |(prefix, norm): (&str, bool)| NodeDescription {
+        layer: Some(prefix.into()),
+        ..node(if norm { "batch_norm" } else { UNKNOWN })
+    };
+    let first = layers.first().map_or(0, |layer| layer.theta);
+    nodes.extend(between(0, first).into_iter().map(other));
     for (at, layer) in layers.iter().enumerate() {
         let is_map = layer.shape.len() == 4;
         if map && !is_map {
@@ -81,13 +130,9 @@ fn of_layers(found: &Found, options: &Options) -> Description {
         map = is_map;
         let op = if is_map { "conv2d" } else { "linear" };
         nodes.push(NodeDescription { layer: Some(layer.name.clone()), ..node(op) });
-        // Statistics between this layer and the next belong to what follows it.
+        // What lies between this layer and the next follows it, as a rule.
         let end = layers.get(at + 1).map_or(found.names.len(), |next| next.theta);
-        let mut between =
-            found.names.get(layer.theta..end.max(layer.theta)).unwrap_or_default().iter();
-        if let Some(name) = between.find(|name| roles::is_statistic(name)) {
-            nodes.push(NodeDescription { layer: Some(split(name).0.into()), ..node("batch_norm") });
-        }
+        nodes.extend(between(layer.theta, end).into_iter().map(other));
         if at + 1 < layers.len() {
             nodes.push(node("relu"));
         }

@@ -39,6 +39,21 @@ impl DType {
         }
     }
 
+    /// Why it cannot be read, with the way out.
+    pub(super) fn unread(self) -> String {
+        let quantized = match self {
+            Self::Other(name) => {
+                ["I8", "U8", "F8", "I16", "I32"].iter().any(|t| name.starts_with(t))
+            }
+            other => other == Self::U8,
+        };
+        let way_out = match quantized {
+            true => ": quantized weights have their scales elsewhere, save them dequantized",
+            false => ": convert it",
+        };
+        format!("type {self}; F32, F16, BF16 and F64 can be read{way_out}")
+    }
+
     /// Converts little-endian bytes, as many elements as `out` holds.
     pub(super) fn decode(self, bytes: &[u8], out: &mut [f32]) {
         fn each<const N: usize>(bytes: &[u8], out: &mut [f32], convert: fn([u8; N]) -> f32) {

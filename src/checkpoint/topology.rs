@@ -9,7 +9,7 @@ use super::norm;
 use super::{NetworkSource, Options};
 use crate::error::{Error, IoContext, Result};
 use crate::network::describe::Description;
-use crate::network::{Layer, Network};
+use crate::network::{Layer, Network, Op};
 use crate::onnx::{self, Fold};
 
 /// A network to be tied to a checkpoint's layers by their names.
@@ -26,6 +26,8 @@ struct GraphLayer {
     /// What is done to the outputs.
     fold: Option<Fold>,
     has_bias: bool,
+    /// Its channels and what it does to them, if it is no more than a factor and an offset for each.
+    affine: Option<(usize, Fold)>,
 }
 
 impl From<Description> for Topology {
@@ -60,6 +62,7 @@ impl Topology {
             GraphLayer {
                 fold: weights.and_then(|w| w.fold.clone()),
                 has_bias: weights.is_some_and(|w| w.bias.is_some()),
+                affine: affine(&graph.network, name, weights.copied()),
             }
         });
         let layers = layers.collect();
@@ -69,7 +72,31 @@ impl Topology {
     /// Whether it has the batch normalizations of its layers.
     pub(super) fn has_norms(&self) -> bool {
         let mut layers = self.graph.iter().flat_map(|(_, layers)| layers);
-        layers.any(|layer| layer.fold.is_some())
+        layers.any(|layer| layer.fold.is_some() || layer.affine.is_some())
+    }
+
+    /// Adds to what was found the layers of the graph that the checkpoint has no weights for: a
+    /// normalization, or what else is a factor and an offset for each channel.
+    fn add_affine(&self, found: &mut Found) {
+        let Some((_, layers)) = &self.graph else { return };
+        let names = self.description.layer_names();
+        let own: Vec<(String, usize)> = {
+            let weights = found.layers.iter().filter(|l| l.is_weights());
+            let weights = Endings::new(weights.map(|l| (l.name.as_str(), ())));
+            let has = |name: &str| {
+                let same = weights.get(name).into_iter();
+                same.chain(weights.longer(name)).chain(weights.shorter(name)).next().is_some()
+            };
+            let affine = names.iter().zip(layers).filter(|(name, _)| !has(name));
+            let affine = affine.filter_map(|(name, layer)| Some((name, layer.affine.as_ref()?.0)));
+            affine.map(|(name, channels)| ((*name).to_owned(), channels)).collect()
+        };
+        for (name, channels) in own {
+            found.notes.push(format!(
+                "{name} is a layer of its own, a depthwise convolution, with the numbers of the graph"
+            ));
+            found.replace(LayerTensors::of_norm(name, channels));
+        }
     }
 
     /// Calls its layers as the checkpoint does.
@@ -78,6 +105,7 @@ impl Topology {
         if self.is_embedded {
             return Ok(());
         }
+        self.add_affine(found);
         let names: Vec<&str> = found.layers.iter().map(|l| l.name.as_str()).collect();
         match_names(&mut self.description, &names)
     }
@@ -107,6 +135,10 @@ impl Topology {
                     format!("has shape {shape:?} in the checkpoint, other than in the graph");
                 return refused(layer, &problem);
             }
+            if let (true, Some((_, affine))) = (tensors.norm, &of_graph.affine) {
+                *fold = Some(affine.clone().into());
+                continue;
+            }
             if of_graph.has_bias && tensors.bias.is_none() {
                 return refused(
                     layer,
@@ -120,6 +152,28 @@ impl Topology {
         }
         Ok(())
     }
+}
+
+/// What a layer of a graph does if it is a depthwise convolution of 1 x 1 with a bias: as a rule what
+/// an operation on each channel became.
+fn affine(network: &Network, name: &str, weights: Option<&onnx::Weights>) -> Option<(usize, Fold)> {
+    let layer = network.layers.iter().position(|layer| layer.name == name)?;
+    let &[channels, 1, 1, 1] = &network.layers[layer].shape[..] else { return None };
+    let depthwise = |op: &Op| match *op {
+        Op::Conv2d { layer: of, stride, padding, groups } if of == layer => {
+            Some(stride == [1, 1] && padding == [0; 4] && groups == channels)
+        }
+        _ => None,
+    };
+    let mut nodes = network.nodes.iter().filter_map(|node| depthwise(&node.op));
+    let weights = weights.filter(|_| nodes.all(|is| is))?;
+    let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+    let affine = Fold { factor: wide(&weights.values), offset: wide(weights.bias.as_ref()?) };
+    let Some(after) = &weights.fold else { return Some((channels, affine)) };
+    let factor = affine.factor.iter().zip(&after.factor).map(|(a, b)| a * b).collect();
+    let offset = affine.offset.iter().zip(after.factor.iter().zip(&after.offset));
+    let offset = offset.map(|(o, (f, p))| o * f + p).collect();
+    Some((channels, Fold { factor, offset }))
 }
 
 /// The names of the layers with weights, without those of batch normalization.

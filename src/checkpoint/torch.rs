@@ -46,6 +46,13 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
         .position(|m| is_pickle(&m.name))
         .ok_or_else(|| invalid("there is no data.pkl in the archive"))?;
     let root = archive.members[index].name.trim_end_matches("data.pkl").to_owned();
+    let code = format!("{root}code/");
+    if archive.members.iter().any(|m| m.name.starts_with(&code) && m.name.ends_with(".py")) {
+        return Err(invalid(
+            "it is a TorchScript archive, a program with its weights: save these alone, \
+             torch.save(torch.jit.load(FILE).state_dict(), \"weights.pt\")",
+        ));
+    }
     if archive.members[index].size > MAX_PICKLE {
         let (needed, limit) = (archive.members[index].size, MAX_PICKLE);
         return Err(Error::Limit { what: "data.pkl".into(), needed, limit });

@@ -45,6 +45,20 @@ impl View {
         view
     }
 
+    /// With other dimensions of as many elements; `None` if it would need another order.
+    pub(super) fn reshaped(&self, dims: &[usize]) -> Option<Self> {
+        let row_major_here = self.strides == row_major(&self.dims);
+        let same = self.dims.iter().product::<usize>() == dims.iter().product::<usize>();
+        match self.dims == dims {
+            true => Some(self.clone()),
+            false => (row_major_here && same).then(|| Self {
+                tensor: self.tensor,
+                dims: dims.into(),
+                strides: row_major(dims),
+            }),
+        }
+    }
+
     /// With dimensions of 1 repeated until the shape is `dims`; `None` if they do not fit.
     pub(super) fn repeated(&self, dims: &[usize]) -> Option<Self> {
         if self.dims.len() != dims.len() {

@@ -41,8 +41,8 @@ impl Import {
         let template = json::pretty(&checkpoint::template(path, &options)?)?;
         output::write(to, template.as_bytes())?;
         eprintln!(
-            "{}: set the order, the input's shape (0 where it is not known) and what stands between \
-             the layers, then give it as --network",
+            "{}: set the order, the input's shape (0 where it is not known), what stands between the \
+             layers and the operations \"?\", then give it as --network",
             to.display()
         );
         Ok(true)
@@ -119,7 +119,11 @@ enum VarianceKind {
     LogSigma2,
     LogSigma,
     LogAlpha,
+    #[value(alias = "scale")]
     Sigma,
+    #[value(alias = "variance")]
+    Sigma2,
+    #[value(alias = "softplus")]
     Rho,
 }
 
@@ -130,6 +134,7 @@ impl VarianceKind {
             Self::LogSigma => Variance::LogSigma,
             Self::LogAlpha => Variance::LogAlpha,
             Self::Sigma => Variance::Sigma,
+            Self::Sigma2 => Variance::Sigma2,
             Self::Rho => Variance::Rho,
         }
     }

@@ -37,6 +37,7 @@ fn variance(word: &str) -> Result<Variance> {
         "log_sigma" => Ok(Variance::LogSigma),
         "log_alpha" => Ok(Variance::LogAlpha),
         "sigma" => Ok(Variance::Sigma),
+        "sigma2" => Ok(Variance::Sigma2),
         "rho" => Ok(Variance::Rho),
         _ => Err(expected(
             "variance",

@@ -19,8 +19,8 @@ impl File<'_> {
         Ok(if kind == 0 { self.address(&mut fields)?.map(|header| (name, header)) } else { None })
     }
 
-    /// The value of an attribute called `name` that is a text.
-    pub(super) fn label(&self, content: &[u8]) -> Result<Option<String>> {
+    /// The value of an attribute of this name that is a text.
+    pub(super) fn label(&self, content: &[u8], called: &[u8]) -> Result<Option<String>> {
         let mut fields = ByteReader(content);
         let version = fields.number(1)?;
         fields.take(1)?;
@@ -30,7 +30,7 @@ impl File<'_> {
         let name = fields.take(padded(sizes[0]))?;
         let kind = fields.take(padded(sizes[1]))?;
         fields.take(padded(sizes[2]))?;
-        if !(1..=3).contains(&version) || name.split(|&b| b == 0).next() != Some(b"name") {
+        if !(1..=3).contains(&version) || name.split(|&b| b == 0).next() != Some(called) {
             return Ok(None);
         }
         let class = kind.first().map_or(0, |b| b & 15);

@@ -55,16 +55,25 @@ pub(super) struct Array {
     pub(super) refused: Option<&'static str>,
 }
 
-/// All arrays of the file that begins at `base` of a part, in the order in which they were made.
+/// All arrays of the file that begins at `base` of a part, in the order in which they were made; and
+/// the root's text attribute of a name.
 ///
 /// # Errors
 /// What is damaged or not read.
-pub(super) fn arrays(part: &Part, base: u64) -> Result<Vec<Array>> {
+pub(super) fn arrays(
+    part: &Part,
+    base: u64,
+    attribute: &str,
+) -> Result<(Vec<Array>, Option<String>)> {
     let (file, root) = File::open(part, base)?;
     let mut found = Vec::new();
     file.walk(root, &mut Vec::new(), None, &mut found)?;
     found.sort_by_key(|array| array.header);
-    Ok(found)
+    let mut text = None;
+    for message in file.messages(root)?.iter().filter(|m| m.kind == message::ATTRIBUTE) {
+        text = text.or(file.label(&message.content, attribute.as_bytes())?);
+    }
+    Ok((found, text))
 }
 
 impl File<'_> {
@@ -97,7 +106,7 @@ impl File<'_> {
         }
         let mut label = None;
         for attribute in messages.iter().filter(|m| m.kind == message::ATTRIBUTE) {
-            label = label.or(self.label(&attribute.content)?);
+            label = label.or(self.label(&attribute.content, b"name")?);
         }
         let mut members = Vec::new();
         if let Some(symbols) = find(message::SYMBOLS) {

@@ -130,6 +130,12 @@ impl<'a> Machine<'a> {
         let global = format!("{module}.{name}");
         if !is_known(&global) {
             let global: String = global.chars().take(MOST_SHOWN).collect();
+            if global.ends_with("_rebuild_qtensor") {
+                return Err(Stop::Problem(format!(
+                    "{global} makes a quantized tensor, which is not read: save the values, as in \
+                     torch.save({{k: v.dequantize() for k, v in model.state_dict().items()}}, ...)"
+                )));
+            }
             return Err(Stop::Problem(format!(
                 "{global} is not among the functions and classes that a checkpoint may refer to \
                  (nothing was executed): save only the tensors, as in \

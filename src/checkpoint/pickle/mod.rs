@@ -138,7 +138,7 @@ impl Pickle {
 }
 
 /// What a checkpoint may contain. None of it is called.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 25] = [
     "_codecs.encode",
     "argparse.Namespace",
     "collections.Counter",
@@ -161,6 +161,7 @@ const KNOWN: [&str; 24] = [
     "torch._utils._rebuild_tensor",
     "torch._utils._rebuild_tensor_v2",
     "torch.device",
+    "torch.distributions.normal.Normal",
     "torch.nn.parameter.Parameter",
     "torch.serialization._get_layout",
 ];
