@@ -11,7 +11,7 @@ use super::profile::{DenseLayout, KernelLayout, PROFILES};
 use super::{open_source, roles};
 use crate::error::{Error, Result};
 use crate::network::Layer;
-use crate::network::describe::{Description, InputDescription, NodeDescription, OPERATIONS};
+use crate::network::describe::{Description, InputDescription, NodeDescription};
 
 /// The operation of a template's node whose tensors do not say what they do.
 pub(super) const UNKNOWN: &str = "?";
@@ -81,7 +81,7 @@ pub(super) fn check_filled(description: &Description) -> Result<()> {
     open.map_or(Ok(()), |at| {
         let layer = description.nodes[at].layer.as_deref().unwrap_or_default();
         Err(Error::network(format!(
-            "nodes[{at}]: fill in the operation \"?\" of the tensors {layer}: one of {OPERATIONS}; \
+            "nodes[{at}]: fill in the operation \"?\" of the tensors {layer}: see formats/network.md for what it may be; \
              if there is none for it, export the network to ONNX"
         )))
     })
