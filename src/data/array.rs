@@ -108,6 +108,8 @@ fn check_fit(dims: &[u64], shape: Shape) -> Result<()> {
             [a, b, c] == [channels, height, width]
                 || channels == 1 && [a, b, c] == [height, width, channels]
         }
+        // More dimensions than a network's value has are its last one in parts.
+        [a, b, ref rest @ ..] => [a, b, product(rest)] == [channels, height, width],
         _ => false,
     };
     let batch = dims.split_first();
@@ -117,7 +119,7 @@ fn check_fit(dims: &[u64], shape: Shape) -> Result<()> {
             _ => Ok(()),
         };
     }
-    if dims.len() < 4 && fits(dims) {
+    if fits(dims) {
         return Ok(());
     }
     let channels_last = |sample: &[u64]| !vector && sample == [height, width, channels];

@@ -7,7 +7,7 @@ use super::constant::Constants;
 use super::operations::is_known;
 use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use super::reader::{GraphInput, Reader, shape_of};
-use super::view::Strided;
+use super::view::{MOST_DIMENSIONS, Strided};
 use super::{Imported, Reading, pattern, problem, unsupported};
 use crate::error::Result;
 use crate::network::Shape;
@@ -176,7 +176,6 @@ fn stated(input: &ValueInfoProto, reading: &Reading) -> Result<Vec<usize>> {
 
 /// Whether all of an input that cannot be a batch may be one sample.
 pub(super) fn may_be_one_sample(model: &ModelProto, reading: &Reading) -> bool {
-    const MOST_DIMENSIONS: usize = 3;
     let Some(graph) = &model.graph else { return false };
     let constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
     let mut inputs = graph.input.iter().filter(|input| !constant(&input.name));
@@ -203,22 +202,21 @@ fn graph_input<'a>(
         node.op_type == "Transpose" && perm.is_some_and(|perm| perm.ints == [0, 3, 1, 2])
     };
     let channels_last = dims.len() == 4 && readers().count() > 0 && readers().all(moved);
+    let sample = dims.get(1..).unwrap_or_default();
     // Dimensions of one element in front of the last three say nothing.
-    let ones = dims.iter().skip(1).take_while(|&&size| size == 1).count();
-    let skipped = 1 + ones.min(dims.len().saturating_sub(4));
-    let shape = match [&dims[..1.min(dims.len())], &dims[skipped.min(dims.len())..]].concat()[..] {
-        [_] => Shape::vector(1),
-        [_, n] => Shape::vector(n),
-        [_, c, w] => Shape::new(c, 1, w),
-        [_, h, w, c] if channels_last => Shape::new(c, h, w),
-        [_, c, h, w] => Shape::new(c, h, w),
-        _ => Shape::new(0, 0, 0),
+    let ones = sample.iter().take_while(|&&size| size == 1).count();
+    let shape = match sample[ones.min(sample.len().saturating_sub(3))..] {
+        [] => Shape::vector(1),
+        [n] => Shape::vector(n),
+        [c, w] => Shape::new(c, 1, w),
+        [h, w, c] if channels_last => Shape::new(c, h, w),
+        [c, h, w] => Shape::new(c, h, w),
+        ref more => shape_of(more),
     };
-    if dims.get(1..).is_none_or(|sample| sample.contains(&0)) || shape.channels == 0 {
+    if dims.is_empty() || sample.contains(&0) {
         return Err(unsupported(format!(
             "its input {name:?} has shape {dims:?}, 0 standing for a size that is not known: \
-             --input-shape {name}=1x3x224x224 (or whatever they are) says it; a batch and up to \
-             three dimensions are understood"
+             --input-shape {name}=1x3x224x224 (or whatever they are) says it"
         )));
     }
     let batch = dims[0].max(1);
