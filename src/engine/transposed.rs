@@ -26,7 +26,7 @@ struct Along {
 impl Along {
     fn new(kernel: usize, stride: usize, cut: usize, input: usize, output: usize) -> Self {
         let most = kernel.saturating_sub(cut + 1) / stride;
-        let least = (cut + stride - 1) / stride;
+        let least = cut.div_ceil(stride);
         let outputs = output.div_ceil(stride);
         let after = (outputs + least).saturating_sub(input);
         Self { stride, cut, most, taps: most + least + 1, outputs, after }

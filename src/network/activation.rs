@@ -161,7 +161,7 @@ impl Activation {
     fn apply_rare(self, x: f32) -> f32 {
         match self {
             Self::GeluTanh => {
-                0.5 * x * (1.0 + libm::tanhf(0.797_884_56 * (x + 0.044_715 * x * x * x)))
+                0.5 * x * (1.0 + libm::tanhf(0.797_884_6 * (x + 0.044_715 * x * x * x)))
             }
             Self::Power { exponent: 2.0 } => x * x,
             Self::Power { exponent } => libm::powf(x, exponent),

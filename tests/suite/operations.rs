@@ -1,6 +1,7 @@
 //! Every operation beyond chains of layers against numbers from elsewhere, and the engine against the
 //! dense path.
 
+use crate::exactness::Shapes;
 use crate::fixtures::{self, EXACT, Noise, tensor};
 use svdo::checkpoint::Checkpoint;
 use svdo::compress::{Settings, encode};
@@ -101,7 +102,7 @@ fn the_engine_gives_what_the_dense_path_gives() {
 }
 
 /// Networks of today: attention, an up-sampling path, a normalization between layers.
-const NETWORKS: [(&str, &str, &[(&str, &[usize])]); 3] = [
+const NETWORKS: [(&str, &str, Shapes); 3] = [
     (
         "attention",
         r#"{"version": 1, "input": {"shape": [6, 5, 1]},
@@ -195,6 +196,7 @@ fn networks_of_today_run_as_theta_says() {
 }
 
 /// Nodes and what NumPy, PyTorch and ONNX Runtime make of them.
+#[allow(clippy::approx_constant)] // The exponential of 1, as the others are written.
 const EXPECTED: &[(&str, &[f64])] = &[
     (
         r#"{"op": "log_softmax"}"#,

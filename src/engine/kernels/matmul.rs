@@ -10,7 +10,7 @@ const ROWS: usize = 4;
 /// `y = a b` in each channel. The second operand's slice goes on for at least a vector.
 pub(in crate::engine) fn matmul(
     isa: Isa,
-    (a, b): ((&[f32], Shape), (&[f32], Shape)),
+    [a, b]: [(&[f32], Shape); 2],
     y: &mut [f32],
     lanes: usize,
 ) {

@@ -106,7 +106,7 @@ impl Whole {
         lanes: usize,
     ) {
         if let Self::MatMul = self {
-            return matmul(isa, (inputs[0], inputs[1]), y, lanes);
+            return matmul(isa, [inputs[0], inputs[1]], y, lanes);
         }
         let y = &mut y[..to.channels * to.area() * lanes];
         let (x, from) = inputs[0];
