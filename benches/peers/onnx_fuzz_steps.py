@@ -225,6 +225,8 @@ class Steps:
         rank = len(shape)
         first = 1 if self.chance(0.1) else 2
         scales = [1.0] * first + [float(self.pick(1.0, 2.0, 2.0, 3.0, 1.5, 0.5, 1.3, 0.7)) for _ in shape[first:]]
+        # ONNX Runtime only copies where no size changes, whatever the scales.
+        scales = [1.0 if int(n * s) == n else s for n, s in zip(shape, scales)]
         mode = self.pick("nearest", "nearest", "linear", "linear", "cubic")
         if self.opset < 10:
             mode = self.pick("nearest", "linear")
