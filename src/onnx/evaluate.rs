@@ -276,7 +276,7 @@ impl Evaluation<'_> {
 
     fn concat(&self) -> Reason<Tensor> {
         let first = self.input(0)?;
-        let at = axis(self.node.int("axis", 1), first.dims.len())?;
+        let at = axis(self.node.int("axis", 0), first.dims.len())?;
         let all: Vec<&Tensor> = self.inputs.iter().flatten().map(Rc::as_ref).collect();
         let mut dims = first.dims.clone();
         dims[at] = 0;

@@ -250,7 +250,7 @@ impl Reader {
         let values = node.input.iter().map(|name| self.operand(name));
         let values = values.collect::<Reason<Vec<Value>>>()?;
         let first = values.first().ok_or("has no input")?;
-        let at = axis(node.int("axis", 1), first.view.rank())?;
+        let at = axis(node.int("axis", 0), first.view.rank())?;
         self.side_by_side(&values, at)
     }
 
