@@ -68,8 +68,8 @@ impl NodeProto {
         let max = bound(2, "max", f32::INFINITY)?;
         match (if min == f32::MIN { f32::NEG_INFINITY } else { min }, max) {
             (min, f32::MAX) => Ok((min, f32::INFINITY)),
-            (min, max) if min <= max => Ok((min, max)),
-            (min, max) => Err(format!("{min} to {max}")),
+            (min, max) if min.is_nan() || max.is_nan() => Err(format!("{min} to {max}")),
+            bounds => Ok(bounds),
         }
     }
 

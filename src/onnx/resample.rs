@@ -180,10 +180,14 @@ impl Reader {
             [a, b] => ([&others, &moved[..1], &moved[1..]], [Some(a), Some(b)]),
             _ => return Err(format!("of more than two axes of shape {:?}", x.dims())),
         };
+        let (up, down) = (scale.iter().any(|&by| by > 1.0), scale.iter().any(|&by| by < 1.0));
+        if old && up && down {
+            return Err("up along one axis and down along another, before opset 11".into());
+        }
         let interpolation = match node.text("mode").as_str() {
             "" | "nearest" => Interpolation::Nearest(match node.text("nearest_mode").as_str() {
                 // What runtimes do; the old texts say nothing.
-                _ if old && scale.iter().any(|&by| by < 1.0) => Rounding::Ceil,
+                _ if old && down => Rounding::Ceil,
                 _ if old => Rounding::Floor,
                 "" | "round_prefer_floor" => Rounding::HalfDown,
                 "round_prefer_ceil" => Rounding::HalfUp,
