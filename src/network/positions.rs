@@ -41,8 +41,8 @@ impl Resize {
     /// Coordinates are computed in f32, as others do: where one is rounded, the last bit matters.
     pub(crate) fn taps(&self, axis: usize, at: usize, m: usize) -> Taps {
         let x = self.coordinates.of(at as f32, self.size[axis] as f32, m as f32, self.scale[axis]);
-        // Far outside all is border, and so is what is no number.
-        let x = x.max(-8.0).min(m as f32 + 8.0);
+        // Far outside all is border; a scale may be too small for a number at all.
+        let x = if x.is_nan() { 0.0 } else { x.clamp(-8.0, m as f32 + 8.0) };
         let inside = |index: i64| index.clamp(0, m as i64 - 1) as usize;
         let below = x.floor();
         let mut taps = [(0, 0.0); 4];

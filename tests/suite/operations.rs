@@ -4,12 +4,13 @@
 use crate::exactness::Shapes;
 use crate::fixtures::{self, EXACT, Noise, tensor};
 use svdo::checkpoint::Checkpoint;
-use svdo::compress::{Settings, encode};
+use svdo::compress::{Settings, encode, encode_fitted};
 use svdo::engine::dense::DenseNetwork;
 use svdo::engine::verify::verify;
 use svdo::engine::{Engine, Isa, KernelChoice, Options};
 use svdo::network::describe::Description;
 use svdo::prune::prune;
+use svdo::quantize::Calibration;
 
 /// A sample of two channels of 2 x 3.
 const X: [f32; 12] = [0.5, -1.25, 2.0, 0.75, -0.5, 1.5, -2.0, 0.25, 1.0, -0.75, 3.0, -1.5];
@@ -192,6 +193,23 @@ fn networks_of_today_run_as_theta_says() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn levels_are_fitted_through_them() {
+    for (name, description, shapes) in NETWORKS {
+        let description = Description::from_json(description).unwrap();
+        let bytes = fixtures::random_checkpoint(&description, shapes, 0.8, 5);
+        let checkpoint = fixtures::open(&bytes).unwrap();
+        let length = checkpoint.network().input.shape.elements().unwrap();
+        let x = Noise::new(6).vec(40 * length);
+        let pruned = prune(&checkpoint, 3.0).unwrap();
+        let calibration = Calibration::new(&pruned.clone(), &x).unwrap();
+        let fitted = encode_fitted(pruned, &Settings::default(), &calibration).unwrap();
+        let engine = Engine::new(&fitted.model().unwrap(), Isa::best()).unwrap();
+        let found = verify(&engine, &checkpoint, 3.0, &x, 1).unwrap().engine;
+        assert!(found.mean_abs_error < 0.02, "{name}: {found:?}");
     }
 }
 
