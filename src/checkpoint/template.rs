@@ -11,7 +11,7 @@ use super::profile::{DenseLayout, KernelLayout, PROFILES};
 use super::{open_source, roles};
 use crate::error::{Error, Result};
 use crate::network::Layer;
-use crate::network::describe::{Description, InputDescription, NodeDescription, OPERATIONS};
+use crate::network::describe::{Description, InputDescription, NodeDescription};
 
 /// The operation of a template's node whose tensors do not say what they do.
 pub(super) const UNKNOWN: &str = "?";
@@ -81,8 +81,9 @@ pub(super) fn check_filled(description: &Description) -> Result<()> {
     open.map_or(Ok(()), |at| {
         let layer = description.nodes[at].layer.as_deref().unwrap_or_default();
         Err(Error::network(format!(
-            "nodes[{at}]: fill in the operation \"?\" of the tensors {layer}: one of {OPERATIONS}; \
-             if there is none for it, export the network to ONNX"
+            "nodes[{at}]: fill in the operation \"?\" of the tensors {layer}: formats/network.md has \
+             those there are; without one for it, the ONNX model of the network may be taken as \
+             --network"
         )))
     })
 }
@@ -103,6 +104,7 @@ fn of_layers(found: &Found, options: &Options) -> Description {
         for at in from..to.clamp(from, found.names.len()) {
             let name = &found.names[at];
             let (prefix, role) = split(name);
+            let prefix = if prefix.is_empty() { name } else { prefix };
             let statistic = roles::is_statistic(name);
             let counts = role == "num_batches_tracked" || roles::is_variance(role);
             if taken.contains(&at) || name.is_empty() || counts || roles::is_bystander(name) {
