@@ -203,7 +203,7 @@ mod tests {
             (
                 "Sequential",
                 r#"{"module": "keras.layers", "class_name": "LSTM", "config": {"name": "l"}}"#,
-                "no operation here",
+                "is not understood",
             ),
             (
                 "Sequential",

@@ -240,7 +240,7 @@ impl<'a> Builder<'a> {
     fn shape_of(&self, name: &str) -> Reason<Vec<usize>> {
         let layer = self.found.layers.iter().find(|layer| layer.name == name);
         let layer = layer.filter(|_| !name.is_empty());
-        let missing = || "is no operation here, and the file has no weights under its name".into();
+        let missing = || "is not understood".into();
         layer.map(|layer| layer.shape.clone()).ok_or_else(missing)
     }
 

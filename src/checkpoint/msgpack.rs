@@ -81,8 +81,9 @@ enum Kind {
 
 impl Reader<'_> {
     fn number(&mut self, bytes: u64) -> Result<u64> {
-        let bytes = self.part.bytes(self.at, bytes, 8)?;
-        self.at += bytes.len() as u64;
+        let start = self.at;
+        self.skip(bytes)?;
+        let bytes = self.part.bytes(start, bytes, 8)?;
         Ok(bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte)))
     }
 
@@ -110,13 +111,19 @@ impl Reader<'_> {
 
     fn skip(&mut self, bytes: u64) -> Result<()> {
         let end = self.at.checked_add(bytes).filter(|&end| end <= self.part.length());
-        self.at = end.ok_or_else(|| invalid("it ends within a value: truncated"))?;
+        self.at = end.ok_or_else(|| {
+            invalid(
+                "it ends within a value: truncated, or not as Flax writes it (save the arrays by \
+             numpy.savez under their names)",
+            )
+        })?;
         Ok(())
     }
 
     fn text(&mut self, length: u64) -> Result<String> {
-        let bytes = self.part.bytes(self.at, length, MOST_OF_A_TEXT)?;
+        let start = self.at;
         self.skip(length)?;
+        let bytes = self.part.bytes(start, length, MOST_OF_A_TEXT)?;
         String::from_utf8(bytes).map_err(|_| invalid("a text is not UTF-8"))
     }
 

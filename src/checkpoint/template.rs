@@ -103,6 +103,7 @@ fn of_layers(found: &Found, options: &Options) -> Description {
         for at in from..to.clamp(from, found.names.len()) {
             let name = &found.names[at];
             let (prefix, role) = split(name);
+            let prefix = if prefix.is_empty() { name } else { prefix };
             let statistic = roles::is_statistic(name);
             let counts = role == "num_batches_tracked" || roles::is_variance(role);
             if taken.contains(&at) || name.is_empty() || counts || roles::is_bystander(name) {

@@ -17,6 +17,7 @@ mod formats;
 mod fuzz_corpus;
 mod golden;
 mod hostile_checkpoints;
+mod import_cases;
 mod import_words;
 mod imports;
 mod job;

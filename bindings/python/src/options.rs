@@ -42,7 +42,7 @@ fn variance(word: &str) -> Result<Variance> {
         _ => Err(expected(
             "variance",
             word,
-            &["log_sigma2", "log_sigma", "log_alpha", "sigma", "rho"],
+            &["log_sigma2", "log_sigma", "log_alpha", "sigma", "sigma2", "rho"],
         )),
     }
 }

@@ -201,6 +201,12 @@ const BYSTANDERS: [(&str, &[&str]); 7] = [
 
 fn is_known(global: &str) -> bool {
     // As Python 2 and protocol 2 call them.
+    let global = match global {
+        "__builtin__.xrange" => "builtins.range",
+        "__builtin__.unicode" => "builtins.str",
+        "__builtin__.long" => "builtins.int",
+        global => global,
+    };
     let renamed = [("__builtin__.", "builtins."), ("copy_reg.", "copyreg.")];
     let renamed = renamed.iter().find_map(|(old, new)| Some((new, global.strip_prefix(old)?)));
     let modern = renamed.map(|(new, rest)| format!("{new}{rest}"));
@@ -232,6 +238,7 @@ mod tests {
             "builtins.set",
             "__builtin__.set",
             "__builtin__.bytearray",
+            "__builtin__.xrange",
             "copy_reg._reconstructor",
             "pathlib.PosixPath",
             "datetime.datetime",
