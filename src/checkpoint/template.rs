@@ -81,8 +81,9 @@ pub(super) fn check_filled(description: &Description) -> Result<()> {
     open.map_or(Ok(()), |at| {
         let layer = description.nodes[at].layer.as_deref().unwrap_or_default();
         Err(Error::network(format!(
-            "nodes[{at}]: fill in the operation \"?\" of the tensors {layer}: see formats/network.md for what it may be; \
-             if there is none for it, export the network to ONNX"
+            "nodes[{at}]: fill in the operation \"?\" of the tensors {layer}: formats/network.md has \
+             those there are; without one for it, the ONNX model of the network may be taken as \
+             --network"
         )))
     })
 }

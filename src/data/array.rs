@@ -119,7 +119,7 @@ fn check_fit(dims: &[u64], shape: Shape) -> Result<()> {
             _ => Ok(()),
         };
     }
-    if fits(dims) {
+    if (dims.len() < 4 || !vector) && fits(dims) {
         return Ok(());
     }
     let channels_last = |sample: &[u64]| !vector && sample == [height, width, channels];
