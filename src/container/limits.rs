@@ -10,8 +10,11 @@ const FREE: usize = 1 << 16;
 const PER_BYTE: usize = 16;
 
 /// Positions under [`Coding::Mixed`](crate::entropy::spec::Coding::Mixed) that a file may have whatever
-/// its size: a second's work.
-pub(super) const FREE_MIXED: usize = 1 << 24;
+/// its size: some seconds' work, and more than any network has that was written before there was a bound.
+const FREE_MIXED: usize = 1 << 26;
+/// Those that are written: a second's work.
+#[cfg(feature = "compress")]
+pub(super) const WRITTEN_MIXED: usize = 1 << 24;
 /// Such positions for each byte of the file beyond that: a microsecond's.
 const MIXED_PER_BYTE: usize = 16;
 

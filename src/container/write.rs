@@ -62,7 +62,7 @@ pub(crate) fn only_gaps<'a>(layers: impl Iterator<Item = Option<&'a LayerWeights
     let (mut gaps, mut mixed) = (vec![false; sizes.len()], 0);
     for layer in order {
         mixed += sizes[layer].unwrap_or(0);
-        gaps[layer] = mixed > limits::FREE_MIXED;
+        gaps[layer] = mixed > limits::WRITTEN_MIXED;
     }
     gaps
 }
