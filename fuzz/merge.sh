@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Adds to the corpora what a campaign has found to reach more: as few and as small inputs as reach as much,
+# Adds to the corpora what a campaign has found to reach more code: as few and as small inputs as reach as much,
 # none of more than 2 KiB. What is there stays, as much of it was once a finding.
 #
 #     fuzz/merge.sh PROGRAM OUT [TARGET...]
@@ -16,7 +16,7 @@ trap 'rm -rf "$work"' EXIT
 for target in "${targets[@]}"; do
     mkdir "$work/$target"
     find "$out/corpus/$target" -type f -size -2049c -exec cp -t "$work/$target" {} +
-    SVDO_FUZZ_TARGET=$target "$program" -merge=1 -detect_leaks=0 "$here/corpus/$target" \
+    SVDO_FUZZ_TARGET=$target "$program" -set_cover_merge=1 -use_counters=0 -detect_leaks=0 "$here/corpus/$target" \
         "$work/$target" > "$work/log" 2>&1 || { tail -5 "$work/log" >&2; exit 1; }
     printf '%-14s %5d inputs %8d bytes\n' "$target" "$(find "$here/corpus/$target" -type f | wc -l)" \
         "$(cat "$here/corpus/$target"/* | wc -c)"
