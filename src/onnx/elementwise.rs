@@ -7,6 +7,9 @@ use super::view::{Strided, broadcast};
 use super::{Fold, Reason};
 use crate::network::{Activation, Binary, Function, Op, Shape, Source};
 
+/// What a constant's number is for a channel's factor or offset.
+type Line = fn(f64) -> f64;
+
 impl Reader {
     /// A function of every element, applied where the elements are.
     pub(super) fn activate(&mut self, x: Value, activation: Activation) -> Reason<Value> {
@@ -191,7 +194,7 @@ impl Reader {
         if numbers.len() == 1 && numbers.dims.len() <= x.view.rank() {
             return self.with_number(op, name, x, f64::from(numbers.to_reals()[0]), first);
         }
-        let (factor, offset): (fn(f64) -> f64, fn(f64) -> f64) = match (op, first) {
+        let (factor, offset): (Line, Line) = match (op, first) {
             ("Add", _) => (|_| 1.0, |v| v),
             ("Sub", false) => (|_| 1.0, |v| -v),
             ("Sub", true) => (|_| -1.0, |v| v),

@@ -499,7 +499,7 @@ impl Evaluation<'_> {
         self.charge(x.len())?;
         let inner: usize = x.dims[at + 1..].iter().product();
         let mut sums = x.clone();
-        let follows = |i: usize| i / inner % x.dims[at] > 0;
+        let follows = |i: usize| !(i / inner).is_multiple_of(x.dims[at]);
         match &mut sums.data {
             Data::Reals(v) => {
                 (inner..v.len()).filter(|&i| follows(i)).for_each(|i| v[i] += v[i - inner])

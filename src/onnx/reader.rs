@@ -34,6 +34,9 @@ impl Value {
 /// The axes of a graph's value that are the channels, rows and columns of the network's.
 pub(super) type Order<'a> = [&'a [usize]; 3];
 
+/// A source's node, the offset and the steps of a view of it, and the shape that it is given.
+type Arrangement = (Option<usize>, usize, Vec<(usize, isize)>, [usize; 3]);
+
 /// The network as far as it is known.
 pub(super) struct Reader {
     pub(super) constants: Constants,
@@ -53,7 +56,7 @@ pub(super) struct Reader {
     /// What is done to each channel of the input first.
     pub(super) input: Option<Fold>,
     /// Values that were put in another order already.
-    arranged: BTreeMap<(Option<usize>, usize, Vec<(usize, isize)>, [usize; 3]), Source>,
+    arranged: BTreeMap<Arrangement, Source>,
     /// Constants that are values.
     pub(super) operands: BTreeMap<String, Value>,
     names: BTreeSet<String>,
