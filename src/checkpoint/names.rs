@@ -119,6 +119,9 @@ fn of_flax(names: &mut [String]) {
 /// Calls the posteriors of Pyro's `AutoNormal` as others do: `locs.fc1.weight`, `scales.fc1.weight`.
 /// Of biases the means are read.
 fn of_pyro(names: &mut [String], notes: &mut Vec<String>) {
+    if !names.iter().any(|name| name.contains("locs.")) {
+        return;
+    }
     let all: BTreeSet<String> = names.iter().cloned().collect();
     let place = |name: &str, of: &str| {
         let at = name.find(of)?;
@@ -167,6 +170,9 @@ fn separate(names: &mut [String]) {
         ["depthwise_kernel", "pointwise_kernel", "kernel"],
         ["depthwise_weights", "pointwise_weights", "weights"],
     ];
+    if !names.iter().any(|name| name.contains("depthwise_")) {
+        return;
+    }
     let all: BTreeSet<String> = names.iter().cloned().collect();
     for name in names {
         let (layer, role) = split(name);
