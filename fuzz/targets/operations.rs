@@ -148,21 +148,3 @@ pub fn activation(choices: &mut Choices<'_>) -> Activation {
         _ => Activation::Math(SMOOTH[choices.below(SMOOTH.len())]),
     }
 }
-
-/// Operations that are written as ONNX and not read from it in the same form.
-pub fn is_further(op: &Op) -> bool {
-    match op {
-        Op::Linear { .. } | Op::Conv2d { .. } | Op::MaxPool2d(_) | Op::AvgPool2d { .. } => false,
-        Op::GlobalAvgPool2d | Op::Flatten | Op::Add | Op::Mul | Op::Concat | Op::Softmax => false,
-        Op::Activation(
-            Activation::GeluTanh
-            | Activation::Affine { .. }
-            | Activation::Power { .. }
-            | Activation::Selu { .. }
-            | Activation::Celu { .. }
-            | Activation::Math(_),
-        ) => true,
-        Op::Activation(_) => false,
-        _ => true,
-    }
-}

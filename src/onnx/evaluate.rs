@@ -79,6 +79,11 @@ impl Constants {
             self.put(node.output.first().ok_or("has no output")?, reals);
             return Ok(true);
         }
+        // Of more dimensions they are values.
+        let matrix = |name: &String| !self.has(name) || self.dims(name).is_ok_and(|d| d.len() == 2);
+        if node.op_type == "MatMul" && !node.input.iter().all(matrix) {
+            return Ok(false);
+        }
         let mut given = node.input.iter().filter(|name| !name.is_empty()).peekable();
         if !is_foldable(node) || given.peek().is_none() || !given.all(|name| self.has(name)) {
             return Ok(false);

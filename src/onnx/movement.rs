@@ -4,6 +4,7 @@ use super::Reason;
 use super::constant::Constants;
 use super::proto::NodeProto;
 use super::view::{MOST_DIMENSIONS, Strided, axes, axis, broadcast};
+use crate::network::Axis;
 
 /// A view, and other sizes for its elements row by row, where strides cannot have these.
 pub(super) struct Moved {
@@ -68,7 +69,7 @@ impl Arguments<'_> {
             "SpaceToDepth" => space_to_depth(node, x)?,
             "Expand" => self.expand(node, x)?.into(),
             "Flatten" => flatten(node, x)?,
-            "Gather" => self.gather(node, x)?.into(),
+            "Gather" => self.gather(node, x)?,
             "Reshape" => self.reshape(node, x)?,
             "Slice" => self.slice(node, x)?.into(),
             "Split" => return self.split(node, x),
@@ -273,8 +274,8 @@ impl Arguments<'_> {
         Ok(Moved::reshaped(view, dims))
     }
 
-    /// Indices that are a run of equal steps.
-    fn gather(&self, node: &NodeProto, x: &Strided) -> Reason<Strided> {
+    /// Indices that are runs of equal steps, or such runs in equal steps, and so on.
+    fn gather(&self, node: &NodeProto, x: &Strided) -> Reason<Moved> {
         let at = axis(node.int("axis", 0), x.rank())?;
         let indices = self.constants.tensor(node.input(1).ok_or("has no indices")?)?;
         if x.batch == Some(at) {
@@ -284,11 +285,17 @@ impl Arguments<'_> {
         let found = indices.integers()?.iter().map(|&v| axis(v, size));
         let found = found.collect::<Reason<Vec<usize>>>()?;
         let &first = found.first().ok_or("picks nothing")?;
-        let step = found.get(1).map_or(1, |&second| second as isize - first as isize);
-        if found.windows(2).any(|pair| pair[1] as isize - pair[0] as isize != step) {
-            return Err(IRREGULAR.into());
-        }
-        Ok(x.sliced(at, first, step, found.len()).split(at, &indices.dims))
+        let runs = runs(&found).ok_or(IRREGULAR)?;
+        let mut view = x.clone();
+        let stride = view.axes[at].stride;
+        view.offset = (view.offset as isize + stride * first as isize) as usize;
+        let steps = runs.iter().map(|run| Axis { size: run.size, stride: run.stride * stride });
+        let count = runs.len();
+        view.axes.splice(at..=at, steps);
+        view.batch = x.batch.map(|batch| if batch > at { batch + count - 1 } else { batch });
+        let dims = x.dims();
+        let dims = [&dims[..at], &indices.dims, &dims[at + 1..]].concat();
+        Ok(Moved::reshaped(view, dims))
     }
 
     fn depth_to_space(&self, node: &NodeProto, x: &Strided) -> Reason<Moved> {
@@ -305,6 +312,26 @@ impl Arguments<'_> {
         };
         Ok(Moved::reshaped(view, vec![n, channels, h * side, w * side]))
     }
+}
+
+/// Indices as axes whose steps reach them one after the other; `None` where they have no such order.
+fn runs(indices: &[usize]) -> Option<Vec<Axis>> {
+    const MOST: usize = 8;
+    let mut left: Vec<isize> = indices.iter().map(|&index| index as isize).collect();
+    let mut found = Vec::new();
+    while let [first, second, ..] = left[..] {
+        let step = second - first;
+        let alike = left.windows(2).take_while(|pair| pair[1] - pair[0] == step).count() + 1;
+        let regular = |&size: &usize| {
+            left.len().is_multiple_of(size)
+                && left.chunks(size).all(|run| run.windows(2).all(|pair| pair[1] - pair[0] == step))
+        };
+        let size = (2..=alike).rev().find(regular).filter(|_| found.len() < MOST)?;
+        found.push(Axis { size, stride: step });
+        left = left.into_iter().step_by(size).collect();
+    }
+    found.reverse();
+    Some(found)
 }
 
 /// Why a `Gather` is no view.
@@ -333,7 +360,7 @@ fn flatten(node: &NodeProto, x: &Strided) -> Reason<Moved> {
     let at = usize::try_from(at).ok().filter(|&at| at <= rank);
     let at = at.filter(|&at| x.batch.is_none_or(|batch| batch < at));
     let at = at.ok_or_else(|| format!("axis {stated} of shape {:?}", x.dims()))?;
-    let product = |axes: &[crate::network::Axis]| axes.iter().map(|a| a.size).product::<usize>();
+    let product = |axes: &[Axis]| axes.iter().map(|a| a.size).product::<usize>();
     Ok(Moved::reshaped(x.clone(), vec![product(&x.axes[..at]), product(&x.axes[at..])]))
 }
 
@@ -345,5 +372,27 @@ fn transpose(node: &NodeProto, x: &Strided) -> Reason<Strided> {
     match order.len() == x.rank() {
         true => Ok(x.permuted(&order)),
         false => Err(format!("{order:?} of shape {:?}", x.dims())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_reach_all_indices_in_turn() {
+        let cases: [(&[usize], Option<&[(usize, isize)]>); 6] = [
+            (&[3], Some(&[])),
+            (&[5, 3, 1], Some(&[(3, -2)])),
+            (&[0, 1, 4, 5, 8, 9], Some(&[(3, 4), (2, 1)])),
+            (&[2, 2, 0, 0], Some(&[(2, -2), (2, 0)])),
+            (&[0, 1, 2, 1, 2, 3], Some(&[(2, 1), (3, 1)])),
+            (&[0, 1, 3], None),
+        ];
+        for (indices, expected) in cases {
+            let found = runs(indices)
+                .map(|runs| runs.iter().map(|axis| (axis.size, axis.stride)).collect::<Vec<_>>());
+            assert_eq!(found.as_deref(), expected, "{indices:?}");
+        }
     }
 }

@@ -132,8 +132,7 @@ impl Reader {
 
     /// What a node's first input stands for, its elements where the source has them.
     pub(super) fn first(&mut self, node: &NodeProto) -> Reason<Value> {
-        let x = self.value(node.input(0).ok_or("has no input")?)?;
-        self.settled(x)
+        self.operand(node.input(0).ok_or("has no input")?)
     }
 
     /// A name's value, or the constant of that name as a value.
