@@ -239,7 +239,7 @@ impl Reader {
         let [_, slope] = &node.input[..] else { return Err("takes two inputs".into()) };
         match self.constants.scalar(slope) {
             Some(slope) => {
-                let x = self.value(&node.input[0])?;
+                let x = self.operand(&node.input[0])?;
                 self.activate(x, Activation::LeakyRelu { slope })
             }
             None => self.combine(node),
