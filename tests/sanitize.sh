@@ -22,7 +22,7 @@ elif command -v valgrind > /dev/null; then
     echo "Miri is not installed (rustup component add miri --toolchain nightly): Valgrind instead"
     program=$(cargo test --locked --no-default-features --features compress --lib --no-run 2>&1 |
         sed -n 's/.*Executable.*(\(.*\))$/\1/p')
-    SVDO_CPU=portable valgrind --error-exitcode=9 -q "$program" --test-threads 1 \
+    SVDO_CPU=portable PROPTEST_CASES=8 valgrind --error-exitcode=9 -q "$program" --test-threads 1 \
         container:: entropy:: simd::
 else
     echo "skipped: neither Miri nor Valgrind is installed"
