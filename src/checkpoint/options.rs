@@ -37,9 +37,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// How an ONNX graph is read; `keeps_columns` where its weights stand in a checkpoint.
-    pub(crate) fn reading(&self, keeps_columns: bool) -> crate::onnx::Reading {
-        crate::onnx::Reading { input_shapes: self.input_shapes.clone(), keeps_columns }
+    /// How an ONNX graph is read; `of_checkpoint` where its weights stand in one.
+    pub(crate) fn reading(&self, of_checkpoint: bool) -> crate::onnx::Reading {
+        crate::onnx::Reading { input_shapes: self.input_shapes.clone(), of_checkpoint }
     }
 }
 

@@ -23,6 +23,7 @@ pub(super) struct Topology {
 
 /// What a graph says of a layer beside its shape.
 struct GraphLayer {
+    shape: Vec<usize>,
     /// What is done to the outputs.
     fold: Option<Fold>,
     has_bias: bool,
@@ -55,16 +56,19 @@ impl Topology {
         }
         let graph = onnx::open_as(path, &options.reading(true))?;
         let description = Description::of(&graph.network);
-        let known: BTreeMap<&str, &onnx::Weights> =
-            graph.network.layers.iter().map(|l| l.name.as_str()).zip(&graph.weights).collect();
-        let layers = description.layer_names().into_iter().map(|name| {
-            let weights = known.get(name);
-            GraphLayer {
-                fold: weights.and_then(|w| w.fold.clone()),
-                has_bias: weights.is_some_and(|w| w.bias.is_some()),
-                affine: affine(&graph.network, name, weights.copied()),
-            }
-        });
+        let all = graph.network.layers.iter().zip(&graph.weights);
+        let known: BTreeMap<&str, (&Layer, &onnx::Weights)> =
+            all.map(|(layer, weights)| (layer.name.as_str(), (layer, weights))).collect();
+        let of_name = |name| {
+            let (layer, weights) = known.get(name)?;
+            Some(GraphLayer {
+                shape: layer.shape.clone(),
+                fold: weights.fold.clone(),
+                has_bias: weights.bias.is_some(),
+                affine: affine(&graph.network, name, weights),
+            })
+        };
+        let layers = description.layer_names().into_iter().filter_map(of_name);
         let layers = layers.collect();
         Ok(Self { graph: Some((path.clone(), layers)), ..description.into() })
     }
@@ -105,6 +109,15 @@ impl Topology {
         if self.is_embedded {
             return Ok(());
         }
+        // As [in, out/groups, kh, kw] or ours, with inputs and outputs the other way round: not to be told
+        // apart where there are as many of both.
+        let transposed = self.description.nodes.iter().find(|node| node.op == "conv_transpose2d");
+        if let Some(layer) = transposed.and_then(|node| node.layer.as_deref()) {
+            return Err(Error::network(format!(
+                "conv_transpose2d of layer {layer:?}: how a checkpoint stores its weights is not known; give \
+                 the network as an ONNX model with its weights"
+            )));
+        }
         self.add_affine(found);
         let names: Vec<&str> = found.layers.iter().map(|l| l.name.as_str()).collect();
         match_names(&mut self.description, &names)
@@ -129,10 +142,12 @@ impl Topology {
         for (((of_graph, layer), tensors), fold) in
             of_graph.iter().zip(&network.layers).zip(layers).zip(folds)
         {
-            if of_graph.fold.as_ref().is_some_and(|fold| fold.factor.len() != layer.rows()) {
-                let shape = &layer.shape;
-                let problem =
-                    format!("has shape {shape:?} in the checkpoint, other than in the graph");
+            if of_graph.shape != layer.shape {
+                let problem = format!(
+                    "has shape {:?} in the checkpoint, other than in the graph, {:?} with what it \
+                     dilates",
+                    layer.shape, of_graph.shape
+                );
                 return refused(layer, &problem);
             }
             if let (true, Some((_, affine))) = (tensors.norm, &of_graph.affine) {
@@ -156,7 +171,7 @@ impl Topology {
 
 /// What a layer of a graph does if it is a depthwise convolution of 1 x 1 with a bias: as a rule what
 /// an operation on each channel became.
-fn affine(network: &Network, name: &str, weights: Option<&onnx::Weights>) -> Option<(usize, Fold)> {
+fn affine(network: &Network, name: &str, weights: &onnx::Weights) -> Option<(usize, Fold)> {
     let layer = network.layers.iter().position(|layer| layer.name == name)?;
     let &[channels, 1, 1, 1] = &network.layers[layer].shape[..] else { return None };
     let depthwise = |op: &Op| match *op {
@@ -166,7 +181,9 @@ fn affine(network: &Network, name: &str, weights: Option<&onnx::Weights>) -> Opt
         _ => None,
     };
     let mut nodes = network.nodes.iter().filter_map(|node| depthwise(&node.op));
-    let weights = weights.filter(|_| nodes.all(|is| is))?;
+    if !nodes.all(|is| is) {
+        return None;
+    }
     let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
     let affine = Fold { factor: wide(&weights.values), offset: wide(weights.bias.as_ref()?) };
     let Some(after) = &weights.fold else { return Some((channels, affine)) };

@@ -1,10 +1,10 @@
 //! What multiplies or shifts whole channels: biases, scales, batch normalization.
 
 use super::proto::NodeProto;
-use super::reader::{Reader, Value};
+use super::reader::{Reader, Value, positions};
 use super::view::Strided;
 use super::{Fold, Reason, Weights};
-use crate::network::{Op, Source};
+use crate::network::{Activation, Op, Source};
 
 /// Numbers that an operation on each channel takes for one of them, what only passes included.
 pub(super) const FOLD_VALUES: usize = 8;
@@ -60,8 +60,14 @@ impl Reader {
             factor: at.iter().map(|&at| factor[at as usize]).collect(),
             offset: at.iter().map(|&at| offset[at as usize]).collect(),
         };
-        let made = self.affine_along(names, x, &dims, &numbers, &fold)?;
-        made.ok_or_else(|| "one number for each channel is understood".into())
+        match (self.affine_along(names, x.clone(), &dims, &numbers, &fold)?, factor, offset) {
+            (Some(made), ..) => Ok(made),
+            (None, &[scale], &[shift]) => {
+                let (scale, shift) = (scale as f32, shift as f32);
+                self.activate(x, Activation::Affine { scale, shift })
+            }
+            _ => Err(format!("{} numbers for a value of shape {:?}", factor.len(), x.dims())),
+        }
     }
 
     /// What `fold` makes of the constant's numbers for each channel, applied to them: in the layer before,
@@ -93,12 +99,8 @@ impl Reader {
         // One axis can be turned to the channels; more would be a constant of its own.
         let varying: Vec<usize> = (0..dims.len()).filter(|&at| dims[at] != 1).collect();
         let [axis] = varying[..] else { return Ok(None) };
-        let others = x.view.real_by_stride();
-        let others: Vec<usize> = others.into_iter().filter(|&at| at != axis).collect();
-        let order: [&[usize]; 3] = match others.len() {
-            2 => [&[axis], &others[..1], &others[1..]],
-            _ => [&[axis], &[], &others],
-        };
+        let (channels, others) = ([axis], x.view.others(&[axis]));
+        let order = positions(&channels, &others);
         let source = self.arranged(&x, order)?;
         let turned = Self::made(source, &x.dims(), order, &x);
         let fold = fold(values);

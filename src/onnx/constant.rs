@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::Reason;
 use super::proto::{NodeProto, SparseTensorProto, TensorProto};
 use super::tensor::{Data, Tensor};
+use super::view::elements;
 use crate::budget::ReadBudget;
 
 mod kind {
@@ -395,12 +396,8 @@ fn inside(folder: &Path, location: &str) -> Reason<PathBuf> {
 fn checked(dims: &[i64]) -> Reason<(Vec<usize>, usize)> {
     let sizes: Option<Vec<usize>> = dims.iter().map(|&d| usize::try_from(d).ok()).collect();
     let sizes = sizes.filter(|sizes| sizes.len() <= 8);
-    sizes
-        .and_then(|sizes| {
-            let count = sizes.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
-            Some((sizes, count))
-        })
-        .ok_or_else(|| "has no usable shape".into())
+    let found = sizes.and_then(|sizes| elements(&sizes).map(|count| (sizes, count)));
+    found.ok_or_else(|| "has no usable shape".into())
 }
 
 fn each<T, const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> Vec<T> {

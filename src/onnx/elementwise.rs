@@ -2,7 +2,7 @@
 
 use super::affine::FOLD_VALUES;
 use super::proto::NodeProto;
-use super::reader::{Reader, Value, shape_of};
+use super::reader::{Reader, Value, positions, shape_of};
 use super::view::{Strided, broadcast};
 use super::{Fold, Reason};
 use crate::network::{Activation, Binary, Function, Op, Shape, Source};
@@ -28,11 +28,8 @@ impl Reader {
     /// A value whose source has no elements but its own, each once.
     fn gathered(&mut self, x: &Value) -> Reason<Value> {
         let real = x.view.real_by_stride();
-        let order: [&[usize]; 3] = match real.len() {
-            0 | 1 => [&real, &[], &[]],
-            2 => [&real[..1], &[], &real[1..]],
-            _ => [&real[..1], &real[1..2], &real[2..]],
-        };
+        let (channels, others) = real.split_at(real.len().min(1));
+        let order = positions(channels, others);
         let source = self.arranged(x, order)?;
         Ok(Self::made(source, &x.dims(), order, x))
     }
@@ -114,7 +111,8 @@ impl Reader {
         }
         for x in values {
             let batch = x.view.batch.map(|batch| batch + dims.len() - x.view.rank());
-            if batch.is_some_and(|batch| dims[batch] != 1) {
+            let own = x.view.batch.map(|batch| x.view.axes[batch].size);
+            if batch.map(|batch| dims[batch]) != own {
                 return Err(format!("spreads samples of a batch over shape {dims:?}"));
             }
         }

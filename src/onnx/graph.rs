@@ -7,7 +7,7 @@ use super::constant::Constants;
 use super::operations::is_known;
 use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use super::reader::{GraphInput, Reader, shape_of};
-use super::view::{MOST_DIMENSIONS, Strided};
+use super::view::{MOST_DIMENSIONS, Strided, elements};
 use super::{Imported, Reading, pattern, problem, unsupported};
 use crate::error::Result;
 use crate::network::Shape;
@@ -47,6 +47,7 @@ pub(super) fn read(
     let mut constants = Constants::new(initializer, sparse_initializer, folder, length);
     let nodes = folded(nodes, &mut constants, &mut refused);
     let mut outputs: Vec<String> = output.into_iter().map(|output| output.name).collect();
+    let is_there = outputs.iter().any(|name| nodes.iter().any(|node| node.output.contains(name)));
     let nodes = pattern::prepare(nodes, &mut outputs, &constants).map_err(problem)?;
     let inputs: Vec<_> = input.iter().filter(|input| !constants.has(&input.name)).collect();
     let ([input], [output]) = (&inputs[..], &outputs[..]) else {
@@ -94,6 +95,11 @@ pub(super) fn read(
     }
     if !refused.0.is_empty() {
         return Err(unsupported(refused.text()));
+    }
+    if is_there && !reader.is_made(output) {
+        return Err(unsupported(format!(
+            "its output {output:?} is a node's second, such as a mask"
+        )));
     }
     reader.finish(output)
 }
@@ -191,8 +197,13 @@ fn graph_input<'a>(
 ) -> Result<GraphInput<'a>> {
     let name = input.name.as_str();
     let dims = stated(input, reading)?;
-    let keeps_columns = reading.keeps_columns;
-    let made = |shape, view, batch| Ok(GraphInput { name, shape, view, batch, keeps_columns });
+    if elements(&dims).is_none() {
+        return Err(unsupported(format!(
+            "its input {name:?} has shape {dims:?}, which is too large"
+        )));
+    }
+    let of_checkpoint = reading.of_checkpoint;
+    let made = |shape, view, batch| Ok(GraphInput { name, shape, view, batch, of_checkpoint });
     if first == FirstDimension::OfTheSample {
         return made(shape_of(&dims), Strided::contiguous(&dims), 1);
     }

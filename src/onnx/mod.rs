@@ -6,6 +6,7 @@
 //! normalization that follows no layer, becomes a depthwise convolution of one by one.
 
 mod affine;
+mod arrays;
 mod attribute;
 mod constant;
 mod cost;
@@ -73,8 +74,9 @@ pub struct Fold {
 pub struct Reading {
     /// Sizes of inputs that the graph leaves free, by name; an empty name stands for any.
     pub input_shapes: Vec<(String, Vec<usize>)>,
-    /// Whether linear layers keep the order of their columns, since their weights stand elsewhere.
-    pub keeps_columns: bool,
+    /// Whether the weights are those of a checkpoint: columns of linear layers keep their order, and what
+    /// the graph does to weights alone is refused.
+    pub of_checkpoint: bool,
 }
 
 /// Reads an ONNX file; its external data may lie beside it, in the same folder or below.
@@ -351,6 +353,35 @@ mod tests {
         (two.data_type, two.int64_data) = (7, vec![2, -1]);
         let reshape = vec![node("Gemm", &["x", "w"], "a"), node("Reshape", &["a", "two"], "y")];
         refused(&[0, 2], reshape, vec![w(), two]);
+    }
+
+    #[test]
+    fn samples_of_a_batch_are_not_mixed() {
+        let mut all = tensor("all", &[1], &[]);
+        (all.data_type, all.int64_data) = (7, vec![-1]);
+        let mut mean = node("ReduceMean", &["a"], "y");
+        mean.attribute.push(AttributeProto {
+            name: "axes".into(),
+            ints: vec![0],
+            ..Default::default()
+        });
+        // Of one sample this is a mean of its own; of more it is one of all.
+        let nodes = vec![node("Reshape", &["x", "all"], "a"), mean];
+        let error = parse(&encoded(&[0, 4], nodes, vec![all]), None).unwrap_err().to_string();
+        assert!(error.contains("the batch among them"), "{error}");
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_counted_are_refused() {
+        let huge = 1 << 40;
+        let nothing = tensor("w", &[0, huge, huge], &[]);
+        let nodes = vec![node("Transpose", &["w"], "t"), node("Add", &["x", "t"], "y")];
+        for bytes in [
+            encoded(&[1, 2], nodes, vec![nothing]),
+            encoded(&[1, huge, huge], vec![node("Relu", &["x"], "y")], vec![]),
+        ] {
+            parse(&bytes, None).unwrap_err();
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Arguments<'_> {
         let samples = if x.batch.is_some() { self.batch } else { 1 };
         let old = |at: usize| {
             let axis = x.axes.get(at)?;
-            Some(if x.batch == Some(at) { samples } else { axis.size })
+            Some(if x.batch == Some(at) { samples * axis.size } else { axis.size })
         };
         let zero_copies = node.int("allowzero", 0) == 0;
         let (mut dims, mut open) = (Vec::with_capacity(wanted.len()), None);
@@ -122,7 +122,7 @@ impl Arguments<'_> {
         if samples > 1 {
             // A batch that the graph fixes has to stay where it is, to be a batch of one.
             match x.batch {
-                Some(at) if dims.get(at) == Some(&samples) => dims[at] = 1,
+                Some(at) if x.axes[at].size == 1 && dims.get(at) == Some(&samples) => dims[at] = 1,
                 _ => return Err(format!("{}; the batch must stay where it is", told())),
             }
         }
@@ -265,11 +265,10 @@ impl Arguments<'_> {
         let dims: Vec<usize> =
             x.dims().iter().zip(&repeats).map(|(&d, &r)| d.saturating_mul(r)).collect();
         self.fits(&dims)?;
-        let (mut view, mut sizes) = (x.clone(), Vec::new());
+        let mut view = x.clone();
         for (at, &repeat) in repeats.iter().enumerate().rev() {
             view = view.with(at);
             view.axes[at].size = repeat;
-            sizes.push(repeat);
         }
         Ok(Moved::reshaped(view, dims))
     }

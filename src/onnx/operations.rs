@@ -2,80 +2,47 @@
 
 use super::Reason;
 use super::constant::is_whole_real;
+use super::evaluate::is_foldable;
 use super::functions::{functions, is_function};
 use super::movement::{Arguments, IRREGULAR, MOVEMENTS, Moved};
 use super::proto::NodeProto;
-use super::reader::{Reader, Value};
+use super::reader::{Reader, Value, positions};
 use super::tensor::Tensor;
 use super::view::axis;
 use crate::network::{Activation, Binary, Function, Op};
 
-/// What [`Reader::operation`] understands beside movements and functions.
-const OPERATIONS: [&str; 57] = [
-    "Add",
-    "And",
+/// What [`Reader::operation`] understands beside what can be worked out of constants, too.
+const OF_VALUES: [&str; 24] = [
     "AveragePool",
     "BatchNormalization",
-    "Cast",
-    "Concat",
     "Constant",
-    "ConstantOfShape",
     "Conv",
     "ConvTranspose",
-    "Div",
     "Dropout",
-    "Equal",
     "Gemm",
     "GlobalAveragePool",
     "GlobalMaxPool",
-    "Greater",
-    "GreaterOrEqual",
     "GroupNormalization",
     "InstanceNormalization",
     "LRN",
     "LayerNormalization",
-    "Less",
-    "LessOrEqual",
     "LogSoftmax",
     "LpNormalization",
-    "MatMul",
-    "Max",
     "MaxPool",
-    "Mean",
-    "Min",
-    "Mul",
-    "Or",
     "PRelu",
     "Pad",
-    "Pow",
     "RMSNormalization",
-    "Range",
-    "ReduceL1",
-    "ReduceL2",
     "ReduceLogSum",
     "ReduceLogSumExp",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceSum",
-    "ReduceSumSquare",
     "Resize",
-    "Shape",
-    "Size",
     "Softmax",
-    "Sub",
-    "Sum",
     "Upsample",
-    "Where",
-    "Xor",
 ];
 
 /// Whether there is such an operation, whatever its inputs.
 pub(super) fn is_known(node: &NodeProto) -> bool {
-    let op = node.op_type.as_str();
     let plain = matches!(node.domain.as_str(), "" | "ai.onnx");
-    plain && (OPERATIONS.contains(&op) || MOVEMENTS.contains(&op) || is_function(op))
+    is_foldable(node) || plain && OF_VALUES.contains(&node.op_type.as_str())
 }
 
 impl Reader {
@@ -109,7 +76,7 @@ impl Reader {
     fn sizes(&mut self, node: &NodeProto) -> Reason<()> {
         let x = self.value(node.input(0).ok_or("has no input")?)?;
         let size = |(at, size): (usize, usize)| match x.view.batch {
-            Some(batch) if batch == at => self.batch as i64,
+            Some(batch) if batch == at => (self.batch * size) as i64,
             _ => size as i64,
         };
         let dims: Vec<i64> = x.dims().into_iter().enumerate().map(size).collect();
@@ -271,15 +238,9 @@ impl Reader {
             }
         }
         // Values that lie alike stay as they are, the axis being the slowest.
-        let others = |x: &Value| -> Vec<usize> {
-            x.view.real_by_stride().into_iter().filter(|&axis| axis != at).collect()
-        };
         let longest = values.iter().max_by_key(|x| x.view.elements()).unwrap_or(first);
-        let others = others(longest);
-        let order: [&[usize]; 3] = match others.len() {
-            2 => [&[at], &others[..1], &others[1..]],
-            _ => [&[at], &[], &others],
-        };
+        let (channels, others) = ([at], longest.view.others(&[at]));
+        let order = positions(&channels, &others);
         let sources = values.iter().map(|x| self.arranged(x, order));
         let sources = sources.collect::<Reason<Vec<_>>>()?;
         dims[at] = values.iter().map(|x| x.view.axes[at].size).sum();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::constant::Constants;
 use super::proto::NodeProto;
-use super::view::Strided;
+use super::view::{Strided, product};
 use super::{Fold, Imported, Reason, Weights, printable, problem, unsupported};
 use crate::error::Result;
 use crate::network::{Axis, Input, Layer, Network, Node, Op, Shape, Source, View};
@@ -43,8 +43,8 @@ pub(super) struct Reader {
     pub(super) opset: i64,
     /// Samples that the graph takes at once, where it fixes them; 1 where it does not.
     pub(super) batch: usize,
-    /// Whether the columns of linear layers stay as they are in the file.
-    pub(super) keeps_columns: bool,
+    /// Whether the weights stand in a checkpoint.
+    pub(super) of_checkpoint: bool,
     /// How often each name is read.
     pub(super) readers: BTreeMap<String, usize>,
     /// The constant that an `Add` gives to each name.
@@ -70,7 +70,7 @@ pub(super) struct GraphInput<'a> {
     pub(super) view: Strided,
     /// Samples at once, 1 where the graph does not fix them.
     pub(super) batch: usize,
-    pub(super) keeps_columns: bool,
+    pub(super) of_checkpoint: bool,
 }
 
 impl Reader {
@@ -104,7 +104,7 @@ impl Reader {
             constants,
             opset,
             batch: input.batch,
-            keeps_columns: input.keeps_columns,
+            of_checkpoint: input.of_checkpoint,
             readers,
             biases,
             values: BTreeMap::from([(input.name.to_owned(), first)]),
@@ -190,7 +190,7 @@ impl Reader {
     /// The network's value whose channels, rows and columns are these axes of a graph's, one after the
     /// other where there are several. Axes that are not named have one step.
     pub(super) fn arranged(&mut self, x: &Value, order: Order<'_>) -> Reason<Source> {
-        let size = |axes: &[usize]| axes.iter().map(|&at| x.view.axes[at].size).product();
+        let size = |axes: &[usize]| product(axes.iter().map(|&at| x.view.axes[at].size));
         let [channels, height, width] = order.map(size);
         self.rearranged(x, &order.concat(), Shape::new(channels, height, width))
     }
@@ -270,11 +270,16 @@ impl Reader {
         Ok(())
     }
 
+    /// Whether a name stands for anything.
+    pub(super) fn is_made(&self, name: &str) -> bool {
+        self.constants.has(name) || self.values.contains_key(name)
+    }
+
     pub(super) fn finish(mut self, output: &str) -> Result<Imported> {
         if self.constants.has(output) {
             return Err(unsupported(format!("its output {output:?} does not depend on its input")));
         }
-        if !self.values.contains_key(output) {
+        if !self.is_made(output) {
             return Err(problem(format!("output {output:?} is made by no node")));
         }
         self.end(output)
@@ -300,12 +305,12 @@ impl Reader {
         let x = self.settled(x)?;
         let takes_batch = self.values.values().any(|value| value.view.batch.is_some());
         match x.view.batch {
-            Some(0) => {}
-            Some(at) => return Err(format!("its batch is axis {at}, not the first")),
-            None if takes_batch && x.view.axes.first().is_none_or(|axis| axis.size != 1) => {
+            Some(0) if x.view.axes[0].size == 1 => {}
+            Some(at @ 1..) => return Err(format!("its batch is axis {at}, not the first")),
+            _ if takes_batch && x.view.axes.first().is_none_or(|axis| axis.size != 1) => {
                 return Err(format!("its shape {:?} has no batch", x.dims()));
             }
-            None => {}
+            _ => {}
         }
         let real: Vec<usize> = x.view.real().collect();
         let last = self.network.nodes.len().checked_sub(1).map(Source::Node);
@@ -361,7 +366,15 @@ pub(super) fn shape_of(dims: &[usize]) -> Shape {
         [] => Shape::vector(1),
         [n] => Shape::vector(n),
         [a, b] => Shape::new(a, 1, b),
-        [a, b, ref rest @ ..] => Shape::new(a, b, rest.iter().product()),
+        [a, b, ref rest @ ..] => Shape::new(a, b, product(rest.iter().copied())),
+    }
+}
+
+/// Axes as channels and others as positions, of which two are rows and columns.
+pub(super) fn positions<'a>(channels: &'a [usize], others: &'a [usize]) -> Order<'a> {
+    match others.len() {
+        2 => [channels, &others[..1], &others[1..]],
+        _ => [channels, &[], others],
     }
 }
 

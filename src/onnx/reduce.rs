@@ -1,7 +1,7 @@
 //! Operations over an axis or several: means, maxima, softmax, normalizations.
 
 use super::proto::NodeProto;
-use super::reader::{Reader, Value};
+use super::reader::{Reader, Value, positions};
 use super::view::{axes, axis};
 use super::{Fold, Reason};
 use crate::network::{Activation, Function, Op, Reduction, Window};
@@ -40,9 +40,8 @@ impl Reader {
     /// One number for all steps of these axes, of which one each is left.
     fn reduced(&mut self, op: &str, x: &Value, over: &[usize]) -> Reason<Value> {
         const MOST_OF_A_WINDOW: usize = 1 << 14;
-        let by_stride = x.view.real_by_stride();
-        let inner: Vec<usize> = by_stride.iter().copied().filter(|at| over.contains(at)).collect();
-        let outer: Vec<usize> = by_stride.iter().copied().filter(|at| !over.contains(at)).collect();
+        let outer = x.view.others(over);
+        let inner = x.view.others(&outer);
         let mut sizes = x.dims();
         over.iter().for_each(|&at| sizes[at] = 1);
         let kind = match op {
@@ -62,10 +61,7 @@ impl Reader {
             _ => return Err("no such operation here".into()),
         };
         // Channels that are whole maps have pools for that.
-        let map: [&[usize]; 3] = match inner.len() {
-            2 => [&outer, &inner[..1], &inner[1..]],
-            _ => [&outer, &[], &inner],
-        };
+        let map = positions(&outer, &inner);
         let order: Vec<usize> = map.concat();
         let lies_so = x.view.runs_through(&order, self.elements_at(x.source));
         if lies_so && !inner.is_empty() && matches!(kind, Reduction::Mean | Reduction::Max) {
@@ -106,9 +102,8 @@ impl Reader {
         if x.view.batch.is_some_and(|batch| over.contains(&batch)) {
             return Err("over the batch".into());
         }
-        let by_stride = x.view.real_by_stride();
-        let inner: Vec<usize> = by_stride.iter().copied().filter(|at| over.contains(at)).collect();
-        let outer: Vec<usize> = by_stride.iter().copied().filter(|at| !over.contains(at)).collect();
+        let outer = x.view.others(over);
+        let inner = x.view.others(&outer);
         let order = positions(&inner, &outer);
         let source = self.arranged(x, order)?;
         let source = self.push(op, vec![source])?;
@@ -218,8 +213,7 @@ impl Reader {
         }
         let (alpha, beta) = (node.float("alpha", 1e-4), node.float("beta", 0.75));
         let square = self.squared(x.clone())?;
-        let others: Vec<usize> =
-            square.view.real_by_stride().into_iter().filter(|&at| at != 1).collect();
+        let others = square.view.others(&[1]);
         let order: [&[usize]; 3] = [&[], &[1], &others];
         let source = self.arranged(&square, order)?;
         let before = (size - 1) / 2;
@@ -244,13 +238,5 @@ impl Reader {
         let kind = if node.int("p", 2) == 1 { "L1" } else { "L2" };
         let norm = self.reduced(kind, &x, &[at])?;
         self.apply(Op::Binary(crate::network::Binary::Div), &[x, norm])
-    }
-}
-
-/// Channels, and positions as rows and columns if there are two axes of them.
-fn positions<'a>(channels: &'a [usize], others: &'a [usize]) -> [&'a [usize]; 3] {
-    match others.len() {
-        2 => [channels, &others[..1], &others[1..]],
-        _ => [channels, &[], others],
     }
 }

@@ -66,11 +66,16 @@ impl Tensor {
 
     /// The elements of a view of this, row by row, as an array of other sizes if wanted.
     pub(super) fn through(&self, view: &Strided, dims: Option<Vec<usize>>) -> Self {
+        self.picked(view.offsets(), dims.unwrap_or_else(|| view.dims()))
+    }
+
+    /// The elements at these places, as an array of these sizes.
+    pub(super) fn picked(&self, places: impl Iterator<Item = usize>, dims: Vec<usize>) -> Self {
         let data = match &self.data {
-            Data::Reals(values) => Data::Reals(view.offsets().map(|at| values[at]).collect()),
-            Data::Integers(values) => Data::Integers(view.offsets().map(|at| values[at]).collect()),
+            Data::Reals(values) => Data::Reals(places.map(|at| values[at]).collect()),
+            Data::Integers(values) => Data::Integers(places.map(|at| values[at]).collect()),
         };
-        Self { dims: dims.unwrap_or_else(|| view.dims()), data }
+        Self { dims, data }
     }
 
     /// Spread to other sizes.

@@ -11,7 +11,8 @@ pub(super) struct Strided {
     pub(super) offset: usize,
     /// As many as the graph's value has dimensions.
     pub(super) axes: Vec<Axis>,
-    /// The axis that counts samples, which has one here: a network is a graph for one sample.
+    /// The axis that counts samples, of which there is one here: a network is a graph for one sample. Where
+    /// the batch became the outer part of an axis, that axis.
     pub(super) batch: Option<usize>,
 }
 
@@ -29,10 +30,10 @@ impl Strided {
     /// axes that are not named have one step.
     pub(super) fn in_order(sizes: &[usize], order: &[usize]) -> Self {
         let mut axes: Vec<Axis> = sizes.iter().map(|&size| Axis { size, stride: 0 }).collect();
-        let mut stride = 1;
+        let mut stride = 1usize;
         for &axis in order.iter().rev() {
             axes[axis].stride = stride as isize;
-            stride *= sizes[axis];
+            stride = stride.saturating_mul(sizes[axis]);
         }
         Self { offset: 0, axes, batch: None }
     }
@@ -46,7 +47,7 @@ impl Strided {
     }
 
     pub(super) fn elements(&self) -> usize {
-        self.axes.iter().map(|axis| axis.size).product()
+        product(self.axes.iter().map(|axis| axis.size))
     }
 
     /// Axes of more than one step, the slowest first.
@@ -54,6 +55,11 @@ impl Strided {
         let mut real: Vec<usize> = self.real().collect();
         real.sort_by_key(|&axis| std::cmp::Reverse(self.axes[axis].stride.unsigned_abs()));
         real
+    }
+
+    /// Axes of more than one step beside these, the slowest first.
+    pub(super) fn others(&self, but: &[usize]) -> Vec<usize> {
+        self.real_by_stride().into_iter().filter(|axis| !but.contains(axis)).collect()
     }
 
     /// Axes of more than one step.
@@ -173,7 +179,7 @@ impl Strided {
 
     /// Other sizes over the same elements in the same order, if strides can have that.
     pub(super) fn reshaped(&self, dims: &[usize]) -> Option<Self> {
-        if dims.iter().product::<usize>() != self.elements() {
+        if product(dims.iter().copied()) != self.elements() {
             return None;
         }
         // Old axes as the fewest runs, taken apart by the new sizes.
@@ -205,13 +211,28 @@ impl Strided {
             axes.push(Axis { size, stride: stride * rest as isize });
         }
         let batch = self.batch.and_then(|batch| {
-            // Where as many elements stand before it, an axis of one step is the batch again.
-            let before = |axes: &[Axis]| axes.iter().map(|axis| axis.size).product::<usize>();
+            // Where as many elements stand before it, an axis of one step is the batch again. In front of
+            // all, it can only have become a part of the first.
+            let before = |axes: &[Axis]| product(axes.iter().map(|axis| axis.size));
             let wanted = before(&self.axes[..batch]);
-            (0..axes.len()).find(|&at| axes[at].size == 1 && before(&axes[..at]) == wanted)
+            let alone = |&at: &usize| axes[at].size == 1 && before(&axes[..at]) == wanted;
+            let merged = (wanted == 1 && !axes.is_empty()).then_some(0);
+            (0..axes.len()).find(alone).or(merged)
         });
         Some(Self { offset: self.offset, axes, batch })
     }
+}
+
+/// Of sizes, as large as a number can be where that is too small.
+pub(super) fn product(sizes: impl Iterator<Item = usize>) -> usize {
+    sizes.fold(1, usize::saturating_mul)
+}
+
+/// Elements of an array of these sizes, if that many can be counted whatever is left out.
+pub(super) fn elements(sizes: &[usize]) -> Option<usize> {
+    const MOST: usize = 1 << 48;
+    let all = product(sizes.iter().map(|&size| size.max(1)));
+    (all <= MOST).then(|| product(sizes.iter().copied()))
 }
 
 /// The sizes to which values of both shapes are spread.
@@ -272,10 +293,13 @@ mod tests {
     fn the_batch_is_found_again() {
         let x = Strided { batch: Some(0), ..Strided::contiguous(&[1, 6, 4]) };
         assert_eq!(x.reshaped(&[1, 24]).unwrap().batch, Some(0));
-        assert_eq!(x.reshaped(&[24]).unwrap().batch, None);
+        assert_eq!(x.reshaped(&[24]).unwrap().batch, Some(0));
+        assert_eq!(x.reshaped(&[3, 8]).unwrap().reshaped(&[1, 24]).unwrap().batch, Some(0));
         let second = x.permuted(&[1, 0, 2]);
         assert_eq!(second.batch, Some(1));
         assert_eq!(second.reshaped(&[6, 1, 2, 2]).unwrap().batch, Some(1));
+        // Within the first axis or the second, nobody knows.
+        assert_eq!(second.reshaped(&[6, 4]).unwrap().batch, None);
         assert_eq!(second.with(0).batch, Some(2));
         assert_eq!(second.without(1).batch, None);
     }

@@ -2,7 +2,7 @@
 
 use super::constant::transposed;
 use super::proto::NodeProto;
-use super::reader::{Reader, Value};
+use super::reader::{Reader, Value, positions};
 use super::{Reason, Weights};
 use crate::network::{Op, Window};
 
@@ -110,6 +110,9 @@ impl Reader {
                 (rows, cols) = (cols, rows);
             }
             let alpha = node.float("alpha", 1.0);
+            if gemm && self.of_checkpoint && (alpha, node.float("beta", 1.0)) != (1.0, 1.0) {
+                return Err("alpha or beta, where the weights are those of a checkpoint".into());
+            }
             if gemm && alpha != 1.0 {
                 values.iter_mut().for_each(|value| *value *= alpha);
             }
@@ -191,12 +194,9 @@ impl Reader {
             return Ok(Self::made(source, &sizes, [&[axis], &[], &[]], &x));
         }
         let x = self.settled(x)?;
-        let others: Vec<usize> =
-            x.view.real_by_stride().into_iter().filter(|&at| at != axis).collect();
-        let order: [&[usize]; 3] = match others.len() {
-            2 => [&[axis], &others[..1], &others[1..]],
-            _ => [&[axis], &[], &others],
-        };
+        let others = x.view.others(&[axis]);
+        let channels = [axis];
+        let order = positions(&channels, &others);
         let source = self.arranged(&x, order)?;
         matrix.shape = vec![rows, cols, 1, 1];
         let layer = self.layer(node, matrix)?;
@@ -213,7 +213,7 @@ impl Reader {
             let all = copied.is_whole(self.elements_at(x.source));
             all && x.view.runs_through(&in_turn, cols)
                 && copied.elements() == cols
-                && !self.keeps_columns
+                && !self.of_checkpoint
         }) else {
             return self.settled(x);
         };
@@ -243,8 +243,10 @@ impl Reader {
         let (da, db) = (a.dims(), b.dims());
         let mut dims = super::view::broadcast(&da[..before_a], &db[..before_b])?;
         for (x, before) in [(&a, before_a), (&b, before_b)] {
-            let batch = x.view.batch.map(|batch| batch + dims.len() - before);
-            if batch.is_some_and(|batch| dims.get(batch).is_some_and(|&size| size != 1)) {
+            let batch = x.view.batch.filter(|&batch| batch < before);
+            let spread =
+                |batch: usize| dims[batch + dims.len() - before] != x.view.axes[batch].size;
+            if batch.is_some_and(spread) {
                 return Err(format!("spreads samples of a batch over shape {dims:?}"));
             }
         }

@@ -18,6 +18,16 @@ const SHORT: i32 = 0;
 const KILL: i32 = -9;
 const OLD: &[u8] = b"old";
 
+/// Calls that can fail, and how.
+const FAULTS: [(&str, i32); 6] = [
+    ("open", EIO),
+    ("read", EIO),
+    ("write", ENOSPC),
+    ("fsync", ENOSPC),
+    ("rename", ENOSPC),
+    ("thread", EAGAIN),
+];
+
 struct Bench {
     folder: tempfile::TempDir,
     shim: PathBuf,
@@ -96,15 +106,7 @@ fn input() -> PathBuf {
 fn every_call_that_fails_once_leaves_the_old_file_or_the_whole_new_one() {
     let Some(bench) = Bench::new() else { return };
     let expected = bench.expected(&input());
-    let faults = [
-        ("open", EIO),
-        ("read", EIO),
-        ("write", ENOSPC),
-        ("fsync", ENOSPC),
-        ("rename", ENOSPC),
-        ("thread", EAGAIN),
-    ];
-    for (call, errno) in faults {
+    for (call, errno) in FAULTS {
         let mut refused = 0;
         for number in 1.. {
             let fault = (call, number, errno);
@@ -317,14 +319,7 @@ fn a_training_survives_every_call_that_fails_once() {
     let (plain, _) = run(None);
     assert!(plain.status.success(), "{plain:?}");
     let expected = written();
-    for (call, errno) in [
-        ("open", EIO),
-        ("read", EIO),
-        ("write", ENOSPC),
-        ("fsync", ENOSPC),
-        ("rename", ENOSPC),
-        ("thread", EAGAIN),
-    ] {
+    for (call, errno) in FAULTS {
         for number in 1.. {
             let fault = (call, number, errno);
             let (output, hit) = run(Some(fault));

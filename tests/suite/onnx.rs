@@ -135,6 +135,26 @@ fn checkpoint_of(graph: &onnx::Imported, rename: impl Fn(&str) -> String) -> Vec
 }
 
 #[test]
+fn a_checkpoint_that_stores_layers_otherwise_than_a_graph_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    // Dilated, the weights are spread over a window of 5 x 7.
+    let spread = onnx::open(&file("conv_dilated")).unwrap().network.layers[0].shape.clone();
+    assert_eq!(spread, [5, 4, 5, 7]);
+    let bias = fixtures::tensor("c.bias", &[5], &[0.0; 5]);
+    let of =
+        |role: &str, value| fixtures::tensor(&format!("c.{role}"), &[5, 4, 3, 3], &[value; 180]);
+    let tensors = [of("theta", 0.5), of("log_sigma2", -60.0), bias];
+    std::fs::write(&path, fixtures::safetensors(&tensors, None)).unwrap();
+    let error = tied(&path, &file("conv_dilated")).err().unwrap().to_string();
+    assert!(error.contains("[5, 4, 3, 3] in the checkpoint, other than in the graph"), "{error}");
+    let graph = onnx::open(&file("conv_transpose")).unwrap();
+    std::fs::write(&path, checkpoint_of(&graph, str::to_owned)).unwrap();
+    let error = tied(&path, &file("conv_transpose")).err().unwrap().to_string();
+    assert!(error.contains("how a checkpoint stores its weights is not known"), "{error}");
+}
+
+#[test]
 fn a_graph_is_the_network_of_a_checkpoint_and_its_normalization_joins_the_posterior() {
     for name in ["residual_torchscript", "mobile_torchscript"] {
         let graph = onnx::open(&file(name)).unwrap();
