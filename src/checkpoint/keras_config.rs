@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::conventions::Found;
-use super::keras_layers::{Builder, Values};
+use super::keras_layers::Builder;
+use super::keras_values::Values;
 use super::options::WAY_OUT;
 use crate::error::{Error, Result};
 use crate::network::describe::Description;

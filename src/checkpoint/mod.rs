@@ -13,6 +13,7 @@ mod hdf5;
 mod keras;
 mod keras_config;
 mod keras_layers;
+mod keras_values;
 mod layout;
 mod mask;
 mod msgpack;

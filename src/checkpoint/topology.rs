@@ -27,8 +27,8 @@ struct GraphLayer {
     /// What is done to the outputs.
     fold: Option<Fold>,
     has_bias: bool,
-    /// Its channels and what it does to them, if it is no more than a factor and an offset for each.
-    affine: Option<(usize, Fold)>,
+    /// What it does, if that is no more than a factor and an offset for each channel.
+    affine: Option<Fold>,
 }
 
 impl From<Description> for Topology {
@@ -56,16 +56,17 @@ impl Topology {
         }
         let graph = onnx::open_as(path, &options.reading(true))?;
         let description = Description::of(&graph.network);
-        let all = graph.network.layers.iter().zip(&graph.weights);
-        let known: BTreeMap<&str, (&Layer, &onnx::Weights)> =
-            all.map(|(layer, weights)| (layer.name.as_str(), (layer, weights))).collect();
+        let depthwise = depthwise(&graph.network);
+        let all = graph.network.layers.iter().zip(&graph.weights).zip(depthwise);
+        let known: BTreeMap<&str, ((&Layer, &onnx::Weights), bool)> =
+            all.map(|known| (known.0.0.name.as_str(), known)).collect();
         let of_name = |name| {
-            let (layer, weights) = known.get(name)?;
+            let &((layer, weights), depthwise) = known.get(name)?;
             Some(GraphLayer {
                 shape: layer.shape.clone(),
                 fold: weights.fold.clone(),
                 has_bias: weights.bias.is_some(),
-                affine: affine(&graph.network, name, weights),
+                affine: if depthwise { affine(weights) } else { None },
             })
         };
         let layers = description.layer_names().into_iter().filter_map(of_name);
@@ -92,7 +93,8 @@ impl Topology {
                 same.chain(weights.longer(name)).chain(weights.shorter(name)).next().is_some()
             };
             let affine = names.iter().zip(layers).filter(|(name, _)| !has(name));
-            let affine = affine.filter_map(|(name, layer)| Some((name, layer.affine.as_ref()?.0)));
+            let affine = affine
+                .filter_map(|(name, layer)| Some((name, layer.affine.as_ref()?.factor.len())));
             affine.map(|(name, channels)| ((*name).to_owned(), channels)).collect()
         };
         for (name, channels) in own {
@@ -144,13 +146,13 @@ impl Topology {
         {
             if of_graph.shape != layer.shape {
                 let problem = format!(
-                    "has shape {:?} in the checkpoint, other than in the graph, {:?} with what it \
-                     dilates",
+                    "has shape {:?} in the checkpoint, other than in the graph: {:?} (a dilated kernel \
+                     counts with the zeros in it)",
                     layer.shape, of_graph.shape
                 );
                 return refused(layer, &problem);
             }
-            if let (true, Some((_, affine))) = (tensors.norm, &of_graph.affine) {
+            if let (true, Some(affine)) = (tensors.norm, &of_graph.affine) {
                 *fold = Some(affine.clone().into());
                 continue;
             }
@@ -169,28 +171,24 @@ impl Topology {
     }
 }
 
-/// What a layer of a graph does if it is a depthwise convolution of 1 x 1 with a bias: as a rule what
-/// an operation on each channel became.
-fn affine(network: &Network, name: &str, weights: &onnx::Weights) -> Option<(usize, Fold)> {
-    let layer = network.layers.iter().position(|layer| layer.name == name)?;
-    let &[channels, 1, 1, 1] = &network.layers[layer].shape[..] else { return None };
-    let depthwise = |op: &Op| match *op {
-        Op::Conv2d { layer: of, stride, padding, groups } if of == layer => {
-            Some(stride == [1, 1] && padding == [0; 4] && groups == channels)
-        }
-        _ => None,
-    };
-    let mut nodes = network.nodes.iter().filter_map(|node| depthwise(&node.op));
-    if !nodes.all(|is| is) {
-        return None;
+/// Which layers of a graph are used as depthwise convolutions of 1 x 1 alone.
+fn depthwise(network: &Network) -> Vec<bool> {
+    let one = |layer: &Layer| matches!(layer.shape[..], [_, 1, 1, 1]);
+    let mut is: Vec<bool> = network.layers.iter().map(one).collect();
+    for op in network.nodes.iter().map(|node| node.op) {
+        let Some(layer) = op.layer() else { continue };
+        is[layer] &= matches!(op, Op::Conv2d { stride: [1, 1], padding: [0, 0, 0, 0], groups, .. }
+            if groups == network.layers[layer].rows());
     }
+    is
+}
+
+/// What a depthwise convolution of 1 x 1 with a bias does: as a rule what an operation on each channel
+/// became.
+fn affine(weights: &onnx::Weights) -> Option<Fold> {
     let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
     let affine = Fold { factor: wide(&weights.values), offset: wide(weights.bias.as_ref()?) };
-    let Some(after) = &weights.fold else { return Some((channels, affine)) };
-    let factor = affine.factor.iter().zip(&after.factor).map(|(a, b)| a * b).collect();
-    let offset = affine.offset.iter().zip(after.factor.iter().zip(&after.offset));
-    let offset = offset.map(|(o, (f, p))| o * f + p).collect();
-    Some((channels, Fold { factor, offset }))
+    Some(weights.fold.as_ref().map_or(affine.clone(), |after| affine.then(after)))
 }
 
 /// The names of the layers with weights, without those of batch normalization.

@@ -211,7 +211,7 @@ impl Weights {
 
 impl Fold {
     /// This, then `after`.
-    fn then(&self, after: &Self) -> Self {
+    pub(crate) fn then(&self, after: &Self) -> Self {
         let factor = self.factor.iter().zip(&after.factor).map(|(a, b)| a * b).collect();
         let offsets = self.offset.iter().zip(after.factor.iter().zip(&after.offset));
         Self { factor, offset: offsets.map(|(o, (f, p))| o * f + p).collect() }
