@@ -31,7 +31,7 @@
 //! let mut logits = [0.0; 10];
 //! engine.run(&mut engine.workspace(1), &pixels, &mut logits)?;
 //!
-//! let checked = verify(&engine, &checkpoint, 3.0, &pixels, 1)?;
+//! let checked = verify(&engine, &checkpoint, 3.0, &pixels)?;
 //! assert!(checked.engine.max_abs_error < 0.5);
 //! # Ok(())
 //! # }

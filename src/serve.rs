@@ -29,18 +29,12 @@ const DONE: u32 = 0;
 const REFUSED: u32 = 1;
 
 /// Greets, then answers every request from `input` on `output`, in order, until `input` ends between
-/// two requests or nobody reads `output` any more. More than a panel of samples runs on up to
-/// `threads` threads.
+/// two requests or nobody reads `output` any more. Requests share the engine's threads.
 ///
 /// # Errors
 /// [`Error::Data`] if the input ends inside a request, [`Error::Io`] if it cannot be read or the
 /// output cannot be written.
-pub fn serve(
-    engine: &Engine,
-    threads: usize,
-    input: &mut dyn Read,
-    output: &mut dyn Write,
-) -> Result<()> {
+pub fn serve(engine: &Engine, input: &mut dyn Read, output: &mut dyn Write) -> Result<()> {
     let (ins, outs) = (engine.input_shape(), engine.output_shape());
     let shapes = [ins, outs].into_iter().flat_map(|s| [s.channels, s.height, s.width]);
     let mut greeting = PROTOCOL.to_le_bytes().to_vec();
@@ -51,7 +45,6 @@ pub fn serve(
     let (ins, outs) = (ins.elements()?, outs.elements()?);
     let mut server = Server {
         engine,
-        threads,
         ins,
         outs,
         workspace: engine.workspace(BATCH.min(PIECE / outs.max(1)).max(1)),
@@ -72,7 +65,6 @@ pub fn serve(
 /// The engine with the memory that requests share.
 struct Server<'a> {
     engine: &'a Engine,
-    threads: usize,
     ins: usize,
     outs: usize,
     workspace: crate::engine::Workspace,
@@ -168,11 +160,7 @@ impl Server<'_> {
         let input = &self.samples[samples.start * self.ins..samples.end * self.ins];
         self.outputs.clear();
         self.outputs.resize(samples.len() * self.outs, 0.0);
-        if self.threads > 1 && samples.len() > 1 {
-            self.engine.run_parallel(input, &mut self.outputs, self.threads)?;
-        } else {
-            self.engine.run(&mut self.workspace, input, &mut self.outputs)?;
-        }
+        self.engine.run(&mut self.workspace, input, &mut self.outputs)?;
         data::finite_from(samples.start, "output", &self.outputs, self.outs)
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
-use svdo::engine::{Engine, Isa};
+use svdo::engine::{Engine, Isa, Options};
 use svdo::serve::serve as answer;
 
 use super::c_interface as c;
@@ -16,10 +16,11 @@ pub fn serve(bytes: &[u8]) {
     let [length, choice, rest @ ..] = bytes else { return };
     let (first, mut requests) = rest.split_at(usize::from(*length).min(rest.len()));
     let Some(model) = model(&mut Choices(first)) else { return };
-    let Ok(engine) = Engine::new(&model, Isa::best()) else { return };
+    let options = Options { threads: 1 + usize::from(choice & 1), ..Options::default() };
+    let Ok(engine) = Engine::with_options(&model, Isa::best(), options) else { return };
     let mut replies = Vec::new();
     let all = requests;
-    let _ = answer(&engine, 1 + usize::from(choice & 1), &mut requests, &mut replies);
+    let _ = answer(&engine, &mut requests, &mut replies);
     // Whole replies, the first one the greeting.
     let (mut rest, mut count) = (&replies[..], 0);
     while let [a, b, c, d, e, f, g, h, body @ ..] = rest {

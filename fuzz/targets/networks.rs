@@ -223,10 +223,7 @@ fn inputs(model: &Model, samples: usize) -> Vec<f32> {
 
 fn run(engine: &Engine, x: &[f32], samples: usize, threads: usize) -> Vec<f32> {
     let mut y = vec![0.0; samples * engine.output_shape().elements().unwrap()];
-    match threads {
-        0 => engine.run(&mut engine.workspace(samples), x, &mut y).unwrap(),
-        _ => engine.run_parallel(x, &mut y, threads).unwrap(),
-    }
+    engine.run(&mut engine.workspace(samples).with_threads(threads), x, &mut y).unwrap();
     y
 }
 
@@ -263,7 +260,7 @@ pub fn agree(bytes: &[u8]) {
         ([None, Some(1), Some(samples)][usize::from(batch % 3)], usize::from(batch / 3));
     let x = inputs(&model, samples);
     let plain = Engine::new(&model, Isa::Portable).unwrap();
-    let expected = run(&plain, &x, samples, 0);
+    let expected = run(&plain, &x, samples, 1);
     for isa in some(Isa::supported(), ways) {
         let options = engine::Options { kernel, batch, threads: 3 };
         let engine = Engine::with_options(&model, isa, options).unwrap();
@@ -293,7 +290,7 @@ pub fn agree(bytes: &[u8]) {
         let read = container::read(compressed.bytes()).unwrap();
         let engine = Engine::new(&read, Isa::best()).unwrap();
         let few = &x[..x.len() / samples * samples.min(2)];
-        let found = verify(&engine, &checkpoint, 3.0, few, 1).unwrap();
+        let found = verify(&engine, &checkpoint, 3.0, few).unwrap();
         assert!(found.engine.max_abs_error <= 1e-3 * most, "simplify {simplify}: {found:?}");
     }
 }

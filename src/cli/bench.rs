@@ -83,13 +83,9 @@ struct Runner {
 
 impl Runner {
     /// Microseconds of one call.
-    fn time(&mut self, x: &[f32], y: &mut [f32], threads: usize) -> crate::Result<f64> {
+    fn time(&mut self, x: &[f32], y: &mut [f32]) -> crate::Result<f64> {
         let start = Instant::now();
-        if threads > 1 {
-            self.engine.run_parallel(x, y, threads)?;
-        } else {
-            self.engine.run(&mut self.workspace, x, y)?;
-        }
+        self.engine.run(&mut self.workspace, x, y)?;
         Ok(start.elapsed().as_secs_f64() * 1e6)
     }
 }
@@ -129,7 +125,7 @@ impl Measure {
         for &batch in &self.batch {
             let batch = batch as usize;
             let (x, y) = (&x[..batch * inputs], &mut y[..batch * outputs]);
-            first.push(main.time(x, y, threads)?);
+            first.push(main.time(x, y)?);
         }
         // Before anything that only the comparison needs.
         let peak_rss_kib = peak_rss_kib();
@@ -139,7 +135,7 @@ impl Measure {
         for (&batch, first_inference) in self.batch.iter().zip(first) {
             let batch = batch as usize;
             let (x, y) = (&x[..batch * inputs], &mut y[..batch * outputs]);
-            let times = self.times(&mut main, other.as_mut(), x, y, threads)?;
+            let times = self.times(&mut main, other.as_mut(), x, y)?;
             let steps = match self.step_times {
                 true => profile(&model, &mut main, x, y)?,
                 false => Vec::new(),
@@ -180,12 +176,11 @@ impl Measure {
         mut other: Option<&mut Runner>,
         x: &[f32],
         y: &mut [f32],
-        threads: usize,
     ) -> crate::Result<(Vec<f64>, Vec<f64>)> {
         let (mut times, mut others) = (Vec::new(), Vec::new());
         let mut both = |keep: bool| -> crate::Result<usize> {
-            let time = runner.time(x, y, threads)?;
-            let other = other.as_mut().map(|other| other.time(x, y, threads)).transpose()?;
+            let time = runner.time(x, y)?;
+            let other = other.as_mut().map(|other| other.time(x, y)).transpose()?;
             if keep {
                 times.push(time);
                 others.extend(other);

@@ -83,8 +83,7 @@ impl Arguments {
             let engine = Engine::new(&model, isa()?)?;
             let load_seconds = start.elapsed().as_secs_f64();
             if quantizer == Quantizer::Exact {
-                let found =
-                    verify(&engine, &checkpoint, f64::from(THRESHOLD), &images.values, threads)?;
+                let found = verify(&engine, &checkpoint, f64::from(THRESHOLD), &images.values)?;
                 let files = (path.as_path(), checkpoint_path.as_path());
                 let report = Verified::new(files, THRESHOLD, 1e-4, false, &found);
                 passed &= report.passed;
@@ -93,7 +92,7 @@ impl Arguments {
             let outs = engine.output_shape().elements()?;
             let mut outputs = vec![0.0; images.len() * outs];
             let start = Instant::now();
-            engine.run_parallel(&images.values, &mut outputs, threads)?;
+            engine.infer(&images.values, &mut outputs)?;
             let seconds = start.elapsed().as_secs_f64();
             let evaluation = compare(&outputs, outs, &labels)?;
             show(

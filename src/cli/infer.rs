@@ -146,7 +146,7 @@ impl Arguments {
         let load_seconds = start.elapsed().as_secs_f64();
         if self.serve_stdin {
             let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
-            crate::serve::serve(&engine, threads, &mut stdin, &mut stdout)?;
+            crate::serve::serve(&engine, &mut stdin, &mut stdout)?;
             return Ok(Outcome::Passed);
         }
         match &self.verify {
@@ -196,9 +196,8 @@ impl Arguments {
         let outs = engine.output_shape().elements()?;
         let count = samples.len() / engine.input_shape().elements()?;
         let mut outputs = vec![0.0; count * outs];
-        let threads = self.threads.count();
         let start = Instant::now();
-        engine.run_parallel(&samples, &mut outputs, threads)?;
+        engine.infer(&samples, &mut outputs)?;
         let seconds = start.elapsed().as_secs_f64();
         data::finite("output", &outputs, outs)?;
 
@@ -215,7 +214,7 @@ impl Arguments {
             cross_entropy: evaluation.map(|e| e.cross_entropy),
             seconds_per_sample: seconds / count as f64,
             load_seconds,
-            threads,
+            threads: engine.threads(),
             cpu: engine.isa().name(),
             gates,
         });
@@ -255,14 +254,13 @@ impl Arguments {
             true => random_samples(engine, self.samples as usize)?,
             false => self.samples(engine)?,
         };
-        let threads = self.threads.count();
-        let found = verify(engine, &checkpoint, thresholds.clone(), &samples, threads)?;
+        let found = verify(engine, &checkpoint, thresholds.clone(), &samples)?;
         let files = (self.model.as_path(), path);
         let mut report = Verified::new(files, threshold, self.tolerance, random, &found);
         if let Some(labels) = self.labels()? {
             let outs = engine.output_shape().elements()?;
             let mut outputs = vec![0.0; found.samples * outs];
-            engine.run_parallel(&samples, &mut outputs, threads)?;
+            engine.infer(&samples, &mut outputs)?;
             report.error_rate = Some(compare(&outputs, outs, &labels)?.error_rate());
         }
         let passed = report.passed;

@@ -151,15 +151,14 @@ fn broken_pipe(error: &anyhow::Error) -> bool {
 /// `--threads`.
 #[derive(Debug, Clone, Copy, Args)]
 struct Threads {
-    /// Threads to use [default: all cores]; the results do not depend on it
+    /// Threads to use [default: one for each core]; the results do not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = None::<&str>)]
     threads: Option<u16>,
 }
 
 impl Threads {
     fn count(self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
-        self.threads.map_or_else(cores, usize::from)
+        self.threads.map_or_else(crate::engine::physical_cores, usize::from)
     }
 
     /// Threads if they are given, else `default`.

@@ -4,7 +4,7 @@ use ndarray::ArrayViewD;
 
 use crate::data::finite;
 use crate::engine::evaluate::{Evaluation, compare, top};
-use crate::engine::{Engine, Isa};
+use crate::engine::{Engine, Isa, Options};
 use crate::error::{Error, Result};
 use crate::model::Model;
 
@@ -140,10 +140,11 @@ impl<'a> Reference<'a> {
 }
 
 fn run(model: &Model, samples: Samples<'_>, isa: Isa, threads: usize) -> Result<Vec<f32>> {
-    let engine = Engine::new(model, isa)?;
+    let options = Options { threads, ..Options::default() };
+    let engine = Engine::with_options(model, isa, options)?;
     let (ins, outs) = (engine.input_shape().elements()?, engine.output_shape().elements()?);
     let mut outputs = vec![0.0; samples.values.len() / ins * outs];
-    engine.run_parallel(samples.values, &mut outputs, threads)?;
+    engine.infer(samples.values, &mut outputs)?;
     finite("output", &outputs, outs)?;
     Ok(outputs)
 }

@@ -7,7 +7,7 @@ use super::validate::{Reference, Samples};
 use super::{compare, summary};
 use crate::checkpoint::Checkpoint;
 use crate::engine::evaluate::{Evaluation, evaluate};
-use crate::engine::{Engine, Isa};
+use crate::engine::{Engine, Isa, Options};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::progress::{Event, Monitor, Observer};
@@ -290,8 +290,9 @@ impl Run<'_, '_> {
     /// How well a model does on the labelled samples, if there are any.
     fn evaluate(&self, model: impl FnOnce() -> Result<Model>) -> Result<Option<Evaluation>> {
         let Some((samples, labels)) = self.wishes.labels() else { return Ok(None) };
-        let engine = Engine::new(&model()?, self.isa)?;
-        evaluate(&engine, samples, labels, rayon::current_num_threads()).map(Some)
+        let options = Options { threads: rayon::current_num_threads(), ..Options::default() };
+        let engine = Engine::with_options(&model()?, self.isa, options)?;
+        evaluate(&engine, samples, labels).map(Some)
     }
 
     /// The error of the file beside that of the pruned network; without labels, what it changes.

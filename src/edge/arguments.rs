@@ -56,7 +56,7 @@ const FLAGS: [Flag; 14] = [
         "Write the outputs as .npy or .json (- for JSON on standard output)",
     ),
     flag('k', "top", "K", "Print this many best classes of each sample"),
-    flag(' ', "threads", "N", "Threads to use [default: all cores]"),
+    flag(' ', "threads", "N", "Threads to use [default: one for each core]"),
     flag(' ', "json", "FILE", "Write the report as JSON (- for standard output)"),
     flag(
         ' ',

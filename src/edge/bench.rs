@@ -23,7 +23,7 @@ pub(super) fn bench(
     load_seconds: f64,
 ) -> Result<(String, String)> {
     let sizes = arguments.batch.clone().unwrap_or(vec![1, 8, 64]);
-    let batches = sizes.iter().map(|&batch| measure(engine, arguments, batch, threads));
+    let batches = sizes.iter().map(|&batch| measure(engine, arguments, batch));
     let batches = batches.collect::<Result<Vec<_>>>()?;
     let (model, cpu) = (arguments.model.to_string_lossy(), engine.isa().name());
     let (load_ms, weight_bytes) = (load_seconds * 1e3, engine.weight_bytes());
@@ -61,17 +61,13 @@ pub(super) fn bench(
     Ok((text, json + "\n  ]\n}\n"))
 }
 
-fn measure(engine: &Engine, arguments: &Arguments, batch: usize, threads: usize) -> Result<Batch> {
+fn measure(engine: &Engine, arguments: &Arguments, batch: usize) -> Result<Batch> {
     let x = random_samples(engine, batch)?;
     let mut y = vec![0.0; batch * engine.output_shape().elements()?];
     let mut workspace = engine.workspace(batch);
     let mut time = || -> Result<f64> {
         let start = Instant::now();
-        if threads > 1 {
-            engine.run_parallel(&x, &mut y, threads)?;
-        } else {
-            engine.run(&mut workspace, &x, &mut y)?;
-        }
+        engine.run(&mut workspace, &x, &mut y)?;
         Ok(start.elapsed().as_secs_f64() * 1e6)
     };
     let first = time()?;

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::engine::evaluate::{Evaluation, compare};
-use crate::engine::{Engine, Isa, Options};
+use crate::engine::{Engine, Isa, Options, physical_cores};
 use crate::error::{Error, IoContext, Result};
 use crate::text::{best_classes, duration, group, percent, printable};
 use crate::{container, data, files, serve};
@@ -92,10 +92,9 @@ impl Arguments {
         self.claim()?;
         let start = Instant::now();
         let isa = Isa::detect(isa)?;
-        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = self
             .threads
-            .unwrap_or_else(|| if self.serve_stdin || self.bench { 1 } else { cores() });
+            .unwrap_or_else(|| if self.serve_stdin || self.bench { 1 } else { physical_cores() });
         let load = || {
             if self.model.extension().is_some_and(|extension| extension == "onnx") {
                 return Err(Error::data(
@@ -108,7 +107,7 @@ impl Arguments {
         let engine = load().map_err(|e| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();
         if self.serve_stdin {
-            serve::serve(&engine, threads, &mut io::stdin().lock(), out)?;
+            serve::serve(&engine, &mut io::stdin().lock(), out)?;
             return Ok(true);
         }
         if self.bench {
@@ -132,7 +131,7 @@ impl Arguments {
         let count = samples.len() / engine.input_shape().elements()?;
         let mut outputs = vec![0.0; count * outs];
         let start = Instant::now();
-        engine.run_parallel(&samples, &mut outputs, threads)?;
+        engine.infer(&samples, &mut outputs)?;
         let seconds = start.elapsed().as_secs_f64() / count as f64;
         data::finite("output", &outputs, outs)?;
 

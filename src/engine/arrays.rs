@@ -7,7 +7,7 @@ use super::evaluate::{Evaluation, compare};
 use crate::error::{Error, Result};
 
 impl Engine {
-    /// The outputs, `[sample, output]`, of raw values, `[sample, element]`, on all cores.
+    /// The outputs, `[sample, output]`, of raw values, `[sample, element]`.
     ///
     /// ```
     /// use svdo::engine::evaluate::Evaluation;
@@ -38,11 +38,10 @@ impl Engine {
                 "samples of {elements} elements, the network takes {shape}"
             )));
         }
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let samples = samples.as_standard_layout();
         let mut outputs = Array2::zeros((samples.nrows(), self.output_shape().elements()?));
         if let (Some(values), Some(results)) = (samples.as_slice(), outputs.as_slice_mut()) {
-            self.run_parallel(values, results, cores)?;
+            self.infer(values, results)?;
         }
         Ok(outputs)
     }

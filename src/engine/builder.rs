@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::cost::{self, Cost};
 use super::layout::Layout;
 use super::memory;
 use super::step::{Step, StepKind};
@@ -118,7 +119,13 @@ impl PlanBuilder {
             });
         }
         let at = |value: usize| (ranges[self.memory[value]].clone(), self.values[value]);
-        let steps = self.steps.into_iter().map(|step| Step {
+        let cost = |step: &UnplacedStep| {
+            let layouts: Vec<_> = step.inputs.iter().map(|&input| self.values[input]).collect();
+            cost::of(&step.kind, &layouts, &self.values[step.output], step.then)
+        };
+        let costs: Vec<Cost> = self.steps.iter().map(cost).collect();
+        let steps = self.steps.into_iter().zip(costs).map(|(step, cost)| Step {
+            cost,
             node: step.node,
             kind: step.kind,
             inputs: step.inputs.iter().map(|&input| at(input)).collect(),

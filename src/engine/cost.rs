@@ -5,7 +5,12 @@
 
 use std::ops::Range;
 
+use super::kernels::TapRows;
+use super::layers::LinearPart;
+use super::layout::Layout;
 use super::options::Options;
+use super::step::{Step, StepKind};
+use crate::network::Activation;
 use crate::simd::Isa;
 
 /// Samples in the widest panel of a network with maps: more would not fit the caches.
@@ -35,9 +40,95 @@ const WORTH_A_PASS: usize = 10;
 /// The same for maps of single samples, whose sums end in parts of vectors.
 const WORTH_A_PASS_OF_MAPS: usize = 30;
 
-/// Multiply-adds that are worth starting threads for one layer: some 150 us of one core, of which a
-/// thread more costs 30.
-const WORTH_THREADS: usize = 1 << 21;
+/// What a step takes on one core, in nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cost {
+    /// For a single sample.
+    single: f32,
+    /// For each sample of a panel.
+    lane: f32,
+}
+
+/// Nanoseconds of a multiply-add with a number gathered, with one of a tile of a map and with one of a panel.
+const GATHERED: f32 = 0.2;
+const TAP_OF_MAP: f32 = 0.04;
+const TAP_OF_PANEL: f32 = 0.025;
+
+/// Nanoseconds of reading or writing a float, and of a function that is no maximum.
+const MOVED: f32 = 0.08;
+const FUNCTION: f32 = 4.0;
+
+/// Nanoseconds of a step that are worth to be shared: waking workers that spin, and waiting for the
+/// last of them, costs one to two microseconds. Tests share all.
+const WORTH_WORKERS: f32 = if cfg!(any(test, fuzzing)) { 0.0 } else { 8000.0 };
+
+/// Nanoseconds of a part that are worth a worker more.
+const WORTH_A_WORKER: f32 = if cfg!(any(test, fuzzing)) { 1.0 } else { 3000.0 };
+
+impl Cost {
+    /// For a panel of `lanes` samples.
+    fn nanoseconds(self, lanes: usize) -> f32 {
+        if lanes == 1 { self.single } else { self.lane * lanes as f32 }
+    }
+}
+
+/// What a step costs.
+pub(super) fn of(
+    kind: &StepKind,
+    inputs: &[Layout],
+    output: &Layout,
+    then: Option<Activation>,
+) -> Cost {
+    let elements = |layout: &Layout| (layout.shape.channels * layout.plane()) as f32;
+    let moved = inputs.iter().chain([output]).map(elements).sum::<f32>() * MOVED;
+    let then = match then {
+        None | Some(Activation::Relu) => 0.0,
+        Some(_) => elements(output) * FUNCTION,
+    };
+    let both = |cost: f32| Cost { single: cost + then, lane: cost + then };
+    match kind {
+        StepKind::Linear(parts) => {
+            let single = parts.iter().map(LinearPart::single_entries).sum::<usize>();
+            let panel = parts.iter().map(LinearPart::panel_entries).sum::<usize>();
+            Cost {
+                single: single as f32 * GATHERED + then,
+                lane: panel as f32 * TAP_OF_PANEL + then,
+            }
+        }
+        StepKind::Conv2d { parts, .. } => {
+            let taps = parts.iter().map(TapRows::entries).sum::<usize>() * output.shape.area();
+            Cost {
+                single: taps as f32 * TAP_OF_MAP + then,
+                lane: taps as f32 * TAP_OF_PANEL + then,
+            }
+        }
+        StepKind::Softmax => both(elements(output) * FUNCTION * 2.0),
+        StepKind::Whole(whole) => match whole.multiply_adds(inputs, output) {
+            Some(taps) => both(taps as f32 * TAP_OF_MAP),
+            None => both(moved * 4.0),
+        },
+        _ => both(moved),
+    }
+}
+
+/// Whether a step of this cost should be shared.
+pub(super) fn worth_workers(cost: Cost, lanes: usize) -> bool {
+    cost.nanoseconds(lanes) >= WORTH_WORKERS
+}
+
+/// How many of `panels` of `lanes` samples are best run at once, each on a thread of its own, where
+/// `threads` could share the steps of one after the other.
+pub(super) fn panels_at_once(steps: &[Step], lanes: usize, panels: usize, threads: usize) -> usize {
+    let (mut alone, mut shared) = (0.0, 0.0);
+    for step in steps {
+        let cost = step.cost.nanoseconds(lanes);
+        alone += cost;
+        shared += if cost >= WORTH_WORKERS { cost / threads as f32 + 2000.0 } else { cost };
+    }
+    let at_once = panels.min(threads);
+    let worth = alone * panels as f32 >= WORTH_WORKERS && alone <= shared * at_once as f32;
+    if worth { at_once } else { 1 }
+}
 
 /// Whether a dense product with a vector is the faster one: by the entries that the
 /// instruction set's slices of rows have, the zeros that fill up the shorter rows among them.
@@ -103,10 +194,16 @@ pub(super) fn parts(
     most_lanes: usize,
     options: Options,
 ) -> Vec<Range<usize>> {
-    let lanes = options.batch.unwrap_or(1).clamp(1, most_lanes);
+    let lanes = options.batch.unwrap_or(most_lanes).clamp(1, most_lanes);
     let all = entries(rows);
-    let work = all.saturating_mul(uses).saturating_mul(lanes);
-    let threads = if work < WORTH_THREADS { 1 } else { options.threads.max(1) };
+    let each = match (lanes, uses) {
+        (1, 1) => GATHERED,
+        (1, _) => TAP_OF_MAP * uses as f32,
+        _ => TAP_OF_PANEL * (uses * lanes) as f32,
+    };
+    let cost = all as f32 * each;
+    let threads = if cost < WORTH_WORKERS { 1 } else { options.threads.max(1) };
+    let threads = threads.min((cost / WORTH_A_WORKER) as usize).max(1);
     let mut parts = Vec::new();
     let (mut start, mut before) = (0, 0);
     for (row, entries) in rows.iter().enumerate() {

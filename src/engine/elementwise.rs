@@ -86,20 +86,6 @@ pub(super) fn mul((x, from): (&[f32], &Layout), (y, to): (&mut [f32], &Layout), 
     }
 }
 
-/// x as the channels of y from `first` on.
-pub(super) fn concat(
-    (x, from): (&[f32], &Layout),
-    (y, to): (&mut [f32], &Layout),
-    lanes: usize,
-    first: usize,
-) {
-    let offset = first * to.plane() * lanes;
-    let part = Layout { shape: from.shape, ..*to };
-    for (from, to) in rows((from, &part), lanes) {
-        y[to.start + offset..to.end + offset].copy_from_slice(&x[from]);
-    }
-}
-
 /// `y = activation(y)`.
 #[inline(always)]
 pub(super) fn activate(activation: Activation, y: &mut [f32], layout: &Layout, lanes: usize) {

@@ -36,16 +36,11 @@ impl Evaluation {
 /// # Errors
 /// [`Error::Data`] if the numbers of samples and labels differ, a label is no output's number, or a
 /// value or an output is not finite: that is no class, right or wrong.
-pub fn evaluate(
-    engine: &Engine,
-    samples: &[f32],
-    labels: &[u32],
-    threads: usize,
-) -> Result<Evaluation> {
+pub fn evaluate(engine: &Engine, samples: &[f32], labels: &[u32]) -> Result<Evaluation> {
     let (ins, outs) = (engine.input_shape().elements()?, engine.output_shape().elements()?);
     finite("element", samples, ins)?;
     let mut outputs = vec![0.0; samples.len() / ins * outs];
-    engine.run_parallel(samples, &mut outputs, threads)?;
+    engine.infer(samples, &mut outputs)?;
     compare(&outputs, outs, labels)
 }
 

@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
+use super::cost;
 use super::kernels::{Residual, Span, Spans, TapRows, WIDTH, pool};
 use super::layers::{LinearPart, MatrixVector};
 use super::layout::Layout;
-use super::parallel::in_parts;
+use super::parallel::{Team, in_parts};
 use super::step::{Pool, Step, StepKind};
 use super::whole::Whole;
 use super::{elementwise, memory};
-use crate::network::Activation;
+use crate::network::{Activation, Shape};
 use crate::simd::{Isa, Kernel, Vector};
 
 /// A closure, compiled for an instruction set.
@@ -44,14 +45,14 @@ impl LinearPart {
 
 /// A panel of samples on its way through a step.
 #[derive(Clone, Copy)]
-struct Panel {
+struct Panel<'a> {
     isa: Isa,
     lanes: usize,
-    /// Whether threads may share the rows of a layer.
-    together: bool,
+    /// Who shares the step, if it is worth it.
+    team: Option<Team<'a>>,
 }
 
-impl Panel {
+impl Panel<'_> {
     /// A range of positions as one of floats.
     fn floats(self, positions: &Range<usize>) -> Range<usize> {
         positions.start * self.lanes..positions.end * self.lanes
@@ -61,30 +62,76 @@ impl Panel {
     fn compiled(self, f: impl FnOnce()) {
         self.isa.run(Compiled(f));
     }
+
+    /// Runs `f` on channels of y, a multiple of `together` at a time, given the first one's number and
+    /// their layout: on all at once, or on a share for each thread.
+    fn by_channels(
+        self,
+        (y, to): (&mut [f32], &Layout),
+        together: usize,
+        f: &(dyn Fn(usize, &Layout, &mut [f32]) + Sync),
+    ) {
+        let channels = to.shape.channels;
+        let threads = self.team.map_or(1, |team| team.threads);
+        let share = channels.div_ceil(threads).next_multiple_of(together);
+        let count = |part: usize| share.min(channels - part * share);
+        let floats = to.plane() * self.lanes;
+        let parts = channels.div_ceil(share);
+        in_parts(parts, &count, (y, floats), self.team, &|part, first, y| {
+            let shape = Shape { channels: count(part), ..to.shape };
+            f(first, &Layout { shape, ..*to }, y);
+        });
+    }
+}
+
+/// Channels from `first` on, as many as `like` has.
+fn channels<'a>(
+    (x, from): (&'a [f32], &Layout),
+    first: usize,
+    like: &Layout,
+    lanes: usize,
+) -> (&'a [f32], Layout) {
+    let shape = Shape { channels: like.shape.channels, ..from.shape };
+    (&x[first * from.plane() * lanes..], Layout { shape, ..*from })
 }
 
 impl Step {
-    /// Runs the step on a panel of `lanes` samples, rows of layers by threads `together` if they may.
-    pub(super) fn run(&self, isa: Isa, arena: &mut [f32], lanes: usize, together: bool) {
-        let panel = Panel { isa, lanes, together };
-        let activated = match &self.kind {
+    /// Runs the step on a panel of `lanes` samples, shared by the `team` where it is worth it.
+    pub(super) fn run(&self, isa: Isa, arena: &mut [f32], lanes: usize, team: Option<Team<'_>>) {
+        let team = team.filter(|_| cost::worth_workers(self.cost, lanes));
+        let panel = Panel { isa, lanes, team };
+        match &self.kind {
             StepKind::Whole(whole) => {
                 self.without_gaps(panel, whole, arena);
-                false
+                self.finish_all(panel, arena);
             }
-            _ => self.first_inputs(panel, arena) | self.other_inputs(panel, arena),
-        };
-        let (output, to) = &self.output;
-        let y = &mut arena[panel.floats(output)];
-        if let Some(activation) = self.then.filter(|_| !activated) {
-            panel.compiled(|| elementwise::activate(activation, y, to, lanes));
+            _ => self.from_inputs(panel, arena),
         }
-        to.clear_border(lanes, y);
-        to.clear_end(lanes, y);
+        let (output, to) = &self.output;
+        to.clear_end(lanes, &mut arena[panel.floats(output)]);
+    }
+
+    /// What is done with channels of the output at the end, if `activated` it is not: the activation,
+    /// and the zeros around.
+    fn finish(&self, panel: Panel<'_>, y: &mut [f32], to: &Layout, activated: bool) {
+        if let Some(activation) = self.then.filter(|_| !activated) {
+            panel.compiled(|| elementwise::activate(activation, y, to, panel.lanes));
+        }
+        to.clear_border(panel.lanes, y);
+    }
+
+    /// The same for all channels.
+    fn finish_all(&self, panel: Panel<'_>, arena: &mut [f32]) {
+        let (output, to) = &self.output;
+        if self.then.is_none() && to.zeros == [0; 4] {
+            return;
+        }
+        let y = &mut arena[panel.floats(output)];
+        panel.by_channels((y, to), 1, &|_, to, y| self.finish(panel, y, to, false));
     }
 
     /// A step on values without gaps, at most three.
-    fn without_gaps(&self, panel: Panel, whole: &Whole, arena: &mut [f32]) {
+    fn without_gaps(&self, panel: Panel<'_>, whole: &Whole, arena: &mut [f32]) {
         let input = |at: usize| match self.inputs.get(at) {
             Some((range, layout)) => (panel.floats(range), layout.shape),
             None => (0..0, self.output.1.shape),
@@ -100,9 +147,9 @@ impl Step {
         self.then == Some(Activation::Relu)
     }
 
-    /// What is done with the first input, or the first two; whether the activation is done, too.
-    fn first_inputs(&self, panel: Panel, arena: &mut [f32]) -> bool {
-        let Panel { isa, lanes, together } = panel;
+    /// All that reads maps with their gaps.
+    fn from_inputs(&self, panel: Panel<'_>, arena: &mut [f32]) {
+        let Panel { isa, lanes, team } = panel;
         let (first, from) = &self.inputs[0];
         let (output, to) = &self.output;
         let relu = self.relu();
@@ -111,55 +158,73 @@ impl Step {
         let ([x, other], y) = memory::borrow(arena, reads, panel.floats(output));
         match &self.kind {
             StepKind::Linear(parts) => {
-                let together = together && parts.iter().all(|part| part.keep_apart(lanes));
+                let team = team.filter(|_| parts.iter().all(|part| part.keep_apart(lanes)));
                 let rows = |part: usize| parts[part].rows;
-                in_parts(parts.len(), &rows, (y, lanes), together, &|part, _, y| {
+                in_parts(parts.len(), &rows, (y, lanes), team, &|part, _, y| {
                     parts[part].run(isa, x, y, lanes, relu);
+                    let shape = Shape::vector(parts[part].rows);
+                    self.finish(panel, y, &Layout { shape, ..*to }, relu);
                 });
-                return relu;
             }
             StepKind::Conv2d { parts, padding } => {
                 self.convolve(panel, (parts, *padding), (x, other), y);
-                return relu;
             }
             StepKind::Split { stride, phases, padding } => {
                 let how = (*stride, *phases, *padding);
-                elementwise::split(isa, (x, from), (y, to), lanes, how);
+                let maps = phases[0] * phases[1];
+                panel.by_channels((y, to), maps, &|first, to, y| {
+                    let x = &x[first / maps * from.plane() * lanes..];
+                    elementwise::split(isa, (x, from), (y, to), lanes, how);
+                    self.finish(panel, y, to, false);
+                });
             }
-            StepKind::Pool { pool: Pool::Max, window } => {
-                pool::<true>(isa, window, (x, from), (y, to), lanes, relu);
-                return relu;
+            StepKind::Pool { pool: kind, window } => {
+                panel.by_channels((y, to), 1, &|first, to, y| {
+                    let (x, from) = channels((x, from), first, to, lanes);
+                    let max = *kind == Pool::Max;
+                    match kind {
+                        Pool::Max => pool::<true>(isa, window, (x, &from), (y, to), lanes, relu),
+                        Pool::Average { count_include_pad } => {
+                            pool::<false>(isa, window, (x, &from), (y, to), lanes, false);
+                            let whole = *count_include_pad;
+                            elementwise::average(window, &from, (y, to), lanes, whole);
+                        }
+                    }
+                    self.finish(panel, y, to, max && relu);
+                });
             }
-            StepKind::Pool { pool: Pool::Average { count_include_pad }, window } => {
-                pool::<false>(isa, window, (x, from), (y, to), lanes, false);
-                elementwise::average(window, from, (y, to), lanes, *count_include_pad);
+            StepKind::GlobalAvgPool => panel.by_channels((y, to), 1, &|first, to, y| {
+                let (x, from) = channels((x, from), first, to, lanes);
+                panel.compiled(|| elementwise::global_average((x, &from), (y, to), lanes));
+                self.finish(panel, y, to, false);
+            }),
+            StepKind::Softmax => {
+                elementwise::softmax((x, from), (y, to), lanes);
+                self.finish_all(panel, arena);
             }
-            StepKind::GlobalAvgPool => {
-                panel.compiled(|| elementwise::global_average((x, from), (y, to), lanes));
-            }
-            StepKind::Softmax => elementwise::softmax((x, from), (y, to), lanes),
-            StepKind::Add if self.inputs.len() > 1 => {
-                let last = relu && self.inputs.len() == 2;
-                let b = Some((other, &second.1));
-                panel.compiled(|| elementwise::add((x, from), b, (y, to), lanes, last));
-                return last;
-            }
-            StepKind::Concat => elementwise::concat((x, from), (y, to), lanes, 0),
-            StepKind::Copy | StepKind::Add | StepKind::Mul | StepKind::Whole(_) => {
+            StepKind::Copy if from.shape != to.shape => {
                 elementwise::copy((x, from), (y, to), lanes);
+                self.finish_all(panel, arena);
+            }
+            StepKind::Concat => {
+                self.concatenate(panel, arena);
+                self.finish_all(panel, arena);
+            }
+            StepKind::Add | StepKind::Mul | StepKind::Copy | StepKind::Whole(_) => {
+                self.combine(panel, arena);
             }
         }
-        false
     }
 
     /// The sums of a convolution, added to the second input if there is one.
     fn convolve(
         &self,
-        Panel { isa, lanes, together }: Panel,
+        panel: Panel<'_>,
         (parts, padding): (&[TapRows], [usize; 2]),
         (x, other): (&[f32], &[f32]),
         y: &mut [f32],
     ) {
+        let Panel { isa, lanes, team } = panel;
         let (from, to) = (&self.inputs[0].1, &self.output.1);
         let residual = self.inputs.get(1).map(|(_, layout)| layout);
         let height = to.shape.height;
@@ -178,40 +243,67 @@ impl Step {
         // What is read past the last position belongs to the next part, if it has a row.
         let end = to.row(0, height - 1) + to.shape.width + isa.lanes();
         let apart = |taps: &TapRows| !taps.reads_on(lanes) || end <= to.plane();
-        let together = together && parts.iter().all(apart);
+        let team = team.filter(|_| parts.iter().all(apart));
         let rows = |part: usize| parts[part].rows();
-        in_parts(parts.len(), &rows, (y, pitch), together, &|part, first, y| {
+        in_parts(parts.len(), &rows, (y, pitch), team, &|part, first, y| {
             let residual = residual.map(|layout| {
                 let pitch = layout.plane() * lanes;
                 Residual { values: &other[first * pitch..], pitch }
             });
             parts[part].run(isa, spans, lanes, (x, residual), (y, pitch), self.relu());
+            let shape = Shape { channels: rows(part), ..to.shape };
+            self.finish(panel, y, &Layout { shape, ..*to }, self.relu());
         });
     }
 
-    /// What is done with the inputs after those; whether the activation is done, too.
-    fn other_inputs(&self, panel: Panel, arena: &mut [f32]) -> bool {
+    /// Sums, products and copies of values of one shape.
+    fn combine(&self, panel: Panel<'_>, arena: &mut [f32]) {
+        let lanes = panel.lanes;
+        let add = matches!(self.kind, StepKind::Add);
+        let (output, to) = &self.output;
+        // Two summands at once, since each pass costs a read and a write more.
+        let at_first = if add { 2.min(self.inputs.len()) } else { 1 };
+        let mut done = 0;
+        while done < self.inputs.len() {
+            let next = if done == 0 { at_first } else { 1 };
+            let (first, from) = &self.inputs[done];
+            let second = (next == 2).then(|| &self.inputs[1]);
+            let ranges = [panel.floats(first), panel.floats(&second.unwrap_or(&self.inputs[0]).0)];
+            let ([x, other], y) = memory::borrow(arena, ranges, panel.floats(output));
+            let begins = done == 0;
+            done += next;
+            let ends = done == self.inputs.len();
+            let relu = add && ends && self.relu() && !(begins && next == 1);
+            panel.by_channels((y, to), 1, &|first, to, y| {
+                let (x, from) = channels((x, from), first, to, lanes);
+                let b = second.map(|(_, layout)| channels((other, layout), first, to, lanes));
+                let b = b.as_ref().map(|(b, layout)| (*b, layout));
+                panel.compiled(|| match (begins && b.is_none(), add) {
+                    (true, _) => elementwise::copy((x, &from), (y, to), lanes),
+                    (_, true) => elementwise::add((x, &from), b, (y, to), lanes, relu),
+                    _ => elementwise::mul((x, &from), (y, to), lanes),
+                });
+                if ends {
+                    self.finish(panel, y, to, relu);
+                }
+            });
+        }
+    }
+
+    /// The inputs as channels of the output, one after the other.
+    fn concatenate(&self, panel: Panel<'_>, arena: &mut [f32]) {
         let lanes = panel.lanes;
         let (output, to) = &self.output;
-        let done = match self.kind {
-            StepKind::Add => 2,
-            StepKind::Mul | StepKind::Concat => 1,
-            _ => return false,
-        };
-        let mut channel = self.inputs[0].1.shape.channels;
-        let mut activated = false;
-        for (at, (other, from)) in self.inputs.iter().enumerate().skip(done) {
-            let ([x], y) = memory::borrow(arena, [panel.floats(other)], panel.floats(output));
-            match self.kind {
-                StepKind::Add => {
-                    activated = self.relu() && at + 1 == self.inputs.len();
-                    panel.compiled(|| elementwise::add((x, from), None, (y, to), lanes, activated));
-                }
-                StepKind::Mul => panel.compiled(|| elementwise::mul((x, from), (y, to), lanes)),
-                _ => elementwise::concat((x, from), (y, to), lanes, channel),
-            }
-            channel += from.shape.channels;
+        let mut before = 0;
+        for (input, from) in &self.inputs {
+            let ([x], y) = memory::borrow(arena, [panel.floats(input)], panel.floats(output));
+            let y = &mut y[before * to.plane() * lanes..];
+            let part = Layout { shape: from.shape, ..*to };
+            panel.by_channels((y, &part), 1, &|first, to, y| {
+                let (x, from) = channels((x, from), first, to, lanes);
+                panel.compiled(|| elementwise::copy((x, &from), (y, to), lanes));
+            });
+            before += from.shape.channels;
         }
-        activated
     }
 }

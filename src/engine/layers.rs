@@ -34,6 +34,20 @@ impl LinearPart {
         single + self.panel.as_ref().map_or(0, TapRows::bytes)
     }
 
+    /// Entries that a single sample goes through, and each lane of a panel.
+    pub(super) fn single_entries(&self) -> usize {
+        match &self.single {
+            Some(MatrixVector::Sliced(rows)) => rows.entries(),
+            // Read in order: a fifth of what is gathered.
+            Some(MatrixVector::Dense(rows)) => rows.entries() / 5,
+            None => self.panel_entries(),
+        }
+    }
+
+    pub(super) fn panel_entries(&self) -> usize {
+        self.panel.as_ref().map_or(0, TapRows::entries)
+    }
+
     /// The kernels, for a profile.
     pub(super) fn name(&self) -> &'static str {
         let grouped = self.panel.as_ref().is_some_and(TapRows::grouped);

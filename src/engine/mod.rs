@@ -10,7 +10,8 @@
 //! transposed convolutions.
 //!
 //! **Running** (often, `run`): samples to lanes, each step (`execute`) by `kernels` or, without weights,
-//! `elementwise` and `whole`, on threads by `parallel`, lanes to samples. Nothing is allocated.
+//! `elementwise` and `whole`, shared with the engine's
+//! threads by `parallel`, lanes to samples. Nothing is allocated, no thread started.
 //!
 //! **Checking**: [`verify`] runs the engine beside [`dense`], theta in f64 without any of this;
 //! [`evaluate`] counts errors on labels.
@@ -18,6 +19,7 @@
 #[cfg(feature = "data")]
 mod arrays;
 mod builder;
+mod cores;
 mod cost;
 #[cfg(feature = "compress")]
 pub mod dense;
@@ -41,6 +43,7 @@ pub mod verify;
 mod whole;
 
 pub use crate::simd::Isa;
+pub use cores::physical_cores;
 pub use kernels::{Bounds, peak_gflops};
 pub use options::{KernelChoice, Options};
 pub use plan::{Engine, StepInfo};

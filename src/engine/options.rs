@@ -8,9 +8,8 @@ pub struct Options {
     /// The number of samples that will be run at a time, if it is known: layouts for other
     /// numbers are left out where that saves memory. Any number still runs.
     pub batch: Option<usize>,
-    /// Threads that may share the rows of a layer when there are fewer panels than threads, see
-    /// [`Engine::run_parallel`](super::Engine::run_parallel). The sums are the same for any number;
-    /// 0 is 1.
+    /// Threads that share a run, the caller's among them; the others are started with the engine and wait
+    /// for work. Where the system refuses them, fewer do. The outputs are the same for any number; 0 is 1.
     pub threads: usize,
 }
 

@@ -2,24 +2,40 @@
 
 use std::sync::{Mutex, PoisonError};
 
-/// Runs each part, given its number and first row, on its rows of y, `floats` for each; all at once,
-/// on a thread each as far as the system has them, if they may go `together`, else one after the
-/// other, with all that follows in y.
+use super::kernels::Workers;
+
+/// The caller and the workers that help it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Team<'a> {
+    pub(super) workers: &'a Workers,
+    /// All of them, the caller included.
+    pub(super) threads: usize,
+}
+
+impl Team<'_> {
+    /// Itself, if it is more than the caller.
+    pub(super) fn some(self) -> Option<Self> {
+        (self.threads > 1).then_some(self)
+    }
+}
+
+/// Runs each part, given its number and first row, on its rows of y, `floats` for each: one after the
+/// other, with all that follows in y, or by a `team`, whoever is free the next one.
 pub(super) fn in_parts(
     parts: usize,
     rows: &(dyn Fn(usize) -> usize + Sync),
     (y, floats): (&mut [f32], usize),
-    together: bool,
+    team: Option<Team<'_>>,
     run: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
 ) {
-    if !together || parts < 2 {
+    let Some(team) = team.filter(|_| parts > 1) else {
         let mut first = 0;
         for part in 0..parts {
             run(part, first, &mut y[first * floats..]);
             first += rows(part);
         }
         return;
-    }
+    };
     // The next part, its first row, and what of y is from there on.
     let left = Mutex::new((0, 0, y));
     let next = || {
@@ -33,17 +49,9 @@ pub(super) fn in_parts(
             taken
         })
     };
-    let work = || {
+    team.workers.share(parts.min(team.threads) - 1, &|| {
         while let Some((part, first, y)) = next() {
             run(part, first, y);
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..parts {
-            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
     });
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::cost;
+use super::kernels::Workers;
 use super::layout::Layout;
 use super::options::Options;
 use super::planner::Planner;
@@ -12,8 +13,8 @@ use crate::model::{LayerWeights, Model};
 use crate::network::{Input, Layer, Op, Shape};
 use crate::simd::Isa;
 
-/// A model ready to run. Immutable: one engine serves many threads, each with its own
-/// [`Workspace`](super::Workspace).
+/// A model ready to run, with the threads that share its runs. Immutable: one engine serves many callers
+/// at a time, each with its own [`Workspace`](super::Workspace).
 ///
 /// ```
 /// # fn main() -> svdo::Result<()> {
@@ -50,6 +51,7 @@ pub struct Engine {
     pub(super) arena: usize,
     pub(super) isa: Isa,
     pub(super) most_lanes: usize,
+    pub(super) workers: Workers,
 }
 
 /// What a step is, for a profile.
@@ -106,6 +108,7 @@ impl Engine {
             arena: placed.arena,
             isa,
             most_lanes,
+            workers: Workers::new(options.threads.saturating_sub(1)),
         })
     }
 

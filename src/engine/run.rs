@@ -1,28 +1,47 @@
 //! Running a plan.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::cost;
 use super::kernels::{Aligned, WIDTH, deinterleave, interleave};
 use super::layout::Layout;
-use super::parallel::in_parts;
+use super::parallel::{Team, in_parts};
 use super::plan::Engine;
 use crate::error::{Error, Result};
 
-/// The memory of one thread: the activations of a panel of samples. Made once, used again.
+/// The memory of a run: the activations of a panel of samples, or of several panels that threads run at
+/// once. Made once, used again.
 #[derive(Debug)]
 pub struct Workspace {
-    /// `[position][lane]`, for as many lanes as the panel at hand has.
+    /// For each panel `[position][lane]`, for as many lanes as the one at hand has.
     arena: Aligned,
+    threads: usize,
+}
+
+impl Workspace {
+    /// The same for runs on at most so many of the engine's threads.
+    #[must_use]
+    pub fn with_threads(self, most: usize) -> Self {
+        Self { threads: most.max(1), ..self }
+    }
 }
 
 impl Engine {
     /// Memory to run up to `batch` samples at a time; more run in panels of fewer samples.
     pub fn workspace(&self, batch: usize) -> Workspace {
-        Workspace { arena: Aligned::zeros(self.arena * self.lanes(batch)) }
+        Workspace { arena: Aligned::zeros(self.workspace_floats(batch)), threads: self.threads() }
     }
 
     /// The f32 of such memory, for [`Engine::run_within`].
     pub fn workspace_floats(&self, batch: usize) -> usize {
-        (self.arena * self.lanes(batch)).next_multiple_of(16)
+        let lanes = self.lanes(batch);
+        let panels = (batch / lanes).clamp(1, self.threads());
+        (self.arena * lanes * panels).next_multiple_of(16)
+    }
+
+    /// Threads that share a run.
+    pub fn threads(&self) -> usize {
+        1 + self.workers.count()
     }
 
     /// Lanes for the panel that comes next, with `samples` to go: 1, or a multiple of the width of
@@ -40,12 +59,24 @@ impl Engine {
     }
 
     /// Runs samples of raw values, `[sample, channel, row, column]`, into `output`, one row for each
-    /// sample. Allocates nothing.
+    /// sample, on the threads that the engine was made with: panels of samples at once, or one after the
+    /// other with the work of each step shared, whatever is faster. The outputs are the same, bit by bit,
+    /// for every number of threads. Allocates nothing and starts no thread; callers at the same time get
+    /// no help from the others' threads.
     ///
     /// # Errors
     /// [`Error::Data`] if the lengths are not those of whole samples or do not fit each other.
     pub fn run(&self, workspace: &mut Workspace, input: &[f32], output: &mut [f32]) -> Result<()> {
-        self.run_observed(workspace, input, output, &mut |_| ())
+        self.run_by(self.team(workspace.threads), workspace.arena.floats(), input, output)
+    }
+
+    /// Like [`Engine::run`], in memory of its own.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub fn infer(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
+        let samples = self.samples(input, output)?;
+        self.run(&mut self.workspace(samples), input, output)
     }
 
     /// Like [`Engine::run`], in memory of the caller's of at least [`Engine::workspace_floats`] of 1,
@@ -54,11 +85,46 @@ impl Engine {
     /// # Errors
     /// As [`Engine::run`]; [`Error::Data`] if the memory is too small.
     pub fn run_within(&self, memory: &mut [f32], input: &[f32], output: &mut [f32]) -> Result<()> {
-        self.run_checked(memory, input, output, &mut |_| ())
+        self.run_by(self.team(self.threads()), memory, input, output)
     }
 
-    /// Like [`Engine::run`], with a call of `done` after each step of each panel, in the order of
-    /// [`Engine::steps`]: for profiles.
+    fn team(&self, threads: usize) -> Team<'_> {
+        Team { workers: &self.workers, threads: threads.min(self.threads()) }
+    }
+
+    fn run_by(
+        &self,
+        team: Team<'_>,
+        memory: &mut [f32],
+        input: &[f32],
+        output: &mut [f32],
+    ) -> Result<()> {
+        self.check(memory, input, output)?;
+        let (ins, outs) = self.lengths();
+        let (mut input, mut output) = (input, output);
+        while !input.is_empty() {
+            let samples = input.len() / ins;
+            let lanes = self.lanes_within(memory.len(), samples);
+            let panels = (samples / lanes).max(1);
+            let at_once = cost::panels_at_once(&self.steps, lanes, panels, team.threads);
+            let at_once = at_once.min(memory.len() / (self.arena * lanes).max(1)).max(1);
+            let count = (panels - panels % at_once) * lanes;
+            let (x, later) = input.split_at(count.min(samples) * ins);
+            let (y, after) = output.split_at_mut(count.min(samples) * outs);
+            if at_once > 1 {
+                self.run_at_once(team, memory, (lanes, at_once), x, y);
+            } else {
+                for (x, y) in x.chunks(lanes * ins).zip(y.chunks_mut(lanes * outs)) {
+                    self.run_panel(memory, lanes, (x, y), team.some(), &mut |_| ());
+                }
+            }
+            (input, output) = (later, after);
+        }
+        Ok(())
+    }
+
+    /// Like [`Engine::run`], panel by panel, with a call of `done` after each step of each, in the order
+    /// of [`Engine::steps`]: for profiles.
     ///
     /// # Errors
     /// As [`Engine::run`].
@@ -69,16 +135,23 @@ impl Engine {
         output: &mut [f32],
         done: &mut dyn FnMut(usize),
     ) -> Result<()> {
-        self.run_checked(workspace.arena.floats(), input, output, done)
+        let team = self.team(workspace.threads);
+        let memory = workspace.arena.floats();
+        self.check(memory, input, output)?;
+        let (ins, outs) = self.lengths();
+        let (mut input, mut output) = (input, output);
+        while !input.is_empty() {
+            let lanes = self.lanes_within(memory.len(), input.len() / ins);
+            let count = lanes.min(input.len() / ins);
+            let (x, later) = input.split_at(count * ins);
+            let (y, after) = output.split_at_mut(count * outs);
+            self.run_panel(memory, lanes, (x, y), team.some(), done);
+            (input, output) = (later, after);
+        }
+        Ok(())
     }
 
-    fn run_checked(
-        &self,
-        memory: &mut [f32],
-        input: &[f32],
-        output: &mut [f32],
-        done: &mut dyn FnMut(usize),
-    ) -> Result<()> {
+    fn check(&self, memory: &[f32], input: &[f32], output: &[f32]) -> Result<()> {
         if memory.len() < self.arena {
             return Err(Error::data(format!(
                 "a workspace of {} floats, at least {} are needed",
@@ -86,9 +159,7 @@ impl Engine {
                 self.arena
             )));
         }
-        self.samples(input, output)?;
-        self.run_panels(memory, input, output, false, done);
-        Ok(())
+        self.samples(input, output).map(|_| ())
     }
 
     /// The number of samples, if they are whole.
@@ -105,29 +176,38 @@ impl Engine {
         )))
     }
 
-    /// Whole samples, in memory for at least one.
-    fn run_panels(
+    /// Lanes for the next panel, as many as the memory has room for.
+    fn lanes_within(&self, memory: usize, samples: usize) -> usize {
+        let room = memory / self.arena.max(1);
+        let mut lanes = self.lanes(samples);
+        while lanes > room.max(1) {
+            lanes = if lanes > WIDTH { lanes / 2 } else { 1 };
+        }
+        lanes
+    }
+
+    /// Full panels, `at_once` of them on a thread each.
+    fn run_at_once(
         &self,
+        team: Team<'_>,
         memory: &mut [f32],
+        (lanes, at_once): (usize, usize),
         input: &[f32],
         output: &mut [f32],
-        together: bool,
-        done: &mut dyn FnMut(usize),
     ) {
         let (ins, outs) = self.lengths();
-        let room = memory.len() / self.arena.max(1);
-        let (mut input, mut output) = (input, output);
-        while !input.is_empty() {
-            let mut lanes = self.lanes(input.len() / ins);
-            while lanes > room {
-                lanes = if lanes > WIDTH { lanes / 2 } else { 1 };
+        let share = output.len() / outs / at_once;
+        let arenas = Mutex::new(memory.chunks_exact_mut(self.arena * lanes));
+        let rows = |_| share;
+        in_parts(at_once, &rows, (output, outs), Some(team), &|_, first, y| {
+            let arena = arenas.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let x = &input[first * ins..][..share * ins];
+            let panels = x.chunks(lanes * ins).zip(y.chunks_mut(lanes * outs));
+            // There are as many arenas as parts.
+            if let Some(arena) = arena {
+                panels.for_each(|panel| self.run_panel(arena, lanes, panel, None, &mut |_| ()));
             }
-            let count = lanes.min(input.len() / ins);
-            let (x, later) = input.split_at(count * ins);
-            let (y, after) = output.split_at_mut(count * outs);
-            self.run_panel(memory, lanes, (x, y), together, done);
-            (input, output) = (later, after);
-        }
+        });
     }
 
     fn lengths(&self) -> (usize, usize) {
@@ -135,41 +215,18 @@ impl Engine {
         (length(&self.input_layout), length(&self.output_layout))
     }
 
-    /// Like [`Engine::run`] on up to `threads` threads: panels of samples go to threads with a
-    /// workspace each; a single panel's layers are shared by [`crate::engine::Options::threads`] of
-    /// them, rows to each, where they are large enough. The outputs are the same for every number of
-    /// threads.
-    ///
-    /// # Errors
-    /// As [`Engine::run`].
-    pub fn run_parallel(&self, input: &[f32], output: &mut [f32], threads: usize) -> Result<()> {
-        let samples = self.samples(input, output)?;
-        let (ins, outs) = self.lengths();
-        let lanes = self.most_lanes.max(WIDTH);
-        let share = samples.div_ceil(lanes).div_ceil(threads.max(1)).max(1) * lanes;
-        let parts = samples.div_ceil(share);
-        let together = threads > 1 && parts <= 1;
-        let rows = |part: usize| share.min(samples - part * share);
-        in_parts(parts, &rows, (output, outs), threads > 1, &|_, first, y| {
-            let x = &input[first * ins..][..y.len() / outs * ins];
-            let mut workspace = self.workspace(x.len() / ins);
-            self.run_panels(workspace.arena.floats(), x, y, together, &mut |_| ());
-        });
-        Ok(())
-    }
-
     fn run_panel(
         &self,
         arena: &mut [f32],
         lanes: usize,
         (input, output): (&[f32], &mut [f32]),
-        together: bool,
+        team: Option<Team<'_>>,
         done: &mut dyn FnMut(usize),
     ) {
         let range = self.input_range.start * lanes..self.input_range.end * lanes;
         self.load(&mut arena[range], lanes, input);
         for (at, step) in self.steps.iter().enumerate() {
-            step.run(self.isa, arena, lanes, together);
+            step.run(self.isa, arena, lanes, team);
             done(at);
         }
         let values = &arena[self.output_range.start * lanes..self.output_range.end * lanes];

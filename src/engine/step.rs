@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::cost::Cost;
 use super::kernels::TapRows;
 use super::layers::LinearPart;
 use super::layout::Layout;
@@ -18,6 +19,7 @@ pub(super) struct Step {
     pub(super) output: (Range<usize>, Layout),
     /// Applied to every element of the output at the end.
     pub(super) then: Option<Activation>,
+    pub(super) cost: Cost,
 }
 
 #[derive(Debug)]

@@ -43,7 +43,6 @@ pub fn verify(
     checkpoint: &Checkpoint,
     threshold: impl Into<Thresholds>,
     samples: &[f32],
-    threads: usize,
 ) -> Result<Verification> {
     let input = checkpoint.network().input.shape;
     let output = checkpoint.network().output_shape_of_all()?;
@@ -59,7 +58,7 @@ pub fn verify(
     finite("element", samples, ins)?;
     let count = samples.len() / ins;
     let mut sparse = vec![0.0; count * outs];
-    engine.run_parallel(samples, &mut sparse, threads)?;
+    engine.infer(samples, &mut sparse)?;
     finite("output", &sparse, outs)?;
     crate::threads::ready();
     let masked = DenseNetwork::new(checkpoint, Some(&threshold.into()))?;

@@ -133,7 +133,7 @@ proptest! {
             let compressed = compress(&checkpoint, &settings).unwrap();
             for isa in Isa::supported() {
                 let engine = Engine::new(&compressed.model().unwrap(), isa).unwrap();
-                let found = verify(&engine, &checkpoint, 3.0, &inputs, 1).unwrap();
+                let found = verify(&engine, &checkpoint, 3.0, &inputs).unwrap();
                 prop_assert!(
                     found.engine.max_abs_error < 5e-5,
                     "{name}, {isa:?}, simplify {simplify}: {found:?}"
@@ -197,6 +197,6 @@ fn a_network_pruned_entirely_is_a_constant() {
     assert_eq!(compressed.statistics.iter().map(|s| s.kept).sum::<u64>(), 0);
     let engine = Engine::new(&compressed.model().unwrap(), Isa::detect(None).unwrap()).unwrap();
     let inputs = Noise::new(5).vec(3 * 126);
-    let found = verify(&engine, &checkpoint, f64::NEG_INFINITY, &inputs, 1).unwrap();
+    let found = verify(&engine, &checkpoint, f64::NEG_INFINITY, &inputs).unwrap();
     assert!(found.engine.max_abs_error < 1e-6, "{found:?}");
 }

@@ -217,7 +217,7 @@ fn threads_that_share_a_layer_change_no_bit() {
                     let engine = Engine::with_options(&model, isa, options).unwrap();
                     let outs = engine.output_shape().elements().unwrap();
                     let mut y = vec![f32::NAN; samples * outs];
-                    engine.run_parallel(&x, &mut y, threads).unwrap();
+                    engine.infer(&x, &mut y).unwrap();
                     y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
                 };
                 let alone = run(1);
@@ -243,7 +243,7 @@ fn the_workspace_of_a_smaller_network_is_refused() {
     let (large, small) = (engine(1000), engine(2));
     let error = large.run(&mut small.workspace(1), &[0.0; 1000], &mut [0.0; 3]).unwrap_err();
     assert!(error.to_string().contains("a workspace of"), "{error}");
-    let error = large.run_parallel(&[0.0; 1001], &mut [0.0; 3], 2).unwrap_err();
+    let error = large.infer(&[0.0; 1001], &mut [0.0; 3]).unwrap_err();
     assert!(error.to_string().contains("not whole samples"), "{error}");
 }
 

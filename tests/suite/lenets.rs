@@ -6,7 +6,7 @@ use svdo::checkpoint::Checkpoint;
 use svdo::compress::Settings;
 use svdo::engine::evaluate::compare;
 use svdo::engine::verify::verify;
-use svdo::engine::{Engine, Isa};
+use svdo::engine::{Engine, Isa, Options};
 use svdo::prune::prune;
 use svdo::quantize::Quantizer;
 use svdo::{container, posterior};
@@ -79,7 +79,7 @@ impl Expected {
             let model = container::read(&compressed.written.bytes).unwrap();
             let engine = Engine::new(&model, Isa::detect(None).unwrap()).unwrap();
             let mut outputs = vec![0.0; logits.len()];
-            engine.run_parallel(&images, &mut outputs, 2).unwrap();
+            engine.infer(&images, &mut outputs).unwrap();
             for (at, (a, b)) in outputs.iter().zip(&logits).enumerate() {
                 assert!((a - b).abs() < 1e-4, "{at}: {a} {b}");
             }
@@ -133,7 +133,7 @@ fn verification_sees_pruning_and_quantization_apart() {
         let settings = Settings { quantizer, ..EXACT };
         let compressed = compress(&checkpoint, &settings).unwrap();
         let engine = Engine::new(&compressed.model().unwrap(), Isa::detect(None).unwrap()).unwrap();
-        verify(&engine, &checkpoint, 3.0, images, 2).unwrap()
+        verify(&engine, &checkpoint, 3.0, images).unwrap()
     };
     let (exact, coarse) = (run(Quantizer::Exact), run(Quantizer::Uniform { bits: 4 }));
     assert!(exact.engine.max_abs_error < 1e-4 && exact.engine.top1_agreement == 1.0);
@@ -157,14 +157,17 @@ fn bytes_do_not_depend_on_threads_or_run() {
 fn outputs_do_not_depend_on_batch_or_threads() {
     let checkpoint = LENET5.open();
     let compressed = compress(&checkpoint, &EXACT).unwrap();
-    let engine = Engine::new(&compressed.model().unwrap(), Isa::detect(None).unwrap()).unwrap();
+    let model = compressed.model().unwrap();
+    let engine = Engine::new(&model, Isa::detect(None).unwrap()).unwrap();
     let (images, _) = fixtures::mnist(&checkpoint);
     let samples = 67;
     let images = &images[..samples * 784];
     let mut all = vec![0.0; samples * 10];
-    engine.run_parallel(images, &mut all, 1).unwrap();
+    engine.infer(images, &mut all).unwrap();
     let mut threaded = vec![0.0; samples * 10];
-    engine.run_parallel(images, &mut threaded, 2).unwrap();
+    let options = Options { threads: 2, ..Options::default() };
+    let two = Engine::with_options(&model, engine.isa(), options).unwrap();
+    two.infer(images, &mut threaded).unwrap();
     assert_eq!(all, threaded);
     let mut workspace = engine.workspace(1);
     for (image, expected) in images.chunks(784).zip(all.chunks(10)) {

@@ -29,6 +29,7 @@ mod operations;
 mod outputs;
 mod promises;
 mod search;
+mod shared_steps;
 mod structure;
 #[cfg(feature = "train")]
 mod train;

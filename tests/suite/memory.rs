@@ -4,7 +4,7 @@
 use crate::fixtures::{self, EXACT, compress};
 use svdo::checkpoint::Checkpoint;
 use svdo::compress::Settings;
-use svdo::engine::{Engine, Isa};
+use svdo::engine::{Engine, Isa, Options};
 
 #[test]
 #[cfg(target_os = "linux")]
@@ -148,10 +148,14 @@ fn threads_share_a_model_and_find_the_same() {
     let checkpoint =
         Checkpoint::open(&fixtures::path("lenet5_mnist.safetensors"), &Default::default()).unwrap();
     let compressed = compress(&checkpoint, &EXACT).unwrap();
-    let engine = Engine::new(&compressed.model().unwrap(), Isa::detect(None).unwrap()).unwrap();
+    let (model, isa) = (compressed.model().unwrap(), Isa::detect(None).unwrap());
+    let with = |threads| {
+        Engine::with_options(&model, isa, Options { threads, ..Options::default() }).unwrap()
+    };
+    let engine = with(2);
     let input = fixtures::Noise::new(1).vec(70 * 784);
     let mut alone = vec![0.0; 70 * 10];
-    engine.run(&mut engine.workspace(70), &input, &mut alone).unwrap();
+    engine.run(&mut engine.workspace(70).with_threads(1), &input, &mut alone).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -166,7 +170,7 @@ fn threads_share_a_model_and_find_the_same() {
     });
     for threads in [2, 3, 8] {
         let mut output = vec![0.0; 70 * 10];
-        engine.run_parallel(&input, &mut output, threads).unwrap();
+        with(threads).infer(&input, &mut output).unwrap();
         assert_eq!(output, alone);
     }
 }

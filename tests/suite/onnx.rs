@@ -86,7 +86,7 @@ fn the_whole_pipeline_keeps_the_outputs() {
         let engine = Engine::new(&model, Isa::Portable).unwrap();
         let (x, y) = expected(&name, &engine);
         assert_close(&name, &run(&model, Isa::Portable, Options::default(), &x), &y, 1e-5);
-        let found = verify(&engine, &checkpoint, 3.0, &x, 1).unwrap();
+        let found = verify(&engine, &checkpoint, 3.0, &x).unwrap();
         assert!(found.engine.max_abs_error < 2e-5, "{name}: {found:?}");
         assert_eq!(found.pruning.max_abs_error, 0.0, "{name}");
         // Out to ONNX and in again.

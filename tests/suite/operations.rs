@@ -90,7 +90,7 @@ fn the_engine_gives_what_the_dense_path_gives() {
                 }
                 for samples in [1, 3, 8, 17] {
                     let x = Noise::new(samples as u64).vec(samples * X.len());
-                    let found = verify(&engine, &checkpoint, 3.0, &x, 1).unwrap().engine;
+                    let found = verify(&engine, &checkpoint, 3.0, &x).unwrap().engine;
                     let allowed = if node.contains("reciprocal") { 1e-2 } else { 1e-4 };
                     assert!(
                         found.max_abs_error <= allowed,
@@ -185,7 +185,7 @@ fn networks_of_today_run_as_theta_says() {
                 {
                     let engine = Engine::new(&model, isa).unwrap();
                     let x = Noise::new(seed).vec(samples * length);
-                    let found = verify(&engine, &checkpoint, 3.0, &x, 1).unwrap().engine;
+                    let found = verify(&engine, &checkpoint, 3.0, &x).unwrap().engine;
                     assert!(
                         found.max_abs_error < 1e-4,
                         "{name}, {isa:?}, {samples}, simplify {simplify}: {found:?}"
@@ -208,7 +208,7 @@ fn levels_are_fitted_through_them() {
         let calibration = Calibration::new(&pruned.clone(), &x).unwrap();
         let fitted = encode_fitted(pruned, &Settings::default(), &calibration).unwrap();
         let engine = Engine::new(&fitted.model().unwrap(), Isa::best()).unwrap();
-        let found = verify(&engine, &checkpoint, 3.0, &x, 1).unwrap().engine;
+        let found = verify(&engine, &checkpoint, 3.0, &x).unwrap().engine;
         assert!(found.mean_abs_error < 0.02, "{name}: {found:?}");
     }
 }

@@ -146,8 +146,8 @@ fn values_and_outputs_that_are_no_numbers_are_no_classes() {
         let expected = format!("element 5 of sample 1 is {odd}, not a finite number");
         let refused =
             |found: svdo::Error| assert!(found.to_string().contains(&expected), "{found}");
-        refused(evaluate(&engine, &images, &[0; 3], 1).unwrap_err());
-        refused(verify(&engine, &checkpoint, 3.0, &images, 1).unwrap_err());
+        refused(evaluate(&engine, &images, &[0; 3]).unwrap_err());
+        refused(verify(&engine, &checkpoint, 3.0, &images).unwrap_err());
         let samples = Samples { values: &images, labels: Some(&[0; 3]) };
         refused(Job::new(&checkpoint).validate(samples).run().unwrap_err());
         refused(Job::new(&checkpoint).calibrate(&images).run().unwrap_err());
@@ -159,8 +159,8 @@ fn values_and_outputs_that_are_no_numbers_are_no_classes() {
     let engine = Engine::new(&file.model().unwrap(), Isa::detect(None).unwrap()).unwrap();
     let values = vec![1e30; 2 * 30];
     for found in [
-        evaluate(&engine, &values, &[0; 2], 1).unwrap_err(),
-        verify(&engine, &checkpoint, 3.0, &values, 1).unwrap_err(),
+        evaluate(&engine, &values, &[0; 2]).unwrap_err(),
+        verify(&engine, &checkpoint, 3.0, &values).unwrap_err(),
         Job::new(&checkpoint)
             .validate(Samples { values: &values, labels: None })
             .run()

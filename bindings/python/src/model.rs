@@ -1,6 +1,5 @@
 //! Compressed models, ready to run on arrays.
 
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -27,11 +26,7 @@ pub(crate) struct Model {
     bytes: Py<PyBytes>,
     network: String,
     threshold: Option<f32>,
-    work: usize,
 }
-
-/// Multiplications that are worth a thread of their own.
-const WORTH_A_THREAD: usize = 1 << 20;
 
 /// What `load` takes.
 #[derive(FromPyObject)]
@@ -103,14 +98,12 @@ struct Planned {
     engine: Engine,
     network: String,
     threshold: Option<f32>,
-    /// Multiplications for one sample.
-    work: usize,
 }
 
 impl Planned {
     fn with(self, bytes: Py<PyBytes>) -> Model {
-        let Self { engine, network, threshold, work } = self;
-        Model { engine, bytes, network, threshold, work }
+        let Self { engine, network, threshold } = self;
+        Model { engine, bytes, network, threshold }
     }
 }
 
@@ -120,16 +113,7 @@ fn plan(content: &[u8]) -> Result<Planned> {
     let engine = Engine::with_options(&model, isa()?, options)?;
     let network = serde_json::to_string(&Description::of(&model.network))
         .map_err(|e| Error::Data { problem: format!("network: {e}") })?;
-    let work = multiplications(&model)?;
-    Ok(Planned { engine, network, threshold: model.threshold, work })
-}
-
-/// How often a sample multiplies: each weight once at every place of its node's output.
-fn multiplications(model: &svdo::model::Model) -> Result<usize> {
-    let shapes = model.network.shapes()?;
-    let nodes = model.network.nodes.iter().zip(shapes);
-    let of = |layer: usize, shape: Shape| model.weights[layer].pattern.len() * shape.area();
-    Ok(nodes.filter_map(|(node, shape)| Some(of(node.op.layer()?, shape))).sum())
+    Ok(Planned { engine, network, threshold: model.threshold })
 }
 
 #[pymethods]
@@ -161,15 +145,15 @@ impl Model {
             Some(out) => checked_output(out, &shape)?,
         };
         let samples = batch.iter().product::<usize>();
-        let worth = samples.saturating_mul(self.work) / WORTH_A_THREAD;
-        let threads = threads.unwrap_or_else(|| cores().min(worth));
+        let threads = threads.unwrap_or(usize::MAX);
         let input = x.try_readonly()?;
         let mut output = out.try_readwrite()?;
         let (values, results) = (input.as_slice()?, output.as_slice_mut()?);
         let (each_in, each_out) = (ins.iter().product(), outs.iter().product());
         py.detach(|| {
             data::finite("element", values, each_in)?;
-            self.engine.run_parallel(values, results, threads)?;
+            let mut workspace = self.engine.workspace(samples).with_threads(threads);
+            self.engine.run(&mut workspace, values, results)?;
             data::finite("output", results, each_out)
         })
         .map_err(raised)?;
@@ -272,10 +256,9 @@ fn tuple(shape: &[usize]) -> String {
     if shape.len() == 1 { format!("({list},)") } else { format!("({list})") }
 }
 
-/// The threads that this process may use; asking the system takes longer than a small model.
+/// The cores that this process may use.
 pub(crate) fn cores() -> usize {
-    static CORES: LazyLock<usize> =
-        LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get));
+    static CORES: LazyLock<usize> = LazyLock::new(svdo::engine::physical_cores);
     *CORES
 }
 

@@ -41,6 +41,11 @@ impl DenseRows {
         (self.values.len() + self.bias.len()) * 4
     }
 
+    /// All entries, zeros among them.
+    pub(in crate::engine) fn entries(&self) -> usize {
+        self.values.len()
+    }
+
     /// `y = W x + b`, then `max(y, 0)` if asked. The vector's slice must be as long as the columns
     /// rounded up to whole vectors; what stands past the columns must be finite.
     pub(in crate::engine) fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], relu: bool) {

@@ -9,6 +9,7 @@
 //! | [`pool`] | windows of a map | max and average pooling |
 //! | [`interleave`], [`deinterleave`] | samples to lanes and back | inputs and outputs of panels |
 //! | [`every_other`] | every second float | inputs of convolutions of stride 2 |
+//! | [`Workers`] | nothing | the threads that share a step |
 //! | [`Bounds`] | nothing | what a core can do at best, to measure the others by |
 //!
 //! All unsafe code of the engine is here, behind functions that check their bounds: each says what it
@@ -24,6 +25,7 @@ mod sliced_rows;
 mod tap_rows;
 mod tiles;
 mod transpose;
+mod workers;
 
 pub(super) use aligned::Aligned;
 pub use bounds::{Bounds, peak_gflops};
@@ -34,6 +36,7 @@ pub(super) use sliced_rows::SlicedRows;
 pub(super) use tap_rows::TapRows;
 pub(super) use tiles::{Residual, Span, Spans};
 pub(super) use transpose::{deinterleave, interleave};
+pub(super) use workers::Workers;
 
 /// Samples of the smallest panel: a vector of any instruction set divides it or is as long as two.
 pub(super) const WIDTH: usize = crate::simd::MIN_LANES;

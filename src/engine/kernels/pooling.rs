@@ -8,8 +8,8 @@ use crate::network::{Shape, Window};
 use crate::simd::{Eight, Isa, Kernel, Vector};
 
 /// The largest input under each window, or with `MAX` false the sum of them; inputs around the map
-/// do not count. NaN wins, as it does in training frameworks. x and y have all the positions of their
-/// layouts; those behind the last row may change. At the end `max(y, 0)` if asked.
+/// do not count. NaN wins, as it does in training frameworks. x has all the positions of its layout and y
+/// those of its channels, of which those behind the last row may change. At the end `max(y, 0)` if asked.
 pub(in crate::engine) fn pool<const MAX: bool>(
     isa: Isa,
     window: &Window,
@@ -152,7 +152,8 @@ impl<const MAX: bool> Pooling<'_, MAX> {
         let Self { window, x, from, y, to, lanes, relu } = self;
         // Copies, which stores to y leave as they are: what follows from them is worked out once.
         let (window, from, to) = (*window, *from, *to);
-        assert!(x.len() >= from.positions() * lanes && y.len() >= to.positions() * lanes);
+        let end = to.shape.channels * to.plane() * lanes;
+        assert!(x.len() >= from.readable() * lanes && y.len() >= end);
         let [top, left, ..] = window.padding;
         let [kh, kw] = window.kernel;
         let [down, right] = window.stride;
@@ -185,8 +186,16 @@ impl<const MAX: bool> Pooling<'_, MAX> {
                                 }
                             }
                         };
-                        // What goes too far is overwritten, or lies behind the last position.
-                        if relu { eight.relu() } else { eight }.store(&mut y[ox..]);
+                        let eight = if relu { eight.relu() } else { eight };
+                        // What goes too far is overwritten, or lies behind the last row.
+                        match y.get_mut(ox..ox + WIDTH) {
+                            Some(y) => eight.store(y),
+                            None => {
+                                let mut last = [0.0; WIDTH];
+                                eight.store(&mut last);
+                                y[ox..width].copy_from_slice(&last[..width - ox]);
+                            }
+                        }
                         ox = (ox + WIDTH).min(whole.end);
                         continue;
                     }

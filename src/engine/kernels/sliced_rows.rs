@@ -70,6 +70,11 @@ impl SlicedRows {
             + self.columns.len() * 2
     }
 
+    /// Entries, and the zeros that fill rows up.
+    pub(in crate::engine) fn entries(&self) -> usize {
+        self.values.len()
+    }
+
     /// `y = W x + b`, then `max(y, 0)` if asked.
     pub(in crate::engine) fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], relu: bool) {
         isa.run(Product { matrix: self, x, y, relu });

@@ -130,6 +130,11 @@ impl TapRows {
             + self.taps.len() * 8
     }
 
+    /// Taps of all rows, and the zeros of shared ones.
+    pub(in crate::engine) fn entries(&self) -> usize {
+        self.taps.len() + self.weights.len()
+    }
+
     /// Rows.
     pub(in crate::engine) fn rows(&self) -> usize {
         self.rows

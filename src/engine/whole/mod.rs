@@ -9,6 +9,7 @@ mod rearrange;
 use std::sync::Arc;
 
 use super::kernels::matmul;
+use super::layout::Layout;
 use crate::model::LayerWeights;
 use crate::network::{Binary, Fill, Pad, Reduction, Shape};
 use crate::simd::Isa;
@@ -95,6 +96,12 @@ impl Whole {
             Self::Interpolate(interpolation) => interpolation.bytes(),
             _ => 0,
         }
+    }
+
+    /// How often two numbers are multiplied and added, where that is what takes the time.
+    pub(super) fn multiply_adds(&self, inputs: &[Layout], output: &Layout) -> Option<usize> {
+        matches!(self, Self::MatMul)
+            .then(|| output.shape.channels * output.shape.area() * inputs[0].shape.width)
     }
 
     /// Runs on values as long as their layouts; a product's second may be read past its end.
