@@ -35,12 +35,6 @@ impl LinearPart {
             (Some(_), None) | (None, None) => unreachable!("planned for single samples"),
         }
     }
-
-    /// Whether no more is read of y than there is.
-    fn keep_apart(&self, lanes: usize) -> bool {
-        lanes == 1 && self.single.is_some()
-            || self.panel.as_ref().is_some_and(|taps| !taps.reads_on(lanes))
-    }
 }
 
 /// A panel of samples on its way through a step.
@@ -105,7 +99,7 @@ impl Step {
                 self.without_gaps(panel, whole, arena);
                 self.finish_all(panel, arena);
             }
-            _ => self.from_inputs(panel, arena),
+            _ => self.with_gaps(panel, arena),
         }
         let (output, to) = &self.output;
         to.clear_end(lanes, &mut arena[panel.floats(output)]);
@@ -148,7 +142,7 @@ impl Step {
     }
 
     /// All that reads maps with their gaps.
-    fn from_inputs(&self, panel: Panel<'_>, arena: &mut [f32]) {
+    fn with_gaps(&self, panel: Panel<'_>, arena: &mut [f32]) {
         let Panel { isa, lanes, team } = panel;
         let (first, from) = &self.inputs[0];
         let (output, to) = &self.output;
@@ -158,7 +152,6 @@ impl Step {
         let ([x, other], y) = memory::borrow(arena, reads, panel.floats(output));
         match &self.kind {
             StepKind::Linear(parts) => {
-                let team = team.filter(|_| parts.iter().all(|part| part.keep_apart(lanes)));
                 let rows = |part: usize| parts[part].rows;
                 in_parts(parts.len(), &rows, (y, lanes), team, &|part, _, y| {
                     parts[part].run(isa, x, y, lanes, relu);
@@ -240,10 +233,6 @@ impl Step {
         let steps = [from.pitch, to.pitch, residual.map_or(0, |residual| residual.pitch)];
         let spans = Spans { first, count: if by_row { height } else { 1 }, steps };
         let pitch = to.plane() * lanes;
-        // What is read past the last position belongs to the next part, if it has a row.
-        let end = to.row(0, height - 1) + to.shape.width + isa.lanes();
-        let apart = |taps: &TapRows| !taps.reads_on(lanes) || end <= to.plane();
-        let team = team.filter(|_| parts.iter().all(apart));
         let rows = |part: usize| parts[part].rows();
         in_parts(parts.len(), &rows, (y, pitch), team, &|part, first, y| {
             let residual = residual.map(|layout| {

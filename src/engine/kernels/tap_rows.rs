@@ -7,8 +7,6 @@
 //! Chunks of rows go through blocks of inputs, so that both stay near. Within a chunk and a block
 //! the rows with equally many taps follow each other: the end of a row is then foreseen.
 
-use super::WIDTH;
-
 /// Rows of a group that share their taps.
 pub(super) const GROUP: usize = 4;
 
@@ -138,11 +136,6 @@ impl TapRows {
     /// Rows.
     pub(in crate::engine) fn rows(&self) -> usize {
         self.rows
-    }
-
-    /// Whether sums are read again, in whole vectors of which the last may reach past them.
-    pub(in crate::engine) fn reads_on(&self, lanes: usize) -> bool {
-        self.blocks > 1 && !lanes.is_multiple_of(WIDTH)
     }
 
     /// Whether rows share taps.

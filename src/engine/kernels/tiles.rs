@@ -7,7 +7,7 @@
 
 use super::WIDTH;
 use super::tap_rows::{GROUP, Run, TapRows};
-use crate::simd::{Isa, Kernel, Vector};
+use crate::simd::{Isa, Kernel, MAX_LANES, Vector};
 
 /// Consecutive positions of a row of outputs.
 #[derive(Debug, Clone, Copy)]
@@ -59,8 +59,7 @@ pub(in crate::engine) struct Residual<'a> {
 impl TapRows {
     /// Fills the positions of `spans` in every row of y, `pitch` floats from row to row, with the sums
     /// of the taps, the bias and, if given, the residual; then takes `max(y, 0)` if asked. A position is
-    /// `lanes` floats. A vector past the last position must be there in x and the residual, and in y if
-    /// [`TapRows::reads_on`]; what is there in y stays as it is.
+    /// `lanes` floats. A vector past the last position must be there in x and the residual.
     pub(in crate::engine) fn run(
         &self,
         isa: Isa,
@@ -73,8 +72,7 @@ impl TapRows {
         let width = isa.lanes();
         for span in spans.iter() {
             let from = (span.input + self.farthest + span.positions) * lanes + width;
-            let beyond = if self.reads_on(lanes) { width } else { 0 };
-            let to = (self.rows - 1) * pitch + (span.output + span.positions) * lanes + beyond;
+            let to = (self.rows - 1) * pitch + (span.output + span.positions) * lanes;
             let residual = residual.is_none_or(|residual| {
                 let end = (span.residual + span.positions) * lanes + width;
                 (self.rows - 1) * residual.pitch + end <= residual.values.len()
@@ -184,8 +182,7 @@ fn tile<V: Vector<Element = f32>>(rows: &TapRows, size: usize, at: Origin, relu:
 }
 
 /// Where a tile is: `length` floats, rounded up to whole vectors, can be read from x at each tap's
-/// distance, from the residual in each row and, if there is more than one block, from y in each row; and
-/// the length written to y.
+/// distance and from the residual in each row; the length read and written in each row of y.
 /// [`TapRows::run`] has checked it.
 #[derive(Clone, Copy)]
 struct Origin {
@@ -298,7 +295,7 @@ unsafe fn some<V: Vector<Element = f32>, const N: usize, const R: usize, const S
                 continue;
             }
             if !ends.first {
-                sums[r] = load(at.y.add(here[r] * at.pitch));
+                sums[r] = load_first(at.y.add(here[r] * at.pitch), at.length);
                 continue;
             }
             let bias = V::splat(*rows.bias.get_unchecked(here[r]));
@@ -364,6 +361,34 @@ unsafe fn load<V: Vector<Element = f32>, const N: usize>(from: *const f32) -> [V
     for n in 0..N {
         // SAFETY: the caller's promise.
         vectors[n] = unsafe { V::read(from.add(n * V::LANES)) };
+    }
+    vectors
+}
+
+/// N vectors from the first `length` floats, which fill the last one at least in part.
+///
+/// # Safety
+/// They can be read.
+#[inline(always)]
+unsafe fn load_first<V: Vector<Element = f32>, const N: usize>(
+    from: *const f32,
+    length: usize,
+) -> [V; N] {
+    let whole = (N - 1) * V::LANES;
+    let mut last = [0.0; MAX_LANES];
+    let mut vectors = [V::splat(0.0); N];
+    // SAFETY: the caller's promise; the array is as long as the longest vector.
+    unsafe {
+        if length == N * V::LANES {
+            return load(from);
+        }
+        for n in 0..N - 1 {
+            vectors[n] = V::read(from.add(n * V::LANES));
+        }
+        for i in 0..(length - whole).min(MAX_LANES) {
+            last[i] = *from.add(whole + i);
+        }
+        vectors[N - 1] = V::read(last.as_ptr());
     }
     vectors
 }
