@@ -133,7 +133,7 @@ pub(super) fn panels_at_once(steps: &[Step], lanes: usize, panels: usize, thread
 /// Whether a dense product with a vector is the faster one: by the entries that the
 /// instruction set's slices of rows have, the zeros that fill up the shorter rows among them.
 pub(super) fn dense_vector(isa: Isa, rows: &[Vec<(u32, f32)>], columns: usize) -> bool {
-    let lanes = isa.lanes();
+    let lanes = isa.of_gathers().lanes();
     let mut lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
     lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
     let sliced: usize = lengths.iter().step_by(lanes).map(|longest| longest * lanes).sum();

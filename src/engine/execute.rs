@@ -26,7 +26,7 @@ impl<F: FnOnce()> Kernel for Compiled<F> {
 impl LinearPart {
     fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], lanes: usize, relu: bool) {
         match (&self.single, &self.panel) {
-            (Some(MatrixVector::Sliced(rows)), _) if lanes == 1 => rows.run(isa, x, y, relu),
+            (Some(MatrixVector::Sliced(rows)), _) if lanes == 1 => rows.run(x, y, relu),
             (Some(MatrixVector::Dense(rows)), _) if lanes == 1 => rows.run(isa, x, y, relu),
             (_, Some(taps)) => {
                 let span = Span { input: 0, output: 0, residual: 0, positions: 1 };

@@ -8,8 +8,8 @@ use crate::simd::{Isa, Kernel, MAX_LANES, Vector};
 /// zeros.
 #[derive(Debug, Clone)]
 pub(in crate::engine) struct SlicedRows {
-    /// Rows of a slice.
-    width: usize,
+    /// Whose vectors have as many lanes as a slice has rows.
+    isa: Isa,
     /// Where each slice begins, in entries of all its rows, and at the end their number.
     starts: Vec<u32>,
     columns: Vec<u16>,
@@ -23,7 +23,7 @@ pub(in crate::engine) struct SlicedRows {
 }
 
 impl SlicedRows {
-    /// For the vectors of an isa; `None` if a column's number does not fit 16 bits.
+    /// For the vectors of an isa, or those of the one that gathers faster; `None` if a column's number does not fit 16 bits.
     pub(in crate::engine) fn new(
         isa: Isa,
         columns_of_matrix: usize,
@@ -33,10 +33,11 @@ impl SlicedRows {
         if columns_of_matrix > 1 << 16 {
             return None;
         }
+        let isa = isa.of_gathers();
         let (count, width) = (matrix.len(), isa.lanes());
         let order = order(count, &|a, b| matrix[b].len().cmp(&matrix[a].len()));
         let mut sliced = Self {
-            width,
+            isa,
             starts: vec![0],
             columns: Vec::new(),
             values: Vec::new(),
@@ -76,8 +77,8 @@ impl SlicedRows {
     }
 
     /// `y = W x + b`, then `max(y, 0)` if asked.
-    pub(in crate::engine) fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], relu: bool) {
-        isa.run(Product { matrix: self, x, y, relu });
+    pub(in crate::engine) fn run(&self, x: &[f32], y: &mut [f32], relu: bool) {
+        self.isa.run(Product { matrix: self, x, y, relu });
     }
 }
 
@@ -113,7 +114,7 @@ impl Kernel for Product<'_> {
     fn run<V: Vector<Element = f32>>(self) {
         let Self { matrix, x, y, relu } = self;
         assert!(x.len() >= matrix.columns_of_matrix && y.len() >= matrix.rows_of_matrix);
-        assert!(matrix.width == V::LANES, "made for another isa");
+        assert!(matrix.isa.lanes() == V::LANES, "made for another isa");
         let (columns, values) = (matrix.columns.as_ptr(), matrix.values.as_ptr());
         let x = x.as_ptr();
         for (slice, bounds) in matrix.starts.windows(2).enumerate() {
