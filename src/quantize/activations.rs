@@ -90,3 +90,25 @@ fn block_bytes(net: &Propagation<'_>, node: usize) -> usize {
 fn kept(net: &Propagation<'_>, node: usize) -> usize {
     MOST_KEPT / block_bytes(net, node).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_selected_sample_is_in_the_block_of_its_number() {
+        for (samples, of) in [(1, 1), (1, 40), (7, 100), (16, 33), (99, 100), (64, 64)] {
+            let selection = Selection { samples, of };
+            let mut next = 0;
+            for start in (0..of).step_by(LANES) {
+                let range = start..of.min(start + LANES);
+                for at in selection.within(&range) {
+                    assert_eq!(at, next, "{samples} of {of}");
+                    assert!(range.contains(&selection.sample(at)), "{samples} of {of}");
+                    next += 1;
+                }
+            }
+            assert_eq!(next, samples, "{samples} of {of}");
+        }
+    }
+}
