@@ -170,7 +170,7 @@ impl RateDistortion {
             exact.iter().map(|&v| reconstruction.nearest(v)).collect()
         } else {
             let distortion = match fit {
-                Some(fit) => Distortion::Outputs(fit),
+                Some(fit) => Distortion::Outputs(Box::new(fit)),
                 None => Distortion::Weights(self.sensitivity(layer, unit)),
             };
             self.levels(layer, geometry, scale, bias.as_mut(), distortion, &COSTS)
@@ -332,7 +332,7 @@ enum Distortion<'u> {
     /// The weights, with what a squared error of each counts.
     Weights(Vec<f64>),
     /// The outputs of the layer.
-    Outputs(Fit<'u>),
+    Outputs(Box<Fit<'u>>),
 }
 
 /// The step that is stored for one: of a single byte, unless such steps are far from it.
