@@ -33,6 +33,8 @@ pub enum Event {
     Searching {
         /// Configurations tried so far.
         tried: usize,
+        /// How many there will be, about.
+        about: usize,
         /// Bytes of its file.
         bytes: u64,
     },

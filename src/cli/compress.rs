@@ -112,7 +112,7 @@ pub struct Arguments {
 
     /// How long to search, 1 to 9
     ///
-    /// About 25 configurations up to 3, 50 up to 6, 120 from 7 on.
+    /// About 28 configurations up to 3, 48 up to 6, 108 from 7 on.
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=9), help_heading = "Search")]
     effort: u32,
 

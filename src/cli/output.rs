@@ -278,9 +278,12 @@ impl Progress {
             Event::Sweeping { done, total } => {
                 bar("sweeping", "thresholds", done as u64, total as u64);
             }
-            Event::Searching { tried, bytes } => {
+            Event::Searching { tried, about, bytes } => {
+                let each = self.0.elapsed().as_secs_f64() / tried.max(1) as f64;
+                let left = each * about.saturating_sub(tried) as f64;
                 self.0.set_message(format!(
-                    "searching: {tried} files tried, the last of {bytes} bytes"
+                    "searching: {tried} of about {about} files tried, about {left:.0} s left, the \
+                     last of {bytes} bytes"
                 ));
                 self.0.tick();
             }

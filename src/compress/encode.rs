@@ -12,7 +12,7 @@ use crate::model::{LayerWeights, Model};
 use crate::network::{Layer, Network};
 use crate::progress::{Event, Monitor};
 use crate::prune::{PrunedModel, Statistics};
-use crate::quantize::{Calibration, Propagation, Quantized, Quantizer, Safeguards};
+use crate::quantize::{Calibration, Fit, Propagation, Quantized, Quantizer, Safeguards};
 use crate::simplify::{Simplified, simplify};
 
 /// Times a network is simplified and quantized again because quantization left units dead.
@@ -180,14 +180,21 @@ impl Encoding<'_> {
         // Each layer makes up for the errors of those before it, which have to be known then.
         let calibration = self.calibration.filter(|_| quantizer.is_fitted());
         let mut net = calibration.map(|_| Propagation::new(&network, pruned)).transpose()?;
+        let mut activations = calibration.map(Calibration::activations);
         let at_once = if net.is_some() { 1 } else { rayon::current_num_threads().max(1) };
         let mut found: Vec<Option<(Stage, Rounding)>> = (0..total).map(|_| None).collect();
         let mut done = 0;
         for some in run_order(&network).chunks(at_once) {
-            let quantize = |&index: &usize| -> Result<_> {
+            let fitted = calibration.zip(net.as_ref()).zip(activations.as_mut());
+            let mut fit =
+                fitted.zip(some.first()).and_then(|(((calibration, net), values), &index)| {
+                    let layer = &network.layers[index];
+                    let fits = quantizer.fits(layer.rows(), layer.cols());
+                    let units = &simplified[index].left;
+                    fits.then(|| calibration.fit(net, values, index, units)).flatten()
+                });
+            let quantize = |(&index, fit): (&usize, Option<Fit<'_>>)| -> Result<_> {
                 let mut layer = pruned.layer(index)?;
-                let fit = calibration.zip(net.as_ref()).filter(|_| quantizer.fits(&layer));
-                let fit = fit.and_then(|(c, net)| c.fit(net, index, &simplified[index].left));
                 let (name, geometry) = (&network.layers[index].name, geometries[index]);
                 let quantized = quantizer.quantize_fitted(&layer, name, geometry, fit)?;
                 let rounding = Rounding::of(&quantized);
@@ -199,7 +206,9 @@ impl Encoding<'_> {
                 let runs_with = net.is_some().then(|| weights.clone());
                 Ok((index, rest, runs_with, self.stage(weights, name, geometry)?, rounding))
             };
-            let quantized: Vec<_> = some.par_iter().map(quantize).collect::<Result<_>>()?;
+            let fits = some.iter().map(|_| fit.take()).collect::<Vec<_>>();
+            let quantized: Vec<_> =
+                some.par_iter().zip(fits).map(quantize).collect::<Result<_>>()?;
             for (index, rest, runs_with, stage, rounding) in quantized {
                 if let Some(rest) = rest {
                     pruned.replace(index, &rest);

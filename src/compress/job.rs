@@ -109,7 +109,8 @@ impl<'a> Job<'a> {
         self
     }
 
-    /// How long to search, 1 to 9: about 25 configurations up to 3, 50 up to 6, 120 from 7 on.
+    /// How long to search, 1 to 9: about 28 configurations up to 3, 48 up to 6, 108 from 7 on. More
+    /// effort never gives a larger file, or under a bound on bytes a worse one.
     pub fn effort(mut self, effort: u32) -> Self {
         self.0.effort = effort;
         self

@@ -6,12 +6,13 @@
 //! of its inputs, and of inputs and the reference's outputs. An error counts the same in every unit:
 //! weighing units by how much the network's outputs feel them saved nothing.
 
-use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::feedback::Unit;
-use super::propagate::{LANES, Propagation, Weights};
+use super::activations::{Activations, Selection};
+use super::feedback::{Factor, Unit};
+use super::propagate::{BlockValues, LANES, Propagation, Tap, Weights};
 use crate::data::finite;
 use crate::error::{Error, Result};
 use crate::network::{Network, Op, Source};
@@ -23,6 +24,10 @@ const MOST_COLUMNS: usize = 4096;
 const MOST_POSITIONS: usize = 1 << 14;
 /// Weights of a unit among which an error is fed back.
 const MOST_FED_BACK: usize = 512;
+/// Units whose matrices are factored at a time.
+const FACTORED_AT_ONCE: usize = 64;
+/// Elements of the factors that are kept for the passes to come.
+const MOST_FACTORS: usize = 1 << 24;
 /// Of the mean square of the inputs, added to each; it draws weights to where they were.
 const DAMPING: f64 = 0.01;
 
@@ -32,6 +37,10 @@ pub struct Calibration<'a> {
     samples: &'a [f32],
     layers: Vec<Option<Reference>>,
     left_out: Vec<usize>,
+    /// The samples that any layer is fitted on.
+    selection: Selection,
+    /// Bytes of values that are kept from layer to layer.
+    kept: usize,
 }
 
 /// What is known of a layer of the reference.
@@ -51,9 +60,8 @@ struct Reference {
 /// The positions of the samples at which a layer is fitted.
 #[derive(Debug, Clone, Copy)]
 struct Positions {
-    samples: usize,
     /// Of all samples.
-    of: usize,
+    samples: usize,
     each: usize,
     area: usize,
 }
@@ -64,16 +72,11 @@ impl Positions {
         let memory = (1 << 26) / (columns + rows);
         let most = work.max(1024).min(memory).clamp(1, MOST_POSITIONS);
         let samples = of.min(most);
-        Self { samples, of, each: (most / samples).clamp(1, area), area }
+        Self { samples, each: (most / samples).clamp(1, area), area }
     }
 
     fn count(&self) -> usize {
         self.samples * self.each
-    }
-
-    /// The number of a sample among all.
-    fn sample(&self, at: usize) -> usize {
-        at * self.of / self.samples
     }
 
     /// The positions of a sample: evenly apart, from another one on for each sample.
@@ -156,12 +159,14 @@ impl<'a> Calibration<'a> {
         }
         finite("calibration element", samples, elements)?;
         let net = Propagation::new(network, reference)?;
-        let mut this = Self { samples, layers: Vec::new(), left_out: Vec::new() };
-        for layer in 0..network.layers.len() {
+        let all = samples.len() / elements;
+        let mut left_out = Vec::new();
+        let mut found: Vec<(usize, Reference)> = Vec::new();
+        for (layer, spec) in network.layers.iter().enumerate() {
             let uses = |node: &usize| network.nodes[*node].op.layer() == Some(layer);
             let mut nodes = (0..network.nodes.len()).filter(uses);
             let (node, again) = (nodes.next(), nodes.next());
-            let (columns, rows) = (network.layers[layer].cols(), network.layers[layer].rows());
+            let (columns, rows) = (spec.cols(), spec.rows());
             let fits = |&node: &usize| {
                 !matches!(network.nodes[node].op, Op::Constant { .. })
                     && net.patches(node, layer).is_whole()
@@ -169,25 +174,34 @@ impl<'a> Calibration<'a> {
                     && columns <= MOST_COLUMNS
             };
             let Some(node) = node.filter(fits) else {
-                this.left_out.push(layer);
-                this.layers.push(None);
+                left_out.push(layer);
                 continue;
             };
-            let area = net.patches(node, layer).positions();
-            let positions = Positions::new(samples.len() / elements, area, columns, rows);
-            let outputs = this.outputs(&net, node, positions, rows);
-            if !outputs.iter().all(|v| v.is_finite()) {
+            let positions =
+                Positions::new(all, net.patches(node, layer).positions(), columns, rows);
+            let columns = columns + 1;
+            let (outputs, moments) = (Vec::new(), None);
+            found.push((layer, Reference { node, positions, rows, columns, outputs, moments }));
+        }
+        let most = found.iter().map(|(_, l)| l.positions.samples).max().unwrap_or(1);
+        let selection = Selection { samples: most, of: all };
+        let layers = (0..network.layers.len()).map(|_| None).collect();
+        let mut this = Self { samples, layers, left_out, selection, kept: 0 };
+        found.sort_by_key(|(_, l)| l.node);
+        let mut activations = Activations::new(selection);
+        for (layer, mut reference) in found {
+            let inputs = sees_input(network, reference.node)
+                .then(|| this.inputs(&net, &mut activations, layer, &reference));
+            this.kept = this.kept.max(activations.memory(&net, reference.node));
+            reference.outputs = this.outputs(&net, &mut activations, &reference);
+            if !reference.outputs.iter().all(|v| v.is_finite()) {
                 return Err(Error::network(format!(
                     "layer {} gives values that are not finite on the samples to calibrate with",
                     network.layers[layer].name
                 )));
             }
-            let mut found =
-                Reference { node, positions, rows, columns: columns + 1, outputs, moments: None };
-            if sees_input(network, node) {
-                found.moments = Some(this.moments(&net, layer, &found, columns));
-            }
-            this.layers.push(Some(found));
+            reference.moments = inputs.map(|inputs| reference.moments_of(&inputs));
+            this.layers[layer] = Some(reference);
         }
         Ok(this)
     }
@@ -204,7 +218,8 @@ impl<'a> Calibration<'a> {
     }
 
     /// Bytes of memory that calibrating takes for one configuration at a time: what is kept, and the
-    /// largest layer's inputs, twice while they are gathered, and moments.
+    /// largest layer's inputs, twice while they are gathered, and moments. The values between two
+    /// layers are at most 2 GiB of it.
     pub fn memory(&self) -> usize {
         let layers = || self.layers.iter().flatten();
         let kept = |l: &Reference| {
@@ -212,96 +227,95 @@ impl<'a> Calibration<'a> {
                 + l.moments.as_ref().map_or(0, |_| 8 * l.columns * (l.columns + l.rows))
         };
         let taken = |l: &Reference| 8 * l.columns * (l.positions.count() + l.columns + l.rows);
-        layers().map(kept).sum::<usize>() + layers().map(taken).max().unwrap_or(0)
+        self.kept + layers().map(kept).sum::<usize>() + layers().map(taken).max().unwrap_or(0)
     }
 
-    /// The fit of a layer whose predecessors have the weights they will be run with. `units` are
-    /// the reference's rows for each of the layer's.
+    /// The samples' values before any node has run, for layers that are fitted one after the other.
+    pub(crate) fn activations(&self) -> Activations {
+        Activations::new(self.selection)
+    }
+
+    /// The fit of a layer whose predecessors have the weights they will be run with; layers come in
+    /// the order of their nodes. `units` are the reference's rows for each of the layer's.
     pub(crate) fn fit<'u>(
         &self,
         net: &Propagation<'_>,
+        activations: &mut Activations,
         layer: usize,
         units: &'u [u32],
     ) -> Option<Fit<'u>> {
         let reference = self.layers[layer].as_ref()?;
-        let columns = net.columns(layer);
         let moments = match &reference.moments {
             Some(moments) => moments.clone(),
-            None => self.moments(net, layer, reference, columns),
+            None => reference.moments_of(&self.inputs(net, activations, layer, reference)),
         };
         Some(Fit::new(moments, units, &net.weights[layer]))
     }
 
-    /// Calls `each`, in parallel, with every block of samples among those of `positions` and its
-    /// input; gives the results one after the other.
-    fn blocks(
+    /// Runs the nodes before one; gathers, for each sample of a layer in turn, what `each` puts behind
+    /// what is there: for a lane of a block's values, at the positions of a sample.
+    fn gather(
         &self,
         net: &Propagation<'_>,
+        activations: &mut Activations,
+        end: usize,
         positions: Positions,
-        each: impl Fn(Range<usize>, Vec<f32>) -> Vec<f32> + Sync,
+        each: impl Fn(&BlockValues, usize, usize, &mut Vec<f32>) + Sync,
     ) -> Vec<f32> {
-        let elements = net.elements();
-        let blocks = (0..positions.samples.div_ceil(LANES)).into_par_iter();
-        let found: Vec<Vec<f32>> = blocks
-            .map(|block| {
-                let range = block * LANES..positions.samples.min((block + 1) * LANES);
-                let sample = |at| &self.samples[positions.sample(at) * elements..][..elements];
-                let raw: Vec<f32> = range.clone().flat_map(sample).copied().collect();
-                each(range, net.load(&raw))
-            })
-            .collect();
-        found.concat()
+        let some = Selection { samples: positions.samples, of: self.selection.samples };
+        let gather = |range: std::ops::Range<usize>, values: &BlockValues| {
+            let mut found = Vec::new();
+            for at in some.within(&range) {
+                let lane = some.sample(at) - range.start;
+                positions.of_sample(at).for_each(|p| each(values, lane, p, &mut found));
+            }
+            found
+        };
+        activations.advance(net, self.samples, end, gather).concat()
     }
 
     /// The outputs of a layer's node, `[position][row]`.
     fn outputs(
         &self,
         net: &Propagation<'_>,
-        node: usize,
-        positions: Positions,
-        rows: usize,
+        activations: &mut Activations,
+        reference: &Reference,
     ) -> Vec<f32> {
-        self.blocks(net, positions, |range, input| {
-            let y = net.forward(&input, node + 1).pop().unwrap_or_default();
-            let mut found = Vec::with_capacity(range.len() * positions.each * rows);
-            for (lane, at) in range.enumerate() {
-                for position in positions.of_sample(at) {
-                    let element = |row: usize| (row * positions.area + position) * LANES + lane;
-                    found.extend((0..rows).map(|row| y[element(row)]));
-                }
-            }
-            found
+        let Reference { node, positions, rows, .. } = *reference;
+        self.gather(net, activations, node + 1, positions, |values, lane, position, found| {
+            let y = values.of(Source::Node(node));
+            let element = |row: usize| (row * positions.area + position) * LANES + lane;
+            found.extend((0..rows).map(|row| y[element(row)]));
         })
     }
 
-    fn moments(
+    /// The inputs of a layer's node and 1, `[position][column]`.
+    fn inputs(
         &self,
         net: &Propagation<'_>,
+        activations: &mut Activations,
         layer: usize,
         reference: &Reference,
-        columns: usize,
-    ) -> Moments {
-        let (node, positions) = (reference.node, reference.positions);
-        let patches = net.patches(node, layer);
-        let x = self.blocks(net, positions, |range, input| {
-            let values = net.forward(&input, node);
-            let x = match net.source(node) {
-                Source::Input => &input,
-                Source::Node(from) => &values[from],
-            };
-            let mut found = Vec::with_capacity(range.len() * positions.each * (columns + 1));
-            for (lane, at) in range.enumerate() {
-                for position in positions.of_sample(at) {
-                    found.extend((0..columns).map(|column| {
-                        let element = patches.element(0, position, column);
-                        element.map_or(0.0, |element| x[element * LANES + lane])
-                    }));
-                    found.push(1.0);
-                }
-            }
-            found
-        });
-        Moments::new(&x, columns + 1, &reference.outputs, reference.rows)
+    ) -> Vec<f32> {
+        let Reference { node, positions, .. } = *reference;
+        let (patches, source) = (net.patches(node, layer), net.source(node));
+        let taps: Vec<Tap> = (0..net.columns(layer)).map(|column| patches.tap(column)).collect();
+        self.gather(net, activations, node, positions, |values, lane, position, found| {
+            let (x, place) = (values.of(source), patches.place(position));
+            found.extend(taps.iter().map(|&tap| {
+                let element = patches.element(0, place, tap);
+                element.map_or(0.0, |element| x[element * LANES + lane])
+            }));
+            found.push(1.0);
+        })
+    }
+}
+
+impl Reference {
+    /// From its inputs and 1, `[position][column]`.
+    fn moments_of(&self, inputs: &[f32]) -> Moments {
+        let columns = inputs.len() / self.positions.count();
+        Moments::new(inputs, columns, &self.outputs, self.rows)
     }
 }
 
@@ -320,11 +334,16 @@ pub(crate) struct Fit<'u> {
     units: &'u [u32],
     damping: f64,
     norm: f64,
+    /// Of each unit, and of each of them for each of its groups of weights among which errors are fed
+    /// back.
+    factors: Vec<Option<Arc<[Arc<Factor>]>>>,
+    /// Elements of those.
+    elements: usize,
     row: Row,
 }
 
 /// The unit at hand: its weights, the bias last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Row {
     columns: Vec<usize>,
     b: Vec<f64>,
@@ -332,6 +351,7 @@ struct Row {
     /// Where the weights among which errors are fed back begin.
     start: usize,
     unit: Option<Unit>,
+    factors: Arc<[Arc<Factor>]>,
 }
 
 impl<'u> Fit<'u> {
@@ -341,7 +361,16 @@ impl<'u> Fit<'u> {
         let damping = if mean > 0.0 { DAMPING * mean } else { 1.0 };
         let squares = layer.columns.iter().map(|&c| moments.input(c as usize, c as usize));
         let norm = damping + squares.sum::<f64>() / layer.columns.len().max(1) as f64;
-        Self { moments, units, damping, norm, row: Row::default() }
+        let row = Row {
+            columns: Vec::new(),
+            b: Vec::new(),
+            values: Vec::new(),
+            start: 0,
+            unit: None,
+            factors: Arc::new([]),
+        };
+        let factors = vec![None; units.len()];
+        Self { moments, units, damping, norm, factors, elements: 0, row }
     }
 
     /// Whether all sums are numbers: those of very large values are not.
@@ -349,27 +378,64 @@ impl<'u> Fit<'u> {
         self.moments.inputs.iter().chain(&self.moments.outputs).all(|v| v.is_finite())
     }
 
-    fn a(&self, i: usize, j: usize) -> f64 {
+    fn a(&self, columns: &[usize], i: usize, j: usize) -> f64 {
         let damping = if i == j { self.damping } else { 0.0 };
-        self.moments.input(self.row.columns[i], self.row.columns[j]) + damping
+        self.moments.input(columns[i], columns[j]) + damping
     }
 
-    /// Begins a row: its columns, and for each the weight that pruning left and the value it has now;
-    /// the same of the bias, if there is one.
-    pub fn begin(
+    /// The factors of a row and of those after it, many at a time so that all threads have some.
+    fn factors<'r>(
         &mut self,
         row: usize,
-        columns: &[u32],
+        columns: impl Fn(usize) -> &'r [u32] + Sync,
+        bias: bool,
+    ) -> Arc<[Arc<Factor>]> {
+        if self.factors[row].is_none() {
+            if self.elements > MOST_FACTORS {
+                self.factors.fill(None);
+                self.elements = 0;
+            }
+            let end = self.factors.len().min(row + FACTORED_AT_ONCE);
+            let found: Vec<Arc<[Arc<Factor>]>> = (row..end)
+                .into_par_iter()
+                .map(|row| {
+                    let columns = self.with_bias(columns(row), bias);
+                    let groups = columns.chunks(MOST_FED_BACK);
+                    let factor = |group: &[usize]| {
+                        Arc::new(Factor::new(group.len(), |i, j| self.a(group, i, j)))
+                    };
+                    groups.map(factor).collect()
+                })
+                .collect();
+            self.elements +=
+                found.iter().flat_map(|f| f.iter()).map(|f| f.elements()).sum::<usize>();
+            found.into_iter().zip(row..).for_each(|(f, row)| self.factors[row] = Some(f));
+        }
+        self.factors[row].clone().unwrap_or_default()
+    }
+
+    /// The columns of a row and that of its bias, if it has one.
+    fn with_bias(&self, columns: &[u32], bias: bool) -> Vec<usize> {
+        let last = bias.then(|| self.moments.columns - 1);
+        columns.iter().map(|&c| c as usize).chain(last).collect()
+    }
+
+    /// Begins a row: the columns of all rows, and for each of its weights that which pruning left and
+    /// the value it has now; the same of the bias, if there is one.
+    pub fn begin<'r>(
+        &mut self,
+        row: usize,
+        columns: impl Fn(usize) -> &'r [u32] + Sync,
         weights: impl Iterator<Item = (f64, f64)>,
         bias: Option<(f64, f64)>,
     ) {
         let unit = self.units[row] as usize;
-        let last = bias.map(|_| self.moments.columns - 1);
-        let columns: Vec<usize> = columns.iter().map(|&c| c as usize).chain(last).collect();
+        let all = self.with_bias(columns(row), bias.is_some());
+        let factors = self.factors(row, columns, bias.is_some());
         let (exact, values): (Vec<f64>, Vec<f64>) = weights.chain(bias).unzip();
-        let b = columns.iter().zip(&exact);
+        let b = all.iter().zip(&exact);
         let b = b.map(|(&c, w)| self.moments.output(c, unit) + self.damping * w).collect();
-        self.row = Row { columns, b, values, start: 0, unit: None };
+        self.row = Row { columns: all, b, values, start: 0, unit: None, factors };
     }
 
     /// The best value of the row's weight k, or after the last of its bias, with those before it as
@@ -377,13 +443,14 @@ impl<'u> Fit<'u> {
     /// it costs on average in the layer.
     pub fn target(&mut self, k: usize) -> (f64, f64) {
         if self.row.unit.is_none() || k >= self.row.start + MOST_FED_BACK {
+            let row = &self.row;
             let start = k / MOST_FED_BACK * MOST_FED_BACK;
-            let n = self.row.columns.len();
+            let n = row.columns.len();
             let end = n.min(start + MOST_FED_BACK);
-            let value = |i: usize, j: usize| self.a(i, j) * self.row.values[j];
+            let value = |i: usize, j: usize| self.a(&row.columns, i, j) * row.values[j];
             let others = |i: usize| (0..start).chain(end..n).map(|j| value(i, j)).sum::<f64>();
-            let b: Vec<f64> = (start..end).map(|i| self.row.b[i] - others(i)).collect();
-            let unit = Unit::new(&b, |i, j| self.a(start + i, start + j));
+            let b: Vec<f64> = (start..end).map(|i| row.b[i] - others(i)).collect();
+            let unit = Unit::new(row.factors[k / MOST_FED_BACK].clone(), b);
             (self.row.start, self.row.unit) = (start, Some(unit));
         }
         let Row { start, ref unit, ref values, .. } = self.row;

@@ -7,6 +7,8 @@
 //! `t_k = z_k - sum over j < k of L_kj q_j`: the best value of weight k once those before it are
 //! set and those after it are free. No inverse is needed.
 
+use std::sync::Arc;
+
 /// A lower triangular matrix, row by row.
 #[derive(Debug, Clone)]
 struct Triangle(Vec<f64>);
@@ -22,22 +24,19 @@ impl Triangle {
     }
 }
 
-/// The quadratic of one unit, weight after weight.
+/// A as L and D, which depend on the inputs alone.
 #[derive(Debug, Clone)]
-pub(super) struct Unit {
+pub(super) struct Factor(
     /// L, with D in its diagonal.
-    factor: Triangle,
-    targets: Vec<f64>,
-}
+    Triangle,
+);
 
-impl Unit {
-    /// From A, of which `a(row, column)` gives the elements with `column <= row`, and b. A must be
-    /// positive definite.
-    pub fn new(b: &[f64], a: impl Fn(usize, usize) -> f64) -> Self {
-        let n = b.len();
+impl Factor {
+    /// Of the matrix A of n rows, of which `a(row, column)` gives the elements with `column <= row`. It
+    /// must be positive definite.
+    pub fn new(n: usize, a: impl Fn(usize, usize) -> f64) -> Self {
         let elements = (0..n).flat_map(|row| (0..=row).map(move |column| (row, column)));
         let mut factor = Triangle(elements.map(|(row, column)| a(row, column)).collect());
-        let mut targets = b.to_vec();
         for k in (0..n).rev() {
             let pivot = factor.row(k)[k];
             for value in &mut factor.0[k * (k + 1) / 2..][..k] {
@@ -47,17 +46,40 @@ impl Unit {
                 let (row, last) = factor.rows_mut(i, k);
                 let by = last[i] * pivot;
                 row.iter_mut().zip(last).for_each(|(value, l)| *value -= by * l);
-                // b becomes D L q.
-                targets[i] -= last[i] * targets[k];
             }
-            targets[k] /= pivot;
         }
-        Self { factor, targets }
+        Self(factor)
+    }
+
+    /// Elements that are kept.
+    pub fn elements(&self) -> usize {
+        self.0.0.len()
+    }
+}
+
+/// The quadratic of one unit, weight after weight.
+#[derive(Debug, Clone)]
+pub(super) struct Unit {
+    factor: Arc<Factor>,
+    targets: Vec<f64>,
+}
+
+impl Unit {
+    /// With the vector b.
+    pub fn new(factor: Arc<Factor>, mut b: Vec<f64>) -> Self {
+        for k in (0..b.len()).rev() {
+            let row = factor.0.row(k);
+            // b becomes D L q.
+            let (before, from) = b.split_at_mut(k);
+            before.iter_mut().zip(row).for_each(|(b, l)| *b -= l * from[0]);
+            from[0] /= row[k];
+        }
+        Self { factor, targets: b }
     }
 
     /// The best value of weight k, given those before it, and what a squared deviation costs.
     pub fn target(&self, k: usize, before: &[f64]) -> (f64, f64) {
-        let row = self.factor.row(k);
+        let row = self.factor.0.row(k);
         let fixed: f64 = row[..k].iter().zip(before).map(|(l, q)| l * q).sum();
         (self.targets[k] - fixed, row[k])
     }
@@ -119,7 +141,7 @@ mod tests {
     fn targets_and_costs_are_those_of_least_squares_over_the_free_weights() {
         let n = 7;
         let (x, y, a, b) = problem(n, 40);
-        let unit = Unit::new(&b, |i, j| a[i][j]);
+        let unit = Unit::new(Arc::new(Factor::new(n, |i, j| a[i][j])), b.clone());
         let mut fixed: Vec<f64> = Vec::new();
         for k in 0..n {
             // The free weights k.. by brute force, with those before k moved to the other side.

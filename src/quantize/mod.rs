@@ -1,5 +1,6 @@
 //! Quantization: kept weights in the form in which they will be stored.
 
+mod activations;
 mod calibrate;
 mod codebook;
 mod feedback;
@@ -117,9 +118,9 @@ impl Quantizer {
         matches!(self, Self::RateDistortion(_))
     }
 
-    /// Whether those of a layer can.
-    pub(crate) fn fits(self, layer: &PrunedLayer) -> bool {
-        self.is_fitted() && rate_distortion::is_adaptive(layer)
+    /// Whether those of a layer of so many rows and columns can.
+    pub(crate) fn fits(self, rows: usize, columns: usize) -> bool {
+        self.is_fitted() && rate_distortion::is_adaptive(rows, columns)
     }
 
     /// The stored form of values, and how many are far from the others and stay as they are.

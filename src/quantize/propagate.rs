@@ -87,25 +87,97 @@ impl Patches {
         self.group[1] == self.output.channels
     }
 
-    /// The input's element that a column stands for at a position, unless it is padding.
-    pub fn element(&self, row: usize, position: usize, column: usize) -> Option<usize> {
+    /// The channel of the group's input and the place in the kernel that a column stands for.
+    pub fn tap(&self, column: usize) -> Tap {
+        if self.kernel == [1, 1] {
+            return Tap { channel: column, at: [0, 0] };
+        }
         let (rest, x) = (column / self.kernel[1], column % self.kernel[1]);
-        let (channel, y) = (rest / self.kernel[0], rest % self.kernel[0]);
-        let at = |position: usize, axis: usize, tap: usize, size: usize| {
-            let (stride, padding) = (self.stride[axis], self.padding[axis]);
-            let at = match self.transposed {
-                false => (position * stride + tap).checked_sub(padding)?,
-                true => {
-                    let at = (position + padding).checked_sub(tap)?;
-                    at.is_multiple_of(stride).then_some(at / stride)?
-                }
-            };
-            (at < size).then_some(at)
+        Tap { channel: rest / self.kernel[0], at: [rest % self.kernel[0], x] }
+    }
+
+    /// Where a tap sees the input along an axis, from a place of the output; nothing if it is padding.
+    #[inline]
+    fn seen(&self, axis: usize, place: usize, tap: Tap) -> Option<usize> {
+        let (stride, padding, tap) = (self.stride[axis], self.padding[axis], tap.at[axis]);
+        let at = match self.transposed {
+            false => (place * stride + tap).checked_sub(padding)?,
+            true => {
+                let at = (place + padding).checked_sub(tap)?;
+                at.is_multiple_of(stride).then_some(at / stride)?
+            }
         };
-        let y = at(position / self.output.width, 0, y, self.input.height)?;
-        let x = at(position % self.output.width, 1, x, self.input.width)?;
-        let channel = row / self.group[1] * self.group[0] + channel;
-        Some((channel * self.input.height + y) * self.input.width + x)
+        let size = if axis == 0 { self.input.height } else { self.input.width };
+        (at < size).then_some(at)
+    }
+
+    /// The first element of the input's channel that a tap of a row sees.
+    #[inline]
+    fn channel(&self, row: usize, tap: Tap) -> usize {
+        (row / self.group[1] * self.group[0] + tap.channel) * self.input.area()
+    }
+
+    /// The row and column of a position of the output.
+    pub fn place(&self, position: usize) -> [usize; 2] {
+        [position / self.output.width, position % self.output.width]
+    }
+
+    /// The input's element that a tap sees at a place, unless it is padding.
+    pub fn element(&self, row: usize, [y, x]: [usize; 2], tap: Tap) -> Option<usize> {
+        let at = self.seen(0, y, tap)? * self.input.width + self.seen(1, x, tap)?;
+        Some(self.channel(row, tap) + at)
+    }
+
+    /// Adds a row's tap, times a weight, to all positions of the row's output.
+    fn add_tap(&self, y: &mut [f32], x: &[f32], row: usize, tap: Tap, weight: f32) {
+        let width = self.output.width;
+        // With a stride of 1 what is seen of a line is one piece.
+        let piece = (!self.transposed && self.stride[1] == 1).then(|| {
+            let start = self.padding[1].saturating_sub(tap.at[1]).min(width);
+            let end = (self.input.width + self.padding[1]).saturating_sub(tap.at[1]).min(width);
+            (start, end.max(start))
+        });
+        for (line, y) in y.chunks_exact_mut(width * LANES).enumerate() {
+            let Some(seen) = self.seen(0, line, tap) else { continue };
+            let from = self.channel(row, tap) + seen * self.input.width;
+            if let Some((start, end)) = piece {
+                if let Some(first) = self.seen(1, start, tap) {
+                    let x = &x[(from + first) * LANES..][..(end - start) * LANES];
+                    add(&mut y[start * LANES..end * LANES], x, weight);
+                }
+                continue;
+            }
+            for (place, y) in y.chunks_exact_mut(LANES).enumerate() {
+                if let Some(seen) = self.seen(1, place, tap) {
+                    add(y, &x[(from + seen) * LANES..][..LANES], weight);
+                }
+            }
+        }
+    }
+}
+
+/// What a column of a layer stands for: a channel of the input and a place in the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tap {
+    channel: usize,
+    at: [usize; 2],
+}
+
+/// The values of a block of samples as far as the network has run: `[element][lane]` of its input and
+/// of each node, empty where none is needed any more.
+#[derive(Debug, Clone)]
+pub(crate) struct BlockValues {
+    input: Vec<f32>,
+    nodes: Vec<Vec<f32>>,
+}
+
+impl BlockValues {
+    /// One of those that are kept.
+    pub fn of(&self, source: Source) -> &[f32] {
+        match source {
+            Source::Input => &self.input,
+            Source::Node(node) => &self.nodes[node],
+        }
     }
 }
 
@@ -166,7 +238,7 @@ impl<'a> Propagation<'a> {
     }
 
     /// Up to [`LANES`] raw samples as the network's input; lanes without a sample are zero.
-    pub fn load(&self, raw: &[f32]) -> Vec<f32> {
+    pub fn load(&self, raw: &[f32]) -> BlockValues {
         let input = &self.network.input;
         let (area, elements) = (input.shape.area(), input.shape.channels * input.shape.area());
         let mut values = vec![0.0; elements * LANES];
@@ -176,28 +248,38 @@ impl<'a> Propagation<'a> {
                 values[at * LANES + lane] = raw * factor + offset;
             }
         }
-        values
+        BlockValues { input: values, nodes: Vec::new() }
     }
 
-    /// The values of the nodes before node `end`, given the input's; those that neither it nor any
-    /// node from there on reads are empty, but for the last.
-    pub fn forward(&self, input: &[f32], end: usize) -> Vec<Vec<f32>> {
-        let mut values: Vec<Vec<f32>> = Vec::with_capacity(end);
-        for node in 0..end {
-            let value = self.node(node, |source| match source {
-                Source::Input => input,
-                Source::Node(node) => &values[node],
-            });
-            values.push(value);
-            for &source in &self.network.nodes[node].inputs {
-                if let Source::Node(from) = source
-                    && !self.network.nodes[node + 1..].iter().any(|n| n.inputs.contains(&source))
-                {
-                    values[from] = Vec::new();
+    /// Goes on with the values of a block, [`Self::load`]'s before any node, to those of the nodes
+    /// before `end`. What no node from there on reads is dropped, but for the last.
+    pub fn advance(&self, values: &mut BlockValues, end: usize) {
+        for node in values.nodes.len()..end {
+            let value = self.node(node, |source| values.of(source));
+            values.nodes.push(value);
+            let sources = self.network.nodes[node].inputs.iter();
+            for &source in sources.chain(&[Source::Input]) {
+                if self.is_read_from(source, node + 1) {
+                    continue;
+                }
+                match source {
+                    Source::Input => values.input = Vec::new(),
+                    Source::Node(from) => values.nodes[from] = Vec::new(),
                 }
             }
         }
-        values
+    }
+
+    fn is_read_from(&self, source: Source, node: usize) -> bool {
+        self.network.nodes[node..].iter().any(|n| n.inputs.contains(&source))
+    }
+
+    /// Elements of all values that are kept of a sample once the nodes before one have run.
+    pub fn elements_before(&self, node: usize) -> usize {
+        let kept = (0..node).filter(|&n| n + 1 == node || self.is_read_from(Source::Node(n), node));
+        let nodes = kept.map(|n| self.shapes[n].channels * self.shapes[n].area()).sum::<usize>();
+        let input = self.is_read_from(Source::Input, node);
+        nodes + if input { self.elements() } else { 0 }
     }
 
     fn node<'v>(&self, node: usize, value: impl Fn(Source) -> &'v [f32]) -> Vec<f32> {
@@ -211,14 +293,11 @@ impl<'a> Propagation<'a> {
         match self.network.nodes[node].op {
             Op::Linear { layer } | Op::Conv2d { layer, .. } | Op::ConvTranspose2d { layer, .. } => {
                 let (weights, patches) = (&self.weights[layer], self.patches(node, layer));
-                for (at, y) in y.chunks_exact_mut(LANES).enumerate() {
-                    let (row, position) = (at / to.area(), at % to.area());
+                for (row, y) in y.chunks_exact_mut((to.area() * LANES).max(1)).enumerate() {
                     y.fill(weights.bias.as_ref().map_or(0.0, |bias| bias[row]));
                     for entry in weights.starts[row]..weights.starts[row + 1] {
-                        let column = weights.columns[entry] as usize;
-                        if let Some(element) = patches.element(row, position, column) {
-                            add(y, &x[element * LANES..][..LANES], weights.values[entry]);
-                        }
+                        let tap = patches.tap(weights.columns[entry] as usize);
+                        patches.add_tap(y, x, row, tap, weights.values[entry]);
                     }
                 }
             }

@@ -165,12 +165,12 @@ impl RateDistortion {
             let levels = bias.iter().map(|&v| even_level(f64::from(v), bias_scale)).collect();
             Values::Levels { scale: bias_scale, levels }
         });
-        let levels = if !is_adaptive(layer) {
+        let levels = if !is_adaptive(layer.weights.rows(), layer.weights.cols()) {
             let reconstruction = ReconstructionLevels::new(scale);
             exact.iter().map(|&v| reconstruction.nearest(v)).collect()
         } else {
             let distortion = match fit {
-                Some(fit) => Distortion::Outputs(fit),
+                Some(fit) => Distortion::Outputs(Box::new(fit)),
                 None => Distortion::Weights(self.sensitivity(layer, unit)),
             };
             self.levels(layer, geometry, scale, bias.as_mut(), distortion, &COSTS)
@@ -202,6 +202,9 @@ impl RateDistortion {
         costs: &Costs,
     ) -> Vec<i32> {
         let matrix = &layer.weights;
+        let starts = matrix.indptr();
+        let starts = starts.raw_storage();
+        let columns_of = |row: usize| &matrix.indices()[starts[row]..starts[row + 1]];
         let reconstruction = ReconstructionLevels::new(scale);
         let mut levels: Vec<i32> =
             matrix.data().iter().map(|&v| reconstruction.nearest(v)).collect();
@@ -228,7 +231,7 @@ impl RateDistortion {
                     let bias = layer.bias.as_ref().zip(bias.as_deref());
                     let bias = bias
                         .map(|(exact, now)| (f64::from(exact[number]), even_value(now, number)));
-                    fit.begin(number, row.indices(), weights, bias);
+                    fit.begin(number, columns_of, weights, bias);
                 }
                 let mut at = 0;
                 for (k, (&column, entry)) in row.indices().iter().zip(entries).enumerate() {
@@ -329,7 +332,7 @@ enum Distortion<'u> {
     /// The weights, with what a squared error of each counts.
     Weights(Vec<f64>),
     /// The outputs of the layer.
-    Outputs(Fit<'u>),
+    Outputs(Box<Fit<'u>>),
 }
 
 /// The step that is stored for one: of a single byte, unless such steps are far from it.
@@ -386,8 +389,8 @@ struct Weight {
 /// weights, whose cost does not depend on context.
 const MOST_ADAPTIVE: usize = 1 << 21;
 
-pub(super) fn is_adaptive(layer: &PrunedLayer) -> bool {
-    layer.weights.rows() * layer.weights.cols() <= MOST_ADAPTIVE
+pub(super) fn is_adaptive(rows: usize, columns: usize) -> bool {
+    rows.saturating_mul(columns) <= MOST_ADAPTIVE
 }
 
 /// The bits that an event of some probability costs.

@@ -95,3 +95,41 @@ fn what_cannot_be_held_is_refused_with_the_nearest() {
     let problem = run(Goal::ErrorIncrease(0.1), false, false, 2).unwrap_err().to_string();
     assert!(problem.contains("labels"), "{problem}");
 }
+
+#[test]
+fn a_bound_that_no_coarse_file_holds_is_held_by_a_finer_one() {
+    for most in [1e-3, 1e-5, 0.0] {
+        let done = run(Goal::OutputError(most), false, false, 2).unwrap();
+        let best = chosen(&done);
+        assert!(best.output_error <= most, "{most}: {best:?}");
+        assert_eq!(done.file.bytes().len() as u64, best.file_bytes);
+    }
+    let done = run(Goal::ErrorIncrease(0.0), true, false, 2).unwrap();
+    assert!(chosen(&done).error_increase.unwrap() <= 0.0);
+}
+
+#[test]
+fn more_effort_is_never_worse() {
+    let checkpoint =
+        Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), &Default::default())
+            .unwrap();
+    let (images, labels) = fixtures::mnist(&checkpoint);
+    let samples = Samples { values: &images[..300 * 784], labels: Some(&labels[..300]) };
+    for goal in [Goal::ErrorIncrease(0.005), Goal::OutputError(0.15), Goal::Bytes(3300)] {
+        let mut before: Option<(u64, f64, usize)> = None;
+        for effort in [1, 4, 7] {
+            let job = Job::new(&checkpoint).goal(goal).effort(effort).sweep(Vec::new());
+            let done = job.validate(samples).run().unwrap();
+            let (best, tried) = (chosen(&done), done.report.search.len());
+            if let Some((bytes, divergence, tries)) = before {
+                let worse = match goal {
+                    Goal::Bytes(_) => best.divergence > divergence,
+                    _ => best.file_bytes > bytes,
+                };
+                assert!(!worse, "{goal}, effort {effort}: {best:?}");
+                assert!(tried > tries, "{goal}, effort {effort}: {tried} {tries}");
+            }
+            before = Some((best.file_bytes, best.divergence, tried));
+        }
+    }
+}

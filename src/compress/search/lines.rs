@@ -6,11 +6,11 @@ use rayon::prelude::*;
 
 use super::super::encode::{Encoding, Settings};
 use super::super::validate::Reference;
-use super::{Goal, Point, Setting};
+use super::{Goal, Point, Setting, quantizer};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Monitor};
 use crate::prune::PrunedModel;
-use crate::quantize::{Quantizer, RateDistortion};
+use crate::quantize::RateDistortion;
 
 /// Steps that are tried.
 const STEPS: (f64, f64) = (0.02, 20.0);
@@ -20,6 +20,13 @@ const MOST_COMPANDING: u8 = 128;
 const NEAR: f64 = 0.02;
 /// Configurations tried to come as near.
 const MOST_REFINED: usize = 8;
+
+/// Where a long search starts again.
+const OTHER_STARTS: [RateDistortion; 3] = [
+    RateDistortion { step: 0.0, lambda: 0.02, companding: 0, gamma: 0.0, bias: 0.25 },
+    RateDistortion { step: 0.0, lambda: 0.1, companding: 4, gamma: 0.0, bias: 0.25 },
+    RateDistortion { step: 0.0, lambda: 0.1, companding: 24, gamma: 0.0, bias: 0.35 },
+];
 
 /// All of a configuration but the step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,45 +49,77 @@ pub(super) struct Search<'a> {
     pub(super) reference: Reference<'a>,
     pub(super) points: Vec<Point>,
     pub(super) tried: AtomicUsize,
+    /// The [`rates`](Self::rates) of the least effort, which all go by.
+    pub(super) learned: Option<(f64, f64)>,
 }
 
 impl Search<'_> {
-    /// The best configuration that holds the goal.
+    /// The best configuration that holds the goal. Each effort goes on from where the one below it ends,
+    /// under the same bound, so that more effort finds nothing worse.
     pub(super) fn descend(&mut self, start: RateDistortion, effort: u32) -> Result<Point> {
         let line = Line { threshold: 0, settings: start };
         let mut best = self.try_lines(&[line], start.step, 4)?.swap_remove(0);
-        let (rounds, each) = match effort {
-            ..=3 => (1, 2),
-            4..=6 => (2, 2),
-            _ => (4, 3),
-        };
-        for round in 0..rounds {
-            let before = best.line;
-            for coordinate in 0..4 {
-                let lines = neighbours(best.line, coordinate, round, self.pruned.len());
-                let step = self.at_bound(&best).0;
-                for tried in self.try_lines(&lines, step, each)? {
-                    if self.at_bound(&tried).1 < self.at_bound(&best).1 {
-                        best = tried;
-                    }
-                }
-            }
-            if best.line == before && round > 0 {
-                break;
-            }
+        self.round(&mut best, 0, 2)?;
+        self.refine(&mut best)?;
+        if !self.points.iter().any(|p| self.holds(p)) {
+            self.widen(&mut best)?;
         }
-        self.refine(best)
+        self.learned = self.rates();
+        if effort > 3 {
+            self.round(&mut best, 1, 2)?;
+            self.refine(&mut best)?;
+        }
+        if effort > 6 {
+            let step = self.at_bound(&best).0;
+            let other = |settings| Line { settings, ..best.line };
+            let starts = OTHER_STARTS.map(other);
+            for tried in self.try_lines(&starts, step, 3)? {
+                self.take_better(&mut best, tried);
+            }
+            for round in 2..4 {
+                self.round(&mut best, round, 3)?;
+            }
+            self.refine(&mut best)?;
+        }
+        self.choose()
     }
 
-    /// Comes near the bound on the best line; gives the best point of all that hold the goal.
-    fn refine(&mut self, mut best: Tried) -> Result<Point> {
+    /// Configurations that an effort tries, about.
+    pub(super) fn planned(effort: u32) -> usize {
+        match effort {
+            ..=3 => 28,
+            4..=6 => 48,
+            _ => 108,
+        }
+    }
+
+    /// Changes one coordinate after the other, as long as that helps.
+    fn round(&mut self, best: &mut Tried, round: usize, each: usize) -> Result<()> {
+        for coordinate in 0..4 {
+            let lines = neighbours(best.line, coordinate, round, self.pruned.len());
+            let step = self.at_bound(best).0;
+            for tried in self.try_lines(&lines, step, each)? {
+                self.take_better(best, tried);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_better(&self, best: &mut Tried, other: Tried) {
+        if self.at_bound(&other).1 < self.at_bound(best).1 {
+            *best = other;
+        }
+    }
+
+    /// Comes near the bound on the best line.
+    fn refine(&mut self, best: &mut Tried) -> Result<()> {
         let mut aim = 1.0 - NEAR / 2.0;
         for _ in 0..MOST_REFINED {
             let near = |p: &Point| self.held(p) >= self.bound() * aim * (1.0 - NEAR);
             if best.points.iter().any(|p| self.holds(p) && near(p)) {
                 break;
             }
-            let step = self.next_step(&best, aim);
+            let step = self.next_step(best, aim);
             let point = self.point(best.line, step)?;
             if self.held(&point) <= self.bound() && !self.holds(&point) {
                 // Errors above what the divergence says: stay farther below.
@@ -89,6 +128,34 @@ impl Search<'_> {
             best.points.push(point);
             self.points.push(point);
         }
+        Ok(())
+    }
+
+    /// Where nothing holds a bound on errors: finer steps at the user's own threshold, and fewer bits
+    /// saved, until something does; at last every bit is stored, which changes nothing.
+    fn widen(&mut self, best: &mut Tried) -> Result<()> {
+        if matches!(self.setting.goal, Goal::Bytes(_)) {
+            return Ok(());
+        }
+        let mut settings = RateDistortion::default();
+        loop {
+            let line = Line { threshold: 0, settings };
+            let point = self.point(line, settings.step)?;
+            self.points.push(point);
+            if self.holds(&point) {
+                *best = Tried { line, points: vec![point] };
+                return if settings.step > 0.0 { self.refine(best) } else { Ok(()) };
+            }
+            if settings.step == 0.0 {
+                return Ok(());
+            }
+            settings.step = if settings.step / 3.0 < STEPS.0 { 0.0 } else { settings.step / 3.0 };
+            settings.lambda /= 3.0;
+        }
+    }
+
+    /// The best point of all that hold the goal.
+    fn choose(&self) -> Result<Point> {
         let score = |p: &Point| match self.setting.goal {
             Goal::Bytes(_) => [p.loss(), p.bytes as f64],
             _ => [p.bytes as f64, p.loss()],
@@ -149,7 +216,7 @@ impl Search<'_> {
         // A step of few digits, so that a report says all of it.
         let step = (step * 1000.0).round() / 1000.0;
         let settings = RateDistortion { step, ..line.settings };
-        let quantizer = Quantizer::RateDistortion(settings);
+        let quantizer = quantizer(settings);
         // What is measured is the file, so it need not be compared with what it was made of.
         let encoding = Encoding {
             settings: &Settings { quantizer, ..*self.setting.settings },
@@ -161,7 +228,8 @@ impl Search<'_> {
         let compressed = encoding.run(pruned.clone())?;
         let bytes = compressed.bytes().len() as u64;
         let tried = self.tried.fetch_add(1, Ordering::Relaxed) + 1;
-        self.setting.monitor.tell(Event::Searching { tried, bytes })?;
+        let about = Self::planned(self.setting.effort).max(tried);
+        self.setting.monitor.tell(Event::Searching { tried, about, bytes })?;
         let change = self.reference.change(&compressed.model()?)?;
         Ok(Point { threshold: *threshold, settings, bytes, change })
     }
@@ -199,6 +267,9 @@ impl Search<'_> {
     /// By how much the error rate rises, and how many samples change from right to wrong or back,
     /// for each nat of divergence: over the points tried that are not far from the goal.
     pub(super) fn rates(&self) -> Option<(f64, f64)> {
+        if self.learned.is_some() {
+            return self.learned;
+        }
         let near = match self.setting.goal {
             Goal::ErrorIncrease(most) => (8.0 * most).max(0.002),
             _ => 0.05,
