@@ -122,6 +122,13 @@ impl DenseNetwork {
                     let bias = |at| self.bias_of(layer, at / out.area());
                     self.weights[layer].iter().enumerate().map(|(at, w)| w + bias(at)).collect()
                 }
+                Op::Recurrent { layer, recurrence } => {
+                    let inputs: Vec<_> = inputs.iter().map(|&(x, shape)| (&x[..], shape)).collect();
+                    let weights = &self.weights[layer];
+                    recurrence.evaluate(&inputs, |row, h| {
+                        self.bias_of(layer, row) + dot(&weights[row * h.len()..][..h.len()], h)
+                    })
+                }
                 Op::ConvTranspose2d { layer, stride, cut, groups } => {
                     self.transposed(layer, (stride, cut, groups), (x, shape), out)
                 }

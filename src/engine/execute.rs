@@ -13,7 +13,7 @@ use crate::network::Activation;
 use crate::simd::{Isa, Kernel, Vector};
 
 /// A closure, compiled for an instruction set.
-struct Compiled<F>(F);
+pub(super) struct Compiled<F>(pub(super) F);
 
 impl<F: FnOnce()> Kernel for Compiled<F> {
     #[inline(always)]
@@ -23,7 +23,7 @@ impl<F: FnOnce()> Kernel for Compiled<F> {
 }
 
 impl LinearPart {
-    fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], lanes: usize, relu: bool) {
+    pub(super) fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], lanes: usize, relu: bool) {
         match (&self.single, &self.panel) {
             (Some(MatrixVector::Sliced(rows)), _) if lanes == 1 => rows.run(isa, x, y, relu),
             (Some(MatrixVector::Dense(rows)), _) if lanes == 1 => rows.run(isa, x, y, relu),

@@ -21,6 +21,7 @@ mod builder;
 mod cost;
 #[cfg(feature = "compress")]
 pub mod dense;
+mod elementary;
 mod elementwise;
 pub mod evaluate;
 mod execute;
@@ -33,6 +34,7 @@ mod options;
 mod parallel;
 mod plan;
 mod planner;
+mod recurrent;
 mod run;
 mod step;
 mod transposed;

@@ -7,12 +7,13 @@ use super::fuse::{Fused, fuse};
 use super::layers::{convolution, linear};
 use super::layout::{self, Layout, Layouts};
 use super::options::Options;
+use super::recurrent::Recurrent;
 use super::step::{Pool, StepKind};
 use super::transposed::{Transposed, corner};
 use super::whole::{Constant, Interpolation, Runs, Whole};
 use crate::error::Result;
 use crate::model::Model;
-use crate::network::{Network, Node, Op, Resize, Shape, Source};
+use crate::network::{Network, Node, Op, Recurrence, Resize, Shape, Source};
 use crate::simd::Isa;
 
 /// A plan of a model in the making.
@@ -131,6 +132,9 @@ impl<'a> Planner<'a> {
                 return self.transposed(index, inputs, layer, (stride, cut, groups));
             }
             Op::Resize(resize) => return self.resized(index, inputs[0], &resize),
+            Op::Recurrent { layer, recurrence } => {
+                return self.recurrent(index, inputs, layer, recurrence);
+            }
             Op::LogSoftmax
             | Op::LayerNorm { .. }
             | Op::Reduce(_)
@@ -209,6 +213,47 @@ impl<'a> Planner<'a> {
         }
         self.settle(index, value);
         Ok(())
+    }
+
+    /// A cell over the steps of a sequence, its inputs and outputs step by step on the way.
+    fn recurrent(
+        &mut self,
+        index: usize,
+        mut inputs: Vec<usize>,
+        layer: usize,
+        recurrence: Recurrence,
+    ) -> Result<()> {
+        let (shape, weights) = (self.shapes[index], &self.model.weights[layer]);
+        let steps = shape.width;
+        let cell =
+            Recurrent::new(weights, recurrence, steps, self.isa, self.most_lanes, self.options)?;
+        for input in &mut inputs {
+            *input = self.builder.contiguous(index, *input);
+        }
+        inputs[0] = self.moved(index, inputs[0], cell.by_step(), None)?;
+        let (memory, by_unit) = (Layout::contiguous(cell.memory()), cell.by_unit());
+        let kind = StepKind::Whole(Whole::Recurrent(Arc::new(cell)));
+        let value = self.builder.push(index, kind, inputs, memory, None);
+        let value = self.moved(index, value, by_unit, Some(shape))?;
+        self.settle(index, value);
+        Ok(())
+    }
+
+    /// A value without gaps with its elements in another order, unless it is the same.
+    fn moved(
+        &mut self,
+        index: usize,
+        value: usize,
+        runs: Runs,
+        shape: Option<Shape>,
+    ) -> Result<usize> {
+        let from = self.builder.layout(value).shape;
+        if runs.is_identity(from.elements()?) {
+            return Ok(value);
+        }
+        let kind = StepKind::Whole(Whole::Rearrange(runs));
+        let y = Layout::contiguous(shape.unwrap_or(from));
+        Ok(self.builder.push(index, kind, vec![value], y, None))
     }
 
     /// Makes a value that of a node, as it is to lie and with the node's activation.

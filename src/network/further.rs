@@ -86,7 +86,7 @@ const COORDINATES: [(&str, Coordinates); 5] = [
 ];
 
 /// Operations with members of their own, and those members.
-const MEMBERS: [(&str, &[&str]); 13] = [
+const MEMBERS: [(&str, &[&str]); 16] = [
     ("layer_norm", &["eps"]),
     ("rms_norm", &["eps"]),
     ("constant", &["layer"]),
@@ -100,6 +100,9 @@ const MEMBERS: [(&str, &[&str]); 13] = [
     ("celu", &["alpha"]),
     ("thresholded_relu", &["alpha"]),
     ("quantize", &["step", "zero", "low", "high"]),
+    ("rnn", &["layer", "reverse", "activations", "hard_sigmoid"]),
+    ("gru", &["layer", "reverse", "activations", "hard_sigmoid", "reset"]),
+    ("lstm", &["layer", "reverse", "activations", "hard_sigmoid"]),
 ];
 
 /// Parameters of SELU (Klambauer et al., arXiv 1706.02515).
@@ -120,7 +123,7 @@ pub(super) fn members(op: &str) -> &'static [&'static str] {
 }
 
 /// What a table has for a name.
-fn named<T: Copy>(table: &[(&str, T)], what: &str, name: &str) -> Result<T> {
+pub(super) fn named<T: Copy>(table: &[(&str, T)], what: &str, name: &str) -> Result<T> {
     let found = table.iter().find(|(known, _)| *known == name).map(|&(_, found)| found);
     found.ok_or_else(|| {
         let known = table.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
@@ -129,7 +132,7 @@ fn named<T: Copy>(table: &[(&str, T)], what: &str, name: &str) -> Result<T> {
 }
 
 /// The name that a table has for something.
-fn name_of<T: PartialEq>(table: &[(&str, T)], of: &T) -> Option<String> {
+pub(super) fn name_of<T: PartialEq>(table: &[(&str, T)], of: &T) -> Option<String> {
     table.iter().find(|(_, known)| known == of).map(|(name, _)| (*name).to_owned())
 }
 
@@ -158,6 +161,9 @@ impl NodeDescription {
             "rearrange" => Op::Rearrange(self.view()?),
             "pad" => Op::Pad(self.pad()?),
             "resize" => Op::Resize(self.resize()?),
+            "rnn" | "gru" | "lstm" => {
+                Op::Recurrent { layer: self.layer_index(layers)?, recurrence: self.recurrence()? }
+            }
             _ => return Ok(self.activation()?.map(Op::Activation)),
         }))
     }
@@ -282,6 +288,9 @@ impl NodeDescription {
             },
             Op::Pad(pad) => Self::of_pad(&pad),
             Op::Resize(resize) => Self::of_resize(&resize),
+            Op::Recurrent { layer: index, recurrence } => {
+                Self { layer: layer(index), ..Self::of_recurrence(&recurrence) }
+            }
             Op::Activation(activation) => Self::of_activation(activation),
             _ => named("unknown"),
         }

@@ -1,6 +1,8 @@
 //! The network: a list of nodes in execution order over named, shaped weight layers.
 
 pub mod activation;
+#[cfg(feature = "compress")]
+mod cells;
 mod combined;
 #[cfg(feature = "compress")]
 pub mod describe;
@@ -15,6 +17,7 @@ mod parameters;
 #[cfg(feature = "compress")]
 pub(crate) mod plain;
 mod positions;
+mod recurrent;
 mod shapes;
 
 pub use activation::Activation;
@@ -25,3 +28,4 @@ pub use graph::{Input, Layer, Network, Node, Op, Shape, Source, Window};
 pub use parameters::{
     Axis, Binary, Coordinates, Fill, Interpolation, Pad, Reduction, Resize, Rounding, View,
 };
+pub use recurrent::{Cell, Gate, Recurrence};

@@ -103,6 +103,12 @@ impl Network {
             Op::Where => combined::choice(&inputs),
             Op::MatMul => combined::matmul(&inputs),
             Op::Concat => combined::concatenation(&inputs),
+            Op::Recurrent { recurrence, .. } if !recurrence.is_usable() => {
+                Err(Error::network("slope or offset of its hard sigmoid is no number"))
+            }
+            Op::Recurrent { layer, recurrence } => {
+                recurrence.output(&self.layer(layer, 2)?.shape, &inputs)
+            }
             Op::Constant { layer } if inputs.is_empty() => maps::constant(self.layer(layer, 4)?),
             op => match inputs[..] {
                 [x] => self.output_of_one(op, x),
@@ -138,9 +144,13 @@ impl Network {
             Op::Pad(pad) => maps::padded(&pad, x),
             Op::Resize(resize) => maps::resized(&resize, x),
             Op::Constant { .. } => Err(Error::network("takes no input")),
-            Op::Add | Op::Mul | Op::Concat | Op::Binary(_) | Op::Where | Op::MatMul => {
-                Err(Error::network("takes several inputs"))
-            }
+            Op::Add
+            | Op::Mul
+            | Op::Concat
+            | Op::Binary(_)
+            | Op::Where
+            | Op::MatMul
+            | Op::Recurrent { .. } => Err(Error::network("takes several inputs")),
         }
     }
 

@@ -120,6 +120,9 @@ impl Reader {
             let bias = if gemm { self.bias(node, rows, beta).unwrap_or(None) } else { None };
             let added = node.input(2).filter(|_| gemm && bias.is_none()).map(str::to_owned);
             let mut x = self.value(a)?;
+            if gemm && x.view.rank() != 2 {
+                return Err(format!("of a value of shape {:?}", x.dims()));
+            }
             if gemm && turned {
                 x = x.seen(x.view.permuted(&[1, 0]));
             }
@@ -140,6 +143,9 @@ impl Reader {
             }
         }
         let (mut a, mut b) = (self.operand(a)?, self.operand(b)?);
+        if gemm && [&a, &b].iter().any(|x| x.view.rank() != 2) {
+            return Err(format!("of values of shapes {:?} and {:?}", a.dims(), b.dims()));
+        }
         if gemm && turned {
             a = a.seen(a.view.permuted(&[1, 0]));
         }

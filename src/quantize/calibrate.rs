@@ -163,7 +163,7 @@ impl<'a> Calibration<'a> {
             let (node, again) = (nodes.next(), nodes.next());
             let (columns, rows) = (network.layers[layer].cols(), network.layers[layer].rows());
             let fits = |&node: &usize| {
-                !matches!(network.nodes[node].op, Op::Constant { .. })
+                !matches!(network.nodes[node].op, Op::Constant { .. } | Op::Recurrent { .. })
                     && net.patches(node, layer).is_whole()
                     && again.is_none()
                     && columns <= MOST_COLUMNS
@@ -192,8 +192,8 @@ impl<'a> Calibration<'a> {
         Ok(this)
     }
 
-    /// Layers that are quantized as without calibration: grouped, used twice, too wide, or values of
-    /// their own.
+    /// Layers that are quantized as without calibration: grouped, used twice, too wide, of a hidden
+    /// state, or values of their own.
     pub fn left_out(&self) -> &[usize] {
         &self.left_out
     }

@@ -29,6 +29,14 @@ impl Weights {
             bias: layer.bias.clone(),
         }
     }
+
+    /// The sum of a row with a vector, and its bias.
+    fn row_sum(&self, row: usize, x: &[f64]) -> f64 {
+        let entries = self.starts[row]..self.starts[row + 1];
+        let products =
+            entries.map(|entry| f64::from(self.values[entry]) * x[self.columns[entry] as usize]);
+        self.bias.as_ref().map_or(0.0, |bias| f64::from(bias[row])) + products.sum::<f64>()
+    }
 }
 
 /// What a layer sees of its input at each position of its output.
@@ -273,6 +281,7 @@ impl<'a> Propagation<'a> {
             }
             Op::Constant { layer } => constant(&self.weights[layer], to, &mut y),
             op => {
+                let own = op.layer().map(|layer| &self.weights[layer]);
                 for lane in 0..LANES {
                     let of = |&source: &Source| -> Vec<f64> {
                         let lane = value(source).iter().skip(lane).step_by(LANES);
@@ -281,7 +290,12 @@ impl<'a> Propagation<'a> {
                     let values: Vec<_> = inputs.iter().map(of).collect();
                     let shapes = inputs.iter().map(|&source| self.shape(source));
                     let values: Vec<_> = values.iter().map(|v| &v[..]).zip(shapes).collect();
-                    let found = plain::evaluate(&op, &values, to).unwrap_or_default();
+                    let found = match (op, own) {
+                        (Op::Recurrent { recurrence, .. }, Some(weights)) => {
+                            recurrence.evaluate(&values, |row, x| weights.row_sum(row, x))
+                        }
+                        _ => plain::evaluate(&op, &values, to).unwrap_or_default(),
+                    };
                     let y = y.iter_mut().skip(lane).step_by(LANES);
                     y.zip(found).for_each(|(y, v)| *y = v as f32);
                 }

@@ -16,6 +16,8 @@ const FEEDS_BORDER: &str = "feeds a border";
 const FEEDS_RESIZE: &str = "feeds an interpolation";
 const TRANSPOSED: &str = "transposed convolution";
 const CONSTANT: &str = "constant value";
+const RECURRENT: &str = "recurrent cell";
+const FEEDS_RECURRENT: &str = "feeds a recurrent cell";
 const GROUPS: &str = "grouped convolution";
 const SHARED: &str = "layer used twice";
 
@@ -84,6 +86,7 @@ impl<'a> Walk<'a> {
             Op::Conv2d { groups, .. } if groups > 1 => return Err(GROUPS),
             Op::ConvTranspose2d { .. } => return Err(TRANSPOSED),
             Op::Constant { .. } => return Err(CONSTANT),
+            Op::Recurrent { .. } => return Err(RECURRENT),
             Op::Linear { .. } | Op::Conv2d { .. } => {}
             _ => return Ok(Vec::new()),
         }
@@ -149,6 +152,7 @@ impl<'a> Walk<'a> {
                 Op::Pad(_) => return Err(FEEDS_BORDER),
                 Op::Resize(_) => return Err(FEEDS_RESIZE),
                 Op::ConvTranspose2d { .. } => return Err(TRANSPOSED),
+                Op::Recurrent { .. } => return Err(FEEDS_RECURRENT),
                 // It reads nothing.
                 Op::Constant { .. } => return Err(CONSTANT),
             }

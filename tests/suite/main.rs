@@ -28,6 +28,7 @@ mod onnx;
 mod operations;
 mod outputs;
 mod promises;
+mod recurrent;
 mod search;
 mod structure;
 #[cfg(feature = "train")]

@@ -9,6 +9,7 @@ mod rearrange;
 use std::sync::Arc;
 
 use super::kernels::matmul;
+use super::recurrent::Recurrent;
 use crate::model::LayerWeights;
 use crate::network::{Binary, Fill, Pad, Reduction, Shape};
 use crate::simd::Isa;
@@ -28,6 +29,7 @@ pub(super) enum Whole {
     Rearrange(Runs),
     Pad(Pad),
     Interpolate(Interpolation),
+    Recurrent(Arc<Recurrent>),
 }
 
 /// A value that is the same in each run: what is not zero of it.
@@ -85,6 +87,7 @@ impl Whole {
             Self::Rearrange(_) => "rearrange",
             Self::Pad(_) => "pad",
             Self::Interpolate(_) => "interpolate",
+            Self::Recurrent(recurrent) => recurrent.name(),
         }
     }
 
@@ -93,11 +96,13 @@ impl Whole {
         match self {
             Self::Constant(constant) => constant.bytes(),
             Self::Interpolate(interpolation) => interpolation.bytes(),
+            Self::Recurrent(recurrent) => recurrent.bytes(),
             _ => 0,
         }
     }
 
-    /// Runs on values as long as their layouts; a product's second may be read past its end.
+    /// Runs on values as long as their layouts; a product's second, and what is written, may be read past
+    /// their ends.
     pub(super) fn run(
         &self,
         isa: Isa,
@@ -107,6 +112,10 @@ impl Whole {
     ) {
         if let Self::MatMul = self {
             return matmul(isa, [inputs[0], inputs[1]], y, lanes);
+        }
+        if let Self::Recurrent(recurrent) = self {
+            let state = |at: usize| (!inputs[at].0.is_empty()).then_some(inputs[at].0);
+            return recurrent.run(isa, inputs[0].0, [state(1), state(2)], y, lanes);
         }
         let y = &mut y[..to.channels * to.area() * lanes];
         let (x, from) = inputs[0];
@@ -127,7 +136,7 @@ impl Whole {
             Self::Rearrange(runs) => runs.copy(x, y, lanes),
             Self::Pad(pad) => padded(pad, (x, from), (y, to), lanes),
             Self::Interpolate(interpolation) => interpolation.apply(x, y, lanes),
-            Self::MatMul => {}
+            Self::MatMul | Self::Recurrent(_) => {}
         }
     }
 }

@@ -69,6 +69,25 @@ pub(super) fn ints(name: &str, values: &[usize]) -> Message {
     attribute
 }
 
+pub(super) fn strings(name: &str, values: &[&str]) -> Message {
+    let mut attribute = Message::default();
+    attribute.text(1, name);
+    values.iter().for_each(|value| attribute.text(9, value));
+    attribute.number(20, 8);
+    attribute
+}
+
+pub(super) fn floats(name: &str, values: &[f32]) -> Message {
+    let mut attribute = Message::default();
+    attribute.text(1, name);
+    for value in values {
+        attribute.varint(7 << 3 | 5);
+        attribute.0.extend(value.to_le_bytes());
+    }
+    attribute.number(20, 6);
+    attribute
+}
+
 pub(super) fn string(name: &str, value: &str) -> Message {
     let mut attribute = Message::default();
     attribute.text(1, name);

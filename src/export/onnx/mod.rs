@@ -4,6 +4,7 @@ mod activation;
 mod further;
 mod graph;
 mod message;
+mod recurrent;
 
 use super::layer_name;
 use crate::error::{Error, Result};
@@ -29,7 +30,8 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
     let input = Value { name: "input".into(), shape, map, batched: true };
     let input_info = value_info("input", &input);
     let input = graph.preprocess(input, model);
-    initializers(&mut graph, model, sparse)?;
+    let taken_in = recurrent::taken_in(network);
+    initializers(&mut graph, model, &taken_in, sparse)?;
     let mut values: Vec<Value> = Vec::with_capacity(network.nodes.len());
     for (index, node) in network.nodes.iter().enumerate() {
         let value = |source: &Source| match *source {
@@ -37,13 +39,28 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
             Source::Node(from) => values[from].clone(),
         };
         let inputs: Vec<Value> = node.inputs.iter().map(value).collect();
+        if taken_in[index] {
+            values.extend(inputs);
+            continue;
+        }
         let last = index + 1 == network.nodes.len();
         let name = if last { "output".to_owned() } else { format!("n{index}") };
         let (shape, map) = (shapes[index], shapes[index].area() > 1);
         let batched = inputs.iter().any(|input| input.batched);
         let mut value = Value { name, shape, map, batched: batched || last };
-        write_node(&mut graph, model, node, inputs, &mut value)
-            .map_err(|e| Error::network(format!("node {index}: {e}")))?;
+        let written = match node.op {
+            Op::Recurrent { layer, recurrence } => {
+                let taken = |source: &Source| match *source {
+                    Source::Node(at) if taken_in[at] => network.nodes[at].op.layer(),
+                    _ => None,
+                };
+                let of_inputs = node.inputs.first().and_then(taken);
+                let cell = (layer, recurrence);
+                recurrent::write(&mut graph, model, cell, of_inputs, inputs, &mut value)
+            }
+            _ => write_node(&mut graph, model, node, inputs, &mut value),
+        };
+        written.map_err(|e| Error::network(format!("node {index}: {e}")))?;
         values.push(value);
     }
     let output = values.last().ok_or_else(|| Error::network("there are no nodes"))?;
@@ -65,7 +82,7 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
 }
 
 /// The weights and biases of all layers.
-fn initializers(graph: &mut Graph, model: &Model, sparse: bool) -> Result<()> {
+fn initializers(graph: &mut Graph, model: &Model, taken_in: &[bool], sparse: bool) -> Result<()> {
     for (index, weights) in model.weights.iter().enumerate() {
         // Those of transposed convolutions alone are written in another order, with their nodes.
         let mut uses = model.network.nodes.iter().filter(|node| node.op.layer() == Some(index));
@@ -73,6 +90,9 @@ fn initializers(graph: &mut Graph, model: &Model, sparse: bool) -> Result<()> {
             (uses.next(), uses.next()),
             (Some(Node { op: Op::ConvTranspose2d { .. }, .. }), None)
         );
+        if recurrent::has_layer(&model.network, taken_in, index) {
+            continue;
+        }
         let name = layer_name(model, index);
         let dims = &model.network.layers[index].shape;
         if transposed {
