@@ -36,6 +36,7 @@ const CELU: u8 = 42;
 const THRESHOLDED_RELU: u8 = 43;
 const QUANTIZE: u8 = 44;
 const RECURRENT: u8 = 45;
+const EMBEDDING: u8 = 46;
 #[cfg(feature = "compress")]
 const UNKNOWN: u8 = 63;
 
@@ -146,6 +147,10 @@ pub(super) fn coded(op: &Op) -> (u8, Vec<u8>) {
         Op::Resize(resize) => {
             put_resize(&mut out, &resize);
             RESIZE
+        }
+        Op::Embedding { layer } => {
+            put_all(&mut out, &[layer]);
+            EMBEDDING
         }
         Op::Recurrent { layer, recurrence } => {
             put_all(&mut out, &[layer]);
@@ -278,6 +283,7 @@ impl Fields<'_> {
             REARRANGE => Op::Rearrange(self.view()?),
             PAD => Op::Pad(self.pad()?),
             RESIZE => Op::Resize(self.resize()?),
+            EMBEDDING => Op::Embedding { layer: self.size()? },
             RECURRENT => Op::Recurrent { layer: self.size()?, recurrence: self.recurrence()? },
             _ => match PLAIN.iter().find(|(known, _)| *known == code) {
                 Some(&(_, op)) => op,
@@ -391,6 +397,7 @@ mod tests {
             Op::Where,
             Op::MatMul,
             Op::Constant { layer: 300 },
+            Op::Embedding { layer: 2 },
             Op::ConvTranspose2d { layer: 1, stride: [2, 3], cut: [0, 1, -1, -700], groups: 2 },
             Op::Activation(Activation::GeluTanh),
             Op::Activation(Activation::Affine { scale: 2.0, shift: -1.0 }),

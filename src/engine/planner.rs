@@ -10,7 +10,7 @@ use super::options::Options;
 use super::recurrent::Recurrent;
 use super::step::{Pool, StepKind};
 use super::transposed::{Transposed, corner};
-use super::whole::{Constant, Interpolation, Runs, Whole};
+use super::whole::{Constant, Embedding, Interpolation, Runs, Whole};
 use crate::error::Result;
 use crate::model::Model;
 use crate::network::{Network, Node, Op, Recurrence, Resize, Shape, Source};
@@ -142,6 +142,7 @@ impl<'a> Planner<'a> {
             | Op::Where
             | Op::MatMul
             | Op::Constant { .. }
+            | Op::Embedding { .. }
             | Op::Rearrange(_)
             | Op::Pad(_) => unreachable!("they leave no gaps"),
         };
@@ -161,6 +162,9 @@ impl<'a> Planner<'a> {
             Op::Constant { layer } => {
                 let new = || Arc::new(Constant::new(&self.model.weights[layer]));
                 Whole::Constant(self.constants[layer].get_or_insert_with(new).clone())
+            }
+            Op::Embedding { layer } => {
+                Whole::Embedding(Arc::new(Embedding::new(&self.model.weights[layer])))
             }
             Op::Rearrange(view) => Whole::Rearrange(Runs::new(&view)),
             Op::Pad(pad) => Whole::Pad(pad),
@@ -234,6 +238,9 @@ impl<'a> Planner<'a> {
         let (memory, by_unit) = (Layout::contiguous(cell.memory()), cell.by_unit());
         let kind = StepKind::Whole(Whole::Recurrent(Arc::new(cell)));
         let value = self.builder.push(index, kind, inputs, memory, None);
+        if self.options.stream {
+            self.builder.keep(value);
+        }
         let value = self.moved(index, value, by_unit, Some(shape))?;
         self.settle(index, value);
         Ok(())

@@ -20,6 +20,8 @@ pub(super) struct Recurrent {
     recurrence: Recurrence,
     units: usize,
     steps: usize,
+    /// Whether a run goes on from where the one before ended.
+    stream: bool,
     /// All rows; or those of the gates and those of the candidate, where that waits for the reset.
     parts: Vec<LinearPart>,
 }
@@ -35,7 +37,7 @@ impl Recurrent {
         options: Options,
     ) -> Result<Self> {
         let units = weights.pattern.cols();
-        let options = Options { threads: 1, ..options };
+        let (options, stream) = (Options { threads: 1, ..options }, options.stream);
         let parts = match recurrence.cell {
             Cell::GruResetBefore => {
                 let mut parts = Vec::new();
@@ -46,7 +48,7 @@ impl Recurrent {
             }
             _ => linear(weights, isa, most_lanes, options),
         };
-        Ok(Self { recurrence, units, steps, parts })
+        Ok(Self { recurrence, units, steps, stream, parts })
     }
 
     /// What its output's memory has to be.
@@ -88,8 +90,8 @@ impl Recurrent {
         }
     }
 
-    /// Runs all steps, from first states where there are any. `y` is its memory, and goes on for at least a
-    /// vector.
+    /// Runs all steps, from first states where there are any; of a stream, from what `y` holds. That is its
+    /// memory, and goes on for at least a vector.
     pub(super) fn run(
         &self,
         isa: Isa,
@@ -106,8 +108,12 @@ impl Recurrent {
         let all = self.recurrence.cell.gates() * n;
         let (cell, rest) = y.split_at_mut(n);
         let (gates, hidden) = rest.split_at_mut(all);
-        first(states[0], &mut hidden[..n]);
-        first(states[1], cell);
+        if self.stream {
+            hidden.copy_within(self.steps * n..(self.steps + 1) * n, 0);
+        } else {
+            first(states[0], &mut hidden[..n]);
+            first(states[1], cell);
+        }
         for step in 0..self.steps {
             let x = &x[step * all..][..all];
             if let [part, ..] = &self.parts[..] {

@@ -6,6 +6,7 @@ use super::layout::Layout;
 use super::parallel::in_parts;
 use super::plan::Engine;
 use crate::error::{Error, Result};
+use crate::network::check_ids;
 
 /// The memory of one thread: the activations of a panel of samples. Made once, used again.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl Engine {
     }
 
     /// Like [`Engine::run`], in memory of the caller's of at least [`Engine::workspace_floats`] of 1,
-    /// whatever it holds.
+    /// whatever it holds; zeros where a stream begins.
     ///
     /// # Errors
     /// As [`Engine::run`]; [`Error::Data`] if the memory is too small.
@@ -91,11 +92,12 @@ impl Engine {
         Ok(())
     }
 
-    /// The number of samples, if they are whole.
+    /// The number of samples, if they are whole, and of token ids that there are.
     fn samples(&self, input: &[f32], output: &[f32]) -> Result<usize> {
         let (ins, outs) = self.lengths();
         let samples = input.len() / ins;
         if input.len() == samples * ins && output.len() == samples * outs {
+            self.check_ids(input)?;
             return Ok(samples);
         }
         Err(Error::data(format!(
@@ -135,6 +137,19 @@ impl Engine {
         (length(&self.input_layout), length(&self.output_layout))
     }
 
+    /// Whether samples are parts of a sequence.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.stream
+    }
+
+    /// Refuses token ids that there are not.
+    pub(crate) fn check_ids(&self, input: &[f32]) -> Result<()> {
+        match self.vocabulary {
+            Some(vocabulary) => check_ids(input, self.lengths().0, vocabulary),
+            None => Ok(()),
+        }
+    }
+
     /// Like [`Engine::run`] on up to `threads` threads: panels of samples go to threads with a
     /// workspace each; a single panel's layers are shared by [`crate::engine::Options::threads`] of
     /// them, rows to each, where they are large enough. The outputs are the same for every number of
@@ -144,6 +159,11 @@ impl Engine {
     /// As [`Engine::run`].
     pub fn run_parallel(&self, input: &[f32], output: &mut [f32], threads: usize) -> Result<()> {
         let samples = self.samples(input, output)?;
+        if self.stream {
+            let mut workspace = self.workspace(1);
+            self.run_panels(workspace.arena.floats(), input, output, false, &mut |_| ());
+            return Ok(());
+        }
         let (ins, outs) = self.lengths();
         let lanes = self.most_lanes.max(WIDTH);
         let share = samples.div_ceil(lanes).div_ceil(threads.max(1)).max(1) * lanes;

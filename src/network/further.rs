@@ -86,10 +86,11 @@ const COORDINATES: [(&str, Coordinates); 5] = [
 ];
 
 /// Operations with members of their own, and those members.
-const MEMBERS: [(&str, &[&str]); 16] = [
+const MEMBERS: [(&str, &[&str]); 17] = [
     ("layer_norm", &["eps"]),
     ("rms_norm", &["eps"]),
     ("constant", &["layer"]),
+    ("embedding", &["layer"]),
     ("conv_transpose2d", &["layer", "stride", "cut", "groups"]),
     ("rearrange", &["shape", "offset", "sizes", "strides"]),
     ("pad", &["before", "after", "mode", "value"]),
@@ -152,6 +153,7 @@ impl NodeDescription {
                 Op::LayerNorm { eps, centered: op == "layer_norm" }
             }
             "constant" => Op::Constant { layer: self.layer_index(layers)? },
+            "embedding" => Op::Embedding { layer: self.layer_index(layers)? },
             "conv_transpose2d" => Op::ConvTranspose2d {
                 layer: self.layer_index(layers)?,
                 stride: self.stride.unwrap_or([1, 1]),
@@ -271,6 +273,7 @@ impl NodeDescription {
                 ..named(if centered { "layer_norm" } else { "rms_norm" })
             },
             Op::Binary(function) => named(function.name()),
+            Op::Embedding { layer: index } => Self { layer: layer(index), ..named("embedding") },
             Op::Constant { layer: index } => Self { layer: layer(index), ..named("constant") },
             Op::ConvTranspose2d { layer: index, stride, cut, groups } => Self {
                 layer: layer(index),

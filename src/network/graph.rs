@@ -267,6 +267,12 @@ pub enum Op {
     Pad(Pad),
     /// A map of another height and width by interpolation.
     Resize(Resize),
+    /// Rows of a table, theta `[ids, features]`, by the network's input, which is token ids `[1, height,
+    /// width]`; plus bias. The features of each are channels.
+    Embedding {
+        /// Index into [`Network::layers`].
+        layer: usize,
+    },
     /// The hidden states, `[H, 1, T]`, of a cell over the inputs' shares of its gates, `[gates H, 1, T]`,
     /// and perhaps a first hidden state and a first cell state, `[H]` each. Theta is `[gates H, H]`.
     Recurrent {
@@ -285,6 +291,7 @@ impl Op {
             | Self::Conv2d { layer, .. }
             | Self::ConvTranspose2d { layer, .. }
             | Self::Recurrent { layer, .. }
+            | Self::Embedding { layer }
             | Self::Constant { layer } => Some(layer),
             _ => None,
         }

@@ -19,10 +19,13 @@ pub(crate) mod plain;
 mod positions;
 mod recurrent;
 mod shapes;
+mod stream;
+mod tokens;
 
 pub use activation::Activation;
 pub use function::Function;
 pub(crate) use shapes::MOST_PARTS;
+pub(crate) use tokens::{check_ids, row_of};
 
 pub use graph::{Input, Layer, Network, Node, Op, Shape, Source, Window};
 pub use parameters::{

@@ -1,7 +1,7 @@
 //! Shapes of values: each node checked against its inputs and its layer.
 
 use super::maps::{self, MOST_PLANNED};
-use super::{Layer, Network, Node, Op, Shape, Source, Window, combined};
+use super::{Layer, Network, Node, Op, Shape, Source, Window, combined, tokens};
 use crate::error::{Error, Result};
 
 /// Nodes of a network, and layers: far more than any has, and few enough to plan.
@@ -58,6 +58,7 @@ impl Network {
             shapes.push(shape);
         }
         self.check_planned()?;
+        self.vocabulary()?;
         Ok(shapes)
     }
 
@@ -121,6 +122,7 @@ impl Network {
     fn output_of_one(&self, op: Op, x: Shape) -> Result<Shape> {
         match op {
             Op::Linear { layer } => self.linear(layer, x),
+            Op::Embedding { layer } => tokens::embedded(self.layer(layer, 2)?, x),
             Op::Conv2d { layer, stride, padding, groups } => {
                 let layer = self.grouped(layer, groups, x)?;
                 let kernel = [layer.shape[2], layer.shape[3]];

@@ -11,6 +11,7 @@ mod attribute;
 mod constant;
 mod cost;
 mod elementwise;
+mod embedding;
 mod evaluate;
 mod functions;
 mod graph;
@@ -253,7 +254,8 @@ mod tests {
 
     fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
         let dim = dims.iter().map(|&value| DimensionProto { value: Some(value) }).collect();
-        let tensor = Some(TensorTypeProto { shape: Some(ShapeProto { dim }) });
+        let tensor =
+            Some(TensorTypeProto { shape: Some(ShapeProto { dim }), ..Default::default() });
         ValueInfoProto { name: name.into(), kind: Some(TypeProto { tensor }) }
     }
 

@@ -9,7 +9,7 @@ use super::proto::NodeProto;
 use super::reader::{Reader, Value, positions};
 use super::tensor::Tensor;
 use super::view::axis;
-use crate::network::{Activation, Binary, Function, Op};
+use crate::network::{Activation, Binary, Function, Op, Source};
 
 /// What [`Reader::operation`] understands beside what can be worked out of constants, too.
 const OF_VALUES: [&str; 27] = [
@@ -63,6 +63,7 @@ impl Reader {
             return self.sizes(node);
         }
         let made = match op {
+            _ if self.is_lookup(node) => vec![self.embedding(node)?],
             _ if MOVEMENTS.contains(&op) => self.movement(node)?,
             "LSTM" | "GRU" | "RNN" => self.recurrent(node)?,
             _ => vec![self.operation(node)?],
@@ -264,6 +265,9 @@ impl Reader {
             return self.activate(not, Activation::Math(Function::Not));
         }
         if is_whole_real(to) {
+            return Ok(x);
+        }
+        if INTEGERS.contains(&to) && x.source == Source::Input && self.of_integers {
             return Ok(x);
         }
         if INTEGERS.contains(&to) {

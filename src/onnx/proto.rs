@@ -134,6 +134,8 @@ pub(crate) struct TypeProto {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct TensorTypeProto {
+    #[prost(int32, tag = "1")]
+    pub elem_type: i32,
     #[prost(message, optional, tag = "2")]
     pub shape: Option<ShapeProto>,
 }

@@ -368,7 +368,7 @@ mod tests {
             ..Default::default()
         };
         let dim = [1, 5, 3].map(|value| DimensionProto { value: Some(value) }).to_vec();
-        let kind = TensorTypeProto { shape: Some(ShapeProto { dim }) };
+        let kind = TensorTypeProto { shape: Some(ShapeProto { dim }), ..Default::default() };
         let info = |name: &str, tensor| ValueInfoProto {
             name: name.into(),
             kind: Some(TypeProto { tensor }),

@@ -322,7 +322,7 @@ impl Reader {
 
     /// `fc1` for the initializer `fc1.weight` or the bias `fc1.bias`; where exporters made the
     /// names up, by the node: `/block/fc1/Gemm` becomes `block.fc1`.
-    fn layer_name(&self, node: &NodeProto) -> String {
+    pub(super) fn layer_name(&self, node: &NodeProto) -> String {
         const ROLES: [&str; 7] = ["weight", "theta", "W", "kernel", "weights", "weight_mu", "w"];
         let prefix = |at: usize, roles: &[&str]| {
             let name = self.constants.origin(node.input(at)?);

@@ -14,7 +14,7 @@ use super::feedback::Unit;
 use super::propagate::{LANES, Propagation, Weights};
 use crate::data::finite;
 use crate::error::{Error, Result};
-use crate::network::{Network, Op, Source};
+use crate::network::{Network, Op, Source, check_ids};
 use crate::prune::PrunedModel;
 
 /// Layers with more columns are quantized as without calibration: memory grows with their square.
@@ -155,6 +155,9 @@ impl<'a> Calibration<'a> {
             )));
         }
         finite("calibration element", samples, elements)?;
+        if let Some(vocabulary) = network.vocabulary()? {
+            check_ids(samples, elements, vocabulary)?;
+        }
         let net = Propagation::new(network, reference)?;
         let mut this = Self { samples, layers: Vec::new(), left_out: Vec::new() };
         for layer in 0..network.layers.len() {
@@ -163,8 +166,10 @@ impl<'a> Calibration<'a> {
             let (node, again) = (nodes.next(), nodes.next());
             let (columns, rows) = (network.layers[layer].cols(), network.layers[layer].rows());
             let fits = |&node: &usize| {
-                !matches!(network.nodes[node].op, Op::Constant { .. } | Op::Recurrent { .. })
-                    && net.patches(node, layer).is_whole()
+                !matches!(
+                    network.nodes[node].op,
+                    Op::Constant { .. } | Op::Recurrent { .. } | Op::Embedding { .. }
+                ) && net.patches(node, layer).is_whole()
                     && again.is_none()
                     && columns <= MOST_COLUMNS
             };
@@ -193,7 +198,7 @@ impl<'a> Calibration<'a> {
     }
 
     /// Layers that are quantized as without calibration: grouped, used twice, too wide, of a hidden
-    /// state, or values of their own.
+    /// state, a table, or values of their own.
     pub fn left_out(&self) -> &[usize] {
         &self.left_out
     }

@@ -4,7 +4,7 @@
 
 use crate::error::Result;
 use crate::model::{LayerWeights, Values};
-use crate::network::{Network, Op, Shape, Source, Window, plain};
+use crate::network::{Network, Op, Shape, Source, Window, plain, row_of};
 use crate::prune::{PrunedLayer, PrunedModel};
 
 /// Samples of a block, the inner dimension of all values: `[element][lane]`.
@@ -278,6 +278,18 @@ impl<'a> Propagation<'a> {
             Op::Softmax => {
                 y.copy_from_slice(x);
                 softmax(&mut y, from);
+            }
+            Op::Embedding { layer } => {
+                let weights = &self.weights[layer];
+                for (at, &id) in x.iter().enumerate().take(from.area() * LANES) {
+                    let Some(row) = row_of(id.into(), weights.starts.len() - 1) else { continue };
+                    let bias = weights.bias.as_ref().map_or(0.0, |bias| bias[row]);
+                    let plane = from.area() * LANES;
+                    y[at..].iter_mut().step_by(plane).for_each(|y| *y = bias);
+                    for entry in weights.starts[row]..weights.starts[row + 1] {
+                        y[weights.columns[entry] as usize * plane + at] += weights.values[entry];
+                    }
+                }
             }
             Op::Constant { layer } => constant(&self.weights[layer], to, &mut y),
             op => {

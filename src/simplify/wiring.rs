@@ -16,6 +16,7 @@ const FEEDS_BORDER: &str = "feeds a border";
 const FEEDS_RESIZE: &str = "feeds an interpolation";
 const TRANSPOSED: &str = "transposed convolution";
 const CONSTANT: &str = "constant value";
+const EMBEDDING: &str = "rows of a table";
 const RECURRENT: &str = "recurrent cell";
 const FEEDS_RECURRENT: &str = "feeds a recurrent cell";
 const GROUPS: &str = "grouped convolution";
@@ -87,6 +88,7 @@ impl<'a> Walk<'a> {
             Op::ConvTranspose2d { .. } => return Err(TRANSPOSED),
             Op::Constant { .. } => return Err(CONSTANT),
             Op::Recurrent { .. } => return Err(RECURRENT),
+            Op::Embedding { .. } => return Err(EMBEDDING),
             Op::Linear { .. } | Op::Conv2d { .. } => {}
             _ => return Ok(Vec::new()),
         }
@@ -153,6 +155,7 @@ impl<'a> Walk<'a> {
                 Op::Resize(_) => return Err(FEEDS_RESIZE),
                 Op::ConvTranspose2d { .. } => return Err(TRANSPOSED),
                 Op::Recurrent { .. } => return Err(FEEDS_RECURRENT),
+                Op::Embedding { .. } => return Err(EMBEDDING),
                 // It reads nothing.
                 Op::Constant { .. } => return Err(CONSTANT),
             }

@@ -2,6 +2,7 @@
 //! floats or do little with each, so that they are compiled once, for all instruction sets.
 
 mod channels;
+mod embedding;
 mod interpolate;
 mod pairs;
 mod rearrange;
@@ -13,6 +14,7 @@ use super::recurrent::Recurrent;
 use crate::model::LayerWeights;
 use crate::network::{Binary, Fill, Pad, Reduction, Shape};
 use crate::simd::Isa;
+pub(super) use embedding::Embedding;
 pub(super) use interpolate::Interpolation;
 pub(super) use rearrange::Runs;
 
@@ -30,6 +32,7 @@ pub(super) enum Whole {
     Pad(Pad),
     Interpolate(Interpolation),
     Recurrent(Arc<Recurrent>),
+    Embedding(Arc<Embedding>),
 }
 
 /// A value that is the same in each run: what is not zero of it.
@@ -88,6 +91,7 @@ impl Whole {
             Self::Pad(_) => "pad",
             Self::Interpolate(_) => "interpolate",
             Self::Recurrent(recurrent) => recurrent.name(),
+            Self::Embedding(_) => "embedding",
         }
     }
 
@@ -97,6 +101,7 @@ impl Whole {
             Self::Constant(constant) => constant.bytes(),
             Self::Interpolate(interpolation) => interpolation.bytes(),
             Self::Recurrent(recurrent) => recurrent.bytes(),
+            Self::Embedding(embedding) => embedding.bytes(),
             _ => 0,
         }
     }
@@ -136,6 +141,7 @@ impl Whole {
             Self::Rearrange(runs) => runs.copy(x, y, lanes),
             Self::Pad(pad) => padded(pad, (x, from), (y, to), lanes),
             Self::Interpolate(interpolation) => interpolation.apply(x, y, lanes),
+            Self::Embedding(embedding) => embedding.run(x, y, from.area(), lanes),
             Self::MatMul | Self::Recurrent(_) => {}
         }
     }

@@ -3,7 +3,8 @@
 
 /// The element type binary32.
 pub(super) const FLOAT: u64 = 1;
-const INT64: u64 = 7;
+/// The element type of whole numbers.
+pub(super) const INT64: u64 = 7;
 
 /// A protocol buffer.
 #[derive(Default)]

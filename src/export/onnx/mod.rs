@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::network::{Node, Op, Source, Window};
 use graph::{Graph, Value, value_info};
-use message::{Message, int, ints};
+use message::{FLOAT, INT64, Message, int, ints};
 
 const OPSET: u64 = 20;
 const IR_VERSION: u64 = 9;
@@ -28,7 +28,13 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
     let map = network.input.shape.area() > 1;
     let shape = network.input.shape;
     let input = Value { name: "input".into(), shape, map, batched: true };
-    let input_info = value_info("input", &input);
+    let of_ids = network.vocabulary()?.is_some();
+    let input_info = value_info("input", &input, if of_ids { INT64 } else { FLOAT });
+    let as_ids = |op: &Op| matches!(op, Op::Embedding { .. } | Op::Rearrange(_) | Op::Flatten);
+    let mut readers = network.nodes.iter().filter(|node| node.inputs.contains(&Source::Input));
+    if of_ids && !readers.all(|node| as_ids(&node.op)) {
+        return Err(Error::network("token ids that are numbers, too, cannot be written as ONNX"));
+    }
     let input = graph.preprocess(input, model);
     let taken_in = recurrent::taken_in(network);
     initializers(&mut graph, model, &taken_in, sparse)?;
@@ -64,7 +70,7 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
         values.push(value);
     }
     let output = values.last().ok_or_else(|| Error::network("there are no nodes"))?;
-    let output_info = value_info("output", output);
+    let output_info = value_info("output", output, FLOAT);
 
     let mut message = Message::default();
     message.number(1, IR_VERSION);
