@@ -72,7 +72,7 @@ impl PlanBuilder {
         self.kept.push(value);
     }
 
-    /// A value without gaps as one of another shape with as many elements.
+    /// A value without gaps as one of another shape with as many elements, or fewer: the first of them.
     pub(super) fn reshaped(&mut self, value: usize, shape: Shape) -> usize {
         self.values.push(Layout::contiguous(shape));
         self.memory.push(self.memory[value]);

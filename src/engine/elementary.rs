@@ -32,6 +32,27 @@ pub(super) fn tanh(x: f32) -> f32 {
     1.0 - 2.0 / (1.0 + exp(x + x))
 }
 
+/// `x Phi(x)`, Phi the normal distribution function, to within 3e-7 |x|: by Hastings' approximation of the
+/// error function (Abramowitz and Stegun, 7.1.26).
+#[inline(always)]
+pub(super) fn gelu(x: f32) -> f32 {
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * z);
+    let mut p = 1.061_405_4;
+    for factor in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
+        p = p * t + factor;
+    }
+    // Half the complement of the error function: what Phi is below zero, and lacks of 1 above.
+    let tail = 0.5 * p * t * exp(-z * z);
+    x * if x < 0.0 { tail } else { 1.0 - tail }
+}
+
+/// The same with Phi by a hyperbolic tangent (Hendrycks and Gimpel, arXiv 1606.08415).
+#[inline(always)]
+pub(super) fn gelu_tanh(x: f32) -> f32 {
+    x * sigmoid(1.595_769_1 * (x + 0.044_715 * x * x * x))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +67,12 @@ mod tests {
             let s = 1.0 / (1.0 + libm::exp(-wide));
             assert!((f64::from(sigmoid(x)) - s).abs() < 2e-7, "sigmoid {x}");
             assert!((f64::from(tanh(x)) - libm::tanh(wide)).abs() < 2e-7, "tanh {x}");
+            let allowed = 3e-7 * wide.abs();
+            let g = 0.5 * wide * (1.0 + libm::erf(wide * std::f64::consts::FRAC_1_SQRT_2));
+            assert!((f64::from(gelu(x)) - g).abs() <= allowed, "gelu {x}");
+            let root = (2.0 / std::f64::consts::PI).sqrt();
+            let g = 0.5 * wide * (1.0 + libm::tanh(root * (wide + 0.044_715 * wide.powi(3))));
+            assert!((f64::from(gelu_tanh(x)) - g).abs() <= allowed, "gelu_tanh {x}");
         }
         for x in [f32::INFINITY, f32::MAX] {
             assert_eq!([sigmoid(x), tanh(x), tanh(-x)], [1.0, 1.0, -1.0]);

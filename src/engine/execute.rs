@@ -83,17 +83,19 @@ impl Step {
         to.clear_end(lanes, y);
     }
 
-    /// A step on values without gaps, at most three.
+    /// A step on values without gaps, at most four.
     fn without_gaps(&self, panel: Panel, whole: &Whole, arena: &mut [f32]) {
         let input = |at: usize| match self.inputs.get(at) {
             Some((range, layout)) => (panel.floats(range), layout.shape),
             None => (0..0, self.output.1.shape),
         };
-        let [a, b, c] = [input(0), input(1), input(2)];
+        let [a, b, c, d] = [0, 1, 2, 3].map(input);
         let (output, to) = &self.output;
-        let ranges = [a.0, b.0, c.0];
-        let ([x, y, z], out) = memory::borrow(arena, ranges, panel.floats(output));
-        whole.run(panel.isa, [(x, a.1), (y, b.1), (z, c.1)], (out, to.shape), panel.lanes);
+        let ranges = [a.0, b.0, c.0, d.0];
+        let (x, out) = memory::borrow(arena, ranges, panel.floats(output));
+        let shapes = [a.1, b.1, c.1, d.1];
+        let inputs = std::array::from_fn(|at| (x[at], shapes[at]));
+        whole.run(panel.isa, inputs, (out, to.shape), panel.lanes);
     }
 
     fn relu(&self) -> bool {

@@ -7,7 +7,7 @@
 //! **Planning** (once, `plan`, node by node `planner`): `fuse` finds what one step does together, `layout` how each value lies
 //! in memory, `layers` makes kernels of weights, as `cost` says which are worth it, `builder` collects
 //! the steps and `memory` gives their values ranges of one arena; `transposed` has what becomes of
-//! transposed convolutions.
+//! transposed convolutions, `attention` finds attention and runs it as one step, `recurrent` has cells.
 //!
 //! **Running** (often, `run`): samples to lanes, each step (`execute`) by `kernels` or, without weights,
 //! `elementwise` and `whole`, on threads by `parallel`, lanes to samples. Nothing is allocated.
@@ -17,6 +17,7 @@
 
 #[cfg(feature = "data")]
 mod arrays;
+mod attention;
 mod builder;
 mod cost;
 #[cfg(feature = "compress")]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::attention::{self, Attention};
 use super::builder::{PlacedSteps, PlanBuilder};
 use super::fuse::{Fused, fuse};
 use super::layers::{convolution, linear};
@@ -25,6 +26,7 @@ pub(super) struct Planner<'a> {
     /// Of each node's output.
     shapes: Vec<Shape>,
     fused: Fused,
+    attention: attention::Found,
     layouts: Layouts,
     builder: PlanBuilder,
     /// The builder's value that each node's output is.
@@ -43,6 +45,7 @@ impl<'a> Planner<'a> {
     ) -> Result<Self> {
         let network = &model.network;
         let fused = fuse(network);
+        let attention = attention::find(network, &shapes);
         let layouts = layout::choose(network, &shapes, &fused.owner, &fused.residual)?;
         let builder = PlanBuilder::new(layouts.values[0]);
         let (value_of, constants) =
@@ -54,6 +57,7 @@ impl<'a> Planner<'a> {
             most_lanes,
             shapes,
             fused,
+            attention,
             layouts,
             builder,
             value_of,
@@ -72,6 +76,12 @@ impl<'a> Planner<'a> {
     fn plan(&mut self, index: usize) -> Result<()> {
         let network = &self.model.network;
         let node = &network.nodes[index];
+        if self.attention.inside[index] {
+            return Ok(());
+        }
+        if let Some(attention) = self.attention.ends[index].take() {
+            return self.attend(index, attention);
+        }
         if self.fused.owner[index] != index {
             self.value_of[index] = self.value_of[self.fused.owner[index]];
             return Ok(());
@@ -215,6 +225,26 @@ impl<'a> Planner<'a> {
                 value = self.builder.push(index, kind, vec![x], y, None);
             }
         }
+        self.settle(index, value);
+        Ok(())
+    }
+
+    /// Attention as one step, its scores behind its output.
+    fn attend(&mut self, index: usize, attention: Attention) -> Result<()> {
+        let value = |source: &Source| match *source {
+            Source::Input => 0,
+            Source::Node(i) => self.value_of[i],
+        };
+        let mut inputs: Vec<usize> = attention.inputs.iter().map(value).collect();
+        for input in &mut inputs {
+            *input = self.builder.contiguous(index, *input);
+        }
+        let (shape, keys) = (self.shapes[index], self.builder.layout(inputs[1]).shape);
+        let memory = shape.elements()? + attention::scratch(keys);
+        let y = Layout::contiguous(Shape::vector(memory));
+        let kind = StepKind::Whole(Whole::Attention(attention));
+        let whole = self.builder.push(index, kind, inputs, y, None);
+        let value = self.builder.reshaped(whole, shape);
         self.settle(index, value);
         Ok(())
     }

@@ -57,7 +57,7 @@ fn checkpoint(description: &str) -> Checkpoint {
     let mut add = |of: &str, part: &str, shape: &[usize]| {
         let count = shape.iter().product();
         let theta = noise.vec(count);
-        let kept = |at: usize| if at % 3 == 0 { 8.0 } else { -8.0 };
+        let kept = |at: usize| if at.is_multiple_of(3) { 8.0 } else { -8.0 };
         let log_sigma2: Vec<f32> = (0..count).map(kept).collect();
         tensors.push(tensor(&format!("{of}.theta{part}"), shape, &theta));
         tensors.push(tensor(&format!("{of}.log_sigma2{part}"), shape, &log_sigma2));

@@ -9,6 +9,7 @@ mod rearrange;
 
 use std::sync::Arc;
 
+use super::attention::Attention;
 use super::kernels::matmul;
 use super::recurrent::Recurrent;
 use crate::model::LayerWeights;
@@ -33,6 +34,7 @@ pub(super) enum Whole {
     Interpolate(Interpolation),
     Recurrent(Arc<Recurrent>),
     Embedding(Arc<Embedding>),
+    Attention(Attention),
 }
 
 /// A value that is the same in each run: what is not zero of it.
@@ -92,6 +94,7 @@ impl Whole {
             Self::Interpolate(_) => "interpolate",
             Self::Recurrent(recurrent) => recurrent.name(),
             Self::Embedding(_) => "embedding",
+            Self::Attention(_) => "attention",
         }
     }
 
@@ -111,12 +114,15 @@ impl Whole {
     pub(super) fn run(
         &self,
         isa: Isa,
-        inputs: [(&[f32], Shape); 3],
+        inputs: [(&[f32], Shape); 4],
         (y, to): (&mut [f32], Shape),
         lanes: usize,
     ) {
         if let Self::MatMul = self {
             return matmul(isa, [inputs[0], inputs[1]], y, lanes);
+        }
+        if let Self::Attention(attention) = self {
+            return attention.run(isa, inputs, y, lanes);
         }
         if let Self::Recurrent(recurrent) = self {
             let state = |at: usize| (!inputs[at].0.is_empty()).then_some(inputs[at].0);
@@ -142,7 +148,7 @@ impl Whole {
             Self::Pad(pad) => padded(pad, (x, from), (y, to), lanes),
             Self::Interpolate(interpolation) => interpolation.apply(x, y, lanes),
             Self::Embedding(embedding) => embedding.run(x, y, from.area(), lanes),
-            Self::MatMul | Self::Recurrent(_) => {}
+            Self::MatMul | Self::Recurrent(_) | Self::Attention(_) => {}
         }
     }
 }
