@@ -50,7 +50,7 @@ pub(super) fn gelu(x: f32) -> f32 {
 /// The same with Phi by a hyperbolic tangent (Hendrycks and Gimpel, arXiv 1606.08415).
 #[inline(always)]
 pub(super) fn gelu_tanh(x: f32) -> f32 {
-    x * sigmoid(1.595_769_1 * (x + 0.044_715 * x * x * x))
+    x * sigmoid(1.595_769 * (x + 0.044_715 * x * x * x))
 }
 
 #[cfg(test)]

@@ -390,8 +390,10 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_named() {
-        let missing = |count: usize| vec![String::new(); count];
         type Change = Box<dyn Fn(&mut NodeProto, &mut Vec<TensorProto>)>;
+        fn missing(count: usize) -> Vec<String> {
+            vec![String::new(); count]
+        }
         let cases: [(&str, Change); 9] = [
             (
                 "peepholes",
