@@ -99,7 +99,9 @@ def gpt2():
 def vit():
     import torchvision
 
-    return torchvision.models.vit_b_16()
+    model = torchvision.models.vit_b_16()
+    nn.init.normal_(model.heads.head.weight, std=0.02)  # zero at first
+    return model
 
 
 IDS, FEATURES = "ids", "features"

@@ -115,6 +115,10 @@ pub(super) fn activate(activation: Activation, y: &mut [f32], layout: &Layout, l
             Activation::Silu => y[row].iter_mut().for_each(|v| *v *= sigmoid(*v)),
             Activation::Gelu => y[row].iter_mut().for_each(|v| *v = gelu(*v)),
             Activation::GeluTanh => y[row].iter_mut().for_each(|v| *v = gelu_tanh(*v)),
+            Activation::Power { exponent: 2.0 } => y[row].iter_mut().for_each(|v| *v *= *v),
+            Activation::Power { exponent: 3.0 } => {
+                y[row].iter_mut().for_each(|v| *v = *v * *v * *v);
+            }
             other => y[row].iter_mut().for_each(|v| *v = other.apply(*v)),
         }
     }

