@@ -33,6 +33,8 @@ pub(super) struct Planner<'a> {
     value_of: Vec<usize>,
     /// Those of layers that are values.
     constants: Vec<Option<Arc<Constant>>>,
+    /// Those of layers that are tables.
+    tables: Vec<Option<Arc<Embedding>>>,
 }
 
 impl<'a> Planner<'a> {
@@ -48,8 +50,8 @@ impl<'a> Planner<'a> {
         let attention = attention::find(network, &shapes);
         let layouts = layout::choose(network, &shapes, &fused.owner, &fused.residual)?;
         let builder = PlanBuilder::new(layouts.values[0]);
-        let (value_of, constants) =
-            (vec![0; network.nodes.len()], vec![None; network.layers.len()]);
+        let (value_of, layers) = (vec![0; network.nodes.len()], network.layers.len());
+        let (constants, tables) = (vec![None; layers], vec![None; layers]);
         Ok(Self {
             model,
             isa,
@@ -62,6 +64,7 @@ impl<'a> Planner<'a> {
             builder,
             value_of,
             constants,
+            tables,
         })
     }
 
@@ -174,7 +177,8 @@ impl<'a> Planner<'a> {
                 Whole::Constant(self.constants[layer].get_or_insert_with(new).clone())
             }
             Op::Embedding { layer } => {
-                Whole::Embedding(Arc::new(Embedding::new(&self.model.weights[layer])))
+                let new = || Arc::new(Embedding::new(&self.model.weights[layer]));
+                Whole::Embedding(self.tables[layer].get_or_insert_with(new).clone())
             }
             Op::Rearrange(view) => Whole::Rearrange(Runs::new(&view)),
             Op::Pad(pad) => Whole::Pad(pad),
