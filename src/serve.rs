@@ -96,7 +96,9 @@ impl Server<'_> {
         let count = self.samples.len() / self.ins.max(1);
         let piece = (PIECE / self.outs.max(1)).max(1);
         // Nothing of a reply is sent before all of the request is known to be good.
-        let mut refused = data::finite("element", &self.samples, self.ins).err();
+        let mut refused = data::finite("element", &self.samples, self.ins)
+            .and_then(|()| self.engine.check_ids(&self.samples))
+            .err();
         put_header(&mut self.reply, DONE, 4 * (count * self.outs) as u32);
         for first in (0..count).step_by(piece) {
             if refused.is_none() {

@@ -24,6 +24,7 @@ if engine == "onnxruntime":
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    x = x.astype(np.int64) if "int64" in session.get_inputs()[0].type else x
     binding = session.io_binding()
     binding.bind_cpu_input(session.get_inputs()[0].name, x)
     binding.bind_output(session.get_outputs()[0].name, "cpu")

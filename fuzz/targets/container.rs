@@ -49,7 +49,8 @@ fn run(model: &Model) {
         };
         let length = |shape: svdo::network::Shape| shape.elements().unwrap();
         for samples in [1, 5] {
-            let x = vec![0.5; samples * length(engine.input_shape())];
+            let value = if engine.vocabulary().is_some() { 0.0 } else { 0.5 };
+            let x = vec![value; samples * length(engine.input_shape())];
             let mut y = vec![0.0; samples * length(engine.output_shape())];
             engine.run(&mut engine.workspace(samples), &x, &mut y).unwrap();
         }

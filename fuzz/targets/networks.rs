@@ -262,7 +262,7 @@ pub fn agree(bytes: &[u8]) {
     let plain = Engine::new(&model, Isa::Portable).unwrap();
     let expected = run(&plain, &x, samples, 1);
     for isa in some(Isa::supported(), ways) {
-        let options = engine::Options { kernel, batch, threads: 3 };
+        let options = engine::Options { kernel, batch, threads: 3, ..Default::default() };
         let engine = Engine::with_options(&model, isa, options).unwrap();
         let alone = run(&engine, &x, samples, 1);
         assert_close(isa.name(), &alone, &expected);

@@ -356,6 +356,10 @@ impl LayerViews {
                 Some(Shape { channels, height, width }) => {
                     view.with_last_split(&[height, width, channels]).permuted(&[0, 3, 1, 2])
                 }
+                // A matrix that a convolution of 1 x 1 has.
+                None if view.dims.len() < shape.len() => {
+                    view.with_dims_of_one(shape).unwrap_or(view)
+                }
                 None => view,
             }
         };
@@ -381,7 +385,7 @@ impl LayerViews {
         };
         // A factor for each input of a dense layer, each output of a convolution.
         let factor = |tensor: usize| {
-            let axis = match shape.len() {
+            let axis = match layer.shape.len() {
                 2 => layout.order(layer)[1],
                 _ => layout.order(layer)[0],
             };

@@ -45,6 +45,7 @@ pub(super) fn normalized(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Res
     of_flax(&mut names);
     of_pyro(&mut names, notes);
     names.iter_mut().for_each(of_nncf);
+    names.iter_mut().for_each(of_cell);
     if shadows > 0 {
         notes.push(format!("{shadows} tensors are read from their moving averages{SHADOW}"));
     }
@@ -161,6 +162,31 @@ fn of_nncf(name: &mut String) {
     let layer = of.split_once(".pre_ops.").map(|(layer, _)| layer.to_owned());
     if let Some(layer) = layer {
         *name = format!("{layer}.mask");
+    }
+}
+
+/// Calls the matrices of PyTorch's recurrent layers by the names of two layers: `lstm.ih_l0.weight` for
+/// `lstm.weight_ih_l0`, `lstm.hh_l1_reverse.theta` for `lstm.theta_hh_l1_reverse`.
+fn of_cell(name: &mut String) {
+    let (layer, role) = split(name);
+    let Some(at) = role.find("_ih").or_else(|| role.find("_hh")) else { return };
+    let (before, matrix) = (&role[..at], &role[at + 1..at + 3]);
+    let mut rest = &role[at + 3..];
+    let mut part = matrix.to_owned();
+    if let Some(number) = rest.strip_prefix("_l") {
+        let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+        if digits == 0 {
+            return;
+        }
+        rest = &number[digits..];
+        let reverse = rest.strip_prefix("_reverse");
+        let direction = if reverse.is_some() { "_reverse" } else { "" };
+        part = format!("{matrix}_l{}{direction}", &number[..digits]);
+        rest = reverse.unwrap_or(rest);
+    }
+    if !before.is_empty() && (rest.is_empty() || rest.starts_with('_')) {
+        let dot = if layer.is_empty() { "" } else { "." };
+        *name = format!("{layer}{dot}{part}.{before}{rest}");
     }
 }
 

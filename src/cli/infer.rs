@@ -71,6 +71,10 @@ pub struct Arguments {
     #[arg(long, conflicts_with_all = ["input", "verify", "bench", "json", "markdown", "github"])]
     serve_stdin: bool,
 
+    /// Samples are parts of one sequence, one after the other: recurrent cells keep their state
+    #[arg(long, conflicts_with_all = ["verify", "bench"])]
+    stream: bool,
+
     #[command(flatten)]
     threads: Threads,
 
@@ -140,7 +144,7 @@ impl Arguments {
         let start = Instant::now();
         let model = self.model()?;
         let threads = if self.serve_stdin { self.threads.or(1) } else { self.threads.count() };
-        let options = Options { threads, ..Options::default() };
+        let options = Options { threads, stream: self.stream, ..Options::default() };
         let engine =
             Engine::with_options(&model, isa()?, options).map_err(|e| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();

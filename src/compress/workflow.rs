@@ -400,17 +400,20 @@ fn bound_note(checkpoint: &Checkpoint, rd: &RateDistortion) -> Option<String> {
     ))
 }
 
-/// Uniform raw values that become activations between 0 and 1.
+/// Uniform raw values that become activations between 0 and 1, or token ids.
 fn random_inputs(checkpoint: &Checkpoint) -> Result<Vec<f32>> {
     const SAMPLES: usize = 256;
     let input = &checkpoint.network().input;
+    let vocabulary = checkpoint.network().vocabulary()?;
     let most = if input.scale > 0.0 { 1.0 / input.scale } else { 1.0 };
     let mut state = 1u64;
     let next = || {
         // The low bits of a linear congruence are poor, the high ones are not (Knuth's MMIX).
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u32 << 24) as f32 * most
+        let uniform = (state >> 40) as f32 / (1u32 << 24) as f32;
+        vocabulary
+            .map_or(uniform * most, |ids| (uniform * ids as f32).floor().min(ids as f32 - 1.0))
     };
     Ok(std::iter::repeat_with(next).take(SAMPLES * input.shape.elements()?).collect())
 }

@@ -5,8 +5,8 @@ use super::fields::{Fields, malformed};
 use super::fields::{put_all, put_f32, put_signed};
 use crate::error::Result;
 use crate::network::{
-    Activation, Axis, Binary, Coordinates, Fill, Function, Interpolation, Op, Pad, Reduction,
-    Resize, Rounding, Shape, View, Window,
+    Activation, Axis, Binary, Cell, Coordinates, Fill, Function, Gate, Interpolation, Op, Pad,
+    Recurrence, Reduction, Resize, Rounding, Shape, View, Window,
 };
 
 const LINEAR: u8 = 0;
@@ -35,6 +35,8 @@ const SELU: u8 = 31;
 const CELU: u8 = 42;
 const THRESHOLDED_RELU: u8 = 43;
 const QUANTIZE: u8 = 44;
+const RECURRENT: u8 = 45;
+const EMBEDDING: u8 = 46;
 #[cfg(feature = "compress")]
 const UNKNOWN: u8 = 63;
 
@@ -146,6 +148,15 @@ pub(super) fn coded(op: &Op) -> (u8, Vec<u8>) {
             put_resize(&mut out, &resize);
             RESIZE
         }
+        Op::Embedding { layer } => {
+            put_all(&mut out, &[layer]);
+            EMBEDDING
+        }
+        Op::Recurrent { layer, recurrence } => {
+            put_all(&mut out, &[layer]);
+            put_recurrence(&mut out, &recurrence);
+            RECURRENT
+        }
         Op::Activation(activation) => match PLAIN.iter().find(|(_, plain)| plain == op) {
             Some(&(code, _)) => code,
             None => put_activation(&mut out, activation),
@@ -199,6 +210,16 @@ fn put_resize(out: &mut Vec<u8>, resize: &Resize) {
             out.push(5 + u8::from(exclude_outside));
             put_f32(out, a);
         }
+    }
+}
+
+#[cfg(feature = "compress")]
+fn put_recurrence(out: &mut Vec<u8>, recurrence: &Recurrence) {
+    out.extend([recurrence.cell as u8, recurrence.reverse.into()]);
+    let functions = &recurrence.functions[..recurrence.cell.functions()];
+    out.extend(functions.iter().map(|&gate| gate as u8));
+    if recurrence.has_hard_sigmoid() {
+        recurrence.hard_sigmoid.iter().for_each(|&value| put_f32(out, value));
     }
 }
 
@@ -262,6 +283,8 @@ impl Fields<'_> {
             REARRANGE => Op::Rearrange(self.view()?),
             PAD => Op::Pad(self.pad()?),
             RESIZE => Op::Resize(self.resize()?),
+            EMBEDDING => Op::Embedding { layer: self.size()? },
+            RECURRENT => Op::Recurrent { layer: self.size()?, recurrence: self.recurrence()? },
             _ => match PLAIN.iter().find(|(known, _)| *known == code) {
                 Some(&(_, op)) => op,
                 None => Op::Activation(self.activation(code)?),
@@ -288,6 +311,18 @@ impl Fields<'_> {
             MATH => Activation::Math(self.one_of(&Function::ALL)?),
             _ => return Err(malformed(format!("unknown operation {code}"))),
         })
+    }
+
+    fn recurrence(&mut self) -> Result<Recurrence> {
+        let mut recurrence = Recurrence::new(self.one_of(&Cell::ALL)?);
+        recurrence.reverse = self.one_of(&[false, true])?;
+        for at in 0..recurrence.cell.functions() {
+            recurrence.functions[at] = self.one_of(&Gate::ALL)?;
+        }
+        if recurrence.has_hard_sigmoid() {
+            recurrence.hard_sigmoid = [self.real()?, self.real()?];
+        }
+        Ok(recurrence)
     }
 
     fn window(&mut self) -> Result<Window> {
@@ -362,6 +397,7 @@ mod tests {
             Op::Where,
             Op::MatMul,
             Op::Constant { layer: 300 },
+            Op::Embedding { layer: 2 },
             Op::ConvTranspose2d { layer: 1, stride: [2, 3], cut: [0, 1, -1, -700], groups: 2 },
             Op::Activation(Activation::GeluTanh),
             Op::Activation(Activation::Affine { scale: 2.0, shift: -1.0 }),
@@ -382,6 +418,13 @@ mod tests {
             Interpolation::Cubic { a: -0.5, exclude_outside: true },
         ]);
         ops.extend(kinds.map(|kind| resize(kind, Coordinates::AlignCorners)));
+        let cells =
+            Cell::ALL.map(|cell| Op::Recurrent { layer: 7, recurrence: Recurrence::new(cell) });
+        ops.extend(cells);
+        let mut gru = Recurrence { reverse: true, ..Recurrence::new(Cell::Gru) };
+        gru.functions = [Gate::HardSigmoid, Gate::Softsign, Gate::Tanh];
+        gru.hard_sigmoid = [0.25, 0.5];
+        ops.push(Op::Recurrent { layer: 0, recurrence: gru });
         ops.extend(COORDINATES.map(|at| resize(Interpolation::Linear, at)));
         ops
     }

@@ -23,6 +23,7 @@ pub(super) struct Arguments {
     pub(super) json: Option<PathBuf>,
     pub(super) assert_max_error: Option<f64>,
     pub(super) serve_stdin: bool,
+    pub(super) stream: bool,
     pub(super) bench: bool,
     pub(super) batch: Option<Vec<usize>>,
     pub(super) warmup_ms: Option<u64>,
@@ -41,7 +42,7 @@ const fn flag(short: char, long: &'static str, value: &'static str, help: &'stat
     Flag { short, long, value, help }
 }
 
-const FLAGS: [Flag; 14] = [
+const FLAGS: [Flag; 15] = [
     flag(
         'i',
         "input",
@@ -70,6 +71,7 @@ const FLAGS: [Flag; 14] = [
         "",
         "Answer requests on standard input until it ends (formats/serve.md)",
     ),
+    flag(' ', "stream", "", "Samples are parts of one sequence: recurrent cells keep their state"),
     flag(' ', "bench", "", "Measure the time of inference on random samples"),
     flag('b', "batch", "N,N", "Samples that run at a time [default: 1,8,64]"),
     flag(' ', "warmup-ms", "MS", "Milliseconds to run before measuring [default: 100]"),
@@ -225,6 +227,7 @@ impl Arguments {
                     Some(sizes.ok_or_else(|| wrong("numbers from 1 to 65536, as 1,8,64"))?);
             }
             "serve-stdin" => self.serve_stdin = true,
+            "stream" => self.stream = true,
             "bench" => self.bench = true,
             _ => {}
         }

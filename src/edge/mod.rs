@@ -102,7 +102,11 @@ impl Arguments {
                 ));
             }
             let model = container::read(&std::fs::read(&self.model).at(&self.model)?)?;
-            Engine::with_options(&model, isa, Options { threads, ..Options::default() })
+            Engine::with_options(
+                &model,
+                isa,
+                Options { threads, stream: self.stream, ..Options::default() },
+            )
         };
         let engine = load().map_err(|e| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();

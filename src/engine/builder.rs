@@ -20,6 +20,8 @@ pub(super) struct PlanBuilder {
     values: Vec<Layout>,
     /// The value whose memory each is.
     memory: Vec<usize>,
+    /// Values that stay from run to run.
+    kept: Vec<usize>,
     steps: Vec<UnplacedStep>,
 }
 
@@ -42,7 +44,7 @@ pub(super) struct PlacedSteps {
 impl PlanBuilder {
     /// Nothing but the input.
     pub(super) fn new(input: Layout) -> Self {
-        Self { values: vec![input], memory: vec![0], steps: Vec::new() }
+        Self { values: vec![input], memory: vec![0], kept: Vec::new(), steps: Vec::new() }
     }
 
     /// How a value lies in memory.
@@ -66,7 +68,12 @@ impl PlanBuilder {
         output
     }
 
-    /// A value without gaps as one of another shape with as many elements.
+    /// Gives a value memory of its own, which no other has in any run.
+    pub(super) fn keep(&mut self, value: usize) {
+        self.kept.push(value);
+    }
+
+    /// A value without gaps as one of another shape with as many elements, or fewer: the first of them.
     pub(super) fn reshaped(&mut self, value: usize, shape: Shape) -> usize {
         self.values.push(Layout::contiguous(shape));
         self.memory.push(self.memory[value]);
@@ -101,6 +108,9 @@ impl PlanBuilder {
             lives[step.output].last_read = at + 1;
         }
         lives[self.memory[last]].last_read = usize::MAX;
+        for value in self.kept {
+            (lives[value].made, lives[value].last_read) = (0, usize::MAX);
+        }
         let alive = lives.iter().map(|v| v.last_read.min(lives.len()).saturating_sub(v.made));
         let needed = alive.sum::<usize>();
         if needed > MOST_ALIVE {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::checkpoint::{Block, Checkpoint};
 use crate::error::{Error, Result};
-use crate::network::{Network, Op, Shape, Source, Window, plain};
+use crate::network::{Network, Op, Shape, Source, Window, check_ids, plain, row_of};
 use crate::prune::Thresholds;
 
 /// A network over dense f64 weights.
@@ -59,6 +59,9 @@ impl DenseNetwork {
                 sample.len(),
                 input.shape
             )));
+        }
+        if let Some(vocabulary) = self.network.vocabulary()? {
+            check_ids(sample, sample.len(), vocabulary)?;
         }
         let first: Vec<f64> = sample
             .iter()
@@ -121,6 +124,26 @@ impl DenseNetwork {
                 Op::Constant { layer } => {
                     let bias = |at| self.bias_of(layer, at / out.area());
                     self.weights[layer].iter().enumerate().map(|(at, w)| w + bias(at)).collect()
+                }
+                Op::Embedding { layer } => {
+                    let (rows, features) =
+                        (self.network.layers[layer].rows(), self.network.layers[layer].cols());
+                    let mut y = vec![0.0; features * x.len()];
+                    for (at, &id) in x.iter().enumerate() {
+                        let Some(row) = row_of(id, rows) else { continue };
+                        let table = &self.weights[layer][row * features..][..features];
+                        for (feature, w) in table.iter().enumerate() {
+                            y[feature * x.len() + at] = w + self.bias_of(layer, row);
+                        }
+                    }
+                    y
+                }
+                Op::Recurrent { layer, recurrence } => {
+                    let inputs: Vec<_> = inputs.iter().map(|&(x, shape)| (&x[..], shape)).collect();
+                    let weights = &self.weights[layer];
+                    recurrence.evaluate(&inputs, |row, h| {
+                        self.bias_of(layer, row) + dot(&weights[row * h.len()..][..h.len()], h)
+                    })
                 }
                 Op::ConvTranspose2d { layer, stride, cut, groups } => {
                     self.transposed(layer, (stride, cut, groups), (x, shape), out)

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::elementary::{gelu, gelu_tanh, sigmoid, tanh};
 use super::kernels::{covered, every_other};
 use super::layout::Layout;
 use crate::network::{Activation, Shape, Window};
@@ -93,6 +94,16 @@ pub(super) fn activate(activation: Activation, y: &mut [f32], layout: &Layout, l
         match activation {
             Activation::Relu => {
                 y[row].iter_mut().for_each(|v| *v = if *v < 0.0 { 0.0 } else { *v });
+            }
+            // Without these, transformers would spend most of their time here.
+            Activation::Sigmoid => y[row].iter_mut().for_each(|v| *v = sigmoid(*v)),
+            Activation::Tanh => y[row].iter_mut().for_each(|v| *v = tanh(*v)),
+            Activation::Silu => y[row].iter_mut().for_each(|v| *v *= sigmoid(*v)),
+            Activation::Gelu => y[row].iter_mut().for_each(|v| *v = gelu(*v)),
+            Activation::GeluTanh => y[row].iter_mut().for_each(|v| *v = gelu_tanh(*v)),
+            Activation::Power { exponent: 2.0 } => y[row].iter_mut().for_each(|v| *v *= *v),
+            Activation::Power { exponent: 3.0 } => {
+                y[row].iter_mut().for_each(|v| *v = *v * *v * *v);
             }
             other => y[row].iter_mut().for_each(|v| *v = other.apply(*v)),
         }

@@ -14,7 +14,7 @@ use crate::network::{Activation, Shape};
 use crate::simd::{Isa, Kernel, Vector};
 
 /// A closure, compiled for an instruction set.
-struct Compiled<F>(F);
+pub(super) struct Compiled<F>(pub(super) F);
 
 impl<F: FnOnce()> Kernel for Compiled<F> {
     #[inline(always)]
@@ -24,7 +24,7 @@ impl<F: FnOnce()> Kernel for Compiled<F> {
 }
 
 impl LinearPart {
-    fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], lanes: usize, relu: bool) {
+    pub(super) fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], lanes: usize, relu: bool) {
         match (&self.single, &self.panel) {
             (Some(MatrixVector::Sliced(rows)), _) if lanes == 1 => rows.run(x, y, relu),
             (Some(MatrixVector::Dense(rows)), _) if lanes == 1 => rows.run(isa, x, y, relu),
@@ -124,17 +124,19 @@ impl Step {
         panel.by_channels((y, to), 1, &|_, to, y| self.finish(panel, y, to, false));
     }
 
-    /// A step on values without gaps, at most three.
+    /// A step on values without gaps, at most four.
     fn without_gaps(&self, panel: Panel<'_>, whole: &Whole, arena: &mut [f32]) {
         let input = |at: usize| match self.inputs.get(at) {
             Some((range, layout)) => (panel.floats(range), layout.shape),
             None => (0..0, self.output.1.shape),
         };
-        let [a, b, c] = [input(0), input(1), input(2)];
+        let [a, b, c, d] = [0, 1, 2, 3].map(input);
         let (output, to) = &self.output;
-        let ranges = [a.0, b.0, c.0];
-        let ([x, y, z], out) = memory::borrow(arena, ranges, panel.floats(output));
-        whole.run(panel.isa, [(x, a.1), (y, b.1), (z, c.1)], (out, to.shape), panel.lanes);
+        let ranges = [a.0, b.0, c.0, d.0];
+        let (x, out) = memory::borrow(arena, ranges, panel.floats(output));
+        let shapes = [a.1, b.1, c.1, d.1];
+        let inputs = std::array::from_fn(|at| (x[at], shapes[at]));
+        whole.run(panel.isa, inputs, (out, to.shape), panel.lanes);
     }
 
     fn relu(&self) -> bool {

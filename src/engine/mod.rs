@@ -7,7 +7,7 @@
 //! **Planning** (once, `plan`, node by node `planner`): `fuse` finds what one step does together, `layout` how each value lies
 //! in memory, `layers` makes kernels of weights, as `cost` says which are worth it, `builder` collects
 //! the steps and `memory` gives their values ranges of one arena; `transposed` has what becomes of
-//! transposed convolutions.
+//! transposed convolutions, `attention` finds attention and runs it as one step, `recurrent` has cells.
 //!
 //! **Running** (often, `run`): samples to lanes, each step (`execute`) by `kernels` or, without weights,
 //! `elementwise` and `whole`, shared with the engine's
@@ -18,11 +18,13 @@
 
 #[cfg(feature = "data")]
 mod arrays;
+mod attention;
 mod builder;
 mod cores;
 mod cost;
 #[cfg(feature = "compress")]
 pub mod dense;
+mod elementary;
 mod elementwise;
 pub mod evaluate;
 mod execute;
@@ -35,6 +37,7 @@ mod options;
 mod parallel;
 mod plan;
 mod planner;
+mod recurrent;
 mod run;
 mod step;
 mod transposed;

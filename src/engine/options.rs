@@ -8,6 +8,9 @@ pub struct Options {
     /// The number of samples that will be run at a time, if it is known: layouts for other
     /// numbers are left out where that saves memory. Any number still runs.
     pub batch: Option<usize>,
+    /// Whether samples are parts of one sequence, one after the other: recurrent cells go on from where
+    /// the sample before left them, for as long as the workspace is the same. A new one begins anew.
+    pub stream: bool,
     /// Threads that share a run, the caller's among them; the others are started with the engine and wait
     /// for work. Where the system refuses them, fewer do. The outputs are the same for any number; 0 is 1.
     pub threads: usize,

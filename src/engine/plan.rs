@@ -42,6 +42,8 @@ use crate::simd::Isa;
 #[derive(Debug)]
 pub struct Engine {
     pub(super) input: Input,
+    pub(super) vocabulary: Option<usize>,
+    pub(super) stream: bool,
     pub(super) input_range: Range<usize>,
     pub(super) input_layout: Layout,
     pub(super) output: Shape,
@@ -87,18 +89,24 @@ impl Engine {
         let isa = isa.or_portable();
         let network = &model.network;
         let shapes = network.shapes()?;
+        if options.stream {
+            network.check_stream()?;
+        }
         check_weights(model)?;
         let map =
             |op: &Op| matches!(op, Op::Conv2d { .. } | Op::ConvTranspose2d { .. } | Op::MatMul);
         let maps = network.nodes.iter().any(|node| map(&node.op));
         let most_lanes = if maps { cost::LANES_OF_MAPS } else { cost::LANES_OF_VECTORS };
         let most_lanes = match options.batch {
+            _ if options.stream => 1,
             Some(batch) => most_lanes.min(batch.next_power_of_two()),
             None => most_lanes,
         };
         let placed = Planner::new(model, isa, options, (shapes, most_lanes))?.all()?;
         Ok(Self {
             input: network.input.clone(),
+            vocabulary: network.vocabulary()?,
+            stream: options.stream,
             input_range: placed.input.0,
             input_layout: placed.input.1,
             output: network.output_shape_of_all()?,
@@ -125,6 +133,11 @@ impl Engine {
     /// The factor by which raw input values are scaled.
     pub fn input_scale(&self) -> f32 {
         self.input.scale
+    }
+
+    /// How many token ids there are, if the input is such.
+    pub fn vocabulary(&self) -> Option<usize> {
+        self.vocabulary
     }
 
     /// The instruction set whose kernels run.

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
+use super::attention::{self, Attention};
 use super::builder::{PlacedSteps, PlanBuilder};
 use super::fuse::{Fused, fuse};
 use super::layers::{convolution, linear};
 use super::layout::{self, Layout, Layouts};
 use super::options::Options;
+use super::recurrent::Recurrent;
 use super::step::{Pool, StepKind};
 use super::transposed::{Transposed, corner};
-use super::whole::{Constant, Interpolation, Runs, Whole};
+use super::whole::{Constant, Embedding, Interpolation, Runs, Whole};
 use crate::error::Result;
 use crate::model::Model;
-use crate::network::{Network, Node, Op, Resize, Shape, Source};
+use crate::network::{Network, Node, Op, Recurrence, Resize, Shape, Source};
 use crate::simd::Isa;
 
 /// A plan of a model in the making.
@@ -24,12 +26,15 @@ pub(super) struct Planner<'a> {
     /// Of each node's output.
     shapes: Vec<Shape>,
     fused: Fused,
+    attention: attention::Found,
     layouts: Layouts,
     builder: PlanBuilder,
     /// The builder's value that each node's output is.
     value_of: Vec<usize>,
     /// Those of layers that are values.
     constants: Vec<Option<Arc<Constant>>>,
+    /// Those of layers that are tables.
+    tables: Vec<Option<Arc<Embedding>>>,
 }
 
 impl<'a> Planner<'a> {
@@ -42,10 +47,11 @@ impl<'a> Planner<'a> {
     ) -> Result<Self> {
         let network = &model.network;
         let fused = fuse(network);
+        let attention = attention::find(network, &shapes);
         let layouts = layout::choose(network, &shapes, &fused.owner, &fused.residual)?;
         let builder = PlanBuilder::new(layouts.values[0]);
-        let (value_of, constants) =
-            (vec![0; network.nodes.len()], vec![None; network.layers.len()]);
+        let (value_of, layers) = (vec![0; network.nodes.len()], network.layers.len());
+        let (constants, tables) = (vec![None; layers], vec![None; layers]);
         Ok(Self {
             model,
             isa,
@@ -53,10 +59,12 @@ impl<'a> Planner<'a> {
             most_lanes,
             shapes,
             fused,
+            attention,
             layouts,
             builder,
             value_of,
             constants,
+            tables,
         })
     }
 
@@ -71,6 +79,12 @@ impl<'a> Planner<'a> {
     fn plan(&mut self, index: usize) -> Result<()> {
         let network = &self.model.network;
         let node = &network.nodes[index];
+        if self.attention.inside[index] {
+            return Ok(());
+        }
+        if let Some(attention) = self.attention.ends[index].take() {
+            return self.attend(index, attention);
+        }
         if self.fused.owner[index] != index {
             self.value_of[index] = self.value_of[self.fused.owner[index]];
             return Ok(());
@@ -131,6 +145,9 @@ impl<'a> Planner<'a> {
                 return self.transposed(index, inputs, layer, (stride, cut, groups));
             }
             Op::Resize(resize) => return self.resized(index, inputs[0], &resize),
+            Op::Recurrent { layer, recurrence } => {
+                return self.recurrent(index, inputs, layer, recurrence);
+            }
             Op::LogSoftmax
             | Op::LayerNorm { .. }
             | Op::Reduce(_)
@@ -138,6 +155,7 @@ impl<'a> Planner<'a> {
             | Op::Where
             | Op::MatMul
             | Op::Constant { .. }
+            | Op::Embedding { .. }
             | Op::Rearrange(_)
             | Op::Pad(_) => unreachable!("they leave no gaps"),
         };
@@ -157,6 +175,10 @@ impl<'a> Planner<'a> {
             Op::Constant { layer } => {
                 let new = || Arc::new(Constant::new(&self.model.weights[layer]));
                 Whole::Constant(self.constants[layer].get_or_insert_with(new).clone())
+            }
+            Op::Embedding { layer } => {
+                let new = || Arc::new(Embedding::new(&self.model.weights[layer]));
+                Whole::Embedding(self.tables[layer].get_or_insert_with(new).clone())
             }
             Op::Rearrange(view) => Whole::Rearrange(Runs::new(&view)),
             Op::Pad(pad) => Whole::Pad(pad),
@@ -209,6 +231,70 @@ impl<'a> Planner<'a> {
         }
         self.settle(index, value);
         Ok(())
+    }
+
+    /// Attention as one step, its scores behind its output.
+    fn attend(&mut self, index: usize, attention: Attention) -> Result<()> {
+        let value = |source: &Source| match *source {
+            Source::Input => 0,
+            Source::Node(i) => self.value_of[i],
+        };
+        let mut inputs: Vec<usize> = attention.inputs.iter().map(value).collect();
+        for input in &mut inputs {
+            *input = self.builder.contiguous(index, *input);
+        }
+        let (shape, keys) = (self.shapes[index], self.builder.layout(inputs[1]).shape);
+        let memory = shape.elements()? + attention::scratch(keys);
+        let y = Layout::contiguous(Shape::vector(memory));
+        let kind = StepKind::Whole(Whole::Attention(attention));
+        let whole = self.builder.push(index, kind, inputs, y, None);
+        let value = self.builder.reshaped(whole, shape);
+        self.settle(index, value);
+        Ok(())
+    }
+
+    /// A cell over the steps of a sequence, its inputs and outputs step by step on the way.
+    fn recurrent(
+        &mut self,
+        index: usize,
+        mut inputs: Vec<usize>,
+        layer: usize,
+        recurrence: Recurrence,
+    ) -> Result<()> {
+        let (shape, weights) = (self.shapes[index], &self.model.weights[layer]);
+        let steps = shape.width;
+        let cell =
+            Recurrent::new(weights, recurrence, steps, self.isa, self.most_lanes, self.options)?;
+        for input in &mut inputs {
+            *input = self.builder.contiguous(index, *input);
+        }
+        inputs[0] = self.moved(index, inputs[0], cell.by_step(), None)?;
+        let (memory, by_unit) = (Layout::contiguous(cell.memory()), cell.by_unit());
+        let kind = StepKind::Whole(Whole::Recurrent(Arc::new(cell)));
+        let value = self.builder.push(index, kind, inputs, memory, None);
+        if self.options.stream {
+            self.builder.keep(value);
+        }
+        let value = self.moved(index, value, by_unit, Some(shape))?;
+        self.settle(index, value);
+        Ok(())
+    }
+
+    /// A value without gaps with its elements in another order, unless it is the same.
+    fn moved(
+        &mut self,
+        index: usize,
+        value: usize,
+        runs: Runs,
+        shape: Option<Shape>,
+    ) -> Result<usize> {
+        let from = self.builder.layout(value).shape;
+        if runs.is_identity(from.elements()?) {
+            return Ok(value);
+        }
+        let kind = StepKind::Whole(Whole::Rearrange(runs));
+        let y = Layout::contiguous(shape.unwrap_or(from));
+        Ok(self.builder.push(index, kind, vec![value], y, None))
     }
 
     /// Makes a value that of a node, as it is to lie and with the node's activation.

@@ -8,6 +8,7 @@ use super::layout::Layout;
 use super::parallel::{Team, in_parts};
 use super::plan::Engine;
 use crate::error::{Error, Result};
+use crate::network::check_ids;
 
 /// The memory of a run: the activations of a panel of samples, or of several panels that threads run at
 /// once. Made once, used again.
@@ -35,7 +36,7 @@ impl Engine {
     /// The f32 of such memory, for [`Engine::run_within`].
     pub fn workspace_floats(&self, batch: usize) -> usize {
         let lanes = self.lanes(batch);
-        let panels = (batch / lanes).clamp(1, self.threads());
+        let panels = if self.stream { 1 } else { (batch / lanes).clamp(1, self.threads()) };
         (self.arena * lanes * panels).next_multiple_of(16)
     }
 
@@ -80,7 +81,7 @@ impl Engine {
     }
 
     /// Like [`Engine::run`], in memory of the caller's of at least [`Engine::workspace_floats`] of 1,
-    /// whatever it holds.
+    /// whatever it holds; zeros where a stream begins.
     ///
     /// # Errors
     /// As [`Engine::run`]; [`Error::Data`] if the memory is too small.
@@ -107,7 +108,9 @@ impl Engine {
             let lanes = self.lanes_within(memory.len(), samples);
             let panels = (samples / lanes).max(1);
             let at_once = cost::panels_at_once(&self.steps, lanes, panels, team.threads);
-            let at_once = at_once.min(memory.len() / (self.arena * lanes).max(1)).max(1);
+            let room = memory.len() / (self.arena * lanes).max(1);
+            // The parts of a stream come one after the other.
+            let at_once = if self.stream { 1 } else { at_once.min(room).max(1) };
             let count = (panels - panels % at_once) * lanes;
             let (x, later) = input.split_at(count.min(samples) * ins);
             let (y, after) = output.split_at_mut(count.min(samples) * outs);
@@ -162,11 +165,12 @@ impl Engine {
         self.samples(input, output).map(|_| ())
     }
 
-    /// The number of samples, if they are whole.
+    /// The number of samples, if they are whole, and of token ids that there are.
     fn samples(&self, input: &[f32], output: &[f32]) -> Result<usize> {
         let (ins, outs) = self.lengths();
         let samples = input.len() / ins;
         if input.len() == samples * ins && output.len() == samples * outs {
+            self.check_ids(input)?;
             return Ok(samples);
         }
         Err(Error::data(format!(
@@ -213,6 +217,14 @@ impl Engine {
     fn lengths(&self) -> (usize, usize) {
         let length = |layout: &Layout| layout.shape.channels * layout.shape.area();
         (length(&self.input_layout), length(&self.output_layout))
+    }
+
+    /// Refuses token ids that there are not.
+    pub(crate) fn check_ids(&self, input: &[f32]) -> Result<()> {
+        match self.vocabulary {
+            Some(vocabulary) => check_ids(input, self.lengths().0, vocabulary),
+            None => Ok(()),
+        }
     }
 
     fn run_panel(

@@ -122,10 +122,26 @@ impl Description {
             mean: narrow(&self.input.mean),
             std: narrow(&self.input.std),
         };
+        let layers = self.with_kernels(layers);
         let nodes = self.resolve_nodes(&layers)?;
         let network = Network { input, layers, nodes };
         network.shapes()?;
         Ok(network)
+    }
+
+    /// Matrices that convolutions alone have, as kernels of 1 x 1.
+    fn with_kernels(&self, mut layers: Vec<Layer>) -> Vec<Layer> {
+        let (mut kernels, mut others) = (BTreeSet::new(), BTreeSet::new());
+        for node in &self.nodes {
+            let of = if node.op == "conv2d" { &mut kernels } else { &mut others };
+            of.extend(node.layer.as_deref());
+        }
+        let matrix = |layer: &&mut Layer| {
+            let name = layer.name.as_str();
+            layer.shape.len() == 2 && kernels.contains(name) && !others.contains(name)
+        };
+        layers.iter_mut().filter(matrix).for_each(|layer| layer.shape.extend([1, 1]));
+        layers
     }
 
     fn resolve_nodes(&self, layers: &[Layer]) -> Result<Vec<Node>> {

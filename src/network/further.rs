@@ -86,10 +86,11 @@ const COORDINATES: [(&str, Coordinates); 5] = [
 ];
 
 /// Operations with members of their own, and those members.
-const MEMBERS: [(&str, &[&str]); 13] = [
+const MEMBERS: [(&str, &[&str]); 17] = [
     ("layer_norm", &["eps"]),
     ("rms_norm", &["eps"]),
     ("constant", &["layer"]),
+    ("embedding", &["layer"]),
     ("conv_transpose2d", &["layer", "stride", "cut", "groups"]),
     ("rearrange", &["shape", "offset", "sizes", "strides"]),
     ("pad", &["before", "after", "mode", "value"]),
@@ -100,6 +101,9 @@ const MEMBERS: [(&str, &[&str]); 13] = [
     ("celu", &["alpha"]),
     ("thresholded_relu", &["alpha"]),
     ("quantize", &["step", "zero", "low", "high"]),
+    ("rnn", &["layer", "reverse", "activations", "hard_sigmoid"]),
+    ("gru", &["layer", "reverse", "activations", "hard_sigmoid", "reset"]),
+    ("lstm", &["layer", "reverse", "activations", "hard_sigmoid"]),
 ];
 
 /// Parameters of SELU (Klambauer et al., arXiv 1706.02515).
@@ -120,7 +124,7 @@ pub(super) fn members(op: &str) -> &'static [&'static str] {
 }
 
 /// What a table has for a name.
-fn named<T: Copy>(table: &[(&str, T)], what: &str, name: &str) -> Result<T> {
+pub(super) fn named<T: Copy>(table: &[(&str, T)], what: &str, name: &str) -> Result<T> {
     let found = table.iter().find(|(known, _)| *known == name).map(|&(_, found)| found);
     found.ok_or_else(|| {
         let known = table.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
@@ -129,7 +133,7 @@ fn named<T: Copy>(table: &[(&str, T)], what: &str, name: &str) -> Result<T> {
 }
 
 /// The name that a table has for something.
-fn name_of<T: PartialEq>(table: &[(&str, T)], of: &T) -> Option<String> {
+pub(super) fn name_of<T: PartialEq>(table: &[(&str, T)], of: &T) -> Option<String> {
     table.iter().find(|(_, known)| known == of).map(|(name, _)| (*name).to_owned())
 }
 
@@ -149,6 +153,7 @@ impl NodeDescription {
                 Op::LayerNorm { eps, centered: op == "layer_norm" }
             }
             "constant" => Op::Constant { layer: self.layer_index(layers)? },
+            "embedding" => Op::Embedding { layer: self.layer_index(layers)? },
             "conv_transpose2d" => Op::ConvTranspose2d {
                 layer: self.layer_index(layers)?,
                 stride: self.stride.unwrap_or([1, 1]),
@@ -158,6 +163,9 @@ impl NodeDescription {
             "rearrange" => Op::Rearrange(self.view()?),
             "pad" => Op::Pad(self.pad()?),
             "resize" => Op::Resize(self.resize()?),
+            "rnn" | "gru" | "lstm" => {
+                Op::Recurrent { layer: self.layer_index(layers)?, recurrence: self.recurrence()? }
+            }
             _ => return Ok(self.activation()?.map(Op::Activation)),
         }))
     }
@@ -265,6 +273,7 @@ impl NodeDescription {
                 ..named(if centered { "layer_norm" } else { "rms_norm" })
             },
             Op::Binary(function) => named(function.name()),
+            Op::Embedding { layer: index } => Self { layer: layer(index), ..named("embedding") },
             Op::Constant { layer: index } => Self { layer: layer(index), ..named("constant") },
             Op::ConvTranspose2d { layer: index, stride, cut, groups } => Self {
                 layer: layer(index),
@@ -282,6 +291,9 @@ impl NodeDescription {
             },
             Op::Pad(pad) => Self::of_pad(&pad),
             Op::Resize(resize) => Self::of_resize(&resize),
+            Op::Recurrent { layer: index, recurrence } => {
+                Self { layer: layer(index), ..Self::of_recurrence(&recurrence) }
+            }
             Op::Activation(activation) => Self::of_activation(activation),
             _ => named("unknown"),
         }

@@ -1,7 +1,7 @@
 //! Layers, nodes and what they are made of.
 
-use super::Activation;
 use super::parameters::{Binary, Pad, Reduction, Resize, View};
+use super::{Activation, Recurrence};
 use crate::error::{Error, Result};
 
 /// A network over weight layers. Nodes stand in execution order; the last one is the output.
@@ -267,6 +267,20 @@ pub enum Op {
     Pad(Pad),
     /// A map of another height and width by interpolation.
     Resize(Resize),
+    /// Rows of a table, theta `[ids, features]`, by the network's input, which is token ids `[1, height,
+    /// width]`; plus bias. The features of each are channels.
+    Embedding {
+        /// Index into [`Network::layers`].
+        layer: usize,
+    },
+    /// The hidden states, `[H, 1, T]`, of a cell over the inputs' shares of its gates, `[gates H, 1, T]`,
+    /// and perhaps a first hidden state and a first cell state, `[H]` each. Theta is `[gates H, H]`.
+    Recurrent {
+        /// Index into [`Network::layers`].
+        layer: usize,
+        /// The cell.
+        recurrence: Recurrence,
+    },
 }
 
 impl Op {
@@ -276,6 +290,8 @@ impl Op {
             Self::Linear { layer }
             | Self::Conv2d { layer, .. }
             | Self::ConvTranspose2d { layer, .. }
+            | Self::Recurrent { layer, .. }
+            | Self::Embedding { layer }
             | Self::Constant { layer } => Some(layer),
             _ => None,
         }

@@ -1,6 +1,8 @@
 //! The network: a list of nodes in execution order over named, shaped weight layers.
 
 pub mod activation;
+#[cfg(feature = "compress")]
+mod cells;
 mod combined;
 #[cfg(feature = "compress")]
 pub mod describe;
@@ -15,13 +17,18 @@ mod parameters;
 #[cfg(feature = "compress")]
 pub(crate) mod plain;
 mod positions;
+mod recurrent;
 mod shapes;
+mod stream;
+mod tokens;
 
 pub use activation::Activation;
 pub use function::Function;
 pub(crate) use shapes::MOST_PARTS;
+pub(crate) use tokens::{check_ids, row_of};
 
 pub use graph::{Input, Layer, Network, Node, Op, Shape, Source, Window};
 pub use parameters::{
     Axis, Binary, Coordinates, Fill, Interpolation, Pad, Reduction, Resize, Rounding, View,
 };
+pub use recurrent::{Cell, Gate, Recurrence};

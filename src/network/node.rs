@@ -122,6 +122,18 @@ pub struct NodeDescription {
     /// For quantize.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub high: Option<f64>,
+    /// For rnn, gru and lstm; false if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reverse: Option<bool>,
+    /// For rnn, gru and lstm: of the gates, the candidate, the output; the usual if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activations: Option<Vec<String>>,
+    /// Slope and offset of a hard_sigmoid among these; 0.2 and 0.5 if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hard_sigmoid: Option<[f64; 2]>,
+    /// For gru: whether the hidden state is reset after or before the product; after if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset: Option<String>,
 }
 
 impl NodeDescription {

@@ -1,7 +1,7 @@
 //! Shapes of values: each node checked against its inputs and its layer.
 
 use super::maps::{self, MOST_PLANNED};
-use super::{Layer, Network, Node, Op, Shape, Source, Window, combined};
+use super::{Layer, Network, Node, Op, Shape, Source, Window, combined, tokens};
 use crate::error::{Error, Result};
 
 /// Nodes of a network, and layers: far more than any has, and few enough to plan.
@@ -58,6 +58,7 @@ impl Network {
             shapes.push(shape);
         }
         self.check_planned()?;
+        self.vocabulary()?;
         Ok(shapes)
     }
 
@@ -103,6 +104,12 @@ impl Network {
             Op::Where => combined::choice(&inputs),
             Op::MatMul => combined::matmul(&inputs),
             Op::Concat => combined::concatenation(&inputs),
+            Op::Recurrent { recurrence, .. } if !recurrence.is_usable() => {
+                Err(Error::network("slope or offset of its hard sigmoid is no number"))
+            }
+            Op::Recurrent { layer, recurrence } => {
+                recurrence.output(&self.layer(layer, 2)?.shape, &inputs)
+            }
             Op::Constant { layer } if inputs.is_empty() => maps::constant(self.layer(layer, 4)?),
             op => match inputs[..] {
                 [x] => self.output_of_one(op, x),
@@ -115,6 +122,7 @@ impl Network {
     fn output_of_one(&self, op: Op, x: Shape) -> Result<Shape> {
         match op {
             Op::Linear { layer } => self.linear(layer, x),
+            Op::Embedding { layer } => tokens::embedded(self.layer(layer, 2)?, x),
             Op::Conv2d { layer, stride, padding, groups } => {
                 let layer = self.grouped(layer, groups, x)?;
                 let kernel = [layer.shape[2], layer.shape[3]];
@@ -138,9 +146,13 @@ impl Network {
             Op::Pad(pad) => maps::padded(&pad, x),
             Op::Resize(resize) => maps::resized(&resize, x),
             Op::Constant { .. } => Err(Error::network("takes no input")),
-            Op::Add | Op::Mul | Op::Concat | Op::Binary(_) | Op::Where | Op::MatMul => {
-                Err(Error::network("takes several inputs"))
-            }
+            Op::Add
+            | Op::Mul
+            | Op::Concat
+            | Op::Binary(_)
+            | Op::Where
+            | Op::MatMul
+            | Op::Recurrent { .. } => Err(Error::network("takes several inputs")),
         }
     }
 

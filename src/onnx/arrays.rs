@@ -107,6 +107,30 @@ impl Evaluation<'_> {
         Ok(x.picked(from, [&x.dims[..at], &indices.dims, &x.dims[at + 1..]].concat()))
     }
 
+    /// Elements of an array, each at an index of its own along an axis.
+    pub(super) fn gathered_elements(&self) -> Reason<Tensor> {
+        let (x, indices) = (self.input(0)?, self.input(1)?);
+        let at = axis(self.node.int("axis", 0), x.dims.len())?;
+        let inside = |i: usize| i == at || indices.dims[i] <= x.dims[i];
+        if indices.dims.len() != x.dims.len() || !(0..x.dims.len()).all(inside) {
+            return Err(format!("of shapes {:?} and {:?}", x.dims, indices.dims));
+        }
+        self.charge(indices.len())?;
+        let mut places = Vec::with_capacity(indices.len());
+        for (number, &index) in indices.integers()?.iter().enumerate() {
+            let (mut rest, mut place, mut stride) = (number, 0, 1);
+            for i in (0..x.dims.len()).rev() {
+                let along = rest % indices.dims[i];
+                rest /= indices.dims[i];
+                let along = if i == at { axis(index, x.dims[at])? } else { along };
+                place += along * stride;
+                stride *= x.dims[i];
+            }
+            places.push(place);
+        }
+        Ok(x.picked(places.into_iter(), indices.dims.clone()))
+    }
+
     /// Parts of an array replaced.
     pub(super) fn scattered(&self) -> Reason<Tensor> {
         let (x, indices, updates) = (self.input(0)?, self.input(1)?, self.input(2)?);

@@ -44,6 +44,7 @@ impl Kind {
                 of(Self::Sparse, size_of::<SparseTensorProto>())
             }
             (Self::Node, 1 | 2) => of(Self::Leaf, size_of::<String>()),
+            (Self::Attribute, 9) => of(Self::Leaf, size_of::<Vec<u8>>()),
             (Self::Node, 5) => of(Self::Attribute, size_of::<AttributeProto>()),
             (Self::Sparse, 1 | 2) => of(Self::Tensor, size_of::<TensorProto>()),
             (Self::Tensor, 13) => of(Self::Leaf, size_of::<StringStringEntryProto>()),

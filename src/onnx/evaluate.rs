@@ -11,7 +11,7 @@ use super::tensor::{Data, Tensor};
 use super::view::{broadcast, product};
 
 /// Operations on constants beside movements and functions.
-const OPERATIONS: [&str; 42] = [
+const OPERATIONS: [&str; 43] = [
     "Add",
     "And",
     "Cast",
@@ -24,6 +24,7 @@ const OPERATIONS: [&str; 42] = [
     "Equal",
     "EyeLike",
     "Gather",
+    "GatherElements",
     "Greater",
     "GreaterOrEqual",
     "Less",
@@ -148,6 +149,7 @@ impl Evaluation<'_> {
             }
             "Size" => Tensor::whole(vec![], vec![self.input(0)?.len() as i64]),
             "Range" => self.range()?,
+            "GatherElements" => self.gathered_elements()?,
             "ScatterND" => self.scattered()?,
             "Where" => self.select()?,
             "EyeLike" | "Trilu" => self.triangle()?,

@@ -202,8 +202,13 @@ fn graph_input<'a>(
             "its input {name:?} has shape {dims:?}, which is too large"
         )));
     }
+    const INTEGERS: [i32; 8] = [2, 3, 4, 5, 6, 7, 12, 13];
     let of_checkpoint = reading.of_checkpoint;
-    let made = |shape, view, batch| Ok(GraphInput { name, shape, view, batch, of_checkpoint });
+    let tensor = input.kind.as_ref().and_then(|kind| kind.tensor.as_ref());
+    let of_integers = tensor.is_some_and(|tensor| INTEGERS.contains(&tensor.elem_type));
+    let made = |shape, view, batch| {
+        Ok(GraphInput { name, shape, view, batch, of_checkpoint, of_integers })
+    };
     if first == FirstDimension::OfTheSample {
         return made(shape_of(&dims), Strided::contiguous(&dims), 1);
     }

@@ -11,6 +11,7 @@ mod attribute;
 mod constant;
 mod cost;
 mod elementwise;
+mod embedding;
 mod evaluate;
 mod functions;
 mod graph;
@@ -19,6 +20,7 @@ mod operations;
 mod pattern;
 mod proto;
 mod reader;
+mod recurrent;
 mod reduce;
 mod resample;
 mod tensor;
@@ -252,7 +254,8 @@ mod tests {
 
     fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
         let dim = dims.iter().map(|&value| DimensionProto { value: Some(value) }).collect();
-        let tensor = Some(TensorTypeProto { shape: Some(ShapeProto { dim }) });
+        let tensor =
+            Some(TensorTypeProto { shape: Some(ShapeProto { dim }), ..Default::default() });
         ValueInfoProto { name: name.into(), kind: Some(TypeProto { tensor }) }
     }
 
@@ -296,7 +299,7 @@ mod tests {
         let nodes = vec![
             node("Unheard", &["x"], "a"),
             node("Relu", &["a"], "b"),
-            node("LSTM", &["b"], "c"),
+            node("Scan", &["b"], "c"),
             node("Softmax", &["c"], "d"),
             node("Gemm", &["x", "w"], "e"),
             node("Add", &["d", "e"], "y"),
@@ -304,7 +307,7 @@ mod tests {
         let bytes = encoded(&[1, 2], nodes, vec![tensor("w", &[3, 2], &[1.0; 6])]);
         let message = parse(&bytes, None).unwrap_err().to_string();
         assert!(!message.contains('\n'));
-        for name in ["Unheard \"a\"", "LSTM \"c\"", "Gemm \"e\" (weights of 3 columns"] {
+        for name in ["Unheard \"a\"", "Scan \"c\"", "Gemm \"e\" (weights of 3 columns"] {
             assert!(message.contains(name), "{message} lacks {name}");
         }
         for name in ["Relu", "Softmax", "Add"] {

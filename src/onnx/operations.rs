@@ -9,10 +9,10 @@ use super::proto::NodeProto;
 use super::reader::{Reader, Value, positions};
 use super::tensor::Tensor;
 use super::view::axis;
-use crate::network::{Activation, Binary, Function, Op};
+use crate::network::{Activation, Binary, Function, Op, Source};
 
 /// What [`Reader::operation`] understands beside what can be worked out of constants, too.
-const OF_VALUES: [&str; 24] = [
+const OF_VALUES: [&str; 27] = [
     "AveragePool",
     "BatchNormalization",
     "Constant",
@@ -22,9 +22,11 @@ const OF_VALUES: [&str; 24] = [
     "Gemm",
     "GlobalAveragePool",
     "GlobalMaxPool",
+    "GRU",
     "GroupNormalization",
     "InstanceNormalization",
     "LRN",
+    "LSTM",
     "LayerNormalization",
     "LogSoftmax",
     "LpNormalization",
@@ -32,6 +34,7 @@ const OF_VALUES: [&str; 24] = [
     "PRelu",
     "Pad",
     "RMSNormalization",
+    "RNN",
     "ReduceLogSum",
     "ReduceLogSumExp",
     "Resize",
@@ -59,11 +62,13 @@ impl Reader {
         if op == "Shape" || op == "Size" {
             return self.sizes(node);
         }
-        let made = match MOVEMENTS.contains(&op) {
-            true => self.movement(node)?,
-            false => vec![self.operation(node)?],
+        let made = match op {
+            _ if self.is_lookup(node) => vec![self.embedding(node)?],
+            _ if MOVEMENTS.contains(&op) => self.movement(node)?,
+            "LSTM" | "GRU" | "RNN" => self.recurrent(node)?,
+            _ => vec![self.operation(node)?],
         };
-        if node.output.len() < made.len() {
+        if node.output.len() < made.len() && MOVEMENTS.contains(&op) {
             return Err("has fewer outputs than parts".into());
         }
         for (output, value) in node.output.iter().zip(made).filter(|(name, _)| !name.is_empty()) {
@@ -260,6 +265,9 @@ impl Reader {
             return self.activate(not, Activation::Math(Function::Not));
         }
         if is_whole_real(to) {
+            return Ok(x);
+        }
+        if INTEGERS.contains(&to) && x.source == Source::Input && self.of_integers {
             return Ok(x);
         }
         if INTEGERS.contains(&to) {

@@ -45,6 +45,8 @@ pub(super) struct Reader {
     pub(super) batch: usize,
     /// Whether the weights stand in a checkpoint.
     pub(super) of_checkpoint: bool,
+    /// Whether the graph takes whole numbers.
+    pub(super) of_integers: bool,
     /// How often each name is read.
     pub(super) readers: BTreeMap<String, usize>,
     /// The constant that an `Add` gives to each name.
@@ -71,6 +73,7 @@ pub(super) struct GraphInput<'a> {
     /// Samples at once, 1 where the graph does not fix them.
     pub(super) batch: usize,
     pub(super) of_checkpoint: bool,
+    pub(super) of_integers: bool,
 }
 
 impl Reader {
@@ -105,6 +108,7 @@ impl Reader {
             opset,
             batch: input.batch,
             of_checkpoint: input.of_checkpoint,
+            of_integers: input.of_integers,
             readers,
             biases,
             values: BTreeMap::from([(input.name.to_owned(), first)]),

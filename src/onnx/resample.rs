@@ -56,7 +56,7 @@ impl Reader {
                     pads[axis] = usize::try_from(value).unwrap_or(usize::MAX).min(1 << 30);
                     continue;
                 }
-                let cut = usize::try_from(-value).unwrap_or(usize::MAX);
+                let cut = usize::try_from(value.unsigned_abs()).unwrap_or(usize::MAX);
                 let left =
                     size.checked_sub(cut).filter(|&left| left > 0).ok_or("cuts everything")?;
                 let start = if in_front { cut } else { 0 };

@@ -120,6 +120,9 @@ impl Reader {
             let bias = if gemm { self.bias(node, rows, beta).unwrap_or(None) } else { None };
             let added = node.input(2).filter(|_| gemm && bias.is_none()).map(str::to_owned);
             let mut x = self.value(a)?;
+            if gemm && x.view.rank() != 2 {
+                return Err(format!("of a value of shape {:?}", x.dims()));
+            }
             if gemm && turned {
                 x = x.seen(x.view.permuted(&[1, 0]));
             }
@@ -140,6 +143,9 @@ impl Reader {
             }
         }
         let (mut a, mut b) = (self.operand(a)?, self.operand(b)?);
+        if gemm && [&a, &b].iter().any(|x| x.view.rank() != 2) {
+            return Err(format!("of values of shapes {:?} and {:?}", a.dims(), b.dims()));
+        }
         if gemm && turned {
             a = a.seen(a.view.permuted(&[1, 0]));
         }
@@ -316,7 +322,7 @@ impl Reader {
 
     /// `fc1` for the initializer `fc1.weight` or the bias `fc1.bias`; where exporters made the
     /// names up, by the node: `/block/fc1/Gemm` becomes `block.fc1`.
-    fn layer_name(&self, node: &NodeProto) -> String {
+    pub(super) fn layer_name(&self, node: &NodeProto) -> String {
         const ROLES: [&str; 7] = ["weight", "theta", "W", "kernel", "weights", "weight_mu", "w"];
         let prefix = |at: usize, roles: &[&str]| {
             let name = self.constants.origin(node.input(at)?);

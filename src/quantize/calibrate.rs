@@ -15,7 +15,7 @@ use super::feedback::{Factor, Unit};
 use super::propagate::{BlockValues, LANES, Propagation, Tap, Weights};
 use crate::data::finite;
 use crate::error::{Error, Result};
-use crate::network::{Network, Op, Source};
+use crate::network::{Network, Op, Source, check_ids};
 use crate::prune::PrunedModel;
 
 /// Layers with more columns are quantized as without calibration: memory grows with their square.
@@ -158,6 +158,9 @@ impl<'a> Calibration<'a> {
             )));
         }
         finite("calibration element", samples, elements)?;
+        if let Some(vocabulary) = network.vocabulary()? {
+            check_ids(samples, elements, vocabulary)?;
+        }
         let net = Propagation::new(network, reference)?;
         let all = samples.len() / elements;
         let mut left_out = Vec::new();
@@ -168,8 +171,10 @@ impl<'a> Calibration<'a> {
             let (node, again) = (nodes.next(), nodes.next());
             let (columns, rows) = (spec.cols(), spec.rows());
             let fits = |&node: &usize| {
-                !matches!(network.nodes[node].op, Op::Constant { .. })
-                    && net.patches(node, layer).is_whole()
+                !matches!(
+                    network.nodes[node].op,
+                    Op::Constant { .. } | Op::Recurrent { .. } | Op::Embedding { .. }
+                ) && net.patches(node, layer).is_whole()
                     && again.is_none()
                     && columns <= MOST_COLUMNS
             };
@@ -206,8 +211,8 @@ impl<'a> Calibration<'a> {
         Ok(this)
     }
 
-    /// Layers that are quantized as without calibration: grouped, used twice, too wide, or values of
-    /// their own.
+    /// Layers that are quantized as without calibration: grouped, used twice, too wide, of a hidden
+    /// state, a table, or values of their own.
     pub fn left_out(&self) -> &[usize] {
         &self.left_out
     }

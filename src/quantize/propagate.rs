@@ -4,7 +4,7 @@
 
 use crate::error::Result;
 use crate::model::{LayerWeights, Values};
-use crate::network::{Network, Op, Shape, Source, Window, plain};
+use crate::network::{Network, Op, Shape, Source, Window, plain, row_of};
 use crate::prune::{PrunedLayer, PrunedModel};
 
 /// Samples of a block, the inner dimension of all values: `[element][lane]`.
@@ -28,6 +28,14 @@ impl Weights {
             values: layer.weights.data().to_vec(),
             bias: layer.bias.clone(),
         }
+    }
+
+    /// The sum of a row with a vector, and its bias.
+    fn row_sum(&self, row: usize, x: &[f64]) -> f64 {
+        let entries = self.starts[row]..self.starts[row + 1];
+        let products =
+            entries.map(|entry| f64::from(self.values[entry]) * x[self.columns[entry] as usize]);
+        self.bias.as_ref().map_or(0.0, |bias| f64::from(bias[row])) + products.sum::<f64>()
     }
 }
 
@@ -350,8 +358,21 @@ impl<'a> Propagation<'a> {
                 y.copy_from_slice(x);
                 softmax(&mut y, from);
             }
+            Op::Embedding { layer } => {
+                let weights = &self.weights[layer];
+                for (at, &id) in x.iter().enumerate().take(from.area() * LANES) {
+                    let Some(row) = row_of(id.into(), weights.starts.len() - 1) else { continue };
+                    let bias = weights.bias.as_ref().map_or(0.0, |bias| bias[row]);
+                    let plane = from.area() * LANES;
+                    y[at..].iter_mut().step_by(plane).for_each(|y| *y = bias);
+                    for entry in weights.starts[row]..weights.starts[row + 1] {
+                        y[weights.columns[entry] as usize * plane + at] += weights.values[entry];
+                    }
+                }
+            }
             Op::Constant { layer } => constant(&self.weights[layer], to, &mut y),
             op => {
+                let own = op.layer().map(|layer| &self.weights[layer]);
                 for lane in 0..LANES {
                     let of = |&source: &Source| -> Vec<f64> {
                         let lane = value(source).iter().skip(lane).step_by(LANES);
@@ -360,7 +381,12 @@ impl<'a> Propagation<'a> {
                     let values: Vec<_> = inputs.iter().map(of).collect();
                     let shapes = inputs.iter().map(|&source| self.shape(source));
                     let values: Vec<_> = values.iter().map(|v| &v[..]).zip(shapes).collect();
-                    let found = plain::evaluate(&op, &values, to).unwrap_or_default();
+                    let found = match (op, own) {
+                        (Op::Recurrent { recurrence, .. }, Some(weights)) => {
+                            recurrence.evaluate(&values, |row, x| weights.row_sum(row, x))
+                        }
+                        _ => plain::evaluate(&op, &values, to).unwrap_or_default(),
+                    };
                     let y = y.iter_mut().skip(lane).step_by(LANES);
                     y.zip(found).for_each(|(y, v)| *y = v as f32);
                 }

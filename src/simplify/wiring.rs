@@ -16,6 +16,9 @@ const FEEDS_BORDER: &str = "feeds a border";
 const FEEDS_RESIZE: &str = "feeds an interpolation";
 const TRANSPOSED: &str = "transposed convolution";
 const CONSTANT: &str = "constant value";
+const EMBEDDING: &str = "rows of a table";
+const RECURRENT: &str = "recurrent cell";
+const FEEDS_RECURRENT: &str = "feeds a recurrent cell";
 const GROUPS: &str = "grouped convolution";
 const SHARED: &str = "layer used twice";
 
@@ -84,6 +87,8 @@ impl<'a> Walk<'a> {
             Op::Conv2d { groups, .. } if groups > 1 => return Err(GROUPS),
             Op::ConvTranspose2d { .. } => return Err(TRANSPOSED),
             Op::Constant { .. } => return Err(CONSTANT),
+            Op::Recurrent { .. } => return Err(RECURRENT),
+            Op::Embedding { .. } => return Err(EMBEDDING),
             Op::Linear { .. } | Op::Conv2d { .. } => {}
             _ => return Ok(Vec::new()),
         }
@@ -149,6 +154,8 @@ impl<'a> Walk<'a> {
                 Op::Pad(_) => return Err(FEEDS_BORDER),
                 Op::Resize(_) => return Err(FEEDS_RESIZE),
                 Op::ConvTranspose2d { .. } => return Err(TRANSPOSED),
+                Op::Recurrent { .. } => return Err(FEEDS_RECURRENT),
+                Op::Embedding { .. } => return Err(EMBEDDING),
                 // It reads nothing.
                 Op::Constant { .. } => return Err(CONSTANT),
             }

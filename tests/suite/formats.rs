@@ -28,6 +28,9 @@ fn network_examples_resolve() {
         ("stem", &[16, 3, 3, 3]),
         ("block", &[16, 16, 3, 3]),
         ("head", &[10, 16]),
+        ("lstm.ih_l0", &[32, 40]),
+        ("lstm.hh_l0", &[32, 8]),
+        ("fc", &[5, 8]),
     ];
     let layers: Vec<Layer> = layers
         .iter()

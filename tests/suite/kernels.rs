@@ -213,7 +213,8 @@ fn threads_that_share_a_layer_change_no_bit() {
             let x = noise.vec(samples * input.elements().unwrap());
             for isa in Isa::supported() {
                 let run = |threads| {
-                    let options = Options { kernel, batch: Some(samples), threads };
+                    let options =
+                        Options { kernel, batch: Some(samples), threads, ..Options::default() };
                     let engine = Engine::with_options(&model, isa, options).unwrap();
                     let outs = engine.output_shape().elements().unwrap();
                     let mut y = vec![f32::NAN; samples * outs];

@@ -1,6 +1,7 @@
 //! One binary for all integration tests, so that everything is linked once.
 #![allow(clippy::unwrap_used)]
 
+mod attention;
 mod bad_checkpoints;
 mod bench;
 mod budgets;
@@ -28,6 +29,7 @@ mod onnx;
 mod operations;
 mod outputs;
 mod promises;
+mod recurrent;
 mod search;
 mod shared_steps;
 mod structure;

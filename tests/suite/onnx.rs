@@ -299,7 +299,8 @@ proptest! {
                 let inputs = engine.input_shape().elements().unwrap();
                 let outputs = engine.output_shape().elements().unwrap();
                 if inputs + outputs < 1 << 16 {
-                    let (x, mut y) = (vec![0.5; inputs], vec![0.0; outputs]);
+                    let value = if engine.vocabulary().is_some() { 0.0 } else { 0.5 };
+                    let (x, mut y) = (vec![value; inputs], vec![0.0; outputs]);
                     engine.run(&mut engine.workspace(1), &x, &mut y).unwrap();
                 }
             }

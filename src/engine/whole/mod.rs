@@ -2,17 +2,21 @@
 //! floats or do little with each, so that they are compiled once, for all instruction sets.
 
 mod channels;
+mod embedding;
 mod interpolate;
 mod pairs;
 mod rearrange;
 
 use std::sync::Arc;
 
+use super::attention::Attention;
 use super::kernels::matmul;
 use super::layout::Layout;
+use super::recurrent::Recurrent;
 use crate::model::LayerWeights;
 use crate::network::{Binary, Fill, Pad, Reduction, Shape};
 use crate::simd::Isa;
+pub(super) use embedding::Embedding;
 pub(super) use interpolate::Interpolation;
 pub(super) use rearrange::Runs;
 
@@ -29,6 +33,9 @@ pub(super) enum Whole {
     Rearrange(Runs),
     Pad(Pad),
     Interpolate(Interpolation),
+    Recurrent(Arc<Recurrent>),
+    Embedding(Arc<Embedding>),
+    Attention(Attention),
 }
 
 /// A value that is the same in each run: what is not zero of it.
@@ -86,6 +93,9 @@ impl Whole {
             Self::Rearrange(_) => "rearrange",
             Self::Pad(_) => "pad",
             Self::Interpolate(_) => "interpolate",
+            Self::Recurrent(recurrent) => recurrent.name(),
+            Self::Embedding(_) => "embedding",
+            Self::Attention(_) => "attention",
         }
     }
 
@@ -94,6 +104,8 @@ impl Whole {
         match self {
             Self::Constant(constant) => constant.bytes(),
             Self::Interpolate(interpolation) => interpolation.bytes(),
+            Self::Recurrent(recurrent) => recurrent.bytes(),
+            Self::Embedding(embedding) => embedding.bytes(),
             _ => 0,
         }
     }
@@ -104,16 +116,24 @@ impl Whole {
             .then(|| output.shape.channels * output.shape.area() * inputs[0].shape.width)
     }
 
-    /// Runs on values as long as their layouts; a product's second may be read past its end.
+    /// Runs on values as long as their layouts; a product's second, and what is written, may be read past
+    /// their ends.
     pub(super) fn run(
         &self,
         isa: Isa,
-        inputs: [(&[f32], Shape); 3],
+        inputs: [(&[f32], Shape); 4],
         (y, to): (&mut [f32], Shape),
         lanes: usize,
     ) {
         if let Self::MatMul = self {
             return matmul(isa, [inputs[0], inputs[1]], y, lanes);
+        }
+        if let Self::Attention(attention) = self {
+            return attention.run(isa, inputs, y, lanes);
+        }
+        if let Self::Recurrent(recurrent) = self {
+            let state = |at: usize| (!inputs[at].0.is_empty()).then_some(inputs[at].0);
+            return recurrent.run(isa, inputs[0].0, [state(1), state(2)], y, lanes);
         }
         let y = &mut y[..to.channels * to.area() * lanes];
         let (x, from) = inputs[0];
@@ -134,7 +154,8 @@ impl Whole {
             Self::Rearrange(runs) => runs.copy(x, y, lanes),
             Self::Pad(pad) => padded(pad, (x, from), (y, to), lanes),
             Self::Interpolate(interpolation) => interpolation.apply(x, y, lanes),
-            Self::MatMul => {}
+            Self::Embedding(embedding) => embedding.run(x, y, from.area(), lanes),
+            Self::MatMul | Self::Recurrent(_) | Self::Attention(_) => {}
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::graph::{Graph, Value};
 use super::layer_name;
-use super::message::{FLOAT, Message, float, int, ints, string};
+use super::message::{FLOAT, INT64, Message, float, int, ints, string};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::network::{
@@ -39,6 +39,7 @@ pub(super) fn write(
         (Op::ConvTranspose2d { layer, stride, cut, groups }, [x]) => {
             transposed(graph, model, layer, x, (stride, cut, groups), name)?;
         }
+        (Op::Embedding { layer }, [x]) => embedding(graph, model, layer, x, y),
         (Op::Rearrange(view), [x]) => rearrange(graph, &view, x, shapes[0].elements()?, name),
         (Op::Pad(pad), [x]) => padded(graph, &pad, x, name),
         (Op::Resize(resize), [x]) => resized(graph, &resize, x, shapes[0], name),
@@ -126,6 +127,23 @@ fn constant(graph: &mut Graph, model: &Model, layer: usize, y: &Value) {
     graph.reshape(&weight, &shape, &values);
     graph.reshape(&format!("{name}.bias"), &[1, channels as i64, 1, 1], &bias);
     graph.node("Add", &[values, bias], &y.name, &[]);
+}
+
+/// Rows of a table by ids, which the graph takes as numbers.
+fn embedding(graph: &mut Graph, model: &Model, layer: usize, x: &str, y: &Value) {
+    let Shape { channels, height, width } = y.shape;
+    let own = layer_name(model, layer);
+    let mut table = format!("{own}.weight");
+    if model.weights[layer].bias.is_some() {
+        let bias = graph.fresh();
+        graph.reshape(&format!("{own}.bias"), &[-1, 1], &bias);
+        table = graph.step("Add", &[&table, &bias], &[]);
+    }
+    let (flat, ids) = (graph.fresh(), graph.step("Cast", &[x], &[int("to", INT64)]));
+    graph.reshape(&ids, &[-1, (height * width) as i64], &flat);
+    let rows = graph.step("Gather", &[&table, &flat], &[int("axis", 0)]);
+    let turned = graph.step("Transpose", &[&rows], &[ints("perm", &[0, 2, 1])]);
+    graph.reshape(&turned, &[-1, channels as i64, height as i64, width as i64], &y.name);
 }
 
 /// ONNX has inputs before outputs in these weights.

@@ -1,6 +1,6 @@
 //! A graph under construction: its nodes, its constants, and values that change between maps and vectors.
 
-use super::message::{FLOAT, Message, int, tensor, tensor_of_integers};
+use super::message::{Message, int, tensor, tensor_of_integers};
 use crate::model::{LayerWeights, Model};
 use crate::network::{Op, Shape};
 
@@ -189,7 +189,7 @@ impl Graph {
 }
 
 /// Name and type of the graph's input or output.
-pub(super) fn value_info(name: &str, value: &Value) -> Vec<u8> {
+pub(super) fn value_info(name: &str, value: &Value, kind_of_element: u64) -> Vec<u8> {
     let Shape { channels, height, width } = value.shape;
     let mut shape = Message::default();
     let mut batch = Message::default();
@@ -203,7 +203,7 @@ pub(super) fn value_info(name: &str, value: &Value) -> Vec<u8> {
     }
     let (mut tensor, mut kind, mut info) =
         (Message::default(), Message::default(), Message::default());
-    tensor.number(1, FLOAT);
+    tensor.number(1, kind_of_element);
     tensor.bytes(2, &shape.0);
     kind.bytes(1, &tensor.0);
     info.text(1, name);

@@ -3,7 +3,8 @@
 
 /// The element type binary32.
 pub(super) const FLOAT: u64 = 1;
-const INT64: u64 = 7;
+/// The element type of whole numbers.
+pub(super) const INT64: u64 = 7;
 
 /// A protocol buffer.
 #[derive(Default)]
@@ -66,6 +67,25 @@ pub(super) fn ints(name: &str, values: &[usize]) -> Message {
     attribute.text(1, name);
     values.iter().for_each(|&v| attribute.number(8, v as u64));
     attribute.number(20, 7);
+    attribute
+}
+
+pub(super) fn strings(name: &str, values: &[&str]) -> Message {
+    let mut attribute = Message::default();
+    attribute.text(1, name);
+    values.iter().for_each(|value| attribute.text(9, value));
+    attribute.number(20, 8);
+    attribute
+}
+
+pub(super) fn floats(name: &str, values: &[f32]) -> Message {
+    let mut attribute = Message::default();
+    attribute.text(1, name);
+    for value in values {
+        attribute.varint(7 << 3 | 5);
+        attribute.0.extend(value.to_le_bytes());
+    }
+    attribute.number(20, 6);
     attribute
 }
 

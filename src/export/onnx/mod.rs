@@ -4,13 +4,14 @@ mod activation;
 mod further;
 mod graph;
 mod message;
+mod recurrent;
 
 use super::layer_name;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::network::{Node, Op, Source, Window};
 use graph::{Graph, Value, value_info};
-use message::{Message, int, ints};
+use message::{FLOAT, INT64, Message, int, ints};
 
 const OPSET: u64 = 20;
 const IR_VERSION: u64 = 9;
@@ -27,9 +28,16 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
     let map = network.input.shape.area() > 1;
     let shape = network.input.shape;
     let input = Value { name: "input".into(), shape, map, batched: true };
-    let input_info = value_info("input", &input);
+    let of_ids = network.vocabulary()?.is_some();
+    let input_info = value_info("input", &input, if of_ids { INT64 } else { FLOAT });
+    let as_ids = |op: &Op| matches!(op, Op::Embedding { .. } | Op::Rearrange(_) | Op::Flatten);
+    let mut readers = network.nodes.iter().filter(|node| node.inputs.contains(&Source::Input));
+    if of_ids && !readers.all(|node| as_ids(&node.op)) {
+        return Err(Error::network("token ids that are numbers, too, cannot be written as ONNX"));
+    }
     let input = graph.preprocess(input, model);
-    initializers(&mut graph, model, sparse)?;
+    let taken_in = recurrent::taken_in(network);
+    initializers(&mut graph, model, &taken_in, sparse)?;
     let mut values: Vec<Value> = Vec::with_capacity(network.nodes.len());
     for (index, node) in network.nodes.iter().enumerate() {
         let value = |source: &Source| match *source {
@@ -37,17 +45,32 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
             Source::Node(from) => values[from].clone(),
         };
         let inputs: Vec<Value> = node.inputs.iter().map(value).collect();
+        if taken_in[index] {
+            values.extend(inputs);
+            continue;
+        }
         let last = index + 1 == network.nodes.len();
         let name = if last { "output".to_owned() } else { format!("n{index}") };
         let (shape, map) = (shapes[index], shapes[index].area() > 1);
         let batched = inputs.iter().any(|input| input.batched);
         let mut value = Value { name, shape, map, batched: batched || last };
-        write_node(&mut graph, model, node, inputs, &mut value)
-            .map_err(|e| Error::network(format!("node {index}: {e}")))?;
+        let written = match node.op {
+            Op::Recurrent { layer, recurrence } => {
+                let taken = |source: &Source| match *source {
+                    Source::Node(at) if taken_in[at] => network.nodes[at].op.layer(),
+                    _ => None,
+                };
+                let of_inputs = node.inputs.first().and_then(taken);
+                let cell = (layer, recurrence);
+                recurrent::write(&mut graph, model, cell, of_inputs, inputs, &mut value)
+            }
+            _ => write_node(&mut graph, model, node, inputs, &mut value),
+        };
+        written.map_err(|e| Error::network(format!("node {index}: {e}")))?;
         values.push(value);
     }
     let output = values.last().ok_or_else(|| Error::network("there are no nodes"))?;
-    let output_info = value_info("output", output);
+    let output_info = value_info("output", output, FLOAT);
 
     let mut message = Message::default();
     message.number(1, IR_VERSION);
@@ -65,7 +88,7 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
 }
 
 /// The weights and biases of all layers.
-fn initializers(graph: &mut Graph, model: &Model, sparse: bool) -> Result<()> {
+fn initializers(graph: &mut Graph, model: &Model, taken_in: &[bool], sparse: bool) -> Result<()> {
     for (index, weights) in model.weights.iter().enumerate() {
         // Those of transposed convolutions alone are written in another order, with their nodes.
         let mut uses = model.network.nodes.iter().filter(|node| node.op.layer() == Some(index));
@@ -73,6 +96,9 @@ fn initializers(graph: &mut Graph, model: &Model, sparse: bool) -> Result<()> {
             (uses.next(), uses.next()),
             (Some(Node { op: Op::ConvTranspose2d { .. }, .. }), None)
         );
+        if recurrent::has_layer(&model.network, taken_in, index) {
+            continue;
+        }
         let name = layer_name(model, index);
         let dims = &model.network.layers[index].shape;
         if transposed {

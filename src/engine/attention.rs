@@ -1,0 +1,235 @@
+//! Attention, as graphs spell it out: a product of queries and keys, a factor, a mask, softmax over the
+//! keys, a product with the values. Here it is one step, which holds the scores of a few queries at a time.
+
+use super::elementary::exp;
+use super::execute::Compiled;
+use super::kernels::matmul;
+use crate::network::{Activation, Network, Node, Op, Shape, Source, View};
+use crate::simd::Isa;
+
+/// Queries whose scores are there at a time.
+const ROWS: usize = 16;
+
+/// Of a panel of samples.
+const ROWS_OF_PANELS: usize = 4;
+
+/// Partial sums of a row, and the most samples of a panel.
+const PARTS: usize = 32;
+
+/// Attention that ends in a node: what it reads, and what it does with the scores.
+#[derive(Debug, Clone)]
+pub(super) struct Attention {
+    /// Queries `[heads, T, d]`, keys `[heads, d, S]`, values `[heads, S, e]`, perhaps a mask `[heads, T,
+    /// S]`, which is added.
+    pub(super) inputs: Vec<Source>,
+    scale: f32,
+}
+
+/// For each node the attention that ends there, and whether it is a part of one that ends later.
+pub(super) struct Found {
+    pub(super) ends: Vec<Option<Attention>>,
+    pub(super) inside: Vec<bool>,
+}
+
+/// Finds attention whose parts nothing else reads.
+pub(super) fn find(network: &Network, shapes: &[Shape]) -> Found {
+    let n = network.nodes.len();
+    let mut readers = vec![0usize; n];
+    for source in network.nodes.iter().flat_map(|node| &node.inputs) {
+        if let Source::Node(at) = *source {
+            readers[at] += 1;
+        }
+    }
+    if let Some(last) = readers.last_mut() {
+        *last += 1;
+    }
+    let walk = Walk { network, shapes, readers };
+    let mut found = Found { ends: vec![None; n], inside: vec![false; n] };
+    for at in 0..n {
+        if let Some((attention, parts)) = walk.attention(at) {
+            found.ends[at] = Some(attention);
+            parts.into_iter().for_each(|part| found.inside[part] = true);
+        }
+    }
+    found
+}
+
+struct Walk<'a> {
+    network: &'a Network,
+    shapes: &'a [Shape],
+    readers: Vec<usize>,
+}
+
+impl Walk<'_> {
+    /// A node that only one other reads.
+    fn own(&self, source: Source) -> Option<(usize, &Node)> {
+        let Source::Node(at) = source else { return None };
+        (self.readers[at] == 1).then(|| (at, &self.network.nodes[at]))
+    }
+
+    fn shape(&self, source: Source) -> Shape {
+        match source {
+            Source::Input => self.network.input.shape,
+            Source::Node(at) => self.shapes[at],
+        }
+    }
+
+    /// The attention that ends in a product of weights and values, and its other nodes.
+    fn attention(&self, end: usize) -> Option<(Attention, Vec<usize>)> {
+        let node = &self.network.nodes[end];
+        let (Op::MatMul, &[weights, values]) = (node.op, &node.inputs[..]) else { return None };
+        let scores = self.shape(weights);
+        let mut parts = Vec::new();
+        let mut take = |source: Source| {
+            let (at, node) = self.own(source)?;
+            parts.push(at);
+            Some(node)
+        };
+        // Softmax is over channels: keys go there and back.
+        let back = take(weights)?;
+        let softmax = take(*back.inputs.first()?)?;
+        let there = take(*softmax.inputs.first()?)?;
+        let (Op::Rearrange(back), Op::Softmax, Op::Rearrange(view)) =
+            (back.op, softmax.op, there.op)
+        else {
+            return None;
+        };
+        let source = *there.inputs.first()?;
+        let [h, t, s] = [scores.channels, scores.height, scores.width];
+        if self.shape(source) != scores
+            || view.shape.channels != s
+            || !runs(&view, &[(s, 1), (h * t, s)])
+            || !runs(&back, &[(h * t, 1), (s, h * t)])
+        {
+            return None;
+        }
+        let (mut source, mut mask, mut scale) = (source, None, 1.0);
+        loop {
+            let node = take(source)?;
+            match (node.op, &node.inputs[..]) {
+                (Op::MatMul, &[queries, keys]) => {
+                    let inputs = [queries, keys, values].into_iter().chain(mask).collect();
+                    return Some((Attention { inputs, scale }, parts));
+                }
+                (Op::Activation(Activation::Affine { scale: factor, shift: 0.0 }), &[x]) => {
+                    // What is scaled after a mask was added scales the mask, too.
+                    scale *= factor;
+                    source = x;
+                }
+                (Op::Add, &[a, b]) if mask.is_none() && scale == 1.0 => {
+                    let product = |source: Source| match source {
+                        Source::Node(at) => matches!(
+                            self.network.nodes[at].op,
+                            Op::MatMul | Op::Activation(Activation::Affine { .. })
+                        ),
+                        Source::Input => false,
+                    };
+                    let (scores, other) = if product(a) { (a, b) } else { (b, a) };
+                    // A convolution would take the sum in.
+                    if let Source::Node(at) = other
+                        && matches!(self.network.nodes[at].op, Op::Conv2d { .. })
+                    {
+                        return None;
+                    }
+                    (source, mask) = (scores, Some(other));
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// Whether a view's elements are these axes, the slowest first, from the first element on.
+fn runs(view: &View, axes: &[(usize, usize)]) -> bool {
+    let mut merged: Vec<(usize, isize)> = Vec::new();
+    for axis in view.axes().iter().filter(|axis| axis.size != 1) {
+        match merged.last_mut() {
+            Some((size, stride)) if *stride == axis.stride * axis.size as isize => {
+                (*size, *stride) = (*size * axis.size, axis.stride);
+            }
+            _ => merged.push((axis.size, axis.stride)),
+        }
+    }
+    let wanted: Vec<(usize, isize)> = axes
+        .iter()
+        .filter(|(size, _)| *size != 1)
+        .map(|&(size, stride)| (size, stride as isize))
+        .collect();
+    view.offset == 0 && merged == wanted
+}
+
+/// Elements of a step's memory behind its output.
+pub(super) fn scratch(keys: Shape) -> usize {
+    ROWS * keys.width
+}
+
+impl Attention {
+    /// Runs all heads. `y` is the output and behind it memory for scores; keys and values go on for at
+    /// least a vector.
+    pub(super) fn run(&self, isa: Isa, inputs: [(&[f32], Shape); 4], y: &mut [f32], lanes: usize) {
+        let [(q, of_q), (k, of_k), (v, of_v), (mask, _)] = inputs;
+        let [heads, queries, depth] = [of_q.channels, of_q.height, of_q.width];
+        let (keys, width) = (of_k.width, of_v.width);
+        let (y, scores) = y.split_at_mut(heads * queries * width * lanes);
+        let most = if lanes == 1 { ROWS } else { ROWS_OF_PANELS };
+        let row = keys * lanes;
+        let mut factors = [0.0; ROWS_OF_PANELS * PARTS];
+        for head in 0..heads {
+            let (k, v) = (&k[head * depth * row..], &v[head * keys * width * lanes..]);
+            for first in (0..queries).step_by(most) {
+                let rows = most.min(queries - first);
+                let at = head * queries + first;
+                let shape = Shape::new(1, rows, depth);
+                let q = (&q[at * depth * lanes..], shape);
+                let scores = &mut scores[..rows * row];
+                matmul(isa, [q, (k, Shape::new(1, depth, keys))], scores, lanes);
+                for (i, scores) in scores.chunks_exact_mut(row).enumerate() {
+                    let mask = (!mask.is_empty()).then(|| &mask[(at + i) * row..][..row]);
+                    let factors = &mut factors[i * lanes..][..lanes];
+                    isa.run(Compiled(|| exponentials(scores, mask, self.scale, factors)));
+                }
+                let y = &mut y[at * width * lanes..][..rows * width * lanes];
+                let shapes = [Shape::new(1, rows, keys), Shape::new(1, keys, width)];
+                matmul(isa, [(scores, shapes[0]), (v, shapes[1])], y, lanes);
+                for (i, y) in y.chunks_exact_mut(width * lanes).enumerate() {
+                    let factors = &factors[i * lanes..][..lanes];
+                    for y in y.chunks_exact_mut(lanes) {
+                        y.iter_mut().zip(factors).for_each(|(y, factor)| *y *= factor);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Scores as exponentials of their distances from the largest, and for each lane one over their sum.
+#[inline(always)]
+fn exponentials(scores: &mut [f32], mask: Option<&[f32]>, scale: f32, factors: &mut [f32]) {
+    match mask {
+        Some(mask) => scores.iter_mut().zip(mask).for_each(|(s, m)| *s = *s * scale + m),
+        None => scores.iter_mut().for_each(|s| *s *= scale),
+    }
+    let lanes = factors.len();
+    // Numbers that are joined last: of a single sample every 32nd, of a panel those of a lane.
+    let step = if lanes == 1 { PARTS } else { lanes };
+    let mut largest = [f32::NEG_INFINITY; PARTS];
+    for scores in scores.chunks(step) {
+        let pairs = largest.iter_mut().zip(scores);
+        pairs.for_each(|(most, &s)| *most = if s > *most { s } else { *most });
+    }
+    if lanes == 1 {
+        let most = largest.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        largest = [most; PARTS];
+    }
+    let mut sums = [0.0; PARTS];
+    for scores in scores.chunks_mut(step) {
+        for ((s, most), sum) in scores.iter_mut().zip(&largest).zip(&mut sums) {
+            *s = exp(*s - most);
+            *sum += *s;
+        }
+    }
+    if lanes == 1 {
+        sums[0] = sums.iter().sum();
+    }
+    factors.iter_mut().zip(sums).for_each(|(factor, sum)| *factor = 1.0 / sum);
+}

@@ -1,0 +1,240 @@
+//! Recurrent cells, step after step.
+//!
+//! Everything lies step by step, so that a step reads and writes vectors: the inputs' shares `[step][gate]
+//! [unit]`, and in the output's memory an LSTM's cell state, the gates at hand, then the hidden states
+//! `[step][unit]`, the first one ahead of them.
+
+use super::elementary::{sigmoid, tanh};
+use super::execute::Compiled;
+use super::layers::{LinearPart, linear};
+use super::options::Options;
+use super::whole::Runs;
+use crate::error::Result;
+use crate::model::{LayerWeights, Pattern, Values};
+use crate::network::{Axis, Cell, Gate, Recurrence, Shape};
+use crate::simd::Isa;
+
+/// A cell and the kernels of its matrix.
+#[derive(Debug)]
+pub(super) struct Recurrent {
+    recurrence: Recurrence,
+    units: usize,
+    steps: usize,
+    /// Whether a run goes on from where the one before ended.
+    stream: bool,
+    /// All rows; or those of the gates and those of the candidate, where that waits for the reset.
+    parts: Vec<LinearPart>,
+}
+
+impl Recurrent {
+    /// For so many steps and panels of at most so many samples.
+    pub(super) fn new(
+        weights: &LayerWeights,
+        recurrence: Recurrence,
+        steps: usize,
+        isa: Isa,
+        most_lanes: usize,
+        options: Options,
+    ) -> Result<Self> {
+        let units = weights.pattern.cols();
+        let (options, stream) = (Options { threads: 1, ..options }, options.stream);
+        let parts = match recurrence.cell {
+            Cell::GruResetBefore => {
+                let mut parts = Vec::new();
+                for range in [0..2 * units, 2 * units..3 * units] {
+                    parts.extend(linear(&rows(weights, range)?, isa, most_lanes, options));
+                }
+                parts
+            }
+            _ => linear(weights, isa, most_lanes, options),
+        };
+        Ok(Self { recurrence, units, steps, stream, parts })
+    }
+
+    /// What its output's memory has to be.
+    pub(super) fn memory(&self) -> Shape {
+        Shape::new(self.steps + 2 + self.recurrence.cell.gates(), 1, self.units)
+    }
+
+    /// From the inputs' shares `[gates H, 1, T]` to those step by step.
+    pub(super) fn by_step(&self) -> Runs {
+        let (rows, steps) = (self.recurrence.cell.gates() * self.units, self.steps);
+        let (first, step) = if self.recurrence.reverse { (steps - 1, -1) } else { (0, 1) };
+        let axes =
+            [Axis { size: steps, stride: step }, Axis { size: rows, stride: steps as isize }];
+        Runs::of(first, &axes)
+    }
+
+    /// From the output's memory to the hidden states `[H, 1, T]`.
+    pub(super) fn by_unit(&self) -> Runs {
+        let (units, steps) = (self.units, self.steps);
+        let (stride, scratch) = (units as isize, 1 + self.recurrence.cell.gates());
+        let (first, stride) = if self.recurrence.reverse { (steps, -stride) } else { (1, stride) };
+        Runs::of(
+            (scratch + first) * units,
+            &[Axis { size: units, stride: 1 }, Axis { size: steps, stride }],
+        )
+    }
+
+    /// Bytes of weights, biases and indices in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.parts.iter().map(LinearPart::bytes).sum()
+    }
+
+    /// What it does, for a profile.
+    pub(super) fn name(&self) -> &'static str {
+        match self.recurrence.cell {
+            Cell::Rnn => "recurrent cell",
+            Cell::Gru | Cell::GruResetBefore => "gated recurrent unit",
+            Cell::Lstm => "long short-term memory",
+        }
+    }
+
+    /// Runs all steps, from first states where there are any; of a stream, from what `y` holds. That is its
+    /// memory, and goes on for at least a vector.
+    pub(super) fn run(
+        &self,
+        isa: Isa,
+        x: &[f32],
+        states: [Option<&[f32]>; 2],
+        y: &mut [f32],
+        lanes: usize,
+    ) {
+        let n = self.units * lanes;
+        let first = |state: Option<&[f32]>, y: &mut [f32]| match state {
+            Some(state) => y.copy_from_slice(&state[..n]),
+            None => y.fill(0.0),
+        };
+        let all = self.recurrence.cell.gates() * n;
+        let (cell, rest) = y.split_at_mut(n);
+        let (gates, hidden) = rest.split_at_mut(all);
+        if self.stream {
+            hidden.copy_within(self.steps * n..(self.steps + 1) * n, 0);
+        } else {
+            first(states[0], &mut hidden[..n]);
+            first(states[1], cell);
+        }
+        for step in 0..self.steps {
+            let x = &x[step * all..][..all];
+            if let [part, ..] = &self.parts[..] {
+                part.run(isa, &hidden[step * n..], gates, lanes, false);
+            }
+            let (before, after) = hidden.split_at_mut((step + 1) * n);
+            let (h, next) = (&before[step * n..], &mut after[..n]);
+            match self.recurrence.cell {
+                Cell::Rnn => isa.run(Compiled(|| self.simple(x, gates, next))),
+                Cell::Lstm => isa.run(Compiled(|| self.long_short(x, gates, cell, next))),
+                Cell::Gru => isa.run(Compiled(|| self.gated(x, gates, h, next))),
+                Cell::GruResetBefore => {
+                    isa.run(Compiled(|| self.reset(x, gates, h, next)));
+                    if let [_, part] = &self.parts[..] {
+                        part.run(isa, after, &mut gates[2 * n..], lanes, false);
+                    }
+                    let next = &mut after[..n];
+                    isa.run(Compiled(|| self.update(x, gates, h, next)));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn apply(&self, function: usize, x: &[f32], y: &mut [f32]) {
+        gate(self.recurrence.functions[function], self.recurrence.hard_sigmoid, x, y);
+    }
+
+    #[inline(always)]
+    fn simple(&self, x: &[f32], gates: &mut [f32], next: &mut [f32]) {
+        self.apply(0, x, gates);
+        next.copy_from_slice(gates);
+    }
+
+    #[inline(always)]
+    fn long_short(&self, x: &[f32], gates: &mut [f32], cell: &mut [f32], next: &mut [f32]) {
+        let n = next.len();
+        self.apply(0, &x[..2 * n], &mut gates[..2 * n]);
+        self.apply(1, &x[2 * n..3 * n], &mut gates[2 * n..3 * n]);
+        self.apply(0, &x[3 * n..], &mut gates[3 * n..]);
+        let (input, rest) = gates.split_at_mut(n);
+        let (forget, rest) = rest.split_at_mut(n);
+        let (new, output) = rest.split_at_mut(n);
+        let shares = input.iter().zip(&*forget).zip(&*new);
+        for ((c, y), ((i, f), g)) in cell.iter_mut().zip(&mut *next).zip(shares) {
+            *c = f * *c + i * g;
+            *y = 0.0;
+        }
+        self.apply(2, cell, next);
+        next.iter_mut().zip(&*output).for_each(|(y, o)| *y *= o);
+    }
+
+    /// With the candidate's share of the hidden state, bias included, reset.
+    #[inline(always)]
+    fn gated(&self, x: &[f32], gates: &mut [f32], h: &[f32], next: &mut [f32]) {
+        let n = next.len();
+        self.apply(0, &x[..2 * n], &mut gates[..2 * n]);
+        let (reset, rest) = gates.split_at_mut(n);
+        rest[n..].iter_mut().zip(&*reset).for_each(|(share, r)| *share *= r);
+        self.apply(1, &x[2 * n..], &mut rest[n..]);
+        mixed(rest, h, next);
+    }
+
+    /// The gates, and the hidden state as the candidate sees it.
+    #[inline(always)]
+    fn reset(&self, x: &[f32], gates: &mut [f32], h: &[f32], next: &mut [f32]) {
+        let n = next.len();
+        self.apply(0, &x[..2 * n], &mut gates[..2 * n]);
+        next.iter_mut().zip(gates.iter().zip(h)).for_each(|(y, (r, h))| *y = r * h);
+    }
+
+    /// The candidate, and the hidden state.
+    #[inline(always)]
+    fn update(&self, x: &[f32], gates: &mut [f32], h: &[f32], next: &mut [f32]) {
+        let n = next.len();
+        self.apply(1, &x[2 * n..], &mut gates[2 * n..]);
+        mixed(&gates[n..], h, next);
+    }
+}
+
+/// The candidate where the update is 0, the hidden state where it is 1; these are the gates after the
+/// first.
+#[inline(always)]
+fn mixed(gates: &[f32], h: &[f32], next: &mut [f32]) {
+    let (update, new) = gates.split_at(next.len());
+    let all = update.iter().zip(new).zip(h);
+    next.iter_mut().zip(all).for_each(|(y, ((z, new), h))| *y = new + z * (h - new));
+}
+
+/// `y = f(x + y)`.
+#[inline(always)]
+fn gate(function: Gate, [slope, offset]: [f32; 2], x: &[f32], y: &mut [f32]) {
+    let pairs = y.iter_mut().zip(x);
+    match function {
+        Gate::Sigmoid => pairs.for_each(|(y, x)| *y = sigmoid(*y + x)),
+        Gate::Tanh => pairs.for_each(|(y, x)| *y = tanh(*y + x)),
+        Gate::Identity => pairs.for_each(|(y, x)| *y += x),
+        Gate::Relu => pairs.for_each(|(y, x)| {
+            let sum = *y + x;
+            *y = if sum < 0.0 { 0.0 } else { sum };
+        }),
+        Gate::HardSigmoid => pairs.for_each(|(y, x)| {
+            let line = (*y + x) * slope + offset;
+            let line = if line < 0.0 { 0.0 } else { line };
+            *y = if line > 1.0 { 1.0 } else { line };
+        }),
+        Gate::Softsign => pairs.for_each(|(y, x)| {
+            let sum = *y + x;
+            *y = sum / (1.0 + sum.abs());
+        }),
+    }
+}
+
+/// Some rows of a layer as one of their own.
+fn rows(weights: &LayerWeights, range: std::ops::Range<usize>) -> Result<LayerWeights> {
+    let mut pattern = Pattern::with_columns(weights.pattern.cols());
+    for row in range.clone() {
+        pattern.push_row(weights.pattern.row(row).iter().copied())?;
+    }
+    let values = weights.values.to_f32();
+    let values = Values::F32(values[weights.pattern.entries_of(range.clone())].to_vec());
+    let bias = weights.bias.as_ref().map(|bias| Values::F32(bias.to_f32()[range].to_vec()));
+    Ok(LayerWeights { pattern, values, bias })
+}
