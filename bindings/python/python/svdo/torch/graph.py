@@ -92,26 +92,37 @@ def read(model: nn.Module, example_input: Tensor) -> Graph:
     if len(example_input) < 1:
         raise ValueError("example_input: expected one sample at least")
     replica, marked = _replica(model)
-    # Two samples, so that what mixes them is seen.
     example = example_input.detach().cpu()[[0, -1]].float()
+    _check_samples(type(model).__name__, replica, example)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.onnx")
-        _export(type(model).__name__, replica, example, path)
+        _export(type(model).__name__, replica, example[:1], path)
         try:
             text, layers = _svdo.graph(path)
         except SvdoError as error:
             raise SvdoError(str(error).replace(path, type(model).__name__)) from None
     description = json.loads(text)
-    sample = list(example.shape[1:])
-    if int(np.prod(description["input"]["shape"])) != int(np.prod(sample)):
-        raise SvdoError(
-            f"{type(model).__name__}: its graph mixes the samples of a batch, whose first dimension is "
-            f"the batch in [batch, {', '.join(map(str, sample))}]"
-        )
     nodes, tensors = _Join(marked, layers).run(description["nodes"])
     read = {name for node in nodes for name in node.get("inputs", ())}
     nodes = [{k: v for k, v in n.items() if k != "name" or v in read} for n in nodes]
     return Graph(nodes, description["input"], tensors)
+
+
+@torch.no_grad()
+def _check_samples(name: str, model: nn.Module, example: Tensor) -> None:
+    """Makes sure that one sample says nothing of another's output, as the graph is read for one."""
+    if torch.equal(example[0], example[1]):
+        example = torch.stack([example[0], example[0] * 0.5 + 0.25])
+    both = model(example)
+    if not isinstance(both, Tensor):
+        raise ValueError(f"{name} gives {type(both).__name__}: expected one tensor [batch, *sample]")
+    one_by_one = [model(example[:1]), model(example[1:])]
+    sizes = [len(x) if x.dim() else 0 for x in (both, *one_by_one)]
+    if sizes != [2, 1, 1] or not torch.allclose(both, torch.cat(one_by_one), 1e-3, 1e-4):
+        raise SvdoError(
+            f"{name}: what it makes of a sample depends on the others of the batch, which is the first "
+            f"dimension of [batch, {', '.join(map(str, example.shape[1:]))}]"
+        )
 
 
 def _export(name: str, model: nn.Module, example: Tensor, path: str) -> None:
