@@ -46,9 +46,8 @@ type Stored = (String, String, Vec<usize>, Py<PyArray1<u8>>);
 /// See the stub.
 #[pyfunction]
 pub(crate) fn tensors(py: Python<'_>, path: PathBuf) -> PyResult<Vec<Stored>> {
-    let named = |problem: String| {
-        raised(Error::Format { format: "safetensors", problem }.in_file(&path))
-    };
+    let named =
+        |problem: String| raised(Error::Format { format: "safetensors", problem }.in_file(&path));
     let bytes = py.detach(|| std::fs::read(&path)).map_err(|e| named(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| named(e.to_string()))?;
     let all = file.iter().map(|(name, view)| {

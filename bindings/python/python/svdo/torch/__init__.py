@@ -18,6 +18,8 @@ from svdo.torch.layers import Conv1dSVDO, Conv2dSVDO, ConvTranspose2dSVDO, Embed
 from svdo.torch.loss import kl, sgvlb_loss
 from svdo.torch.posterior import Posterior, posteriors
 from svdo.torch.recurrent import GRUSVDO, LSTMSVDO
+from svdo.torch.statistics import recalibrate
+from svdo.torch.training import LayerStats, Schedule, prune_, stats
 
 __all__ = [
     "Conv1dSVDO",
@@ -26,16 +28,21 @@ __all__ = [
     "EmbeddingSVDO",
     "GRUSVDO",
     "LSTMSVDO",
+    "LayerStats",
     "LinearSVDO",
     "MultiheadAttentionSVDO",
     "Posterior",
+    "Schedule",
     "compress",
     "convert",
     "describe",
     "kl",
     "load",
     "posteriors",
+    "prune_",
+    "recalibrate",
     "save",
     "sgvlb_loss",
+    "stats",
     "use_fused",
 ]
