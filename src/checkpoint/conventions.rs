@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::kernel::Kernel;
 use super::names::{self, split};
 use super::profile::{DenseLayout, KernelLayout, Origin, PROFILES, Profile};
 use super::roles::{self, Group};
@@ -28,6 +29,8 @@ pub(super) struct LayerTensors {
     pub(super) fixed: bool,
     /// Whether it is a normalization of its own, whose tensors are none of the above.
     pub(super) norm: bool,
+    /// What its tensors are to the network.
+    pub(super) kernel: Kernel,
 }
 
 /// What the names of a source say.
@@ -186,6 +189,7 @@ impl GroupReader<'_> {
             group: group_factor,
             fixed: variance.is_some_and(|(_, tensor)| self.role(tensor) == "aux"),
             norm: false,
+            kernel: Kernel::AsStored,
         };
         let pruned_bias = layer.bias.filter(|&bias| self.role(bias) == roles::PRUNED_BIAS);
         for (tensor, mask, beside) in [
@@ -278,7 +282,13 @@ impl LayerTensors {
             group: None,
             fixed: true,
             norm: true,
+            kernel: Kernel::AsStored,
         }
+    }
+
+    /// Values `[channels, 1, height, width]` that no layout turns.
+    pub(super) fn of_constant(name: String, shape: Vec<usize>, theta: usize) -> Self {
+        Self { shape, theta, norm: false, ..Self::of_norm(name, 0) }
     }
 
     /// Every tensor of the layer.
@@ -337,7 +347,7 @@ impl LayerTensors {
 
     /// Whether it is a matrix or a convolution, no vector of scales.
     pub(super) fn is_weights(&self) -> bool {
-        matches!(self.shape.len(), 2 | 4)
+        matches!(self.shape.len(), 2 | 4) || self.kernel != Kernel::AsStored
     }
 
     /// Whether the bias has one value for each of `rows` outputs: `[out]`, or with dimensions of 1

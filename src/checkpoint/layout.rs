@@ -1,6 +1,7 @@
 //! Which index of a stored tensor is which: found by what fits, never guessed.
 
 use super::conventions::{Found, LayerTensors};
+use super::kernel::{Arrangement, Kernel};
 use super::norm::{self, Fold};
 use super::profile::{DenseLayout, KernelLayout, PROFILES, Profile};
 use super::selection::Rest;
@@ -30,20 +31,29 @@ struct StoredLayout {
 }
 
 impl StoredLayout {
-    /// The order of the stored dimensions that makes them `[out, in]` or `[out, in, kh, kw]`.
-    fn order(self, layer: &LayerTensors) -> &'static [usize] {
-        match (layer.shape.len(), self.dense, self.kernel) {
-            (2, DenseLayout::OutIn, _) => &[0, 1],
-            (2, ..) if layer.fixed => &[0, 1],
-            (2, DenseLayout::InOut, _) => &[1, 0],
-            _ if layer.fixed => &[0, 1, 2, 3],
-            (_, _, KernelLayout::Oihw) => &[0, 1, 2, 3],
-            (_, _, KernelLayout::Hwio) => &[3, 2, 0, 1],
-        }
-    }
-
-    fn shape(self, layer: &LayerTensors) -> Vec<usize> {
-        self.order(layer).iter().map(|&i| layer.shape[i]).collect()
+    /// How what is stored becomes `[out, in]` or `[out, in, kh, kw]`.
+    fn arrangement(self, layer: &LayerTensors) -> Result<Arrangement> {
+        let stored = &layer.shape;
+        let dense: &[usize] = match self.dense {
+            DenseLayout::InOut if !layer.fixed => &[1, 0],
+            _ => &[0, 1],
+        };
+        Ok(match (layer.kernel, stored.len()) {
+            (Kernel::AsStored, 2) => Arrangement::ordered(stored, dense),
+            (Kernel::OverTokens, 2) => {
+                let matrix = Arrangement::ordered(stored, dense);
+                let shape = [&matrix.shape[..], &[1, 1]].concat();
+                matrix.shaped(shape)
+            }
+            (Kernel::OverTime, _) => Arrangement::over_time(stored, self.kernel)?,
+            (Kernel::Transposed { groups }, _) => {
+                Arrangement::transposed(stored, groups, self.kernel)?
+            }
+            _ => match self.kernel {
+                KernelLayout::Hwio if !layer.fixed => Arrangement::ordered(stored, &[3, 2, 0, 1]),
+                _ => Arrangement::ordered(stored, &[0, 1, 2, 3]),
+            },
+        })
     }
 
     fn describe(self, dense: bool, kernels: bool) -> String {
@@ -165,8 +175,11 @@ fn settle(
     description: Option<&Description>,
     options: &Options,
 ) -> Result<(Settled, Description, Network)> {
-    let has = |rank: usize| layers.iter().any(|l| l.shape.len() == rank && !l.norm);
-    let (dense, kernels) = (has(2), has(4));
+    let (dense, kernels) = (
+        layers.iter().any(|l| l.shape.len() == 2),
+        // What no layout turns says nothing of it.
+        layers.iter().any(|l| l.shape.len() > 2 && !l.fixed),
+    );
     let mut first_error = None;
     let mut fitting: Vec<(StoredLayout, Description, Network)> = Vec::new();
     for layout in candidates(found, options, dense, kernels) {
@@ -220,8 +233,13 @@ fn fit(
     description: Option<&Description>,
     source: &dyn TensorSource,
 ) -> Result<(Description, Network)> {
-    let shapes: Vec<Layer> =
-        layers.iter().map(|l| Layer { name: l.name.clone(), shape: layout.shape(l) }).collect();
+    let shape = |l: &LayerTensors| {
+        Ok(Layer {
+            name: l.name.clone(),
+            shape: layout.arrangement(l).map_err(|e| e.in_tensor(&l.name))?.shape,
+        })
+    };
+    let shapes: Vec<Layer> = layers.iter().map(shape).collect::<Result<_>>()?;
     for (layer, shape) in layers.iter().zip(&shapes) {
         layer.check_bias(shape.rows(), source.tensors())?;
     }
@@ -350,8 +368,9 @@ impl LayerViews {
             return Ok(Self::of_norm(shape));
         }
         let stored = &source.tensors()[layer.theta].shape;
+        let Arrangement { dims, order, .. } = layout.arrangement(layer)?;
         let oriented = |view: View| {
-            let view = view.permuted(layout.order(layer));
+            let view = view.permuted(&order);
             match map {
                 Some(Shape { channels, height, width }) => {
                     view.with_last_split(&[height, width, channels]).permuted(&[0, 3, 1, 2])
@@ -372,7 +391,7 @@ impl LayerViews {
                 ),
             };
             let view = View::of(source, tensor).repeated(stored);
-            view.and_then(|view| view.reshaped(&layer.shape)).ok_or_else(misfit)
+            view.and_then(|view| view.reshaped(&dims)).ok_or_else(misfit)
         };
         let theta = whole(layer.theta)?;
         let variance = match layer.variance {
@@ -386,8 +405,8 @@ impl LayerViews {
         // A factor for each input of a dense layer, each output of a convolution.
         let factor = |tensor: usize| {
             let axis = match layer.shape.len() {
-                2 => layout.order(layer)[1],
-                _ => layout.order(layer)[0],
+                2 => order[1],
+                _ => order[0],
             };
             let mut dims = vec![1; stored.len()];
             dims[axis] = stored[axis];

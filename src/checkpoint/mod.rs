@@ -4,6 +4,7 @@
 //! memory.
 
 mod archive;
+mod constants;
 mod container;
 mod conventions;
 mod endings;
@@ -14,6 +15,7 @@ mod keras;
 mod keras_config;
 mod keras_layers;
 mod keras_values;
+mod kernel;
 mod layout;
 mod mask;
 mod msgpack;
@@ -117,10 +119,17 @@ impl Checkpoint {
     ) -> Result<Self> {
         let topology =
             options.network.as_ref().map(|source| Topology::open(source, options)).transpose()?;
+        let stored = source.tensors().len();
+        let source = match &topology {
+            Some(topology) => topology.with_constants(source).map_err(|e| e.in_file(path))?,
+            None => source,
+        };
         let build = || {
             let embedded = source.metadata("svdo").and_then(embedded_network).transpose()?;
             let (own, format) = (embedded.is_some(), source.format());
-            let mut found = conventions::find_layers(source.tensors(), options, own, format)?;
+            let (own_tensors, of_graph) = source.tensors().split_at(stored);
+            let mut found = conventions::find_layers(own_tensors, options, own, format)?;
+            found.add_constants(of_graph);
             let mut topology = topology.or(embedded.map(Topology::embedded));
             if let (None, Some(config)) = (&topology, source.metadata(keras_config::KEY)) {
                 let described = keras_config::description(config, &mut found)?;

@@ -89,6 +89,11 @@ pub(super) fn is_ordinary(role: &str) -> bool {
     ORDINARY.contains(&role)
 }
 
+/// Whether a tensor of this name may be a layer's weights.
+pub(super) fn is_mean(role: &str) -> bool {
+    THETA.contains(&role)
+}
+
 pub(super) fn is_variance(role: &str) -> bool {
     VARIANCE.iter().any(|(name, _)| *name == role)
 }

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::constants::{Constant, WithConstants, constants_of};
 use super::conventions::{Found, LayerTensors};
 use super::endings::Endings;
+use super::kernel::Kernel;
 use super::norm;
+use super::tensor::TensorSource;
 use super::{NetworkSource, Options};
 use crate::error::{Error, IoContext, Result};
 use crate::network::describe::Description;
@@ -19,6 +22,8 @@ pub(super) struct Topology {
     is_embedded: bool,
     /// Of an ONNX graph, what it has of its layers, in the order of the description.
     graph: Option<(PathBuf, Vec<GraphLayer>)>,
+    /// The graph's values that are those of no layer.
+    constants: Vec<Constant>,
 }
 
 /// What a graph says of a layer beside its shape.
@@ -33,7 +38,7 @@ struct GraphLayer {
 
 impl From<Description> for Topology {
     fn from(description: Description) -> Self {
-        Self { description, is_embedded: false, graph: None }
+        Self { description, is_embedded: false, graph: None, constants: Vec::new() }
     }
 }
 
@@ -54,7 +59,8 @@ impl Topology {
             let description = Description::from_json(&text).map_err(|e| e.in_file(path))?;
             return Ok(description.into());
         }
-        let graph = onnx::open_as(path, &options.reading(true))?;
+        let mut graph = onnx::open_as(path, &options.reading(true))?;
+        let constants = constants_of(&mut graph);
         let description = Description::of(&graph.network);
         let depthwise = depthwise(&graph.network);
         let all = graph.network.layers.iter().zip(&graph.weights).zip(depthwise);
@@ -71,7 +77,28 @@ impl Topology {
         };
         let layers = description.layer_names().into_iter().filter_map(of_name);
         let layers = layers.collect();
-        Ok(Self { graph: Some((path.clone(), layers)), ..description.into() })
+        Ok(Self { graph: Some((path.clone(), layers)), constants, ..description.into() })
+    }
+
+    /// The tensors of a checkpoint and, behind them, those values of the graph that it has no layers for.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where the checkpoint has another value of the same name.
+    pub(super) fn with_constants(
+        &self,
+        source: Box<dyn TensorSource>,
+    ) -> Result<Box<dyn TensorSource>> {
+        if self.constants.is_empty() {
+            return Ok(source);
+        }
+        let mut missing = Vec::new();
+        for constant in &self.constants {
+            if !constant.is_layer_of(&*source) {
+                constant.check(&*source)?;
+                missing.push(constant.clone());
+            }
+        }
+        Ok(Box::new(WithConstants::new(source, missing)))
     }
 
     /// Whether it has the batch normalizations of its layers.
@@ -109,20 +136,45 @@ impl Topology {
     pub(super) fn match_layers(&mut self, found: &mut Found) -> Result<()> {
         found.strip_wrappers(&weighted(&self.description));
         if self.is_embedded {
-            return Ok(());
-        }
-        // As [in, out/groups, kh, kw] or ours, with inputs and outputs the other way round: not to be told
-        // apart where there are as many of both.
-        let transposed = self.description.nodes.iter().find(|node| node.op == "conv_transpose2d");
-        if let Some(layer) = transposed.and_then(|node| node.layer.as_deref()) {
-            return Err(Error::network(format!(
-                "conv_transpose2d of layer {layer:?}: how a checkpoint stores its weights is not known; give \
-                 the network as an ONNX model with its weights"
-            )));
+            return self.set_kernels(found);
         }
         self.add_affine(found);
         let names: Vec<&str> = found.layers.iter().map(|l| l.name.as_str()).collect();
-        match_names(&mut self.description, &names)
+        match_names(&mut self.description, &names)?;
+        self.set_kernels(found)
+    }
+
+    /// Says of each layer what its tensors are to the nodes that use it.
+    fn set_kernels(&self, found: &mut Found) -> Result<()> {
+        let mut of: BTreeMap<&str, (&str, usize)> = BTreeMap::new();
+        for node in &self.description.nodes {
+            if let Some(layer) = node.layer.as_deref() {
+                of.insert(layer, (node.op.as_str(), node.groups.unwrap_or(1)));
+            }
+        }
+        for layer in found.layers.iter_mut().filter(|layer| !layer.norm && !layer.fixed) {
+            let Some(&(op, groups)) = of.get(layer.name.as_str()) else { continue };
+            layer.kernel = match (op, layer.shape.len()) {
+                ("conv2d", 2) => Kernel::OverTokens,
+                ("conv2d", 3) => Kernel::OverTime,
+                // A file with a description has its layers as that says.
+                ("conv_transpose2d", 4) if self.is_embedded => Kernel::AsStored,
+                ("conv_transpose2d", 3 | 4) if self.graph.is_some() => {
+                    Kernel::Transposed { groups }
+                }
+                // As [in, out/groups, kh, kw] or ours, with inputs and outputs the other way round: not to
+                // be told apart where there are as many of both.
+                ("conv_transpose2d", _) => {
+                    return Err(Error::network(format!(
+                        "conv_transpose2d of layer {:?}: how a checkpoint stores its weights is not known; \
+                         give the network as an ONNX model",
+                        layer.name
+                    )));
+                }
+                _ => Kernel::AsStored,
+            };
+        }
+        Ok(())
     }
 
     /// Adds what an ONNX graph does to the outputs of layers.

@@ -9,6 +9,9 @@ use super::{Fold, Imported, Reason, Weights, printable, problem, unsupported};
 use crate::error::Result;
 use crate::network::{Axis, Input, Layer, Network, Node, Op, Shape, Source, View};
 
+/// What stands for the infinite numbers of a constant: large, and its sums are finite.
+const INFINITE: f32 = 1e30;
+
 /// What a name of the graph stands for: elements of a value of the network.
 #[derive(Debug, Clone)]
 pub(super) struct Value {
@@ -153,8 +156,14 @@ impl Reader {
             return Err(format!("the constant {name:?} is empty"));
         }
         let shape = shape_of(&tensor.dims);
-        let values = tensor.to_reals().into_owned();
+        let mut values = tensor.to_reals().into_owned();
         self.constants.charge::<f32>(values.len())?;
+        // What masks add before a softmax: any number from which nothing is left there.
+        let infinite = values.iter_mut().filter(|value| value.is_infinite());
+        if infinite.map(|value| *value = INFINITE.copysign(*value)).count() > 0 {
+            let name = printable(name);
+            self.notes.push(format!("{name} holds infinite numbers, taken as {INFINITE:e}"));
+        }
         let weights = Weights { values, bias: None, fold: None };
         let layer_shape = vec![shape.channels, 1, shape.height, shape.width];
         let layer = self.add_layer(name.to_owned(), layer_shape, weights)?;

@@ -17,6 +17,7 @@ mod fixtures;
 mod formats;
 mod fuzz_corpus;
 mod golden;
+mod graph_ties;
 mod hostile_checkpoints;
 mod import_cases;
 mod import_words;

@@ -12,6 +12,8 @@ use svdo::{Error, Result};
 pub(crate) struct Arrays {
     infos: Vec<TensorInfo>,
     values: Vec<Values>,
+    /// What the file's metadata would say: a JSON object with the network.
+    metadata: Option<String>,
 }
 
 enum Values {
@@ -25,7 +27,11 @@ enum Values {
 }
 
 impl Arrays {
-    pub(crate) fn new(named: &[(String, Bound<'_, PyUntypedArray>)]) -> Self {
+    /// The arrays; `metadata` is what a file would have under the key `svdo`.
+    pub(crate) fn new(
+        named: &[(String, Bound<'_, PyUntypedArray>)],
+        metadata: Option<String>,
+    ) -> Self {
         let mut infos = Vec::with_capacity(named.len());
         let mut values = Vec::with_capacity(named.len());
         for (name, array) in named {
@@ -50,7 +56,7 @@ impl Arrays {
             infos.push(TensorInfo { name: name.clone(), dtype, shape: array.shape().to_vec() });
             values.push(value);
         }
-        Self { infos, values }
+        Self { infos, values, metadata }
     }
 }
 
@@ -77,8 +83,8 @@ impl TensorSource for Arrays {
         .map_err(|problem| Error::Tensor { tensor: self.infos[tensor].name.clone(), problem })
     }
 
-    fn metadata(&self, _: &str) -> Option<&str> {
-        None
+    fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.as_deref().filter(|_| key == "svdo")
     }
 }
 

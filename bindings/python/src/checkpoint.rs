@@ -43,6 +43,14 @@ pub(crate) enum Network {
 }
 
 impl Network {
+    /// The metadata of a file that carries this description.
+    fn metadata(&self) -> Option<String> {
+        match self {
+            Self::Json(json) => Some(format!("{{\"network\": {json}}}")),
+            Self::File(_) => None,
+        }
+    }
+
     fn source(self) -> Result<NetworkSource> {
         Ok(match self {
             Self::Json(json) => Description::from_json(&json)?.into(),
@@ -64,7 +72,7 @@ pub(crate) fn compress(
     sweep: Option<Vec<f32>>,
     quantize: &str,
     bits: Option<u32>,
-    network: Option<Network>,
+    mut network: Option<Network>,
     read_as: BTreeMap<String, String>,
     output: Option<PathBuf>,
     simplify: bool,
@@ -75,6 +83,7 @@ pub(crate) fn compress(
     goal: Option<(String, f64)>,
     effort: u32,
     threads: Option<usize>,
+    own: bool,
 ) -> PyResult<Answer> {
     let goal = goal.map(|(name, bound)| named_goal(&name, bound)).transpose().map_err(raised)?;
     let quantizer = quantizer(quantize, bits, goal.is_some()).map_err(raised)?;
@@ -89,7 +98,11 @@ pub(crate) fn compress(
     let read_as = options(&read_as).map_err(raised)?;
     let (path, arrays) = match source {
         Source::File(path) => (path, None),
-        Source::Arrays(named) => (IN_MEMORY.into(), Some(Arrays::new(&named))),
+        Source::Arrays(named) => {
+            let metadata = network.as_ref().filter(|_| own).and_then(Network::metadata);
+            network = network.filter(|_| metadata.is_none());
+            (IN_MEMORY.into(), Some(Arrays::new(&named, metadata)))
+        }
     };
     let run = || -> Result<_> {
         claim(arrays.is_none().then_some(&*path), network.as_ref(), output.as_deref())?;
@@ -197,14 +210,17 @@ pub(crate) fn save(
     path: PathBuf,
     named: Named<'_>,
     network: Option<Network>,
+    own: bool,
 ) -> PyResult<()> {
-    let arrays = Arrays::new(&named);
+    let metadata = network.as_ref().filter(|_| own).and_then(Network::metadata);
+    let network = network.filter(|_| metadata.is_none());
+    let arrays = Arrays::new(&named, metadata.clone());
     let infos = arrays.tensors().to_vec();
     // The bytes of each array, kept borrowed while they are written.
     let mut bytes = Vec::with_capacity(named.len());
     for ((_, array), info) in named.iter().zip(&infos) {
         if stored_type(info.dtype).is_none() {
-            let problem = format!("type {}; F32, F16 and F64 can be saved", info.dtype);
+            let problem = format!("type {}; floats, integers and bool can be saved", info.dtype);
             return Err(raised(Error::Tensor { tensor: info.name.clone(), problem }));
         }
         let flat = array.call_method1("reshape", (-1,))?.call_method1("view", ("uint8",))?;
@@ -219,8 +235,10 @@ pub(crate) fn save(
     py.detach(|| {
         claim(None, network.as_ref(), Some(&path))?;
         let checkpoint = open(&path, Some(arrays), network, &saved_as)?;
-        let description = Description::of(checkpoint.network());
-        let metadata = serde_json::json!({ "network": description }).to_string();
+        let metadata = metadata.unwrap_or_else(|| {
+            let description = Description::of(checkpoint.network());
+            serde_json::json!({ "network": description }).to_string()
+        });
         let metadata = HashMap::from([("svdo".to_owned(), metadata)]);
         let tensors = infos.iter().zip(slices).map(|(info, slice)| {
             let dtype = stored_type(info.dtype).unwrap_or(Dtype::U8);
@@ -240,10 +258,24 @@ pub(crate) fn save(
 }
 
 fn stored_type(dtype: DType) -> Option<Dtype> {
-    match dtype {
-        DType::F32 => Some(Dtype::F32),
-        DType::F64 => Some(Dtype::F64),
-        DType::F16 => Some(Dtype::F16),
-        _ => None,
-    }
+    Some(match dtype {
+        DType::F32 => Dtype::F32,
+        DType::F64 => Dtype::F64,
+        DType::F16 => Dtype::F16,
+        DType::Bool => Dtype::BOOL,
+        DType::U8 => Dtype::U8,
+        DType::Other(name) => *INTEGERS.iter().find(|(_, known)| *known == name).map(|(t, _)| t)?,
+        _ => return None,
+    })
 }
+
+/// Integers, which are kept for the framework that reads the file.
+const INTEGERS: [(Dtype, &str); 7] = [
+    (Dtype::I8, "I8"),
+    (Dtype::I16, "I16"),
+    (Dtype::I32, "I32"),
+    (Dtype::I64, "I64"),
+    (Dtype::U16, "U16"),
+    (Dtype::U32, "U32"),
+    (Dtype::U64, "U64"),
+];

@@ -7,6 +7,7 @@
 mod arrays;
 mod checkpoint;
 mod error;
+mod graph;
 mod model;
 mod options;
 
@@ -17,6 +18,8 @@ mod _svdo {
     use super::checkpoint::{compress, save};
     #[pymodule_export]
     use super::error::SvdoError;
+    #[pymodule_export]
+    use super::graph::{graph, tensors};
     #[pymodule_export]
     use super::model::{Model, export, load};
 }

@@ -8,11 +8,25 @@
 ``svdo.torch`` holds the layers and the loss to train with; importing it needs PyTorch.
 """
 
-from svdo._checkpoint import compress, export, save
+import functools
+from typing import Any
+
+from svdo import _checkpoint
+from svdo._checkpoint import export, save
 from svdo._report import Record, Report
 from svdo._svdo import Model, SvdoError, load
 
 __all__ = ["Model", "Record", "Report", "SvdoError", "compress", "export", "load", "save"]
+
+
+@functools.wraps(_checkpoint.compress)
+def compress(checkpoint: Any, *arguments: Any, **options: Any) -> Report:
+    # A PyTorch model, of which nothing is known here.
+    if hasattr(checkpoint, "named_modules"):
+        from svdo.torch import compress as compress_model
+
+        return compress_model(checkpoint, *arguments, **options)
+    return _checkpoint.compress(checkpoint, *arguments, **options)
 
 
 def __getattr__(name: str) -> object:

@@ -44,6 +44,7 @@ def compress(
     max_bytes: int | None = None,
     effort: int = 5,
     threads: int | None = None,
+    _own: bool = False,
 ) -> Report:
     """Compress a checkpoint trained by sparse variational dropout.
 
@@ -54,7 +55,8 @@ def compress(
     Args:
         checkpoint: a file, or a state dict: names to arrays or tensors. Of each layer, ``theta``
             and ``log_sigma2`` [out, in] or [out, in/groups, kh, kw], and ``bias`` [out]; other
-            names are in formats/checkpoints.md. Arrays are read where they lie.
+            names are in formats/checkpoints.md. Arrays are read where they lie. A PyTorch model is
+            taken with an example of its input behind it: see :func:`svdo.torch.compress`.
         thresh: prune weights with a log alpha above this; ``"auto"`` for the valley between the
             two modes of their histogram.
         sweep: also compress at each of these thresholds, and report ratios (and errors, given
@@ -148,11 +150,14 @@ def compress(
         goal[0] if goal else None,
         effort,
         threads,
+        _own,
     )
     return Report._parse(*answer)
 
 
-def save(path: PathLike, state_dict: StateDict, network: Network | None = None) -> None:
+def save(
+    path: PathLike, state_dict: StateDict, network: Network | None = None, *, own: bool = False
+) -> None:
     """Save a checkpoint as safetensors with its network in the metadata, whole or not at all.
 
     Args:
@@ -161,11 +166,13 @@ def save(path: PathLike, state_dict: StateDict, network: Network | None = None) 
             :func:`compress`. They are checked against the network as :func:`compress` would.
         network: the network description as a dict or a file; None for a plain chain of linear
             layers.
+        own: whether the tensors are called and shaped exactly as the description says, which is then
+            saved as it is, batch normalizations included.
 
     Raises:
         SvdoError: the tensors do not make up the network, or the file cannot be written.
     """
-    _svdo.save(Path(path), _arrays(state_dict), _network(network))
+    _svdo.save(Path(path), _arrays(state_dict), _network(network), own)
 
 
 def export(

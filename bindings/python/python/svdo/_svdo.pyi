@@ -84,10 +84,30 @@ def compress(
     goal: tuple[str, float] | None,
     effort: int,
     threads: int | None,
+    own: bool,
 ) -> tuple[str, str, str, bytes]: ...
 def save(
-    path: Path, named: list[tuple[str, npt.NDArray[Any]]], network: str | Path | None
+    path: Path, named: list[tuple[str, npt.NDArray[Any]]], network: str | Path | None, own: bool
 ) -> None: ...
+def graph(
+    path: Path,
+) -> tuple[
+    str,
+    list[
+        tuple[
+            str,
+            list[int],
+            npt.NDArray[np.float32],
+            npt.NDArray[np.float32] | None,
+            tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None,
+        ]
+    ],
+]:
+    """The network description of an ONNX model, and of each of its layers name, shape, weights row
+    by row, bias, and the factor and offset for each row that follow it."""
+
+def tensors(path: Path) -> list[tuple[str, str, list[int], npt.NDArray[np.uint8]]]:
+    """Name, type, shape and bytes of each tensor of a safetensors file."""
 def export(
     source: str | os.PathLike[str] | bytes, format: str, sparse: bool, output: Path
 ) -> None: ...

@@ -1,0 +1,228 @@
+"""Checkpoints of models, with the network in them, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from svdo import _svdo
+from svdo._checkpoint import Network, PathLike, StateDict
+from svdo._checkpoint import compress as _compress
+from svdo._checkpoint import save as _save
+from svdo._report import Report
+from svdo.torch import graph
+from svdo.torch.convert import FORMS, convert
+from svdo.torch.posterior import Posterior
+
+
+def describe(
+    model: nn.Module,
+    example_input: Tensor | Sequence[int],
+    *,
+    scale: float = 1.0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """The network description of a model, as formats/network.md says.
+
+    Args:
+        example_input: a batch [batch, *sample], or the shape of one sample.
+        scale, mean, std: what turns raw values into what the model is trained on, for each
+            channel: ``(x * scale - mean) / std``. Pixels from 0 to 255 need ``scale=1/255`` if
+            the model was trained on 0 to 1.
+
+    Raises:
+        SvdoError: an operation of the model's graph has no description.
+        ValueError: a layer of the model has none.
+    """
+    return _stored(model, example_input, scale, mean, std)[0]
+
+
+def save(
+    model: nn.Module,
+    path: PathLike,
+    example_input: Tensor | Sequence[int] | None = None,
+    *,
+    scale: float = 1.0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    network: Network | None = None,
+) -> None:
+    """Save a model as a checkpoint that ``svdo-compress`` and :func:`svdo.compress` take as it is:
+    safetensors with the network in its metadata.
+
+    The network is read from the model's graph (an ONNX export): residuals, attention, depthwise and
+    transposed convolutions included. Batch normalizations keep tensors of their own, so that their
+    statistics can be measured again. Layers without a posterior are saved as they are; their zeros
+    are what compression prunes.
+
+    Args:
+        example_input, scale, mean, std: as in :func:`describe`.
+        network: a description, as a dict or a file, in the place of ``example_input``.
+    """
+    if (network is None) == (example_input is None):
+        raise ValueError("give example_input, or a description as network")
+    if network is not None or example_input is None:
+        _save(path, unwrap(model).state_dict(), network)
+        return
+    description, tensors = _stored(model, example_input, scale, mean, std)
+    _save(path, tensors, description, own=True)
+
+
+def load(path: PathLike, model: nn.Module) -> nn.Module:
+    """Load a checkpoint that :func:`save` wrote from an example into a model, in place.
+
+    Args:
+        model: of the same architecture. Layers that have a posterior in the file and none in the
+            model are converted first, as by :func:`svdo.torch.convert`.
+
+    Returns:
+        The model.
+
+    Raises:
+        SvdoError: the file cannot be read.
+        ValueError: it does not fit the model; says which tensor.
+    """
+    stored = _svdo.tensors(_path(path))
+    tensors = {name: _tensor(dtype, shape, data) for name, dtype, shape, data in stored}
+    bare = unwrap(model)
+    trained = {name.rsplit(".", 1)[0] for name in tensors if name.endswith(".log_sigma2")}
+
+    def is_trained(name: str, layer: nn.Module) -> bool:
+        name = name or graph.ROOT
+        inside = (f"{name}.{part}" for part in ("q_proj", "ih_l0"))
+        return name in trained or any(part in trained for part in inside)
+
+    if any(type(m) in FORMS and is_trained(n, m) for n, m in bare.named_modules()):
+        bare = model = convert(bare, only=is_trained)
+    modules = dict(bare.named_modules(remove_duplicate=False))
+    state: dict[str, Tensor] = {}
+    for name, own in bare.state_dict().items():
+        prefix, _, role = name.rpartition(".")
+        found = tensors.get(name if prefix else f"{graph.ROOT}.{name}", tensors.get(name))
+        if found is None:
+            if name.endswith("num_batches_tracked"):
+                continue
+            raise ValueError(f"{path} has no tensor {name}: it is of another model")
+        if role in ("theta", "log_sigma2", "weight") and found.shape != own.shape:
+            layer = modules.get(prefix)
+            if layer is not None and found.dim() == 4 and hasattr(layer, "dilation"):
+                found = graph.as_trained(layer, found)
+        if found.numel() != own.numel():
+            raise ValueError(
+                f"{path}: tensor {name} has shape {list(found.shape)}, expected {list(own.shape)}"
+            )
+        state[name] = found.reshape(own.shape)
+    bare.load_state_dict(state, strict=False)
+    return model
+
+
+def compress(
+    model: nn.Module,
+    example_input: Tensor | Sequence[int],
+    thresh: float | str = 3.0,
+    *,
+    scale: float = 1.0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **options: Any,
+) -> Report:
+    """Compress a model at once, without a checkpoint in between.
+
+    Args:
+        example_input, scale, mean, std: as in :func:`describe`.
+        thresh, options: as in :func:`svdo.compress`.
+    """
+    description, tensors = _stored(model, example_input, scale, mean, std)
+    return _compress(tensors, thresh, network=description, _own=True, **options)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers of distributed training and compilation."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
+def _stored(
+    model: nn.Module,
+    example_input: Tensor | Sequence[int],
+    scale: float,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> tuple[dict[str, Any], StateDict]:
+    """The description of a model and the tensors of its checkpoint."""
+    model = unwrap(model)
+    if not isinstance(example_input, Tensor):
+        example_input = torch.zeros(1, *(int(size) for size in example_input))
+    read = graph.read(model, example_input)
+    given = _preprocessing(read.input, scale, mean, std)
+    description = {"version": 1, "input": given, "nodes": read.nodes}
+    tensors = dict(read.tensors)
+    # What the network does not need, and a model that is loaded does.
+    for name, tensor in model.state_dict().items():
+        if name not in tensors and f"{graph.ROOT}.{name}" not in tensors:
+            tensors[name] = tensor.detach()
+    return description, tensors
+
+
+def _preprocessing(
+    own: dict[str, Any], scale: float, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> dict[str, Any]:
+    """What is done to raw values: as given, then as the model itself begins."""
+    given: dict[str, Any] = {"shape": own["shape"]}
+    if set(own) == {"shape"}:
+        if scale != 1.0:
+            given["scale"] = float(scale)
+        if mean is not None:
+            given["mean"] = [float(m) for m in mean]
+        if std is not None:
+            given["std"] = [float(s) for s in std]
+        return given
+
+    def affine(scale: float, mean: Any, std: Any) -> tuple[Any, Any]:
+        mean = np.zeros(1) if mean is None else np.asarray(mean, float)
+        std = np.ones(1) if std is None else np.asarray(std, float)
+        return scale / std, -mean / std
+
+    first = affine(scale, mean, std)
+    then = affine(own.get("scale", 1.0), own.get("mean"), own.get("std"))
+    factor, offset = first[0] * then[0], first[1] * then[0] + then[1]
+    factor, offset = np.broadcast_arrays(factor, offset)
+    return {**given, "mean": (-offset / factor).tolist(), "std": (1.0 / factor).tolist()}
+
+
+def _path(path: PathLike) -> Any:
+    from pathlib import Path
+
+    return Path(path)
+
+
+_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def _tensor(dtype: str, shape: Sequence[int], data: Any) -> Tensor:
+    if dtype not in _TYPES:
+        raise ValueError(f"tensors of type {dtype} cannot be loaded")
+    if data.size == 0:
+        return torch.empty(tuple(shape), dtype=_TYPES[dtype])
+    return torch.from_numpy(data).view(_TYPES[dtype]).reshape(tuple(shape))

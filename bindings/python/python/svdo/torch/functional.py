@@ -1,0 +1,143 @@
+"""The arithmetic of a training step: the noise of local reparameterization and the KL divergence.
+
+Each is written plainly in PyTorch, with its gradient in closed form, and can be fused by
+``torch.compile`` (which generates Triton where there is a GPU): see :func:`use_fused`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# The constants of the KL approximation (Molchanov et al. 2017, eq. 14).
+K1, K2, K3 = 0.63576, 1.87320, 1.48695
+# Keeps the logarithm finite at zero.
+EPSILON = 1e-16
+
+_wanted: bool | None = None
+_compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+
+def use_fused(wanted: bool | None = None) -> None:
+    """Whether the elementwise parts of a step are fused by ``torch.compile``: True, False, or None
+    for where it pays and works without a C++ compiler, that is, on a GPU with Triton."""
+    global _wanted
+    _wanted = wanted
+
+
+def _fused(function: Callable[..., Any], like: Tensor) -> Callable[..., Any]:
+    """The function, or its compiled form."""
+    wanted = _wanted
+    if wanted is None:
+        wanted = like.is_cuda and importlib.util.find_spec("triton") is not None
+    if not wanted or torch.compiler.is_compiling():
+        return function
+    if function not in _compiled:
+        _compiled[function] = torch.compile(function, dynamic=True)
+    return _compiled[function]
+
+
+def _kl_and_gradient(theta: Tensor, log_sigma2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """KL of all weights, a scalar, and its gradients by theta and log_sigma2."""
+    square = theta * theta + EPSILON
+    log_alpha = log_sigma2 - square.log()
+    rising = torch.sigmoid(K2 + K3 * log_alpha)
+    # softplus(-x) = -log sigmoid(x), finite for all x.
+    noise = torch.sigmoid(log_alpha)
+    value = K1 * (1.0 - rising) - 0.5 * torch.nn.functional.logsigmoid(log_alpha)
+    slope = (K1 * K3) * rising * (rising - 1.0) + 0.5 * (noise - 1.0)
+    return value.sum(dtype=torch.float64 if value.dtype == torch.float64 else torch.float32), (
+        slope * (-2.0 * theta / square)
+    ), slope
+
+
+class _Kl(torch.autograd.Function):
+    """The sum of the KL of some tensors of weights; one pass computes value and gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *parameters: Tensor) -> Tensor:
+        total: Tensor | None = None
+        gradients: list[Tensor] = []
+        for theta, log_sigma2 in zip(parameters[:count], parameters[count:]):
+            # Half precision holds neither the squares of small weights nor the sum.
+            wide = torch.promote_types(theta.dtype, torch.float32)
+            run = _fused(_kl_and_gradient, theta)
+            value, *slopes = run(theta.to(wide), log_sigma2.to(wide))
+            total = value if total is None else total + value.to(total.device)
+            gradients.extend(slope.to(theta.dtype) for slope in slopes)
+        assert total is not None
+        ctx.save_for_backward(*gradients[::2], *gradients[1::2])
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        scaled = [saved * grad.to(saved.device, saved.dtype) for saved in ctx.saved_tensors]
+        return (None, *scaled)
+
+
+def kl(thetas: Sequence[Tensor], log_sigma2s: Sequence[Tensor]) -> Tensor:
+    """KL(posterior || log-uniform prior) of the weights of all tensors together in nats, a scalar;
+    0 in the limit of large alpha (the constant C = -k1 of Molchanov et al. 2017, eq. 14)."""
+    return _Kl.apply(len(thetas), *thetas, *log_sigma2s)
+
+
+def total(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of scalars, on the device of the first."""
+    if len(terms) == 1:
+        return terms[0]
+    return torch.stack([term.to(terms[0].device) for term in terms]).sum()
+
+
+def squares(x: Tensor, log_sigma2: Tensor, computed: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x^2 and sigma^2, and by what the root of their product is to be multiplied (None for 1).
+
+    Where products are ``computed`` in f16 both are brought to at most 1 first: squares of pixels from
+    0 to 255 are not finite there, and a sigma^2 of e^-10 is hardly a number.
+    """
+    if computed != torch.float16:
+        return x * x, log_sigma2.exp(), None
+    with torch.no_grad():
+        largest = x.abs().amax().float().clamp_min(1e-6)
+        top = log_sigma2.amax().float()
+    scaled = x / largest.to(x.dtype)
+    return scaled * scaled, (log_sigma2 - top.to(log_sigma2.dtype)).exp(), largest * (0.5 * top).exp()
+
+
+def _sampled(mean: Tensor, variance: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """mean + noise sqrt(variance), and its gradient by variance: 0 where that is 0."""
+    wide = variance if variance.dtype == torch.float64 else variance.float()
+    deviation = wide.clamp_min(0.0).sqrt()
+    slope = torch.where(deviation > 0, 0.5 * noise / deviation, 0.0)
+    # f16 does not hold it.
+    slope = slope if variance.dtype == torch.float16 else slope.to(variance.dtype)
+    return (mean + deviation * noise).to(mean.dtype), slope
+
+
+class _Noise(torch.autograd.Function):
+    """mean + noise sqrt(variance) for given noise, with a gradient that is finite everywhere."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
+        out, slope = _fused(_sampled, mean)(mean, variance, noise)
+        ctx.save_for_backward(slope)
+        ctx.dtype = variance.dtype
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (slope,) = ctx.saved_tensors
+        return grad, (grad * slope).to(ctx.dtype), None
+
+
+def add_noise(mean: Tensor, variance: Tensor, unit: Tensor | None = None) -> Tensor:
+    """A sample of N(mean, unit^2 variance), elementwise."""
+    noise = torch.randn_like(mean)
+    if unit is not None:
+        noise = noise.float() * unit
+    return _Noise.apply(mean, variance, noise)

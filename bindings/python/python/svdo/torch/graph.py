@@ -1,0 +1,367 @@
+"""The graph of a model, with its layers recognized in it.
+
+The model is exported to ONNX and read by the reader of ``svdo-compress``. Exporters rename, merge and
+fold, so names say little: for the export every layer gets random weights of its own, and is found
+again by their values. A batch normalization is a layer of that kind, too (a factor and an offset for each
+channel), and thus stays unfolded.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import inspect
+import json
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from svdo import _svdo
+from svdo._svdo import SvdoError
+from svdo.torch.posterior import Posterior
+from svdo.torch.recurrent import _Recurrent
+
+# What a model that is a layer itself is called.
+ROOT = "model"
+# The layers whose weights are looked for, where they have no posterior.
+_PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
+
+
+@dataclass
+class Graph:
+    """A network description without its tensors, and these."""
+
+    nodes: list[dict[str, Any]]
+    input: dict[str, Any]
+    """Shape of one sample, and what the model itself does to it first."""
+    tensors: dict[str, Any]
+    """What the network's layers are stored as, shaped as the description has them."""
+
+
+class _PerChannel(nn.Module):
+    """``factor x + offset`` for each channel, in place of a batch normalization."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, 1, 1))
+        self.bias = nn.Parameter(torch.empty(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = len(self.bias)
+        if x.dim() == 4:
+            return F.conv2d(x, self.weight.unsqueeze(-1), self.bias, groups=channels)
+        if x.dim() == 3:
+            return F.conv1d(x, self.weight, self.bias, groups=channels)
+        if x.dim() != 2:
+            raise ValueError(f"batch normalization of {x.dim()} dimensions cannot be described")
+        return F.conv1d(x.unsqueeze(-1), self.weight, self.bias, groups=channels).squeeze(-1)
+
+
+@dataclass
+class _Marked:
+    """A layer of the model and the random weights that stood for its own."""
+
+    name: str
+    module: nn.Module
+    weight: np.ndarray
+    bias: np.ndarray | None
+
+
+def read(model: nn.Module, example_input: Tensor) -> Graph:
+    """The graph of a model in evaluation mode, and what its layers are stored as.
+
+    Args:
+        example_input: [batch, *sample], on the model's device; its values do not matter.
+
+    Raises:
+        SvdoError: an operation of the graph is not understood, or the graph mixes samples.
+        ValueError: a layer that has no description.
+    """
+    if not isinstance(example_input, Tensor) or example_input.dim() < 2:
+        raise ValueError("example_input: expected one tensor [batch, *sample]")
+    if len(example_input) < 1:
+        raise ValueError("example_input: expected one sample at least")
+    replica, marked = _replica(model)
+    example = example_input.detach().cpu()[[0, -1]].float()
+    _check_samples(type(model).__name__, replica, example)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.onnx")
+        _export(type(model).__name__, replica, example[:1], path)
+        try:
+            text, layers = _svdo.graph(path)
+        except SvdoError as error:
+            raise SvdoError(str(error).replace(path, type(model).__name__)) from None
+    description = json.loads(text)
+    nodes, tensors = _Join(marked, layers).run(description["nodes"])
+    read = {name for node in nodes for name in node.get("inputs", ())}
+    nodes = [{k: v for k, v in n.items() if k != "name" or v in read} for n in nodes]
+    return Graph(nodes, description["input"], tensors)
+
+
+@torch.no_grad()
+def _check_samples(name: str, model: nn.Module, example: Tensor) -> None:
+    """Makes sure that one sample says nothing of another's output, as the graph is read for one."""
+    if torch.equal(example[0], example[1]):
+        example = torch.stack([example[0], example[0] * 0.5 + 0.25])
+    both = model(example)
+    if not isinstance(both, Tensor):
+        raise ValueError(f"{name} gives {type(both).__name__}: expected one tensor [batch, *sample]")
+    one_by_one = [model(example[:1]), model(example[1:])]
+    sizes = [len(x) if x.dim() else 0 for x in (both, *one_by_one)]
+    if sizes != [2, 1, 1] or not torch.allclose(both, torch.cat(one_by_one), 1e-3, 1e-4):
+        raise SvdoError(
+            f"{name}: what it makes of a sample depends on the others of the batch, which is the first "
+            f"dimension of [batch, {', '.join(map(str, example.shape[1:]))}]"
+        )
+
+
+def _export(name: str, model: nn.Module, example: Tensor, path: str) -> None:
+    """Writes the ONNX graph by the exporter there is."""
+    if importlib.util.find_spec("onnx") is None:
+        raise ImportError("saving a model needs the package onnx (and onnxscript): pip install 'svdo[torch]'")
+    settings: dict[str, Any] = {"input_names": ["input"], "output_names": ["output"]}
+    newer = "dynamo" in inspect.signature(torch.onnx.export).parameters
+    failed: Exception | None = None
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        if newer and importlib.util.find_spec("onnxscript") is not None:
+            try:
+                torch.onnx.export(model, (example,), path, dynamo=True, verbose=False, **settings)
+                return
+            except Exception as error:  # noqa: BLE001 it is told below, if nothing else works
+                failed = error
+        try:
+            older = {"dynamo": False} if newer else {}
+            torch.onnx.export(model, (example,), path, **settings, **older)
+        except Exception as error:
+            raise SvdoError(f"{name} cannot be exported to ONNX: {_root(failed or error)}") from error
+
+
+def _root(error: BaseException) -> str:
+    """The first line of what an error comes from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"\x1b\[[0-9;]*m", "", lines[0])
+
+
+def _replica(model: nn.Module) -> tuple[nn.Module, list[_Marked]]:
+    """The model in evaluation mode on the CPU, its layers with random weights, and these."""
+    replica = copy.deepcopy(model).cpu().float().eval()
+    generator = torch.Generator().manual_seed(0x5D0)
+    marked: list[_Marked] = []
+    made: dict[int, nn.Module] = {}
+    ours = dict(model.named_modules(remove_duplicate=False))
+    drawn: dict[int, Tensor] = {}
+
+    def draw(shape: Any, of: Tensor | None) -> Tensor:
+        """Random numbers, the same for parameters that are one."""
+        if of is not None and id(of) in drawn:
+            return drawn[id(of)]
+        numbers = torch.randn(tuple(shape), generator=generator) * 0.1
+        if of is not None:
+            drawn[id(of)] = numbers
+        return numbers
+
+    def stand_in(name: str, module: nn.Module) -> nn.Module | None:
+        here = f"module {name!r} ({type(module).__name__})"
+        if isinstance(module, _Recurrent):
+            raise ValueError(f"{here}: recurrent layers cannot be saved yet")
+        if isinstance(module, Posterior):
+            layer = module.dense()
+            if isinstance(layer, nn.Embedding):
+                raise ValueError(f"{here}: embeddings cannot be saved yet")
+        elif isinstance(module, _BatchNorm):
+            if module.running_mean is None or module.running_var is None:
+                raise ValueError(f"{here} has no running statistics: track_running_stats=True")
+            layer = _PerChannel(module.num_features)
+        elif type(module) in _PLAIN and _is_bare(module):
+            layer = copy.copy(module)
+            layer._parameters = dict(module._parameters)
+        else:
+            return None
+        original = ours[name]
+        weight_of = getattr(original, "theta", getattr(original, "weight", None))
+        bias_of = getattr(original, "bias", None)
+        weight = draw(layer.weight.shape, weight_of)
+        bias = None if layer.bias is None else draw(layer.bias.shape, bias_of)
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+        if bias is not None:
+            layer.bias = nn.Parameter(bias, requires_grad=False)
+        stored = as_described(original, weight).numpy()
+        marked.append(_Marked(name or ROOT, original, stored, None if bias is None else bias.numpy()))
+        return layer
+
+    def visit(name: str, module: nn.Module) -> nn.Module:
+        if id(module) not in made:
+            found = stand_in(name, module)
+            made[id(module)] = module if found is None else found
+            # Attention multiplies by the weights of its layers itself.
+            if found is None and not isinstance(module, nn.MultiheadAttention):
+                for child_name, child in module._modules.items():
+                    if child is not None:
+                        whole = f"{name}.{child_name}" if name else child_name
+                        module._modules[child_name] = visit(whole, child)
+        return made[id(module)]
+
+    return visit("", replica).eval(), marked
+
+
+def _is_bare(module: nn.Module) -> bool:
+    """Whether its weight is a parameter, not what a hook makes of others."""
+    return set(module._parameters) == {"weight", "bias"} and not module._forward_pre_hooks
+
+
+def as_described(module: nn.Module, weight: Tensor) -> Tensor:
+    """A layer's weight as descriptions have it: [out, in] or [out, in/groups, kh, kw]."""
+    if isinstance(module, _BatchNorm):
+        return weight.reshape(-1, 1, 1, 1)
+    if weight.dim() == 2:
+        return weight
+    if "Transpose" in type(module).__name__:
+        groups, (inputs, outputs) = module.groups, weight.shape[:2]
+        split = weight.reshape(groups, inputs // groups, outputs, *weight.shape[2:])
+        weight = split.transpose(1, 2).reshape(outputs * groups, inputs // groups, *weight.shape[2:])
+    if weight.dim() == 3:
+        weight = weight.unsqueeze(2)
+    down, right = ([1, *module.dilation] if len(module.dilation) == 1 else module.dilation)  # type: ignore[misc, arg-type]
+    if (down, right) == (1, 1):
+        return weight.contiguous()
+    outputs, inputs, rows, cols = weight.shape
+    spread = weight.new_zeros(outputs, inputs, (rows - 1) * down + 1, (cols - 1) * right + 1)
+    spread[:, :, ::down, ::right] = weight
+    return spread
+
+
+def as_trained(module: nn.Module, stored: Tensor) -> Tensor:
+    """The inverse of :func:`as_described`, for whatever shape the description has."""
+    shape = getattr(module, "theta", getattr(module, "weight", None)).shape  # type: ignore[union-attr]
+    if len(shape) == 2:
+        return stored.reshape(shape)
+    down, right = ([1, *module.dilation] if len(module.dilation) == 1 else module.dilation)  # type: ignore[misc, arg-type]
+    stored = stored[:, :, ::down, ::right]
+    if "Transpose" in type(module).__name__:
+        groups = module.groups
+        split = stored.reshape(groups, -1, *stored.shape[1:])
+        stored = split.transpose(1, 2).flatten(0, 1)
+    return stored.reshape(shape)
+
+
+class _Join:
+    """Ties the layers of a graph to those of the model."""
+
+    def __init__(self, marked: list[_Marked], layers: list[Any]) -> None:
+        self.marked: dict[bytes, list[_Marked]] = {}
+        for m in marked:
+            self.marked.setdefault(m.weight.tobytes(), []).append(m)
+        self.layers = {layer[0]: layer for layer in layers}
+        self.used: set[str] = set()
+        self.tensors: dict[str, Any] = {}
+
+    def run(self, nodes: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        joined: list[dict[str, Any]] = []
+        for node in nodes:
+            joined.extend(self.node(node) if "layer" in node else [node])
+        # Of layers of one weight, one stands for all.
+        tied = [tied for tied in self.marked.values() if not any(m.name in self.used for m in tied)]
+        lost = [tied[0].name for tied in tied if isinstance(tied[0].module, Posterior)]
+        if lost:
+            raise SvdoError(
+                f"layer {lost[0]!r} is not in the graph: the model does not use it, or does more "
+                "with its weights than its own forward"
+            )
+        return joined, self.tensors
+
+    def node(self, node: dict[str, Any]) -> list[dict[str, Any]]:
+        of_graph, shape, values, bias, fold = self.layers[node["layer"]]
+        values = np.asarray(values, np.float32)
+        tied = self.marked.get(values.tobytes())
+        if tied is None:
+            return [{**node, "layer": self.constant(of_graph, shape, values, bias, fold)}]
+        marked = next((m for m in tied if _same(m.bias, bias)), tied[0])
+        self.used.add(marked.name)
+        after = _composed(marked, bias, fold)
+        module, name = marked.module, marked.name
+        if isinstance(module, _BatchNorm):
+            first = {"op": "batch_norm", "layer": name, "eps": module.eps}
+            self.tensors.update(_norm(name, module))
+        else:
+            first = {**node, "layer": name}
+            first.pop("name", None)
+            first.pop("inputs", None)
+            self.tensors.update(_weights(name, module, shape))
+        if "inputs" in node:
+            first["inputs"] = node["inputs"]
+        made = [first]
+        if after is not None:
+            # What the graph multiplies and adds, as a normalization that does nothing else.
+            factor, offset = after
+            numbers = {"weight": factor, "bias": offset}
+            numbers |= {"running_mean": np.zeros_like(factor), "running_var": np.ones_like(factor)}
+            folded = f"graph.{of_graph}.after"
+            self.tensors.update({f"{folded}.{role}": v for role, v in numbers.items()})
+            made.append({"op": "batch_norm", "layer": folded, "eps": 0.0})
+        if "name" in node:
+            made[-1]["name"] = node["name"]
+        return made
+
+    def constant(self, name: str, shape: list[int], values: Any, bias: Any, fold: Any) -> str:
+        """Stores numbers that stand in the graph alone; gives the name that they get."""
+        stored = f"graph.{name}"
+        weight = values.reshape(shape).astype(np.float64)
+        if fold is not None:
+            factor, offset = (np.asarray(part) for part in fold)
+            weight = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+            bias = offset if bias is None else np.asarray(bias, np.float64) * factor + offset
+        self.tensors[f"{stored}.weight"] = weight.astype(np.float32)
+        if bias is not None:
+            self.tensors[f"{stored}.bias"] = np.asarray(bias, np.float32)
+        return stored
+
+
+def _same(own: Any, found: Any) -> bool:
+    if own is None or found is None:
+        return own is None and found is None
+    return bool(np.array_equal(own, np.asarray(found, np.float32)))
+
+
+def _composed(marked: _Marked, bias: Any, fold: Any) -> tuple[Any, Any] | None:
+    """What the graph does to the outputs of a layer after its own bias: factors and offsets."""
+    factor, offset = (None, None) if fold is None else (np.asarray(part) for part in fold)
+    if marked.bias is None and bias is not None:
+        # What is added to a layer without bias.
+        added = np.asarray(bias, np.float64)
+        offset = added if factor is None else factor * added + offset
+        factor = np.ones_like(added) if factor is None else factor
+    elif marked.bias is not None:
+        if not _same(marked.bias, bias):
+            raise SvdoError(f"layer {marked.name!r}: the export changed its bias")
+    return None if factor is None else (factor, offset)
+
+
+def _weights(name: str, module: nn.Module, shape: list[int]) -> Iterator[tuple[str, Any]]:
+    """The tensors of a layer, shaped as the description has them."""
+    roles = ("theta", "log_sigma2") if isinstance(module, Posterior) else ("weight",)
+    for role in roles:
+        tensor = as_described(module, getattr(module, role).detach())
+        yield f"{name}.{role}", tensor.reshape(shape)
+    bias = module.bias
+    if isinstance(bias, Tensor):
+        yield f"{name}.bias", bias.detach()
+
+
+def _norm(name: str, module: _BatchNorm) -> Iterator[tuple[str, Any]]:
+    for role in ("weight", "bias", "running_mean", "running_var"):
+        tensor = getattr(module, role)
+        if tensor is not None:
+            yield f"{name}.{role}", tensor.detach()

@@ -1,0 +1,239 @@
+"""The layers beside PyTorch's own, and what is done with them in training."""
+
+import copy
+
+import numpy as np
+import pytest
+import svdo
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+from torch import nn
+from torch.nn import functional as F
+
+st = svdo.torch
+
+
+def dense_layers():
+    torch.manual_seed(0)
+    yield nn.Linear(6, 4), torch.randn(3, 5, 6)
+    yield nn.Conv1d(4, 6, 3, 2, 2, 2, groups=2, padding_mode="circular"), torch.randn(3, 4, 11)
+    yield nn.Conv2d(4, 6, (3, 2), padding="same", dilation=(1, 2), bias=False), torch.randn(3, 4, 7, 8)
+    yield nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2, dilation=2), torch.randn(3, 4, 5, 6)
+    yield nn.Embedding(9, 4, padding_idx=2), torch.randint(9, (3, 5))
+    yield nn.LSTM(4, 5, 2, bidirectional=True, batch_first=True), torch.randn(3, 7, 4)
+    yield nn.GRU(4, 5, bias=False), torch.randn(7, 3, 4)
+
+
+def first(output):
+    return output[0] if isinstance(output, tuple) else output
+
+
+@pytest.mark.parametrize(("dense", "x"), [*dense_layers()], ids=lambda v: type(v).__name__)
+def test_a_layer_is_its_dense_one_around_its_means(dense, x):
+    layer = st.convert(copy.deepcopy(dense), thresh=None, init_log_sigma2=-40.0)
+    assert type(layer).__name__ == type(dense).__name__ + "SVDO"
+    with torch.no_grad():
+        expected = first(dense.eval()(x))
+        assert torch.allclose(first(layer.eval()(x)), expected, atol=1e-6)
+        assert torch.allclose(first(layer.train()(x)), expected, atol=1e-4)
+    for posterior in st.posteriors(layer):
+        nn.init.constant_(posterior.log_sigma2, -4.0)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        draws = torch.stack([first(layer(x)) for _ in range(300)])
+        assert draws.std(0).mean() > 1e-2
+    first(layer(x)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+    assert torch.allclose(first(layer.eval().dense()(x)), first(layer(x)), atol=1e-6)
+
+
+def test_padding_of_embeddings_is_neither_sampled_nor_counted():
+    layer = st.EmbeddingSVDO(5, 3, padding_idx=1)
+    assert not layer(torch.tensor([1, 1])).any()
+    other = st.EmbeddingSVDO(4, 3)
+    with torch.no_grad():
+        other.theta.copy_(layer.theta[[0, 2, 3, 4]])
+    assert layer.kl().item() == pytest.approx(other.kl().item())
+
+
+def test_packed_sequences_are_what_lstm_makes_of_them():
+    torch.manual_seed(0)
+    dense = nn.LSTM(3, 4, bidirectional=True)
+    layer = st.convert(copy.deepcopy(dense), thresh=None).eval()
+    packed = nn.utils.rnn.pack_sequence([torch.randn(n, 3) for n in (2, 5, 3)], enforce_sorted=False)
+    with torch.no_grad():
+        (found, states), (expected, expected_states) = layer(packed), dense(packed)
+    assert torch.allclose(found.data, expected.data, atol=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(states, expected_states))
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched")
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_attention_is_pytorchs(batch_first):
+    torch.manual_seed(0)
+    dense = nn.MultiheadAttention(8, 2, kdim=6, batch_first=batch_first).eval()
+    layer = st.convert(copy.deepcopy(dense), thresh=None)
+    q, k, v = torch.randn(3, 5, 8), torch.randn(3, 7, 6), torch.randn(3, 7, 8)
+    if not batch_first:
+        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+    padding = torch.zeros(3, 7, dtype=torch.bool)
+    padding[1, 4:] = True
+    mask = torch.randn(5, 7)
+    for needed in (False, True):
+        options = {"key_padding_mask": padding, "attn_mask": mask, "need_weights": needed}
+        with torch.no_grad():
+            found, expected = layer(q, k, v, **options), dense(q, k, v, **options)
+        assert torch.allclose(found[0], expected[0], atol=1e-6)
+        assert not needed or torch.allclose(found[1], expected[1], atol=1e-6)
+
+
+def test_a_layer_inside_pytorchs_attention_works():
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    attention.out_proj = st.LinearSVDO(8, 8, init_log_sigma2=-2.0)
+    x = torch.randn(2, 3, 8)
+    assert not torch.equal(attention(x, x, x)[0], attention(x, x, x)[0])
+    attention.eval()
+    assert torch.equal(attention(x, x, x)[0], attention(x, x, x)[0])
+
+
+def test_weights_that_are_tied_stay_tied():
+    model = nn.Sequential(nn.Embedding(7, 5), nn.Linear(5, 7, bias=False))
+    model[1].weight = model[0].weight
+    st.convert(model)
+    assert model[0].theta is model[1].theta and model[0].log_sigma2 is model[1].log_sigma2
+    assert sum(layer.total for layer in st.stats(model)) == 35
+
+
+def test_conversion_chooses_by_name_and_type():
+    make = lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 4), nn.Linear(4, 2))
+    kinds = lambda model: [type(layer).__name__ for layer in model]
+    model = st.convert(make(), types=[nn.Linear], only=lambda name, layer: name != "2")
+    assert kinds(model) == ["Conv2d", "LinearSVDO", "Linear"]
+    with pytest.raises(ValueError, match="no layer of the model"):
+        st.convert(nn.Sequential(nn.ReLU()))
+    with pytest.raises(ValueError, match="no SVDO form of ReLU"):
+        st.convert(make(), types=[nn.ReLU])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_finite_on_raw_pixels_and_zero_rows(dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(st.LinearSVDO(784, 50), nn.ReLU(), st.LinearSVDO(50, 10))
+    x = torch.randint(0, 256, (8, 784)).float()
+    x[3] = 0
+    with torch.autocast("cpu", dtype=dtype):
+        out = model(x)
+    assert out.isfinite().all()
+    out.float().mean().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_evaluation_prunes_once_and_sees_what_changes():
+    layer = st.LinearSVDO(4, 3, init_log_sigma2=-2.0).eval()
+    with torch.no_grad():
+        once = layer.masked_theta()
+        assert layer.masked_theta() is once
+        layer.theta.fill_(5.0)
+        assert (layer.masked_theta() == 5).all()
+        layer.log_sigma2.fill_(9.0)
+        assert not layer.masked_theta().any()
+        layer.thresh = None
+        assert layer.masked_theta().all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripts_are_of_the_pruned_network():
+    model = nn.Sequential(st.LinearSVDO(4, 3, init_log_sigma2=-2.0), nn.ReLU())
+    with pytest.raises(TypeError, match="script the model in evaluation mode"):
+        torch.jit.script(model)
+    x = torch.randn(2, 4)
+    with torch.no_grad():
+        assert torch.equal(torch.jit.script(model.eval())(x), model(x))
+
+
+def test_recalibrated_statistics_are_those_of_the_pruned_network():
+    torch.manual_seed(0)
+    model = nn.Sequential(st.LinearSVDO(6, 5, init_log_sigma2=-1.0), nn.BatchNorm1d(5)).train()
+    x = torch.randn(64, 6)
+    st.recalibrate(model, [(x[:32], None), x[32:]])
+    assert model.training and model[1].momentum == 0.1
+    with torch.no_grad():
+        y = F.linear(x, model[0].theta * model[0].mask(), model[0].bias)
+    assert torch.allclose(model[1].running_mean, y.mean(0), atol=1e-5)
+    variance = (y[:32].var(0) + y[32:].var(0)) / 2
+    assert torch.allclose(model[1].running_var, variance, atol=1e-5)
+    state = copy.deepcopy(model[1].state_dict())
+    with pytest.raises(ValueError, match="there is none"):
+        st.recalibrate(model, [])
+    assert all(torch.equal(state[k], v) for k, v in model[1].state_dict().items())
+    with pytest.raises(ValueError, match="no batch normalization"):
+        st.recalibrate(nn.Linear(2, 2), [x])
+
+
+def test_the_weight_of_the_kl_rises():
+    schedule = st.Schedule(ramp=10, delay=5, scale=2.0)
+    assert [schedule.kl_weight(at) for at in (0, 5, 10, 15, 99)] == [0.0, 0.0, 1.0, 2.0, 2.0]
+    assert st.Schedule(ramp=0).kl_weight(0) == 1.0
+    with pytest.raises(ValueError, match="from 0 on"):
+        st.Schedule(ramp=-1)
+
+
+def test_what_is_pruned_for_good_stays_zero():
+    torch.manual_seed(0)
+    model = nn.Sequential(st.LinearSVDO(8, 8, init_log_sigma2=-2.0))
+    kept = st.stats(model)[0].kept
+    assert 0 < kept < 64
+    st.prune_(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(4, 8)).square().sum().backward()
+        optimizer.step()
+    assert (model[0].theta != 0).sum() == kept
+    with pytest.warns(UserWarning, match="keeps no weight"):
+        nn.init.constant_(model[0].log_sigma2, 20.0)
+        assert st.stats(model)[0].sparsity == 1.0
+
+
+def test_fused_arithmetic_is_the_plain_one():
+    theta, log_sigma2 = torch.randn(50, dtype=torch.float32), torch.randn(50) * 3
+    from svdo.torch import functional
+
+    try:
+        st.use_fused(True)
+        fused = functional._fused(functional._kl_and_gradient, theta)(theta, log_sigma2)
+    except Exception as error:  # noqa: BLE001
+        pytest.skip(f"torch.compile does not work here: {error}"[:200])
+    finally:
+        st.use_fused(None)
+    for found, expected in zip(fused, functional._kl_and_gradient(theta, log_sigma2)):
+        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpoint_is_tied_to_the_graph_that_pytorch_exports(tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+            self.positions = nn.Parameter(torch.randn(1, 5, 6))
+
+        def forward(self, x):
+            return self.b(F.relu(self.a(x) + self.positions))
+
+    decoder = nn.Sequential(
+        nn.ConvTranspose2d(4, 6, 3, 2, groups=2), nn.ReLU(), nn.ConvTranspose2d(6, 2, 2)
+    )
+    for model, shape in [(Tokens(), (5, 4)), (decoder, (4, 3, 3))]:
+        graph, weights = tmp_path / "model.onnx", tmp_path / "model.pt"
+        torch.onnx.export(model.eval(), (torch.randn(1, *shape),), graph, verbose=False)
+        torch.save(model.state_dict(), weights)
+        report = svdo.compress(weights, network=graph, quantize="exact")
+        compressed = svdo.load(report.data)
+        x = torch.randn(3, *shape)
+        with torch.no_grad():
+            expected = model(x).numpy()
+        found = compressed(x.numpy().reshape(3, *compressed.input_shape)).reshape(expected.shape)
+        assert np.abs(found - expected).max() < 1e-5
