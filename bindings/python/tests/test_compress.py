@@ -238,8 +238,8 @@ def test_a_refused_save_leaves_the_old_file(lenet5, tmp_path):
     path.write_bytes(b"old")
     with pytest.raises(svdo.SvdoError, match="saved.safetensors: network: .*--network"):
         svdo.save(path, lenet5[0])
-    with pytest.raises(svdo.SvdoError, match="tensor steps: type I64; F32, F16 and F64"):
-        svdo.save(path, {**random_chain(), "steps": np.array(5)})
+    with pytest.raises(svdo.SvdoError, match="tensor steps: type .*; floats, integers and bool"):
+        svdo.save(path, {**random_chain(), "steps": np.array(5j)})
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["saved.safetensors"]
 
 
