@@ -197,7 +197,7 @@ impl Measure {
     }
 }
 
-/// The mean time of each step on one thread.
+/// The mean time of each step, on the threads of the engine.
 fn profile(
     model: &Model,
     runner: &mut Runner,

@@ -68,7 +68,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Data`] if the lengths are not those of whole samples or do not fit each other.
     pub fn run(&self, workspace: &mut Workspace, input: &[f32], output: &mut [f32]) -> Result<()> {
-        self.run_by(self.team(workspace.threads), workspace.arena.floats(), input, output)
+        let team = self.team(workspace.threads);
+        self.run_by(team, workspace.arena.floats(), (input, output), None)
     }
 
     /// Like [`Engine::run`], in memory of its own.
@@ -86,7 +87,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::run`]; [`Error::Data`] if the memory is too small.
     pub fn run_within(&self, memory: &mut [f32], input: &[f32], output: &mut [f32]) -> Result<()> {
-        self.run_by(self.team(self.threads()), memory, input, output)
+        self.run_by(self.team(self.threads()), memory, (input, output), None)
     }
 
     fn team(&self, threads: usize) -> Team<'_> {
@@ -97,20 +98,20 @@ impl Engine {
         &self,
         team: Team<'_>,
         memory: &mut [f32],
-        input: &[f32],
-        output: &mut [f32],
+        (mut input, mut output): (&[f32], &mut [f32]),
+        mut done: Option<&mut dyn FnMut(usize)>,
     ) -> Result<()> {
         self.check(memory, input, output)?;
         let (ins, outs) = self.lengths();
-        let (mut input, mut output) = (input, output);
         while !input.is_empty() {
             let samples = input.len() / ins;
             let lanes = self.lanes_within(memory.len(), samples);
             let panels = (samples / lanes).max(1);
             let at_once = cost::panels_at_once(&self.steps, lanes, panels, team.threads);
             let room = memory.len() / (self.arena * lanes).max(1);
-            // The parts of a stream come one after the other.
-            let at_once = if self.stream { 1 } else { at_once.min(room).max(1) };
+            // The parts of a stream come one after the other, and so do observed panels.
+            let one = self.stream || done.is_some();
+            let at_once = if one { 1 } else { at_once.min(room).max(1) };
             let count = (panels - panels % at_once) * lanes;
             let (x, later) = input.split_at(count.min(samples) * ins);
             let (y, after) = output.split_at_mut(count.min(samples) * outs);
@@ -118,7 +119,9 @@ impl Engine {
                 self.run_at_once(team, memory, (lanes, at_once), x, y);
             } else {
                 for (x, y) in x.chunks(lanes * ins).zip(y.chunks_mut(lanes * outs)) {
-                    self.run_panel(memory, lanes, (x, y), team.some(), &mut |_| ());
+                    self.run_panel(memory, lanes, (x, y), team.some(), &mut |step| {
+                        done.iter_mut().for_each(|done| done(step));
+                    });
                 }
             }
             (input, output) = (later, after);
@@ -139,19 +142,7 @@ impl Engine {
         done: &mut dyn FnMut(usize),
     ) -> Result<()> {
         let team = self.team(workspace.threads);
-        let memory = workspace.arena.floats();
-        self.check(memory, input, output)?;
-        let (ins, outs) = self.lengths();
-        let (mut input, mut output) = (input, output);
-        while !input.is_empty() {
-            let lanes = self.lanes_within(memory.len(), input.len() / ins);
-            let count = lanes.min(input.len() / ins);
-            let (x, later) = input.split_at(count * ins);
-            let (y, after) = output.split_at_mut(count * outs);
-            self.run_panel(memory, lanes, (x, y), team.some(), done);
-            (input, output) = (later, after);
-        }
-        Ok(())
+        self.run_by(team, workspace.arena.floats(), (input, output), Some(done))
     }
 
     fn check(&self, memory: &[f32], input: &[f32], output: &[f32]) -> Result<()> {

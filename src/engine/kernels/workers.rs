@@ -37,6 +37,8 @@ pub(in crate::engine) struct Workers {
     threads: Vec<JoinHandle<()>>,
     /// Who holds it may publish work.
     caller: Mutex<()>,
+    /// The process that the threads are of: one that was forked from it has none of them.
+    process: Option<u32>,
 }
 
 /// Work: each that joins calls it once.
@@ -84,13 +86,21 @@ impl Workers {
             let shared = Arc::clone(&shared);
             Builder::new().name("svdo".into()).spawn(move || shared.wait_and_work()).ok()
         };
-        let threads = (0..count.min(MOST)).map_while(spawn).collect();
-        Self { shared, threads, caller: Mutex::new(()) }
+        let threads: Vec<_> = (0..count.min(MOST)).map_while(spawn).collect();
+        // Not everywhere there are processes; where there are threads there are.
+        let process = (!threads.is_empty()).then(std::process::id);
+        Self { shared, threads, caller: Mutex::new(()), process }
     }
 
     /// How many there are.
     pub(in crate::engine) fn count(&self) -> usize {
         self.threads.len()
+    }
+
+    /// Whether the threads are of this process. What a worker of another held when it was forked, it holds
+    /// for ever.
+    fn are_here(&self) -> bool {
+        self.process == Some(std::process::id())
     }
 
     /// Calls `work` here and, at the same time, on up to `helpers` workers, once each; returns when all
@@ -120,7 +130,9 @@ impl Workers {
         let published = Published(shared);
         let number = (shared.state.load(Ordering::Relaxed) / NUMBER + 1) % NUMBER;
         shared.state.store(number * NUMBER + helpers as u64 * PLACE, Ordering::SeqCst);
-        shared.wake(helpers);
+        if shared.want(helpers) && self.are_here() {
+            shared.wake(helpers);
+        }
         work();
         drop(published);
         if shared.panicked.load(Ordering::Relaxed) {
@@ -131,6 +143,9 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
+        if self.threads.is_empty() || !self.are_here() {
+            return;
+        }
         self.shared.ended.store(true, Ordering::SeqCst);
         drop(self.shared.bed.lock());
         self.shared.bell.notify_all();
@@ -158,14 +173,17 @@ impl Drop for Published<'_> {
 }
 
 impl Shared {
+    /// Whether fewer than `helpers` workers are awake, and some sleep.
+    fn want(&self, helpers: usize) -> bool {
+        self.awake.load(Ordering::SeqCst) < helpers && self.asleep.load(Ordering::SeqCst) > 0
+    }
+
     /// Sees to it that `helpers` workers are awake, if there are as many.
     fn wake(&self, helpers: usize) {
         let awake = self.awake.load(Ordering::SeqCst);
-        if awake < helpers && self.asleep.load(Ordering::SeqCst) > 0 {
-            // A worker between its last look and its sleep holds the lock.
-            drop(self.bed.lock());
-            (awake..helpers).for_each(|_| self.bell.notify_one());
-        }
+        // A worker between its last look and its sleep holds the lock.
+        drop(self.bed.lock());
+        (awake..helpers).for_each(|_| self.bell.notify_one());
     }
 
     /// The state, if it is of work that is not `last` and has a place.
