@@ -1,6 +1,8 @@
 """Loading and running compressed models."""
 
 import copy
+import multiprocessing
+import os
 import pickle
 import threading
 import time
@@ -179,6 +181,26 @@ def test_one_model_serves_many_threads(chain):
     [w.start() for w in workers]
     [w.join() for w in workers]
     assert all(np.array_equal(r, expected) for r in results)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_has_the_model_without_its_threads(model, images):
+    x = np.ascontiguousarray(images[:2000].reshape(-1, *model.input_shape), np.float32)
+    expected = model(x)
+
+    def run():
+        other = pickle.loads(pickle.dumps(model))
+        same = np.array_equal(model(x), expected) and np.array_equal(other(x), expected)
+        del other
+        os._exit(0 if same else 1)
+
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    child.join(30)
+    ended = child.exitcode
+    child.kill()
+    assert ended == 0
 
 
 def test_arrays_are_not_copied(model, images):

@@ -15,7 +15,24 @@ from torch import Tensor, nn
 from svdo.torch import functional
 
 
-class Posterior(nn.Module):
+class Sampling(nn.Module):
+    """A module that samples in training mode, and has a plain one of its means, ``dense``, else."""
+
+    def dense(self) -> nn.Module:
+        """The layer of PyTorch with the pruned means."""
+        raise NotImplementedError
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """For ``torch.jit.script``, which gets the layer without a posterior."""
+        if self.training:
+            raise TypeError(
+                f"{type(self).__name__} samples in training mode, which TorchScript cannot: "
+                "script the model in evaluation mode, or use torch.compile or torch.export"
+            )
+        return self.dense()
+
+
+class Posterior(Sampling):
     """Weights with means ``theta`` and log variances ``log_sigma2``, of one shape, and a bias.
 
     Training mode samples; evaluation mode prunes the weights whose log alpha = log sigma^2 -
@@ -158,15 +175,6 @@ class Posterior(nn.Module):
         self.theta.copy_(weight)
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias)
-
-    def __prepare_scriptable__(self) -> nn.Module:
-        """For ``torch.jit.script``, which gets the layer without a posterior."""
-        if self.training:
-            raise TypeError(
-                f"{type(self).__name__} samples in training mode, which TorchScript cannot: "
-                "script the model in evaluation mode, or use torch.compile or torch.export"
-            )
-        return self.dense()
 
     def _repr(self, **more: Any) -> str:
         shown = {**more, "bias": self.bias is not None, "thresh": self.thresh}

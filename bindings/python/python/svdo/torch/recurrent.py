@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from svdo.torch.posterior import Posterior
+from svdo.torch.posterior import Posterior, Sampling
 
 
 class _Weights(Posterior):
@@ -29,7 +29,7 @@ class _Weights(Posterior):
                 nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)
 
 
-class _Recurrent(nn.Module):
+class _Recurrent(Sampling):
     """What LSTM and GRU share. The weights of layer k are ``ih_l{k}`` and ``hh_l{k}``, with
     ``_reverse`` behind for the other direction."""
 
@@ -81,7 +81,15 @@ class _Recurrent(nn.Module):
         return x.new_zeros(layers, samples, self.hidden_size)
 
     def _run(self, x: Tensor, sizes: Tensor | None, states: Any) -> tuple[Tensor, Any]:
-        raise NotImplementedError
+        settings, flat = self._settings(), self._flat_weights()
+        with warnings.catch_warnings():
+            # cuDNN would have the weights in one piece, which samples are not.
+            warnings.filterwarnings("ignore", message="RNN module weights are not part")
+            if sizes is not None:
+                out, *last = self._cells(x, sizes, states, flat, *settings)
+            else:
+                out, *last = self._cells(x, states, flat, *settings, self.batch_first)
+        return out, tuple(last) if len(last) > 1 else last[0]
 
     def _settings(self) -> tuple[Any, ...]:
         return (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
@@ -156,14 +164,6 @@ class _Recurrent(nn.Module):
                         getattr(layer, f"bias_{end}").copy_(part.bias)
         return layer.eval()
 
-    def __prepare_scriptable__(self) -> nn.Module:
-        if self.training:
-            raise TypeError(
-                f"{type(self).__name__} samples in training mode, which TorchScript cannot: "
-                "script the model in evaluation mode, or use torch.compile or torch.export"
-            )
-        return self.dense()
-
     def extra_repr(self) -> str:
         return (
             f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, "
@@ -180,22 +180,12 @@ class LSTMSVDO(_Recurrent):
     """
 
     _dense = nn.LSTM
+    _cells = staticmethod(torch._VF.lstm)
     _gates = 4
 
     def _begin(self, x: Tensor, samples: int) -> Any:
         zeros = super()._begin(x, samples)
         return zeros, zeros
-
-    def _run(self, x: Tensor, sizes: Tensor | None, states: Any) -> tuple[Tensor, Any]:
-        settings, flat = self._settings(), self._flat_weights()
-        with warnings.catch_warnings():
-            # cuDNN would have the weights in one piece, which samples are not.
-            warnings.filterwarnings("ignore", message="RNN module weights are not part")
-            if sizes is not None:
-                out, *states = torch._VF.lstm(x, sizes, states, flat, *settings)
-            else:
-                out, *states = torch._VF.lstm(x, states, flat, *settings, self.batch_first)
-        return out, tuple(states)
 
 
 class GRUSVDO(_Recurrent):
@@ -207,14 +197,5 @@ class GRUSVDO(_Recurrent):
     """
 
     _dense = nn.GRU
+    _cells = staticmethod(torch._VF.gru)
     _gates = 3
-
-    def _run(self, x: Tensor, sizes: Tensor | None, states: Any) -> tuple[Tensor, Any]:
-        settings, flat = self._settings(), self._flat_weights()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="RNN module weights are not part")
-            if sizes is not None:
-                out, states = torch._VF.gru(x, sizes, states, flat, *settings)
-            else:
-                out, states = torch._VF.gru(x, states, flat, *settings, self.batch_first)
-        return out, states
