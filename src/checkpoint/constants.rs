@@ -2,6 +2,7 @@
 
 use super::conventions::{Found, LayerTensors};
 use super::tensor::{DType, TensorInfo, TensorSource};
+use super::view::View;
 use crate::error::{Error, Result};
 use crate::network::Op;
 use crate::onnx;
@@ -52,11 +53,11 @@ impl Constant {
         let info = &source.tensors()[tensor];
         let mut values = vec![0.0; self.values.len()];
         let count = info.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-        if count == Some(values.len()) && source.strides(tensor).is_none() {
-            source.read(tensor, 0, &mut values)?;
-        }
-        if values == self.values || source.strides(tensor).is_some() {
-            return Ok(());
+        if count == Some(values.len()) {
+            View::of(source, tensor).read(source, 0, &mut values)?;
+            if values == self.values {
+                return Ok(());
+            }
         }
         Err(Error::Tensor {
             tensor: info.name.clone(),

@@ -99,7 +99,7 @@ def compress(
         max_bytes: search the best file of at most this many bytes, by cross-entropy or, without
             labels, by the change of outputs.
         effort: how long to search, 1 to 9.
-        threads: threads to use; all cores if None. The result does not depend on it.
+        threads: threads to use; one for each core if None. The result does not depend on it.
 
     Raises:
         SvdoError: the checkpoint or network cannot be used, or a file not be read or written.
