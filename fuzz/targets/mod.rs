@@ -16,6 +16,7 @@ mod networks;
 mod operations;
 mod samples;
 mod scratch;
+mod sequences;
 #[cfg(feature = "train")]
 mod training;
 

@@ -147,7 +147,10 @@ impl Reader {
         let whole = x.copied.as_ref().unwrap_or(&x.view).is_whole(elements);
         let own_layer = match x.source {
             Source::Node(before) => match self.network.nodes[before].op {
-                Op::Constant { .. } => return Ok(None),
+                // Their rows are not the channels of what they give.
+                Op::Constant { .. } | Op::Embedding { .. } | Op::Recurrent { .. } => {
+                    return Ok(None);
+                }
                 op => op.layer(),
             },
             Source::Input => None,

@@ -179,10 +179,11 @@ impl Reader {
             let state = self.operand(&name)?;
             let dims = state.dims();
             let [of, batch] = axes.states;
+            // Where samples may stand along either axis of one step, only one is theirs.
             let fits = dims.len() == 3
                 && (dims[batch], dims[2]) == (1, direction.units)
                 && direction.number < dims[of]
-                && state.view.batch.is_none_or(|found| found == batch);
+                && state.view.batch.is_none_or(|found| dims[found] == 1);
             if !fits {
                 return Err(format!("first state {at} of shape {dims:?}"));
             }

@@ -24,12 +24,11 @@ pub(super) fn taken_in(network: &Network) -> Vec<bool> {
     taken
 }
 
-/// Whether a layer's weights stand in no initializer of their own.
+/// Whether cells alone use a layer, whose weights then stand in no initializer of their own.
 pub(super) fn has_layer(network: &Network, taken: &[bool], layer: usize) -> bool {
-    let mut all = network.nodes.iter().zip(taken);
-    all.any(|(node, &taken)| {
-        node.op.layer() == Some(layer) && (taken || matches!(node.op, Op::Recurrent { .. }))
-    })
+    let uses = network.nodes.iter().zip(taken).filter(|(node, _)| node.op.layer() == Some(layer));
+    let mut by_cells = uses.map(|(node, &taken)| taken || matches!(node.op, Op::Recurrent { .. }));
+    by_cells.clone().any(|is| is) && by_cells.all(|is| is)
 }
 
 /// A cell over the outputs of a layer, or of a value as it is.
@@ -43,7 +42,12 @@ pub(super) fn write(
 ) -> Result<()> {
     let (cell, units) = (recurrence.cell, model.network.layers[layer].cols());
     let rows = cell.gates() * units;
-    let own = layer_name(model, layer);
+    // Every cell has initializers of its own.
+    let mut uses = model.network.nodes.iter().filter(|node| node.op.layer() == Some(layer));
+    let own = match (uses.next(), uses.next()) {
+        (_, Some(_)) => y.name.clone(),
+        _ => layer_name(model, layer),
+    };
     let mut inputs = inputs.into_iter();
     let Some(x) = inputs.next() else { return Ok(()) };
     let Shape { channels, width, .. } = x.shape;
