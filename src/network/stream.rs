@@ -74,8 +74,13 @@ fn step_stride(
     // With a single step there is nothing else to be read, but for what lies around it.
     let first = inputs.iter().find_map(|(stride, shape)| stride.map(|stride| (stride, *shape)));
     let Some((stride, shape)) = first else {
-        // A constant for each step is another in each part.
-        return if out.area() == 1 { Ok(None) } else { Err("has values of its own for each step") };
+        return match op {
+            // It would go on from part to part where the whole has it once.
+            Op::Recurrent { .. } => Err("is a cell over what has no steps"),
+            _ if out.area() == 1 => Ok(None),
+            // A constant for each step is another in each part.
+            _ => Err("has values of its own for each step"),
+        };
     };
     let aligned = inputs.iter().all(|(other, of)| match other {
         Some(other) => *other == stride && of.area() == shape.area(),
