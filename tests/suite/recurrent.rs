@@ -70,6 +70,9 @@ fn checkpoint(description: &str) -> Checkpoint {
     add("gru", "_ih_l0", &[15, 8]);
     add("gru", "_hh_l0", &[15, 5]);
     add("out", "", &[2, 5]);
+    if description.contains("\"constant\"") {
+        add("first", "", &[16, 1, 1, 1]);
+    }
     let description = Description::from_json(description).unwrap();
     fixtures::open(&fixtures::safetensors(&tensors, Some(&description))).unwrap()
 }
@@ -286,6 +289,11 @@ fn networks_that_cannot_be_streams_are_refused() {
             r#"{"op": "gru", "layer": "gru.hh_l0", "name": "g"}, {"op": "global_avg_pool2d", "name": "m"}, {"op": "add", "inputs": ["m", "m"]}, {"op": "mul", "inputs": ["g", "m"]}"#,
             "node 8 (m) reads several steps",
         ),
+        (
+            r#"{"op": "layer_norm", "eps": 0.1}"#,
+            r#"{"op": "layer_norm", "eps": 0.1, "name": "n"}, {"op": "constant", "layer": "first"}, {"op": "lstm", "layer": "lstm.hh_l0"}, {"op": "mul", "inputs": ["n", "n"]}"#,
+            "node 7 is a cell over what has no steps",
+        ),
     ] {
         let changed = text.replacen(from, to, 1);
         assert_ne!(changed, text);
@@ -357,4 +365,45 @@ fn the_command_reads_ids_and_streams() {
         error.contains("token 1 of sample 1 is 9: whole numbers from 0 to 8 are ids"),
         "{error}"
     );
+}
+
+/// As many ids as features, and cells that share matrices with layers and with each other: what is behind
+/// them is no part of their weights, whatever its shape.
+const SHARED: &str = r#"{"version": 1, "input": {"shape": [1, 1, 6]},
+    "nodes": [{"op": "embedding", "layer": "words"}, {"op": "affine", "factor": 2, "shift": 0.5},
+              {"op": "conv2d", "layer": "rnn.ih_l0", "name": "x"}, {"op": "rnn", "layer": "rnn.hh_l0"},
+              {"op": "affine", "factor": -1.5, "shift": 0.25, "name": "first"},
+              {"op": "global_avg_pool2d", "name": "mean"},
+              {"op": "rnn", "layer": "rnn.hh_l0", "inputs": ["x", "mean"], "reverse": true, "name": "second"},
+              {"op": "linear", "layer": "rnn.hh_l0", "inputs": ["mean"], "name": "line"},
+              {"op": "rnn", "layer": "rnn.hh_l0", "inputs": ["first", "line"]}]}"#;
+
+#[test]
+fn what_follows_cells_and_tables_stays_out_of_their_weights() {
+    let mut noise = Noise::new(7);
+    let mut tensors = Vec::new();
+    for (name, shape) in [("words", [4, 4]), ("rnn.ih_l0", [4, 4]), ("rnn.hh_l0", [4, 4])] {
+        tensors.push(tensor(&format!("{name}.theta"), &shape, &noise.vec(16)));
+        tensors.push(tensor(&format!("{name}.log_sigma2"), &shape, &[-8.0; 16]));
+        tensors.push(tensor(&format!("{name}.bias"), &shape[..1], &noise.vec(4)));
+    }
+    let description = Description::from_json(SHARED).unwrap();
+    let checkpoint = fixtures::open(&fixtures::safetensors(&tensors, Some(&description))).unwrap();
+    let model = encode(prune(&checkpoint, 3.0).unwrap(), &EXACT).unwrap().model().unwrap();
+    let ids = [3.0, 0.0, 1.0, 2.0, 1.0, 3.0];
+    let run = |model: &svdo::model::Model| {
+        let engine = Engine::new(model, Isa::best()).unwrap();
+        let mut y = vec![0.0; engine.output_shape().elements().unwrap()];
+        engine.infer(&ids, &mut y).unwrap();
+        (engine, y)
+    };
+    let (engine, expected) = run(&model);
+    assert!(verify(&engine, &checkpoint, 3.0, &ids).unwrap().engine.max_abs_error < 1e-5);
+    for sparse in [false, true] {
+        let graph = svdo::export::onnx(&model, sparse).unwrap();
+        let (_, found) = run(&svdo::onnx::read(&graph).unwrap());
+        for (a, b) in found.iter().zip(&expected) {
+            assert!((a - b).abs() < 1e-5, "{found:?}, not {expected:?}");
+        }
+    }
 }
