@@ -9,6 +9,7 @@ mod calibration;
 mod coders;
 mod commands;
 mod damaged_files;
+mod docs;
 mod exactness;
 mod experiments;
 #[cfg(target_os = "linux")]
