@@ -24,7 +24,16 @@ flags=(-std=c99 -D_POSIX_C_SOURCE=200809L -O1 -Wall -Wextra -Wpedantic -Werror -
 system=(-lm -lpthread -ldl)
 "$cc" "${flags[@]}" bindings/c/test.c "$built/libsvdo_c.a" "${system[@]}" -o "$work/static"
 "$work/static" "$work/example.svdo"
-"$cc" "${flags[@]}" bindings/c/test.c -L"$built" -lsvdo_c "${system[@]}" -Wl,-rpath,"$(cd "$built" && pwd)" -o "$work/shared"
+# The shared one as it is installed, moved, and found by pkg-config.
+bindings/c/install.sh "$built" "$work/there"
+mv "$work/there" "$work/prefix"
+readelf -d "$work/prefix/lib/libsvdo_c.so" | grep -q 'SONAME.*\[libsvdo_c.so.0\]' || { echo "no SONAME" >&2; exit 1; }
+libs=(-L"$work/prefix/lib" -lsvdo_c)
+if command -v pkg-config >/dev/null; then
+    export PKG_CONFIG_PATH=$work/prefix/lib/pkgconfig
+    read -r -a libs <<<"$(pkg-config --cflags --libs svdo)"
+fi
+"$cc" "${flags[@]}" bindings/c/test.c "${libs[@]}" "${system[@]}" -Wl,-rpath,"$work/prefix/lib" -o "$work/shared"
 "$work/shared" "$work/example.svdo"
 if command -v "${CXX:-c++}" >/dev/null; then
     echo '#include "svdo.h"' | "${CXX:-c++}" -x c++ -Wall -Wextra -Werror -Iinclude -fsyntax-only -

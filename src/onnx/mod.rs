@@ -7,6 +7,7 @@
 
 mod affine;
 mod arrays;
+mod attention;
 mod attribute;
 mod constant;
 mod cost;

@@ -12,7 +12,8 @@ use super::view::axis;
 use crate::network::{Activation, Binary, Function, Op, Source};
 
 /// What [`Reader::operation`] understands beside what can be worked out of constants, too.
-const OF_VALUES: [&str; 27] = [
+const OF_VALUES: [&str; 29] = [
+    "Attention",
     "AveragePool",
     "BatchNormalization",
     "Constant",
@@ -38,6 +39,7 @@ const OF_VALUES: [&str; 27] = [
     "ReduceLogSum",
     "ReduceLogSumExp",
     "Resize",
+    "RotaryEmbedding",
     "Softmax",
     "Upsample",
 ];
@@ -61,6 +63,11 @@ impl Reader {
         let op = node.op_type.as_str();
         if op == "Shape" || op == "Size" {
             return self.sizes(node);
+        }
+        match op {
+            "Attention" => return self.attention(node),
+            "RotaryEmbedding" => return self.rotary(node),
+            _ => {}
         }
         let made = match op {
             _ if self.is_lookup(node) => vec![self.embedding(node)?],
