@@ -13,10 +13,10 @@ const CURVE: [u16; 65] = [
 ];
 
 /// Largest logit, in 1/256.
-const MOST: i32 = 2047;
+pub(super) const MOST: i32 = 2047;
 
 /// The probability, in 1/65536, of a logit in 1/256: [`CURVE`], straight between its points.
-const fn squash(logit: i32) -> u16 {
+pub(super) const fn squash(logit: i32) -> u16 {
     let x = logit + 2048;
     let (at, part) = ((x >> 6) as usize, x & 63);
     let (from, to) = (CURVE[at] as i32, CURVE[at + 1] as i32);
@@ -40,8 +40,9 @@ static STRETCH: [i16; 4096] = {
     table
 };
 
-#[inline]
-fn logit(model: AdaptiveBit) -> i32 {
+/// The logit, in 1/256, of a model's probability.
+#[inline(always)]
+pub(super) fn logit(model: AdaptiveBit) -> i32 {
     i32::from(STRETCH[model.in_4096ths()])
 }
 
@@ -126,20 +127,6 @@ impl<const N: usize> Mixture<N> {
             }
             model.update(bit);
         }
-    }
-
-    /// Takes over what another mixture of the same kind has learned, tables of another size left
-    /// out.
-    pub fn take(&mut self, other: Self) {
-        let end =
-            |mixture: &Self, i| mixture.starts.get(i + 1).copied().unwrap_or(mixture.tables.len());
-        for i in 0..N {
-            let (mine, theirs) = (self.starts[i]..end(self, i), other.starts[i]..end(&other, i));
-            if mine.len() == theirs.len() {
-                self.tables[mine].copy_from_slice(&other.tables[theirs]);
-            }
-        }
-        (self.weights, self.rate) = (other.weights, other.rate);
     }
 
     /// Codes a bit.
