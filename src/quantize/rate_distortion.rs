@@ -7,7 +7,7 @@ use crate::container::nearest_short_step;
 use crate::entropy::adaptive::{Context, Models};
 use crate::entropy::code_columns;
 use crate::entropy::range_coder::{AdaptiveBit, BitCoder, DryRunCoder};
-use crate::entropy::spec::Geometry;
+use crate::entropy::spec::{Geometry, LayerSpec};
 use crate::model::{Scale, Values};
 use crate::prune::PrunedLayer;
 use crate::quantize::calibrate::Fit;
@@ -16,7 +16,7 @@ use crate::quantize::step::{
     FEW, RELATIVE_ERROR, at_share, changes_in_noise, log_sigma2_range, posterior_unit,
     relative_changes, root_mean_square, size_unit,
 };
-use crate::quantize::{Safeguards, outliers};
+use crate::quantize::{Safeguards, gap_rate, outliers};
 
 /// What sets rate against distortion.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -157,7 +157,6 @@ impl RateDistortion {
         geometry: Geometry,
         fit: Option<Fit<'_>>,
     ) -> (Values, Option<Values>) {
-        let exact = layer.weights.data();
         let mut bias = layer.bias.as_ref().map(|bias| {
             if !is_reached(bias, bias_scale) {
                 return Values::F32(bias.clone());
@@ -167,7 +166,9 @@ impl RateDistortion {
         });
         let levels = if !is_adaptive(layer.weights.rows(), layer.weights.cols()) {
             let reconstruction = ReconstructionLevels::new(scale);
-            exact.iter().map(|&v| reconstruction.nearest(v)).collect()
+            let sensitivity = self.sensitivity(layer, unit);
+            let (step, lambda) = (scale.step, self.lambda);
+            gap_rate::levels(&layer.weights, &reconstruction, step, lambda, &sensitivity)
         } else {
             let distortion = match fit {
                 Some(fit) => Distortion::Outputs(Box::new(fit)),
@@ -400,12 +401,9 @@ struct Weight {
     sensitivity: f64,
 }
 
-/// Layers with more positions are rounded to the nearest level: they are coded by the gaps between their
-/// weights, whose cost does not depend on context.
-const MOST_ADAPTIVE: usize = 1 << 21;
-
+/// Whether each position is looked at; larger layers are coded by the gaps between their weights.
 pub(super) fn is_adaptive(rows: usize, columns: usize) -> bool {
-    rows.saturating_mul(columns) <= MOST_ADAPTIVE
+    rows.saturating_mul(columns) <= LayerSpec::MOST_ADAPTIVE
 }
 
 /// The bits that an event of some probability costs.

@@ -100,7 +100,7 @@ impl Positions {
     #[inline(always)]
     pub(super) fn learn(&mut self, prediction: Prediction, there: bool) {
         let Prediction { probability, around, class, logits } = prediction;
-        // Products of this and the logits stay below 2^25, and 2^21 each after the shift for a group.
+        // Products of this and the logits stay below 2^25, the slopes of a group below 2^22.
         let error = ((i32::from(there) << 16) - i32::from(probability)) >> 2;
         let slopes = &mut self.slopes[usize::from(NEAR[usize::from(around & 15)] & 3)];
         slopes[0] += (logits[0] * error) >> 8;
