@@ -1,19 +1,19 @@
 //! Whether a weight is there: two models, one chosen by the weights around the position, one by the
 //! density of its column and row, mixed in the logistic domain (see [`mixing`](crate::entropy::mixing)).
 
-use crate::entropy::mixing::{MOST, logit, squash};
+use std::sync::OnceLock;
+
+use crate::entropy::mixing::{MOST, Stretch, logit, squash, stretch};
 use crate::entropy::range_coder::AdaptiveBit;
 
 /// The probability of a logit in 1/64.
-static SQUASH: [u16; 1024] = {
-    let mut table = [0; 1024];
-    let mut i = 0;
-    while i < table.len() {
-        table[i] = squash((4 * i as i32 + 2) - 2048);
-        i += 1;
-    }
-    table
-};
+type Squash = [u16; 1024];
+
+/// Made when it is first used: it is larger than what makes it.
+fn squash_table() -> &'static Squash {
+    static TABLE: OnceLock<Squash> = OnceLock::new();
+    TABLE.get_or_init(|| std::array::from_fn(|i| squash(4 * i as i32 + 2 - 2048)))
+}
 
 /// How many of left, up, up left and up right are set, at most 3.
 const NEAR: [u8; 16] = [0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 3];
@@ -39,6 +39,8 @@ pub(super) struct Positions {
     rate: i32,
     /// The class of the row.
     row: usize,
+    stretch: &'static Stretch,
+    squash: &'static Squash,
 }
 
 /// What is expected of a position.
@@ -64,6 +66,8 @@ impl Positions {
             slopes: [[0; 2]; 4],
             rate: RATES.0,
             row: 0,
+            stretch: stretch(),
+            squash: squash_table(),
         }
     }
 
@@ -90,10 +94,10 @@ impl Positions {
             self.around[usize::from(around & 127)],
             self.density[self.row & 7][usize::from(class & 7)],
         ];
-        let logits = models.map(logit);
+        let logits = models.map(|model| logit(self.stretch, model));
         // Logits are below 2^11, weights up to 2^18.
         let mixed = ((logits[0] * weights[0] + logits[1] * weights[1]) >> 16).clamp(-MOST, MOST);
-        let probability = SQUASH[((mixed + 2048) >> 2 & 1023) as usize];
+        let probability = self.squash[((mixed + 2048) >> 2 & 1023) as usize];
         Prediction { probability, around, class, logits }
     }
 
