@@ -40,8 +40,8 @@ at_most "bytes of svdo-infer (cargo edge)" "$(stat -c %s "$plain")" $plain_limit
 compress=${SVDO_COMPRESS:-$CARGO_TARGET_DIR/release/svdo-compress}
 if [ -x "$compress" ]; then
     for coding in fast small; do
-        # Mixed context models, for the smallest file, cost some 30 ns for each of the 266,200 places
-        # of a weight. Times are printed, not bounded.
+        # The smallest file is coded position by position, at some 10 ns each. Times are printed, not
+        # bounded.
         [ $coding = fast ] && options=--fast || options=
         "$compress" fixtures/lenet300_mnist.safetensors $options -o "$model" >/dev/null
         for program in "$plain" ${small:+"$small"}; do

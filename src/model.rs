@@ -250,7 +250,7 @@ impl Values {
         self.len() == 0
     }
 
-    fn reserve_exact(&mut self, more: usize) {
+    pub(crate) fn reserve_exact(&mut self, more: usize) {
         match self {
             Self::F32(v) => v.reserve_exact(more),
             Self::F16(v) => v.reserve_exact(more),

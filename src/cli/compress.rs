@@ -8,7 +8,7 @@ use super::output::{self, CompressionReports, Progress, Reports, is_stdout};
 use super::quantization::{Quantization, positive};
 use super::samples::samples_of;
 use super::sweep::{Sweep, thresholds};
-use super::{Labelled, Outcome, Threads, heat_map, import, isa, share};
+use super::{Labelled, Outcome, Threads, heat_map, import, interrupt, isa, share};
 use crate::checkpoint::Checkpoint;
 use crate::compress::{Done, Goal, Job, Requirement, Samples};
 use crate::quantize::Quantizer;
@@ -181,7 +181,11 @@ impl Arguments {
 
         let progress = Progress::new();
         let observer = |event| progress.show(event);
+        let stop = self.goal().map(|_| interrupt::stop()).transpose()?;
         let mut job = self.job(&checkpoint, quantizer).isa(isa()?).observe(&observer);
+        if let Some(stop) = &stop {
+            job = job.stop(stop);
+        }
         if let Some(Labelled { samples, labels }) = &labelled {
             job = job.validate(Samples { values: samples, labels: Some(labels) });
         }

@@ -16,6 +16,7 @@ mod import;
 pub mod infer;
 pub mod inspect;
 mod inspect_report;
+mod interrupt;
 pub mod manual;
 mod output;
 mod quantization;

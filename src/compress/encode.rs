@@ -225,7 +225,7 @@ impl Encoding<'_> {
     }
 
     fn stage(&self, weights: LayerWeights, name: &str, geometry: Geometry) -> Result<Stage> {
-        if self.settings.fast || !LayerCode::may_mix(&weights) {
+        if self.settings.fast || !LayerCode::may_be_adaptive(&weights) {
             return Ok(Stage::Coded(self.code_layer(&weights, name, geometry, true)?));
         }
         Ok(Stage::Quantized(weights, geometry))

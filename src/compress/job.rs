@@ -1,5 +1,7 @@
 //! The wishes that a workflow begins with, one after the other.
 
+use std::sync::atomic::AtomicBool;
+
 use super::search::Goal;
 use super::thresholds::Threshold;
 use super::validate::Samples;
@@ -53,6 +55,7 @@ impl<'a> Job<'a> {
             time: false,
             isa: None,
             observer: None,
+            stop: None,
         })
     }
 
@@ -164,13 +167,21 @@ impl<'a> Job<'a> {
         self
     }
 
+    /// A search ends when this is set, with the best of what it has tried: its report says the
+    /// settings, from which another may start.
+    pub fn stop(mut self, stop: &'a AtomicBool) -> Self {
+        self.0.stop = Some(stop);
+        self
+    }
+
     /// Does all of it, on the threads of the rayon pool that it is called in. The checkpoint is read
     /// once for each threshold; thresholds that are to be found, masks and magnitudes take passes of
     /// their own.
     ///
     /// # Errors
     /// What reading the checkpoint, encoding and running the network meet; [`Error::Argument`](crate::Error::Argument) for
-    /// wishes that do not go together or cannot be met; [`Error::Cancelled`](crate::Error::Cancelled) if the observer says so.
+    /// wishes that do not go together or cannot be met; [`Error::Cancelled`](crate::Error::Cancelled) if the observer says so, or a
+    /// search is stopped before it has tried anything.
     pub fn run(&self) -> Result<Done> {
         self.0.run()
     }

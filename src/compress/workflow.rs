@@ -1,5 +1,7 @@
 //! The workflow from a checkpoint to a file and its report.
 
+use std::sync::atomic::AtomicBool;
+
 use super::encode::{Compressed, Encoding, Settings, encode};
 use super::search::{self, Found, Goal};
 use super::thresholds::{Threshold, as_flag};
@@ -69,6 +71,7 @@ pub(super) struct Wishes<'a> {
     pub(super) time: bool,
     pub(super) isa: Option<Isa>,
     pub(super) observer: Option<&'a Observer<'a>>,
+    pub(super) stop: Option<&'a AtomicBool>,
 }
 
 impl<'a> Wishes<'a> {
@@ -168,6 +171,12 @@ impl<'a> Wishes<'a> {
 
     fn search_notes(&self, found: &Found, threshold: f32) -> Vec<String> {
         let mut notes = Vec::new();
+        if found.stopped {
+            notes.push(format!(
+                "the search was stopped after {} configurations: this is the best of them",
+                found.points.len()
+            ));
+        }
         let moved = found.best.threshold;
         if moved != threshold {
             notes.push(format!("the search moved the threshold from {threshold} to {moved}"));
@@ -235,7 +244,7 @@ impl Run<'_, '_> {
         settings: &Settings,
         calibration: Option<&Calibration<'_>>,
     ) -> Result<Found> {
-        let Wishes { checkpoint, effort, .. } = *self.wishes;
+        let Wishes { checkpoint, effort, stop, .. } = *self.wishes;
         let mut pruned = Vec::new();
         for threshold in search::thresholds(threshold) {
             pruned.push((threshold, self.pruned(&threshold.into())?));
@@ -248,7 +257,7 @@ impl Run<'_, '_> {
         let samples = self.wishes.validate.unwrap_or(Samples { values: unlabelled, labels: None });
         let (isa, monitor) = (self.isa, self.monitor);
         let setting =
-            search::Setting { settings, goal, samples, calibration, effort, isa, monitor };
+            search::Setting { settings, goal, samples, calibration, effort, isa, monitor, stop };
         let found = search::search(&pruned, &setting)?;
         // The sweep asks for some of them again.
         self.held.extend(pruned.into_iter().map(|(at, pruned)| (at.into(), pruned)));

@@ -35,6 +35,7 @@ const ENCODING_MASK: u8 = 0x07;
 const CURVED: u8 = 0x08;
 const CONVOLUTION: u8 = 0x10;
 const GAPS: u8 = 0x20;
+const ADAPTIVE: u8 = 0x40;
 const OP_INPUTS: u8 = 0x40;
 const OP_NAMED: u8 = 0x80;
 
@@ -60,8 +61,7 @@ impl Header {
                 put_text(&mut out, &layer.name);
             }
             let convolution = if layer.shape.len() == 4 { CONVOLUTION } else { 0 };
-            let gaps = if *coding == Coding::Gaps { GAPS } else { 0 };
-            put_encoding(&mut out, Some(weights), convolution | gaps);
+            put_encoding(&mut out, Some(weights), convolution | coding_flag(*coding));
             put_all(&mut out, &layer.shape);
             put_encoding(&mut out, bias.as_ref(), 0);
         }
@@ -70,6 +70,15 @@ impl Header {
             put_node(&mut out, node, index, names && !node.name.is_empty());
         }
         out
+    }
+}
+
+#[cfg(feature = "compress")]
+fn coding_flag(coding: Coding) -> u8 {
+    match coding {
+        Coding::Mixed => 0,
+        Coding::Gaps => GAPS,
+        Coding::Adaptive => ADAPTIVE,
     }
 }
 
@@ -151,14 +160,19 @@ impl Fields<'_> {
         let (mut layers, mut encodings) = (Vec::new(), Vec::new());
         for _ in 0..self.parts()? {
             let name = if names { self.text()? } else { String::new() };
-            let (weights, flags) = self.encoding(CONVOLUTION | GAPS)?;
+            let (weights, flags) = self.encoding(CONVOLUTION | GAPS | ADAPTIVE)?;
             let weights = weights.ok_or_else(|| malformed("a layer without weights"))?;
             let shape = match flags & CONVOLUTION {
                 0 => self.numbers::<2>()?.to_vec(),
                 _ => self.numbers::<4>()?.to_vec(),
             };
             layers.push(Layer { name, shape });
-            let coding = if flags & GAPS == 0 { Coding::Mixed } else { Coding::Gaps };
+            let coding = match flags & (GAPS | ADAPTIVE) {
+                0 => Coding::Mixed,
+                GAPS => Coding::Gaps,
+                ADAPTIVE => Coding::Adaptive,
+                _ => return Err(malformed("positions coded in two ways")),
+            };
             encodings.push((coding, weights, self.encoding(0)?.0));
         }
         let mut nodes = Vec::new();

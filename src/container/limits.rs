@@ -9,22 +9,22 @@ const FREE: usize = 1 << 16;
 /// network; a writer whose file is shorter pads it with zeros.
 const PER_BYTE: usize = 16;
 
-/// Positions under [`Coding::Mixed`](crate::entropy::spec::Coding::Mixed) that a file may have whatever
-/// its size: some seconds' work, and more than any network has that was written before there was a bound.
-const FREE_MIXED: usize = 1 << 26;
-/// Those that are written: a second's work.
+/// Positions that are decoded one by one and that a file may have whatever its size: some seconds' work,
+/// and more than any network has that was written before there was a bound.
+const FREE_ONE_BY_ONE: usize = 1 << 26;
+/// Those that are written: a fifth of a second's work.
 #[cfg(feature = "compress")]
-pub(super) const WRITTEN_MIXED: usize = 1 << 24;
+pub(super) const WRITTEN_ONE_BY_ONE: usize = 1 << 24;
 /// Such positions for each byte of the file beyond that: a microsecond's.
-const MIXED_PER_BYTE: usize = 16;
+const ONE_BY_ONE_PER_BYTE: usize = 16;
 
-/// Checks that a file of so many bytes may have so many positions that are mixed.
-pub(super) fn check_mixed(positions: usize, bytes: usize) -> Result<()> {
-    let limit = bytes.saturating_mul(MIXED_PER_BYTE).saturating_add(FREE_MIXED);
+/// Checks that a file of so many bytes may have so many positions that are decoded one by one.
+pub(super) fn check_one_by_one(positions: usize, bytes: usize) -> Result<()> {
+    let limit = bytes.saturating_mul(ONE_BY_ONE_PER_BYTE).saturating_add(FREE_ONE_BY_ONE);
     if positions <= limit {
         return Ok(());
     }
-    let what = "mixed positions of a file of this size".into();
+    let what = "positions to be decoded one by one in a file of this size".into();
     Err(Error::Limit { what, needed: positions as u64, limit: limit as u64 })
 }
 
@@ -44,13 +44,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mixed_positions_grow_with_the_file() {
+    fn positions_grow_with_the_file() {
         for bytes in [0, 1000, 1 << 30] {
-            let most = FREE_MIXED + 16 * bytes;
-            check_mixed(most, bytes).unwrap();
-            let error = check_mixed(most + 1, bytes).unwrap_err().to_string();
-            assert!(error.contains("mixed positions of a file of this size"), "{error}");
+            let most = FREE_ONE_BY_ONE + 16 * bytes;
+            check_one_by_one(most, bytes).unwrap();
+            let error = check_one_by_one(most + 1, bytes).unwrap_err().to_string();
+            assert!(
+                error.contains("positions to be decoded one by one in a file of this size"),
+                "{error}"
+            );
         }
-        assert!(check_mixed(usize::MAX, 1 << 20).is_err());
+        assert!(check_one_by_one(usize::MAX, 1 << 20).is_err());
     }
 }

@@ -76,8 +76,8 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
         let extra = bytes.len() - sections.at;
         return Err(Error::corrupt("end of file", format!("{extra} extra bytes")));
     }
-    let mixed = specs.iter().map(LayerSpec::mixed).fold(0usize, usize::saturating_add);
-    limits::check_mixed(mixed, bytes.len())?;
+    let positions = specs.iter().map(LayerSpec::one_by_one).fold(0usize, usize::saturating_add);
+    limits::check_one_by_one(positions, bytes.len())?;
     let budget = limits::budget(bytes.len());
     let mut decoded = decode_all(blocks, &specs, &budget).into_iter().peekable();
     let mut weights: Vec<_> = specs.iter().map(LayerSpec::nothing).collect();

@@ -32,7 +32,8 @@ pub struct WrittenLayer {
 }
 
 /// Writes a model as the bytes of a file. The same model gives the same bytes everywhere. A layer is
-/// coded by gaps if it is large or that takes fewer bytes, else mixed; with `fast`, always by gaps.
+/// coded by gaps if it is large or that takes fewer bytes, else one by one; with `fast`, always by
+/// gaps.
 ///
 /// # Errors
 /// [`crate::Error::Network`] if the network does not fit its layers.
@@ -50,19 +51,19 @@ pub fn write(model: &Model, fast: bool) -> Result<Written> {
     assemble(&model.network, model.threshold, &codes)
 }
 
-/// Which layers are to be coded by gaps alone, so that those that may be mixed are within what a reader
-/// allows: the smaller ones first, and the first of equals. None are layers that are coded already.
+/// Which layers are to be coded by gaps alone, so that positions of the others are within what
+/// a reader allows: the smaller ones first, and the first of equals. None are layers that are coded already.
 pub(crate) fn only_gaps<'a>(layers: impl Iterator<Item = Option<&'a LayerWeights>>) -> Vec<bool> {
     let size = |weights: &LayerWeights| {
-        LayerCode::may_mix(weights).then(|| weights.pattern.rows() * weights.pattern.cols())
+        LayerCode::may_be_adaptive(weights).then(|| weights.pattern.rows() * weights.pattern.cols())
     };
     let sizes: Vec<Option<usize>> = layers.map(|weights| weights.and_then(size)).collect();
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.sort_by_key(|&layer| sizes[layer]);
-    let (mut gaps, mut mixed) = (vec![false; sizes.len()], 0);
+    let (mut gaps, mut positions) = (vec![false; sizes.len()], 0);
     for layer in order {
-        mixed += sizes[layer].unwrap_or(0);
-        gaps[layer] = mixed > limits::WRITTEN_MIXED;
+        positions += sizes[layer].unwrap_or(0);
+        gaps[layer] = positions > limits::WRITTEN_ONE_BY_ONE;
     }
     gaps
 }

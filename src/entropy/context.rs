@@ -69,7 +69,7 @@ pub struct Context {
 }
 
 /// Magnitudes from here on take an escape.
-pub const UNARY: usize = 14;
+const UNARY: usize = 14;
 
 /// The class of this row's entries so far by what the mean row has by here.
 #[derive(Debug, Clone, Copy, Default)]
@@ -115,14 +115,6 @@ impl Context {
             last: 0,
             share: RowShare::default(),
         }
-    }
-
-    /// Takes over what another layer's or pass's models have learned.
-    pub fn take(&mut self, other: Self) {
-        self.significance.take(other.significance);
-        self.sign.take(other.sign);
-        self.magnitude.take(other.magnitude);
-        self.escape = other.escape;
     }
 
     /// The columns that are coded.
@@ -193,12 +185,6 @@ impl Context {
         ]
     }
 
-    /// The probability, in 1/65536, that the weight in a coded column is negative.
-    pub fn predict_negative(&mut self, at: usize) -> u16 {
-        let slots = self.sign_slots(at);
-        self.sign.predict(slots, 0)
-    }
-
     fn magnitude_slots(&self, at: usize) -> ([usize; 5], usize) {
         let a = &self.around[at];
         let size = |at: u32| self.here[at as usize].unsigned_abs();
@@ -215,12 +201,6 @@ impl Context {
             (counts.min(3) * 4 + above) * 3 + last.min(2),
         ];
         (slots.map(|slot| slot * UNARY), usize::from(counts > 0))
-    }
-
-    /// The probability, in 1/65536, that the magnitude, less one, is above `step < 14`.
-    pub fn predict_more(&mut self, at: usize, step: usize) -> u16 {
-        let (slots, set) = self.magnitude_slots(at);
-        self.magnitude.predict(slots.map(|slot| slot + step), set)
     }
 
     /// Codes the level, not 0, of a weight that is there.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::codebook::{self, Codebook};
 use super::spec::{Coding, LayerSpec, ValueEncoding};
-use super::{gaps, mixed};
+use super::{adaptive, gaps, mixed};
 use crate::budget::AllocationBudget;
 use crate::error::Result;
 use crate::model::LayerWeights;
@@ -41,6 +41,7 @@ fn decode_values(
     budget.take(spec.items(&rows))?;
     match spec.coding {
         Coding::Mixed => mixed::decode(bytes, spec, budget),
+        Coding::Adaptive => adaptive::decode(bytes, spec, budget),
         Coding::Gaps => gaps::decode(bytes, spec, rows, budget),
     }
 }
@@ -53,10 +54,8 @@ mod code {
     use crate::entropy::spec::{BitCost, Geometry};
     use crate::error::Error;
 
-    /// Most positions of a layer that is mixed: at 10 million a second that is a fifth of a second.
-    const MIXED: usize = 1 << 21;
-    /// Most columns of such a layer: its models have a memory for each.
-    const MIXED_COLUMNS: usize = 1 << 14;
+    /// Most columns of a layer whose positions are coded one by one: there is a memory for each.
+    const ADAPTIVE_COLUMNS: usize = 1 << 14;
 
     /// The code of one layer.
     #[derive(Debug)]
@@ -72,18 +71,18 @@ mod code {
 
     impl LayerCode {
         /// Encodes a layer whose columns are as `geometry` says: by gaps if it is large or that takes
-        /// fewer bytes, else mixed; with `fast`, always by gaps.
+        /// fewer bytes, else one position after the other; with `fast`, always by gaps.
         pub fn new(weights: &LayerWeights, geometry: Geometry, fast: bool) -> Self {
             let (book, levels) = Codebook::of(weights).unzip();
             let (table, levels) = (book.map(|book| book.to_bytes()), levels.as_ref());
             let with =
                 |coding| Self::with(levels.unwrap_or(weights), table.as_deref(), geometry, coding);
             let gaps = with(Coding::Gaps);
-            if fast || !Self::may_mix(weights) {
+            if fast || !Self::may_be_adaptive(weights) {
                 return gaps;
             }
-            let mixed = with(Coding::Mixed);
-            if gaps.bytes.len() < mixed.bytes.len() { gaps } else { mixed }
+            let adaptive = with(Coding::Adaptive);
+            if gaps.bytes.len() < adaptive.bytes.len() { gaps } else { adaptive }
         }
 
         /// As [`LayerCode::new`], decoded again and compared; `name` is for the message.
@@ -106,10 +105,10 @@ mod code {
             }
         }
 
-        /// Whether a layer is mixed unless that takes more bytes or speed is asked for.
-        pub fn may_mix(weights: &LayerWeights) -> bool {
+        /// Whether positions are coded one by one unless that takes more bytes or speed is asked for.
+        pub fn may_be_adaptive(weights: &LayerWeights) -> bool {
             let (rows, cols) = (weights.pattern.rows(), weights.pattern.cols());
-            cols <= MIXED_COLUMNS && rows.saturating_mul(cols) <= MIXED
+            cols <= ADAPTIVE_COLUMNS && rows.saturating_mul(cols) <= LayerSpec::MOST_ADAPTIVE
         }
 
         /// With a table, the weights are levels in it.
@@ -192,6 +191,7 @@ mod code {
         };
         match spec.coding {
             Coding::Mixed => mixed::encode(weights, spec, cost),
+            Coding::Adaptive => adaptive::encode(weights, spec, cost),
             Coding::Gaps => gaps::encode(weights, spec, rows, cost),
         }
     }
@@ -262,13 +262,14 @@ mod tests {
             let geometry = Geometry { channels, height, width };
             let entries: Vec<_> = entries.into_iter().chain(large).collect();
             let weights = layer(rows, geometry.columns(), &entries, companding);
-            there_and_back(&weights, geometry, Coding::Mixed);
-            there_and_back(&weights, geometry, Coding::Gaps);
+            for coding in [Coding::Mixed, Coding::Adaptive, Coding::Gaps] {
+                there_and_back(&weights, geometry, coding);
+            }
         }
 
         #[test]
-        fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), rows in 1usize..20, gaps: bool) {
-            let coding = if gaps { Coding::Gaps } else { Coding::Mixed };
+        fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), rows in 1usize..20, coding in 0usize..3) {
+            let coding = [Coding::Mixed, Coding::Adaptive, Coding::Gaps][coding];
             let encoding = ValueEncoding::Levels(Scale { step: 1.0, companding: 3 });
             let geometry = Geometry { channels: 2, height: 3, width: 4 };
             let spec = LayerSpec { rows, geometry, coding, encoding, bias: Some(ValueEncoding::F16) };
@@ -286,8 +287,8 @@ mod tests {
     }
 
     #[test]
-    fn mixed_models_use_neighbours() {
-        // Blobs on a 20 x 20 map: mixing must beat the gaps by far.
+    fn models_use_neighbors() {
+        // Blobs on a 20 x 20 map: those who look around must beat the gaps by far.
         let inside =
             |row: usize, y: usize, x: usize| (y + row) % 20 / 4 == 2 && (x / 5) % 2 == row % 2;
         let mut entries = Vec::new();
@@ -300,11 +301,11 @@ mod tests {
         }
         let weights = layer(60, 400, &entries, 0);
         let geometry = Geometry { channels: 1, height: 20, width: 20 };
-        let (mixed, gaps) = (
-            there_and_back(&weights, geometry, Coding::Mixed),
-            there_and_back(&weights, geometry, Coding::Gaps),
-        );
-        assert!(mixed * 2 < gaps, "{mixed} {gaps}");
+        let gaps = there_and_back(&weights, geometry, Coding::Gaps);
+        for coding in [Coding::Mixed, Coding::Adaptive] {
+            let bytes = there_and_back(&weights, geometry, coding);
+            assert!(bytes * 2 < gaps, "{coding:?}: {bytes} {gaps}");
+        }
     }
 
     #[test]
@@ -317,7 +318,7 @@ mod tests {
         let spec = LayerSpec {
             rows: 1,
             geometry: Geometry::flat(6),
-            coding: Coding::Mixed,
+            coding: Coding::Adaptive,
             encoding: ValueEncoding::Codebook,
             bias: None,
         };

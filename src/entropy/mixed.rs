@@ -1,5 +1,5 @@
-//! A layer small enough to look at every position: whether a weight is there, its sign and magnitude,
-//! each under a mixture of models.
+//! A layer as earlier builds coded it: whether a weight is there, its sign and magnitude, each under a
+//! mixture of models. Such files are read; only tests write them.
 
 use super::columns::code_columns;
 use super::context::Context;

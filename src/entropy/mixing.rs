@@ -1,6 +1,8 @@
 //! Several adaptive models of one bit, mixed in the logistic domain (Mahoney 2005; a network of one
 //! neuron, trained while it codes). Integers only.
 
+use std::sync::OnceLock;
+
 use super::range_coder::{AdaptiveBit, BitCoder};
 
 /// `65536 / (1 + exp(-x))` at x = -8, -7.75 ... 8.
@@ -13,36 +15,42 @@ const CURVE: [u16; 65] = [
 ];
 
 /// Largest logit, in 1/256.
-const MOST: i32 = 2047;
+pub(super) const MOST: i32 = 2047;
 
 /// The probability, in 1/65536, of a logit in 1/256: [`CURVE`], straight between its points.
-const fn squash(logit: i32) -> u16 {
+pub(super) fn squash(logit: i32) -> u16 {
     let x = logit + 2048;
     let (at, part) = ((x >> 6) as usize, x & 63);
-    let (from, to) = (CURVE[at] as i32, CURVE[at + 1] as i32);
+    let (from, to) = (i32::from(CURVE[at]), i32::from(CURVE[at + 1]));
     (from + (((to - from) * part) >> 6)) as u16
 }
 
-/// The largest logit whose [`squash`] is not above `16 i + 8`; at the ends those of their neighbours,
-/// as no probability is so far out.
-static STRETCH: [i16; 4096] = {
-    let mut table = [0; 4096];
-    let (mut i, mut logit) = (1, -MOST);
-    while i < table.len() - 1 {
-        while logit < MOST && squash(logit + 1) as usize <= 16 * i + 8 {
-            logit += 1;
-        }
-        table[i] = logit as i16;
-        i += 1;
-    }
-    table[0] = table[1];
-    table[i] = table[i - 1];
-    table
-};
+/// For each probability in 1/4096 a logit in 1/256.
+pub(super) type Stretch = [i16; 4096];
 
-#[inline]
-fn logit(model: AdaptiveBit) -> i32 {
-    i32::from(STRETCH[model.in_4096ths()])
+/// The largest logit whose [`squash`] is not above `16 i + 8`; at the ends those of their neighbours,
+/// as no probability is so far out. Made when it is first used: it is larger than what makes it.
+pub(super) fn stretch() -> &'static Stretch {
+    static TABLE: OnceLock<Stretch> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let mut table = [0; 4096];
+        let mut logit = -MOST;
+        for (i, entry) in (0..).zip(&mut table) {
+            while logit < MOST && i32::from(squash(logit + 1)) <= 16 * i + 8 {
+                logit += 1;
+            }
+            *entry = logit as i16;
+        }
+        table[0] = table[1];
+        table[4095] = table[4094];
+        table
+    })
+}
+
+/// The logit, in 1/256, of a model's probability.
+#[inline(always)]
+pub(super) fn logit(stretch: &Stretch, model: AdaptiveBit) -> i32 {
+    i32::from(stretch[model.in_4096ths() & 4095])
 }
 
 /// A mixture of `N` models of one kind of bit. Each model is a table of adaptive probabilities of
@@ -61,6 +69,7 @@ pub struct Mixture<const N: usize> {
     logits: [i32; N],
     probability: u16,
     rate: i32,
+    stretch: &'static Stretch,
 }
 
 impl<const N: usize> Mixture<N> {
@@ -87,6 +96,7 @@ impl<const N: usize> Mixture<N> {
             logits: [0; N],
             probability: 1 << 15,
             rate: Self::RATES.0,
+            stretch: stretch(),
         }
     }
 
@@ -101,7 +111,7 @@ impl<const N: usize> Mixture<N> {
             self.chosen[i] = self.starts[i] + slots[i];
             let model = self.tables[self.chosen[i]];
             let model = if model.is_new() { first } else { model };
-            self.logits[i] = logit(model);
+            self.logits[i] = logit(self.stretch, model);
             sum += i64::from(self.logits[i] * weights[i]);
         }
         self.set = set;
@@ -126,20 +136,6 @@ impl<const N: usize> Mixture<N> {
             }
             model.update(bit);
         }
-    }
-
-    /// Takes over what another mixture of the same kind has learned, tables of another size left
-    /// out.
-    pub fn take(&mut self, other: Self) {
-        let end =
-            |mixture: &Self, i| mixture.starts.get(i + 1).copied().unwrap_or(mixture.tables.len());
-        for i in 0..N {
-            let (mine, theirs) = (self.starts[i]..end(self, i), other.starts[i]..end(&other, i));
-            if mine.len() == theirs.len() {
-                self.tables[mine].copy_from_slice(&other.tables[theirs]);
-            }
-        }
-        (self.weights, self.rate) = (other.weights, other.rate);
     }
 
     /// Codes a bit.
@@ -169,7 +165,7 @@ mod tests {
             let found = f64::from(squash(logit));
             assert!((found - exact).abs() < 0.02 * exact.min(65536.0 - exact) + 2.0, "{logit}");
         }
-        for (i, &logit) in (0i32..).zip(&STRETCH) {
+        for (i, &logit) in (0i32..).zip(stretch()) {
             let back = i32::from(squash(logit.into()));
             assert!((back - (16 * i + 8)).abs() <= 80, "{i} {back}");
         }

@@ -1,5 +1,5 @@
 //! Entropy coding of a sparse layer. Small layers: an adaptive binary range coder ([`range_coder`])
-//! under mixtures of context models ([`context`], [`mixing`]). Large ones: gaps and values as tokens
+//! under models that the position chooses ([`adaptive`]; files of earlier builds: [`context`]). Large ones: gaps and values as tokens
 //! of fixed distributions ([`rans`]), in blocks that are coded alone.
 //!
 //! Integer arithmetic only, so that every CPU decodes the same bits. `formats/svdo-v1.md` specifies
@@ -7,6 +7,7 @@
 // A reader alone uses no encoder: what it leaves is not in its program.
 #![cfg_attr(not(feature = "compress"), allow(dead_code))]
 
+pub mod adaptive;
 pub mod alphabet;
 pub mod codebook;
 mod columns;

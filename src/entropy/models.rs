@@ -69,6 +69,46 @@ impl Magnitude {
     }
 }
 
+/// A whole number from 0 on, below 2^30, in Exp-Golomb form: of the number plus one the bit length,
+/// unary, and the two bits below the leading one under models, the others raw.
+#[derive(Debug, Clone)]
+pub struct ExpGolomb {
+    longer: [AdaptiveBit; ExpGolomb::LONGEST],
+    top: [[AdaptiveBit; 4]; ExpGolomb::LONGEST + 1],
+}
+
+impl Default for ExpGolomb {
+    fn default() -> Self {
+        Self { longer: [AdaptiveBit::NEW; _], top: [[AdaptiveBit::NEW; 4]; _] }
+    }
+}
+
+impl ExpGolomb {
+    /// Most bits below the leading one.
+    const LONGEST: usize = 29;
+
+    /// Codes a number.
+    #[inline]
+    pub fn code(&mut self, coder: &mut impl BitCoder, number: u32) -> u32 {
+        let value = number.saturating_add(1);
+        let mut length = 0;
+        while length < Self::LONGEST
+            && coder.bit(&mut self.longer[length], value >> (length + 1) > 0)
+        {
+            length += 1;
+        }
+        let modelled = length.min(2);
+        let mut top = 1;
+        for i in 1..=modelled {
+            let bit = coder.bit(&mut self.top[length][top & 3], value >> (length - i) & 1 == 1);
+            top = top << 1 | usize::from(bit);
+        }
+        let raw = (length - modelled) as u32;
+        let low = coder.raw_bits(raw, value & ((1 << raw) - 1));
+        ((top as u32) << raw | low) - 1
+    }
+}
+
 /// A number below 2^31 by its bit length, under a model chosen by that of the number before, and the
 /// bits below the leading one, the first two of them under models.
 #[derive(Debug, Clone)]
@@ -117,18 +157,20 @@ mod tests {
         fn numbers_survive(values in prop::collection::vec(0u32..1 << 29, 0..50), small in prop::collection::vec(0u32..40, 0..200)) {
             let mut encoder = Encoder::new();
             let (mut magnitude, mut tree) = (Magnitude::default(), BitTree::new(5));
-            let mut number = Number::default();
+            let (mut number, mut golomb) = (Number::default(), ExpGolomb::default());
             for &value in values.iter().chain(&small) {
                 number.code(&mut encoder, value);
+                golomb.code(&mut encoder, value);
                 magnitude.code(&mut encoder, value);
                 tree.code(&mut encoder, value & 31);
             }
             let bytes = encoder.finish();
             let mut decoder = Decoder::new(&bytes);
             let (mut magnitude, mut tree) = (Magnitude::default(), BitTree::new(5));
-            let mut number = Number::default();
+            let (mut number, mut golomb) = (Number::default(), ExpGolomb::default());
             for &value in values.iter().chain(&small) {
                 prop_assert_eq!(number.code(&mut decoder, 0), value);
+                prop_assert_eq!(golomb.code(&mut decoder, 0), value);
                 prop_assert_eq!(magnitude.code(&mut decoder, 0), value);
                 prop_assert_eq!(tree.code(&mut decoder, 0), value & 31);
             }

@@ -9,17 +9,17 @@ use super::spec::Geometry;
 pub(super) struct NeighborIndices {
     pub(super) left: u32,
     pub(super) right: u32,
-    right2: u32,
+    pub(super) right2: u32,
     pub(super) up: u32,
-    down: u32,
-    down2: u32,
+    pub(super) down: u32,
+    pub(super) down2: u32,
     pub(super) up_left: u32,
     pub(super) up_right: u32,
-    down_left: u32,
-    down_right: u32,
+    pub(super) down_left: u32,
+    pub(super) down_right: u32,
     /// The same position one channel before, and one after.
     pub(super) channel: u32,
-    next_channel: u32,
+    pub(super) next_channel: u32,
 }
 
 impl NeighborIndices {

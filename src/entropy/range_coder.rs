@@ -62,6 +62,11 @@ impl AdaptiveBit {
         Self(self.0 & !0xff | u32::from(seen))
     }
 
+    /// A model of this probability, in 1/2^24, as if it had seen `seen` bits.
+    pub(super) fn expecting(probability: u32, seen: u8) -> Self {
+        Self(probability << 8 | u32::from(seen))
+    }
+
     /// Learns a bit.
     #[inline]
     pub fn update(&mut self, bit: bool) {
@@ -266,6 +271,26 @@ impl BitCoder for Decoder<'_> {
         }
         bit
     }
+
+    /// Without branches, which nothing could foresee.
+    #[inline]
+    fn raw_bits(&mut self, count: u32, _: u32) -> u32 {
+        let mut read = 0;
+        for _ in 0..count {
+            let bound = self.range >> 1;
+            let bit = u32::from(self.code < bound);
+            let zero = bit.wrapping_sub(1);
+            self.code -= bound & zero;
+            // The upper part of an odd range is the larger.
+            self.range = bound + (self.range & zero & 1);
+            if self.range < LEAST_RANGE {
+                self.range <<= 8;
+                self.shift();
+            }
+            read = read << 1 | bit;
+        }
+        read
+    }
 }
 
 #[cfg(test)]
@@ -315,6 +340,31 @@ mod tests {
             let ideal = 20_000.0 * (entropy(p) + entropy(1.0 - p)) / 8.0;
             prop_assert!((bytes.len() as f64) < 1.06 * ideal + 20.0, "{} {}", bytes.len(), ideal);
             prop_assert!(decode(&bytes, &bits).is_ok());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn raw_numbers_are_their_bits(numbers in prop::collection::vec((any::<u32>(), 0u32..31), 0..300)) {
+            let numbers: Vec<_> = numbers.iter().map(|&(v, bits)| (v & ((1 << bits) - 1), bits)).collect();
+            let (mut encoder, mut model) = (Encoder::new(), AdaptiveBit::NEW);
+            for &(number, bits) in &numbers {
+                encoder.raw_bits(bits, number);
+                encoder.bit(&mut model, number % 3 == 0);
+            }
+            let bytes = encoder.finish();
+            let (mut together, mut alone) = (Decoder::new(&bytes), Decoder::new(&bytes));
+            let mut models = [AdaptiveBit::NEW; 2];
+            for &(number, bits) in &numbers {
+                prop_assert_eq!(together.raw_bits(bits, 0), number);
+                for i in (0..bits).rev() {
+                    prop_assert_eq!(alone.raw_bit(false), number >> i & 1 == 1);
+                }
+                prop_assert_eq!((together.code, together.range), (alone.code, alone.range));
+                prop_assert_eq!(together.bit(&mut models[0], false), number % 3 == 0);
+                alone.bit(&mut models[1], false);
+            }
+            prop_assert!(together.finish().is_ok());
         }
     }
 

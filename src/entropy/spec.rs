@@ -65,8 +65,10 @@ impl ValueEncoding {
 /// How positions are coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
-    /// Each position under a mixture of models: small, and slow in proportion to all positions.
+    /// Each position under a mixture of eight models. Files of earlier builds have it; none is written.
     Mixed,
+    /// Each position under a mixture of two models: small, its cost in proportion to all positions.
+    Adaptive,
     /// The gaps between entries under fixed distributions, in blocks: fast, its cost in proportion to
     /// the entries alone.
     Gaps,
@@ -88,8 +90,8 @@ pub struct LayerSpec {
 }
 
 impl LayerSpec {
-    /// Most positions of a layer under [`Coding::Mixed`].
-    pub const MOST_MIXED: usize = 1 << 22;
+    /// Most positions of a layer that are coded one by one.
+    pub const MOST_ADAPTIVE: usize = 1 << 22;
     /// Columns of any layer are fewer.
     pub const MOST_COLUMNS: usize = 1 << 31;
     /// Positions of a block under [`Coding::Gaps`], unless a single row has more.
@@ -112,7 +114,7 @@ impl LayerSpec {
     pub fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let rows = self.rows;
         let height = match self.coding {
-            Coding::Mixed => rows,
+            Coding::Mixed | Coding::Adaptive => rows,
             Coding::Gaps => (Self::BLOCK / self.cols().max(1)).max(1),
         };
         (0..rows).step_by(height.max(1)).map(move |start| start..rows.min(start + height))
@@ -124,7 +126,9 @@ impl LayerSpec {
     /// [`Error::Limit`] with the name given.
     pub fn check(&self, name: &str) -> Result<()> {
         let (what, needed, limit) = match self.coding {
-            Coding::Mixed => ("positions", self.rows.saturating_mul(self.cols()), Self::MOST_MIXED),
+            Coding::Mixed | Coding::Adaptive => {
+                ("positions", self.rows.saturating_mul(self.cols()), Self::MOST_ADAPTIVE)
+            }
             Coding::Gaps => ("columns", self.cols(), Self::MOST_COLUMNS - 1),
         };
         if needed <= limit {
@@ -135,9 +139,9 @@ impl LayerSpec {
     }
 
     /// Positions that are decoded one by one.
-    pub fn mixed(&self) -> usize {
+    pub fn one_by_one(&self) -> usize {
         match self.coding {
-            Coding::Mixed => self.rows.saturating_mul(self.cols()),
+            Coding::Mixed | Coding::Adaptive => self.rows.saturating_mul(self.cols()),
             Coding::Gaps => 0,
         }
     }
@@ -152,10 +156,10 @@ impl LayerSpec {
     }
 
     /// What decoding a block takes from an [`AllocationBudget`](crate::budget::AllocationBudget) besides its weights: its rows, its columns
-    /// where there is a memory of them, 16 times under [`Coding::Mixed`].
+    /// where there is a memory of them, 16 times where positions are coded one by one.
     pub fn items(&self, rows: &Range<usize>) -> usize {
         let columns = match self.coding {
-            Coding::Mixed => self.cols().saturating_mul(16),
+            Coding::Mixed | Coding::Adaptive => self.cols().saturating_mul(16),
             Coding::Gaps if Self::says_columns(rows) => self.cols(),
             Coding::Gaps => 0,
         };

@@ -1,5 +1,5 @@
 //! Values that stand alone, without the context of other positions: biases, and the exact weights of a
-//! mixed layer.
+//! layer whose positions are coded one by one.
 
 use std::ops::Range;
 

@@ -4,6 +4,7 @@ mod activations;
 mod calibrate;
 mod codebook;
 mod feedback;
+mod gap_rate;
 mod outliers;
 mod propagate;
 mod rate_distortion;

@@ -4,10 +4,10 @@
 use std::sync::LazyLock;
 
 use crate::container::nearest_short_step;
+use crate::entropy::adaptive::{Context, Models};
 use crate::entropy::code_columns;
-use crate::entropy::context::{Context, UNARY};
-use crate::entropy::range_coder::DryRunCoder;
-use crate::entropy::spec::Geometry;
+use crate::entropy::range_coder::{AdaptiveBit, BitCoder, DryRunCoder};
+use crate::entropy::spec::{Geometry, LayerSpec};
 use crate::model::{Scale, Values};
 use crate::prune::PrunedLayer;
 use crate::quantize::calibrate::Fit;
@@ -16,7 +16,7 @@ use crate::quantize::step::{
     FEW, RELATIVE_ERROR, at_share, changes_in_noise, log_sigma2_range, posterior_unit,
     relative_changes, root_mean_square, size_unit,
 };
-use crate::quantize::{Safeguards, outliers};
+use crate::quantize::{Safeguards, gap_rate, outliers};
 
 /// What sets rate against distortion.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -157,7 +157,6 @@ impl RateDistortion {
         geometry: Geometry,
         fit: Option<Fit<'_>>,
     ) -> (Values, Option<Values>) {
-        let exact = layer.weights.data();
         let mut bias = layer.bias.as_ref().map(|bias| {
             if !is_reached(bias, bias_scale) {
                 return Values::F32(bias.clone());
@@ -167,7 +166,9 @@ impl RateDistortion {
         });
         let levels = if !is_adaptive(layer.weights.rows(), layer.weights.cols()) {
             let reconstruction = ReconstructionLevels::new(scale);
-            exact.iter().map(|&v| reconstruction.nearest(v)).collect()
+            let sensitivity = self.sensitivity(layer, unit);
+            let (step, lambda) = (scale.step, self.lambda);
+            gap_rate::levels(&layer.weights, &reconstruction, step, lambda, &sensitivity)
         } else {
             let distortion = match fit {
                 Some(fit) => Distortion::Outputs(Box::new(fit)),
@@ -208,17 +209,18 @@ impl RateDistortion {
         let reconstruction = ReconstructionLevels::new(scale);
         let mut levels: Vec<i32> =
             matrix.data().iter().map(|&v| reconstruction.nearest(v)).collect();
-        let mut learned: Option<Context> = None;
+        let mut learned: Option<Models> = None;
         for _ in 0..PASSES {
             let mut used = vec![false; matrix.cols()];
             for (&column, &level) in matrix.indices().iter().zip(&levels) {
                 used[column as usize] |= level != 0;
             }
             let columns = code_columns(&mut DryRunCoder, geometry, &mut used);
-            let mut context = Context::new(geometry, columns);
-            if let Some(learned) = learned.take() {
-                context.take(learned);
-            }
+            let models = learned.take().unwrap_or_else(|| {
+                let kept = levels.iter().filter(|level| **level != 0).count();
+                Models::new(matrix.rows() * columns.len(), kept)
+            });
+            let mut context = Context::new(geometry, columns, models);
             let mut first = 0;
             for (number, row) in matrix.outer_iterator().enumerate() {
                 context.next_row();
@@ -243,8 +245,8 @@ impl RateDistortion {
                         continue;
                     }
                     while context.columns()[at] < column {
-                        context.predict(at);
-                        context.learn(false);
+                        let absent = context.predict(at);
+                        context.learn(absent, false);
                         at += 1;
                     }
                     let (target, sensitivity) = match &mut distortion {
@@ -258,12 +260,21 @@ impl RateDistortion {
                         negative: target < 0.0,
                         sensitivity,
                     };
-                    let size = self.choose(&mut context, at, &reconstruction, costs, weight);
-                    context.predict(at);
-                    context.learn(size > 0);
+                    let there = context.predict(at);
+                    let size = self.choose(
+                        &mut context,
+                        at,
+                        there.probability,
+                        &reconstruction,
+                        costs,
+                        weight,
+                    );
+                    context.learn(there, size > 0);
                     levels[entry] = if target < 0.0 { -size } else { size };
                     if size > 0 {
-                        context.level(&mut DryRunCoder, at, levels[entry]);
+                        context.sign(&mut DryRunCoder, at, levels[entry] < 0);
+                        context.magnitude(&mut DryRunCoder, at, size as u32);
+                        context.place(at, levels[entry]);
                     }
                     if let Distortion::Outputs(fit) = &mut distortion {
                         fit.set(k, reconstruction.dequantize(levels[entry]));
@@ -271,8 +282,8 @@ impl RateDistortion {
                     at += 1;
                 }
                 for at in at..context.columns().len() {
-                    context.predict(at);
-                    context.learn(false);
+                    let absent = context.predict(at);
+                    context.learn(absent, false);
                 }
                 if let (Distortion::Outputs(fit), Some(Values::Levels { scale, levels })) =
                     (&mut distortion, bias.as_deref_mut())
@@ -281,7 +292,7 @@ impl RateDistortion {
                 }
                 first += row.nnz();
             }
-            learned = Some(context);
+            learned = Some(context.into_models());
         }
         levels
     }
@@ -291,39 +302,44 @@ impl RateDistortion {
         &self,
         context: &mut Context,
         at: usize,
+        there: u16,
         reconstruction: &ReconstructionLevels,
         costs: &Costs,
         Weight { value, negative, sensitivity }: Weight,
     ) -> i32 {
-        let below = reconstruction.below(value);
-        let there = context.predict(at);
-        let sign = context.predict_negative(at);
         let cost = |error: f64, bits: f64| sensitivity * error * error + self.lambda * bits;
         let (mut best, mut least) = (0, cost(value, costs.of(there, false)));
-        let mut bits = costs.of(there, true) + costs.of(sign, negative);
-        let mut size = 1;
-        while size <= below + 1 {
+        let below = reconstruction.below(value);
+        let mut price = Price { costs, bits: costs.of(there, true) };
+        context.sign(&mut price, at, negative);
+        let without_magnitude = price.bits;
+        for size in (below - 2).max(1)..=below + 1 {
             let Some(dequantize) = reconstruction.value(size) else { break };
-            let step = size as usize - 1;
-            let (last, more) = match step {
-                _ if step < UNARY => {
-                    let more = context.predict_more(at, step);
-                    (costs.of(more, false), costs.of(more, true))
-                }
-                // About what an Exp-Golomb code of the rest takes.
-                _ => (2.0 * libm::log2(f64::from(size - UNARY as i32)) + 1.0, 0.0),
-            };
-            if size + 2 >= below {
-                let total = cost(value - dequantize, bits + last);
-                if total < least {
-                    (best, least) = (size, total);
-                }
+            price.bits = without_magnitude;
+            context.magnitude(&mut price, at, size as u32);
+            let total = cost(value - dequantize, price.bits);
+            if total < least {
+                (best, least) = (size, total);
             }
-            bits += more;
-            // Between the unary part and the levels around the value there is nothing to add.
-            size = if step < UNARY { size + 1 } else { (size + 1).max(below - 2) };
         }
         best
+    }
+}
+
+/// Adds up what bits would cost; models learn nothing from it.
+struct Price<'a> {
+    costs: &'a Costs,
+    bits: f64,
+}
+
+impl BitCoder for Price<'_> {
+    fn code(&mut self, probability: u16, bit: bool) -> bool {
+        self.bits += self.costs.of(probability, bit);
+        bit
+    }
+
+    fn bit(&mut self, model: &mut AdaptiveBit, bit: bool) -> bool {
+        self.code(model.probability(), bit)
     }
 }
 
@@ -385,12 +401,9 @@ struct Weight {
     sensitivity: f64,
 }
 
-/// Layers with more positions are rounded to the nearest level: they are coded by the gaps between their
-/// weights, whose cost does not depend on context.
-const MOST_ADAPTIVE: usize = 1 << 21;
-
+/// Whether each position is looked at; larger layers are coded by the gaps between their weights.
 pub(super) fn is_adaptive(rows: usize, columns: usize) -> bool {
-    rows.saturating_mul(columns) <= MOST_ADAPTIVE
+    rows.saturating_mul(columns) <= LayerSpec::MOST_ADAPTIVE
 }
 
 /// The bits that an event of some probability costs.

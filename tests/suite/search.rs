@@ -1,8 +1,12 @@
 //! The search: what it promises holds, and it does not depend on threads.
 
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::fixtures;
 use svdo::checkpoint::Checkpoint;
 use svdo::compress::{Done, Goal, Job, Samples};
+use svdo::progress::Event;
 use svdo::report::SearchPoint;
 
 const SAMPLES: usize = 500;
@@ -131,5 +135,41 @@ fn more_effort_is_never_worse() {
             }
             before = Some((best.file_bytes, best.divergence, tried));
         }
+    }
+}
+
+#[test]
+fn a_search_that_is_stopped_gives_the_best_it_has_tried() {
+    let checkpoint =
+        Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), &Default::default())
+            .unwrap();
+    for after in [0, 7] {
+        let stop = AtomicBool::new(after == 0);
+        let observer = |event| {
+            if matches!(event, Event::Searching { tried, .. } if tried == after) {
+                stop.store(true, Ordering::Relaxed);
+            }
+            ControlFlow::Continue(())
+        };
+        let goal = Goal::OutputError(0.3);
+        let job = Job::new(&checkpoint).goal(goal).effort(9).observe(&observer).stop(&stop);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let done = pool.install(|| job.run());
+        if after == 0 {
+            assert!(matches!(done, Err(svdo::Error::Cancelled)));
+            continue;
+        }
+        let done = done.unwrap();
+        // A configuration that was under way on another thread may still end.
+        let points = &done.report.search;
+        assert!((after..=after + 1).contains(&points.len()), "{}", points.len());
+        let best = points.iter().filter(|p| p.output_error <= 0.3).map(|p| p.file_bytes).min();
+        assert_eq!(best, Some(done.file.bytes().len() as u64));
+        let said = format!("stopped after {} configurations", points.len());
+        assert!(
+            done.report.notes.iter().any(|note| note.contains(&said)),
+            "{:?}",
+            done.report.notes
+        );
     }
 }

@@ -155,7 +155,7 @@ impl Search<'_> {
     }
 
     /// The best point of all that hold the goal.
-    fn choose(&self) -> Result<Point> {
+    pub(super) fn choose(&self) -> Result<Point> {
         let score = |p: &Point| match self.setting.goal {
             Goal::Bytes(_) => [p.loss(), p.bytes as f64],
             _ => [p.bytes as f64, p.loss()],
@@ -200,19 +200,31 @@ impl Search<'_> {
         let found = lines
             .par_iter()
             .map(|&line| {
-                let mut tried = Tried { line, points: vec![this.point(line, step)?] };
-                for _ in 1..each {
-                    let step = this.next_step(&tried, 1.0);
-                    tried.points.push(this.point(line, step)?);
+                let mut tried = Tried { line, points: Vec::new() };
+                let mut next = step;
+                let mut end = Ok(());
+                for _ in 0..each {
+                    match this.point(line, next) {
+                        Ok(point) => tried.points.push(point),
+                        Err(error) => {
+                            end = Err(error);
+                            break;
+                        }
+                    }
+                    next = this.next_step(&tried, 1.0);
                 }
-                Ok(tried)
+                (tried, end)
             })
-            .collect::<Result<Vec<Tried>>>()?;
-        self.points.extend(found.iter().flat_map(|tried| &tried.points));
-        Ok(found)
+            .collect::<Vec<(Tried, Result<()>)>>();
+        // What was tried stays, however it ends.
+        self.points.extend(found.iter().flat_map(|(tried, _)| &tried.points));
+        found.into_iter().map(|(tried, end)| end.map(|()| tried)).collect()
     }
 
     fn point(&self, line: Line, step: f64) -> Result<Point> {
+        if self.setting.is_stopped() {
+            return Err(Error::Cancelled);
+        }
         // A step of few digits, so that a report says all of it.
         let step = (step * 1000.0).round() / 1000.0;
         let settings = RateDistortion { step, ..line.settings };

@@ -15,7 +15,7 @@
 
 mod lines;
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::encode::Settings;
 use super::validate::{Change, Reference, Samples};
@@ -83,6 +83,8 @@ pub(super) struct Found {
     pub(super) points: Vec<Point>,
     /// What the points say that the error rises by for each nat of divergence, given labels.
     pub(super) error_per_nat: Option<f64>,
+    /// Whether it was stopped before its end.
+    pub(super) stopped: bool,
 }
 
 impl Found {
@@ -116,14 +118,24 @@ pub(super) struct Setting<'a> {
     pub(super) effort: u32,
     pub(super) isa: Isa,
     pub(super) monitor: Monitor<'a>,
+    /// Ends the search when it is set.
+    pub(super) stop: Option<&'a AtomicBool>,
+}
+
+impl Setting<'_> {
+    fn is_stopped(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
 }
 
 /// Searches among networks pruned at [`thresholds`], the first of them the reference, to which changes
-/// are measured and weights calibrated. The result does not depend on the number of threads.
+/// are measured and weights calibrated. The result does not depend on the number of threads. One that is
+/// stopped gives the best of what it has tried.
 ///
 /// # Errors
 /// [`Error::Argument`] if no configuration tried holds the goal, an error goal comes without labels,
-/// or the quantizer has nothing to search; what encoding and running meet.
+/// or the quantizer has nothing to search; [`Error::Cancelled`] if it is stopped before the first; what
+/// encoding and running meet.
 pub(super) fn search(pruned: &[(f32, PrunedModel)], setting: &Setting<'_>) -> Result<Found> {
     if matches!(setting.goal, Goal::ErrorIncrease(_)) && setting.samples.labels.is_none() {
         return Err(Error::Argument { problem: "an error rate needs labels".into() });
@@ -136,7 +148,12 @@ pub(super) fn search(pruned: &[(f32, PrunedModel)], setting: &Setting<'_>) -> Re
     let labelled = reference.evaluation.is_some();
     let (points, tried) = (Vec::new(), AtomicUsize::new(0));
     let mut search = Search { pruned, setting, reference, points, tried, learned: None };
-    let best = search.descend(start, setting.effort)?;
+    let (best, stopped) = match search.descend(start, setting.effort) {
+        Err(Error::Cancelled) if setting.is_stopped() && !search.points.is_empty() => {
+            (search.choose()?, true)
+        }
+        best => (best?, false),
+    };
     let error_per_nat = search.rates().map(|rates| rates.0).filter(|_| labelled);
-    Ok(Found { best, points: search.points, error_per_nat })
+    Ok(Found { best, points: search.points, error_per_nat, stopped })
 }
