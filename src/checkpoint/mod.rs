@@ -22,6 +22,7 @@ mod msgpack;
 mod names;
 mod norm;
 mod numpy;
+mod optimizer;
 mod options;
 mod pickle;
 mod pickled;

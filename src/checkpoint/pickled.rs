@@ -1,6 +1,7 @@
 //! The tensors and arrays that a pickle describes, under the names of the dictionaries and lists
 //! that hold them.
 
+use super::optimizer::{self, Curvature, State};
 use super::pickle::{Id, Node, Pickle};
 use super::tensor::DType;
 use crate::budget::ReadBudget;
@@ -20,6 +21,8 @@ pub(super) struct Found {
     /// In elements; `None` for row-major order.
     pub(super) strides: Option<Vec<usize>>,
     pub(super) data: Data,
+    /// Of what its values are variances by, if not themselves what is stored.
+    pub(super) curvature: Option<Curvature>,
 }
 
 /// Where the values are.
@@ -43,10 +46,44 @@ pub(super) struct Storage {
     pub(super) view: usize,
 }
 
-/// Everything reachable from the root, at the cost of `budget`.
-pub(super) fn find(pickle: &Pickle, budget: &ReadBudget) -> Result<Vec<Found>> {
-    let mut walk = Walk { pickle, budget, found: Vec::new(), visits: 0 };
+/// Everything reachable from the root, at the cost of `budget`, but the states of optimizers, which a note
+/// of `notes` has; what is a posterior among these is there as variances.
+///
+/// # Errors
+/// What is damaged, and variances without means.
+pub(super) fn find(
+    pickle: &Pickle,
+    budget: &ReadBudget,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Found>> {
+    let mut walk = Walk {
+        pickle,
+        budget,
+        found: Vec::new(),
+        holders: Vec::new(),
+        holder: pickle.root,
+        states: Vec::new(),
+        visits: 0,
+    };
     walk.visit(pickle.root, String::new(), 0)?;
+    if let ([state, ..], true) = (&walk.states[..], walk.found.is_empty()) {
+        let problem = "is the state of an optimizer, and there is no network beside it: open the \
+                       file that holds the network's tensors, or save both in one";
+        return Err(invalid(&state.name, problem));
+    }
+    let variances = optimizer::variances(pickle, &walk.states, &walk.found, &walk.holders)?;
+    notes.extend(walk.states.iter().map(|state| match variances.is_empty() {
+        true => format!("{}: the state of an optimizer, ignored", state.name),
+        false => format!(
+            "{}: the state of IVON, read for the variances of {} weights, 1 / (ess (hess + \
+             weight_decay)); of other parameters the means are read",
+            state.name,
+            variances.len()
+        ),
+    }));
+    for variance in variances {
+        walk.take(variance)?;
+    }
     Ok(walk.found)
 }
 
@@ -63,6 +100,11 @@ struct Walk<'a> {
     pickle: &'a Pickle,
     budget: &'a ReadBudget,
     found: Vec<Found>,
+    /// For each of `found` the dictionary that it is in.
+    holders: Vec<Id>,
+    /// The dictionary that is visited.
+    holder: Id,
+    states: Vec<State>,
     visits: usize,
 }
 
@@ -74,17 +116,13 @@ impl Walk<'_> {
             return Err(invalid(&name, "lies too deep in the pickle, or the pickle is a cycle"));
         }
         let pickle = self.pickle;
-        let below = |key: &str| match name.as_str() {
-            "" => key.to_owned(),
-            name => format!("{name}.{key}"),
-        };
         match pickle.node(id) {
             Node::List(items) | Node::Tuple(items) => {
                 for (index, &item) in items.iter().enumerate() {
-                    self.visit(item, below(&index.to_string()), depth + 1)?;
+                    self.visit(item, below(&name, &index.to_string()), depth + 1)?;
                 }
             }
-            Node::Dict(items) => self.members(items, &below, depth)?,
+            Node::Dict(items) => self.members(id, items, &name, depth)?,
             Node::Call(call) => match pickle.function(call) {
                 "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor" => {
                     let tensor = torch_tensor(pickle, call.arguments)
@@ -114,7 +152,7 @@ impl Walk<'_> {
                     self.take(Found { name, ..array })?;
                 }
                 function => {
-                    self.members(&call.items, &below, depth)?;
+                    self.members(id, &call.items, &name, depth)?;
                     let is_read = ["argparse.Namespace", "torch.distributions.normal.Normal"];
                     if let (Some(state), true) = (call.state, is_read.contains(&function)) {
                         self.visit(state, name, depth + 1)?;
@@ -137,29 +175,37 @@ impl Walk<'_> {
         let bytes = 2 * size_of::<Found>() + key + dims * size_of::<usize>();
         self.budget.bytes(bytes as u64 + NAMES * found.name.len() as u64)?;
         self.found.push(found);
+        self.holders.push(self.holder);
         Ok(())
     }
 
-    fn members(
-        &mut self,
-        items: &[(Id, Id)],
-        below: &dyn Fn(&str) -> String,
-        depth: usize,
-    ) -> Result<()> {
+    /// What a dictionary holds.
+    fn members(&mut self, id: Id, items: &[(Id, Id)], name: &str, depth: usize) -> Result<()> {
+        if optimizer::is_state(self.pickle, items) {
+            self.states.push(State { name: name.to_owned(), id });
+            return Ok(());
+        }
+        let outer = std::mem::replace(&mut self.holder, id);
         for &(key, value) in items {
             let key = match self.pickle.node(key) {
                 Node::Text { text, .. } => text.clone(),
                 Node::Int(number) => number.to_string(),
                 _ => continue,
             };
-            self.visit(value, below(&key), depth + 1)?;
+            self.visit(value, below(name, &key), depth + 1)?;
         }
+        self.holder = outer;
         Ok(())
     }
 }
 
+/// What a member is called.
+fn below(name: &str, key: &str) -> String {
+    if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") }
+}
+
 /// `(storage, offset, size, stride, ...)`.
-fn torch_tensor(pickle: &Pickle, arguments: Id) -> Option<Found> {
+pub(super) fn torch_tensor(pickle: &Pickle, arguments: Id) -> Option<Found> {
     let &[storage, offset, size, stride, ..] = pickle.items(arguments) else { return None };
     let storage = torch_storage(pickle, storage)?;
     let (shape, strides) = (pickle.sizes(size)?, pickle.sizes(stride)?);
@@ -177,7 +223,7 @@ fn torch_tensor(pickle: &Pickle, arguments: Id) -> Option<Found> {
     }
     let dtype = storage.dtype;
     let data = Data::Storage { storage, offset };
-    Some(Found { name: String::new(), dtype, shape, strides: Some(strides), data })
+    Some(Found { name: String::new(), dtype, shape, strides: Some(strides), data, curvature: None })
 }
 
 /// `('storage', type, key, device, elements[, view])`.
@@ -264,7 +310,7 @@ fn array(
         _ => return None,
     };
     let strides = if fortran { Some(fortran_strides(&shape)?) } else { None };
-    Some(Found { name: String::new(), dtype, shape, strides, data })
+    Some(Found { name: String::new(), dtype, shape, strides, data, curvature: None })
 }
 
 /// The first index runs fastest.

@@ -128,7 +128,7 @@ const GAUSSIAN: Profile = Profile {
 };
 
 /// Every code base known, in the order of `formats/checkpoints.md`.
-pub const PROFILES: [Profile; 25] = [
+pub const PROFILES: [Profile; 26] = [
     BASE,
     Profile {
         name: "bayesgroup",
@@ -325,6 +325,14 @@ pub const PROFILES: [Profile; 25] = [
         dense: DenseLayout::InOut,
         kernel: KernelLayout::Hwio,
         bias: "bias_auto_loc [out], Gaussian",
+        ..GAUSSIAN
+    },
+    Profile {
+        name: "ivon",
+        source: "team-approx-bayes/ivon (the optimizer's state beside the model)",
+        theta: &["weight"],
+        variance: &[("ivon_sigma2", Variance::Sigma2)],
+        bias: "bias [out], Gaussian",
         ..GAUSSIAN
     },
     Profile {

@@ -34,8 +34,10 @@ pub(super) const DEPTHWISE: [&str; 2] = ["depthwise_kernel", "depthwise_weights"
 /// What `torch.nn.utils.prune` calls weights that are multiplied with a mask.
 pub(super) const PRUNED: &str = "weight_orig";
 pub(super) const PRUNED_BIAS: &str = "bias_orig";
+/// What variances are called that an optimizer's state has of weights.
+pub(super) const IVON: &str = "ivon_sigma2";
 /// Names of the variance, the one to trust first.
-pub(super) const VARIANCE: [(&str, Variance); 21] = [
+pub(super) const VARIANCE: [(&str, Variance); 22] = [
     ("log_sigma2", Variance::LogSigma2),
     ("log_sigma_2", Variance::LogSigma2),
     ("ls2", Variance::LogSigma2),
@@ -54,6 +56,7 @@ pub(super) const VARIANCE: [(&str, Variance); 21] = [
     ("rho_kernel", Variance::Rho),
     ("rho", Variance::Rho),
     ("sigma2", Variance::Sigma2),
+    (IVON, Variance::Sigma2),
     ("kernel_posterior_untransformed_scale", Variance::Rho),
     ("kernel_auto_scale", Variance::Sigma),
     ("weight_auto_scale", Variance::Sigma),

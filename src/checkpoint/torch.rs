@@ -66,7 +66,7 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
     let description = archive.unpack(index)?;
     let pickle = pickle::read(&description, 0, &budget)?;
     stored.claims(|name| pickle.number(pickle.member(pickle.root, name)?));
-    let found = pickled::find(&pickle, &budget)?;
+    let found = pickled::find(&pickle, &budget, &mut stored.notes)?;
 
     let members: HashMap<String, usize> =
         archive.members.iter().enumerate().map(|(at, m)| (m.name.clone(), at)).collect();
@@ -143,7 +143,7 @@ pub(super) fn open_legacy(part: Part) -> Result<Stored> {
     }
     let (tensors, keys) = (next()?, next()?);
     stored.claims(|name| tensors.number(tensors.member(tensors.root, name)?));
-    let found = pickled::find(&tensors, &budget)?;
+    let found = pickled::find(&tensors, &budget, &mut stored.notes)?;
     let mut sizes: HashMap<&str, DType> = HashMap::new();
     for tensor in &found {
         if let Data::Storage { storage, .. } = &tensor.data {
@@ -201,7 +201,7 @@ pub(super) fn open_arrays(part: Part, start: u64, format: &'static str) -> Resul
     if let Node::Persistent(_) = pickle.node(pickle.root) {
         return Err(invalid("it refers to something outside itself"));
     }
-    let found = pickled::find(&pickle, &budget)?;
+    let found = pickled::find(&pickle, &budget, &mut stored.notes)?;
     let mut texts = texts(&part, &found, &budget)?.into_iter();
     let file = stored.add_part(part);
     for tensor in found {
@@ -234,7 +234,7 @@ fn texts(pickle: &Part, found: &[Found], budget: &ReadBudget) -> Result<Vec<Part
 
 /// Takes a tensor in whose storage or values are the `length` bytes from `start` on.
 fn push(stored: &mut Stored, found: Found, part: usize, start: u64, length: u64) -> Result<()> {
-    let Found { name, dtype, shape, strides, data } = found;
+    let Found { name, dtype, shape, strides, data, curvature } = found;
     let size = dtype.size().unwrap_or(0) as u64;
     let (first, elements) = match &data {
         Data::Storage { storage, offset } => {
@@ -248,7 +248,9 @@ fn push(stored: &mut Stored, found: Found, part: usize, start: u64, length: u64)
         (Some(begin), Some(_)) => {
             let start =
                 start.checked_add(begin).ok_or_else(|| invalid("an offset is too large"))?;
-            stored.push(Entry { name, dtype, shape, part, start, strides })
+            stored.push(Entry { name, dtype, shape, part, start, strides })?;
+            stored.are_curvatures(curvature);
+            Ok(())
         }
         _ => Err(Error::Tensor {
             tensor: name,
