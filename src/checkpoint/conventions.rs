@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::kernel::Kernel;
 use super::names::{self, split};
+use super::pyro;
 use super::profile::{DenseLayout, KernelLayout, Origin, PROFILES, Profile};
 use super::roles::{self, Group};
 use super::tensor::{DType, TensorInfo, TensorSource};
@@ -254,6 +255,12 @@ impl GroupReader<'_> {
                 tensor,
                 "may be log sigma^2 (as bayesgroup saves it) or log sigma (as sparse-bayesian-rnn \
                  does): say which with --variance log_sigma2, --variance log_sigma or --profile",
+            )),
+            _ if role == pyro::UNCONSTRAINED => Err(self.problem(
+                tensor,
+                "is the scale as Pyro optimizes it, which may be rho, of a scale log(1 + exp rho) (as \
+                 autoguides have it since 2021), or its logarithm (before): say which with --variance \
+                 rho or --variance log_sigma, or save the parameter store, pyro.get_param_store().save",
             )),
             _ => Ok(kind),
         }

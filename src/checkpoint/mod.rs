@@ -28,6 +28,7 @@ mod pickle;
 mod pickled;
 mod plausible;
 pub mod profile;
+mod pyro;
 mod read;
 mod roles;
 mod safetensors;

@@ -3,6 +3,7 @@
 
 use super::optimizer::{self, Curvature, State};
 use super::pickle::{Id, Node, Pickle};
+use super::pyro::ParamStore;
 use super::tensor::DType;
 use crate::budget::ReadBudget;
 use crate::error::{Error, Result};
@@ -63,6 +64,7 @@ pub(super) fn find(
         holders: Vec::new(),
         holder: pickle.root,
         states: Vec::new(),
+        store: None,
         visits: 0,
     };
     walk.visit(pickle.root, String::new(), 0)?;
@@ -105,6 +107,8 @@ struct Walk<'a> {
     /// The dictionary that is visited.
     holder: Id,
     states: Vec<State>,
+    /// Of Pyro, the last that was met.
+    store: Option<ParamStore>,
     visits: usize,
 }
 
@@ -146,6 +150,13 @@ impl Walk<'_> {
                         None => return Err(invalid(&name, "is not described as an array")),
                     }
                 }
+                f if f.starts_with("jax.") => {
+                    let state = pickle.items(call.arguments).get(2);
+                    match state.and_then(|&state| numpy_array(pickle, state)) {
+                        Some(NumPy::Array(array)) => self.take(Found { name, ..array })?,
+                        _ => return Err(invalid(&name, "is not described as an array")),
+                    }
+                }
                 f if f.ends_with("numeric._frombuffer") => {
                     let array = from_buffer(pickle, call.arguments)
                         .ok_or_else(|| invalid(&name, "is not described as an array"))?;
@@ -185,6 +196,9 @@ impl Walk<'_> {
             self.states.push(State { name: name.to_owned(), id });
             return Ok(());
         }
+        if let Some(store) = ParamStore::of(self.pickle, id) {
+            self.store = Some(store);
+        }
         let outer = std::mem::replace(&mut self.holder, id);
         for &(key, value) in items {
             let key = match self.pickle.node(key) {
@@ -192,7 +206,9 @@ impl Walk<'_> {
                 Node::Int(number) => number.to_string(),
                 _ => continue,
             };
-            self.visit(value, below(name, &key), depth + 1)?;
+            let store = self.store.as_ref().filter(|store| store.params == id);
+            let end = store.map_or("", |store| store.ending(self.pickle, &key));
+            self.visit(value, below(name, &format!("{key}{end}")), depth + 1)?;
         }
         self.holder = outer;
         Ok(())
@@ -224,6 +240,11 @@ pub(super) fn torch_tensor(pickle: &Pickle, arguments: Id) -> Option<Found> {
     let dtype = storage.dtype;
     let data = Data::Storage { storage, offset };
     Some(Found { name: String::new(), dtype, shape, strides: Some(strides), data, curvature: None })
+}
+
+/// Every storage that a pickle refers to, whether or not a tensor of the network has it.
+pub(super) fn storages(pickle: &Pickle) -> impl Iterator<Item = Storage> {
+    pickle.persistent().filter_map(|id| torch_storage(pickle, id))
 }
 
 /// `('storage', type, key, device, elements[, view])`.
@@ -267,8 +288,9 @@ fn numpy_array(pickle: &Pickle, state: Id) -> Option<NumPy> {
     let &[shape, dtype, fortran, values] = state.get(state.len().checked_sub(4)?..)? else {
         return None;
     };
-    if let Node::List(_) = pickle.node(values) {
-        return Some(NumPy::Objects(values));
+    if let Node::List(items) = pickle.node(values) {
+        let one = items.first().filter(|_| pickle.sizes(shape).is_some_and(|s| s.is_empty()));
+        return Some(NumPy::Objects(one.map_or(values, |&one| one)));
     }
     let fortran = match pickle.node(fortran) {
         Node::Bool(value) => *value,

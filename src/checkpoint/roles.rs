@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::Variance;
 use super::names::split;
+use super::pyro;
 
 /// Names of the mean. Those in [`ORDINARY`] are also what a layer without posterior calls its
 /// weights; the others are only ever half of a pair.
@@ -37,7 +38,7 @@ pub(super) const PRUNED_BIAS: &str = "bias_orig";
 /// What variances are called that an optimizer's state has of weights.
 pub(super) const IVON: &str = "ivon_sigma2";
 /// Names of the variance, the one to trust first.
-pub(super) const VARIANCE: [(&str, Variance); 22] = [
+pub(super) const VARIANCE: [(&str, Variance); 23] = [
     ("log_sigma2", Variance::LogSigma2),
     ("log_sigma_2", Variance::LogSigma2),
     ("ls2", Variance::LogSigma2),
@@ -57,6 +58,7 @@ pub(super) const VARIANCE: [(&str, Variance); 22] = [
     ("rho", Variance::Rho),
     ("sigma2", Variance::Sigma2),
     (IVON, Variance::Sigma2),
+    (pyro::UNCONSTRAINED, Variance::Rho),
     ("kernel_posterior_untransformed_scale", Variance::Rho),
     ("kernel_auto_scale", Variance::Sigma),
     ("weight_auto_scale", Variance::Sigma),
@@ -103,7 +105,8 @@ pub(super) fn is_variance(role: &str) -> bool {
 
 /// Whether what is called so usually changes what a network computes.
 pub(super) fn is_parameter(role: &str) -> bool {
-    THETA.contains(&role) || BIAS.contains(&role) || PARAMETERS.contains(&role)
+    let site = role.ends_with("_auto_loc");
+    site || THETA.contains(&role) || BIAS.contains(&role) || PARAMETERS.contains(&role)
 }
 
 /// Whether a name is one of a batch normalization's running statistics.

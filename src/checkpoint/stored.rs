@@ -215,6 +215,12 @@ impl Stored {
         self.curvatures.extend(last.zip(curvature));
     }
 
+    /// The same with the name of what it is a part of before all its tensors'.
+    pub(super) fn below(mut self, name: &str) -> Self {
+        self.tensors.iter_mut().for_each(|t| t.name = format!("{name}.{}", t.name));
+        self
+    }
+
     /// Takes in another container's tensors and notes.
     pub(super) fn append(&mut self, other: Self) {
         let (parts, tensors) = (self.parts.len(), self.tensors.len());

@@ -144,16 +144,10 @@ pub(super) fn open_legacy(part: Part) -> Result<Stored> {
     let (tensors, keys) = (next()?, next()?);
     stored.claims(|name| tensors.number(tensors.member(tensors.root, name)?));
     let found = pickled::find(&tensors, &budget, &mut stored.notes)?;
-    let mut sizes: HashMap<&str, DType> = HashMap::new();
-    for tensor in &found {
-        if let Data::Storage { storage, .. } = &tensor.data {
-            sizes.insert(&storage.key, storage.dtype);
-        }
-    }
+    let sizes: HashMap<String, DType> =
+        pickled::storages(&tensors).map(|storage| (storage.key, storage.dtype)).collect();
     // Each storage: the number of its elements, then the elements.
     let mut locations: HashMap<String, (u64, u64)> = HashMap::new();
-    let sizes: HashMap<String, DType> =
-        sizes.into_iter().map(|(key, dtype)| (key.to_owned(), dtype)).collect();
     for &key in keys.items(keys.root) {
         let key = keys.text(key).ok_or_else(|| invalid("the key of a storage is not a text"))?;
         let mut count = [0; 8];
