@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::kernel::Kernel;
+use super::kernel::{Dilation, Kernel};
 use super::names::{self, split};
-use super::pyro;
 use super::profile::{DenseLayout, KernelLayout, Origin, PROFILES, Profile};
+use super::pyro;
 use super::roles::{self, Group};
 use super::tensor::{DType, TensorInfo, TensorSource};
 use super::{Options, Variance};
@@ -32,6 +32,7 @@ pub(super) struct LayerTensors {
     pub(super) norm: bool,
     /// What its tensors are to the network.
     pub(super) kernel: Kernel,
+    pub(super) dilation: Option<Dilation>,
 }
 
 /// What the names of a source say.
@@ -191,6 +192,7 @@ impl GroupReader<'_> {
             fixed: variance.is_some_and(|(_, tensor)| self.role(tensor) == "aux"),
             norm: false,
             kernel: Kernel::AsStored,
+            dilation: None,
         };
         let pruned_bias = layer.bias.filter(|&bias| self.role(bias) == roles::PRUNED_BIAS);
         for (tensor, mask, beside) in [
@@ -290,6 +292,7 @@ impl LayerTensors {
             fixed: true,
             norm: true,
             kernel: Kernel::AsStored,
+            dilation: None,
         }
     }
 

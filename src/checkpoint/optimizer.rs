@@ -80,7 +80,8 @@ pub(super) fn variances(
 ) -> Result<Vec<Found>> {
     let mut variances = Vec::new();
     for State { name, id } in states {
-        let groups = pickle.member(*id, "param_groups").map_or(&[][..], |groups| pickle.items(groups));
+        let groups =
+            pickle.member(*id, "param_groups").map_or(&[][..], |groups| pickle.items(groups));
         let groups: Option<Vec<ParamGroup>> =
             groups.iter().map(|&group| ParamGroup::of(pickle, group)).collect();
         let Some(groups) = groups.filter(|groups| !groups.is_empty()) else { continue };
@@ -153,7 +154,8 @@ fn assign(groups: &[ParamGroup], parameters: &[&Found]) -> Option<Vec<Found>> {
         let mut at = 0usize;
         for parameter in of_group {
             let elements = parameter.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
-            if let Some(name) = variance_name(&parameter.name).filter(|_| parameter.shape.len() > 1) {
+            if let Some(name) = variance_name(&parameter.name).filter(|_| parameter.shape.len() > 1)
+            {
                 let Data::Storage { storage, offset } = &group.hess.data else { return None };
                 let data = Data::Storage {
                     storage: storage.clone(),
@@ -180,7 +182,9 @@ fn variance_name(parameter: &str) -> Option<String> {
     let rest = role.strip_prefix("weight").filter(|rest| rest.is_empty() || rest.starts_with('_'));
     match rest {
         Some(rest) => Some(format!("{before}{}{rest}", roles::IVON)),
-        None if !layer.is_empty() && roles::is_mean(role) => Some(format!("{before}{}", roles::IVON)),
+        None if !layer.is_empty() && roles::is_mean(role) => {
+            Some(format!("{before}{}", roles::IVON))
+        }
         None => None,
     }
 }

@@ -125,9 +125,11 @@ pub(super) fn of_numpyro(names: &mut [String], tensors: &[TensorInfo], notes: &m
     const LOC: &str = "_auto_loc";
     const SCALE: &str = "_auto_scale";
     const OURS: [&str; 3] = ["kernel", "weight", "bias"];
-    for name in names.iter_mut().filter(|name| name.contains("$params")) {
-        let (layer, role) = split(name);
-        *name = format!("{}.{role}", layer.replace("$params", ""));
+    for name in names.iter_mut() {
+        if let Some((net, of)) = name.split_once("$params") {
+            // Modules within are named with dots where they have a posterior.
+            *name = format!("{net}/{}", of.trim_start_matches(['.', '/']).replace('/', "."));
+        }
     }
     let all: BTreeSet<String> = names.iter().cloned().collect();
     let is_site = |site: &str| {
@@ -237,7 +239,15 @@ mod tests {
         of_pyro(&mut names, &mut Vec::new());
         assert_eq!(
             names,
-            ["a.theta", "a.scale_unconstrained", "b.theta", "b.rho", "c.theta", "c.sigma", "scales.of"]
+            [
+                "a.theta",
+                "a.scale_unconstrained",
+                "b.theta",
+                "b.rho",
+                "c.theta",
+                "c.sigma",
+                "scales.of"
+            ]
         );
     }
 }
