@@ -10,6 +10,7 @@ mod arrays;
 mod attribute;
 mod constant;
 mod cost;
+mod dilated_pool;
 mod elementwise;
 mod embedding;
 mod evaluate;
