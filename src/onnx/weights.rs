@@ -400,6 +400,8 @@ pub(super) fn map_of(x: &Value, what: &str) -> Reason<([&'static [usize]; 2], bo
     match dims[..] {
         [1, _, _] => Ok(([&[], &[2]], true)),
         [1, _, _, _] => Ok(([&[2], &[3]], false)),
-        _ => Err(format!("a {what} of a value of shape {dims:?}")),
+        _ => Err(format!(
+            "a {what} of a value of shape {dims:?}; one and two dimensions of positions are understood"
+        )),
     }
 }
