@@ -54,7 +54,7 @@ pub(super) fn open_npz(part: Part) -> Result<Stored> {
             Header::Array(array) => array,
             Header::Objects { start } => {
                 let part = archive.unpack(index)?;
-                let arrays = torch::open_arrays(part, start, "NumPy object array");
+                let arrays = torch::arrays_within(part, start, "NumPy object array", &budget);
                 let arrays = arrays.map_err(in_member)?;
                 if arrays.is_empty() {
                     stored.notes.push(format!("{name} holds objects and no arrays: ignored"));

@@ -2,11 +2,14 @@
 //! `hess` gives each parameter the variance `1 / (ess (hess + weight_decay))` (Shen et al. 2024, Variational
 //! Learning is Effective for Large Deep Networks).
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+
 use super::names::split;
 use super::pickle::{Id, Node, Pickle};
 use super::pickled::{self, Data, Found};
 use super::roles;
 use super::tensor::DType;
+use crate::budget::ReadBudget;
 use crate::error::{Error, Result};
 
 /// How a variance follows from the curvature `h` that IVON keeps: `1 / (ess (h + weight_decay))`.
@@ -38,26 +41,29 @@ pub(super) struct State {
     pub(super) id: Id,
 }
 
+/// The dictionary that holds a tensor, and where in the tensor's name the dictionary's ends.
+pub(super) type Holder = (Id, usize);
+
 /// Parameters that have their curvatures in one vector, one after the other.
-struct ParamGroup {
+struct ParamGroup<'a> {
     /// Of the parameters, where the optimizer was given them.
-    names: Option<Vec<String>>,
+    names: Option<Vec<&'a str>>,
     count: usize,
     hess: Found,
     curvature: Curvature,
 }
 
-impl ParamGroup {
+impl<'a> ParamGroup<'a> {
     /// A member of `param_groups`; `None` if it is not one of IVON.
-    fn of(pickle: &Pickle, id: Id) -> Option<Self> {
+    fn of(pickle: &'a Pickle, id: Id) -> Option<Self> {
         let number = |name| pickle.number(pickle.member(id, name)?);
         let curvature = Curvature { ess: number("ess")?, weight_decay: number("weight_decay")? };
         let Node::Call(hess) = pickle.node(pickle.member(id, "hess")?) else { return None };
         let hess = pickled::torch_tensor(pickle, hess.arguments)?;
         let contiguous = hess.strides.as_deref() == Some(&[1]) && hess.shape.len() == 1;
-        let text = |&name: &Id| pickle.text(name).map(str::to_owned);
         let names = pickle.member(id, "param_names");
-        let names = names.and_then(|names| pickle.items(names).iter().map(text).collect());
+        let names =
+            names.and_then(|names| pickle.items(names).iter().map(|&n| pickle.text(n)).collect());
         let count = pickle.items(pickle.member(id, "params")?).len();
         contiguous.then_some(Self { names, count, hess, curvature })
     }
@@ -65,10 +71,51 @@ impl ParamGroup {
     fn elements(&self) -> usize {
         self.hess.shape[0]
     }
+
+    /// The parameters of this group among those of a network: by their names or, of the only group, in their
+    /// order. `None` if these are not there, or others, too.
+    fn choose<'f>(&self, network: &Network<'f>, is_only: bool) -> Option<Vec<&'f Found>> {
+        let chosen: Vec<&Found> = match &self.names {
+            Some(names) => names
+                .iter()
+                .map(|name| network.by_name.get(name).copied())
+                .collect::<Option<_>>()?,
+            None if is_only => network.parameters.clone(),
+            None => return None,
+        };
+        let elements =
+            |found: &&Found| found.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        let all = chosen.iter().map(elements).try_fold(0usize, |n, e| n.checked_add(e?));
+        (chosen.len() == self.count && all == Some(self.elements())).then_some(chosen)
+    }
+}
+
+/// The parameters of one dictionary, a tied one under its first name, in their order.
+#[derive(Default)]
+struct Network<'f> {
+    parameters: Vec<&'f Found>,
+    by_name: HashMap<&'f str, &'f Found>,
+    places: HashSet<(&'f str, usize, &'f [usize])>,
+}
+
+/// The dictionaries that hold tensors.
+fn networks<'f>(found: &'f [Found], holders: &[Holder]) -> BTreeMap<Id, Network<'f>> {
+    let mut networks: BTreeMap<Id, Network<'f>> = BTreeMap::new();
+    for (tensor, &(holder, end)) in found.iter().zip(holders) {
+        let Data::Storage { storage, offset } = &tensor.data else { continue };
+        let buffer = roles::is_statistic(&tensor.name) || matches!(tensor.dtype, DType::Other(_));
+        let network = networks.entry(holder).or_default();
+        let place = (storage.key.as_str(), storage.view.saturating_add(*offset), &tensor.shape[..]);
+        if !buffer && network.places.insert(place) {
+            network.parameters.push(tensor);
+            network.by_name.insert(tensor.name.get(end..).unwrap_or_default(), tensor);
+        }
+    }
+    networks
 }
 
 /// The variances that IVON has for weights among `found`, each called as its parameter with `ivon_sigma2`
-/// for `weight`; `holders` are the dictionaries that hold `found`.
+/// for `weight`.
 ///
 /// # Errors
 /// [`Error::Format`] if the state is one of IVON and which parameters it speaks of is not to be told.
@@ -76,32 +123,67 @@ pub(super) fn variances(
     pickle: &Pickle,
     states: &[State],
     found: &[Found],
-    holders: &[Id],
+    holders: &[Holder],
+    budget: &ReadBudget,
 ) -> Result<Vec<Found>> {
     let mut variances = Vec::new();
     for State { name, id } in states {
-        let groups =
-            pickle.member(*id, "param_groups").map_or(&[][..], |groups| pickle.items(groups));
-        let groups: Option<Vec<ParamGroup>> =
-            groups.iter().map(|&group| ParamGroup::of(pickle, group)).collect();
-        let Some(groups) = groups.filter(|groups| !groups.is_empty()) else { continue };
-        let mut networks: Vec<Id> = holders.to_vec();
-        networks.sort_unstable();
-        networks.dedup();
-        let fits = networks.iter().filter_map(|&network| {
-            let tensors = found.iter().zip(holders).filter(|(_, holder)| **holder == network);
-            assign(&groups, &parameters(tensors.map(|(tensor, _)| tensor)))
-        });
-        let mut fits: Vec<Vec<Found>> = fits.collect();
+        let ids = pickle.member(*id, "param_groups").map_or(&[][..], |groups| pickle.items(groups));
+        let mut groups = Vec::new();
+        for &id in ids {
+            budget.steps(8 * pickle.len(id) as u64)?;
+            groups.extend(ParamGroup::of(pickle, id));
+        }
+        if groups.is_empty() || groups.len() < ids.len() {
+            continue;
+        }
+        let mut fits = Vec::new();
+        for network in networks(found, holders).values() {
+            let is_only = groups.len() == 1;
+            budget.steps(groups.len() as u64)?;
+            let chosen = groups.iter().map(|group| group.choose(network, is_only));
+            fits.extend(chosen.collect::<Option<Vec<_>>>());
+        }
         match (fits.pop(), fits.is_empty(), variances.is_empty()) {
-            (Some(fit), true, true) => variances = fit,
+            (Some(fit), true, true) => {
+                for (group, chosen) in groups.iter().zip(fit) {
+                    group.variances(&chosen, budget, &mut variances)?;
+                }
+            }
             _ => return Err(unassigned(name, &groups)),
         }
     }
     Ok(variances)
 }
 
-fn unassigned(name: &str, groups: &[ParamGroup]) -> Error {
+impl ParamGroup<'_> {
+    /// The variances of the weights among these parameters.
+    fn variances(
+        &self,
+        parameters: &[&Found],
+        budget: &ReadBudget,
+        variances: &mut Vec<Found>,
+    ) -> Result<()> {
+        let Data::Storage { storage, offset } = &self.hess.data else { return Ok(()) };
+        let mut at = *offset;
+        for parameter in parameters {
+            let is_matrix = parameter.shape.len() > 1;
+            if let Some(name) = variance_name(&parameter.name).filter(|_| is_matrix) {
+                let text = storage.key.len() + name.len() + size_of_val(&parameter.shape[..]);
+                budget.bytes((size_of::<Found>() + text) as u64)?;
+                let data = Data::Storage { storage: storage.clone(), offset: at };
+                let (dtype, shape) = (self.hess.dtype, parameter.shape.clone());
+                let curvature = Some(self.curvature);
+                variances.push(Found { name, dtype, shape, strides: None, data, curvature });
+            }
+            // No overflow: all of them together are as many as the vector has.
+            at += parameter.shape.iter().product::<usize>();
+        }
+        Ok(())
+    }
+}
+
+fn unassigned(name: &str, groups: &[ParamGroup<'_>]) -> Error {
     let parameters: usize = groups.iter().map(|group| group.count).sum();
     let problem = format!(
         "{name:?} is the state of IVON, with variances for {parameters} parameters in {} groups, and which \
@@ -111,67 +193,6 @@ fn unassigned(name: &str, groups: &[ParamGroup]) -> Error {
         groups.len()
     );
     Error::Format { format: "PyTorch", problem }
-}
-
-/// The tensors that are parameters, each once, in their order.
-fn parameters<'a>(tensors: impl Iterator<Item = &'a Found>) -> Vec<&'a Found> {
-    let mut parameters: Vec<&Found> = Vec::new();
-    let mut places = std::collections::HashSet::new();
-    for tensor in tensors {
-        let Data::Storage { storage, offset } = &tensor.data else { continue };
-        let buffer = roles::is_statistic(&tensor.name) || matches!(tensor.dtype, DType::Other(_));
-        // A tied parameter stands under each of its names.
-        if !buffer && places.insert((&storage.key, storage.view + offset, &tensor.shape)) {
-            parameters.push(tensor);
-        }
-    }
-    parameters
-}
-
-/// The variances of weights among `parameters`, if these are those of the groups: by their names or, of one
-/// group, in their order.
-fn assign(groups: &[ParamGroup], parameters: &[&Found]) -> Option<Vec<Found>> {
-    let mut variances = Vec::new();
-    for group in groups {
-        let of_group: Vec<&Found> = match &group.names {
-            Some(names) => {
-                let named = |name: &String| {
-                    let is = |tensor: &&&Found| {
-                        let before = tensor.name.strip_suffix(name.as_str());
-                        before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
-                    };
-                    let mut named = parameters.iter().filter(is);
-                    named.next().copied().filter(|_| named.next().is_none())
-                };
-                names.iter().map(named).collect::<Option<_>>()?
-            }
-            None if groups.len() == 1 => parameters.to_vec(),
-            None => return None,
-        };
-        if of_group.len() != group.count {
-            return None;
-        }
-        let mut at = 0usize;
-        for parameter in of_group {
-            let elements = parameter.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
-            if let Some(name) = variance_name(&parameter.name).filter(|_| parameter.shape.len() > 1)
-            {
-                let Data::Storage { storage, offset } = &group.hess.data else { return None };
-                let data = Data::Storage {
-                    storage: storage.clone(),
-                    offset: offset.checked_add(at).filter(|_| at <= group.elements())?,
-                };
-                let (dtype, shape) = (group.hess.dtype, parameter.shape.clone());
-                let curvature = Some(group.curvature);
-                variances.push(Found { name, dtype, shape, strides: None, data, curvature });
-            }
-            at = at.checked_add(elements)?;
-        }
-        if at != group.elements() {
-            return None;
-        }
-    }
-    Some(variances)
 }
 
 /// What a parameter's variances are called, if it is a weight: `fc.ivon_sigma2` for `fc.weight`,

@@ -1,7 +1,7 @@
 //! The tensors and arrays that a pickle describes, under the names of the dictionaries and lists
 //! that hold them.
 
-use super::optimizer::{self, Curvature, State};
+use super::optimizer::{self, Curvature, Holder, State};
 use super::pickle::{Id, Node, Pickle};
 use super::pyro::ParamStore;
 use super::tensor::DType;
@@ -62,7 +62,7 @@ pub(super) fn find(
         budget,
         found: Vec::new(),
         holders: Vec::new(),
-        holder: pickle.root,
+        holder: (pickle.root, 0),
         states: Vec::new(),
         store: None,
         visits: 0,
@@ -73,7 +73,7 @@ pub(super) fn find(
                        file that holds the network's tensors, or save both in one";
         return Err(invalid(&state.name, problem));
     }
-    let variances = optimizer::variances(pickle, &walk.states, &walk.found, &walk.holders)?;
+    let variances = optimizer::variances(pickle, &walk.states, &walk.found, &walk.holders, budget)?;
     notes.extend(walk.states.iter().map(|state| match variances.is_empty() {
         true => format!("{}: the state of an optimizer, ignored", state.name),
         false => format!(
@@ -103,9 +103,9 @@ struct Walk<'a> {
     budget: &'a ReadBudget,
     found: Vec<Found>,
     /// For each of `found` the dictionary that it is in.
-    holders: Vec<Id>,
+    holders: Vec<Holder>,
     /// The dictionary that is visited.
-    holder: Id,
+    holder: Holder,
     states: Vec<State>,
     /// Of Pyro, the last that was met.
     store: Option<ParamStore>,
@@ -192,22 +192,25 @@ impl Walk<'_> {
 
     /// What a dictionary holds.
     fn members(&mut self, id: Id, items: &[(Id, Id)], name: &str, depth: usize) -> Result<()> {
+        self.budget.steps(items.len() as u64)?;
         if optimizer::is_state(self.pickle, items) {
+            self.budget.bytes((size_of::<State>() + 2 * name.len()) as u64)?;
             self.states.push(State { name: name.to_owned(), id });
             return Ok(());
         }
         if let Some(store) = ParamStore::of(self.pickle, id) {
             self.store = Some(store);
         }
-        let outer = std::mem::replace(&mut self.holder, id);
-        for &(key, value) in items {
+        let end = if name.is_empty() { 0 } else { name.len() + 1 };
+        let outer = std::mem::replace(&mut self.holder, (id, end));
+        for (at, &(key, value)) in items.iter().enumerate() {
             let key = match self.pickle.node(key) {
                 Node::Text { text, .. } => text.clone(),
                 Node::Int(number) => number.to_string(),
                 _ => continue,
             };
             let store = self.store.as_ref().filter(|store| store.params == id);
-            let end = store.map_or("", |store| store.ending(self.pickle, &key));
+            let end = store.map_or("", |store| store.ending(self.pickle, at));
             self.visit(value, below(name, &format!("{key}{end}")), depth + 1)?;
         }
         self.holder = outer;

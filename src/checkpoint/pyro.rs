@@ -1,7 +1,7 @@
 //! Pyro's and NumPyro's posteriors under the names that others use. Pyro keeps what it optimizes: of a
 //! scale its logarithm or the inverse of softplus, as a constraint beside it says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::split;
 use super::pickle::{Id, Node, Pickle};
@@ -10,8 +10,17 @@ use super::tensor::TensorInfo;
 /// Endings of a parameter as it is optimized, by how a positive number follows from it: `exp`, softplus, or
 /// either.
 const OPTIMIZED: [(&str, &str); 3] =
-    [("_log", "log_sigma"), ("_rho", "rho"), ("_unconstrained", UNCONSTRAINED)];
-/// What a scale is called that may be a logarithm or a rho.
+    [("_log", LOG_SCALE), ("_rho", RHO), ("_unconstrained", UNCONSTRAINED)];
+
+/// What the means of Pyro's posteriors are called.
+pub(super) const LOC: &str = "pyro_loc";
+/// Their standard deviations.
+pub(super) const SCALE: &str = "pyro_scale";
+/// Their logarithms.
+pub(super) const LOG_SCALE: &str = "pyro_log_scale";
+/// Of which they are softplus.
+pub(super) const RHO: &str = "pyro_rho";
+/// What may be either of these two.
 pub(super) const UNCONSTRAINED: &str = "scale_unconstrained";
 
 /// What `ParamStoreDict.save` writes: parameters and their constraints.
@@ -34,10 +43,10 @@ impl ParamStore {
         (same && !named.is_empty()).then_some(Self { params, constraints })
     }
 
-    /// What the name of a parameter ends in that is not stored as it is meant.
-    pub(super) fn ending(&self, pickle: &Pickle, name: &str) -> &'static str {
-        let constraint = pickle.member(self.constraints, name);
-        constraint.map_or(OPTIMIZED[2].0, |constraint| ending(pickle, constraint, 0))
+    /// What the name of a parameter ends in that is not stored as it is meant, by its place among them.
+    pub(super) fn ending(&self, pickle: &Pickle, at: usize) -> &'static str {
+        let Node::Dict(items) = pickle.node(self.constraints) else { return OPTIMIZED[2].0 };
+        items.get(at).map_or(OPTIMIZED[2].0, |&(_, constraint)| ending(pickle, constraint, 0))
     }
 }
 
@@ -59,71 +68,71 @@ fn ending(pickle: &Pickle, constraint: Id, depth: usize) -> &'static str {
 /// Calls the posteriors of Pyro's `AutoNormal` as others do: `locs.fc1.weight`, `scales.fc1.weight`.
 /// Of biases the means are read.
 pub(super) fn of_pyro(names: &mut [String], notes: &mut Vec<String>) {
-    let parts: Vec<_> = names.iter().map(|name| part_of(name)).collect();
-    let scales: BTreeSet<(String, String)> = parts
-        .iter()
-        .flatten()
-        .filter(|part| !part.is_mean)
-        .map(|part| (part.guide.clone(), part.of.clone()))
-        .collect();
-    let means: BTreeSet<(String, String)> = parts
-        .iter()
-        .flatten()
-        .filter(|part| part.is_mean)
-        .map(|part| (part.guide.clone(), part.of.clone()))
-        .collect();
+    let parts: Vec<Option<Part<'_>>> = names.iter().map(|name| part_of(name)).collect();
+    let of = |is_mean: bool| {
+        let parts = parts.iter().flatten().filter(move |part| part.is_mean == is_mean);
+        parts.map(|part| (part.guide, part.of)).collect::<BTreeSet<(&str, &str)>>()
+    };
+    let (means, scales) = (of(true), of(false));
     let mut biases = 0;
-    for (name, part) in names.iter_mut().zip(parts) {
-        let Some(Part { guide, of, is_mean, role }) = part else { continue };
-        let key = (guide, of);
-        if !(if is_mean { scales.contains(&key) } else { means.contains(&key) }) {
-            continue;
+    let renamed = |part: &Option<Part<'_>>| {
+        let part = part.as_ref()?;
+        let other = if part.is_mean { &scales } else { &means };
+        if !other.contains(&(part.guide, part.of)) {
+            return None;
         }
-        let of = key.1;
-        let (layer, parameter) = split(&of);
-        *name = match (parameter, is_mean) {
+        let (layer, parameter) = split(part.of);
+        Some(match (parameter, part.is_mean) {
             ("bias", true) => format!("{layer}.bias"),
             ("bias", false) => {
                 biases += 1;
                 String::new()
             }
-            _ => format!("{layer}.{role}"),
-        };
-    }
+            _ => format!("{layer}.{}", part.role),
+        })
+    };
+    let renamed: Vec<Option<String>> = parts.iter().map(renamed).collect();
+    rename(names, renamed);
     if biases > 0 {
         notes.push(format!("of {biases} biases with a posterior the means are read"));
     }
 }
 
+fn rename(names: &mut [String], renamed: Vec<Option<String>>) {
+    for (name, renamed) in names.iter_mut().zip(renamed) {
+        *name = renamed.unwrap_or_else(|| std::mem::take(name));
+    }
+}
+
 /// A name as guide and parameter.
-struct Part {
-    guide: String,
-    of: String,
+struct Part<'a> {
+    guide: &'a str,
+    of: &'a str,
     is_mean: bool,
     role: &'static str,
 }
 
-fn part_of(name: &str) -> Option<Part> {
+fn part_of(name: &str) -> Option<Part<'_>> {
     let place = |of: &str| {
         let at = name.find(of).filter(|&at| at == 0 || name[..at].ends_with('.'))?;
-        Some((name[..at].to_owned(), &name[at + of.len()..]))
+        Some((&name[..at], &name[at + of.len()..]))
     };
     if let Some((guide, of)) = place("locs.") {
-        let of = of.strip_suffix(OPTIMIZED[2].0).unwrap_or(of).to_owned();
-        return Some(Part { guide, of, is_mean: true, role: "theta" });
+        let of = of.strip_suffix(OPTIMIZED[2].0).unwrap_or(of);
+        return Some(Part { guide, of, is_mean: true, role: LOC });
     }
     let (guide, of) = place("scales.")?;
     let optimized = OPTIMIZED.iter().find_map(|(end, role)| Some((of.strip_suffix(end)?, *role)));
-    let (of, role) = optimized.unwrap_or((of, "sigma"));
-    Some(Part { guide, of: of.to_owned(), is_mean: false, role })
+    let (of, role) = optimized.unwrap_or((of, SCALE));
+    Some(Part { guide, of, is_mean: false, role })
 }
 
 /// Calls the posteriors of NumPyro's `AutoNormal` as others do where a model's sites have names of their
 /// own, `w1_auto_loc` and `w1_auto_scale` with `b1_auto_loc`; and parameters without a posterior as those
 /// beside them, `net$params/Dense_0/bias` as `net/Dense_0.bias`.
 pub(super) fn of_numpyro(names: &mut [String], tensors: &[TensorInfo], notes: &mut Vec<String>) {
-    const LOC: &str = "_auto_loc";
-    const SCALE: &str = "_auto_scale";
+    const MEAN: &str = "_auto_loc";
+    const SPREAD: &str = "_auto_scale";
     const OURS: [&str; 3] = ["kernel", "weight", "bias"];
     for name in names.iter_mut() {
         if let Some((net, of)) = name.split_once("$params") {
@@ -131,37 +140,32 @@ pub(super) fn of_numpyro(names: &mut [String], tensors: &[TensorInfo], notes: &m
             *name = format!("{net}/{}", of.trim_start_matches(['.', '/']).replace('/', "."));
         }
     }
-    let all: BTreeSet<String> = names.iter().cloned().collect();
-    let is_site = |site: &str| {
-        all.contains(&format!("{site}{LOC}")) && all.contains(&format!("{site}{SCALE}"))
-    };
-    let shape_of = |site: &str| {
-        let at = names.iter().position(|name| name.strip_suffix(LOC) == Some(site))?;
-        Some(&tensors[at].shape[..])
-    };
+    let named = || names.iter().zip(tensors);
+    let spreads: BTreeSet<&str> = named().filter_map(|(n, _)| n.strip_suffix(SPREAD)).collect();
+    let sites = named().filter_map(|(n, t)| Some((n.strip_suffix(MEAN)?, &t.shape[..])));
+    let sites: BTreeMap<&str, &[usize]> =
+        sites.filter(|(site, _)| spreads.contains(site)).collect();
+    if sites.is_empty() {
+        return;
+    }
     let mut biases = 0;
     let renamed = |name: &String| {
-        let mean = name.strip_suffix(LOC).map(|site| (site, true));
-        let (site, is_mean) = mean.or(name.strip_suffix(SCALE).map(|site| (site, false)))?;
-        if OURS.contains(&split(site).1) || !is_site(site) {
-            return None;
-        }
-        let shape = shape_of(site)?;
+        let mean = name.strip_suffix(MEAN).map(|site| (site, true));
+        let (site, is_mean) = mean.or(name.strip_suffix(SPREAD).map(|site| (site, false)))?;
+        let shape = sites.get(site).filter(|_| !OURS.contains(&split(site).1))?;
         if shape.len() > 1 {
             return Some(format!("{site}.{}", if is_mean { "theta" } else { "sigma" }));
         }
         // The bias b1 of the weights w1.
-        let weights = weights_of(site).into_iter().find(|weights| {
-            let fits = |of: &[usize]| of.len() > 1 && shape.len() == 1 && of.contains(&shape[0]);
-            is_site(weights) && shape_of(weights).is_some_and(fits)
-        })?;
+        let fits = |of: &&[usize]| of.len() > 1 && shape.len() == 1 && of.contains(&shape[0]);
+        let weights = weights_of(site)
+            .into_iter()
+            .find(|weights| sites.get(weights.as_str()).is_some_and(fits))?;
         biases += usize::from(!is_mean);
         Some(if is_mean { format!("{weights}.bias") } else { String::new() })
     };
     let renamed: Vec<Option<String>> = names.iter().map(renamed).collect();
-    for (name, renamed) in names.iter_mut().zip(renamed) {
-        *name = renamed.unwrap_or_else(|| std::mem::take(name));
-    }
+    rename(names, renamed);
     if biases > 0 {
         notes.push(format!(
             "of {biases} biases with a posterior (b1 beside w1 and the like) the means are read"
@@ -240,12 +244,12 @@ mod tests {
         assert_eq!(
             names,
             [
-                "a.theta",
+                "a.pyro_loc",
                 "a.scale_unconstrained",
-                "b.theta",
-                "b.rho",
-                "c.theta",
-                "c.sigma",
+                "b.pyro_loc",
+                "b.pyro_rho",
+                "c.pyro_loc",
+                "c.pyro_scale",
                 "scales.of"
             ]
         );

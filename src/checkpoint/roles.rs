@@ -8,7 +8,7 @@ use super::pyro;
 
 /// Names of the mean. Those in [`ORDINARY`] are also what a layer without posterior calls its
 /// weights; the others are only ever half of a pair.
-pub(super) const THETA: [&str; 18] = [
+pub(super) const THETA: [&str; 19] = [
     "theta",
     "W",
     "w",
@@ -27,6 +27,7 @@ pub(super) const THETA: [&str; 18] = [
     "kernel_posterior_loc",
     "kernel_auto_loc",
     "weight_auto_loc",
+    pyro::LOC,
 ];
 const ORDINARY: [&str; 7] =
     ["weight", PRUNED, "weights", "kernel", "w", DEPTHWISE[0], DEPTHWISE[1]];
@@ -38,7 +39,7 @@ pub(super) const PRUNED_BIAS: &str = "bias_orig";
 /// What variances are called that an optimizer's state has of weights.
 pub(super) const IVON: &str = "ivon_sigma2";
 /// Names of the variance, the one to trust first.
-pub(super) const VARIANCE: [(&str, Variance); 23] = [
+pub(super) const VARIANCE: [(&str, Variance); 26] = [
     ("log_sigma2", Variance::LogSigma2),
     ("log_sigma_2", Variance::LogSigma2),
     ("ls2", Variance::LogSigma2),
@@ -58,6 +59,9 @@ pub(super) const VARIANCE: [(&str, Variance); 23] = [
     ("rho", Variance::Rho),
     ("sigma2", Variance::Sigma2),
     (IVON, Variance::Sigma2),
+    (pyro::SCALE, Variance::Sigma),
+    (pyro::LOG_SCALE, Variance::LogSigma),
+    (pyro::RHO, Variance::Rho),
     (pyro::UNCONSTRAINED, Variance::Rho),
     ("kernel_posterior_untransformed_scale", Variance::Rho),
     ("kernel_auto_scale", Variance::Sigma),

@@ -144,8 +144,11 @@ pub(super) fn open_legacy(part: Part) -> Result<Stored> {
     let (tensors, keys) = (next()?, next()?);
     stored.claims(|name| tensors.number(tensors.member(tensors.root, name)?));
     let found = pickled::find(&tensors, &budget, &mut stored.notes)?;
-    let sizes: HashMap<String, DType> =
-        pickled::storages(&tensors).map(|storage| (storage.key, storage.dtype)).collect();
+    let mut sizes: HashMap<String, DType> = HashMap::new();
+    for storage in pickled::storages(&tensors) {
+        budget.steps(storage.key.len() as u64)?;
+        sizes.insert(storage.key, storage.dtype);
+    }
     // Each storage: the number of its elements, then the elements.
     let mut locations: HashMap<String, (u64, u64)> = HashMap::new();
     for &key in keys.items(keys.root) {
@@ -189,14 +192,24 @@ pub(super) fn open_legacy(part: Part) -> Result<Stored> {
 
 /// A pickle of NumPy arrays, that begins at `start` of a file.
 pub(super) fn open_arrays(part: Part, start: u64, format: &'static str) -> Result<Stored> {
-    let mut stored = Stored::new(format);
     let budget = ReadBudget::new(part.length());
-    let pickle = pickle::read(&part, start, &budget)?;
+    arrays_within(part, start, format, &budget)
+}
+
+/// The same as a part of a file, at the cost of `budget`.
+pub(super) fn arrays_within(
+    part: Part,
+    start: u64,
+    format: &'static str,
+    budget: &ReadBudget,
+) -> Result<Stored> {
+    let mut stored = Stored::new(format);
+    let pickle = pickle::read(&part, start, budget)?;
     if let Node::Persistent(_) = pickle.node(pickle.root) {
         return Err(invalid("it refers to something outside itself"));
     }
-    let found = pickled::find(&pickle, &budget, &mut stored.notes)?;
-    let mut texts = texts(&part, &found, &budget)?.into_iter();
+    let found = pickled::find(&pickle, budget, &mut stored.notes)?;
+    let mut texts = texts(&part, &found, budget)?.into_iter();
     let file = stored.add_part(part);
     for tensor in found {
         let (part, start, length) = match tensor.data {

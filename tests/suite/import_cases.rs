@@ -148,8 +148,13 @@ fn normalizations_that_no_layer_takes_in_are_layers() {
 fn graphs_of_keras_are_read() {
     is_right("depthwise.npz", "depthwise", "cases.npz", &network("depthwise"));
     let auto = Options::default();
-    for case in ["keras_mobile.h5", "keras_residual.keras", "keras_scaled.h5", "keras_shared.keras"]
-    {
+    for case in [
+        "keras_dilated.keras",
+        "keras_mobile.h5",
+        "keras_residual.keras",
+        "keras_scaled.h5",
+        "keras_shared.keras",
+    ] {
         let name = case.trim_start_matches("keras_").split('.').next().unwrap();
         is_right(case, name, "keras.npz", &auto);
     }

@@ -75,6 +75,16 @@ impl Pickle {
         &self.nodes[id]
     }
 
+    /// How many members an object has.
+    pub(super) fn len(&self, id: Id) -> usize {
+        match &self.nodes[id] {
+            Node::List(items) | Node::Tuple(items) => items.len(),
+            Node::Dict(items) => items.len(),
+            Node::Call(call) => call.items.len(),
+            _ => 0,
+        }
+    }
+
     /// What is referred to outside itself.
     pub(super) fn persistent(&self) -> impl Iterator<Item = Id> {
         let is = |id: &Id| matches!(self.nodes[*id], Node::Persistent(_));
