@@ -237,6 +237,8 @@ class Graph(Steps):
             given["ceil_mode"] = 1
         if op == "AveragePool" and self.chance(0.5):
             given["count_include_pad"] = int(self.pick(0, 1))
+        if self.opset >= (10 if op == "MaxPool" else 19) and "auto_pad" not in given and self.chance(0.3):
+            given["dilations"] = [2 if 2 * (k - 1) + 1 <= s else 1 for k, s in zip(kernel, shape[2:])]
         return self.node(op, x, **given), None
 
     def linear(self, x, shape, outputs=None):

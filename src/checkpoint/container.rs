@@ -118,7 +118,10 @@ fn open_folder(folder: &Path) -> Result<Stored> {
     }
     const ORBAX: [&str; 4] =
         ["_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt", "default/manifest.ocdbt"];
-    if ORBAX.iter().any(|name| folder.join(name).exists()) {
+    let orbax = |folder: &Path| ORBAX.iter().any(|name| folder.join(name).exists());
+    // Of a manager, a folder for each step.
+    let mut below = std::fs::read_dir(folder).at(folder)?.flatten().map(|entry| entry.path());
+    if orbax(folder) || below.any(|folder| orbax(&folder)) {
         let problem =
             "it is an Orbax checkpoint, which is not read: restore it and save its arrays, \
                        params = orbax.checkpoint.PyTreeCheckpointer().restore(FOLDER), then \

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::kernel::Kernel;
+use super::kernel::{Dilation, Kernel};
 use super::names::{self, split};
 use super::profile::{DenseLayout, KernelLayout, Origin, PROFILES, Profile};
+use super::pyro;
 use super::roles::{self, Group};
 use super::tensor::{DType, TensorInfo, TensorSource};
 use super::{Options, Variance};
@@ -31,6 +32,7 @@ pub(super) struct LayerTensors {
     pub(super) norm: bool,
     /// What its tensors are to the network.
     pub(super) kernel: Kernel,
+    pub(super) dilation: Option<Dilation>,
 }
 
 /// What the names of a source say.
@@ -190,6 +192,7 @@ impl GroupReader<'_> {
             fixed: variance.is_some_and(|(_, tensor)| self.role(tensor) == "aux"),
             norm: false,
             kernel: Kernel::AsStored,
+            dilation: None,
         };
         let pruned_bias = layer.bias.filter(|&bias| self.role(bias) == roles::PRUNED_BIAS);
         for (tensor, mask, beside) in [
@@ -255,6 +258,12 @@ impl GroupReader<'_> {
                 "may be log sigma^2 (as bayesgroup saves it) or log sigma (as sparse-bayesian-rnn \
                  does): say which with --variance log_sigma2, --variance log_sigma or --profile",
             )),
+            _ if role == pyro::UNCONSTRAINED => Err(self.problem(
+                tensor,
+                "is the scale as Pyro optimizes it, which may be rho, of a scale log(1 + exp rho) (as \
+                 autoguides have it since 2021), or its logarithm (before): say which with --variance \
+                 rho or --variance log_sigma, or save the parameter store, pyro.get_param_store().save",
+            )),
             _ => Ok(kind),
         }
     }
@@ -283,6 +292,7 @@ impl LayerTensors {
             fixed: true,
             norm: true,
             kernel: Kernel::AsStored,
+            dilation: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What speaks for pruning a weight: a posterior, a mask, or its own zero.
 
 use super::Checkpoint;
+use super::view::View;
 use crate::error::Result;
 use crate::posterior;
 
@@ -117,10 +118,12 @@ impl Checkpoint {
         const FEWEST: f64 = 0.01;
         let (mut seen, mut zero) = (0usize, 0usize);
         for &layer in layers {
-            let (total, theta) = (self.weights(layer), &self.layers[layer].theta);
-            let Some(view) = theta else { continue };
+            let Some(theta) = &self.layers[layer].theta else { continue };
+            // As it is stored: without the zeros of dilated kernels.
+            let view = View::of(&*self.source, theta.tensor);
+            let total = view.elements();
             // A tensor in another order is read whole, so only once.
-            let pieces = if self.is_reordered(layer) { 1 } else { PIECES };
+            let pieces = if view.is_contiguous() { PIECES } else { 1 };
             let mut sample = vec![0.0; (PIECE * PIECES / pieces).min(total)];
             for piece in 0..pieces {
                 let start = (total - sample.len()) / (PIECES - 1) * piece;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::layout::LayerViews;
+use super::spread::Spread;
 use super::tensor::{DType, TensorInfo, TensorSource};
 use super::view::View;
 use super::{Checkpoint, Options};
@@ -15,8 +16,8 @@ pub(super) struct Initializers {
     values: Vec<Vec<f32>>,
 }
 
-/// The numbers of a layer's weights and bias among the tensors.
-type Numbers = (usize, Option<usize>);
+/// The numbers of a layer's weights and bias among the tensors, and the zeros between the weights.
+type Numbers = (usize, Option<usize>, Option<Spread>);
 
 impl Initializers {
     pub(super) fn open(path: &Path) -> Result<Self> {
@@ -29,11 +30,20 @@ impl Initializers {
         let mut all = Self { tensors: Vec::new(), values: Vec::new() };
         let mut numbers = Vec::new();
         for (layer, weights) in graph.network.layers.iter().zip(graph.weights) {
-            let weight = all.push(format!("{}.weight", layer.name), &layer.shape, weights.values);
+            let (mut shape, mut values) = (layer.shape.clone(), weights.values);
+            let spread = match shape[..] {
+                [_, _, height, width] => Spread::of([height, width], weights.dilation),
+                _ => None,
+            };
+            if let Some(spread) = spread {
+                values = spread.gathered(&values);
+                shape[2..].copy_from_slice(&spread.kernel);
+            }
+            let weight = all.push(format!("{}.weight", layer.name), &shape, values);
             let bias = weights
                 .bias
                 .map(|bias| all.push(format!("{}.bias", layer.name), &[layer.rows()], bias));
-            numbers.push((weight, bias));
+            numbers.push((weight, bias, spread));
         }
         Ok((all, numbers))
     }
@@ -76,9 +86,10 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Checkpoint> {
     );
     let network = graph.network.clone();
     let (source, numbers) = Initializers::of(graph).map_err(|e| e.in_file(path))?;
-    let layers = numbers.iter().map(|&(weight, bias)| LayerViews {
-        shape: source.tensors[weight].shape.clone(),
-        theta: Some(View::of(&source, weight)),
+    let named = numbers.iter().zip(&network.layers);
+    let layers = named.map(|(&(weight, bias, spread), layer)| LayerViews {
+        shape: layer.shape.clone(),
+        theta: Some(View::of(&source, weight).spread(spread)),
         variance: None,
         bias: bias.map(|bias| View::of(&source, bias)),
         mask: None,

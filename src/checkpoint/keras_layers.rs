@@ -292,16 +292,17 @@ impl<'a> Builder<'a> {
         mut x: Values,
         activation: &Value,
     ) -> Reason<Values> {
-        if pair(&config["dilation_rate"])?.is_some_and(|rate| rate != [1, 1]) {
-            return Err("dilations are not understood".into());
-        }
+        let dilation = pair(&config["dilation_rate"])?.filter(|rate| *rate != [1, 1]);
         let stride = pair(&config["strides"])?.unwrap_or([1, 1]);
-        let padding = window(&mut x, kernel, stride, config)?;
+        let rate = dilation.unwrap_or([1, 1]);
+        let wide = [0, 1].map(|axis| kernel[axis].saturating_sub(1).saturating_mul(rate[axis]) + 1);
+        let padding = window(&mut x, wide, stride, config)?;
         let node = NodeDescription {
             layer: Some(name.to_owned()),
             stride: Some(stride),
             padding: Some(padding),
             groups,
+            dilation,
             ..plain("conv2d")
         };
         let x = self.push(node, Values { channels: outputs, ..x });

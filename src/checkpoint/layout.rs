@@ -38,7 +38,7 @@ impl StoredLayout {
             DenseLayout::InOut if !layer.fixed => &[1, 0],
             _ => &[0, 1],
         };
-        Ok(match (layer.kernel, stored.len()) {
+        let arranged = match (layer.kernel, stored.len()) {
             (Kernel::AsStored, 2) => Arrangement::ordered(stored, dense),
             (Kernel::OverTokens, 2) => {
                 let matrix = Arrangement::ordered(stored, dense);
@@ -53,7 +53,8 @@ impl StoredLayout {
                 KernelLayout::Hwio if !layer.fixed => Arrangement::ordered(stored, &[3, 2, 0, 1]),
                 _ => Arrangement::ordered(stored, &[0, 1, 2, 3]),
             },
-        })
+        };
+        arranged.dilated(layer.dilation)
     }
 
     fn describe(self, dense: bool, kernels: bool) -> String {
@@ -162,6 +163,13 @@ pub(super) fn resolve(
             ));
         }
         let views_of = LayerViews::new(source, layer, layout.stored, &wanted.shape, map)?;
+        if views_of.weights() < wanted.shape.iter().product() {
+            notes.push(format!(
+                "layer {}: its kernels are dilated, [{}, {}] with the zeros between their values, which count \
+                 as pruned weights",
+                layer.name, wanted.shape[2], wanted.shape[3]
+            ));
+        }
         views.push(LayerViews { fold, ..views_of });
     }
     Ok((views, network, notes))
@@ -344,6 +352,11 @@ fn flattened(
 }
 
 impl LayerViews {
+    /// The weights that are stored.
+    pub(super) fn weights(&self) -> usize {
+        self.theta.as_ref().map_or_else(|| self.shape.iter().product(), View::elements)
+    }
+
     fn of_norm(shape: &[usize]) -> Self {
         Self {
             shape: shape.into(),
@@ -368,10 +381,10 @@ impl LayerViews {
             return Ok(Self::of_norm(shape));
         }
         let stored = &source.tensors()[layer.theta].shape;
-        let Arrangement { dims, order, .. } = layout.arrangement(layer)?;
+        let Arrangement { dims, order, spread, .. } = layout.arrangement(layer)?;
         let oriented = |view: View| {
             let view = view.permuted(&order);
-            match map {
+            let view = match map {
                 Some(Shape { channels, height, width }) => {
                     view.with_last_split(&[height, width, channels]).permuted(&[0, 3, 1, 2])
                 }
@@ -380,7 +393,8 @@ impl LayerViews {
                     view.with_dims_of_one(shape).unwrap_or(view)
                 }
                 None => view,
-            }
+            };
+            view.spread(spread)
         };
         let whole = |tensor: usize| {
             let misfit = || Error::Tensor {

@@ -22,16 +22,19 @@ mod msgpack;
 mod names;
 mod norm;
 mod numpy;
+mod optimizer;
 mod options;
 mod pickle;
 mod pickled;
 mod plausible;
 pub mod profile;
+mod pyro;
 mod read;
 mod roles;
 mod safetensors;
 mod selection;
 mod sources;
+mod spread;
 mod stored;
 mod template;
 mod tensor;
@@ -201,12 +204,13 @@ impl Checkpoint {
         Some(if claimed > 1.0 { claimed / 100.0 } else { claimed })
     }
 
-    /// Means and biases stored in 4 bytes each: the numerator of every size ratio.
+    /// Means and biases stored in 4 bytes each, without the zeros of dilated kernels: the numerator of every
+    /// size ratio.
     pub fn dense_bytes(&self) -> u64 {
         let parameters = |layer: &LayerViews| {
             let has_bias = layer.bias.is_some() || layer.fold.is_some();
             let bias = if has_bias { layer.shape[0] } else { 0 };
-            (layer.shape.iter().product::<usize>() + bias) as u64
+            (layer.weights() + bias) as u64
         };
         4 * self.layers.iter().map(parameters).sum::<u64>()
     }

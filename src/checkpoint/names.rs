@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::pyro;
 use super::tensor::TensorInfo;
 use super::{Naming, Variance};
 use crate::error::{Error, Result};
@@ -43,7 +44,8 @@ pub(super) fn normalized(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Res
     }
     separate(&mut names);
     of_flax(&mut names);
-    of_pyro(&mut names, notes);
+    pyro::of_pyro(&mut names, notes);
+    pyro::of_numpyro(&mut names, tensors, notes);
     names.iter_mut().for_each(of_nncf);
     names.iter_mut().for_each(of_cell);
     if shadows > 0 {
@@ -114,45 +116,6 @@ fn of_flax(names: &mut [String]) {
             let role = STATISTICS.iter().find(|(old, _)| *old == role).map_or(role, |(_, new)| new);
             *name = format!("{before}params/{layer}/{role}");
         }
-    }
-}
-
-/// Calls the posteriors of Pyro's `AutoNormal` as others do: `locs.fc1.weight`, `scales.fc1.weight`.
-/// Of biases the means are read.
-fn of_pyro(names: &mut [String], notes: &mut Vec<String>) {
-    if !names.iter().any(|name| name.contains("locs.")) {
-        return;
-    }
-    let all: BTreeSet<String> = names.iter().cloned().collect();
-    let place = |name: &str, of: &str| {
-        let at = name.find(of)?;
-        (at == 0 || name[..at].ends_with('.'))
-            .then(|| (name[..at].to_owned(), name[at + of.len()..].to_owned()))
-    };
-    let mut biases = 0;
-    for name in names {
-        let (rest, is_mean) = match (place(name, "locs."), place(name, "scales.")) {
-            (Some((before, rest)), _) if all.contains(&format!("{before}scales.{rest}")) => {
-                (rest, true)
-            }
-            (None, Some((before, rest))) if all.contains(&format!("{before}locs.{rest}")) => {
-                (rest, false)
-            }
-            _ => continue,
-        };
-        let (layer, role) = split(&rest);
-        *name = match (role, is_mean) {
-            ("bias", true) => format!("{layer}.bias"),
-            ("bias", false) => {
-                biases += 1;
-                String::new()
-            }
-            (_, true) => format!("{layer}.theta"),
-            (_, false) => format!("{layer}.sigma"),
-        };
-    }
-    if biases > 0 {
-        notes.push(format!("of {biases} biases with a posterior the means are read"));
     }
 }
 
@@ -287,6 +250,11 @@ fn by_position(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Result<Vec<St
 /// Says why a file of a related but different model cannot be used.
 pub(super) fn refuse_other_models(names: &[String], tensors: &[TensorInfo]) -> Result<()> {
     let all: BTreeSet<(&str, &str)> = names.iter().map(|n| split(n)).collect();
+    let has_scale = |prefix| {
+        const SCALES: [&str; 5] =
+            ["auto_scale", "scale", "scale_log", "scale_rho", pyro::UNCONSTRAINED];
+        SCALES.iter().any(|scale| all.contains(&(prefix, *scale)))
+    };
     for (name, tensor) in names.iter().zip(tensors) {
         let (prefix, role) = split(name);
         let reason = match role {
@@ -295,10 +263,10 @@ pub(super) fn refuse_other_models(names: &[String], tensors: &[TensorInfo]) -> R
             {
                 "is half of a complex weight: complex layers are not supported"
             }
-            "auto_loc" | "AutoDiagonalNormal.loc" if tensor.shape.len() == 1 => {
+            "auto_loc" | "loc" if tensor.shape.len() == 1 && has_scale(prefix) => {
                 "holds the means of all layers in one vector without their shapes: save each layer's \
-                 loc and scale under its own name (guide.median() and guide.quantiles give them), or \
-                 use AutoNormal"
+                 mean and standard deviation under its own name (guide.median() and guide.quantiles \
+                 give them) and say --mean and --spread, or use AutoNormal"
             }
             "logitalpha" => {
                 "is the logit of alpha, which is below 1 by construction (variational dropout \

@@ -41,7 +41,7 @@ pub(super) fn open_npz(part: Part) -> Result<Stored> {
     let mut stored = Stored::new("NumPy .npz");
     let budget = ReadBudget::new(part.length());
     let mut archive = Archive::open(&part, &budget)?;
-    let mut unpacked = Vec::new();
+    let (mut unpacked, mut objects) = (Vec::new(), Vec::new());
     for index in 0..archive.members.len() {
         let member = archive.members[index].clone();
         let Some(name) = member.name.strip_suffix(".npy") else { continue };
@@ -52,8 +52,15 @@ pub(super) fn open_npz(part: Part) -> Result<Stored> {
         let in_member = |e: Error| e.in_tensor(name);
         let array = match Header::parse(&head).map_err(in_member)? {
             Header::Array(array) => array,
-            Header::Objects { .. } => {
-                stored.notes.push(format!("{name} is an object array in an archive: ignored"));
+            Header::Objects { start } => {
+                let part = archive.unpack(index)?;
+                let arrays = torch::arrays_within(part, start, "NumPy object array", &budget);
+                let arrays = arrays.map_err(in_member)?;
+                if arrays.is_empty() {
+                    stored.notes.push(format!("{name} holds objects and no arrays: ignored"));
+                } else {
+                    objects.push(arrays.below(name));
+                }
                 continue;
             }
             Header::NoNumbers => {
@@ -82,6 +89,8 @@ pub(super) fn open_npz(part: Part) -> Result<Stored> {
         };
         array.push(&mut stored, name, part, start, member.size)?;
     }
+    objects.into_iter().for_each(|arrays| stored.append(arrays));
+    stored.check_names()?;
     if stored.is_empty() {
         return Err(invalid("the archive holds no arrays (members named *.npy)"));
     }

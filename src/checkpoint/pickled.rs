@@ -1,7 +1,9 @@
 //! The tensors and arrays that a pickle describes, under the names of the dictionaries and lists
 //! that hold them.
 
+use super::optimizer::{self, Curvature, Holder, State};
 use super::pickle::{Id, Node, Pickle};
+use super::pyro::ParamStore;
 use super::tensor::DType;
 use crate::budget::ReadBudget;
 use crate::error::{Error, Result};
@@ -20,6 +22,8 @@ pub(super) struct Found {
     /// In elements; `None` for row-major order.
     pub(super) strides: Option<Vec<usize>>,
     pub(super) data: Data,
+    /// Of what its values are variances by, if not themselves what is stored.
+    pub(super) curvature: Option<Curvature>,
 }
 
 /// Where the values are.
@@ -43,10 +47,45 @@ pub(super) struct Storage {
     pub(super) view: usize,
 }
 
-/// Everything reachable from the root, at the cost of `budget`.
-pub(super) fn find(pickle: &Pickle, budget: &ReadBudget) -> Result<Vec<Found>> {
-    let mut walk = Walk { pickle, budget, found: Vec::new(), visits: 0 };
+/// Everything reachable from the root, at the cost of `budget`, but the states of optimizers, which a note
+/// of `notes` has; what is a posterior among these is there as variances.
+///
+/// # Errors
+/// What is damaged, and variances without means.
+pub(super) fn find(
+    pickle: &Pickle,
+    budget: &ReadBudget,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Found>> {
+    let mut walk = Walk {
+        pickle,
+        budget,
+        found: Vec::new(),
+        holders: Vec::new(),
+        holder: (pickle.root, 0),
+        states: Vec::new(),
+        store: None,
+        visits: 0,
+    };
     walk.visit(pickle.root, String::new(), 0)?;
+    if let ([state, ..], true) = (&walk.states[..], walk.found.is_empty()) {
+        let problem = "is the state of an optimizer, and there is no network beside it: open the \
+                       file that holds the network's tensors, or save both in one";
+        return Err(invalid(&state.name, problem));
+    }
+    let variances = optimizer::variances(pickle, &walk.states, &walk.found, &walk.holders, budget)?;
+    notes.extend(walk.states.iter().map(|state| match variances.is_empty() {
+        true => format!("{}: the state of an optimizer, ignored", state.name),
+        false => format!(
+            "{}: the state of IVON, read for the variances of {} weights, 1 / (ess (hess + \
+             weight_decay)); of other parameters the means are read",
+            state.name,
+            variances.len()
+        ),
+    }));
+    for variance in variances {
+        walk.take(variance)?;
+    }
     Ok(walk.found)
 }
 
@@ -63,6 +102,13 @@ struct Walk<'a> {
     pickle: &'a Pickle,
     budget: &'a ReadBudget,
     found: Vec<Found>,
+    /// For each of `found` the dictionary that it is in.
+    holders: Vec<Holder>,
+    /// The dictionary that is visited.
+    holder: Holder,
+    states: Vec<State>,
+    /// Of Pyro, the last that was met.
+    store: Option<ParamStore>,
     visits: usize,
 }
 
@@ -74,17 +120,13 @@ impl Walk<'_> {
             return Err(invalid(&name, "lies too deep in the pickle, or the pickle is a cycle"));
         }
         let pickle = self.pickle;
-        let below = |key: &str| match name.as_str() {
-            "" => key.to_owned(),
-            name => format!("{name}.{key}"),
-        };
         match pickle.node(id) {
             Node::List(items) | Node::Tuple(items) => {
                 for (index, &item) in items.iter().enumerate() {
-                    self.visit(item, below(&index.to_string()), depth + 1)?;
+                    self.visit(item, below(&name, &index.to_string()), depth + 1)?;
                 }
             }
-            Node::Dict(items) => self.members(items, &below, depth)?,
+            Node::Dict(items) => self.members(id, items, &name, depth)?,
             Node::Call(call) => match pickle.function(call) {
                 "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor" => {
                     let tensor = torch_tensor(pickle, call.arguments)
@@ -108,13 +150,20 @@ impl Walk<'_> {
                         None => return Err(invalid(&name, "is not described as an array")),
                     }
                 }
+                f if f.starts_with("jax.") => {
+                    let state = pickle.items(call.arguments).get(2);
+                    match state.and_then(|&state| numpy_array(pickle, state)) {
+                        Some(NumPy::Array(array)) => self.take(Found { name, ..array })?,
+                        _ => return Err(invalid(&name, "is not described as an array")),
+                    }
+                }
                 f if f.ends_with("numeric._frombuffer") => {
                     let array = from_buffer(pickle, call.arguments)
                         .ok_or_else(|| invalid(&name, "is not described as an array"))?;
                     self.take(Found { name, ..array })?;
                 }
                 function => {
-                    self.members(&call.items, &below, depth)?;
+                    self.members(id, &call.items, &name, depth)?;
                     let is_read = ["argparse.Namespace", "torch.distributions.normal.Normal"];
                     if let (Some(state), true) = (call.state, is_read.contains(&function)) {
                         self.visit(state, name, depth + 1)?;
@@ -137,29 +186,45 @@ impl Walk<'_> {
         let bytes = 2 * size_of::<Found>() + key + dims * size_of::<usize>();
         self.budget.bytes(bytes as u64 + NAMES * found.name.len() as u64)?;
         self.found.push(found);
+        self.holders.push(self.holder);
         Ok(())
     }
 
-    fn members(
-        &mut self,
-        items: &[(Id, Id)],
-        below: &dyn Fn(&str) -> String,
-        depth: usize,
-    ) -> Result<()> {
-        for &(key, value) in items {
+    /// What a dictionary holds.
+    fn members(&mut self, id: Id, items: &[(Id, Id)], name: &str, depth: usize) -> Result<()> {
+        self.budget.steps(items.len() as u64)?;
+        if optimizer::is_state(self.pickle, items) {
+            self.budget.bytes((size_of::<State>() + 2 * name.len()) as u64)?;
+            self.states.push(State { name: name.to_owned(), id });
+            return Ok(());
+        }
+        if let Some(store) = ParamStore::of(self.pickle, id) {
+            self.store = Some(store);
+        }
+        let end = if name.is_empty() { 0 } else { name.len() + 1 };
+        let outer = std::mem::replace(&mut self.holder, (id, end));
+        for (at, &(key, value)) in items.iter().enumerate() {
             let key = match self.pickle.node(key) {
                 Node::Text { text, .. } => text.clone(),
                 Node::Int(number) => number.to_string(),
                 _ => continue,
             };
-            self.visit(value, below(&key), depth + 1)?;
+            let store = self.store.as_ref().filter(|store| store.params == id);
+            let end = store.map_or("", |store| store.ending(self.pickle, at));
+            self.visit(value, below(name, &format!("{key}{end}")), depth + 1)?;
         }
+        self.holder = outer;
         Ok(())
     }
 }
 
+/// What a member is called.
+fn below(name: &str, key: &str) -> String {
+    if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") }
+}
+
 /// `(storage, offset, size, stride, ...)`.
-fn torch_tensor(pickle: &Pickle, arguments: Id) -> Option<Found> {
+pub(super) fn torch_tensor(pickle: &Pickle, arguments: Id) -> Option<Found> {
     let &[storage, offset, size, stride, ..] = pickle.items(arguments) else { return None };
     let storage = torch_storage(pickle, storage)?;
     let (shape, strides) = (pickle.sizes(size)?, pickle.sizes(stride)?);
@@ -177,7 +242,12 @@ fn torch_tensor(pickle: &Pickle, arguments: Id) -> Option<Found> {
     }
     let dtype = storage.dtype;
     let data = Data::Storage { storage, offset };
-    Some(Found { name: String::new(), dtype, shape, strides: Some(strides), data })
+    Some(Found { name: String::new(), dtype, shape, strides: Some(strides), data, curvature: None })
+}
+
+/// Every storage that a pickle refers to, whether or not a tensor of the network has it.
+pub(super) fn storages(pickle: &Pickle) -> impl Iterator<Item = Storage> {
+    pickle.persistent().filter_map(|id| torch_storage(pickle, id))
 }
 
 /// `('storage', type, key, device, elements[, view])`.
@@ -221,8 +291,9 @@ fn numpy_array(pickle: &Pickle, state: Id) -> Option<NumPy> {
     let &[shape, dtype, fortran, values] = state.get(state.len().checked_sub(4)?..)? else {
         return None;
     };
-    if let Node::List(_) = pickle.node(values) {
-        return Some(NumPy::Objects(values));
+    if let Node::List(items) = pickle.node(values) {
+        let one = items.first().filter(|_| pickle.sizes(shape).is_some_and(|s| s.is_empty()));
+        return Some(NumPy::Objects(one.map_or(values, |&one| one)));
     }
     let fortran = match pickle.node(fortran) {
         Node::Bool(value) => *value,
@@ -264,7 +335,7 @@ fn array(
         _ => return None,
     };
     let strides = if fortran { Some(fortran_strides(&shape)?) } else { None };
-    Some(Found { name: String::new(), dtype, shape, strides, data })
+    Some(Found { name: String::new(), dtype, shape, strides, data, curvature: None })
 }
 
 /// The first index runs fastest.

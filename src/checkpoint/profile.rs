@@ -7,6 +7,7 @@
 //! few weights from its own count.
 
 use super::Variance;
+use super::pyro;
 
 /// Which index of a dense matrix comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +129,7 @@ const GAUSSIAN: Profile = Profile {
 };
 
 /// Every code base known, in the order of `formats/checkpoints.md`.
-pub const PROFILES: [Profile; 25] = [
+pub const PROFILES: [Profile; 27] = [
     BASE,
     Profile {
         name: "bayesgroup",
@@ -325,6 +326,27 @@ pub const PROFILES: [Profile; 25] = [
         dense: DenseLayout::InOut,
         kernel: KernelLayout::Hwio,
         bias: "bias_auto_loc [out], Gaussian",
+        ..GAUSSIAN
+    },
+    Profile {
+        name: "ivon",
+        source: "team-approx-bayes/ivon (the optimizer's state beside the model)",
+        theta: &["weight"],
+        variance: &[("ivon_sigma2", Variance::Sigma2)],
+        bias: "bias [out], Gaussian",
+        ..GAUSSIAN
+    },
+    Profile {
+        name: "pyro",
+        source: "Pyro (AutoNormal), probabilistic forward pass",
+        theta: &[pyro::LOC],
+        variance: &[
+            (pyro::SCALE, Variance::Sigma),
+            (pyro::LOG_SCALE, Variance::LogSigma),
+            (pyro::RHO, Variance::Rho),
+            (pyro::UNCONSTRAINED, Variance::Rho),
+        ],
+        bias: "[out], Gaussian",
         ..GAUSSIAN
     },
     Profile {

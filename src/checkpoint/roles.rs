@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use super::Variance;
 use super::names::split;
+use super::pyro;
 
 /// Names of the mean. Those in [`ORDINARY`] are also what a layer without posterior calls its
 /// weights; the others are only ever half of a pair.
-pub(super) const THETA: [&str; 18] = [
+pub(super) const THETA: [&str; 19] = [
     "theta",
     "W",
     "w",
@@ -26,6 +27,7 @@ pub(super) const THETA: [&str; 18] = [
     "kernel_posterior_loc",
     "kernel_auto_loc",
     "weight_auto_loc",
+    pyro::LOC,
 ];
 const ORDINARY: [&str; 7] =
     ["weight", PRUNED, "weights", "kernel", "w", DEPTHWISE[0], DEPTHWISE[1]];
@@ -34,8 +36,10 @@ pub(super) const DEPTHWISE: [&str; 2] = ["depthwise_kernel", "depthwise_weights"
 /// What `torch.nn.utils.prune` calls weights that are multiplied with a mask.
 pub(super) const PRUNED: &str = "weight_orig";
 pub(super) const PRUNED_BIAS: &str = "bias_orig";
+/// What variances are called that an optimizer's state has of weights.
+pub(super) const IVON: &str = "ivon_sigma2";
 /// Names of the variance, the one to trust first.
-pub(super) const VARIANCE: [(&str, Variance); 21] = [
+pub(super) const VARIANCE: [(&str, Variance); 26] = [
     ("log_sigma2", Variance::LogSigma2),
     ("log_sigma_2", Variance::LogSigma2),
     ("ls2", Variance::LogSigma2),
@@ -54,6 +58,11 @@ pub(super) const VARIANCE: [(&str, Variance); 21] = [
     ("rho_kernel", Variance::Rho),
     ("rho", Variance::Rho),
     ("sigma2", Variance::Sigma2),
+    (IVON, Variance::Sigma2),
+    (pyro::SCALE, Variance::Sigma),
+    (pyro::LOG_SCALE, Variance::LogSigma),
+    (pyro::RHO, Variance::Rho),
+    (pyro::UNCONSTRAINED, Variance::Rho),
     ("kernel_posterior_untransformed_scale", Variance::Rho),
     ("kernel_auto_scale", Variance::Sigma),
     ("weight_auto_scale", Variance::Sigma),
@@ -100,7 +109,8 @@ pub(super) fn is_variance(role: &str) -> bool {
 
 /// Whether what is called so usually changes what a network computes.
 pub(super) fn is_parameter(role: &str) -> bool {
-    THETA.contains(&role) || BIAS.contains(&role) || PARAMETERS.contains(&role)
+    let site = role.ends_with("_auto_loc");
+    site || THETA.contains(&role) || BIAS.contains(&role) || PARAMETERS.contains(&role)
 }
 
 /// Whether a name is one of a batch normalization's running statistics.

@@ -6,6 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::optimizer::Curvature;
 use super::tensor::{DType, TensorInfo, TensorSource};
 use crate::error::{Error, IoContext, Result};
 
@@ -141,6 +142,8 @@ pub(super) struct Stored {
     parts: Vec<Part>,
     tensors: Vec<TensorInfo>,
     positions: Vec<Position>,
+    /// Of the tensors that are read as variances of what is stored.
+    curvatures: BTreeMap<usize, Curvature>,
     /// For each tensor the first of the same elements, once it is asked for.
     firsts: OnceLock<Vec<usize>>,
     pub(super) metadata: BTreeMap<String, String>,
@@ -151,9 +154,19 @@ pub(super) struct Stored {
 impl Stored {
     pub(super) fn new(format: &'static str) -> Self {
         let (parts, tensors, positions) = (Vec::new(), Vec::new(), Vec::new());
-        let firsts = OnceLock::new();
+        let (curvatures, firsts) = (BTreeMap::new(), OnceLock::new());
         let (metadata, notes) = (BTreeMap::new(), Vec::new());
-        Self { format, parts, tensors, positions, firsts, metadata, notes, accuracy: None }
+        Self {
+            format,
+            parts,
+            tensors,
+            positions,
+            curvatures,
+            firsts,
+            metadata,
+            notes,
+            accuracy: None,
+        }
     }
 
     /// Gives the part's number.
@@ -196,9 +209,22 @@ impl Stored {
         Ok(())
     }
 
+    /// Says of the last tensor that it is read as variances, if it is.
+    pub(super) fn are_curvatures(&mut self, curvature: Option<Curvature>) {
+        let last = self.tensors.len().checked_sub(1);
+        self.curvatures.extend(last.zip(curvature));
+    }
+
+    /// The same with the name of what it is a part of before all its tensors'.
+    pub(super) fn below(mut self, name: &str) -> Self {
+        self.tensors.iter_mut().for_each(|t| t.name = format!("{name}.{}", t.name));
+        self
+    }
+
     /// Takes in another container's tensors and notes.
     pub(super) fn append(&mut self, other: Self) {
-        let parts = self.parts.len();
+        let (parts, tensors) = (self.parts.len(), self.tensors.len());
+        self.curvatures.extend(other.curvatures.into_iter().map(|(at, of)| (at + tensors, of)));
         self.parts.extend(other.parts);
         self.tensors.extend(other.tensors);
         let moved = other.positions.into_iter().map(|at| Position { part: at.part + parts, ..at });
@@ -275,6 +301,9 @@ impl TensorSource for Stored {
             self.parts[at.part].read_at(bytes, position)?;
             info.dtype.decode(bytes, piece);
             position += bytes.len() as u64;
+        }
+        if let Some(curvature) = self.curvatures.get(&tensor) {
+            out.iter_mut().for_each(|value| *value = curvature.sigma2(*value));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::constants::{Constant, WithConstants, constants_of};
 use super::conventions::{Found, LayerTensors};
 use super::endings::Endings;
-use super::kernel::Kernel;
+use super::kernel::{Dilation, Kernel};
 use super::norm;
 use super::tensor::TensorSource;
 use super::{NetworkSource, Options};
@@ -32,6 +32,8 @@ struct GraphLayer {
     /// What is done to the outputs.
     fold: Option<Fold>,
     has_bias: bool,
+    /// Of its kernels.
+    dilation: [usize; 2],
     /// What it does, if that is no more than a factor and an offset for each channel.
     affine: Option<Fold>,
 }
@@ -72,6 +74,7 @@ impl Topology {
                 shape: layer.shape.clone(),
                 fold: weights.fold.clone(),
                 has_bias: weights.bias.is_some(),
+                dilation: weights.dilation,
                 affine: if depthwise { affine(weights) } else { None },
             })
         };
@@ -145,7 +148,8 @@ impl Topology {
     }
 
     /// Says of each layer what its tensors are to the nodes that use it.
-    fn set_kernels(&self, found: &mut Found) -> Result<()> {
+    fn set_kernels(&mut self, found: &mut Found) -> Result<()> {
+        let mut dilations = self.dilations()?;
         let mut of: BTreeMap<&str, (&str, usize)> = BTreeMap::new();
         for node in &self.description.nodes {
             if let Some(layer) = node.layer.as_deref() {
@@ -154,6 +158,7 @@ impl Topology {
         }
         for layer in found.layers.iter_mut().filter(|layer| !layer.norm && !layer.fixed) {
             let Some(&(op, groups)) = of.get(layer.name.as_str()) else { continue };
+            layer.dilation = dilations.remove(&layer.name);
             layer.kernel = match (op, layer.shape.len()) {
                 ("conv2d", 2) => Kernel::OverTokens,
                 ("conv2d", 3) => Kernel::OverTime,
@@ -177,6 +182,39 @@ impl Topology {
         Ok(())
     }
 
+    /// Takes from the description, or the graph, how far the values of each layer's kernels are apart.
+    ///
+    /// # Errors
+    /// [`Error::Network`] for a layer that two nodes have with two dilations.
+    fn dilations(&mut self) -> Result<BTreeMap<String, Dilation>> {
+        let mut dilations = BTreeMap::new();
+        if let Some((_, layers)) = &self.graph {
+            for (name, layer) in self.description.layer_names().into_iter().zip(layers) {
+                if let (&[_, _, height, width], true) = (&layer.shape[..], layer.dilation != [1, 1])
+                {
+                    let window = Some([height, width]);
+                    dilations.insert(name.to_owned(), Dilation { steps: layer.dilation, window });
+                }
+            }
+            return Ok(dilations);
+        }
+        let mut all: BTreeMap<String, [usize; 2]> = BTreeMap::new();
+        for node in &mut self.description.nodes {
+            if !matches!(node.op.as_str(), "conv2d" | "conv_transpose2d") {
+                continue;
+            }
+            let Some(layer) = &node.layer else { continue };
+            let steps = node.dilation.take().unwrap_or([1, 1]);
+            if *all.entry(layer.clone()).or_insert(steps) != steps {
+                return Err(Error::network(format!("layer {layer:?} is used with two dilations")));
+            }
+            if steps != [1, 1] {
+                dilations.insert(layer.clone(), Dilation { steps, window: None });
+            }
+        }
+        Ok(dilations)
+    }
+
     /// Adds what an ONNX graph does to the outputs of layers.
     pub(super) fn fold_into(
         &self,
@@ -198,8 +236,8 @@ impl Topology {
         {
             if of_graph.shape != layer.shape {
                 let problem = format!(
-                    "has shape {:?} in the checkpoint, other than in the graph: {:?} (a dilated kernel \
-                     counts with the zeros in it)",
+                    "has shape {:?} in the checkpoint, other than in the graph: {:?} (a dilated kernel with \
+                     the zeros in it)",
                     layer.shape, of_graph.shape
                 );
                 return refused(layer, &problem);

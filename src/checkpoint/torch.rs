@@ -66,7 +66,7 @@ pub(super) fn open_zip(part: Part) -> Result<Stored> {
     let description = archive.unpack(index)?;
     let pickle = pickle::read(&description, 0, &budget)?;
     stored.claims(|name| pickle.number(pickle.member(pickle.root, name)?));
-    let found = pickled::find(&pickle, &budget)?;
+    let found = pickled::find(&pickle, &budget, &mut stored.notes)?;
 
     let members: HashMap<String, usize> =
         archive.members.iter().enumerate().map(|(at, m)| (m.name.clone(), at)).collect();
@@ -143,17 +143,14 @@ pub(super) fn open_legacy(part: Part) -> Result<Stored> {
     }
     let (tensors, keys) = (next()?, next()?);
     stored.claims(|name| tensors.number(tensors.member(tensors.root, name)?));
-    let found = pickled::find(&tensors, &budget)?;
-    let mut sizes: HashMap<&str, DType> = HashMap::new();
-    for tensor in &found {
-        if let Data::Storage { storage, .. } = &tensor.data {
-            sizes.insert(&storage.key, storage.dtype);
-        }
+    let found = pickled::find(&tensors, &budget, &mut stored.notes)?;
+    let mut sizes: HashMap<String, DType> = HashMap::new();
+    for storage in pickled::storages(&tensors) {
+        budget.steps(storage.key.len() as u64)?;
+        sizes.insert(storage.key, storage.dtype);
     }
     // Each storage: the number of its elements, then the elements.
     let mut locations: HashMap<String, (u64, u64)> = HashMap::new();
-    let sizes: HashMap<String, DType> =
-        sizes.into_iter().map(|(key, dtype)| (key.to_owned(), dtype)).collect();
     for &key in keys.items(keys.root) {
         let key = keys.text(key).ok_or_else(|| invalid("the key of a storage is not a text"))?;
         let mut count = [0; 8];
@@ -195,14 +192,24 @@ pub(super) fn open_legacy(part: Part) -> Result<Stored> {
 
 /// A pickle of NumPy arrays, that begins at `start` of a file.
 pub(super) fn open_arrays(part: Part, start: u64, format: &'static str) -> Result<Stored> {
-    let mut stored = Stored::new(format);
     let budget = ReadBudget::new(part.length());
-    let pickle = pickle::read(&part, start, &budget)?;
+    arrays_within(part, start, format, &budget)
+}
+
+/// The same as a part of a file, at the cost of `budget`.
+pub(super) fn arrays_within(
+    part: Part,
+    start: u64,
+    format: &'static str,
+    budget: &ReadBudget,
+) -> Result<Stored> {
+    let mut stored = Stored::new(format);
+    let pickle = pickle::read(&part, start, budget)?;
     if let Node::Persistent(_) = pickle.node(pickle.root) {
         return Err(invalid("it refers to something outside itself"));
     }
-    let found = pickled::find(&pickle, &budget)?;
-    let mut texts = texts(&part, &found, &budget)?.into_iter();
+    let found = pickled::find(&pickle, budget, &mut stored.notes)?;
+    let mut texts = texts(&part, &found, budget)?.into_iter();
     let file = stored.add_part(part);
     for tensor in found {
         let (part, start, length) = match tensor.data {
@@ -234,7 +241,7 @@ fn texts(pickle: &Part, found: &[Found], budget: &ReadBudget) -> Result<Vec<Part
 
 /// Takes a tensor in whose storage or values are the `length` bytes from `start` on.
 fn push(stored: &mut Stored, found: Found, part: usize, start: u64, length: u64) -> Result<()> {
-    let Found { name, dtype, shape, strides, data } = found;
+    let Found { name, dtype, shape, strides, data, curvature } = found;
     let size = dtype.size().unwrap_or(0) as u64;
     let (first, elements) = match &data {
         Data::Storage { storage, offset } => {
@@ -248,7 +255,9 @@ fn push(stored: &mut Stored, found: Found, part: usize, start: u64, length: u64)
         (Some(begin), Some(_)) => {
             let start =
                 start.checked_add(begin).ok_or_else(|| invalid("an offset is too large"))?;
-            stored.push(Entry { name, dtype, shape, part, start, strides })
+            stored.push(Entry { name, dtype, shape, part, start, strides })?;
+            stored.are_curvatures(curvature);
+            Ok(())
         }
         _ => Err(Error::Tensor {
             tensor: name,

@@ -1,5 +1,6 @@
 //! A tensor seen with its dimensions in another order, read in that order by position.
 
+use super::spread::Spread;
 use super::tensor::TensorSource;
 use crate::error::Result;
 
@@ -13,6 +14,8 @@ pub(super) struct View {
     pub(super) tensor: usize,
     pub(super) dims: Vec<usize>,
     strides: Vec<usize>,
+    /// Of a kernel, the zeros between its values.
+    spread: Option<Spread>,
 }
 
 impl View {
@@ -23,7 +26,7 @@ impl View {
             Some(strides) => strides.to_vec(),
             None => row_major(&dims),
         };
-        Self { tensor, dims, strides }
+        Self { tensor, dims, strides, spread: None }
     }
 
     /// Dimension `i` of the result is dimension `order[i]` of this.
@@ -32,6 +35,7 @@ impl View {
             tensor: self.tensor,
             dims: order.iter().map(|&i| self.dims[i]).collect(),
             strides: order.iter().map(|&i| self.strides[i]).collect(),
+            spread: None,
         }
     }
 
@@ -55,6 +59,7 @@ impl View {
                 tensor: self.tensor,
                 dims: dims.into(),
                 strides: row_major(dims),
+                spread: None,
             }),
         }
     }
@@ -85,7 +90,18 @@ impl View {
                 wanted => *real.next().filter(|(d, _)| **d == wanted)?.1,
             });
         }
-        real.next().is_none().then(|| Self { tensor: self.tensor, dims: dims.into(), strides })
+        let dims = dims.into();
+        real.next().is_none().then_some(Self { tensor: self.tensor, dims, strides, spread: None })
+    }
+
+    /// With zeros between the values of the kernels that it is made of.
+    pub(super) fn spread(self, spread: Option<Spread>) -> Self {
+        Self { spread, ..self }
+    }
+
+    /// The elements that are stored.
+    pub(super) fn elements(&self) -> usize {
+        self.dims.iter().product()
     }
 
     /// Whether the order is that of the file.
@@ -112,6 +128,9 @@ impl View {
         start: usize,
         out: &mut [f32],
     ) -> Result<()> {
+        if let Some(spread) = self.spread {
+            return spread.read(&Self { spread: None, ..self.clone() }, source, start, out);
+        }
         let merged = self.merged();
         let (dims, strides): (Vec<usize>, Vec<usize>) = match merged[..] {
             [] => (vec![1], vec![1]),

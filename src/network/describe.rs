@@ -314,6 +314,10 @@ mod tests {
             (RESIDUAL.replace("leaky_relu", "relu"), "nodes[1]: relu takes no \"slope\""),
             (RESIDUAL.replace("\"b\"", "\"c\""), "nodes[2]: layer \"c\" is not in the checkpoint"),
             (RESIDUAL.replace("\"groups\": 2", "\"groups\": 3"), "with 3 groups does not fit"),
+            (
+                RESIDUAL.replace("\"groups\": 2", "\"dilation\": [2, 2]"),
+                "as checkpoints store them",
+            ),
             (RESIDUAL.replace("[1, 2, 4]", "[1, 2]"), "std has 2 values for 3 channels"),
             (RESIDUAL.replace("[1, 2, 4]", "[1, 0, 4]"), "std not zero"),
             (RESIDUAL.replace("[3, 8, 8]", "[3, 8]"), "input shape [3, 8]"),

@@ -32,6 +32,10 @@ pub struct NodeDescription {
     /// Top, left, bottom, right; 0 if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub padding: Option<[usize; 4]>,
+    /// For conv2d and conv_transpose2d of a checkpoint whose kernel is stored without the zeros between its
+    /// values: steps from one to the next, down and to the right; 1 if missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dilation: Option<[usize; 2]>,
     /// Convolution groups; 1 if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups: Option<usize>,
@@ -182,6 +186,12 @@ impl NodeDescription {
                 })?,
             },
         };
+        if self.dilation.is_some() && matches!(op, "conv2d" | "conv_transpose2d") {
+            return Err(Error::network(format!(
+                "{op}: \"dilation\" is for kernels as checkpoints store them; here a kernel stands with \
+                 the zeros between its values"
+            )));
+        }
         let given = serde_json::to_value(self).map_err(|e| Error::parse("node", e))?;
         let always = ["op", "name", "inputs"];
         let mut given = given.as_object().into_iter().flat_map(|members| members.keys());

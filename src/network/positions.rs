@@ -93,11 +93,12 @@ fn keys(d: f32, a: f32) -> f32 {
 impl Coordinates {
     /// The coordinate in a source of `m` of element `i` of `n`, `s` being the scale.
     fn of(self, i: f32, n: f32, m: f32, s: f32) -> f32 {
-        let half = (i + 0.5) / s - 0.5;
+        let middle = (i + 0.5) / s;
+        let half = middle - 0.5;
         match self {
             Self::HalfPixel => half,
             Self::PytorchHalfPixel if n > 1.0 => half,
-            Self::HalfPixelSymmetric => m / 2.0 * (1.0 - n / (s * m)) + half,
+            Self::HalfPixelSymmetric => m / 2.0 * (1.0 - n / (s * m)) + middle - 0.5,
             Self::AlignCorners if n > 1.0 => i * (m - 1.0) / (n - 1.0),
             Self::PytorchHalfPixel | Self::AlignCorners => 0.0,
             Self::Asymmetric => i / s,
@@ -121,6 +122,13 @@ mod tests {
         assert_eq!(of(Fill::Reflect, 1), [0; 12]);
         let constant = |at| Fill::Constant(7.0).source(at, 2, 3);
         assert_eq!([1, 2, 4, 5].map(constant), [None, Some(0), Some(2), None]);
+    }
+
+    #[test]
+    fn coordinates_are_rounded_as_others_round_them() {
+        // Three elements, 1.5 times as many: four, and the last of them is the last.
+        let of = |i| Coordinates::HalfPixelSymmetric.of(i, 4.0, 3.0, 1.5);
+        assert_eq!((of(0.0), of(3.0)), (0.0, 2.0));
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Reader {
         let name = constant.rsplit_once('.').map_or(constant, |(prefix, _)| prefix).to_owned();
         let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<f32>>();
         let (values, bias) = (narrow(&fold.factor), Some(narrow(&fold.offset)));
-        let weights = Weights { values, bias, fold: None };
+        let weights = Weights { values, bias, fold: None, dilation: [1, 1] };
         let layer = self.add_layer(name, vec![channels, 1, 1, 1], weights)?;
         let op = Op::Conv2d { layer, stride: [1, 1], padding: [0; 4], groups: channels };
         let source = self.push(op, vec![x.source])?;

@@ -96,7 +96,12 @@ impl NodeProto {
             .ok_or_else(|| format!("{name} {:?}, {N} numbers from 0 are understood", found.ints))
     }
 
-    /// The window of a convolution, whose weights have `kernel`, dilations included, or of a pool. The
+    /// How far the steps of a window are apart; a `flat` one has no rows.
+    pub(super) fn dilations(&self, flat: bool) -> Reason<[usize; 2]> {
+        self.sizes("dilations", Some([1, 1]), flat.then_some(1))
+    }
+
+    /// The window of a convolution, whose weights have `kernel`, or of a pool, dilations included. The
     /// second result says whether `ceil_mode` has lengthened the padding. A `flat` one has no rows.
     pub(super) fn window(
         &self,
@@ -105,10 +110,7 @@ impl NodeProto {
         flat: bool,
     ) -> Reason<(Window, bool)> {
         let (one, none) = (flat.then_some(1), flat.then_some(0));
-        let dilations = self.sizes("dilations", Some([1, 1]), one)?;
-        if kernel.is_none() && dilations != [1, 1] {
-            return Err("dilations".into());
-        }
+        let dilations = self.dilations(flat)?;
         let stated = self.sizes("kernel_shape", kernel, one)?;
         if kernel.is_some_and(|kernel| kernel != stated) {
             return Err(format!("kernel_shape {stated:?}, but its weights have {kernel:?}"));
@@ -123,6 +125,15 @@ impl NodeProto {
                 let mut padding = [0; 4];
                 for axis in [0, 1] {
                     let covered = (sizes[axis].div_ceil(stride[axis]) - 1) * stride[axis];
+                    // Where a kernel is smaller than its stride, more may be left over than is needed; what
+                    // becomes of that, runtimes do not agree on.
+                    let over = if kernel.is_some() { 2 } else { 1 };
+                    if covered + stated[axis] + over < sizes[axis] {
+                        return Err(format!(
+                            "auto_pad {same} of a window of {} and stride {}, where runtimes differ: state the pads",
+                            stated[axis], stride[axis]
+                        ));
+                    }
                     let all = (covered + stated[axis]).saturating_sub(sizes[axis]);
                     let less = if same == "SAME_UPPER" { all / 2 } else { all - all / 2 };
                     (padding[axis], padding[axis + 2]) = (less, all - less);
@@ -162,7 +173,7 @@ impl NodeProto {
         flat: bool,
     ) -> Reason<(Window, [i32; 4])> {
         let (one, none) = (flat.then_some(1), flat.then_some(0));
-        let dilations = self.sizes("dilations", Some([1, 1]), one)?;
+        let dilations = self.dilations(flat)?;
         let stated = self.sizes("kernel_shape", Some(kernel), one)?;
         if kernel != stated {
             return Err(format!("kernel_shape {stated:?}, but its weights have {kernel:?}"));

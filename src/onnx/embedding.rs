@@ -33,7 +33,7 @@ impl Reader {
         let order: Vec<usize> = (0..x.view.rank()).collect();
         let ids = self.rearranged(&x, &order, Shape::new(1, 1, x.view.elements()))?;
         let name = self.layer_name(node);
-        let weights = Weights { values, bias: None, fold: None };
+        let weights = Weights { values, bias: None, fold: None, dilation: [1, 1] };
         let layer = self.add_layer(name, vec![rows, features], weights)?;
         let source = self.push(Op::Embedding { layer }, vec![ids])?;
         let sizes = [&x.dims()[..], &[features]].concat();

@@ -11,6 +11,7 @@ mod attention;
 mod attribute;
 mod constant;
 mod cost;
+mod dilated_pool;
 mod elementwise;
 mod embedding;
 mod evaluate;
@@ -61,6 +62,8 @@ pub struct Weights {
     pub bias: Option<Vec<f32>>,
     /// What follows the layer and was not yet applied to the above.
     pub fold: Option<Fold>,
+    /// Of kernels, how far apart their values stand, down and to the right, with zeros between.
+    pub dilation: [usize; 2],
 }
 
 /// `factor * y + offset` for each row of a layer's output.

@@ -164,7 +164,7 @@ impl Reader {
             let name = printable(name);
             self.notes.push(format!("{name} holds infinite numbers, taken as {INFINITE:e}"));
         }
-        let weights = Weights { values, bias: None, fold: None };
+        let weights = Weights { values, bias: None, fold: None, dilation: [1, 1] };
         let layer_shape = vec![shape.channels, 1, shape.height, shape.width];
         let layer = self.add_layer(name.to_owned(), layer_shape, weights)?;
         let source = self.push(Op::Constant { layer }, vec![])?;

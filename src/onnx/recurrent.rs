@@ -231,9 +231,9 @@ impl Reader {
             own.iter().any(|&value| value != 0.0).then(|| sorted(own, 1))
         };
         let values = sorted(&weights[number * rows * inputs..][..rows * inputs], inputs);
-        let of_inputs = Weights { values, bias: bias(0), fold: None };
+        let of_inputs = Weights { values, bias: bias(0), fold: None, dilation: [1, 1] };
         let values = sorted(&hidden[number * rows * units..][..rows * units], units);
-        let of_state = Weights { values, bias: bias(1), fold: None };
+        let of_state = Weights { values, bias: bias(1), fold: None, dilation: [1, 1] };
         let name = |role: &str| self.cell_name(node, role, recurrence.reverse);
         let names = [name("ih"), name("hh")];
         let [ih, hh] = names;

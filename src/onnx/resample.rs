@@ -1,6 +1,7 @@
 //! Pools, borders and maps of other sizes.
 
 use super::Reason;
+use super::dilated_pool::DilatedPool;
 use super::proto::NodeProto;
 use super::reader::{Reader, Value};
 use super::view::axes;
@@ -16,6 +17,7 @@ impl Reader {
         let (order, flat) = map_of(&x, "pool")?;
         let source = self.arranged(&x, [&[1], order[0], order[1]])?;
         let (window, longer) = node.window(None, self.shape_at(source), flat)?;
+        let dilations = node.dilations(flat)?;
         let op = match node.op_type.as_str() {
             "MaxPool" => Op::MaxPool2d(window),
             _ => {
@@ -28,6 +30,11 @@ impl Reader {
                 Op::AvgPool2d { window, count_include_pad: stated && !longer }
             }
         };
+        if dilations != [1, 1] {
+            let counts_padding = matches!(op, Op::AvgPool2d { count_include_pad: true, .. });
+            let pool = DilatedPool { window, dilations, counts_padding };
+            return self.dilated_pool(node, &x, source, &pool);
+        }
         let source = self.push(op, vec![source])?;
         Ok(self.map(source, &x, order))
     }

@@ -11,6 +11,14 @@ struct Matrix {
     shape: Vec<usize>,
     values: Vec<f32>,
     bias: Option<Vec<f32>>,
+    /// Of kernels, how far apart their values stand.
+    dilation: [usize; 2],
+}
+
+impl Matrix {
+    fn new(shape: Vec<usize>, values: Vec<f32>, bias: Option<Vec<f32>>) -> Self {
+        Self { shape, values, bias, dilation: [1, 1] }
+    }
 }
 
 impl Reader {
@@ -21,10 +29,10 @@ impl Reader {
         let source = self.arranged(&x, [&[1], order[0], order[1]])?;
         let [_, _, height, width] = shape[..] else { return Err(kernel_shape(&shape)) };
         let (window, _) = node.window(Some([height, width]), self.shape_at(source), flat)?;
-        let (shape, values) = self.dilated(shape, values, window.kernel)?;
+        let (shape, values, dilation) = self.dilated(shape, values, window.kernel)?;
         let groups = usize::try_from(node.int("group", 1)).map_err(|_| "negative group")?;
         let bias = self.bias(node, shape[0], 1.0)?;
-        let layer = self.layer(node, Matrix { shape, values, bias })?;
+        let layer = self.layer(node, Matrix { shape, values, bias, dilation })?;
         let Window { stride, padding, .. } = window;
         let source = self.push(Op::Conv2d { layer, stride, padding, groups }, vec![source])?;
         Ok(self.map(source, &x, order))
@@ -54,9 +62,9 @@ impl Reader {
         }
         let shape = vec![per_group * groups, seen, height, width];
         let (window, cut) = node.cut([height, width], self.shape_at(source), flat)?;
-        let (shape, values) = self.dilated(shape, turned, window.kernel)?;
+        let (shape, values, dilation) = self.dilated(shape, turned, window.kernel)?;
         let bias = self.bias(node, shape[0], 1.0)?;
-        let layer = self.layer(node, Matrix { shape, values, bias })?;
+        let layer = self.layer(node, Matrix { shape, values, bias, dilation })?;
         let op = Op::ConvTranspose2d { layer, stride: window.stride, cut, groups };
         let source = self.push(op, vec![source])?;
         Ok(self.map(source, &x, order))
@@ -128,7 +136,7 @@ impl Reader {
             }
             let last = x.view.rank().checked_sub(1).ok_or("of a number")?;
             let y =
-                self.linear_along(node, x, last, Matrix { shape: vec![rows, cols], values, bias })?;
+                self.linear_along(node, x, last, Matrix::new(vec![rows, cols], values, bias))?;
             return match added {
                 Some(name) => self.added(y, &name, beta),
                 None => Ok(y),
@@ -139,7 +147,7 @@ impl Reader {
             let x = self.value(b)?;
             let at = x.view.rank().checked_sub(2);
             if let (Some(at), false) = (at, shape.contains(&0)) {
-                return self.linear_along(node, x, at, Matrix { shape, values, bias: None });
+                return self.linear_along(node, x, at, Matrix::new(shape, values, None));
             }
         }
         let (mut a, mut b) = (self.operand(a)?, self.operand(b)?);
@@ -307,8 +315,8 @@ impl Reader {
     /// Adds a layer, or finds the one that has the same tensors already.
     fn layer(&mut self, node: &NodeProto, matrix: Matrix) -> Reason<usize> {
         let name = self.layer_name(node);
-        let Matrix { shape, values, bias } = matrix;
-        let weights = Weights { values, bias, fold: None };
+        let Matrix { shape, values, bias, dilation } = matrix;
+        let weights = Weights { values, bias, fold: None, dilation };
         self.constants.steps(self.network.layers.len())?;
         let found = self.network.layers.iter().position(|layer| layer.name == name);
         if let Some(found) = found
@@ -356,10 +364,12 @@ impl Reader {
         shape: Vec<usize>,
         values: Vec<f32>,
         window: [usize; 2],
-    ) -> Reason<(Vec<usize>, Vec<f32>)> {
-        let [outputs, inputs, height, width] = shape[..] else { return Ok((shape, values)) };
+    ) -> Reason<(Vec<usize>, Vec<f32>, [usize; 2])> {
+        let [outputs, inputs, height, width] = shape[..] else {
+            return Ok((shape, values, [1, 1]));
+        };
         if window == [height, width] {
-            return Ok((shape, values));
+            return Ok((shape, values, [1, 1]));
         }
         let area = window[0].saturating_mul(window[1]);
         let all = area.saturating_mul(outputs * inputs);
@@ -374,7 +384,8 @@ impl Reader {
                 to[at / width * down * window[1] + at % width * right] = *value;
             }
         }
-        Ok((vec![outputs, inputs, window[0], window[1]], spread))
+        // Of a single value, along an axis, there are no steps.
+        Ok((vec![outputs, inputs, window[0], window[1]], spread, [down.max(1), right.max(1)]))
     }
 }
 
@@ -389,6 +400,8 @@ pub(super) fn map_of(x: &Value, what: &str) -> Reason<([&'static [usize]; 2], bo
     match dims[..] {
         [1, _, _] => Ok(([&[], &[2]], true)),
         [1, _, _, _] => Ok(([&[2], &[3]], false)),
-        _ => Err(format!("a {what} of a value of shape {dims:?}")),
+        _ => Err(format!(
+            "a {what} of a value of shape {dims:?}; one and two dimensions of positions are understood"
+        )),
     }
 }

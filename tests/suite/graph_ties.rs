@@ -7,6 +7,7 @@ use crate::fixtures::{self, EXACT, compress};
 use svdo::checkpoint::profile::{DenseLayout, KernelLayout};
 use svdo::checkpoint::{Checkpoint, Options};
 use svdo::compress::Settings;
+use svdo::network::describe::Description;
 use svdo::{Result, onnx};
 
 type Tensor = (String, Vec<usize>, Vec<f32>);
@@ -97,4 +98,71 @@ fn values_of_another_graph_are_refused() {
     tensors.push(("positions".into(), vec![6], vec![0.0; 6]));
     let error = tied(&tensors, "attention", folder.path()).err().unwrap().to_string();
     assert!(error.contains("shape [6]"), "{error}");
+}
+
+/// The tensors of a graph's convolutions without the zeros between their values, over one dimension as
+/// `[out, in, k]`.
+fn without_zeros(graph: &onnx::Imported) -> Vec<Tensor> {
+    let mut tensors = Vec::new();
+    for (layer, weights) in graph.network.layers.iter().zip(&graph.weights) {
+        let ([out, inputs, height, width], [down, right]) =
+            (<[usize; 4]>::try_from(&layer.shape[..]).unwrap(), weights.dilation);
+        let mut values = Vec::new();
+        for kernel in weights.values.chunks_exact(height * width) {
+            for (at, value) in kernel.iter().enumerate() {
+                let (row, column) = (at / width, at % width);
+                match row.is_multiple_of(down) && column.is_multiple_of(right) {
+                    true => values.push(*value),
+                    false => assert_eq!(*value, 0.0),
+                }
+            }
+        }
+        let (height, width) = ((height - 1) / down + 1, (width - 1) / right + 1);
+        let shape = match height {
+            1 => vec![out, inputs, width],
+            _ => vec![out, inputs, height, width],
+        };
+        let spread = vec![-60.0; values.len()];
+        tensors.push((format!("{}.theta", layer.name), shape.clone(), values));
+        tensors.push((format!("{}.log_sigma2", layer.name), shape, spread));
+        if let Some(bias) = &weights.bias {
+            tensors.push((format!("{}.bias", layer.name), vec![out], bias.clone()));
+        }
+    }
+    tensors
+}
+
+#[test]
+fn dilated_kernels_may_be_stored_without_the_zeros_between_their_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { strip: true, ..EXACT };
+    for name in ["conv_dilated", "conv_dilated_strides", "conv1d"] {
+        let graph_of = onnx::open(&graph(name)).unwrap();
+        let tensors = without_zeros(&graph_of);
+        let alone = Checkpoint::open(&graph(name), &Options::default()).unwrap();
+        let expected = compress(&alone, &settings).unwrap().model().unwrap();
+        let mut description = Description::of(&graph_of.network);
+        for node in &mut description.nodes {
+            let of = graph_of.network.layers.iter().zip(&graph_of.weights);
+            let of = of.filter(|(layer, _)| Some(&layer.name) == node.layer.as_ref());
+            node.dilation = of.map(|(_, weights)| weights.dilation).next();
+        }
+        assert!(description.nodes.iter().any(|node| node.dilation.is_some_and(|d| d != [1, 1])));
+        let file = folder.path().join("model.safetensors");
+        let by_graph = tied(&tensors, name, folder.path()).unwrap();
+        let (dense, kernel) = (Some(DenseLayout::OutIn), Some(KernelLayout::Oihw));
+        let network = Some(description.into());
+        let by_description =
+            Checkpoint::open(&file, &Options { network, dense, kernel, ..Options::default() });
+        let stored: usize = tensors.iter().filter(|t| !t.0.ends_with("2")).map(|t| t.2.len()).sum();
+        for checkpoint in [by_graph, by_description.unwrap()] {
+            assert_eq!(checkpoint.dense_bytes(), 4 * stored as u64, "{name}");
+            assert_eq!(alone.dense_bytes(), 4 * stored as u64, "{name}");
+            let notes = checkpoint.notes().join("; ");
+            assert!(notes.contains("its kernels are dilated"), "{notes}");
+            let found = compress(&checkpoint, &settings).unwrap().model().unwrap();
+            assert_eq!(found.network.nodes, expected.network.nodes, "{name}");
+            assert_eq!(found.weights, expected.weights, "{name}");
+        }
+    }
 }

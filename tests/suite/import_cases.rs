@@ -10,7 +10,7 @@ use svdo::checkpoint::{Checkpoint, Evidence, Naming, Options, Variance};
 use svdo::data;
 use svdo::engine::{Engine, Isa};
 
-fn network(name: &str) -> Options {
+pub(crate) fn network(name: &str) -> Options {
     Options {
         network: Some(path(&format!("cases/{name}.network.json")).as_path().into()),
         ..Options::default()
@@ -18,7 +18,7 @@ fn network(name: &str) -> Options {
 }
 
 /// Compresses a case exactly, runs it and compares; gives the checkpoint.
-fn is_right(file: &str, case: &str, outputs: &str, options: &Options) -> Checkpoint {
+pub(crate) fn is_right(file: &str, case: &str, outputs: &str, options: &Options) -> Checkpoint {
     let checkpoint = Checkpoint::open(&path(&format!("cases/{file}")), options)
         .unwrap_or_else(|error| panic!("{file}: {error}"));
     let model = compress(&checkpoint, &EXACT).unwrap().model().unwrap();
@@ -40,7 +40,7 @@ fn is_right(file: &str, case: &str, outputs: &str, options: &Options) -> Checkpo
     checkpoint
 }
 
-fn refusal(file: &Path, options: &Options) -> String {
+pub(crate) fn refusal(file: &Path, options: &Options) -> String {
     match Checkpoint::open(file, options) {
         Ok(found) => panic!("{} was accepted: {:?}", file.display(), found.notes()),
         Err(error) => {
@@ -148,8 +148,13 @@ fn normalizations_that_no_layer_takes_in_are_layers() {
 fn graphs_of_keras_are_read() {
     is_right("depthwise.npz", "depthwise", "cases.npz", &network("depthwise"));
     let auto = Options::default();
-    for case in ["keras_mobile.h5", "keras_residual.keras", "keras_scaled.h5", "keras_shared.keras"]
-    {
+    for case in [
+        "keras_dilated.keras",
+        "keras_mobile.h5",
+        "keras_residual.keras",
+        "keras_scaled.h5",
+        "keras_shared.keras",
+    ] {
         let name = case.trim_start_matches("keras_").split('.').next().unwrap();
         is_right(case, name, "keras.npz", &auto);
     }

@@ -21,6 +21,7 @@ mod golden;
 mod graph_ties;
 mod hostile_checkpoints;
 mod import_cases;
+mod import_libraries;
 mod import_words;
 mod imports;
 mod job;

@@ -143,11 +143,11 @@ fn a_checkpoint_that_stores_layers_otherwise_than_a_graph_is_refused() {
     assert_eq!(spread, [5, 4, 5, 7]);
     let bias = fixtures::tensor("c.bias", &[5], &[0.0; 5]);
     let of =
-        |role: &str, value| fixtures::tensor(&format!("c.{role}"), &[5, 4, 3, 3], &[value; 180]);
+        |role: &str, value| fixtures::tensor(&format!("c.{role}"), &[5, 4, 3, 2], &[value; 120]);
     let tensors = [of("theta", 0.5), of("log_sigma2", -60.0), bias];
     std::fs::write(&path, fixtures::safetensors(&tensors, None)).unwrap();
     let error = tied(&path, &file("conv_dilated")).err().unwrap().to_string();
-    assert!(error.contains("[5, 4, 3, 3] in the checkpoint, other than in the graph"), "{error}");
+    assert!(error.contains("[5, 4, 5, 4] in the checkpoint, other than in the graph"), "{error}");
     let graph = onnx::open(&file("conv_transpose")).unwrap();
     std::fs::write(&path, checkpoint_of(&graph, str::to_owned)).unwrap();
     let error = tied(&path, &file("conv_transpose")).err().unwrap().to_string();

@@ -75,6 +75,22 @@ impl Pickle {
         &self.nodes[id]
     }
 
+    /// How many members an object has.
+    pub(super) fn len(&self, id: Id) -> usize {
+        match &self.nodes[id] {
+            Node::List(items) | Node::Tuple(items) => items.len(),
+            Node::Dict(items) => items.len(),
+            Node::Call(call) => call.items.len(),
+            _ => 0,
+        }
+    }
+
+    /// What is referred to outside itself.
+    pub(super) fn persistent(&self) -> impl Iterator<Item = Id> {
+        let is = |id: &Id| matches!(self.nodes[*id], Node::Persistent(_));
+        (0..self.nodes.len()).filter(is)
+    }
+
     /// The members of a tuple or list.
     pub(super) fn items(&self, id: Id) -> &[Id] {
         match &self.nodes[id] {
@@ -138,7 +154,7 @@ impl Pickle {
 }
 
 /// What a checkpoint may contain. None of it is called.
-const KNOWN: [&str; 25] = [
+const KNOWN: [&str; 27] = [
     "_codecs.encode",
     "argparse.Namespace",
     "collections.Counter",
@@ -146,6 +162,8 @@ const KNOWN: [&str; 25] = [
     "collections.defaultdict",
     "collections.deque",
     "copyreg._reconstructor",
+    "jax._src.array._reconstruct_array",
+    "jax._src.device_array.reconstruct_device_array",
     "numpy._core.multiarray._reconstruct",
     "numpy._core.multiarray.scalar",
     "numpy._core.numeric._frombuffer",
@@ -167,7 +185,7 @@ const KNOWN: [&str; 25] = [
 ];
 
 /// Modules and their classes of values that say nothing of tensors.
-const BYSTANDERS: [(&str, &[&str]); 7] = [
+const BYSTANDERS: [(&str, &[&str]); 10] = [
     (
         "builtins",
         &[
@@ -195,7 +213,43 @@ const BYSTANDERS: [(&str, &[&str]); 7] = [
         &["Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"],
     ),
     ("pathlib._local", &["Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"]),
+    ("numpyro.contrib.module", &["ParamShape"]),
+    (
+        "pyro.distributions.constraints",
+        &[
+            "_CorrMatrix",
+            "_Integer",
+            "_OrderedVector",
+            "_PositiveOrderedVector",
+            "_SoftplusLowerCholesky",
+            "_SoftplusPositive",
+            "_Sphere",
+            "_UnitLowerCholesky",
+        ],
+    ),
     ("random", &["Random"]),
+    (
+        "torch.distributions.constraints",
+        &[
+            "_Boolean",
+            "_Cat",
+            "_CorrCholesky",
+            "_GreaterThan",
+            "_GreaterThanEq",
+            "_HalfOpenInterval",
+            "_IndependentConstraint",
+            "_Interval",
+            "_LessThan",
+            "_LowerCholesky",
+            "_LowerTriangular",
+            "_Positive",
+            "_PositiveDefinite",
+            "_Real",
+            "_RealVector",
+            "_Simplex",
+            "_Stack",
+        ],
+    ),
     ("uuid", &["UUID", "SafeUUID"]),
 ];
 
