@@ -379,6 +379,30 @@ mod tests {
     }
 
     #[test]
+    fn padding_that_runtimes_do_not_agree_on_is_refused() {
+        // Of nine, every third is one of [0, 3, 6] or of [1, 4, 7].
+        for (size, is_read) in [(7, true), (8, true), (9, false)] {
+            let mut pool = node("AveragePool", &["x"], "y");
+            for (name, ints) in [("kernel_shape", vec![1; 2]), ("strides", vec![3; 2])] {
+                pool.attribute.push(AttributeProto {
+                    name: name.into(),
+                    ints,
+                    ..Default::default()
+                });
+            }
+            let (name, s) = ("auto_pad".into(), b"SAME_UPPER".to_vec());
+            pool.attribute.push(AttributeProto { name, s, ..Default::default() });
+            let found = parse(&encoded(&[1, 1, size, size], vec![pool], vec![]), None);
+            match found {
+                Ok(_) => assert!(is_read, "{size}"),
+                Err(error) => {
+                    assert!(!is_read && error.to_string().contains("runtimes differ"), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn sizes_that_cannot_be_counted_are_refused() {
         let huge = 1 << 40;
         let nothing = tensor("w", &[0, huge, huge], &[]);
