@@ -7,6 +7,7 @@ mod feedback;
 mod outliers;
 mod propagate;
 mod rate_distortion;
+mod recalibrate;
 mod reconstruction;
 mod safeguards;
 mod step;
@@ -18,6 +19,7 @@ pub use calibrate::Calibration;
 pub(crate) use calibrate::Fit;
 pub(crate) use propagate::Propagation;
 pub use rate_distortion::RateDistortion;
+pub(crate) use recalibrate::{Drift, Recalibration};
 pub use safeguards::Safeguards;
 
 use crate::entropy::spec::Geometry;

@@ -361,3 +361,32 @@ def test_layers_that_read_no_input_keep_their_weights(tmp_path):
 def test_token_ids_have_no_scale():
     with pytest.raises(ValueError, match="takes token ids"):
         st.describe(BagOfWords(), torch.zeros(1, 9, dtype=torch.long), scale=0.5)
+
+
+def test_statistics_are_measured_again_while_compressing(tmp_path):
+    torch.manual_seed(0)
+    model = st.convert(cifar_resnet18(), init_log_sigma2=-4.0)
+    two_steps(model, (3, 16, 16))
+    x = torch.randn(64, 3, 16, 16)
+    st.save(model, tmp_path / "model.safetensors", x)
+    report = svdo.compress(tmp_path / "model.safetensors", quantize="exact", recalibrate=x.numpy())
+    assert report.recalibration.normalizations == 20
+    assert report.recalibration.mean_shift > 0.01
+
+    def measure(norm, inputs):
+        values = inputs[0].transpose(0, 1).flatten(1)
+        norm.running_mean.copy_(values.mean(1))
+        norm.running_var.copy_(values.var(1))
+
+    norms = [m for m in model.eval().modules() if isinstance(m, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+    with torch.no_grad():
+        expected = model(x).numpy()
+    for hook in hooks:
+        hook.remove()
+    found = svdo.load(report.data)(x.numpy())
+    assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
+    # What the model measures itself, by batches, is near.
+    st.recalibrate(model, [x])
+    with torch.no_grad():
+        assert np.abs(model(x).numpy() - expected).max() <= 1e-2 * np.abs(expected).max()
