@@ -13,7 +13,7 @@ use crate::network::{Layer, Network};
 use crate::progress::{Event, Monitor};
 use crate::prune::{PrunedModel, Statistics};
 use crate::quantize::{
-    Calibration, Fit, Propagation, Quantized, Quantizer, Recalibration, Safeguards,
+    Calibration, Fit, Propagation, Quantized, Quantizer, Recalibration, Refold, Safeguards,
 };
 use crate::simplify::{Simplified, simplify};
 
@@ -198,13 +198,15 @@ impl Encoding<'_> {
                 (recalibration, &mut net, &mut activations, some)
                 && recalibration.measures(index)
             {
-                // As it is quantized with the statistics that there are.
+                // As it is quantized with the statistics that there are, which moves means once more.
                 let (name, units) = (&network.layers[index].name, &simplified[index].left);
-                let layer = pruned.layer(index)?;
-                let tentative = quantizer.quantize_fitted(&layer, name, geometries[index], None)?;
-                net.replace(index, &tentative.weights);
-                let measured = recalibration.measure(pruned, net, values, index, units)?;
-                recalibration.fold(pruned, index, units, &measured)?;
+                for what in [Refold::Both, Refold::Means] {
+                    let (layer, geometry) = (pruned.layer(index)?, geometries[index]);
+                    let tentative = quantizer.quantize_fitted(&layer, name, geometry, None)?;
+                    net.replace(index, &tentative.weights);
+                    let measured = recalibration.measure(pruned, net, values, index, units)?;
+                    recalibration.fold(pruned, index, units, &measured, what)?;
+                }
             }
             let fitted = calibration.zip(net.as_ref()).zip(activations.as_mut());
             let mut fit =

@@ -19,7 +19,7 @@ pub use calibrate::Calibration;
 pub(crate) use calibrate::Fit;
 pub(crate) use propagate::Propagation;
 pub use rate_distortion::RateDistortion;
-pub(crate) use recalibrate::{Drift, Recalibration};
+pub(crate) use recalibrate::{Drift, Recalibration, Refold};
 pub use safeguards::Safeguards;
 
 use crate::entropy::spec::Geometry;

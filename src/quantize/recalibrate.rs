@@ -113,7 +113,7 @@ impl<'a> Recalibration<'a> {
             let units: Vec<u32> = (0..network.layers[layer].rows() as u32).collect();
             let measured = self.measure(pruned, &mut net, &mut activations, layer, &units)?;
             moved.add(&measured, pruned.normalizations[layer].as_ref());
-            self.fold(pruned, layer, &units, &measured)?;
+            self.fold(pruned, layer, &units, &measured, Refold::Both)?;
             net.weights[layer] = Weights::of(&pruned.layer(layer)?);
         }
         Ok(moved.drift(self.selection.samples))
@@ -174,10 +174,11 @@ impl<'a> Recalibration<'a> {
         layer: usize,
         units: &[u32],
         measured: &[Moments],
+        what: Refold,
     ) -> Result<()> {
         let mut rest = pruned.layer(layer)?;
         if let Some(normalization) = &mut pruned.normalizations[layer] {
-            refold(&mut rest, normalization, units, measured)?;
+            refold(&mut rest, normalization, units, measured, what);
             pruned.replace(layer, &rest);
         }
         Ok(())
@@ -191,12 +192,22 @@ pub(crate) struct Moments {
     variance: f64,
 }
 
+/// What of the statistics is new.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Refold {
+    /// Means and variances.
+    Both,
+    /// Means alone, so that weights stay as they are.
+    Means,
+}
+
 fn refold(
     layer: &mut PrunedLayer,
     normalization: &mut Normalization,
     units: &[u32],
     measured: &[Moments],
-) -> Result<()> {
+    what: Refold,
+) {
     let mut bias = layer.bias.take().unwrap_or_else(|| vec![0.0; units.len()]);
     let mut factors = vec![1.0; units.len()];
     for (row, (&unit, found)) in units.iter().zip(measured).enumerate() {
@@ -207,7 +218,7 @@ fn refold(
             continue;
         }
         let variance = found.variance / (scale * scale) + normalization.eps;
-        if variance > 0.0 {
+        if variance > 0.0 && what == Refold::Both {
             normalization.scale[unit] = normalization.gamma[unit] / variance.sqrt();
             factors[row] = normalization.scale[unit] / scale;
         }
@@ -215,6 +226,9 @@ fn refold(
         bias[row] = (centered + normalization.beta[unit]) as f32;
     }
     layer.bias = Some(bias);
+    if what == Refold::Means {
+        return;
+    }
     let starts = layer.weights.indptr().raw_storage().to_vec();
     for (row, &factor) in factors.iter().enumerate() {
         let entries = starts[row]..starts[row + 1];
@@ -226,7 +240,6 @@ fn refold(
             log_sigma2[entries].iter_mut().for_each(|value| *value += moved);
         }
     }
-    Ok(())
 }
 
 /// Sums over channels of what a drift is made of.
