@@ -64,6 +64,11 @@ def read(folder, names, device):
     return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].long()
 
 
+def counts(layers):
+    """Weights that are kept, and all."""
+    return sum(layer.kept for layer in layers), sum(layer.total for layer in layers)
+
+
 class Run:
     def __init__(self, options):
         self.options, self.device = options, torch.device(options.device)
@@ -117,26 +122,29 @@ class Run:
 
     def train_epoch(self):
         """One pass over the training images; gives the mean loss."""
-        train, of = self.phase == "train", self.options.epochs if self.phase == "train" else self.options.finetune
-        rate = self.options.rate * (1.0 if train else 0.3)
+        train, options = self.phase == "train", self.options
+        # The rate falls from half of the epochs on; that of fine-tuning is lower and falls at once.
+        of, rate, steady = options.epochs, options.rate, 0.5
+        if not train:
+            of, rate, steady = options.finetune, 0.3 * options.rate, 0.0
         self.model.train()
         if not train:
             # Without noise: as in evaluation mode, but for batch normalization.
             for layer in st.posteriors(self.model):
                 layer.eval()
         losses = []
-        batches = torch.randperm(len(self.images), device=self.device).split(self.options.batch)
+        batches = torch.randperm(len(self.images), device=self.device).split(options.batch)
         # Batch statistics of a single image say nothing.
         batches = [rows for rows in batches if len(rows) > 1]
         for step, rows in enumerate(batches):
             at = self.epoch + step / len(batches)
-            fall = 1.0 if train and at < of / 2 else max(0.002, (2.0 if train else 1.0) * (1 - at / of))
-            self.optimizer.param_groups[0]["lr"] = rate * min(1.0, fall)
+            fall = min(1.0, max(0.002, (1 - at / of) / (1 - steady)))
+            self.optimizer.param_groups[0]["lr"] = rate * fall
             self.training.begin(at)
             with self.autocast():
                 output = self.model(self.batch(rows))
-            target = self.labels[rows]
-            loss = self.training.loss(output.float(), target) if train else F.cross_entropy(output.float(), target)
+            loss_of = self.training.loss if train else F.cross_entropy
+            loss = loss_of(output.float(), self.labels[rows])
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -156,10 +164,6 @@ class Run:
         with self.autocast():
             st.recalibrate(self.model, (self.batch(some) for some in rows.split(500) if len(some) > 1))
 
-    def kept(self):
-        layers = st.stats(self.model)
-        return sum(layer.kept for layer in layers), sum(layer.total for layer in layers)
-
     def set_threshold(self, threshold):
         for layer in st.posteriors(self.model):
             layer.thresh = threshold
@@ -170,7 +174,7 @@ class Run:
         for threshold in THRESHOLDS:
             self.set_threshold(threshold)
             self.recalibrate()
-            tried.append((threshold, self.kept()[0], self.error(*self.held)))
+            tried.append((threshold, counts(st.stats(self.model))[0], self.error(*self.held)))
         best = min(error for *_, error in tried)
         chosen = min(t for t in tried if t[2] <= best + self.options.slack and t[1] > 0)
         self.set_threshold(chosen[0])
@@ -219,9 +223,9 @@ class Run:
             if self.epoch < of[self.phase]:
                 loss = self.train_epoch()
                 held = self.error(*self.held)
-                self.training.end(self.epoch, loss=loss, held_out_error=held)
+                layers = self.training.end(self.epoch, loss=loss, held_out_error=held)
                 self.epoch += 1
-                kept, total = self.kept()
+                kept, total = counts(layers)
                 print(f"{self.phase} {self.epoch}: loss {loss:.4f}, held-out error {100 * held:.2f} %, "
                       f"{total / max(kept, 1):.1f} times fewer weights", flush=True)
             if self.epoch == of[self.phase]:
@@ -241,7 +245,7 @@ class Run:
             print(f"{out}/result.json is there: the test images are read once")
             return True
         self.recalibrate()
-        kept, total = self.kept()
+        kept, total = counts(st.stats(self.model))
         model = self.model.to("cpu", memory_format=torch.contiguous_format).eval()
         checkpoint, threshold = out / "model.safetensors", self.choice["threshold"]
         st.save(model, checkpoint, (3, 32, 32), scale=1 / 255, mean=MEAN, std=STD)
@@ -255,8 +259,8 @@ class Run:
         images, labels = read(self.options.data, ["test_batch.bin"], "cpu")
         outputs = svdo.load(report.data)(images.numpy().astype(np.float32))
         error = float((outputs.argmax(1) != labels.numpy()).mean())
-        result = {"test_error": error, "held_out_error": report.validation.error_rate, "bytes": len(report.data)}
-        result |= {"weights": total, "kept": kept, "weight_ratio": total / max(kept, 1)}
+        result = {"test_error": error, "held_out_error": report.validation.error_rate}
+        result |= {"bytes": len(report.data), "weights": total, "kept": kept, "weight_ratio": total / max(kept, 1)}
         result |= {**self.choice, **settings(self.options)}
         (out / "result.json").write_text(json.dumps(result, indent=1))
         print(json.dumps(result))

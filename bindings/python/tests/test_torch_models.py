@@ -9,6 +9,8 @@ pytest.importorskip("onnx", reason="a model's graph is read from an ONNX export"
 from torch import nn
 from torch.nn import functional as F
 
+from svdo.torch.checkpoint import FORMS
+
 st = svdo.torch
 
 
@@ -280,7 +282,7 @@ def test_a_network_is_converted_trained_saved_compressed_and_run(name, tmp_path)
     torch.manual_seed(0)
     # Variances that prune a good part of the weights.
     model = st.convert(make(), init_log_sigma2=-4.0)
-    assert not [m for m in model.modules() if type(m) in st.convert.__globals__["FORMS"]]
+    assert not [m for m in model.modules() if type(m) in FORMS]
     two_steps(model, samples)
     model.eval()
     x = batch_of(samples, 5)

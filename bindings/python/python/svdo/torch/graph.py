@@ -102,10 +102,13 @@ def read(model: nn.Module, example_input: Tensor) -> Graph:
         SvdoError: an operation of the graph is not understood, or the graph mixes samples.
         ValueError: a layer that has no description.
     """
-    try:
-        return _read(model, example_input, set())
-    except _Constant as found:
-        return _read(model, example_input, found.layers)
+    constant: set[str] = set()
+    while True:
+        try:
+            return _read(model, example_input, constant)
+        except _Constant as found:
+            # None of them is looked for again, so that this ends.
+            constant |= found.layers
 
 
 class _Constant(Exception):
