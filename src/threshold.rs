@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::checkpoint::{Block, Checkpoint};
 use crate::error::{Error, Result};
-use crate::prune::{PrunedLayer, PrunedModel, Statistics, csr};
+use crate::prune::{PrunedLayer, PrunedModel, Statistics, csr, normalizations};
 use crate::threads;
 
 /// Weights read at a time.
@@ -215,7 +215,9 @@ pub fn largest(checkpoint: &Checkpoint, kept: &[u64]) -> Result<PrunedModel> {
             statistics,
         })
     });
-    PrunedModel::from_layers(network.clone(), layers)
+    let mut model = PrunedModel::from_layers(network.clone(), layers)?;
+    model.normalizations = normalizations(checkpoint);
+    Ok(model)
 }
 
 /// Keeps the first `kept` in order of magnitude and position.

@@ -60,6 +60,7 @@ use crate::network::Network;
 use crate::network::describe::Description;
 use crate::onnx;
 use layout::LayerViews;
+pub(crate) use norm::Normalization;
 use topology::Topology;
 
 /// An opened checkpoint: the network is known and every tensor that belongs to it is found and has
@@ -185,6 +186,11 @@ impl Checkpoint {
             Variance::Rho | Variance::Sigma2 => Variance::LogSigma2,
             kind => *kind,
         })
+    }
+
+    /// The batch normalization that was folded into a layer, if its statistics are known.
+    pub(crate) fn normalization(&self, layer: usize) -> Option<&Normalization> {
+        self.layers[layer].fold.as_ref()?.normalization.as_ref()
     }
 
     /// Number of weights of a layer.

@@ -63,12 +63,25 @@ impl Norm {
 pub(super) struct Fold {
     scale: Vec<f64>,
     shift: Vec<f64>,
+    /// Where they come from, if from statistics that can be measured again.
+    pub(super) normalization: Option<Normalization>,
 }
 
 impl From<crate::onnx::Fold> for Fold {
     fn from(fold: crate::onnx::Fold) -> Self {
-        Self { scale: fold.factor, shift: fold.offset }
+        Self { scale: fold.factor, shift: fold.offset, normalization: None }
     }
+}
+
+/// A batch normalization that was folded into a layer, one number for each of the layer's rows: what is
+/// needed to fold it anew with other statistics.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Normalization {
+    pub gamma: Vec<f64>,
+    pub beta: Vec<f64>,
+    pub eps: f64,
+    /// By what the rows were multiplied: gamma / sqrt(variance + eps).
+    pub scale: Vec<f64>,
 }
 
 /// Takes the batch normalizations out of a description; those that cannot be folded become layers of
@@ -339,6 +352,10 @@ impl NormReader<'_> {
         let variance = self.vector(tensors, variance)?;
         let inverse = self.vector(tensors, inverse)?;
         let mean = mean.ok_or_else(|| self.no_mean())?;
+        // Of inverse roots it is not known what was in them.
+        let mut known_eps = self.norm.eps.unwrap_or(0.0);
+        // Factors and offsets of a network's own, in the form of a normalization.
+        let mut is_measured = true;
         let mut scale = match (inverse, variance) {
             (Some(inverse), _) => inverse,
             (None, None) => {
@@ -353,15 +370,20 @@ impl NormReader<'_> {
                 if variance.iter().any(|v| v + eps <= 0.0) {
                     return Err(self.problem(format!("a variance is not above -{eps}")));
                 }
+                known_eps = eps;
+                let all = |values: &[f64], number: f64| values.iter().all(|&v| v == number);
+                is_measured = eps != 0.0 || !all(&mean, 0.0) || !all(&variance, 1.0);
                 variance.iter().map(|v| 1.0 / (v + eps).sqrt()).collect::<Vec<_>>()
             }
         };
-        if let Some(gamma) = gamma {
-            scale.iter_mut().zip(gamma).for_each(|(scale, gamma)| *scale *= gamma);
-        }
+        let gamma = gamma.unwrap_or_else(|| vec![1.0; self.rows]);
+        scale.iter_mut().zip(&gamma).for_each(|(scale, gamma)| *scale *= gamma);
         let beta = beta.unwrap_or_else(|| vec![0.0; self.rows]);
         let shift = beta.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
-        let fold = Fold { scale, shift };
+        let eps = known_eps;
+        let normalization =
+            is_measured.then(|| Normalization { gamma, beta, eps, scale: scale.clone() });
+        let fold = Fold { scale, shift, normalization };
         Ok(self.map.map_or(fold.clone(), |map| fold.channels_first(map)))
     }
 }
@@ -376,7 +398,13 @@ impl Fold {
             let place = |at: usize| values[at % area * channels + at / area];
             (0..values.len()).map(place).collect()
         };
-        Self { scale: of(&self.scale), shift: of(&self.shift) }
+        let normalization = self.normalization.as_ref().map(|n| Normalization {
+            gamma: of(&n.gamma),
+            beta: of(&n.beta),
+            eps: n.eps,
+            scale: of(&n.scale),
+        });
+        Self { scale: of(&self.scale), shift: of(&self.shift), normalization }
     }
 
     /// Folds it into weights from `start` on, of rows of `columns`.

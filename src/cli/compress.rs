@@ -89,6 +89,15 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     calibrate: Option<PathBuf>,
 
+    /// Samples without labels, as those of the training, on which batch statistics are measured again
+    ///
+    /// Mean and variance of every batch normalization, behind the pruned and quantized layers before it, as
+    /// those of the checkpoint were gathered under noise and without pruning. Some thousands of samples are
+    /// enough (IDX, .npy, .npz), the same as for --calibrate. svdo-infer --verify, which has the statistics
+    /// of the checkpoint, sees the difference.
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    recalibrate: Option<PathBuf>,
+
     /// Find the smallest file whose error on --validate is at most the pruned network's plus this:
     /// 0.001 or 0.1%
     ///
@@ -177,7 +186,11 @@ impl Arguments {
             (Some(images), Some(labels)) => Some(Labelled::read(images, labels, shape)?),
             _ => None,
         };
-        let samples = self.calibrate.as_deref().map(|path| samples_of(path, shape)).transpose()?;
+        let read = |path: &Option<PathBuf>| {
+            path.as_deref().map(|path| samples_of(path, shape)).transpose()
+        };
+        let samples = read(&self.calibrate)?;
+        let batches = read(&self.recalibrate)?;
 
         let progress = Progress::new();
         let observer = |event| progress.show(event);
@@ -191,6 +204,9 @@ impl Arguments {
         }
         if let Some(samples) = &samples {
             job = job.calibrate(samples);
+        }
+        if let Some(batches) = &batches {
+            job = job.recalibrate(batches);
         }
         let done = job.run()?;
         progress.clear();
@@ -249,6 +265,7 @@ impl Arguments {
             ("--validate", &self.validate),
             ("--labels", &self.labels),
             ("--calibrate", &self.calibrate),
+            ("--recalibrate", &self.recalibrate),
         ];
         let outputs = [
             ("the output", &output.cloned()),

@@ -12,7 +12,9 @@ use crate::model::{LayerWeights, Model};
 use crate::network::{Layer, Network};
 use crate::progress::{Event, Monitor};
 use crate::prune::{PrunedModel, Statistics};
-use crate::quantize::{Calibration, Fit, Propagation, Quantized, Quantizer, Safeguards};
+use crate::quantize::{
+    Calibration, Fit, Propagation, Quantized, Quantizer, Recalibration, Refold, Safeguards,
+};
 use crate::simplify::{Simplified, simplify};
 
 /// Times a network is simplified and quantized again because quantization left units dead.
@@ -96,7 +98,7 @@ impl Rounding {
 /// [`Error::Corrupt`](crate::Error::Corrupt) if one does not decode to what was encoded, which would be a defect of this library.
 pub fn encode(pruned: PrunedModel, settings: &Settings) -> Result<Compressed> {
     let monitor = Monitor::default();
-    Encoding { settings, calibration: None, check: true, monitor }.run(pruned)
+    Encoding { settings, calibration: None, recalibration: None, check: true, monitor }.run(pruned)
 }
 
 /// [`encode`], with levels fitted to a calibration ([`Quantizer::RateDistortion`] only): each layer
@@ -110,7 +112,8 @@ pub fn encode_fitted(
     calibration: &Calibration<'_>,
 ) -> Result<Compressed> {
     let monitor = Monitor::default();
-    Encoding { settings, calibration: Some(calibration), check: true, monitor }.run(pruned)
+    let calibration = Some(calibration);
+    Encoding { settings, calibration, recalibration: None, check: true, monitor }.run(pruned)
 }
 
 /// One way to encode.
@@ -119,6 +122,8 @@ pub(super) struct Encoding<'a> {
     pub(super) settings: &'a Settings,
     /// What quantized layers are fitted to.
     pub(super) calibration: Option<&'a Calibration<'a>>,
+    /// Batch statistics that are measured again behind the quantized layers, where these are not fitted.
+    pub(super) recalibration: Option<&'a Recalibration<'a>>,
     /// Whether each layer is decoded and compared; one who decodes the file for its own sake may
     /// leave it.
     pub(super) check: bool,
@@ -179,12 +184,30 @@ impl Encoding<'_> {
         let total = geometries.len();
         // Each layer makes up for the errors of those before it, which have to be known then.
         let calibration = self.calibration.filter(|_| quantizer.is_fitted());
-        let mut net = calibration.map(|_| Propagation::new(&network, pruned)).transpose()?;
-        let mut activations = calibration.map(Calibration::activations);
+        let recalibration = self.recalibration.filter(|_| calibration.is_none());
+        let in_turn = calibration.is_some() || recalibration.is_some();
+        let mut net = in_turn.then(|| Propagation::new(&network, pruned)).transpose()?;
+        let mut activations = calibration
+            .map(Calibration::activations)
+            .or_else(|| recalibration.map(Recalibration::activations));
         let at_once = if net.is_some() { 1 } else { rayon::current_num_threads().max(1) };
         let mut found: Vec<Option<(Stage, Rounding)>> = (0..total).map(|_| None).collect();
         let mut done = 0;
         for some in run_order(&network).chunks(at_once) {
+            if let (Some(recalibration), Some(net), Some(values), &[index]) =
+                (recalibration, &mut net, &mut activations, some)
+                && recalibration.measures(index)
+            {
+                // As it is quantized with the statistics that there are, which moves means once more.
+                let (name, units) = (&network.layers[index].name, &simplified[index].left);
+                for what in [Refold::Both, Refold::Means] {
+                    let (layer, geometry) = (pruned.layer(index)?, geometries[index]);
+                    let tentative = quantizer.quantize_fitted(&layer, name, geometry, None)?;
+                    net.replace(index, &tentative.weights);
+                    let measured = recalibration.measure(pruned, net, values, index, units)?;
+                    recalibration.fold(pruned, index, units, &measured, what)?;
+                }
+            }
             let fitted = calibration.zip(net.as_ref()).zip(activations.as_mut());
             let mut fit =
                 fitted.zip(some.first()).and_then(|(((calibration, net), values), &index)| {

@@ -44,6 +44,7 @@ impl<'a> Job<'a> {
             strip: false,
             fast: false,
             calibrate: None,
+            recalibrate: None,
             validate: None,
             goal: None,
             effort: 5,
@@ -94,6 +95,16 @@ impl<'a> Job<'a> {
     /// network's outputs as they are quantized ([`Quantizer::RateDistortion`] only).
     pub fn calibrate(mut self, samples: &'a [f32]) -> Self {
         self.0.calibrate = Some(samples);
+        self
+    }
+
+    /// Raw samples without labels, some thousands as those of the training: mean and variance of every
+    /// batch normalization are measured again on them, behind the pruned layers before it, and behind
+    /// these as they are quantized unless they are fitted (`calibrate`) or searched for (`goal`). The
+    /// statistics of the checkpoint were gathered under noise and without pruning. Pruning itself does not
+    /// change; the file agrees with the checkpoint but for these statistics.
+    pub fn recalibrate(mut self, samples: &'a [f32]) -> Self {
+        self.0.recalibrate = Some(samples);
         self
     }
 

@@ -6,10 +6,10 @@ use super::search::Point;
 use super::validate::Change;
 use crate::checkpoint::Checkpoint;
 use crate::engine::evaluate::Evaluation;
-use crate::quantize::Quantizer;
+use crate::quantize::{Drift, Quantizer};
 use crate::report::{
-    Coder, Compression, Layer, OutputChange, SearchPoint, SweepPoint, Validation, display, ratio,
-    shortest,
+    Coder, Compression, Layer, OutputChange, Recalibration, SearchPoint, SweepPoint, Validation,
+    display, ratio, shortest,
 };
 
 /// The report of a file; gates, sweep, validation and the rest are added by who has them.
@@ -52,6 +52,7 @@ pub(super) fn compression(
         layers,
         validation: None,
         outputs: None,
+        recalibration: None,
         sweep: Vec::new(),
         search: Vec::new(),
         coders: Vec::new(),
@@ -143,6 +144,17 @@ pub(super) fn validation(pruned: &Evaluation, change: &Change) -> Validation {
 /// What a file changes on so many samples without labels.
 pub(super) fn outputs(samples: usize, change: &Change) -> OutputChange {
     OutputChange { samples, output_error: change.output_error, divergence: change.divergence }
+}
+
+/// What measuring batch statistics again changed, beside the evaluation without.
+pub(super) fn recalibration(drift: &Drift, before: Option<&Evaluation>) -> Recalibration {
+    Recalibration {
+        samples: drift.samples,
+        normalizations: drift.normalizations,
+        mean_shift: drift.mean_shift,
+        deviation_ratio: drift.deviation_ratio,
+        error_rate_before: before.map(Evaluation::error_rate),
+    }
 }
 
 /// The rows of a comparison of coders.

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::progress::{Event, Monitor, Observer};
 use crate::prune::{PrunedModel, Thresholds, prune_monitored};
-use crate::quantize::{Calibration, Quantizer, RateDistortion};
+use crate::quantize::{Calibration, Drift, Quantizer, RateDistortion, Recalibration};
 use crate::report::gate::Gate;
 use crate::report::timing::Timing;
 use crate::report::{Compression, SweepPoint};
@@ -60,6 +60,7 @@ pub(super) struct Wishes<'a> {
     pub(super) strip: bool,
     pub(super) fast: bool,
     pub(super) calibrate: Option<&'a [f32]>,
+    pub(super) recalibrate: Option<&'a [f32]>,
     pub(super) validate: Option<Samples<'a>>,
     pub(super) goal: Option<Goal>,
     pub(super) effort: u32,
@@ -81,12 +82,20 @@ impl<'a> Wishes<'a> {
         self.check(&user)?;
         let (threshold, thresholds) = self.threshold.find(self.checkpoint)?;
         let isa = self.isa.map_or_else(|| Isa::detect(None), Ok)?;
-        let mut run = Run { wishes: self, isa, monitor: Monitor(self.observer), held: Vec::new() };
+        let recalibration = self.recalibrate.map(|x| Recalibration::new(self.checkpoint, x));
+        let recalibration = recalibration.transpose()?;
+        let monitor = Monitor(self.observer);
+        let mut run = Run { wishes: self, isa, monitor, recalibration, held: Vec::new() };
         let mut notes = Vec::new();
         // What is needed more than once is held, so that it is read once.
         let again = self.calibrate.is_some() || self.validate.is_some() || self.compare_coders;
-        let reference = match again || self.goal.is_some() {
-            true => Some(run.pruned(&thresholds)?),
+        let mut recalibrated = None;
+        let reference = match again || self.goal.is_some() || run.recalibration.is_some() {
+            true => {
+                let mut pruned = run.as_trained(&thresholds)?;
+                recalibrated = run.recalibrate(&mut pruned)?;
+                Some(pruned)
+            }
             false => None,
         };
         let calibration = match (&reference, self.calibrate) {
@@ -131,6 +140,9 @@ impl<'a> Wishes<'a> {
             ));
         }
         run.validate(&thresholds, &file, &mut report)?;
+        if let Some(drift) = recalibrated {
+            run.report_recalibration(&thresholds, &drift, &mut report)?;
+        }
         run.compare(&at, &settings, &file, &mut report)?;
         report.gates = self.gates(&report);
         Ok(Done { report, file })
@@ -214,17 +226,30 @@ struct Run<'j, 'a> {
     wishes: &'j Wishes<'a>,
     isa: Isa,
     monitor: Monitor<'a>,
+    recalibration: Option<Recalibration<'a>>,
     /// Networks that are needed more than once.
     held: Vec<(Thresholds, PrunedModel)>,
 }
 
 impl Run<'_, '_> {
-    /// The network pruned at some thresholds: one that is held, or else read.
+    /// The network pruned at some thresholds, its batch statistics measured again if that is asked for:
+    /// one that is held, or else read.
     fn pruned(&self, thresholds: &Thresholds) -> Result<PrunedModel> {
-        match self.held.iter().find(|(held, _)| held == thresholds) {
-            Some((_, pruned)) => Ok(pruned.clone()),
-            None => prune_monitored(self.wishes.checkpoint, thresholds, self.monitor),
+        if let Some((_, pruned)) = self.held.iter().find(|(held, _)| held == thresholds) {
+            return Ok(pruned.clone());
         }
+        let mut pruned = self.as_trained(thresholds)?;
+        self.recalibrate(&mut pruned)?;
+        Ok(pruned)
+    }
+
+    /// The network pruned at some thresholds, with the statistics of its checkpoint.
+    fn as_trained(&self, thresholds: &Thresholds) -> Result<PrunedModel> {
+        prune_monitored(self.wishes.checkpoint, thresholds, self.monitor)
+    }
+
+    fn recalibrate(&self, pruned: &mut PrunedModel) -> Result<Option<Drift>> {
+        self.recalibration.as_ref().map(|recalibration| recalibration.run(pruned)).transpose()
     }
 
     fn encode(
@@ -234,7 +259,10 @@ impl Run<'_, '_> {
         calibration: Option<&Calibration<'_>>,
     ) -> Result<Compressed> {
         let pruned = self.pruned(thresholds)?;
-        Encoding { settings, calibration, check: true, monitor: self.monitor }.run(pruned)
+        // A search compares files that are quantized behind the statistics of the pruned network.
+        let recalibration = self.recalibration.as_ref().filter(|_| self.wishes.goal.is_none());
+        let monitor = self.monitor;
+        Encoding { settings, calibration, recalibration, check: true, monitor }.run(pruned)
     }
 
     fn search(
@@ -329,10 +357,28 @@ impl Run<'_, '_> {
             report.outputs = Some(summary::outputs(samples.values.len() / elements, &change));
         }
         if let Some(claimed) = self.wishes.checkpoint.claimed_accuracy() {
-            let dense = || self.pruned(&f64::INFINITY.into())?.to_model();
+            let dense = || self.as_trained(&f64::INFINITY.into())?.to_model();
             let found = self.evaluate(dense)?.map(|e| 1.0 - e.error_rate());
             report.notes.extend(found.and_then(|found| compare::claimed(claimed, found)));
         }
+        Ok(())
+    }
+
+    /// How far the statistics had moved, and what that had cost.
+    fn report_recalibration(
+        &self,
+        thresholds: &Thresholds,
+        drift: &Drift,
+        report: &mut Compression,
+    ) -> Result<()> {
+        let before = self.evaluate(|| self.as_trained(thresholds)?.to_model())?;
+        report.recalibration = Some(summary::recalibration(drift, before.as_ref()));
+        let left = self.recalibration.iter().flat_map(|r| &r.left_out);
+        let layers = &self.wishes.checkpoint.network().layers;
+        report.notes.extend(left.map(|&layer| {
+            let name = &layers[layer].name;
+            format!("layer {name} is used more than once: its batch statistics stay as they were")
+        }));
         Ok(())
     }
 
@@ -353,6 +399,7 @@ impl Run<'_, '_> {
             let kept: Vec<u64> = file.statistics.iter().map(|layer| layer.kept).collect();
             let mut pruned = largest(self.wishes.checkpoint, &kept)?;
             pruned.threshold = thresholds.one();
+            self.recalibrate(&mut pruned)?;
             let other = encode(pruned, settings)?;
             report.notes.push(compare::magnitude(file, &other) + &error(&other)?);
         }

@@ -115,10 +115,13 @@ impl<'a> Graph<'a> {
         self.makers.get(name).copied().filter(|node| node.op_type == op)
     }
 
-    /// The function of one value that a product computes: Gelu, HardSwish, Silu or HardSigmoid.
+    /// The function of one value that a node ends: Gelu, HardSwish, Silu or HardSigmoid of a product, a
+    /// rounding, or nothing at all.
     fn function(&self, root: &'a NodeProto) -> Option<Function<'a>> {
-        if root.op_type == "DequantizeLinear" {
-            return self.quantization(root);
+        match root.op_type.as_str() {
+            "DequantizeLinear" => return self.quantization(root),
+            "Where" => return self.guarded(root),
+            _ => {}
         }
         if !matches!(root.op_type.as_str(), "Mul" | "Div") {
             return None;
@@ -141,6 +144,21 @@ impl<'a> Graph<'a> {
             }
         }
         None
+    }
+
+    /// Probabilities with zeros for what is not a number, where none can be: a softmax of scores that a
+    /// constant mask leaves at least one of, in each row.
+    fn guarded(&self, root: &'a NodeProto) -> Option<Function<'a>> {
+        let [condition, other, softmax] = &root.input[..] else { return None };
+        let zero = self.constants.scalar(other)? == 0.0;
+        let guard = self.maker(condition, "IsNaN")?.input(0)? == softmax;
+        let node = self.maker(softmax, "Softmax").filter(|node| node.int("axis", 1) == -1)?;
+        let [a, b] = &self.maker(node.input(0)?, "Add")?.input[..] else { return None };
+        let mask = [a, b].into_iter().find(|name| self.constants.has(name))?;
+        let (dims, values) = self.constants.reals(mask).ok()?;
+        let row = dims.last().copied().unwrap_or(1).max(1);
+        let open = values.chunks(row).all(|row| row.iter().any(|value| value.is_finite()));
+        (zero && guard && open).then(|| ("Identity", Vec::new(), softmax.as_str()))
     }
 
     /// Levels of a value and back: one rounding.
@@ -252,4 +270,51 @@ fn near(a: f32, b: f32) -> bool {
 fn hard_sigmoid() -> Vec<AttributeProto> {
     let attribute = |name: &str, f| AttributeProto { name: name.into(), f, ..Default::default() };
     vec![attribute("alpha", 1.0 / 6.0), attribute("beta", 0.5)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::proto::TensorProto;
+    use super::*;
+
+    /// The operations that are left of a guarded softmax over two rows of two scores.
+    fn left(axis: i64, other: f32, mask: [f32; 4]) -> Vec<String> {
+        let node = |op: &str, input: &[&str], output: &str| NodeProto {
+            op_type: op.into(),
+            input: input.iter().map(|&name| name.into()).collect(),
+            output: vec![output.into()],
+            ..Default::default()
+        };
+        let axis = AttributeProto { name: "axis".into(), i: axis, ..Default::default() };
+        let softmax =
+            NodeProto { attribute: vec![axis], ..node("Softmax", &["scores"], "weights") };
+        let nodes = vec![
+            node("Add", &["x", "mask"], "scores"),
+            softmax,
+            node("IsNaN", &["weights"], "bad"),
+            node("Where", &["bad", "zero", "weights"], "y"),
+        ];
+        let constant = |name: &str, dims: &[i64], values: &[f32]| TensorProto {
+            name: name.into(),
+            dims: dims.into(),
+            data_type: 1,
+            float_data: values.into(),
+            ..Default::default()
+        };
+        let constants = vec![constant("mask", &[2, 2], &mask), constant("zero", &[], &[other])];
+        let constants = Constants::new(constants, Vec::new(), None, 1000);
+        let nodes = prepare(nodes, &mut ["y".into()], &constants).unwrap();
+        nodes.into_iter().map(|node| node.op_type).collect()
+    }
+
+    #[test]
+    fn a_guard_goes_only_where_no_row_is_masked_as_a_whole() {
+        let inf = f32::NEG_INFINITY;
+        let open = [0.0, inf, 0.0, 0.0];
+        assert_eq!(left(-1, 0.0, open), ["Add", "Softmax", "Identity"]);
+        let whole = ["Add", "Softmax", "IsNaN", "Where"];
+        assert_eq!(left(-1, 0.0, [0.0, 0.0, inf, inf]), whole);
+        assert_eq!(left(-1, 1.0, open), whole);
+        assert_eq!(left(0, 0.0, open), whole);
+    }
 }

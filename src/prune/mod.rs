@@ -11,7 +11,7 @@ use sprs::CsMatI;
 
 pub use histogram::Histogram;
 
-use crate::checkpoint::{Block, Checkpoint};
+use crate::checkpoint::{Block, Checkpoint, Normalization};
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model, Pattern, Values};
 use crate::network::Network;
@@ -34,6 +34,8 @@ pub struct PrunedModel {
     pub(crate) network: Network,
     /// The threshold, if it was one for all layers.
     pub(crate) threshold: Option<f32>,
+    /// What was folded into each layer of the checkpoint, by its rows before any was removed.
+    pub(crate) normalizations: Vec<Option<Normalization>>,
     layers: PackedLayers,
 }
 
@@ -48,7 +50,8 @@ impl PrunedModel {
     ) -> Result<Self> {
         let mut packed = PackedLayers::default();
         layers.into_iter().try_for_each(|layer| layer.map(|layer| packed.push(&layer)))?;
-        Ok(Self { network, threshold: None, layers: packed })
+        let normalizations = vec![None; network.layers.len()];
+        Ok(Self { network, threshold: None, normalizations, layers: packed })
     }
 
     /// The network, whose layers have the shapes that pruning and simplification left.
@@ -213,7 +216,14 @@ pub(crate) fn prune_monitored(
     };
     let layers = layers.map(|layer| scan(checkpoint, layer, thresholds.of(layer), &pruned));
     let model = PrunedModel::from_layers(checkpoint.network().clone(), layers)?;
-    Ok(PrunedModel { threshold: thresholds.one(), ..model })
+    let normalizations = normalizations(checkpoint);
+    Ok(PrunedModel { threshold: thresholds.one(), normalizations, ..model })
+}
+
+/// What was folded into the layers of a checkpoint.
+pub(crate) fn normalizations(checkpoint: &Checkpoint) -> Vec<Option<Normalization>> {
+    let layers = 0..checkpoint.network().layers.len();
+    layers.map(|layer| checkpoint.normalization(layer).cloned()).collect()
 }
 
 /// Prunes one layer; see [`prune`].

@@ -8,6 +8,7 @@ mod gap_rate;
 mod outliers;
 mod propagate;
 mod rate_distortion;
+mod recalibrate;
 mod reconstruction;
 mod safeguards;
 mod step;
@@ -19,6 +20,7 @@ pub use calibrate::Calibration;
 pub(crate) use calibrate::Fit;
 pub(crate) use propagate::Propagation;
 pub use rate_distortion::RateDistortion;
+pub(crate) use recalibrate::{Drift, Recalibration, Refold};
 pub use safeguards::Safeguards;
 
 use crate::entropy::spec::Geometry;

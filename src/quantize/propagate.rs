@@ -290,6 +290,11 @@ impl<'a> Propagation<'a> {
         nodes + if input { self.elements() } else { 0 }
     }
 
+    /// What a node makes of the values of the nodes before it.
+    pub fn output(&self, node: usize, values: &BlockValues) -> Vec<f32> {
+        self.node(node, |source| values.of(source))
+    }
+
     fn node<'v>(&self, node: usize, value: impl Fn(Source) -> &'v [f32]) -> Vec<f32> {
         let inputs = &self.network.nodes[node].inputs;
         let to = self.shapes[node];

@@ -109,6 +109,24 @@ impl Compression {
             format!("  {WEIGHT_RATIO}"),
         ];
         lines.extend(self.validation.iter().flat_map(Validation::lines));
+        lines.extend(self.recalibration.map(|found| {
+            let errors = match (found.error_rate_before, &self.validation) {
+                (Some(before), Some(after)) => format!(
+                    "error of the pruned network {} before, {} after; ",
+                    percent(before),
+                    percent(after.error_rate_pruned)
+                ),
+                _ => String::new(),
+            };
+            format!(
+                "batch statistics measured again ({} normalizations, {} samples): {errors}means had moved \
+                 by {:.3} standard deviations (root mean square), deviations by a factor of {:.3}",
+                found.normalizations,
+                group(found.samples as u64),
+                found.mean_shift,
+                found.deviation_ratio
+            )
+        }));
         lines.extend(self.outputs.map(|found| {
             format!(
                 "outputs change by {} (root mean square) on {} samples",

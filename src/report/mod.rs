@@ -102,6 +102,9 @@ pub struct Compression {
     /// without labels, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs: Option<OutputChange>,
+    /// What measuring batch statistics again changed, if asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recalibration: Option<Recalibration>,
     /// Thresholds tried, if asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sweep: Vec<SweepPoint>,
@@ -206,6 +209,24 @@ pub struct OutputChange {
     pub output_error: f64,
     /// Of the file's class probabilities from those of the pruned network, nats.
     pub divergence: f64,
+}
+
+/// How far the statistics of batch normalizations had moved in the pruned network.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Recalibration {
+    /// Samples on which they were measured again.
+    pub samples: usize,
+    /// Normalizations measured.
+    pub normalizations: usize,
+    /// Root mean square, over channels, of the means' change in standard deviations.
+    pub mean_shift: f64,
+    /// Geometric mean, over channels, of the factors by which standard deviations have changed.
+    pub deviation_ratio: f64,
+    /// Error rate on the labelled samples of the pruned network with the statistics of the checkpoint;
+    /// that with the new ones is the validation's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_rate_before: Option<f64>,
 }
 
 /// A path for people, with no promise of reading it back.

@@ -71,12 +71,16 @@ fn reports_fit_their_schemas() {
     let checkpoint = text(fixtures::path("lenet300_mnist.safetensors"));
     let images = text(fixtures::path("t10k-images-idx3-ubyte.gz"));
     let labels = text(fixtures::path("t10k-labels-idx1-ubyte.gz"));
+    let [normed, batches] = ["network.safetensors", "images.npy"]
+        .map(|name| text(fixtures::path("recalibrate").join(name)));
     let [svdo, old] = ["m.svdo", "old.json"].map(|name| text(folder.path().join(name)));
     let run = |command: &str| {
         let arguments = command.split(' ').map(|word| match word {
             "CHECKPOINT" => &checkpoint,
             "IMAGES" => &images,
             "LABELS" => &labels,
+            "NORMED" => &normed,
+            "BATCHES" => &batches,
             "SVDO" => &svdo,
             "OLD" => &old,
             word => word,
@@ -98,6 +102,9 @@ fn reports_fit_their_schemas() {
     ] {
         fits(&run(command), "report.schema.json");
     }
+    let recalibrated = run("compress NORMED --recalibrate BATCHES -o SVDO --json -");
+    fits(&recalibrated, "report.schema.json");
+    assert_eq!(recalibrated["recalibration"]["normalizations"], 4);
     fits(&run("diff OLD OLD --max-growth 2% --json"), "diff.schema.json");
     fits(&run("inspect SVDO --json"), "inspect.schema.json");
     fits(&run("inspect CHECKPOINT --json"), "inspect.schema.json");

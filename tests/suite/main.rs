@@ -32,6 +32,7 @@ mod onnx;
 mod operations;
 mod outputs;
 mod promises;
+mod recalibrate;
 mod recurrent;
 mod search;
 mod shared_steps;

@@ -80,6 +80,7 @@ pub(crate) fn compress(
     fast: bool,
     validate: Option<(PyReadonlyArray1<'_, f32>, Option<PyReadonlyArray1<'_, u32>>)>,
     calibrate: Option<PyReadonlyArray1<'_, f32>>,
+    recalibrate: Option<PyReadonlyArray1<'_, f32>>,
     goal: Option<(String, f64)>,
     effort: u32,
     threads: Option<usize>,
@@ -95,6 +96,7 @@ pub(crate) fn compress(
         None => None,
     };
     let calibrate = calibrate.as_ref().map(|values| values.as_slice()).transpose()?;
+    let recalibrate = recalibrate.as_ref().map(|values| values.as_slice()).transpose()?;
     let read_as = options(&read_as).map_err(raised)?;
     let (path, arrays) = match source {
         Source::File(path) => (path, None),
@@ -120,6 +122,9 @@ pub(crate) fn compress(
         }
         if let Some(samples) = calibrate {
             job = job.calibrate(samples);
+        }
+        if let Some(samples) = recalibrate {
+            job = job.recalibrate(samples);
         }
         if let Some(goal) = goal {
             job = job.goal(goal);

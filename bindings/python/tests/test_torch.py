@@ -242,8 +242,9 @@ def test_what_cannot_be_described_is_named(tmp_path):
     for module, shape, message in [
         (nn.BatchNorm2d(3, track_running_stats=False), (3, 8, 8), "no running statistics"),
         (nn.LSTM(8, 8), (8, 8), "gives tuple"),
-        (st.LSTMSVDO(8, 8), (8, 8), "recurrent layers cannot be saved yet"),
-        (st.EmbeddingSVDO(8, 8), (8,), "embeddings cannot be saved yet"),
+        (st.LSTMSVDO(8, 8), (8, 8), "gives tuple"),
+        (nn.Sequential(nn.LSTM(8, 8, proj_size=2)), (8, 8), "proj_size has no description"),
+        (st.EmbeddingSVDO(8, 8), (8,), "token ids are a tensor of integers"),
         (Mixing(), (8,), "depends on the others of the batch"),
         (Unused(), (8,), "layer 'b' is not in the graph"),
     ]:

@@ -10,6 +10,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from torch import nn
 from torch.nn import functional as F
 
+from svdo.torch import functional
+
 st = svdo.torch
 
 
@@ -197,8 +199,6 @@ def test_what_is_pruned_for_good_stays_zero():
 
 def test_fused_arithmetic_is_the_plain_one():
     theta, log_sigma2 = torch.randn(50, dtype=torch.float32), torch.randn(50) * 3
-    from svdo.torch import functional
-
     try:
         st.use_fused(True)
         fused = functional._fused(functional._kl_and_gradient, theta)(theta, log_sigma2)
@@ -237,3 +237,28 @@ def test_a_checkpoint_is_tied_to_the_graph_that_pytorch_exports(tmp_path):
             expected = model(x).numpy()
         found = compressed(x.numpy().reshape(3, *compressed.input_shape)).reshape(expected.shape)
         assert np.abs(found - expected).max() < 1e-5
+
+
+def test_the_kl_in_pieces_is_that_of_the_whole(monkeypatch):
+    torch.manual_seed(0)
+    theta = torch.randn(7, 30, dtype=torch.double) * 0.1
+    theta[::3] = 0
+    log_sigma2 = torch.empty(7, 30, dtype=torch.double).uniform_(-60, 20)
+    expected = functional._kl_and_gradient(theta, log_sigma2)
+    for piece in (1000, 64, 7):
+        monkeypatch.setattr(functional, "_PIECE", piece)
+        before = theta.clone(), log_sigma2.clone()
+        for found, wanted in zip(functional._kl_in_cache(theta, log_sigma2), expected):
+            assert torch.allclose(found, wanted, rtol=1e-12, atol=0)
+        assert torch.equal(before[0], theta) and torch.equal(before[1], log_sigma2)
+
+
+def test_noise_of_one_type_is_that_of_many():
+    torch.manual_seed(0)
+    mean, noise = torch.randn(50), torch.randn(50)
+    variance = torch.rand(50)
+    variance[::5], variance[1], noise[5] = 0, -1e-9, 0
+    out, slope = functional._sampled(mean, variance, noise)
+    wide = functional._sampled(mean.double(), variance, noise.double())
+    assert torch.allclose(out.double(), wide[0]) and torch.allclose(slope.double(), wide[1].double())
+    assert slope.isfinite().all() and (slope[::5] == 0).all()

@@ -9,6 +9,8 @@ pytest.importorskip("onnx", reason="a model's graph is read from an ONNX export"
 from torch import nn
 from torch.nn import functional as F
 
+from svdo.torch.checkpoint import FORMS
+
 st = svdo.torch
 
 
@@ -168,6 +170,73 @@ class Tied(nn.Module):
         return self.head(self.b(F.relu(self.a(x))))
 
 
+class Tagger(nn.Module):
+    """Token ids to classes of every token (or of their mean), by embeddings and a recurrent layer."""
+
+    def __init__(self, cells, ids=20, **options):
+        super().__init__()
+        self.embedding = nn.Embedding(ids, 6, padding_idx=0)
+        self.cells = cells(6, 5, batch_first=True, **options)
+        self.head = nn.Linear(5 * (1 + self.cells.bidirectional), 4)
+
+    def forward(self, ids):
+        return self.head(self.cells(self.embedding(ids))[0])
+
+
+class LastState(nn.Module):
+    """A sequence of vectors to classes, by the state that it ends in."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells = nn.GRU(4, 6, 2, bias=False)
+        self.head = nn.Linear(6, 10)
+
+    def forward(self, x):
+        return self.head(self.cells(x.transpose(0, 1))[1][-1])
+
+
+class BagOfWords(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(30, 8)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, ids):
+        return self.head(self.embedding(ids).mean(1) * 3.0)
+
+
+class LanguageModel(nn.Module):
+    """The next token, by rows of the table that the tokens were looked up in; positions are embeddings."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.positions = nn.Embedding(20, 8), nn.Embedding(7, 8)
+        self.cells = nn.LSTM(8, 8, batch_first=True)
+        self.head = nn.Linear(8, 20, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, ids):
+        x = self.embedding(ids) + self.positions(torch.arange(ids.shape[1], device=ids.device))
+        return self.head(self.cells(x)[0])
+
+
+class DistilBert(nn.Module):
+    def __init__(self):
+        super().__init__()
+        transformers = pytest.importorskip("transformers")
+        sizes = {"vocab_size": 50, "max_position_embeddings": 12, "dim": 16, "hidden_dim": 32}
+        config = transformers.DistilBertConfig(n_layers=2, n_heads=2, num_labels=10, **sizes)
+        self.body = transformers.DistilBertForSequenceClassification(config)
+
+    def forward(self, ids):
+        return self.body(input_ids=ids).logits
+
+
+def ids(count, *shape):
+    """Samples of token ids below a number."""
+    return lambda batch: torch.randint(count, (batch, *shape))
+
+
 MODELS = {
     "resnet18 for CIFAR": (cifar_resnet18, (3, 16, 16)),
     "resnet18": (torchvision_model("resnet18"), (3, 32, 32)),
@@ -180,17 +249,26 @@ MODELS = {
     "temporal": (temporal, (4, 9)),
     "scaled": (Scaled, (3, 8, 8)),
     "tied": (Tied, (5,)),
+    "lstm tagger": (lambda: Tagger(nn.LSTM, num_layers=2, bidirectional=True), ids(20, 7)),
+    "gru tagger": (lambda: Tagger(nn.GRU), ids(20, 7)),
+    "gru's last state": (LastState, (5, 4)),
+    "bag of words": (BagOfWords, ids(30, 9)),
+    "language model": (LanguageModel, ids(20, 7)),
+    "distilbert": (DistilBert, ids(50, 7)),
 }
 
 
-def two_steps(model, shape):
+def batch_of(samples, count):
+    return samples(count) if callable(samples) else torch.randn(count, *samples)
+
+
+def two_steps(model, samples):
     """Trains on noise, with a rate that prunes; batch statistics settle on the way."""
     torch.manual_seed(1)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     model.train()
     for _ in range(2):
-        x = torch.randn(8, *shape)
-        out = model(x).flatten(1)
+        out = model(batch_of(samples, 8)).flatten(1)
         loss = st.sgvlb_loss(out, torch.randint(out.shape[1], (8,)), model, num_samples=100)
         optimizer.zero_grad()
         loss.backward()
@@ -200,14 +278,14 @@ def two_steps(model, shape):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_network_is_converted_trained_saved_compressed_and_run(name, tmp_path):
-    make, shape = MODELS[name]
+    make, samples = MODELS[name]
     torch.manual_seed(0)
     # Variances that prune a good part of the weights.
     model = st.convert(make(), init_log_sigma2=-4.0)
-    assert not [m for m in model.modules() if type(m) in (nn.Linear, nn.Conv1d, nn.Conv2d)]
-    two_steps(model, shape)
+    assert not [m for m in model.modules() if type(m) in FORMS]
+    two_steps(model, samples)
     model.eval()
-    x = torch.randn(5, *shape)
+    x = batch_of(samples, 5)
     with torch.no_grad():
         expected = model(x).numpy()
 
@@ -224,3 +302,93 @@ def test_a_network_is_converted_trained_saved_compressed_and_run(name, tmp_path)
     again = st.load(path, make()).eval()
     with torch.no_grad():
         assert np.array_equal(again(x).numpy(), expected)
+
+
+def compressed_outputs(model, x, path):
+    st.save(model, path, x)
+    compressed = svdo.load(svdo.compress(path, quantize="exact").data)
+    return compressed(x.numpy().reshape(-1, *compressed.input_shape)).reshape(len(x), -1)
+
+
+@pytest.mark.parametrize("cells", [nn.RNN, nn.GRU, nn.LSTM])
+def test_recurrent_layers_that_were_pruned_otherwise(cells, tmp_path):
+    torch.manual_seed(2)
+    model = Tagger(cells, num_layers=2, bidirectional=True).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(torch.rand_like(parameter) < 0.4)
+    x = torch.randint(20, (5, 7))
+    path = tmp_path / "model.safetensors"
+    found = compressed_outputs(model, x, path)
+    with torch.no_grad():
+        expected = model(x).flatten(1).numpy()
+    assert np.abs(found - expected).max() <= 1e-4
+    assert svdo.compress(path).weights_kept < 0.5 * svdo.compress(path).weights_total
+    again = st.load(path, Tagger(cells, num_layers=2, bidirectional=True)).eval()
+    with torch.no_grad():
+        assert np.array_equal(again(x).flatten(1).numpy(), expected)
+
+
+class Constants(nn.Module):
+    """Layers without a posterior that read nothing of the input, one that is not used, and attention
+    behind a mask of truth values."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(4, 6))
+        self.of_token, self.unused = nn.Linear(6, 6), nn.Linear(3, 3)
+        self.positions = nn.Embedding(4, 6)
+        self.head = nn.Linear(6, 5)
+        self.register_buffer("mask", torch.ones(4, 4, dtype=torch.bool).tril())
+
+    def forward(self, x):
+        x = x + self.of_token(self.token) + self.positions(torch.arange(4))
+        x = F.scaled_dot_product_attention(x, x, x, attn_mask=self.mask)
+        return self.head(x)
+
+
+def test_layers_that_read_no_input_keep_their_weights(tmp_path):
+    torch.manual_seed(4)
+    model = Constants().eval()
+    x = torch.randn(5, 4, 6)
+    found = compressed_outputs(model, x, tmp_path / "model.safetensors")
+    with torch.no_grad():
+        expected = model(x).flatten(1).numpy()
+    assert np.abs(found - expected).max() <= 1e-4
+    again = st.load(tmp_path / "model.safetensors", Constants()).eval()
+    with torch.no_grad():
+        assert np.array_equal(again(x).flatten(1).numpy(), expected)
+
+
+def test_token_ids_have_no_scale():
+    with pytest.raises(ValueError, match="takes token ids"):
+        st.describe(BagOfWords(), torch.zeros(1, 9, dtype=torch.long), scale=0.5)
+
+
+def test_statistics_are_measured_again_while_compressing(tmp_path):
+    torch.manual_seed(0)
+    model = st.convert(cifar_resnet18(), init_log_sigma2=-4.0)
+    two_steps(model, (3, 16, 16))
+    x = torch.randn(64, 3, 16, 16)
+    st.save(model, tmp_path / "model.safetensors", x)
+    report = svdo.compress(tmp_path / "model.safetensors", quantize="exact", recalibrate=x.numpy())
+    assert report.recalibration.normalizations == 20
+    assert report.recalibration.mean_shift > 0.01
+
+    def measure(norm, inputs):
+        values = inputs[0].transpose(0, 1).flatten(1)
+        norm.running_mean.copy_(values.mean(1))
+        norm.running_var.copy_(values.var(1))
+
+    norms = [m for m in model.eval().modules() if isinstance(m, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+    with torch.no_grad():
+        expected = model(x).numpy()
+    for hook in hooks:
+        hook.remove()
+    found = svdo.load(report.data)(x.numpy())
+    assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
+    # What the model measures itself, by batches, is near.
+    st.recalibrate(model, [x])
+    with torch.no_grad():
+        assert np.abs(model(x).numpy() - expected).max() <= 1e-2 * np.abs(expected).max()

@@ -233,6 +233,7 @@ impl Search<'_> {
         let encoding = Encoding {
             settings: &Settings { quantizer, ..*self.setting.settings },
             calibration: self.setting.calibration,
+            recalibration: None,
             check: false,
             monitor: Monitor::default(),
         };

@@ -39,6 +39,7 @@ def compress(
     fast: bool = False,
     validate: tuple[npt.ArrayLike, npt.ArrayLike | None] | None = None,
     calibrate: npt.ArrayLike | None = None,
+    recalibrate: npt.ArrayLike | None = None,
     max_error_increase: float | None = None,
     max_output_error: float | None = None,
     max_bytes: int | None = None,
@@ -90,6 +91,10 @@ def compress(
         calibrate: samples [batch, *input_shape] of raw values, without labels, as those of the
             training; a few thousand are enough. Weights are fitted to the pruned network's outputs
             on them as they are quantized: for ``quantize="rd"``.
+        recalibrate: samples as for ``calibrate``, on which the mean and variance of every batch
+            normalization are measured again, behind the pruned and quantized layers before it; the
+            checkpoint's were gathered under noise and without pruning. ``Report.recalibration`` says
+            how far they had moved.
         max_error_increase: search the smallest file whose error rate on ``validate`` is at most
             that of the pruned network plus this. A search needs ``quantize="rd"``; this goal needs
             ``validate`` with labels, the others make do with ``calibrate`` or random inputs; the
@@ -147,6 +152,7 @@ def compress(
         fast,
         None if validate is None else _labelled(*validate),
         None if calibrate is None else _labelled(calibrate, None)[0],
+        None if recalibrate is None else _labelled(recalibrate, None)[0],
         goal[0] if goal else None,
         effort,
         threads,

@@ -11,15 +11,17 @@ log sigma^2 - log theta^2 is above the threshold, as compression will.
 """
 
 from svdo.torch.attention import MultiheadAttentionSVDO
+from svdo.torch.callbacks import lightning_callback, transformers_callback, transformers_loss
 from svdo.torch.checkpoint import compress, describe, load, save
 from svdo.torch.convert import convert
 from svdo.torch.functional import use_fused
 from svdo.torch.layers import Conv1dSVDO, Conv2dSVDO, ConvTranspose2dSVDO, EmbeddingSVDO, LinearSVDO
-from svdo.torch.loss import kl, sgvlb_loss
+from svdo.torch.loop import Steering, Training
+from svdo.torch.loss import distillation, kl, sgvlb_loss
 from svdo.torch.posterior import Posterior, posteriors
 from svdo.torch.recurrent import GRUSVDO, LSTMSVDO
 from svdo.torch.statistics import recalibrate
-from svdo.torch.training import LayerStats, Schedule, prune_, stats
+from svdo.torch.training import LayerStats, Schedule, parameter_groups, prune_, stats
 
 __all__ = [
     "Conv1dSVDO",
@@ -33,16 +35,23 @@ __all__ = [
     "MultiheadAttentionSVDO",
     "Posterior",
     "Schedule",
+    "Steering",
+    "Training",
     "compress",
     "convert",
     "describe",
+    "distillation",
     "kl",
+    "lightning_callback",
     "load",
+    "parameter_groups",
     "posteriors",
     "prune_",
     "recalibrate",
     "save",
     "sgvlb_loss",
     "stats",
+    "transformers_callback",
+    "transformers_loss",
     "use_fused",
 ]

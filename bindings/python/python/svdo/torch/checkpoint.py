@@ -19,6 +19,12 @@ from svdo.torch.convert import FORMS, convert
 from svdo.torch.posterior import Posterior
 
 
+# What a checkpoint's reader would look for in the network; and how it is called where it is not there, as
+# that of layers whose outputs do not depend on the input.
+_OF_THE_NETWORK = ("theta", "log_sigma2", "running_mean", "running_var")
+_APART = ".apart"
+
+
 def describe(
     model: nn.Module,
     example_input: Tensor | Sequence[int],
@@ -30,7 +36,8 @@ def describe(
     """The network description of a model, as formats/network.md says.
 
     Args:
-        example_input: a batch [batch, *sample], or the shape of one sample.
+        example_input: a batch [batch, *sample], or the shape of one sample; of a model that takes
+            token ids a batch of them, as integers.
         scale, mean, std: what turns raw values into what the model is trained on, for each
             channel: ``(x * scale - mean) / std``. Pixels from 0 to 255 need ``scale=1/255`` if
             the model was trained on 0 to 1.
@@ -90,7 +97,8 @@ def load(path: PathLike, model: nn.Module) -> nn.Module:
     stored = _svdo.tensors(_path(path))
     tensors = {name: _tensor(dtype, shape, data) for name, dtype, shape, data in stored}
     bare = unwrap(model)
-    trained = {name.rsplit(".", 1)[0] for name in tensors if name.endswith(".log_sigma2")}
+    names = (name.removesuffix(_APART) for name in tensors)
+    trained = {name.rsplit(".", 1)[0] for name in names if name.endswith(".log_sigma2")}
 
     def is_trained(name: str, layer: nn.Module) -> bool:
         name = name or graph.ROOT
@@ -103,7 +111,8 @@ def load(path: PathLike, model: nn.Module) -> nn.Module:
     state: dict[str, Tensor] = {}
     for name, own in bare.state_dict().items():
         prefix, _, role = name.rpartition(".")
-        found = tensors.get(name if prefix else f"{graph.ROOT}.{name}", tensors.get(name))
+        named = [name if prefix else f"{graph.ROOT}.{name}", name, f"{name}{_APART}"]
+        found = next((tensors[name] for name in named if name in tensors), None)
         if found is None:
             if name.endswith("num_batches_tracked"):
                 continue
@@ -164,13 +173,17 @@ def _stored(
     if not isinstance(example_input, Tensor):
         example_input = torch.zeros(1, *(int(size) for size in example_input))
     read = graph.read(model, example_input)
+    given = scale != 1.0 or mean is not None or std is not None
+    if given and any(node["op"] == "embedding" for node in read.nodes):
+        raise ValueError("scale, mean and std: the model takes token ids, which stay as they are")
     given = _preprocessing(read.input, scale, mean, std)
     description = {"version": 1, "input": given, "nodes": read.nodes}
     tensors = dict(read.tensors)
     # What the network does not need, and a model that is loaded does.
     for name, tensor in model.state_dict().items():
         if name not in tensors and f"{graph.ROOT}.{name}" not in tensors:
-            tensors[name] = tensor.detach()
+            apart = name.endswith(_OF_THE_NETWORK)
+            tensors[f"{name}{_APART}" if apart else name] = tensor.detach()
     return description, tensors
 
 

@@ -55,6 +55,30 @@ def _kl_and_gradient(theta: Tensor, log_sigma2: Tensor) -> tuple[Tensor, Tensor,
     ), slope
 
 
+def _kl_in_cache(theta: Tensor, log_sigma2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`_kl_and_gradient`, on a CPU: in pieces that stay in the cache from one operation to the
+    next, in the memory of few of them."""
+    by_theta, slope = torch.empty_like(theta), torch.empty_like(theta)
+    flat = [part.reshape(-1).split(_PIECE) for part in (theta, log_sigma2)]
+    out = [part.view(-1).split(_PIECE) for part in (by_theta, slope)]
+    total = theta.new_zeros(())
+    for mean, variance, to_mean, to_variance in zip(*flat, *out):
+        square = torch.mul(mean, mean, out=to_mean).add_(EPSILON)
+        log_alpha = torch.log(square, out=to_variance).neg_().add_(variance)
+        rising = (log_alpha * K3).add_(K2).sigmoid_()
+        total -= torch.nn.functional.logsigmoid(log_alpha).sum().mul_(0.5).add_(rising.sum(), alpha=K1)
+        total += K1 * mean.numel()
+        noise = log_alpha.sigmoid_().sub_(1.0)
+        # slope = K1 K3 rising (rising - 1) + (noise - 1) / 2
+        noise.mul_(0.5).addcmul_(rising, rising - 1.0, value=K1 * K3)
+        torch.div(mean, square, out=to_mean).mul_(noise).mul_(-2.0)
+    return total, by_theta, slope
+
+
+# Weights of a piece: a few arrays of them fit into the cache of a core.
+_PIECE = 1 << 17
+
+
 class _Kl(torch.autograd.Function):
     """The sum of the KL of some tensors of weights; one pass computes value and gradient."""
 
@@ -66,6 +90,8 @@ class _Kl(torch.autograd.Function):
             # Half precision holds neither the squares of small weights nor the sum.
             wide = torch.promote_types(theta.dtype, torch.float32)
             run = _fused(_kl_and_gradient, theta)
+            if run is _kl_and_gradient and theta.device.type == "cpu" and theta.is_contiguous():
+                run = run if torch.compiler.is_compiling() else _kl_in_cache
             value, *slopes = run(theta.to(wide), log_sigma2.to(wide))
             total = value if total is None else total + value.to(total.device)
             gradients.extend(slope.to(theta.dtype) for slope in slopes)
@@ -110,6 +136,11 @@ def squares(x: Tensor, log_sigma2: Tensor, computed: torch.dtype) -> tuple[Tenso
 
 def _sampled(mean: Tensor, variance: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """mean + noise sqrt(variance), and its gradient by variance: 0 where that is 0."""
+    if mean.dtype == variance.dtype == noise.dtype and not torch.compiler.is_compiling():
+        if mean.dtype in (torch.float32, torch.float64):
+            deviation = variance.clamp_min(0.0).sqrt_()
+            slope = (noise * 0.5).div_(deviation).masked_fill_(deviation == 0, 0.0)
+            return torch.addcmul(mean, noise, deviation), slope
     wide = variance if variance.dtype == torch.float64 else variance.float()
     deviation = wide.clamp_min(0.0).sqrt()
     slope = torch.where(deviation > 0, 0.5 * noise / deviation, 0.0)

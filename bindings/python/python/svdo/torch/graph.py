@@ -3,7 +3,7 @@
 The model is exported to ONNX and read by the reader of ``svdo-compress``. Exporters rename, merge and
 fold, so names say little: for the export every layer gets random weights of its own, and is found
 again by their values. A batch normalization is a layer of that kind, too (a factor and an offset for each
-channel), and thus stays unfolded.
+channel), and thus stays unfolded; each direction of a recurrent layer is two, of inputs and of states.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -28,13 +28,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from svdo import _svdo
 from svdo._svdo import SvdoError
+from svdo.torch.layers import EmbeddingSVDO
 from svdo.torch.posterior import Posterior
 from svdo.torch.recurrent import _Recurrent
 
 # What a model that is a layer itself is called.
 ROOT = "model"
 # The layers whose weights are looked for, where they have no posterior.
-_PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
+_PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Embedding)
+_PLAIN_RECURRENT = (nn.RNN, nn.GRU, nn.LSTM)
 
 
 @dataclass
@@ -68,11 +70,23 @@ class _PerChannel(nn.Module):
 
 
 @dataclass
+class _Cell:
+    """What one direction of a recurrent layer without a posterior does with inputs or with states."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+# A layer, or a part of one, that has one weight.
+_Layer = Union[nn.Module, _Cell]
+
+
+@dataclass
 class _Marked:
     """A layer of the model and the random weights that stood for its own."""
 
     name: str
-    module: nn.Module
+    module: _Layer
     weight: np.ndarray
     bias: np.ndarray | None
 
@@ -81,18 +95,41 @@ def read(model: nn.Module, example_input: Tensor) -> Graph:
     """The graph of a model in evaluation mode, and what its layers are stored as.
 
     Args:
-        example_input: [batch, *sample], on the model's device; its values do not matter.
+        example_input: [batch, *sample], on the model's device; its values do not matter, but token ids
+            have to be ids that there are.
 
     Raises:
         SvdoError: an operation of the graph is not understood, or the graph mixes samples.
         ValueError: a layer that has no description.
     """
+    constant: set[str] = set()
+    while True:
+        try:
+            return _read(model, example_input, constant)
+        except _Constant as found:
+            # None of them is looked for again, so that this ends.
+            constant |= found.layers
+
+
+class _Constant(Exception):
+    """Layers that read no input, so that what they give is a constant of the graph (embeddings of
+    positions most often), or that are not used."""
+
+    def __init__(self, layers: set[str]) -> None:
+        super().__init__()
+        self.layers = layers
+
+
+def _read(model: nn.Module, example_input: Tensor, constant: set[str]) -> Graph:
+    """See :func:`read`; the layers of ``constant`` keep their own weights."""
     if not isinstance(example_input, Tensor) or example_input.dim() < 2:
         raise ValueError("example_input: expected one tensor [batch, *sample]")
     if len(example_input) < 1:
         raise ValueError("example_input: expected one sample at least")
-    replica, marked = _replica(model)
-    example = example_input.detach().cpu()[[0, -1]].float()
+    replica, marked = _replica(model, constant)
+    example = example_input.detach().cpu()[[0, -1]]
+    if not (has_ids(model) and example.dtype in (torch.int32, torch.int64)):
+        example = example.float()
     _check_samples(type(model).__name__, replica, example)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.onnx")
@@ -102,18 +139,42 @@ def read(model: nn.Module, example_input: Tensor) -> Graph:
         except SvdoError as error:
             raise SvdoError(str(error).replace(path, type(model).__name__)) from None
     description = json.loads(text)
-    nodes, tensors = _Join(marked, layers).run(description["nodes"])
+    join = _Join(marked, layers)
+    nodes, tensors = join.run(description["nodes"])
+    lost = join.lost()
+    for m in lost:
+        if isinstance(m.module, Posterior) and not isinstance(m.module, EmbeddingSVDO):
+            raise SvdoError(
+                f"layer {m.name!r} is not in the graph: the model does not use it, or does more "
+                "with its weights than its own forward"
+            )
+    if lost or join.constants:
+        raise _Constant({m.name for m in [*lost, *join.constants]})
     read = {name for node in nodes for name in node.get("inputs", ())}
     nodes = [{k: v for k, v in n.items() if k != "name" or v in read} for n in nodes]
     return Graph(nodes, description["input"], tensors)
+
+
+def has_ids(model: nn.Module) -> bool:
+    """Whether a model may take token ids."""
+    return any(isinstance(m, (nn.Embedding, EmbeddingSVDO)) for m in model.modules())
 
 
 @torch.no_grad()
 def _check_samples(name: str, model: nn.Module, example: Tensor) -> None:
     """Makes sure that one sample says nothing of another's output, as the graph is read for one."""
     if torch.equal(example[0], example[1]):
-        example = torch.stack([example[0], example[0] * 0.5 + 0.25])
-    both = model(example)
+        other = example[0] * 0.5 + 0.25 if example.is_floating_point() else example[0] * 0
+        example = torch.stack([example[0], other])
+    try:
+        both = model(example)
+    except Exception as error:
+        hint = ""
+        if has_ids(model) and example.is_floating_point():
+            hint = "; token ids are a tensor of integers"
+        raise ValueError(
+            f"{name} does not run on example_input {list(example.shape)}: {_root(error)}{hint}"
+        ) from error
     if not isinstance(both, Tensor):
         raise ValueError(f"{name} gives {type(both).__name__}: expected one tensor [batch, *sample]")
     one_by_one = [model(example[:1]), model(example[1:])]
@@ -131,10 +192,12 @@ def _export(name: str, model: nn.Module, example: Tensor, path: str) -> None:
         raise ImportError("saving a model needs the package onnx (and onnxscript): pip install 'svdo[torch]'")
     settings: dict[str, Any] = {"input_names": ["input"], "output_names": ["output"]}
     newer = "dynamo" in inspect.signature(torch.onnx.export).parameters
+    # The newer exporter spells every step of such a layer out.
+    spelled_out = any(isinstance(m, nn.RNN) for m in model.modules())
     failed: Exception | None = None
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        if newer and importlib.util.find_spec("onnxscript") is not None:
+        if newer and not spelled_out and importlib.util.find_spec("onnxscript") is not None:
             try:
                 torch.onnx.export(model, (example,), path, dynamo=True, verbose=False, **settings)
                 return
@@ -155,8 +218,9 @@ def _root(error: BaseException) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", lines[0])
 
 
-def _replica(model: nn.Module) -> tuple[nn.Module, list[_Marked]]:
-    """The model in evaluation mode on the CPU, its layers with random weights, and these."""
+def _replica(model: nn.Module, constant: set[str]) -> tuple[nn.Module, list[_Marked]]:
+    """The model in evaluation mode on the CPU, its layers but ``constant`` ones with random weights, and
+    these."""
     replica = copy.deepcopy(model).cpu().float().eval()
     generator = torch.Generator().manual_seed(0x5D0)
     marked: list[_Marked] = []
@@ -173,14 +237,41 @@ def _replica(model: nn.Module) -> tuple[nn.Module, list[_Marked]]:
             drawn[id(of)] = numbers
         return numbers
 
+    def mark(name: str, original: _Layer, weight: Tensor, bias: Tensor | None) -> Any:
+        """Random numbers in the place of a weight and a bias, which are noted."""
+        own = getattr(original, "theta", None)
+        weight = draw(weight.shape, getattr(original, "weight", None) if own is None else own)
+        if bias is not None:
+            bias = draw(bias.shape, getattr(original, "bias", None))
+        stored = as_described(original, weight).numpy()
+        numbers = None if bias is None else bias.numpy()
+        marked.append(_Marked(name or ROOT, original, stored, numbers))
+        return nn.Parameter(weight, False), None if bias is None else nn.Parameter(bias, False)
+
     def stand_in(name: str, module: nn.Module) -> nn.Module | None:
         here = f"module {name!r} ({type(module).__name__})"
-        if isinstance(module, _Recurrent):
-            raise ValueError(f"{here}: recurrent layers cannot be saved yet")
+        original = ours[name]
+        if isinstance(module, (_Recurrent, *_PLAIN_RECURRENT)):
+            if not _is_bare(module):
+                return None
+            if getattr(module, "proj_size", 0):
+                raise ValueError(f"{here}: proj_size has no description")
+            layer: Any = module.dense() if isinstance(module, _Recurrent) else module
+            if any(f"{name}.{part}" in constant for part in _parts(original)):
+                return layer
+            for part in _parts(original):
+                cell = _part(layer, part)
+                weight, bias = mark(f"{name}.{part}", _part(original, part), cell.weight, cell.bias)
+                setattr(layer, f"weight_{part}", weight)
+                if bias is not None:
+                    setattr(layer, f"bias_{part}", bias)
+            return layer
         if isinstance(module, Posterior):
             layer = module.dense()
-            if isinstance(layer, nn.Embedding):
-                raise ValueError(f"{here}: embeddings cannot be saved yet")
+            if (name or ROOT) in constant:
+                return layer
+        elif (name or ROOT) in constant:
+            return None
         elif isinstance(module, _BatchNorm):
             if module.running_mean is None or module.running_var is None:
                 raise ValueError(f"{here} has no running statistics: track_running_stats=True")
@@ -190,16 +281,9 @@ def _replica(model: nn.Module) -> tuple[nn.Module, list[_Marked]]:
             layer._parameters = dict(module._parameters)
         else:
             return None
-        original = ours[name]
-        weight_of = getattr(original, "theta", getattr(original, "weight", None))
-        bias_of = getattr(original, "bias", None)
-        weight = draw(layer.weight.shape, weight_of)
-        bias = None if layer.bias is None else draw(layer.bias.shape, bias_of)
-        layer.weight = nn.Parameter(weight, requires_grad=False)
+        layer.weight, bias = mark(name, original, layer.weight, getattr(layer, "bias", None))
         if bias is not None:
-            layer.bias = nn.Parameter(bias, requires_grad=False)
-        stored = as_described(original, weight).numpy()
-        marked.append(_Marked(name or ROOT, original, stored, None if bias is None else bias.numpy()))
+            layer.bias = bias
         return layer
 
     def visit(name: str, module: nn.Module) -> nn.Module:
@@ -217,12 +301,32 @@ def _replica(model: nn.Module) -> tuple[nn.Module, list[_Marked]]:
     return visit("", replica).eval(), marked
 
 
+def _parts(module: nn.Module) -> list[str]:
+    """The parts of a recurrent layer that have one weight: ``ih_l0``, ``hh_l0``, ``ih_l0_reverse``, ..."""
+    if isinstance(module, _Recurrent):
+        return [name for name, part in module.named_children() if isinstance(part, Posterior)]
+    weights = (name.partition("weight_") for name in module._parameters)
+    return [part for _, found, part in weights if found]
+
+
+def _part(module: nn.Module, part: str) -> _Layer:
+    if isinstance(module, _Recurrent):
+        return getattr(module, part)
+    return _Cell(getattr(module, f"weight_{part}"), getattr(module, f"bias_{part}", None))
+
+
 def _is_bare(module: nn.Module) -> bool:
-    """Whether its weight is a parameter, not what a hook makes of others."""
-    return set(module._parameters) == {"weight", "bias"} and not module._forward_pre_hooks
+    """Whether its weights are parameters, not what a hook makes of others."""
+    if isinstance(module, _Recurrent):
+        return True
+    if module._forward_pre_hooks or getattr(module, "max_norm", None) is not None:
+        return False
+    if isinstance(module, nn.RNNBase):
+        return set(module._parameters) == set(module._flat_weights_names)
+    return set(module._parameters) <= {"weight", "bias"}
 
 
-def as_described(module: nn.Module, weight: Tensor) -> Tensor:
+def as_described(module: _Layer, weight: Tensor) -> Tensor:
     """A layer's weight as descriptions have it: [out, in] or [out, in/groups, kh, kw]."""
     if isinstance(module, _BatchNorm):
         return weight.reshape(-1, 1, 1, 1)
@@ -265,33 +369,38 @@ class _Join:
         for m in marked:
             self.marked.setdefault(m.weight.tobytes(), []).append(m)
         self.layers = {layer[0]: layer for layer in layers}
-        self.used: set[str] = set()
+        # Shapes in the description of those that are in it.
+        self.used: dict[str, list[int]] = {}
         self.tensors: dict[str, Any] = {}
+        # Those whose weights stand in the graph as values.
+        self.constants: list[_Marked] = []
 
     def run(self, nodes: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         joined: list[dict[str, Any]] = []
         for node in nodes:
             joined.extend(self.node(node) if "layer" in node else [node])
-        # Of layers of one weight, one stands for all.
-        tied = [tied for tied in self.marked.values() if not any(m.name in self.used for m in tied)]
-        lost = [tied[0].name for tied in tied if isinstance(tied[0].module, Posterior)]
-        if lost:
-            raise SvdoError(
-                f"layer {lost[0]!r} is not in the graph: the model does not use it, or does more "
-                "with its weights than its own forward"
-            )
         return joined, self.tensors
+
+    def lost(self) -> list[_Marked]:
+        """Layers that are not in the graph. Of layers of one weight, one stands for all."""
+        there = {*self.used, *(m.name for m in self.constants)}
+        groups = self.marked.values()
+        return [m for tied in groups if not any(m.name in there for m in tied) for m in tied]
 
     def node(self, node: dict[str, Any]) -> list[dict[str, Any]]:
         of_graph, shape, values, bias, fold = self.layers[node["layer"]]
         values = np.asarray(values, np.float32)
         tied = self.marked.get(values.tobytes())
-        if tied is None:
+        if tied is not None and node["op"] == "constant":
+            self.constants.extend(tied)
+        if tied is None or node["op"] == "constant":
             return [{**node, "layer": self.constant(of_graph, shape, values, bias, fold)}]
-        marked = next((m for m in tied if _same(m.bias, bias)), tied[0])
-        self.used.add(marked.name)
+        marked = next((m for m in tied if self.fits(m, bias, shape)), tied[0])
         after = _composed(marked, bias, fold)
         module, name = marked.module, marked.name
+        if self.used.setdefault(name, shape) != shape:
+            # A table of embeddings that is a layer of vectors, too.
+            name = f"graph.{of_graph}"
         if isinstance(module, _BatchNorm):
             first = {"op": "batch_norm", "layer": name, "eps": module.eps}
             self.tensors.update(_norm(name, module))
@@ -314,6 +423,9 @@ class _Join:
         if "name" in node:
             made[-1]["name"] = node["name"]
         return made
+
+    def fits(self, marked: _Marked, bias: Any, shape: list[int]) -> bool:
+        return _same(marked.bias, bias) and self.used.get(marked.name, shape) == shape
 
     def constant(self, name: str, shape: list[int], values: Any, bias: Any, fold: Any) -> str:
         """Stores numbers that stand in the graph alone; gives the name that they get."""
@@ -349,13 +461,20 @@ def _composed(marked: _Marked, bias: Any, fold: Any) -> tuple[Any, Any] | None:
     return None if factor is None else (factor, offset)
 
 
-def _weights(name: str, module: nn.Module, shape: list[int]) -> Iterator[tuple[str, Any]]:
+def _weights(name: str, module: _Layer, shape: list[int]) -> Iterator[tuple[str, Any]]:
     """The tensors of a layer, shaped as the description has them."""
+    if isinstance(module, _Cell):
+        # As the recurrent layer calls its own: lstm.weight_ih_l0.
+        of, _, part = name.rpartition(".")
+        yield f"{of}.weight_{part}", module.weight.detach()
+        if module.bias is not None:
+            yield f"{of}.bias_{part}", module.bias.detach()
+        return
     roles = ("theta", "log_sigma2") if isinstance(module, Posterior) else ("weight",)
     for role in roles:
         tensor = as_described(module, getattr(module, role).detach())
         yield f"{name}.{role}", tensor.reshape(shape)
-    bias = module.bias
+    bias = getattr(module, "bias", None)
     if isinstance(bias, Tensor):
         yield f"{name}.bias", bias.detach()
 

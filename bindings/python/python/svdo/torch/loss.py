@@ -52,3 +52,18 @@ def sgvlb_loss(
     if num_samples <= 0:
         raise ValueError(f"num_samples={num_samples}: expected the number of training samples")
     return data_loss(output, target) + kl(module) * (kl_weight / num_samples)
+
+
+def distillation(output: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
+    """How far a model's class probabilities are from those of a teacher, both softened, a scalar: the
+    mean KL divergence at a temperature, times its square, so that gradients keep their size (Hinton,
+    Vinyals and Dean, "Distilling the knowledge in a neural network", 2015).
+
+    Args:
+        output, teacher: logits [batch, classes]; no gradient goes into the teacher's.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature}: expected a number above 0")
+    wanted = (teacher.detach().float() / temperature).log_softmax(1)
+    found = (output.float() / temperature).log_softmax(1)
+    return F.kl_div(found, wanted, reduction="batchmean", log_target=True) * temperature**2
