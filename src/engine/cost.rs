@@ -103,9 +103,10 @@ pub(super) fn of(
                 lane: taps as f32 * TAP_OF_PANEL + then,
             }
         }
-        StepKind::Softmax => both(elements(output) * FUNCTION * 2.0),
-        StepKind::Whole(whole) => match whole.multiply_adds(inputs, output) {
-            Some(taps) => both(taps as f32 * TAP_OF_MAP),
+        StepKind::Whole(whole) => match whole.work(inputs, output) {
+            Some([taps, functions]) => {
+                both(taps as f32 * TAP_OF_MAP + functions as f32 * FUNCTION)
+            }
             None => both(moved * 4.0),
         },
         _ => both(moved),

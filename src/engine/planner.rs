@@ -140,7 +140,6 @@ impl<'a> Planner<'a> {
                 StepKind::Mul
             }
             Op::Concat => StepKind::Concat,
-            Op::Softmax => StepKind::Softmax,
             Op::ConvTranspose2d { layer, stride, cut, groups } => {
                 return self.transposed(index, inputs, layer, (stride, cut, groups));
             }
@@ -148,7 +147,8 @@ impl<'a> Planner<'a> {
             Op::Recurrent { layer, recurrence } => {
                 return self.recurrent(index, inputs, layer, recurrence);
             }
-            Op::LogSoftmax
+            Op::Softmax
+            | Op::LogSoftmax
             | Op::LayerNorm { .. }
             | Op::Reduce(_)
             | Op::Binary(_)
@@ -166,6 +166,7 @@ impl<'a> Planner<'a> {
     /// What a node does with values without gaps.
     fn whole(&mut self, index: usize) -> Option<Whole> {
         Some(match self.model.network.nodes[index].op {
+            Op::Softmax => Whole::Softmax,
             Op::LogSoftmax => Whole::LogSoftmax,
             Op::LayerNorm { eps, centered } => Whole::LayerNorm { eps, centered },
             Op::Reduce(reduction) => Whole::Reduce(reduction),
@@ -243,8 +244,10 @@ impl<'a> Planner<'a> {
         for input in &mut inputs {
             *input = self.builder.contiguous(index, *input);
         }
-        let (shape, keys) = (self.shapes[index], self.builder.layout(inputs[1]).shape);
-        let memory = shape.elements()? + attention::scratch(keys);
+        let [queries, keys] = [0, 1].map(|at| self.builder.layout(inputs[at]).shape);
+        let shape = self.shapes[index];
+        let scratch = attention::scratch(queries, keys, self.options.threads);
+        let memory = shape.elements()?.saturating_add(scratch);
         let y = Layout::contiguous(Shape::vector(memory));
         let kind = StepKind::Whole(Whole::Attention(attention));
         let whole = self.builder.push(index, kind, inputs, y, None);

@@ -46,7 +46,6 @@ pub(super) enum StepKind {
     /// The first input has the output's shape.
     Mul,
     Concat,
-    Softmax,
     /// Of values without gaps.
     Whole(Whole),
 }
@@ -71,7 +70,6 @@ impl StepKind {
             Self::Add => "add",
             Self::Mul => "multiply",
             Self::Concat => "concatenate",
-            Self::Softmax => "softmax",
             Self::Whole(whole) => whole.name(),
         }
     }

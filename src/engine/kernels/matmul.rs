@@ -5,20 +5,24 @@ use crate::network::Shape;
 use crate::simd::{Isa, Kernel, Vector};
 
 /// Rows of a tile.
-const ROWS: usize = 4;
+pub(in crate::engine) const ROWS: usize = 4;
 
-/// `y = a b` in each channel. The second operand's slice goes on for at least a vector.
+/// `y = a b` in each channel, from row `first` of all channels' on as many as y holds. The second operand's
+/// slice goes on for at least a vector.
 pub(in crate::engine) fn matmul(
     isa: Isa,
     [a, b]: [(&[f32], Shape); 2],
-    y: &mut [f32],
+    mut first: usize,
+    mut y: &mut [f32],
     lanes: usize,
 ) {
-    let sizes = [a.1.height, a.1.width, b.1.width];
-    for channel in 0..a.1.channels {
-        let (a, b) = (&a.0[channel * a.1.area() * lanes..], &b.0[channel * b.1.area() * lanes..]);
-        let y = &mut y[channel * sizes[0] * sizes[2] * lanes..][..sizes[0] * sizes[2] * lanes];
-        isa.run(Product { a, b, y, sizes, lanes });
+    let [height, depth, width] = [a.1.height, a.1.width, b.1.width];
+    while !y.is_empty() {
+        let rows = (height - first % height).min(y.len() / (width * lanes));
+        let (here, later) = y.split_at_mut(rows * width * lanes);
+        let (a, b) = (&a.0[first * depth * lanes..], &b.0[first / height * depth * width * lanes..]);
+        isa.run(Product { a, b, y: here, sizes: [rows, depth, width], lanes });
+        (first, y) = (first + rows, later);
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`pool`] | windows of a map | max and average pooling |
 //! | [`interleave`], [`deinterleave`] | samples to lanes and back | inputs and outputs of panels |
 //! | [`every_other`] | every second float | inputs of convolutions of stride 2 |
+//! | [`ColumnBlocks`] | nothing | columns that threads write at the same time |
 //! | [`Workers`] | nothing | the threads that share a step |
 //! | [`Bounds`] | nothing | what a core can do at best, to measure the others by |
 //!
@@ -18,6 +19,7 @@
 
 mod aligned;
 mod bounds;
+mod columns;
 mod dense_rows;
 mod matmul;
 mod pooling;
@@ -29,8 +31,9 @@ mod workers;
 
 pub(super) use aligned::Aligned;
 pub use bounds::{Bounds, peak_gflops};
+pub(super) use columns::{ColumnBlocks, Columns};
 pub(super) use dense_rows::DenseRows;
-pub(super) use matmul::matmul;
+pub(super) use matmul::{ROWS, matmul};
 pub(super) use pooling::{covered, every_other, pool};
 pub(super) use sliced_rows::SlicedRows;
 pub(super) use tap_rows::TapRows;
