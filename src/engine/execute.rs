@@ -9,7 +9,7 @@ use super::layout::Layout;
 use super::parallel::{Team, in_parts};
 use super::step::{Pool, Step, StepKind};
 use super::whole::Whole;
-use super::{elementwise, memory};
+use super::{elementwise, memory, winograd};
 use crate::network::{Activation, Shape};
 use crate::simd::{Isa, Kernel, Vector};
 
@@ -184,9 +184,19 @@ impl Step {
                     self.finish(panel, y, &Layout { shape, ..*to }, relu);
                 });
             }
-            StepKind::Conv2d { parts, padding } => {
+            StepKind::Conv2d { parts, padding, .. } => {
                 self.convolve(panel, (parts, *padding), (x, other), y);
             }
+            StepKind::ToTiles(grid) => winograd::transform(panel, *grid, (x, from), (y, to)),
+            StepKind::FromTiles { grid, bias } => panel.by_channels((y, to), 1, &|first, to, y| {
+                let residual = self
+                    .inputs
+                    .get(1)
+                    .map(|(_, layout)| (&other[first * layout.plane() * lanes..], layout));
+                let how = (*grid, &bias[..]);
+                winograd::transform_back(panel, how, (x, from), residual, (y, to), (first, relu));
+                self.finish(panel, y, to, relu);
+            }),
             StepKind::Split { stride, phases, padding } => {
                 let how = (*stride, *phases, *padding);
                 let maps = phases[0] * phases[1];

@@ -165,7 +165,8 @@ impl Whole {
                 let plane = to.area() * lanes;
                 panel.by_rows((y, plane), [to.channels, 1], &|first, y| {
                     let inputs = [inputs[0], inputs[1]];
-                    let inputs = inputs.map(|(x, shape)| (&x[first * shape.area() * lanes..], shape));
+                    let inputs =
+                        inputs.map(|(x, shape)| (&x[first * shape.area() * lanes..], shape));
                     pairs::binary(*binary, inputs, (y, to), lanes);
                 });
             }
