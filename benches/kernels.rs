@@ -4,7 +4,7 @@
 //! each kernel the time of a call and its share of the bound. `-- sweep` runs densities times
 //! batches, the planned engine and the dense one in turn, and prints the offenders: those slower
 //! than dense, where the kernel is not the dense one, and batches slower than a larger one. `-- calibrate` measures the break-evens that
-//! `src/engine/cost.rs` holds.
+//! `src/engine/cost.rs` holds, `-- maps` convolutions by each kernel.
 //!
 //! The two of a comparison run in turn, so that what disturbs the machine disturbs both, which a
 //! harness that measures one thing after the other cannot do. Times are the least of many calls, of
@@ -34,10 +34,11 @@ fn main() -> Result<()> {
         bounds.gather_ns
     );
     let asked = |word: &str| std::env::args().any(|argument| argument == word);
-    match (asked("sweep"), asked("calibrate")) {
-        (true, _) => sweep(isa),
-        (_, true) => calibrate(isa),
-        _ => shares(isa, &bounds),
+    match ["sweep", "calibrate", "maps"].iter().position(|word| asked(word)) {
+        Some(0) => sweep(isa),
+        Some(1) => calibrate(isa),
+        Some(_) => maps(isa),
+        None => shares(isa, &bounds),
     }
 }
 
@@ -228,6 +229,41 @@ fn calibrate(isa: Isa) -> Result<()> {
         let bench = |batch| Bench::new(&model, isa, Options::default(), batch);
         let times = least(&mut [bench(1)?, bench(8)?], Duration::from_millis(300))?;
         println!("  {zeros} % zeros: {:.1}", times[1] / times[0]);
+    }
+    Ok(())
+}
+
+/// Convolutions of single samples and of panels by each kernel, and by the one that is chosen.
+fn maps(isa: Isa) -> Result<()> {
+    println!(
+        "channels, kernel, size, batch, zeros: sparse, dense and chosen kernel in microseconds"
+    );
+    let shapes = [(64, 3, 56), (128, 3, 28), (256, 3, 14), (512, 3, 7), (256, 1, 14), (64, 1, 56)];
+    for ((channels, kernel, size), batch) in
+        shapes.into_iter().flat_map(|shape| [1, 16].map(|batch| (shape, batch)))
+    {
+        for zeros in [0.0, 40.0, 60.0, 70.0, 80.0, 85.0, 90.0, 95.0] {
+            let padding = [kernel / 2; 4];
+            let op = Op::Conv2d { layer: 0, stride: [1, 1], padding, groups: 1 };
+            let shape = [channels, channels, kernel, kernel];
+            let model = model(&shape, op, Shape::new(channels, size, size), zeros)?;
+            let bench = |kernel| {
+                let options = Options { kernel, batch: Some(batch), ..Options::default() };
+                Bench::new(&model, isa, options, batch)
+            };
+            let kinds = [KernelChoice::Sparse, KernelChoice::Dense, KernelChoice::Auto];
+            let [sparse, dense, auto] = kinds.map(bench);
+            let times = least(&mut [sparse?, dense?, auto?], Duration::from_millis(150))?;
+            let all = (channels * channels * kernel * kernel * size * size * batch) as f64;
+            println!(
+                "{channels} {kernel}x{kernel} {size}x{size} b{batch} {zeros:.0} %: {:.0} {:.0} {:.0}  \
+                 ({:.0} dense GFLOP/s)",
+                times[0] * 1e6,
+                times[1] * 1e6,
+                times[2] * 1e6,
+                all * 2.0 / times[1] / 1e9
+            );
+        }
     }
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! Attention, as graphs spell it out: a product of queries and keys, a factor, a mask, softmax over the
 //! keys, a product with the values. Here it is one step, which holds the scores of a few queries at a time.
 
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
 use super::elementary::exp;
-use super::execute::Compiled;
+use super::execute::{Compiled, Panel};
 use super::kernels::matmul;
+use super::parallel::in_parts;
 use crate::network::{Activation, Network, Node, Op, Shape, Source, View};
-use crate::simd::Isa;
 
 /// Queries whose scores are there at a time.
 const ROWS: usize = 16;
@@ -158,45 +161,88 @@ fn runs(view: &View, axes: &[(usize, usize)]) -> bool {
     view.offset == 0 && merged == wanted
 }
 
-/// Elements of a step's memory behind its output.
-pub(super) fn scratch(keys: Shape) -> usize {
-    ROWS * keys.width
+/// Blocks of queries, of all heads.
+#[derive(Clone, Copy)]
+struct Blocks {
+    queries: usize,
+    /// Queries of a block, but the last of a head.
+    most: usize,
+    /// Of a head.
+    count: usize,
+}
+
+impl Blocks {
+    fn new(queries: usize, most: usize) -> Self {
+        Self { queries, most, count: queries.div_ceil(most) }
+    }
+
+    /// The first query of a block, counted through all heads.
+    fn first(self, block: usize) -> usize {
+        let within = (block % self.count * self.most).min(self.queries);
+        block / self.count * self.queries + within
+    }
+}
+
+/// Elements of a step's memory behind its output: scores for each of so many threads.
+pub(super) fn scratch(queries: Shape, keys: Shape, threads: usize) -> usize {
+    let blocks = queries.channels * Blocks::new(queries.height, ROWS).count;
+    threads.clamp(1, blocks.max(1)).saturating_mul(ROWS * keys.width)
 }
 
 impl Attention {
-    /// Runs all heads. `y` is the output and behind it memory for scores; keys and values go on for at
-    /// least a vector.
-    pub(super) fn run(&self, isa: Isa, inputs: [(&[f32], Shape); 4], y: &mut [f32], lanes: usize) {
-        let [(q, of_q), (k, of_k), (v, of_v), (mask, _)] = inputs;
-        let [heads, queries, depth] = [of_q.channels, of_q.height, of_q.width];
-        let (keys, width) = (of_k.width, of_v.width);
-        let (y, scores) = y.split_at_mut(heads * queries * width * lanes);
+    /// Runs all heads, blocks of queries shared by threads. `y` is the output and behind it memory for
+    /// scores; keys and values go on for at least a vector.
+    pub(super) fn run(&self, panel: Panel<'_>, inputs: [(&[f32], Shape); 4], y: &mut [f32]) {
+        let lanes = panel.lanes;
+        let [(_, q), (_, k), (_, v), _] = inputs;
+        let (y, scratch) = y.split_at_mut(q.channels * q.height * v.width * lanes);
         let most = if lanes == 1 { ROWS } else { ROWS_OF_PANELS };
-        let row = keys * lanes;
+        let blocks = Blocks::new(q.height, most);
+        let scores = most * k.width * lanes;
+        let all = q.channels * blocks.count;
+        let parts = panel.threads().min(all).min(scratch.len() / scores).max(1);
+        let range = |part: usize| all * part / parts..all * (part + 1) / parts;
+        let rows = |part: usize| blocks.first(range(part).end) - blocks.first(range(part).start);
+        let scratch = Mutex::new(scratch.chunks_exact_mut(scores));
+        let row = v.width * lanes;
+        in_parts(parts, &rows, (y, row), panel.team, &|part, begin, y| {
+            let scores = scratch.lock().unwrap_or_else(PoisonError::into_inner).next();
+            // There are as many as parts.
+            let Some(scores) = scores else { return };
+            for block in range(part) {
+                let rows = blocks.first(block)..blocks.first(block + 1);
+                let here = (rows.start - begin) * row..(rows.end - begin) * row;
+                self.block(panel, inputs, rows, scores, &mut y[here]);
+            }
+        });
+    }
+
+    /// Queries of one head, those of `range` counted through all heads.
+    fn block(
+        &self,
+        Panel { isa, lanes, .. }: Panel<'_>,
+        [(q, of_q), (k, of_k), (v, of_v), (mask, _)]: [(&[f32], Shape); 4],
+        range: Range<usize>,
+        scores: &mut [f32],
+        y: &mut [f32],
+    ) {
+        let [depth, keys, width] = [of_q.width, of_k.width, of_v.width];
+        let (head, rows, row) = (range.start / of_q.height, range.len(), keys * lanes);
+        let q = (&q[range.start * depth * lanes..], Shape::new(1, rows, depth));
+        let k = (&k[head * depth * row..], Shape::new(1, depth, keys));
+        let v = (&v[head * keys * width * lanes..], Shape::new(1, keys, width));
+        let scores = &mut scores[..rows * row];
+        matmul(isa, [q, k], 0, scores, lanes);
         let mut factors = [0.0; ROWS_OF_PANELS * PARTS];
-        for head in 0..heads {
-            let (k, v) = (&k[head * depth * row..], &v[head * keys * width * lanes..]);
-            for first in (0..queries).step_by(most) {
-                let rows = most.min(queries - first);
-                let at = head * queries + first;
-                let shape = Shape::new(1, rows, depth);
-                let q = (&q[at * depth * lanes..], shape);
-                let scores = &mut scores[..rows * row];
-                matmul(isa, [q, (k, Shape::new(1, depth, keys))], scores, lanes);
-                for (i, scores) in scores.chunks_exact_mut(row).enumerate() {
-                    let mask = (!mask.is_empty()).then(|| &mask[(at + i) * row..][..row]);
-                    let factors = &mut factors[i * lanes..][..lanes];
-                    isa.run(Compiled(|| exponentials(scores, mask, self.scale, factors)));
-                }
-                let y = &mut y[at * width * lanes..][..rows * width * lanes];
-                let shapes = [Shape::new(1, rows, keys), Shape::new(1, keys, width)];
-                matmul(isa, [(scores, shapes[0]), (v, shapes[1])], y, lanes);
-                for (i, y) in y.chunks_exact_mut(width * lanes).enumerate() {
-                    let factors = &factors[i * lanes..][..lanes];
-                    for y in y.chunks_exact_mut(lanes) {
-                        y.iter_mut().zip(factors).for_each(|(y, factor)| *y *= factor);
-                    }
-                }
+        for (i, scores) in scores.chunks_exact_mut(row).enumerate() {
+            let mask = (!mask.is_empty()).then(|| &mask[(range.start + i) * row..][..row]);
+            let factors = &mut factors[i * lanes..][..lanes];
+            isa.run(Compiled(|| exponentials(scores, mask, self.scale, factors)));
+        }
+        matmul(isa, [(scores, Shape::new(1, rows, keys)), v], 0, y, lanes);
+        for (y, factors) in y.chunks_exact_mut(width * lanes).zip(factors.chunks(lanes)) {
+            for y in y.chunks_exact_mut(lanes) {
+                y.iter_mut().zip(factors).for_each(|(y, factor)| *y *= factor);
             }
         }
     }

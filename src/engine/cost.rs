@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::kernels::TapRows;
+use super::kernels::{GROUP, TapRows};
 use super::layers::LinearPart;
 use super::layout::Layout;
 use super::options::Options;
@@ -51,13 +51,25 @@ pub(super) struct Cost {
 
 /// Nanoseconds of a multiply-add with a number gathered, with one of a tile of a map and with one of a panel.
 const GATHERED: f32 = 0.2;
-const TAP_OF_MAP: f32 = 0.04;
+const TAP_OF_MAP: f32 = 0.03;
 const TAP_OF_PANEL: f32 = 0.025;
 
 /// Nanoseconds of reading or writing a float, and of a function that is no maximum: of those that run in
 /// vectors; for the others it is too little, so that some are not shared that could be.
 const MOVED: f32 = 0.08;
 const FUNCTION: f32 = 1.0;
+
+/// Nanoseconds of a number of a tile's transform.
+const OF_TILES: f32 = 0.6;
+
+/// Transformed weights that are near enough to be read as fast as they are used, and what reading one costs
+/// in multiply-adds of a map: of so many, and of more.
+const NEAR_WEIGHTS: usize = 1 << 20;
+const TRANSFORMED_WEIGHT: [f32; 2] = [5.0, 25.0];
+
+/// Elements of all tiles of a convolution, and weights of it, each of them 36 numbers: more would only wait
+/// for memory.
+pub(super) const MOST_OF_TILES: usize = 1 << 19;
 
 /// Nanoseconds of a step that are worth to be shared: waking workers that spin, and waiting for the
 /// last of them, costs one to two microseconds. Tests share all.
@@ -103,9 +115,10 @@ pub(super) fn of(
                 lane: taps as f32 * TAP_OF_PANEL + then,
             }
         }
-        StepKind::Softmax => both(elements(output) * FUNCTION * 2.0),
-        StepKind::Whole(whole) => match whole.multiply_adds(inputs, output) {
-            Some(taps) => both(taps as f32 * TAP_OF_MAP),
+        StepKind::ToTiles(_) => both(elements(output) * OF_TILES),
+        StepKind::FromTiles { .. } => both(elements(&inputs[0]) * OF_TILES),
+        StepKind::Whole(whole) => match whole.work(inputs, output) {
+            Some([taps, functions]) => both(taps as f32 * TAP_OF_MAP + functions as f32 * FUNCTION),
             None => both(moved * 4.0),
         },
         _ => both(moved),
@@ -142,9 +155,51 @@ pub(super) fn dense_vector(isa: Isa, rows: &[Vec<(u32, f32)>], columns: usize) -
 }
 
 /// Whether groups of four rows of a panel's product should share their taps; `batch` is the number
-/// of samples to come, if it is known. Those of convolutions should not: their tiles are so wide
-/// that four rows of sums do not fit the registers.
+/// of samples to come, if it is known.
 pub(super) fn shared_taps(rows: &[Vec<(u32, f32)>], batch: Option<usize>) -> bool {
+    let [apart, shared] = taps(rows);
+    let wide = batch.is_some_and(|batch| batch % LANES_OF_VECTORS == 0);
+    apart * 10 > shared * SHARED_TAPS[usize::from(wide)]
+}
+
+/// What a multiply-add of rows that share their taps costs on maps, where one of a row alone costs 1: inputs
+/// are read for four rows at a time, if registers hold their sums.
+fn shared_tap_of_map(isa: Isa) -> f32 {
+    match isa {
+        Isa::Avx512 => 0.5,
+        Isa::Avx2 => 0.75,
+        Isa::Portable | Isa::Neon => 1.0,
+    }
+}
+
+/// The same as [`shared_taps`] for a convolution.
+pub(super) fn shared_taps_of_maps(isa: Isa, rows: &[Vec<(u32, f32)>]) -> bool {
+    let [apart, shared] = taps(rows);
+    apart as f32 > (shared * GROUP) as f32 * shared_tap_of_map(isa)
+}
+
+/// Whether a convolution of 3x3 in one group is faster by so many tiles than by positions of its output, for
+/// so many samples at a time.
+pub(super) fn tiles(
+    isa: Isa,
+    rows: &[Vec<(u32, f32)>],
+    channels: usize,
+    tiles: usize,
+    positions: usize,
+    lanes: usize,
+) -> bool {
+    let [apart, shared] = taps(rows);
+    let dense = shared_tap_of_map(isa);
+    let direct = (apart as f32).min((shared * GROUP) as f32 * dense) * positions as f32;
+    let weights = 36 * rows.len() * channels;
+    let read = TRANSFORMED_WEIGHT[usize::from(weights > NEAR_WEIGHTS)];
+    let products = tiles.next_multiple_of(isa.lanes()) as f32 * dense + read / lanes as f32;
+    let transforms = (36 * (rows.len() + channels) * tiles) as f32 * OF_TILES / TAP_OF_MAP;
+    weights as f32 * products + transforms < direct
+}
+
+/// Taps of all rows, and of groups of four that share them.
+fn taps(rows: &[Vec<(u32, f32)>]) -> [usize; 2] {
     let (mut apart, mut shared) = (0, 0);
     let mut columns = Vec::new();
     for rows in rows.chunks(4) {
@@ -155,8 +210,7 @@ pub(super) fn shared_taps(rows: &[Vec<(u32, f32)>], batch: Option<usize>) -> boo
         columns.dedup();
         shared += columns.len();
     }
-    let wide = batch.is_some_and(|batch| batch % LANES_OF_VECTORS == 0);
-    apart * 10 > shared * SHARED_TAPS[usize::from(wide)]
+    [apart, shared]
 }
 
 /// Columns of a block of a panel of vectors, such that its inputs stay near.
@@ -187,12 +241,13 @@ pub(super) fn block_of_maps(
     (NEAR / bytes).max(worth * rows.len() * seen / entries(rows).max(1)).clamp(1, seen)
 }
 
-/// Rows of about as many entries for each thread, if the layer is worth more than one; `uses` is how
-/// often a sample uses an entry.
+/// Rows of about as many entries for each thread, if the layer is worth more than one, multiples of
+/// `together` of them; `uses` is how often a sample uses an entry.
 pub(super) fn parts(
     rows: &[Vec<(u32, f32)>],
     uses: usize,
     most_lanes: usize,
+    together: usize,
     options: Options,
 ) -> Vec<Range<usize>> {
     let lanes = options.batch.unwrap_or(most_lanes).clamp(1, most_lanes);
@@ -209,7 +264,8 @@ pub(super) fn parts(
     let (mut start, mut before) = (0, 0);
     for (row, entries) in rows.iter().enumerate() {
         before += entries.len();
-        if before * threads >= all * (parts.len() + 1) && parts.len() + 1 < threads {
+        let ends = (row + 1) % together == 0 && parts.len() + 1 < threads;
+        if ends && before * threads >= all * (parts.len() + 1) {
             parts.push(start..row + 1);
             start = row + 1;
         }

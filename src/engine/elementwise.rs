@@ -204,24 +204,3 @@ pub(super) fn global_average(
         y.iter_mut().for_each(|sum| *sum /= (height * width) as f32);
     }
 }
-
-/// Over the channels, at each position of the map alone.
-#[inline(always)]
-pub(super) fn softmax((x, from): (&[f32], &Layout), (y, to): (&mut [f32], &Layout), lanes: usize) {
-    let Shape { channels, height, width } = from.shape;
-    for row in 0..height {
-        for at in 0..width * lanes {
-            let (first, out) = (from.row(0, row) * lanes + at, to.row(0, row) * lanes + at);
-            let (step, out_step) = (from.plane() * lanes, to.plane() * lanes);
-            let mut largest = f32::NEG_INFINITY;
-            (0..channels).for_each(|c| largest = largest.max(x[first + c * step]));
-            let mut sum = 0.0;
-            for c in 0..channels {
-                let e = libm::expf(x[first + c * step] - largest);
-                y[out + c * out_step] = e;
-                sum += e;
-            }
-            (0..channels).for_each(|c| y[out + c * out_step] /= sum);
-        }
-    }
-}

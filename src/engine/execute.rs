@@ -9,7 +9,7 @@ use super::layout::Layout;
 use super::parallel::{Team, in_parts};
 use super::step::{Pool, Step, StepKind};
 use super::whole::Whole;
-use super::{elementwise, memory};
+use super::{elementwise, memory, winograd};
 use crate::network::{Activation, Shape};
 use crate::simd::{Isa, Kernel, Vector};
 
@@ -39,11 +39,11 @@ impl LinearPart {
 
 /// A panel of samples on its way through a step.
 #[derive(Clone, Copy)]
-struct Panel<'a> {
-    isa: Isa,
-    lanes: usize,
+pub(super) struct Panel<'a> {
+    pub(super) isa: Isa,
+    pub(super) lanes: usize,
     /// Who shares the step, if it is worth it.
-    team: Option<Team<'a>>,
+    pub(super) team: Option<Team<'a>>,
 }
 
 impl Panel<'_> {
@@ -53,28 +53,51 @@ impl Panel<'_> {
     }
 
     /// Runs a closure compiled for the instruction set.
-    fn compiled(self, f: impl FnOnce()) {
+    pub(super) fn compiled(self, f: impl FnOnce()) {
         self.isa.run(Compiled(f));
     }
 
+    /// Threads that share the step.
+    pub(super) fn threads(self) -> usize {
+        self.team.map_or(1, |team| team.threads)
+    }
+
+    /// Runs `f` on `rows` rows of y, `floats` each, a multiple of `together` at a time, given the first
+    /// one's number: on all at once, or on a share for each thread.
+    pub(super) fn by_rows(
+        self,
+        (y, floats): (&mut [f32], usize),
+        [rows, together]: [usize; 2],
+        f: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) {
+        let share = rows.div_ceil(self.threads()).next_multiple_of(together).max(1);
+        let count = |part: usize| share.min(rows - part * share);
+        in_parts(rows.div_ceil(share), &count, (y, floats), self.team, &|part, first, y| {
+            f(first, &mut y[..count(part) * floats]);
+        });
+    }
+
     /// Runs `f` on channels of y, a multiple of `together` at a time, given the first one's number and
-    /// their layout: on all at once, or on a share for each thread.
+    /// their layout.
     fn by_channels(
         self,
         (y, to): (&mut [f32], &Layout),
         together: usize,
         f: &(dyn Fn(usize, &Layout, &mut [f32]) + Sync),
     ) {
-        let channels = to.shape.channels;
-        let threads = self.team.map_or(1, |team| team.threads);
-        let share = channels.div_ceil(threads).next_multiple_of(together);
-        let count = |part: usize| share.min(channels - part * share);
         let floats = to.plane() * self.lanes;
-        let parts = channels.div_ceil(share);
-        in_parts(parts, &count, (y, floats), self.team, &|part, first, y| {
-            let shape = Shape { channels: count(part), ..to.shape };
+        self.by_rows((y, floats), [to.shape.channels, together], &|first, y| {
+            let shape = Shape { channels: y.len() / floats, ..to.shape };
             f(first, &Layout { shape, ..*to }, y);
         });
+    }
+
+    /// Runs `f`, here and on the threads that share the step.
+    pub(super) fn everywhere(self, f: &(dyn Fn() + Sync)) {
+        match self.team {
+            Some(team) => team.workers.share(team.threads - 1, f),
+            None => f(),
+        }
     }
 }
 
@@ -136,7 +159,7 @@ impl Step {
         let (x, out) = memory::borrow(arena, ranges, panel.floats(output));
         let shapes = [a.1, b.1, c.1, d.1];
         let inputs = std::array::from_fn(|at| (x[at], shapes[at]));
-        whole.run(panel.isa, inputs, (out, to.shape), panel.lanes);
+        whole.run(panel, inputs, (out, to.shape));
     }
 
     fn relu(&self) -> bool {
@@ -161,9 +184,19 @@ impl Step {
                     self.finish(panel, y, &Layout { shape, ..*to }, relu);
                 });
             }
-            StepKind::Conv2d { parts, padding } => {
+            StepKind::Conv2d { parts, padding, .. } => {
                 self.convolve(panel, (parts, *padding), (x, other), y);
             }
+            StepKind::ToTiles(grid) => winograd::transform(panel, *grid, (x, from), (y, to)),
+            StepKind::FromTiles { grid, bias } => panel.by_channels((y, to), 1, &|first, to, y| {
+                let residual = self
+                    .inputs
+                    .get(1)
+                    .map(|(_, layout)| (&other[first * layout.plane() * lanes..], layout));
+                let how = (*grid, &bias[..]);
+                winograd::transform_back(panel, how, (x, from), residual, (y, to), (first, relu));
+                self.finish(panel, y, to, relu);
+            }),
             StepKind::Split { stride, phases, padding } => {
                 let how = (*stride, *phases, *padding);
                 let maps = phases[0] * phases[1];
@@ -193,10 +226,6 @@ impl Step {
                 panel.compiled(|| elementwise::global_average((x, &from), (y, to), lanes));
                 self.finish(panel, y, to, false);
             }),
-            StepKind::Softmax => {
-                elementwise::softmax((x, from), (y, to), lanes);
-                self.finish_all(panel, arena);
-            }
             StepKind::Copy if from.shape != to.shape => {
                 elementwise::copy((x, from), (y, to), lanes);
                 self.finish_all(panel, arena);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::cost;
-use super::kernels::{DenseRows, SlicedRows, TapRows};
+use super::kernels::{DenseRows, GROUP, SlicedRows, TapRows};
 use super::layout::Layout;
 use super::options::{KernelChoice, Options};
 use crate::model::LayerWeights;
@@ -114,7 +114,34 @@ pub(super) fn linear(
         });
         LinearPart { rows: rows.len(), single, panel }
     };
-    cost::parts(&rows, 1, most_lanes, options).into_iter().map(part).collect()
+    cost::parts(&rows, 1, most_lanes, GROUP, options).into_iter().map(part).collect()
+}
+
+/// Whether a convolution of 3x3 in one group is to be done by so many tiles.
+pub(super) fn by_tiles(
+    isa: Isa,
+    weights: &LayerWeights,
+    channels: usize,
+    tiles: usize,
+    y: &Layout,
+    most_lanes: usize,
+    options: Options,
+) -> bool {
+    let lanes = options.batch.unwrap_or(most_lanes).clamp(1, most_lanes);
+    let outputs = weights.pattern.rows();
+    let numbers = channels.saturating_add(outputs).saturating_mul(lanes).saturating_mul(tiles);
+    if numbers.max(channels.saturating_mul(outputs)) > cost::MOST_OF_TILES {
+        return false;
+    }
+    match options.kernel {
+        KernelChoice::Auto => {
+            let positions = y.shape.height * y.pitch;
+            let samples = options.batch.map_or(1, |_| lanes);
+            cost::tiles(isa, &rows(weights).0, channels, tiles, positions, samples)
+        }
+        KernelChoice::Dense => true,
+        KernelChoice::Sparse => false,
+    }
 }
 
 /// The taps of a convolution from layout `x` of its input, split by remainders if it has a stride,
@@ -125,13 +152,15 @@ pub(super) fn convolution(
     stride: [usize; 2],
     groups: usize,
     (x, y): (&Layout, &Layout),
-    most_lanes: usize,
+    (isa, most_lanes): (Isa, usize),
     options: Options,
 ) -> Vec<TapRows> {
     let (rows, bias) = rows(weights);
     let [_, seen, kh, kw] = dims[..] else { return Vec::new() };
     let dense = options.kernel == KernelChoice::Dense;
     let phases = [stride[0].min(kh), stride[1].min(kw)];
+    let grouped =
+        dense || options.kernel == KernelChoice::Auto && cost::shared_taps_of_maps(isa, &rows);
     let block = cost::block_of_maps(&rows, [seen, kh, kw], x.pitch, most_lanes);
     let tap = |first: usize, column: u32| {
         let column = column as usize;
@@ -152,9 +181,9 @@ pub(super) fn convolution(
     };
     let part = |range: Range<usize>| {
         let taps: Vec<_> = range.clone().map(taps).collect();
-        TapRows::new(&taps, seen.div_ceil(block), &bias[range], false)
+        TapRows::new(&taps, seen.div_ceil(block), &bias[range], grouped)
     };
-    cost::parts(&rows, y.shape.area(), most_lanes, options).into_iter().map(part).collect()
+    cost::parts(&rows, y.shape.area(), most_lanes, GROUP, options).into_iter().map(part).collect()
 }
 
 /// Adds a zero to a row for every column without a tap.

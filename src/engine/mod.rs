@@ -7,7 +7,8 @@
 //! **Planning** (once, `plan`, node by node `planner`): `fuse` finds what one step does together, `layout` how each value lies
 //! in memory, `layers` makes kernels of weights, as `cost` says which are worth it, `builder` collects
 //! the steps and `memory` gives their values ranges of one arena; `transposed` has what becomes of
-//! transposed convolutions, `attention` finds attention and runs it as one step, `recurrent` has cells.
+//! transposed convolutions, `winograd` of those of 3x3 with few zeros, `attention` finds attention and runs it
+//! as one step, `recurrent` has cells.
 //!
 //! **Running** (often, `run`): samples to lanes, each step (`execute`) by `kernels` or, without weights,
 //! `elementwise` and `whole`, shared with the engine's
@@ -44,6 +45,7 @@ mod transposed;
 #[cfg(feature = "compress")]
 pub mod verify;
 mod whole;
+mod winograd;
 
 pub use crate::simd::Isa;
 pub use cores::physical_cores;

@@ -163,11 +163,13 @@ impl Engine {
             let all = layer.map_or(1, |layer| {
                 model.network.layers[layer].rows() * model.network.layers[layer].cols()
             });
+            let outputs =
+                if let StepKind::Conv2d { outputs, .. } = step.kind { outputs } else { 1 };
             StepInfo {
                 node: step.node,
                 layer,
                 kernel: step.kind.name(),
-                multiply_adds: entries * step.output.1.shape.area(),
+                multiply_adds: entries * step.output.1.shape.area() * outputs,
                 density: if layer.is_some() { entries as f64 / all as f64 } else { 1.0 },
             }
         };

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use super::attention::{self, Attention};
 use super::builder::{PlacedSteps, PlanBuilder};
 use super::fuse::{Fused, fuse};
-use super::layers::{convolution, linear};
+use super::kernels::Grid;
+use super::layers::{by_tiles, convolution, linear};
 use super::layout::{self, Layout, Layouts};
-use super::options::Options;
+use super::options::{KernelChoice, Options};
 use super::recurrent::Recurrent;
 use super::step::{Pool, StepKind};
 use super::transposed::{Transposed, corner};
 use super::whole::{Constant, Embedding, Interpolation, Runs, Whole};
+use super::winograd;
 use crate::error::Result;
 use crate::model::Model;
 use crate::network::{Network, Node, Op, Recurrence, Resize, Shape, Source};
@@ -110,6 +112,11 @@ impl<'a> Planner<'a> {
                 self.push_plain(index, kind, inputs);
                 return Ok(());
             }
+            Op::Conv2d { layer, stride: [1, 1], padding, groups: 1 }
+                if let Some(grid) = self.grid(layer, padding, &y) =>
+            {
+                return self.by_tiles(index, inputs, layer, grid);
+            }
             Op::Conv2d { layer, stride, padding, groups } => {
                 self.convolution(index, &mut inputs[0], layer, stride, padding, groups)
             }
@@ -140,7 +147,6 @@ impl<'a> Planner<'a> {
                 StepKind::Mul
             }
             Op::Concat => StepKind::Concat,
-            Op::Softmax => StepKind::Softmax,
             Op::ConvTranspose2d { layer, stride, cut, groups } => {
                 return self.transposed(index, inputs, layer, (stride, cut, groups));
             }
@@ -148,7 +154,8 @@ impl<'a> Planner<'a> {
             Op::Recurrent { layer, recurrence } => {
                 return self.recurrent(index, inputs, layer, recurrence);
             }
-            Op::LogSoftmax
+            Op::Softmax
+            | Op::LogSoftmax
             | Op::LayerNorm { .. }
             | Op::Reduce(_)
             | Op::Binary(_)
@@ -166,6 +173,7 @@ impl<'a> Planner<'a> {
     /// What a node does with values without gaps.
     fn whole(&mut self, index: usize) -> Option<Whole> {
         Some(match self.model.network.nodes[index].op {
+            Op::Softmax => Whole::Softmax,
             Op::LogSoftmax => Whole::LogSoftmax,
             Op::LayerNorm { eps, centered } => Whole::LayerNorm { eps, centered },
             Op::Reduce(reduction) => Whole::Reduce(reduction),
@@ -243,8 +251,10 @@ impl<'a> Planner<'a> {
         for input in &mut inputs {
             *input = self.builder.contiguous(index, *input);
         }
-        let (shape, keys) = (self.shapes[index], self.builder.layout(inputs[1]).shape);
-        let memory = shape.elements()? + attention::scratch(keys);
+        let [queries, keys] = [0, 1].map(|at| self.builder.layout(inputs[at]).shape);
+        let shape = self.shapes[index];
+        let scratch = attention::scratch(queries, keys, self.options.threads);
+        let memory = shape.elements()?.saturating_add(scratch);
         let y = Layout::contiguous(Shape::vector(memory));
         let kind = StepKind::Whole(Whole::Attention(attention));
         let whole = self.builder.push(index, kind, inputs, y, None);
@@ -322,10 +332,17 @@ impl<'a> Planner<'a> {
         let (weights, dims) =
             transposed.weights(&self.model.weights[layer], [out, seen, kh, kw])?;
         let z = self.layouts.split[index].unwrap_or(self.layouts.values[index + 1]);
-        let parts =
-            convolution(&weights, &dims, [1, 1], groups, (&x, &z), self.most_lanes, self.options);
+        let parts = convolution(
+            &weights,
+            &dims,
+            [1, 1],
+            groups,
+            (&x, &z),
+            (self.isa, self.most_lanes),
+            self.options,
+        );
         let [top, left, ..] = transposed.zeros();
-        let kind = StepKind::Conv2d { parts, padding: [top, left] };
+        let kind = StepKind::Conv2d { parts, padding: [top, left], outputs: 1 };
         if stride == [1, 1] {
             self.value_of[index] = self.builder.push(index, kind, inputs, z, then);
             return Ok(());
@@ -342,6 +359,51 @@ impl<'a> Planner<'a> {
             value = self.builder.push(index, kind, vec![value], y, None);
         }
         self.settle(index, value);
+        Ok(())
+    }
+
+    /// The tiles of a convolution of stride 1 in one group, if it is faster by them.
+    fn grid(&self, layer: usize, padding: [usize; 4], y: &Layout) -> Option<Grid> {
+        let dims = &self.model.network.layers[layer].shape;
+        let [_, seen, 3, 3] = dims[..] else { return None };
+        if !winograd::HERE {
+            return None;
+        }
+        let grid = winograd::grid(y.shape, padding);
+        let tiles = grid.tiles[0].checked_mul(grid.tiles[1])?;
+        let weights = &self.model.weights[layer];
+        by_tiles(self.isa, weights, seen, tiles, y, self.most_lanes, self.options).then_some(grid)
+    }
+
+    /// A convolution by tiles, of the first input, added to the second if there is one.
+    fn by_tiles(
+        &mut self,
+        index: usize,
+        mut inputs: Vec<usize>,
+        layer: usize,
+        grid: Grid,
+    ) -> Result<()> {
+        let weights = &self.model.weights[layer];
+        let [out, seen, ..] = self.model.network.layers[layer].shape[..] else { return Ok(()) };
+        let x = winograd::layout_of_inputs(grid, seen);
+        let products = winograd::layout_of_outputs(grid, out);
+        let tiles = self.builder.push(index, StepKind::ToTiles(grid), vec![inputs[0]], x, None);
+        let (transformed, dims) = winograd::weights(weights)?;
+        let parts = convolution(
+            &transformed,
+            &dims,
+            [1, 1],
+            winograd::NUMBERS,
+            (&x, &products),
+            (self.isa, self.most_lanes),
+            Options { kernel: KernelChoice::Auto, ..self.options },
+        );
+        let kind = StepKind::Conv2d { parts, padding: [0, 0], outputs: winograd::OUTPUTS };
+        inputs[0] = self.builder.push(index, kind, vec![tiles], products, None);
+        let bias = weights.bias.as_ref().map(|bias| bias.to_f32()).unwrap_or_default();
+        let (y, then) = (self.layouts.values[index + 1], self.fused.activation[index]);
+        let kind = StepKind::FromTiles { grid, bias };
+        self.value_of[index] = self.builder.push(index, kind, inputs, y, then);
         Ok(())
     }
 
@@ -367,11 +429,11 @@ impl<'a> Planner<'a> {
             stride,
             groups,
             (&self.builder.layout(*value), &self.layouts.values[index + 1]),
-            self.most_lanes,
+            (self.isa, self.most_lanes),
             self.options,
         );
         let padding = if stride == [1, 1] { padding } else { [0, 0] };
-        StepKind::Conv2d { parts, padding }
+        StepKind::Conv2d { parts, padding, outputs: 1 }
     }
 }
 

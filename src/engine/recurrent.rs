@@ -5,9 +5,10 @@
 //! `[step][unit]`, the first one ahead of them.
 
 use super::elementary::{sigmoid, tanh};
-use super::execute::Compiled;
+use super::execute::Panel;
 use super::layers::{LinearPart, linear};
 use super::options::Options;
+use super::parallel::in_parts;
 use super::whole::Runs;
 use crate::error::Result;
 use crate::model::{LayerWeights, Pattern, Values};
@@ -22,8 +23,9 @@ pub(super) struct Recurrent {
     steps: usize,
     /// Whether a run goes on from where the one before ended.
     stream: bool,
-    /// All rows; or those of the gates and those of the candidate, where that waits for the reset.
-    parts: Vec<LinearPart>,
+    /// All rows; or those of the gates and those of the candidate, where that waits for the reset. Each in
+    /// parts, one for each thread that a step is worth.
+    matrices: Vec<Vec<LinearPart>>,
 }
 
 impl Recurrent {
@@ -37,18 +39,17 @@ impl Recurrent {
         options: Options,
     ) -> Result<Self> {
         let units = weights.pattern.cols();
-        let (options, stream) = (Options { threads: 1, ..options }, options.stream);
-        let parts = match recurrence.cell {
+        let matrices = match recurrence.cell {
             Cell::GruResetBefore => {
-                let mut parts = Vec::new();
+                let mut matrices = Vec::new();
                 for range in [0..2 * units, 2 * units..3 * units] {
-                    parts.extend(linear(&rows(weights, range)?, isa, most_lanes, options));
+                    matrices.push(linear(&rows(weights, range)?, isa, most_lanes, options));
                 }
-                parts
+                matrices
             }
-            _ => linear(weights, isa, most_lanes, options),
+            _ => vec![linear(weights, isa, most_lanes, options)],
         };
-        Ok(Self { recurrence, units, steps, stream, parts })
+        Ok(Self { recurrence, units, steps, stream: options.stream, matrices })
     }
 
     /// What its output's memory has to be.
@@ -78,7 +79,13 @@ impl Recurrent {
 
     /// Bytes of weights, biases and indices in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.parts.iter().map(LinearPart::bytes).sum()
+        self.matrices.iter().flatten().map(LinearPart::bytes).sum()
+    }
+
+    /// Weights that are multiplied, and functions of gates.
+    pub(super) fn work(&self) -> [usize; 2] {
+        let entries = self.matrices.iter().flatten().map(LinearPart::single_entries).sum::<usize>();
+        [self.steps * entries, self.steps * (self.recurrence.cell.gates() + 1) * self.units]
     }
 
     /// What it does, for a profile.
@@ -94,13 +101,12 @@ impl Recurrent {
     /// memory, and goes on for at least a vector.
     pub(super) fn run(
         &self,
-        isa: Isa,
+        panel: Panel<'_>,
         x: &[f32],
         states: [Option<&[f32]>; 2],
         y: &mut [f32],
-        lanes: usize,
     ) {
-        let n = self.units * lanes;
+        let n = self.units * panel.lanes;
         let first = |state: Option<&[f32]>, y: &mut [f32]| match state {
             Some(state) => y.copy_from_slice(&state[..n]),
             None => y.fill(0.0),
@@ -116,22 +122,18 @@ impl Recurrent {
         }
         for step in 0..self.steps {
             let x = &x[step * all..][..all];
-            if let [part, ..] = &self.parts[..] {
-                part.run(isa, &hidden[step * n..], gates, lanes, false);
-            }
+            product(panel, &self.matrices[0], &hidden[step * n..], gates);
             let (before, after) = hidden.split_at_mut((step + 1) * n);
             let (h, next) = (&before[step * n..], &mut after[..n]);
             match self.recurrence.cell {
-                Cell::Rnn => isa.run(Compiled(|| self.simple(x, gates, next))),
-                Cell::Lstm => isa.run(Compiled(|| self.long_short(x, gates, cell, next))),
-                Cell::Gru => isa.run(Compiled(|| self.gated(x, gates, h, next))),
+                Cell::Rnn => panel.compiled(|| self.simple(x, gates, next)),
+                Cell::Lstm => panel.compiled(|| self.long_short(x, gates, cell, next)),
+                Cell::Gru => panel.compiled(|| self.gated(x, gates, h, next)),
                 Cell::GruResetBefore => {
-                    isa.run(Compiled(|| self.reset(x, gates, h, next)));
-                    if let [_, part] = &self.parts[..] {
-                        part.run(isa, after, &mut gates[2 * n..], lanes, false);
-                    }
+                    panel.compiled(|| self.reset(x, gates, h, next));
+                    product(panel, &self.matrices[1], after, &mut gates[2 * n..]);
                     let next = &mut after[..n];
-                    isa.run(Compiled(|| self.update(x, gates, h, next)));
+                    panel.compiled(|| self.update(x, gates, h, next));
                 }
             }
         }
@@ -192,6 +194,14 @@ impl Recurrent {
         self.apply(1, &x[2 * n..], &mut gates[2 * n..]);
         mixed(&gates[n..], h, next);
     }
+}
+
+/// A matrix times a vector that goes on for at least a vector more, by parts.
+fn product(panel: Panel<'_>, parts: &[LinearPart], x: &[f32], y: &mut [f32]) {
+    let Panel { isa, lanes, team } = panel;
+    in_parts(parts.len(), &|part| parts[part].rows, (y, lanes), team, &|part, _, y| {
+        parts[part].run(isa, x, y, lanes, false);
+    });
 }
 
 /// The candidate where the update is 0, the hidden state where it is 1; these are the gates after the

@@ -52,8 +52,9 @@ impl Engine {
         if samples.min(self.most_lanes) < cost::WORTH_A_PANEL {
             return 1;
         }
-        // The widest panel that is full, or nearly so.
-        while lanes > WIDTH && samples * 8 <= lanes * 6 {
+        // The widest panel that is full, or nearly so; half of a vector takes as long as all of it.
+        let vector = self.isa.lanes();
+        while lanes > WIDTH && samples * 8 <= lanes * if lanes > vector { 6 } else { 4 } {
             lanes /= 2;
         }
         lanes

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::cost::Cost;
-use super::kernels::TapRows;
+use super::kernels::{Grid, TapRows};
 use super::layers::LinearPart;
 use super::layout::Layout;
 use super::whole::Whole;
@@ -29,6 +29,15 @@ pub(super) enum StepKind {
     Conv2d {
         parts: Vec<TapRows>,
         padding: [usize; 2],
+        /// Outputs that each product is part of: 16 of tiles, else one.
+        outputs: usize,
+    },
+    /// The input of a convolution by Winograd's tiles, transformed.
+    ToTiles(Grid),
+    /// The output of one, perhaps added to a second input, and its bias.
+    FromTiles {
+        grid: Grid,
+        bias: Vec<f32>,
     },
     /// The input of a convolution with a stride, by remainders of row and column.
     Split {
@@ -46,7 +55,6 @@ pub(super) enum StepKind {
     /// The first input has the output's shape.
     Mul,
     Concat,
-    Softmax,
     /// Of values without gaps.
     Whole(Whole),
 }
@@ -62,7 +70,13 @@ impl StepKind {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Linear(parts) => parts.first().map_or("taps", LinearPart::name),
+            Self::Conv2d { outputs: 2.., .. } => "convolution, tiles",
+            Self::Conv2d { parts, .. } if parts.first().is_some_and(TapRows::grouped) => {
+                "convolution, shared taps"
+            }
             Self::Conv2d { .. } => "convolution, taps",
+            Self::ToTiles(_) => "to tiles",
+            Self::FromTiles { .. } => "from tiles",
             Self::Split { .. } => "split by stride",
             Self::Pool { pool: Pool::Max, .. } => "max pool",
             Self::Pool { .. } => "average pool",
@@ -71,7 +85,6 @@ impl StepKind {
             Self::Add => "add",
             Self::Mul => "multiply",
             Self::Concat => "concatenate",
-            Self::Softmax => "softmax",
             Self::Whole(whole) => whole.name(),
         }
     }
@@ -81,6 +94,7 @@ impl StepKind {
         match self {
             Self::Linear(parts) => parts.iter().map(LinearPart::bytes).sum(),
             Self::Conv2d { parts, .. } => parts.iter().map(TapRows::bytes).sum(),
+            Self::FromTiles { bias, .. } => bias.len() * 4,
             Self::Whole(whole) => whole.bytes(),
             _ => 0,
         }

@@ -52,8 +52,16 @@ fn check(
                 let outs = engine.output_shape().elements().unwrap();
                 let mut y = vec![f32::NAN; samples * outs];
                 engine.run(&mut engine.workspace(samples), x, &mut y).unwrap();
+                // An output of a tile errs by what all others of it are made of, and a few times as much.
+                let tiles = engine.steps(model).iter().any(|step| step.kernel.ends_with("tiles"));
+                let largest = |sample| {
+                    let magnitudes = (0..outs).map(|at| exact(sample, at).1);
+                    8.0 * magnitudes.fold(0.0, f64::max)
+                };
+                let of_tiles: Vec<f64> = (0..samples).filter(|_| tiles).map(largest).collect();
                 for (at, &found) in y.iter().enumerate() {
                     let (sum, magnitude, count) = exact(at / outs, at % outs);
+                    let magnitude = of_tiles.get(at / outs).copied().unwrap_or(magnitude);
                     let bound = (count + 2) as f64 * magnitude * 2f64.powi(-24);
                     let error = (f64::from(found) - sum).abs();
                     assert!(

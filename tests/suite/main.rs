@@ -37,5 +37,6 @@ mod recurrent;
 mod search;
 mod shared_steps;
 mod structure;
+mod tiles;
 #[cfg(feature = "train")]
 mod train;

@@ -1,10 +1,57 @@
 //! Threads that share the steps of a run.
 
 use crate::noise::Noise;
-use svdo::engine::{Engine, Isa, Options};
+use svdo::engine::{Engine, Isa, KernelChoice, Options};
 use svdo::model::{LayerWeights, Model, Pattern, Values};
+use svdo::network::Layer;
 use svdo::network::describe::Description;
-use svdo::network::{Layer, Shape};
+
+/// A model of layers with a fifth of their weights.
+fn model(input: &[usize], nodes: &serde_json::Value, layers: &[(&str, &[usize])]) -> Model {
+    let described = serde_json::json!({"version": 1, "input": {"shape": input}, "nodes": nodes});
+    let description: Description = serde_json::from_value(described).unwrap();
+    let mut noise = Noise::new(16);
+    let (mut weights, mut all) = (Vec::new(), Vec::new());
+    for (name, shape) in layers {
+        let layer = Layer { name: (*name).into(), shape: shape.to_vec() };
+        let mut pattern = Pattern::with_columns(layer.cols());
+        for _ in 0..layer.rows() {
+            pattern.push_row((0..layer.cols() as u32).filter(|_| noise.below(5) == 0)).unwrap();
+        }
+        let values = Values::F32(noise.vec(pattern.len()));
+        weights.push(LayerWeights { pattern, values, bias: None });
+        all.push(layer);
+    }
+    Model { network: description.resolve(all).unwrap(), threshold: None, weights }
+}
+
+/// Runs samples on one thread and on several; `sample` gives a number of the input.
+fn same_bits(
+    model: &Model,
+    kernel: KernelChoice,
+    batches: &[usize],
+    sample: impl Fn(&mut Noise) -> f32,
+) {
+    let mut noise = Noise::new(17);
+    for isa in Isa::supported() {
+        for &samples in batches {
+            let run = |threads, x: &[f32]| {
+                let options = Options { threads, kernel, ..Options::default() };
+                let engine = Engine::with_options(model, isa, options).unwrap();
+                let mut y = vec![f32::NAN; samples * engine.output_shape().elements().unwrap()];
+                engine.infer(x, &mut y).unwrap();
+                assert!(y.iter().all(|y| y.is_finite()));
+                y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            let count = samples * model.network.input.shape.elements().unwrap();
+            let x: Vec<f32> = (0..count).map(|_| sample(&mut noise)).collect();
+            let alone = run(1, &x);
+            for threads in [2, 5] {
+                assert!(run(threads, &x) == alone, "{isa:?}, {samples} samples, {threads} threads");
+            }
+        }
+    }
+}
 
 #[test]
 fn threads_that_share_steps_without_weights_change_no_bit() {
@@ -25,42 +72,63 @@ fn threads_that_share_steps_without_weights_change_no_bit() {
         {"op": "flatten"},
         {"op": "linear", "layer": "c"},
     ]);
-    let input = Shape::new(3, 62, 62);
-    let description: Description = serde_json::from_value(
-        serde_json::json!({"version": 1, "input": {"shape": [3, 62, 62]}, "nodes": nodes}),
-    )
-    .unwrap();
-    let mut noise = Noise::new(16);
-    let mut weights = Vec::new();
-    let mut layers = Vec::new();
     let flat = 3 * 33 * 30 * 30;
-    for (name, shape) in [("a", vec![33, 3, 3, 3]), ("b", vec![33, 33, 3, 3]), ("c", vec![5, flat])]
-    {
-        let layer = Layer { name: name.into(), shape };
-        let mut pattern = Pattern::with_columns(layer.cols());
-        for _ in 0..layer.rows() {
-            pattern.push_row((0..layer.cols() as u32).filter(|_| noise.below(5) == 0)).unwrap();
-        }
-        let values = Values::F32(noise.vec(pattern.len()));
-        weights.push(LayerWeights { pattern, values, bias: None });
-        layers.push(layer);
-    }
-    let network = description.resolve(layers).unwrap();
-    let model = Model { network, threshold: None, weights };
-    for isa in Isa::supported() {
-        for samples in [1, 3, 37] {
-            let x = noise.vec(samples * input.elements().unwrap());
-            let run = |threads| {
-                let options = Options { threads, ..Options::default() };
-                let engine = Engine::with_options(&model, isa, options).unwrap();
-                let mut y = vec![f32::NAN; samples * 5];
-                engine.infer(&x, &mut y).unwrap();
-                y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
-            };
-            let alone = run(1);
-            for threads in [2, 5] {
-                assert!(run(threads) == alone, "{isa:?}, {samples} samples, {threads} threads");
-            }
-        }
-    }
+    let layers: [(&str, &[usize]); 3] =
+        [("a", &[33, 3, 3, 3]), ("b", &[33, 33, 3, 3]), ("c", &[5, flat])];
+    let model = model(&[3, 62, 62], &nodes, &layers);
+    same_bits(&model, KernelChoice::Auto, &[1, 3, 37], Noise::next);
+    // Those of 3x3 by tiles, the others by shared taps.
+    same_bits(&model, KernelChoice::Dense, &[1, 9], Noise::next);
+}
+
+/// Embedding, normalization, attention with a remainder of queries, a matrix product, softmax, functions of
+/// two and three, views, padding, interpolation and every kind of cell, all large enough to be shared.
+#[test]
+fn threads_that_share_steps_over_sequences_change_no_bit() {
+    let nodes = serde_json::json!([
+        {"op": "embedding", "layer": "e"},
+        {"op": "layer_norm", "eps": 0.01, "name": "x"},
+        {"op": "conv2d", "layer": "q"},
+        {"op": "rearrange", "shape": [3, 150, 32], "sizes": [3, 150, 32], "strides": [4800, 1, 150], "name": "q"},
+        {"op": "conv2d", "layer": "k", "inputs": ["x"]},
+        {"op": "rearrange", "shape": [3, 32, 150], "sizes": [14400], "strides": [1], "name": "k"},
+        {"op": "conv2d", "layer": "v", "inputs": ["x"]},
+        {"op": "rearrange", "shape": [3, 150, 32], "sizes": [3, 150, 32], "strides": [4800, 1, 150], "name": "v"},
+        {"op": "matmul", "inputs": ["q", "k"], "name": "scores"},
+        {"op": "affine", "factor": 0.25},
+        {"op": "rearrange", "shape": [150, 3, 150], "sizes": [150, 450], "strides": [1, 150]},
+        {"op": "softmax"},
+        {"op": "rearrange", "shape": [3, 150, 150], "sizes": [450, 150], "strides": [1, 450], "name": "w"},
+        {"op": "matmul", "inputs": ["w", "v"]},
+        {"op": "rearrange", "shape": [96, 1, 150], "sizes": [3, 32, 150], "strides": [4800, 1, 32], "name": "o"},
+        {"op": "matmul", "inputs": ["q", "k"]},
+        {"op": "reduce_max", "name": "largest"},
+        {"op": "log_softmax", "inputs": ["o"], "name": "log"},
+        {"op": "sub", "inputs": ["log", "x"], "name": "less"},
+        {"op": "where", "inputs": ["x", "less", "o"]},
+        {"op": "softmax"},
+        {"op": "pad", "before": [1, 0, 3], "after": [0, 1, 2], "mode": "reflect"},
+        {"op": "resize", "size": [3, 200], "scale": [1.5, 1.25], "mode": "linear"},
+        {"op": "global_avg_pool2d"}, {"op": "flatten", "name": "pooled"},
+        {"op": "conv2d", "layer": "ih", "inputs": ["o"]}, {"op": "lstm", "layer": "hh", "name": "lstm"},
+        {"op": "conv2d", "layer": "gih"}, {"op": "gru", "layer": "ghh", "reset": "before"},
+        {"op": "conv2d", "layer": "rih"}, {"op": "rnn", "layer": "rhh"},
+        {"op": "global_avg_pool2d"}, {"op": "flatten", "name": "cells"},
+        {"op": "global_avg_pool2d", "inputs": ["largest"]}, {"op": "flatten", "name": "most"},
+        {"op": "concat", "inputs": ["pooled", "cells", "most"]},
+    ]);
+    let layers: [(&str, &[usize]); 10] = [
+        ("e", &[300, 96]),
+        ("q", &[96, 96, 1, 1]),
+        ("k", &[96, 96, 1, 1]),
+        ("v", &[96, 96, 1, 1]),
+        ("ih", &[1280, 96, 1, 1]),
+        ("hh", &[1280, 320]),
+        ("gih", &[960, 320, 1, 1]),
+        ("ghh", &[960, 320]),
+        ("rih", &[320, 320, 1, 1]),
+        ("rhh", &[320, 320]),
+    ];
+    let model = model(&[1, 1, 150], &nodes, &layers);
+    same_bits(&model, KernelChoice::Auto, &[1, 2, 9], |noise| noise.below(300) as f32);
 }

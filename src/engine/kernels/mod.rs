@@ -6,9 +6,11 @@
 //! | [`DenseRows`] | dense matrix times vector | linear layers with few zeros, one sample |
 //! | [`TapRows`] | sparse rows times a map | linear layers of a panel of samples; convolutions |
 //! | [`matmul`] | matrix times matrix, both values | products of values |
+//! | [`to_tiles`], [`from_tiles`] | transforms of tiles | convolutions of 3x3 with few zeros |
 //! | [`pool`] | windows of a map | max and average pooling |
 //! | [`interleave`], [`deinterleave`] | samples to lanes and back | inputs and outputs of panels |
 //! | [`every_other`] | every second float | inputs of convolutions of stride 2 |
+//! | [`ColumnBlocks`] | nothing | columns that threads write at the same time |
 //! | [`Workers`] | nothing | the threads that share a step |
 //! | [`Bounds`] | nothing | what a core can do at best, to measure the others by |
 //!
@@ -18,6 +20,7 @@
 
 mod aligned;
 mod bounds;
+mod columns;
 mod dense_rows;
 mod matmul;
 mod pooling;
@@ -25,17 +28,22 @@ mod sliced_rows;
 mod tap_rows;
 mod tiles;
 mod transpose;
+mod winograd;
 mod workers;
 
 pub(super) use aligned::Aligned;
 pub use bounds::{Bounds, peak_gflops};
+pub(super) use columns::{ColumnBlocks, Columns};
 pub(super) use dense_rows::DenseRows;
-pub(super) use matmul::matmul;
+pub(super) use matmul::{ROWS, matmul};
 pub(super) use pooling::{covered, every_other, pool};
 pub(super) use sliced_rows::SlicedRows;
-pub(super) use tap_rows::TapRows;
+pub(super) use tap_rows::{GROUP, TapRows};
 pub(super) use tiles::{Residual, Span, Spans};
 pub(super) use transpose::{deinterleave, interleave};
+pub(super) use winograd::{
+    Ends, Grid, IN as TILE_IN, OUT as TILE_OUT, Plane, from_tiles, to_tiles,
+};
 pub(super) use workers::Workers;
 
 /// Samples of the smallest panel: a vector of any instruction set divides it or is as long as two.

@@ -8,7 +8,7 @@
 //! the rows with equally many taps follow each other: the end of a row is then foreseen.
 
 /// Rows of a group that share their taps.
-pub(super) const GROUP: usize = 4;
+pub(in crate::engine) const GROUP: usize = 4;
 
 /// Rows whose outputs stay in the second-level cache while the blocks of inputs go by.
 const CHUNK: usize = 512;

@@ -111,12 +111,23 @@ const fn many<V: Vector>() -> bool {
     V::REGISTERS >= 16
 }
 
+/// Whether they hold those of twenty-four.
+const fn twice_as_many<V: Vector>() -> bool {
+    V::REGISTERS >= 32
+}
+
 impl Tiles<'_> {
     #[inline(always)]
     fn fill<V: Vector<Element = f32>>(self) {
         let Self { rows, spans, lanes, x, residual, y, pitch, relu } = self;
-        let held = if many::<V>() { 12 } else { 4 };
-        let most = if rows.group == GROUP { held / GROUP } else { held };
+        let most = match (rows.group == GROUP, many::<V>()) {
+            (false, true) => 12,
+            (false, false) => 4,
+            (true, true) if twice_as_many::<V>() => 6,
+            // Three would leave no register for a weight.
+            (true, true) => 2,
+            (true, false) => 1,
+        };
         for span in spans.iter() {
             let floats = span.positions * lanes;
             let mut vectors = floats.div_ceil(V::LANES);
@@ -150,7 +161,18 @@ impl Tiles<'_> {
 fn tile<V: Vector<Element = f32>>(rows: &TapRows, size: usize, at: Origin, relu: bool) {
     if rows.group == GROUP {
         return match size {
-            3 if const { many::<V>() } => V::call(Tile::<3, GROUP, true> { rows, at, relu }),
+            6 if const { twice_as_many::<V>() } => {
+                V::call(Tile::<6, GROUP, true> { rows, at, relu })
+            }
+            5 if const { twice_as_many::<V>() } => {
+                V::call(Tile::<5, GROUP, true> { rows, at, relu })
+            }
+            4 if const { twice_as_many::<V>() } => {
+                V::call(Tile::<4, GROUP, true> { rows, at, relu })
+            }
+            3 if const { twice_as_many::<V>() } => {
+                V::call(Tile::<3, GROUP, true> { rows, at, relu })
+            }
             2 if const { many::<V>() } => V::call(Tile::<2, GROUP, true> { rows, at, relu }),
             _ => V::call(Tile::<1, GROUP, true> { rows, at, relu }),
         };

@@ -1,5 +1,8 @@
 //! Operations over the channels at each position. A channel is `plane` floats: positions times lanes.
 
+use crate::engine::elementary::exp;
+use crate::engine::execute::Panel;
+use crate::engine::kernels::{ColumnBlocks, Columns};
 use crate::network::Reduction;
 
 /// Floats of a plane that go through the channels together.
@@ -27,7 +30,7 @@ impl Each {
             Self::Own => {}
             Self::Absolute => x.iter_mut().for_each(|x| *x = x.abs()),
             Self::Square => x.iter_mut().for_each(|x| *x *= *x),
-            Self::Exponential => x.iter_mut().for_each(|x| *x = libm::expf(*x)),
+            Self::Exponential => x.iter_mut().for_each(|x| *x = exp(*x)),
         }
     }
 }
@@ -119,17 +122,15 @@ impl Place {
         all
     }
 
-    /// `y = (x - by) * factors` in each channel.
+    /// `y = (x - by) * factors` in each channel, with the exponential of that distance if asked.
     #[inline(never)]
-    fn scale(self, x: &[f32], y: &mut [f32], by: &Block, factors: &Block) {
+    fn scale(self, x: &[f32], y: &mut Columns<'_>, by: &Block, factors: &Block, each: Each) {
         if self.plane == 1 {
-            let pairs = y.iter_mut().zip(x);
-            return pairs.for_each(|(y, x)| *y = (x - by[0]) * factors[0]);
+            let rows = y.row(0).chunks_mut(BLOCK).zip(x.chunks(BLOCK));
+            return rows.for_each(|(y, x)| scale(x, y, by, factors, each));
         }
-        for range in self.blocks() {
-            let pairs = y[range.clone()].iter_mut().zip(&x[range]);
-            let numbers = by.iter().zip(factors);
-            pairs.zip(numbers).for_each(|((y, x), (by, factor))| *y = (x - by) * factor);
+        for (c, range) in self.blocks().enumerate() {
+            scale(&x[range], y.row(c), by, factors, each);
         }
     }
 
@@ -142,47 +143,76 @@ impl Place {
     }
 }
 
-const ZEROS: Block = [0.0; BLOCK];
-
-/// The blocks of all channels.
-fn places(channels: usize, plane: usize) -> impl Iterator<Item = Place> {
-    (0..plane).step_by(BLOCK).map(move |start| Place { channels, plane, start })
+#[inline(never)]
+fn scale(x: &[f32], y: &mut [f32], by: &Block, factors: &Block, each: Each) {
+    y.iter_mut().zip(x.iter().zip(by)).for_each(|(y, (x, by))| *y = x - by);
+    each.apply(y);
+    y.iter_mut().zip(factors).for_each(|(y, factor)| *y *= factor);
 }
 
-pub(super) fn log_softmax(x: &[f32], y: &mut [f32], channels: usize, plane: usize) {
-    for place in places(channels, plane) {
-        let (largest, logs) = place.log_sum_exp(x);
-        let mut by = largest;
+const ZEROS: Block = [0.0; BLOCK];
+const ONES: Block = [1.0; BLOCK];
+
+/// Runs `f` on the blocks of all channels, on all threads that share the step.
+fn places(
+    panel: Panel<'_>,
+    y: &mut [f32],
+    [channels, plane]: [usize; 2],
+    f: &(dyn Fn(Place, &mut Columns<'_>) + Sync),
+) {
+    // A vector is one block.
+    let blocks = match plane {
+        1 => ColumnBlocks::new(y, [1, channels], channels),
+        _ => ColumnBlocks::new(y, [channels, plane], BLOCK),
+    };
+    panel.everywhere(&|| {
+        while let Some((start, mut y)) = blocks.next() {
+            f(Place { channels, plane, start }, &mut y);
+        }
+    });
+}
+
+pub(super) fn softmax(panel: Panel<'_>, x: &[f32], y: &mut [f32], sizes: [usize; 2]) {
+    places(panel, y, sizes, &|place, y| {
+        let largest = place.fold(x, &ZEROS, Each::Own, Join::Largest);
+        let sums = place.fold(x, &largest, Each::Exponential, Join::Sum);
+        place.scale(x, y, &largest, &sums.map(|sum| 1.0 / sum), Each::Exponential);
+    });
+}
+
+pub(super) fn log_softmax(panel: Panel<'_>, x: &[f32], y: &mut [f32], sizes: [usize; 2]) {
+    places(panel, y, sizes, &|place, y| {
+        let (mut by, logs) = place.log_sum_exp(x);
         by.iter_mut().zip(logs).for_each(|(by, log)| *by += log);
-        place.scale(x, y, &by, &[1.0; BLOCK]);
-    }
+        place.scale(x, y, &by, &ONES, Each::Own);
+    });
 }
 
 pub(super) fn normalize(
+    panel: Panel<'_>,
     x: &[f32],
     y: &mut [f32],
-    channels: usize,
-    plane: usize,
+    sizes: [usize; 2],
     (eps, centered): (f32, bool),
 ) {
-    let n = channels as f32;
-    for place in places(channels, plane) {
+    let n = sizes[0] as f32;
+    places(panel, y, sizes, &|place, y| {
         let means = match centered {
             true => place.fold(x, &ZEROS, Each::Own, Join::Sum).map(|sum| sum / n),
             false => ZEROS,
         };
         let squares = place.fold(x, &means, Each::Square, Join::Sum);
         let factors = squares.map(|sum| 1.0 / (sum / n + eps).sqrt());
-        place.scale(x, y, &means, &factors);
-    }
+        place.scale(x, y, &means, &factors, Each::Own);
+    });
 }
 
 pub(super) fn reduce(
     reduction: Reduction,
+    panel: Panel<'_>,
     x: &[f32],
     y: &mut [f32],
-    channels: usize,
-    plane: usize,
+    [channels, plane]: [usize; 2],
 ) {
     let (each, join) = match reduction {
         Reduction::Sum | Reduction::Mean => (Each::Own, Join::Sum),
@@ -192,17 +222,20 @@ pub(super) fn reduce(
         Reduction::AbsoluteSum => (Each::Absolute, Join::Sum),
         Reduction::SquareSum | Reduction::Norm => (Each::Square, Join::Sum),
     };
-    for place in places(channels, plane) {
-        let mut found = place.fold(x, &ZEROS, each, join);
-        match reduction {
-            Reduction::Mean => found.iter_mut().for_each(|sum| *sum /= channels as f32),
-            Reduction::Norm => found.iter_mut().for_each(|sum| *sum = sum.sqrt()),
-            Reduction::LogSumExp => {
-                let (_, logs) = place.log_sum_exp(x);
-                found.iter_mut().zip(logs).for_each(|(all, log)| *all += log);
+    panel.by_rows((y, 1), [plane, BLOCK], &|first, y| {
+        for (block, y) in y.chunks_mut(BLOCK).enumerate() {
+            let place = Place { channels, plane, start: first + block * BLOCK };
+            let mut found = place.fold(x, &ZEROS, each, join);
+            match reduction {
+                Reduction::Mean => found.iter_mut().for_each(|sum| *sum /= channels as f32),
+                Reduction::Norm => found.iter_mut().for_each(|sum| *sum = sum.sqrt()),
+                Reduction::LogSumExp => {
+                    let (_, logs) = place.log_sum_exp(x);
+                    found.iter_mut().zip(logs).for_each(|(all, log)| *all += log);
+                }
+                _ => {}
             }
-            _ => {}
+            y.iter_mut().zip(found).for_each(|(y, found)| *y = found);
         }
-        y[place.start..].iter_mut().zip(found).for_each(|(y, found)| *y = found);
-    }
+    });
 }

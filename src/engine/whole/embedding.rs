@@ -1,7 +1,12 @@
 //! Rows of a sparse table, by the ids that name them.
 
+use crate::engine::execute::Panel;
+use crate::engine::kernels::ColumnBlocks;
 use crate::model::LayerWeights;
 use crate::network::row_of;
+
+/// Ids that are looked up together: their features share cache lines.
+const BLOCK: usize = 32;
 
 /// A table `[ids, features]`: what is not zero of it.
 #[derive(Debug)]
@@ -29,17 +34,22 @@ impl Embedding {
     }
 
     /// The features of ids `[position][lane]`, to `[feature][position][lane]`. What is no id has none.
-    pub(super) fn run(&self, ids: &[f32], y: &mut [f32], positions: usize, lanes: usize) {
-        let plane = positions * lanes;
-        y.fill(0.0);
-        for (at, &id) in ids[..plane].iter().enumerate() {
-            let Some(row) = row_of(id.into(), self.starts.len() - 1) else { continue };
-            if let Some(bias) = self.bias.as_ref().map(|bias| bias[row]) {
-                y[at..].iter_mut().step_by(plane).for_each(|y| *y = bias);
+    pub(super) fn run(&self, panel: Panel<'_>, ids: &[f32], y: &mut [f32], features: usize) {
+        let blocks = ColumnBlocks::new(y, [features, ids.len()], BLOCK);
+        panel.everywhere(&|| {
+            while let Some((first, mut y)) = blocks.next() {
+                let ids = &ids[first..];
+                (0..features).for_each(|feature| y.row(feature).fill(0.0));
+                for (at, &id) in ids.iter().enumerate().take(BLOCK) {
+                    let Some(row) = row_of(id.into(), self.starts.len() - 1) else { continue };
+                    if let Some(bias) = self.bias.as_ref().map(|bias| bias[row]) {
+                        (0..features).for_each(|feature| y.row(feature)[at] = bias);
+                    }
+                    for entry in self.starts[row] as usize..self.starts[row + 1] as usize {
+                        y.row(self.columns[entry] as usize)[at] += self.values[entry];
+                    }
+                }
             }
-            for entry in self.starts[row] as usize..self.starts[row + 1] as usize {
-                y[self.columns[entry] as usize * plane + at] += self.values[entry];
-            }
-        }
+        });
     }
 }

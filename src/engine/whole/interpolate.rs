@@ -1,5 +1,6 @@
 //! Interpolation along one axis.
 
+use crate::engine::execute::Panel;
 use crate::network::{Resize, Shape};
 
 /// Every element along an axis as a sum of some others.
@@ -38,7 +39,15 @@ impl Interpolation {
         8 * self.taps.len()
     }
 
-    pub(super) fn apply(&self, x: &[f32], y: &mut [f32], lanes: usize) {
+    pub(super) fn apply(&self, panel: Panel<'_>, x: &[f32], y: &mut [f32]) {
+        let [before, after] = self.sizes.map(|size| size * self.inner * panel.lanes);
+        let planes = y.len() / after;
+        panel.by_rows((y, after), [planes, 1], &|first, y| {
+            self.planes(&x[first * before..], y, panel.lanes);
+        });
+    }
+
+    fn planes(&self, x: &[f32], y: &mut [f32], lanes: usize) {
         let (inner, [before, after]) = (self.inner * lanes, self.sizes);
         let planes = x.chunks_exact(before * inner).zip(y.chunks_exact_mut(after * inner));
         for (x, y) in planes {

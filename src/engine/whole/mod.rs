@@ -10,12 +10,12 @@ mod rearrange;
 use std::sync::Arc;
 
 use super::attention::Attention;
-use super::kernels::matmul;
+use super::execute::Panel;
+use super::kernels::{ROWS, matmul};
 use super::layout::Layout;
 use super::recurrent::Recurrent;
 use crate::model::LayerWeights;
 use crate::network::{Binary, Fill, Pad, Reduction, Shape};
-use crate::simd::Isa;
 pub(super) use embedding::Embedding;
 pub(super) use interpolate::Interpolation;
 pub(super) use rearrange::Runs;
@@ -23,6 +23,7 @@ pub(super) use rearrange::Runs;
 /// What such a step does.
 #[derive(Debug, Clone)]
 pub(super) enum Whole {
+    Softmax,
     LogSoftmax,
     LayerNorm { eps: f32, centered: bool },
     Reduce(Reduction),
@@ -83,6 +84,7 @@ impl Whole {
     /// What it does, for a profile.
     pub(super) fn name(&self) -> &'static str {
         match self {
+            Self::Softmax => "softmax",
             Self::LogSoftmax => "log softmax",
             Self::LayerNorm { .. } => "normalize",
             Self::Reduce(_) => "reduce",
@@ -110,63 +112,97 @@ impl Whole {
         }
     }
 
-    /// How often two numbers are multiplied and added, where that is what takes the time.
-    pub(super) fn multiply_adds(&self, inputs: &[Layout], output: &Layout) -> Option<usize> {
-        matches!(self, Self::MatMul)
-            .then(|| output.shape.channels * output.shape.area() * inputs[0].shape.width)
+    /// How often two numbers are multiplied and added, and how many exponential functions there are, where
+    /// these are what takes the time.
+    pub(super) fn work(&self, inputs: &[Layout], output: &Layout) -> Option<[usize; 2]> {
+        let elements = output.shape.channels * output.shape.area();
+        match (self, inputs) {
+            (Self::MatMul, [a, ..]) => Some([elements * a.shape.width, 0]),
+            (Self::Softmax | Self::LogSoftmax, _) => Some([0, 2 * elements]),
+            (Self::Attention(_), [q, k, v, ..]) => {
+                let scores = q.shape.channels * q.shape.height * k.shape.width;
+                Some([scores * (q.shape.width + v.shape.width), scores])
+            }
+            (Self::Recurrent(recurrent), _) => Some(recurrent.work()),
+            _ => None,
+        }
     }
 
     /// Runs on values as long as their layouts; a product's second, and what is written, may be read past
-    /// their ends.
+    /// that.
     pub(super) fn run(
         &self,
-        isa: Isa,
+        panel: Panel<'_>,
         inputs: [(&[f32], Shape); 4],
         (y, to): (&mut [f32], Shape),
-        lanes: usize,
     ) {
-        if let Self::MatMul = self {
-            return matmul(isa, [inputs[0], inputs[1]], y, lanes);
-        }
+        let lanes = panel.lanes;
         if let Self::Attention(attention) = self {
-            return attention.run(isa, inputs, y, lanes);
+            return attention.run(panel, inputs, y);
         }
         if let Self::Recurrent(recurrent) = self {
             let state = |at: usize| (!inputs[at].0.is_empty()).then_some(inputs[at].0);
-            return recurrent.run(isa, inputs[0].0, [state(1), state(2)], y, lanes);
+            return recurrent.run(panel, inputs[0].0, [state(1), state(2)], y);
         }
         let y = &mut y[..to.channels * to.area() * lanes];
         let (x, from) = inputs[0];
-        let position = from.area() * lanes;
+        let sizes = [from.channels, from.area() * lanes];
         match self {
-            Self::LogSoftmax => channels::log_softmax(x, y, from.channels, position),
+            Self::Softmax => channels::softmax(panel, x, y, sizes),
+            Self::LogSoftmax => channels::log_softmax(panel, x, y, sizes),
             Self::LayerNorm { eps, centered } => {
-                channels::normalize(x, y, from.channels, position, (*eps, *centered));
+                channels::normalize(panel, x, y, sizes, (*eps, *centered));
             }
-            Self::Reduce(reduction) => {
-                channels::reduce(*reduction, x, y, from.channels, position);
+            Self::Reduce(reduction) => channels::reduce(*reduction, panel, x, y, sizes),
+            Self::MatMul => {
+                let operands = [inputs[0], inputs[1]];
+                let row = inputs[1].1.width * lanes;
+                panel.by_rows((y, row), [from.channels * from.height, ROWS], &|first, y| {
+                    matmul(panel.isa, operands, first, y, lanes);
+                });
             }
             Self::Binary(binary) => {
-                pairs::binary(*binary, [inputs[0], inputs[1]], (y, to), lanes);
+                let plane = to.area() * lanes;
+                panel.by_rows((y, plane), [to.channels, 1], &|first, y| {
+                    let inputs = [inputs[0], inputs[1]];
+                    let inputs =
+                        inputs.map(|(x, shape)| (&x[first * shape.area() * lanes..], shape));
+                    pairs::binary(*binary, inputs, (y, to), lanes);
+                });
             }
-            Self::Where => pairs::choose([x, inputs[1].0, inputs[2].0], y),
+            Self::Where => panel.by_rows((y, lanes), [to.channels * to.area(), 1], &|first, y| {
+                pairs::choose([0, 1, 2].map(|at: usize| &inputs[at].0[first * lanes..]), y);
+            }),
             Self::Constant(constant) => constant.fill(y, lanes),
-            Self::Rearrange(runs) => runs.copy(x, y, lanes),
-            Self::Pad(pad) => padded(pad, (x, from), (y, to), lanes),
-            Self::Interpolate(interpolation) => interpolation.apply(x, y, lanes),
-            Self::Embedding(embedding) => embedding.run(x, y, from.area(), lanes),
-            Self::MatMul | Self::Recurrent(_) | Self::Attention(_) => {}
+            Self::Rearrange(runs) => runs.copy(panel, x, y),
+            Self::Pad(pad) => {
+                let rows = to.channels * to.height;
+                panel.by_rows((y, to.width * lanes), [rows, 1], &|first, y| {
+                    padded(pad, (x, from), (y, to), first, lanes);
+                });
+            }
+            Self::Interpolate(interpolation) => interpolation.apply(panel, x, y),
+            Self::Embedding(embedding) => {
+                embedding.run(panel, &x[..from.area() * lanes], y, to.channels);
+            }
+            Self::Recurrent(_) | Self::Attention(_) => {}
         }
     }
 }
 
-/// A value with a border, row by row.
-fn padded(pad: &Pad, (x, from): (&[f32], Shape), (y, to): (&mut [f32], Shape), lanes: usize) {
+/// A value with a border, from row `first` on.
+fn padded(
+    pad: &Pad,
+    (x, from): (&[f32], Shape),
+    (y, to): (&mut [f32], Shape),
+    first: usize,
+    lanes: usize,
+) {
     let number = if let Fill::Constant(value) = pad.fill { value } else { 0.0 };
     let source = |axis: usize, at: usize, size: usize| pad.fill.source(at, pad.before[axis], size);
     for (at, y) in y.chunks_exact_mut(to.width * lanes).enumerate() {
-        let rows =
-            source(0, at / to.height, from.channels).zip(source(1, at % to.height, from.height));
+        let (c, row) = ((first + at) / to.height, (first + at) % to.height);
+        let rows = source(0, c, from.channels).zip(source(1, row, from.height));
         let Some((c, row)) = rows else {
             y.fill(number);
             continue;

@@ -1,9 +1,12 @@
 //! Elements in another order.
 
+use crate::engine::execute::Panel;
 use crate::network::{Axis, View};
 
 /// Rows of a transposition that are written side by side.
 const TILE: usize = 8;
+
+const ONE: Axis = Axis { size: 1, stride: 0 };
 
 /// A view with as few axes as it can have: no axis of one element, none that goes on where the next one
 /// ends.
@@ -42,18 +45,39 @@ impl Runs {
             }
     }
 
-    pub(super) fn copy(&self, x: &[f32], y: &mut [f32], lanes: usize) {
-        let (outer, inner) = self.axes.split_at(self.axes.len().saturating_sub(2));
-        let one = Axis { size: 1, stride: 0 };
-        let (rows, columns) = match inner {
-            [rows, columns] => (*rows, *columns),
-            [columns] => (one, *columns),
-            _ => (one, one),
+    /// Elements of the last axis, which are copied together.
+    fn columns(&self) -> Axis {
+        self.axes.last().copied().unwrap_or(ONE)
+    }
+
+    /// Copies the elements, `lanes` floats each.
+    pub(super) fn copy(&self, panel: Panel<'_>, x: &[f32], y: &mut [f32]) {
+        let row = self.columns().size * panel.lanes;
+        let rows = y.len() / row;
+        panel.by_rows((y, row), [rows, TILE], &|first, y| self.rows(x, y, first, panel.lanes));
+    }
+
+    /// Copies rows, from row `first` on as many as y holds.
+    fn rows(&self, x: &[f32], mut y: &mut [f32], first: usize, lanes: usize) {
+        let columns = self.columns();
+        let (outer, rows) = match &self.axes[..] {
+            [outer @ .., rows, _] => (outer, *rows),
+            _ => (&[][..], ONE),
         };
+        // Where in the outer axes the first plane is, and where it begins.
         let mut at = [0; View::MOST_AXES];
-        let mut from = self.offset as isize;
-        for y in y.chunks_exact_mut(rows.size * columns.size * lanes) {
-            plane(x, from, y, [rows, columns], lanes);
+        let (mut left, mut from) = (first / rows.size, self.offset as isize);
+        for (at, axis) in at.iter_mut().zip(outer).rev() {
+            *at = left % axis.size;
+            left /= axis.size;
+            from += *at as isize * axis.stride;
+        }
+        let mut skipped = first % rows.size;
+        while !y.is_empty() {
+            let floats = (rows.size - skipped) * columns.size * lanes;
+            let (here, later) = y.split_at_mut(floats.min(y.len()));
+            plane(x, from + skipped as isize * rows.stride, here, [rows, columns], lanes);
+            (y, skipped) = (later, 0);
             for (at, axis) in at.iter_mut().zip(outer).rev() {
                 *at += 1;
                 from += axis.stride;
@@ -67,7 +91,7 @@ impl Runs {
     }
 }
 
-/// The innermost two axes.
+/// Rows of the innermost two axes.
 fn plane(x: &[f32], from: isize, y: &mut [f32], [rows, columns]: [Axis; 2], lanes: usize) {
     let n = columns.size;
     if columns.stride != 1 && rows.stride == 1 && lanes == 1 {
