@@ -11,7 +11,7 @@ use svdo::engine::{Engine, Isa, Options};
 const CALLERS: usize = 4;
 const SAMPLES: usize = 16;
 
-fn main() -> svdo::Result<()> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Some(path) = std::env::args_os().nth(1).map(PathBuf::from) else {
         eprintln!("usage: infer_many MODEL");
         std::process::exit(2);
