@@ -293,7 +293,9 @@ fn the_usual_options_are_there() {
     for program in [COMPRESS, INFER, SVDO] {
         let help = run(program, folder.path(), &["--help"]);
         assert_eq!((help.code, help.out.contains("Usage:")), (0, true));
-        assert!(run(program, folder.path(), &["--version"]).out.contains("0.1"));
+        assert!(
+            run(program, folder.path(), &["--version"]).out.contains(env!("CARGO_PKG_VERSION"))
+        );
         assert_eq!(run(program, folder.path(), &["--no-such-option"]).code, 2);
     }
 }

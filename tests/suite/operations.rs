@@ -8,7 +8,9 @@ use svdo::compress::{Settings, encode, encode_fitted};
 use svdo::engine::dense::DenseNetwork;
 use svdo::engine::verify::verify;
 use svdo::engine::{Engine, Isa, KernelChoice, Options};
+use svdo::model::Model;
 use svdo::network::describe::Description;
+use svdo::network::{Input, Network, Node, Op, Shape, Source};
 use svdo::prune::prune;
 use svdo::quantize::Calibration;
 
@@ -166,6 +168,24 @@ const NETWORKS: [(&str, &str, Shapes); 3] = [
         &[("a", &[140, 150]), ("b", &[70, 140]), ("c", &[9, 70])],
     ),
 ];
+
+/// However small the deviation is with which they are divided.
+#[test]
+fn equal_values_are_normalized_to_zero() {
+    for (channels, width) in [(3, 1), (7, 5), (33, 1), (40, 17)] {
+        let op = Op::LayerNorm { eps: 1e-12, centered: true };
+        let nodes = vec![Node { name: String::new(), op, inputs: vec![Source::Input] }];
+        let input = Input::plain(Shape::new(channels, 1, width));
+        let network = Network { input, layers: Vec::new(), nodes };
+        let model = Model { network, threshold: None, weights: Vec::new() };
+        let engine = Engine::new(&model, Isa::best()).unwrap();
+        for value in [0.1, -1e-3, 1234.567] {
+            let mut y = vec![1.0; channels * width];
+            engine.infer(&vec![value; channels * width], &mut y).unwrap();
+            assert!(y.iter().all(|&y| y == 0.0), "{channels} x {width} of {value}: {y:?}");
+        }
+    }
+}
 
 #[test]
 fn networks_of_today_run_as_theta_says() {

@@ -197,10 +197,13 @@ pub(super) fn normalize(
 ) {
     let n = sizes[0] as f32;
     places(panel, y, sizes, &|place, y| {
-        let means = match centered {
-            true => place.fold(x, &ZEROS, Each::Own, Join::Sum).map(|sum| sum / n),
-            false => ZEROS,
-        };
+        let mut means = ZEROS;
+        if centered {
+            means = place.fold(x, &ZEROS, Each::Own, Join::Sum).map(|sum| sum / n);
+            // A mean that is off in its last bit is all there is of equal values less their mean.
+            let left = place.fold(x, &means, Each::Own, Join::Sum);
+            means.iter_mut().zip(left).for_each(|(mean, sum)| *mean += sum / n);
+        }
         let squares = place.fold(x, &means, Each::Square, Join::Sum);
         let factors = squares.map(|sum| 1.0 / (sum / n + eps).sqrt());
         place.scale(x, y, &means, &factors, Each::Own);
