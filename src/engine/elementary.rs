@@ -32,7 +32,7 @@ pub(super) fn tanh(x: f32) -> f32 {
     let far = 1.0 - 2.0 / (1.0 + exp(x + x));
     let square = x * x;
     let mut p = -5.704_988_7e-3;
-    for coefficient in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+    for coefficient in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         p = p * square + coefficient;
     }
     let near = x + x * square * p;
