@@ -138,7 +138,7 @@ impl Steps<'_> {
         };
         let mut dims = mask.as_ref().map_or_else(Vec::new, |mask| mask.dims.clone());
         let last = dims.pop().unwrap_or(keys);
-        let rows = dims.pop().unwrap_or(queries);
+        let rows = dims.pop().unwrap_or(1);
         if rows != queries && rows != 1 || last > keys {
             return Err(format!("a mask of {rows} x {last} for {queries} queries and {keys} keys"));
         }
