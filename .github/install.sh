@@ -11,10 +11,9 @@ version=${version#v}
 case $(uname -sm) in
     "Linux x86_64") target=x86_64-unknown-linux-gnu ;;
     "Linux aarch64") target=aarch64-unknown-linux-gnu ;;
-    "Darwin arm64") target=aarch64-apple-darwin ;;
     *) target=none ;;
 esac
-releases=${SVDO_RELEASES:-https://github.com/${GITHUB_ACTION_REPOSITORY:-svdo/svdo}/releases/download/v$version}
+releases=${SVDO_RELEASES:-https://github.com/${GITHUB_ACTION_REPOSITORY:-}/releases/download/v$version}
 name=svdo-$version-$target.tar.gz
 if [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] &&
     curl -fsSL --retry 3 "$releases/$name" -o "$bin/$name" &&

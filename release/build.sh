@@ -16,7 +16,13 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 version=$(cargo metadata --locked --no-deps --format-version 1 | sed -E 's/.*"name":"svdo","version":"([^"]*)".*/\1/')
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+if [ -n "$(ls -A "$out")" ] && [ ! -e "$out/notes.md" ]; then
+    echo "$out is not empty, and no release: name another folder" >&2
+    exit 2
+fi
 rm -f "$out"/*
+# First, since a folder that has it is a release.
+python3 release/notes.py "$version" >"$out/notes.md"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -72,7 +78,7 @@ if python3 -m venv "$work/venv" && "$work/venv/bin/pip" install -q 'maturin>=1.9
     (cd "$work" && venv/bin/python -c '
 import numpy, svdo
 report = svdo.compress("lenet300_mnist.safetensors", output="lenet300.svdo")
-print("wheel:", report.size_ratio, svdo.load("lenet300.svdo")(numpy.zeros((1, 784), "f4")).shape)')
+print("wheel:", report.size_ratio, svdo.load("lenet300.svdo")(numpy.zeros((1, 1, 28, 28), "f4")).shape)')
 else
     echo "no maturin: no wheel" >&2
 fi
@@ -80,7 +86,6 @@ fi
 cargo package --locked --allow-dirty --no-verify --quiet
 cp "$CARGO_TARGET_DIR/package/svdo-$version.crate" "$out"
 python3 release/spdx.py >"$out/svdo-$version.spdx.json"
-python3 release/notes.py "$version" >"$out/notes.md"
 (cd "$out" && sha256sum -- * >"$work/SHA256SUMS" && mv "$work/SHA256SUMS" SHA256SUMS)
 
 # The action, as a workflow would run it, with the archive at hand.
