@@ -60,12 +60,7 @@ const MOVED: f32 = 0.08;
 const FUNCTION: f32 = 1.0;
 
 /// Nanoseconds of a number of a tile's transform.
-const OF_TILES: f32 = 0.6;
-
-/// Transformed weights that are near enough to be read as fast as they are used, and what reading one costs
-/// in multiply-adds of a map: of so many, and of more.
-const NEAR_WEIGHTS: usize = 1 << 20;
-const TRANSFORMED_WEIGHT: [f32; 2] = [5.0, 25.0];
+const OF_TILES: f32 = 0.5;
 
 /// Elements of all tiles of a convolution, and weights of it, each of them 36 numbers: more would only wait
 /// for memory.
@@ -162,20 +157,62 @@ pub(super) fn shared_taps(rows: &[Vec<(u32, f32)>], batch: Option<usize>) -> boo
     apart * 10 > shared * SHARED_TAPS[usize::from(wide)]
 }
 
-/// What a multiply-add of rows that share their taps costs on maps, where one of a row alone costs 1: inputs
-/// are read for four rows at a time, if registers hold their sums.
-fn shared_tap_of_map(isa: Isa) -> f32 {
-    match isa {
-        Isa::Avx512 => 0.5,
-        Isa::Avx2 => 0.75,
-        Isa::Portable | Isa::Neon => 1.0,
+/// What convolutions take, in nanoseconds, as `cargo bench --bench kernels -- maps`
+/// shows it.
+struct Nanoseconds {
+    /// A tap of a row alone, and one that four rows share, at a position of a map and at one of a panel.
+    alone: [f32; 2],
+    shared: [f32; 2],
+    /// A multiply-add of the products of tiles.
+    product: f32,
+    /// What a number of the transforms takes more where they fill the second cache, and the third one.
+    far_number: [f32; 2],
+    /// The same for a transformed weight.
+    far_weight: [f32; 2],
+}
+
+/// How many numbers of transforms, and transformed weights, fill the caches so.
+const FAR_NUMBERS: [usize; 2] = [1 << 19, 3 << 21];
+const FAR_WEIGHTS: [usize; 2] = [1 << 20, 1 << 22];
+
+impl Nanoseconds {
+    fn of(isa: Isa) -> Self {
+        match isa {
+            Isa::Avx512 => Self {
+                alone: [0.0255, 0.0178],
+                shared: [0.0143, 0.015],
+                product: 0.0135,
+                far_number: [0.3, 0.95],
+                far_weight: [0.2, 0.47],
+            },
+            Isa::Portable | Isa::Avx2 | Isa::Neon => Self {
+                alone: [0.032, 0.0275],
+                shared: [0.024, 0.0205],
+                product: 0.029,
+                far_number: [0.45, 1.7],
+                far_weight: [0.0, 0.4],
+            },
+        }
+    }
+
+    /// Of all taps at a position: of rows alone, and of groups of four that share them.
+    fn taps(&self, rows: &[Vec<(u32, f32)>], lanes: usize) -> [f32; 2] {
+        let panel = usize::from(lanes > 1);
+        let [apart, shared] = taps(rows);
+        [apart as f32 * self.alone[panel], (shared * GROUP) as f32 * self.shared[panel]]
     }
 }
 
-/// The same as [`shared_taps`] for a convolution.
-pub(super) fn shared_taps_of_maps(isa: Isa, rows: &[Vec<(u32, f32)>]) -> bool {
-    let [apart, shared] = taps(rows);
-    apart as f32 > (shared * GROUP) as f32 * shared_tap_of_map(isa)
+/// What so many cost more, each of them, than they would if all were near.
+fn far(count: usize, fill: [usize; 2], cost: [f32; 2]) -> f32 {
+    let each = if count > fill[1] { cost[1] } else { cost[0] };
+    if count > fill[0] { count as f32 * each } else { 0.0 }
+}
+
+/// The same as [`shared_taps`] for a convolution of so many samples at a time.
+pub(super) fn shared_taps_of_maps(isa: Isa, rows: &[Vec<(u32, f32)>], lanes: usize) -> bool {
+    let [apart, shared] = Nanoseconds::of(isa).taps(rows, lanes);
+    shared < apart
 }
 
 /// Whether a convolution of 3x3 in one group is faster by so many tiles than by positions of its output, for
@@ -188,14 +225,17 @@ pub(super) fn tiles(
     positions: usize,
     lanes: usize,
 ) -> bool {
-    let [apart, shared] = taps(rows);
-    let dense = shared_tap_of_map(isa);
-    let direct = (apart as f32).min((shared * GROUP) as f32 * dense) * positions as f32;
+    let times = Nanoseconds::of(isa);
+    let [apart, shared] = times.taps(rows, lanes);
+    let direct = apart.min(shared) * (positions * lanes) as f32;
     let weights = 36 * rows.len() * channels;
-    let read = TRANSFORMED_WEIGHT[usize::from(weights > NEAR_WEIGHTS)];
-    let products = tiles.next_multiple_of(isa.lanes()) as f32 * dense + read / lanes as f32;
-    let transforms = (36 * (rows.len() + channels) * tiles) as f32 * OF_TILES / TAP_OF_MAP;
-    weights as f32 * products + transforms < direct
+    let products = weights as f32 * (tiles * lanes).next_multiple_of(isa.lanes()) as f32;
+    let numbers = 36 * (rows.len() + channels) * tiles * lanes;
+    let by_tiles = products * times.product
+        + numbers as f32 * OF_TILES
+        + far(numbers, FAR_NUMBERS, times.far_number)
+        + far(weights, FAR_WEIGHTS, times.far_weight);
+    by_tiles < direct
 }
 
 /// Taps of all rows, and of groups of four that share them.

@@ -117,6 +117,11 @@ pub(super) fn linear(
     cost::parts(&rows, 1, most_lanes, GROUP, options).into_iter().map(part).collect()
 }
 
+/// Samples of a panel for which a convolution's kernel is chosen: one where the batch is not known.
+fn samples(most_lanes: usize, options: Options) -> usize {
+    options.batch.map_or(1, |batch| batch.clamp(1, most_lanes))
+}
+
 /// Whether a convolution of 3x3 in one group is to be done by so many tiles.
 pub(super) fn by_tiles(
     isa: Isa,
@@ -136,8 +141,8 @@ pub(super) fn by_tiles(
     match options.kernel {
         KernelChoice::Auto => {
             let positions = y.shape.height * y.pitch;
-            let samples = options.batch.map_or(1, |_| lanes);
-            cost::tiles(isa, &rows(weights).0, channels, tiles, positions, samples)
+            let lanes = samples(most_lanes, options);
+            cost::tiles(isa, &rows(weights).0, channels, tiles, positions, lanes)
         }
         KernelChoice::Dense => true,
         KernelChoice::Sparse => false,
@@ -159,8 +164,9 @@ pub(super) fn convolution(
     let [_, seen, kh, kw] = dims[..] else { return Vec::new() };
     let dense = options.kernel == KernelChoice::Dense;
     let phases = [stride[0].min(kh), stride[1].min(kw)];
-    let grouped =
-        dense || options.kernel == KernelChoice::Auto && cost::shared_taps_of_maps(isa, &rows);
+    let lanes = samples(most_lanes, options);
+    let auto = options.kernel == KernelChoice::Auto;
+    let grouped = dense || auto && cost::shared_taps_of_maps(isa, &rows, lanes);
     let block = cost::block_of_maps(&rows, [seen, kh, kw], x.pitch, most_lanes);
     let tap = |first: usize, column: u32| {
         let column = column as usize;
