@@ -37,6 +37,7 @@ elif engine in ("openvino", "openvino-bf16"):
     model = openvino.Core().compile_model(path, "CPU", {
         "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision})
+    x = x.astype(np.int64) if model.input().element_type == openvino.Type.i64 else x
     request = model.create_infer_request()
     request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
 

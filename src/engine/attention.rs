@@ -11,7 +11,7 @@ use super::parallel::in_parts;
 use crate::network::{Activation, Network, Node, Op, Shape, Source, View};
 
 /// Queries whose scores are there at a time.
-const ROWS: usize = 16;
+const ROWS: usize = 32;
 
 /// Of a panel of samples.
 const ROWS_OF_PANELS: usize = 4;
@@ -237,7 +237,10 @@ impl Attention {
         for (i, scores) in scores.chunks_exact_mut(row).enumerate() {
             let mask = (!mask.is_empty()).then(|| &mask[(range.start + i) * row..][..row]);
             let factors = &mut factors[i * lanes..][..lanes];
-            isa.run(Compiled(|| exponentials(scores, mask, self.scale, factors)));
+            isa.run(Compiled(
+                #[inline(always)]
+                || exponentials(scores, mask, self.scale, factors),
+            ));
         }
         matmul(isa, [(scores, Shape::new(1, rows, keys)), v], 0, y, lanes);
         for (y, factors) in y.chunks_exact_mut(width * lanes).zip(factors.chunks(lanes)) {

@@ -13,12 +13,13 @@ use super::{elementwise, memory, winograd};
 use crate::network::{Activation, Shape};
 use crate::simd::{Isa, Kernel, Vector};
 
-/// A closure, compiled for an instruction set.
+/// A closure, compiled for an instruction set if it is `#[inline(always)]`.
 pub(super) struct Compiled<F>(pub(super) F);
 
-impl<F: FnOnce()> Kernel for Compiled<F> {
+impl<F: FnMut()> Kernel for Compiled<F> {
     #[inline(always)]
-    fn run<V: Vector<Element = f32>>(self) {
+    fn run<V: Vector<Element = f32>>(mut self) {
+        // To call it once would be to call a function that calls it, compiled for the least CPU.
         (self.0)();
     }
 }
@@ -52,8 +53,9 @@ impl Panel<'_> {
         positions.start * self.lanes..positions.end * self.lanes
     }
 
-    /// Runs a closure compiled for the instruction set.
-    pub(super) fn compiled(self, f: impl FnOnce()) {
+    /// Runs a closure compiled for the instruction set. It has to be `#[inline(always)]`, and what it calls,
+    /// else that is compiled for the least CPU and called.
+    pub(super) fn compiled(self, f: impl FnMut()) {
         self.isa.run(Compiled(f));
     }
 
@@ -132,7 +134,10 @@ impl Step {
     /// and the zeros around.
     fn finish(&self, panel: Panel<'_>, y: &mut [f32], to: &Layout, activated: bool) {
         if let Some(activation) = self.then.filter(|_| !activated) {
-            panel.compiled(|| elementwise::activate(activation, y, to, panel.lanes));
+            panel.compiled(
+                #[inline(always)]
+                || elementwise::activate(activation, y, to, panel.lanes),
+            );
         }
         to.clear_border(panel.lanes, y);
     }
@@ -223,7 +228,10 @@ impl Step {
             }
             StepKind::GlobalAvgPool => panel.by_channels((y, to), 1, &|first, to, y| {
                 let (x, from) = channels((x, from), first, to, lanes);
-                panel.compiled(|| elementwise::global_average((x, &from), (y, to), lanes));
+                panel.compiled(
+                    #[inline(always)]
+                    || elementwise::global_average((x, &from), (y, to), lanes),
+                );
                 self.finish(panel, y, to, false);
             }),
             StepKind::Copy if from.shape != to.shape => {
@@ -298,11 +306,14 @@ impl Step {
                 let (x, from) = channels((x, from), first, to, lanes);
                 let b = second.map(|(_, layout)| channels((other, layout), first, to, lanes));
                 let b = b.as_ref().map(|(b, layout)| (*b, layout));
-                panel.compiled(|| match (begins && b.is_none(), add) {
-                    (true, _) => elementwise::copy((x, &from), (y, to), lanes),
-                    (_, true) => elementwise::add((x, &from), b, (y, to), lanes, relu),
-                    _ => elementwise::mul((x, &from), (y, to), lanes),
-                });
+                panel.compiled(
+                    #[inline(always)]
+                    || match (begins && b.is_none(), add) {
+                        (true, _) => elementwise::copy((x, &from), (y, to), lanes),
+                        (_, true) => elementwise::add((x, &from), b, (y, to), lanes, relu),
+                        _ => elementwise::mul((x, &from), (y, to), lanes),
+                    },
+                );
                 if ends {
                     self.finish(panel, y, to, relu);
                 }
@@ -321,7 +332,10 @@ impl Step {
             let part = Layout { shape: from.shape, ..*to };
             panel.by_channels((y, &part), 1, &|first, to, y| {
                 let (x, from) = channels((x, from), first, to, lanes);
-                panel.compiled(|| elementwise::copy((x, &from), (y, to), lanes));
+                panel.compiled(
+                    #[inline(always)]
+                    || elementwise::copy((x, &from), (y, to), lanes),
+                );
             });
             before += from.shape.channels;
         }

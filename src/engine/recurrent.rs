@@ -126,14 +126,29 @@ impl Recurrent {
             let (before, after) = hidden.split_at_mut((step + 1) * n);
             let (h, next) = (&before[step * n..], &mut after[..n]);
             match self.recurrence.cell {
-                Cell::Rnn => panel.compiled(|| self.simple(x, gates, next)),
-                Cell::Lstm => panel.compiled(|| self.long_short(x, gates, cell, next)),
-                Cell::Gru => panel.compiled(|| self.gated(x, gates, h, next)),
+                Cell::Rnn => panel.compiled(
+                    #[inline(always)]
+                    || self.simple(x, gates, next),
+                ),
+                Cell::Lstm => panel.compiled(
+                    #[inline(always)]
+                    || self.long_short(x, gates, cell, next),
+                ),
+                Cell::Gru => panel.compiled(
+                    #[inline(always)]
+                    || self.gated(x, gates, h, next),
+                ),
                 Cell::GruResetBefore => {
-                    panel.compiled(|| self.reset(x, gates, h, next));
+                    panel.compiled(
+                        #[inline(always)]
+                        || self.reset(x, gates, h, next),
+                    );
                     product(panel, &self.matrices[1], after, &mut gates[2 * n..]);
                     let next = &mut after[..n];
-                    panel.compiled(|| self.update(x, gates, h, next));
+                    panel.compiled(
+                        #[inline(always)]
+                        || self.update(x, gates, h, next),
+                    );
                 }
             }
         }

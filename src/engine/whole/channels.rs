@@ -1,9 +1,12 @@
 //! Operations over the channels at each position. A channel is `plane` floats: positions times lanes.
 
+use std::ops::Range;
+
 use crate::engine::elementary::exp;
-use crate::engine::execute::Panel;
+use crate::engine::execute::{Compiled, Panel};
 use crate::engine::kernels::{ColumnBlocks, Columns};
 use crate::network::Reduction;
+use crate::simd::Isa;
 
 /// Floats of a plane that go through the channels together.
 const BLOCK: usize = 64;
@@ -24,7 +27,7 @@ enum Each {
 }
 
 impl Each {
-    #[inline(never)]
+    #[inline(always)]
     fn apply(self, x: &mut [f32]) {
         match self {
             Self::Own => {}
@@ -56,7 +59,7 @@ impl Join {
         }
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn apply(self, all: &mut [f32], x: &[f32]) {
         let pairs = all.iter_mut().zip(x);
         match self {
@@ -75,28 +78,43 @@ impl Join {
 /// Floats of all channels: their number, the floats of a plane, and the first of the block at hand.
 #[derive(Clone, Copy)]
 struct Place {
+    isa: Isa,
     channels: usize,
     plane: usize,
     start: usize,
 }
 
 impl Place {
-    /// The block's floats in each channel.
-    fn blocks(self) -> impl Iterator<Item = std::ops::Range<usize>> {
-        let length = BLOCK.min(self.plane - self.start);
-        (0..self.channels).map(move |c| {
-            let first = c * self.plane + self.start;
-            first..first + length
+    /// Runs of floats that go through the channels together: the block's in each channel, or of a plane of a
+    /// single float so many channels.
+    #[inline(always)]
+    fn runs(self) -> impl Iterator<Item = Range<usize>> {
+        let Self { channels, plane, start, .. } = self;
+        let length = if plane == 1 { BLOCK } else { BLOCK.min(plane - start) };
+        let (count, step) =
+            if plane == 1 { (channels.div_ceil(BLOCK), BLOCK) } else { (channels, plane) };
+        (0..count).map(move |at| {
+            let first = at * step + start;
+            first..(first + length).min(channels * plane)
         })
     }
 
     /// Joins what is taken of the distances of all channels from `by`; where a plane is a single float,
     /// the result is in all floats.
-    #[inline(never)]
     fn fold(self, x: &[f32], by: &Block, each: Each, join: Join) -> Block {
         let mut all = [join.unit(); BLOCK];
-        let mut some = all;
-        let mut add = |at: usize, x: &[f32], all: &mut Block| {
+        self.isa.run(Compiled(
+            #[inline(always)]
+            || self.join((x, by), each, join, &mut all),
+        ));
+        all
+    }
+
+    #[inline(always)]
+    fn join(self, (x, by): (&[f32], &Block), each: Each, join: Join, all: &mut Block) {
+        let mut some = *all;
+        for (at, run) in self.runs().enumerate() {
+            let x = &x[run];
             let mut taken = [0.0; BLOCK];
             let taken = &mut taken[..x.len()];
             taken.iter_mut().zip(x.iter().zip(by)).for_each(|(taken, (x, by))| *taken = x - by);
@@ -106,32 +124,29 @@ impl Place {
                 join.apply(all, &some);
                 some = [join.unit(); BLOCK];
             }
-        };
-        if self.plane == 1 {
-            // A vector is so many channels of a block, and a rest.
-            x[..self.channels].chunks(BLOCK).enumerate().for_each(|(at, x)| add(at, x, &mut all));
-        } else {
-            self.blocks().enumerate().for_each(|(at, range)| add(at, &x[range], &mut all));
         }
-        join.apply(&mut all, &some);
+        join.apply(all, &some);
         if self.plane == 1 {
             let mut whole = [join.unit()];
             all.iter().for_each(|&one| join.apply(&mut whole, &[one]));
-            all = [whole[0]; BLOCK];
+            *all = [whole[0]; BLOCK];
         }
-        all
     }
 
     /// `y = (x - by) * factors` in each channel, with the exponential of that distance if asked.
-    #[inline(never)]
     fn scale(self, x: &[f32], y: &mut Columns<'_>, by: &Block, factors: &Block, each: Each) {
-        if self.plane == 1 {
-            let rows = y.row(0).chunks_mut(BLOCK).zip(x.chunks(BLOCK));
-            return rows.for_each(|(y, x)| scale(x, y, by, factors, each));
-        }
-        for (c, range) in self.blocks().enumerate() {
-            scale(&x[range], y.row(c), by, factors, each);
-        }
+        self.isa.run(Compiled(
+            #[inline(always)]
+            || {
+                for (at, run) in self.runs().enumerate() {
+                    let y = if self.plane == 1 { &mut y.row(0)[run.clone()] } else { y.row(at) };
+                    let x = &x[run];
+                    y.iter_mut().zip(x.iter().zip(by)).for_each(|(y, (x, by))| *y = x - by);
+                    each.apply(y);
+                    y.iter_mut().zip(factors).for_each(|(y, factor)| *y *= factor);
+                }
+            },
+        ));
     }
 
     /// The largest of the channels, and the logarithm of the sum of the exponentials of their distances
@@ -141,13 +156,6 @@ impl Place {
         let sums = self.fold(x, &largest, Each::Exponential, Join::Sum);
         (largest, sums.map(libm::logf))
     }
-}
-
-#[inline(never)]
-fn scale(x: &[f32], y: &mut [f32], by: &Block, factors: &Block, each: Each) {
-    y.iter_mut().zip(x.iter().zip(by)).for_each(|(y, (x, by))| *y = x - by);
-    each.apply(y);
-    y.iter_mut().zip(factors).for_each(|(y, factor)| *y *= factor);
 }
 
 const ZEROS: Block = [0.0; BLOCK];
@@ -167,7 +175,7 @@ fn places(
     };
     panel.everywhere(&|| {
         while let Some((start, mut y)) = blocks.next() {
-            f(Place { channels, plane, start }, &mut y);
+            f(Place { isa: panel.isa, channels, plane, start }, &mut y);
         }
     });
 }
@@ -227,7 +235,8 @@ pub(super) fn reduce(
     };
     panel.by_rows((y, 1), [plane, BLOCK], &|first, y| {
         for (block, y) in y.chunks_mut(BLOCK).enumerate() {
-            let place = Place { channels, plane, start: first + block * BLOCK };
+            let start = first + block * BLOCK;
+            let place = Place { isa: panel.isa, channels, plane, start };
             let mut found = place.fold(x, &ZEROS, each, join);
             match reduction {
                 Reduction::Mean => found.iter_mut().for_each(|sum| *sum /= channels as f32),
