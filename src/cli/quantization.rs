@@ -45,7 +45,13 @@ pub(super) struct Quantization {
 
     /// For --quantize rd: steps in which all levels are moved together, by the gradient of how far the
     /// outputs are from the pruned network's on --calibrate
-    #[arg(long, value_name = "STEPS", default_value_t = 0, requires = "calibrate", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "STEPS",
+        default_value_t = 0,
+        requires = "calibrate",
+        hide_default_value = true
+    )]
     distill: usize,
 }
 

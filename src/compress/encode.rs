@@ -13,8 +13,8 @@ use crate::network::{Layer, Network};
 use crate::progress::{Event, Monitor};
 use crate::prune::{PrunedModel, Statistics};
 use crate::quantize::{
-    Calibration, Distillation, Fit, Propagation, Quantized, Quantizer, Recalibration, Refold, Safeguards,
-    on_same_scales, quantized,
+    Calibration, Distillation, Fit, Propagation, Quantized, Quantizer, Recalibration, Refold,
+    Safeguards, on_same_scales, quantized,
 };
 use crate::simplify::{Simplified, simplify};
 
@@ -99,7 +99,15 @@ impl Rounding {
 /// [`Error::Corrupt`](crate::Error::Corrupt) if one does not decode to what was encoded, which would be a defect of this library.
 pub fn encode(pruned: PrunedModel, settings: &Settings) -> Result<Compressed> {
     let monitor = Monitor::default();
-    Encoding { settings, calibration: None, recalibration: None, distillation: None, check: true, monitor }.run(pruned)
+    Encoding {
+        settings,
+        calibration: None,
+        recalibration: None,
+        distillation: None,
+        check: true,
+        monitor,
+    }
+    .run(pruned)
 }
 
 /// [`encode`], with levels fitted to a calibration ([`Quantizer::RateDistortion`] only): each layer
@@ -114,7 +122,15 @@ pub fn encode_fitted(
 ) -> Result<Compressed> {
     let monitor = Monitor::default();
     let calibration = Some(calibration);
-    Encoding { settings, calibration, recalibration: None, distillation: None, check: true, monitor }.run(pruned)
+    Encoding {
+        settings,
+        calibration,
+        recalibration: None,
+        distillation: None,
+        check: true,
+        monitor,
+    }
+    .run(pruned)
 }
 
 /// One way to encode.
@@ -184,10 +200,12 @@ impl Encoding<'_> {
         let mut steps = settings.distill;
         let mut start = pruned.clone();
         let (stages, mut roundings) = self.quantize(&mut pruned, &simplified)?;
-        let mut weights: Vec<LayerWeights> = stages.into_iter().filter_map(Stage::into_weights).collect();
+        let mut weights: Vec<LayerWeights> =
+            stages.into_iter().filter_map(Stage::into_weights).collect();
         loop {
             let geometries = geometries(start.network())?;
-            let moved = distillation.run(&start, &weights, &geometries, &settings, steps)?;
+            let moved =
+                distillation.run(&start, &weights, &geometries, &settings, steps, self.monitor)?;
             let layers = start.network().layers.len();
             for (index, moved) in (0..layers).zip(moved) {
                 let Some((values, bias)) = moved else { continue };

@@ -85,7 +85,8 @@ impl<'a> Wishes<'a> {
         let recalibration = self.recalibrate.map(|x| Recalibration::new(self.checkpoint, x));
         let recalibration = recalibration.transpose()?;
         let monitor = Monitor(self.observer);
-        let mut run = Run { wishes: self, isa, monitor, recalibration, distillation: None, held: Vec::new() };
+        let mut run =
+            Run { wishes: self, isa, monitor, recalibration, distillation: None, held: Vec::new() };
         let mut notes = Vec::new();
         // What is needed more than once is held, so that it is read once.
         let again = self.calibrate.is_some() || self.validate.is_some() || self.compare_coders;

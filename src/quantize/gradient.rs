@@ -16,10 +16,16 @@ pub(super) struct Gradient {
 }
 
 impl Gradient {
+    /// Of weights, then biases.
+    pub fn values(&mut self) -> impl Iterator<Item = &mut f32> {
+        self.weights.iter_mut().chain(&mut self.bias)
+    }
+
     /// Adds another of the same layer.
     pub fn add(&mut self, other: &Self) {
-        let all = self.weights.iter_mut().chain(&mut self.bias);
-        all.zip(other.weights.iter().chain(&other.bias)).for_each(|(sum, &value)| *sum += value);
+        self.values()
+            .zip(other.weights.iter().chain(&other.bias))
+            .for_each(|(sum, &value)| *sum += value);
     }
 }
 
@@ -227,8 +233,7 @@ fn product_backward(
     dx: &mut [f32],
 ) -> Gradient {
     let plane = patches.positions() * LANES;
-    let mut gradient =
-        Gradient { weights: vec![0.0; weights.values.len()], bias: Vec::new() };
+    let mut gradient = Gradient { weights: vec![0.0; weights.values.len()], bias: Vec::new() };
     for (row, dy) in dy.chunks_exact(plane).enumerate() {
         gradient.bias.push(sum(dy.chunks_exact(LANES).fold([0.0; LANES], |mut sums, dy| {
             sums.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += dy);
@@ -270,7 +275,13 @@ fn slope(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Relu => within(x > 0.0),
         Activation::Relu6 => within(x > 0.0 && x < 6.0),
-        Activation::LeakyRelu { slope } => if x < 0.0 { slope } else { 1.0 },
+        Activation::LeakyRelu { slope } => {
+            if x < 0.0 {
+                slope
+            } else {
+                1.0
+            }
+        }
         Activation::Clip { min, max } => within(x > min && x < max),
         Activation::Affine { scale, .. } => scale,
         Activation::Quantize { step, zero, low, high } => {
@@ -322,10 +333,9 @@ mod tests {
 
     fn model(description: &str, shapes: &[(&str, &[usize])]) -> crate::prune::PrunedModel {
         let mut noise = Noise(9);
-        let layers = shapes.iter().map(|(name, shape)| Layer {
-            name: (*name).to_owned(),
-            shape: shape.to_vec(),
-        });
+        let layers = shapes
+            .iter()
+            .map(|(name, shape)| Layer { name: (*name).to_owned(), shape: shape.to_vec() });
         let network = Description::from_json(description).unwrap().resolve(layers.collect());
         let layers = shapes.iter().map(|(_, shape)| {
             let (rows, cols) = (shape[0], shape[1..].iter().product::<usize>());

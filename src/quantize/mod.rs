@@ -203,7 +203,9 @@ pub(crate) fn on_same_scales(layer: &PrunedLayer, before: &LayerWeights) -> Resu
     let values = level(&before.values, layer.weights.data());
     let stored = values.to_f32();
     let bias = layer.bias.as_ref();
-    let bias = bias.map(|bias| before.bias.as_ref().map_or(Values::F32(bias.clone()), |before| level(before, bias)));
+    let bias = bias.map(|bias| {
+        before.bias.as_ref().map_or(Values::F32(bias.clone()), |before| level(before, bias))
+    });
     without_zeros(layer, values, &stored, bias)
 }
 

@@ -183,7 +183,9 @@ impl Patches {
     /// Whether there is a single position on both sides, and nothing is left out.
     #[inline]
     fn is_dense(&self) -> bool {
-        self.input.area() == 1 && self.output.area() == 1 && self.kernel == [1, 1]
+        self.input.area() == 1
+            && self.output.area() == 1
+            && self.kernel == [1, 1]
             && self.padding == [0; 2]
     }
 }
@@ -461,7 +463,12 @@ fn softmax(values: &mut [f32], shape: Shape) {
 }
 
 /// Calls `each` with every element of a pool's output and every element of the input under it.
-pub(super) fn each_under(window: &Window, from: Shape, to: Shape, mut each: impl FnMut(usize, usize)) {
+pub(super) fn each_under(
+    window: &Window,
+    from: Shape,
+    to: Shape,
+    mut each: impl FnMut(usize, usize),
+) {
     let under = |at: usize, axis: usize, size: usize| {
         let start = at * window.stride[axis];
         let before = window.padding[axis];

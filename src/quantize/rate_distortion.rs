@@ -231,7 +231,7 @@ impl RateDistortion {
         let starts = matrix.indptr();
         let starts = starts.raw_storage();
         let columns_of = |row: usize| &matrix.indices()[starts[row]..starts[row + 1]];
-    let mut used = vec![false; matrix.cols()];
+        let mut used = vec![false; matrix.cols()];
         for (&column, &level) in matrix.indices().iter().zip(&*levels) {
             used[column as usize] |= level != 0;
         }
@@ -247,12 +247,11 @@ impl RateDistortion {
             let entries = first..first + row.nnz();
             let exact = &matrix.data()[entries.clone()];
             if let Distortion::Outputs(fit) = distortion {
-                let values =
-                    levels[entries.clone()].iter().map(|&l| reconstruction.dequantize(l));
+                let values = levels[entries.clone()].iter().map(|&l| reconstruction.dequantize(l));
                 let weights = exact.iter().map(|&w| f64::from(w)).zip(values);
                 let bias = layer.bias.as_ref().zip(bias.as_deref());
-                let bias = bias
-                    .map(|(exact, now)| (f64::from(exact[number]), even_value(now, number)));
+                let bias =
+                    bias.map(|(exact, now)| (f64::from(exact[number]), even_value(now, number)));
                 fit.begin(number, columns_of, weights, bias);
             }
             let mut at = 0;
@@ -270,9 +269,7 @@ impl RateDistortion {
                     at += 1;
                 }
                 let (target, sensitivity) = match distortion {
-                    Distortion::Weights(sensitivity) => {
-                        (f64::from(exact[k]), sensitivity[entry])
-                    }
+                    Distortion::Weights(sensitivity) => (f64::from(exact[k]), sensitivity[entry]),
                     Distortion::Outputs(fit) => fit.target(k),
                 };
                 let weight = Weight {
@@ -281,14 +278,8 @@ impl RateDistortion {
                     sensitivity,
                 };
                 let there = context.predict(at);
-                let size = self.choose(
-                    &mut context,
-                    at,
-                    there.probability,
-                    reconstruction,
-                    costs,
-                    weight,
-                );
+                let size =
+                    self.choose(&mut context, at, there.probability, reconstruction, costs, weight);
                 context.learn(there, size > 0);
                 levels[entry] = if target < 0.0 { -size } else { size };
                 if size > 0 {
@@ -322,10 +313,10 @@ impl RateDistortion {
         layer: &PrunedLayer,
         geometry: Geometry,
         reconstruction: &ReconstructionLevels,
+        sensitivity: Vec<f64>,
         levels: &mut Vec<i32>,
         learned: &mut Option<Models>,
     ) {
-        let sensitivity = vec![1.0; levels.len()];
         if !is_adaptive(layer.weights.rows(), layer.weights.cols()) {
             let (step, lambda) = (reconstruction.step() as f32, self.lambda);
             *levels = gap_rate::levels(&layer.weights, reconstruction, step, lambda, &sensitivity);
