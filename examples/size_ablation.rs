@@ -37,7 +37,14 @@ struct Tried {
 
 /// The rows of the table, with and without calibration.
 fn rows() -> Vec<Row> {
-    let rd = RateDistortion { step: 0.6, lambda: 0.04, companding: 13, gamma: 0.0, bias: 0.25 };
+    let rd = RateDistortion {
+        step: 0.6,
+        lambda: 0.04,
+        companding: 13,
+        gamma: 0.0,
+        bias: 0.25,
+        distill: 0,
+    };
     let all = Row { name: "all", threshold: 1.5, calibrated: true, simplify: true, rd };
     let changed = [
         all,

@@ -22,6 +22,13 @@ pub enum Event {
         /// Of the network.
         total: usize,
     },
+    /// Steps in which all levels are moved together.
+    Distilling {
+        /// So far.
+        done: usize,
+        /// All of them.
+        total: usize,
+    },
     /// Layers coded.
     Coding {
         /// So far.

@@ -275,6 +275,9 @@ impl Progress {
                 bar("quantizing", "layers", done as u64, total as u64);
             }
             Event::Coding { done, total } => bar("coding", "layers", done as u64, total as u64),
+            Event::Distilling { done, total } => {
+                bar("distilling", "steps", done as u64, total as u64);
+            }
             Event::Sweeping { done, total } => {
                 bar("sweeping", "thresholds", done as u64, total as u64);
             }

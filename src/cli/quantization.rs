@@ -42,6 +42,17 @@ pub(super) struct Quantization {
     /// For --quantize rd: the bias's step over the weights' step times the root of a row's weights
     #[arg(long, value_name = "X", default_value_t = RateDistortion::default().bias, value_parser = positive, hide_short_help = true)]
     bias_step: f64,
+
+    /// For --quantize rd: steps in which all levels are moved together, by the gradient of how far the
+    /// outputs are from the pruned network's on --calibrate
+    #[arg(
+        long,
+        value_name = "STEPS",
+        default_value_t = 0,
+        requires = "calibrate",
+        hide_default_value = true
+    )]
+    distill: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -96,6 +107,7 @@ impl Quantization {
                         .map_or(preset.companding, |c| (c * 64.0).round() as u8),
                     gamma: self.gamma,
                     bias: self.bias_step,
+                    distill: self.distill,
                 })
             }
         })

@@ -7,13 +7,14 @@ use rayon::prelude::*;
 use crate::container::{self, Written, geometries};
 use crate::entropy::layer::LayerCode;
 use crate::entropy::spec::Geometry;
-use crate::error::Result;
-use crate::model::{LayerWeights, Model};
+use crate::error::{Error, Result};
+use crate::model::{LayerWeights, Model, Values};
 use crate::network::{Layer, Network};
 use crate::progress::{Event, Monitor};
 use crate::prune::{PrunedModel, Statistics};
 use crate::quantize::{
-    Calibration, Fit, Propagation, Quantized, Quantizer, Recalibration, Refold, Safeguards,
+    Calibration, Distillation, Fit, Propagation, Quantized, Quantizer, Recalibration, Refold,
+    Safeguards, on_same_scales, quantized,
 };
 use crate::simplify::{Simplified, simplify};
 
@@ -98,7 +99,15 @@ impl Rounding {
 /// [`Error::Corrupt`](crate::Error::Corrupt) if one does not decode to what was encoded, which would be a defect of this library.
 pub fn encode(pruned: PrunedModel, settings: &Settings) -> Result<Compressed> {
     let monitor = Monitor::default();
-    Encoding { settings, calibration: None, recalibration: None, check: true, monitor }.run(pruned)
+    Encoding {
+        settings,
+        calibration: None,
+        recalibration: None,
+        distillation: None,
+        check: true,
+        monitor,
+    }
+    .run(pruned)
 }
 
 /// [`encode`], with levels fitted to a calibration ([`Quantizer::RateDistortion`] only): each layer
@@ -113,7 +122,15 @@ pub fn encode_fitted(
 ) -> Result<Compressed> {
     let monitor = Monitor::default();
     let calibration = Some(calibration);
-    Encoding { settings, calibration, recalibration: None, check: true, monitor }.run(pruned)
+    Encoding {
+        settings,
+        calibration,
+        recalibration: None,
+        distillation: None,
+        check: true,
+        monitor,
+    }
+    .run(pruned)
 }
 
 /// One way to encode.
@@ -124,6 +141,8 @@ pub(super) struct Encoding<'a> {
     pub(super) calibration: Option<&'a Calibration<'a>>,
     /// Batch statistics that are measured again behind the quantized layers, where these are not fitted.
     pub(super) recalibration: Option<&'a Recalibration<'a>>,
+    /// What all levels are moved towards, together.
+    pub(super) distillation: Option<&'a Distillation<'a>>,
     /// Whether each layer is decoded and compared; one who decodes the file for its own sake may
     /// leave it.
     pub(super) check: bool,
@@ -144,6 +163,9 @@ impl Encoding<'_> {
         };
         let mut zeroed = vec![0; statistics.len()];
         let mut round = 0;
+        if let Some(distillation) = self.distillation {
+            return self.distill(distillation, pruned, statistics, simplified);
+        }
         let (stages, mut quantized) = loop {
             let (stages, quantized) = self.quantize(&mut pruned, &simplified)?;
             zeroed.iter_mut().zip(&quantized).for_each(|(all, layer)| *all += layer.zeroed);
@@ -161,6 +183,73 @@ impl Encoding<'_> {
             round += 1;
         };
         quantized.iter_mut().zip(zeroed).for_each(|(layer, all)| layer.zeroed = all);
+        self.finish(pruned, stages, statistics, simplified, quantized)
+    }
+
+    /// Quantizes, moves all levels together, and codes.
+    fn distill(
+        &self,
+        distillation: &Distillation<'_>,
+        mut pruned: PrunedModel,
+        statistics: Vec<Statistics>,
+        mut simplified: Vec<Simplified>,
+    ) -> Result<Compressed> {
+        let Quantizer::RateDistortion(settings) = self.settings.quantizer else {
+            return Err(Error::Argument { problem: "distillation needs --quantize rd".into() });
+        };
+        let mut steps = settings.distill;
+        let mut start = pruned.clone();
+        let (stages, mut roundings) = self.quantize(&mut pruned, &simplified)?;
+        let mut weights: Vec<LayerWeights> =
+            stages.into_iter().filter_map(Stage::into_weights).collect();
+        loop {
+            let geometries = geometries(start.network())?;
+            let moved =
+                distillation.run(&start, &weights, &geometries, &settings, steps, self.monitor)?;
+            let layers = start.network().layers.len();
+            for (index, moved) in (0..layers).zip(moved) {
+                let Some((values, bias)) = moved else { continue };
+                let layer = start.layer(index)?;
+                let safeguards = roundings[index].safeguards;
+                let found = quantized(&layer, values, bias, safeguards)?;
+                roundings[index] = Rounding::of(&found);
+                weights[index] = found.weights;
+            }
+            for (index, weights) in weights.iter().enumerate() {
+                let mut layer = start.layer(index)?;
+                layer.keep(&weights.pattern)?;
+                layer.weights.data_mut().copy_from_slice(&weights.values.to_f32());
+                layer.bias = weights.bias.as_ref().map(Values::to_f32);
+                start.replace(index, &layer);
+            }
+            if !self.settings.simplify {
+                break;
+            }
+            let again = simplify(&mut start)?;
+            if again.iter().all(|layer| layer.dead + layer.constant == 0) {
+                break;
+            }
+            simplified.iter_mut().zip(again).for_each(|(all, again)| all.add(again));
+            // What was constant is now in biases, which are to be levels again.
+            for (index, weights) in weights.iter_mut().enumerate() {
+                let layer = start.layer(index)?;
+                *weights = on_same_scales(&layer, weights)?;
+            }
+            steps /= 4;
+        }
+        let stages = weights.into_iter().zip(geometries(start.network())?);
+        let stages = stages.map(|(weights, geometry)| Stage::Quantized(weights, geometry));
+        self.finish(start, stages.collect(), statistics, simplified, roundings)
+    }
+
+    fn finish(
+        &self,
+        pruned: PrunedModel,
+        stages: Vec<Stage>,
+        statistics: Vec<Statistics>,
+        simplified: Vec<Simplified>,
+        quantized: Vec<Rounding>,
+    ) -> Result<Compressed> {
         let PrunedModel { network, threshold, .. } = pruned;
         let mut shell = Model { network, threshold, weights: Vec::new() };
         let codes = self.code(stages, &shell.network)?;
@@ -248,7 +337,8 @@ impl Encoding<'_> {
     }
 
     fn stage(&self, weights: LayerWeights, name: &str, geometry: Geometry) -> Result<Stage> {
-        if self.settings.fast || !LayerCode::may_be_adaptive(&weights) {
+        let at_once = self.settings.fast || !LayerCode::may_be_adaptive(&weights);
+        if at_once && self.distillation.is_none() {
             return Ok(Stage::Coded(self.code_layer(&weights, name, geometry, true)?));
         }
         Ok(Stage::Quantized(weights, geometry))
@@ -294,6 +384,13 @@ enum Stage {
 }
 
 impl Stage {
+    fn into_weights(self) -> Option<LayerWeights> {
+        match self {
+            Self::Quantized(weights, _) => Some(weights),
+            Self::Coded(_) => None,
+        }
+    }
+
     /// What is not coded yet.
     fn weights(&self) -> Option<&LayerWeights> {
         match self {

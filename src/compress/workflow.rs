@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::progress::{Event, Monitor, Observer};
 use crate::prune::{PrunedModel, Thresholds, prune_monitored};
-use crate::quantize::{Calibration, Drift, Quantizer, RateDistortion, Recalibration};
+use crate::quantize::{Calibration, Distillation, Drift, Quantizer, RateDistortion, Recalibration};
 use crate::report::gate::Gate;
 use crate::report::timing::Timing;
 use crate::report::{Compression, SweepPoint};
@@ -85,7 +85,8 @@ impl<'a> Wishes<'a> {
         let recalibration = self.recalibrate.map(|x| Recalibration::new(self.checkpoint, x));
         let recalibration = recalibration.transpose()?;
         let monitor = Monitor(self.observer);
-        let mut run = Run { wishes: self, isa, monitor, recalibration, held: Vec::new() };
+        let mut run =
+            Run { wishes: self, isa, monitor, recalibration, distillation: None, held: Vec::new() };
         let mut notes = Vec::new();
         // What is needed more than once is held, so that it is read once.
         let again = self.calibrate.is_some() || self.validate.is_some() || self.compare_coders;
@@ -107,6 +108,13 @@ impl<'a> Wishes<'a> {
             _ => None,
         };
         let calibration = calibration.as_ref();
+        let distillation = match (&reference, self.calibrate) {
+            (Some(reference), Some(samples)) if user.quantizer.is_distilled() => {
+                Some(Distillation::new(reference, samples, self.labels().is_some())?)
+            }
+            _ => None,
+        };
+        run.distillation = distillation;
         run.held.extend(reference.map(|reference| (thresholds.clone(), reference)));
 
         let found =
@@ -166,6 +174,9 @@ impl<'a> Wishes<'a> {
         }
         if self.calibrate.is_some() && !settings.quantizer.is_fitted() {
             return refuse("calibration needs --quantize rd");
+        }
+        if settings.quantizer.is_distilled() && self.calibrate.is_none() {
+            return refuse("distillation needs samples for calibration");
         }
         if !(1..=9).contains(&self.effort) {
             return refuse("an effort is from 1 to 9");
@@ -227,6 +238,7 @@ struct Run<'j, 'a> {
     isa: Isa,
     monitor: Monitor<'a>,
     recalibration: Option<Recalibration<'a>>,
+    distillation: Option<Distillation<'a>>,
     /// Networks that are needed more than once.
     held: Vec<(Thresholds, PrunedModel)>,
 }
@@ -261,8 +273,9 @@ impl Run<'_, '_> {
         let pruned = self.pruned(thresholds)?;
         // A search compares files that are quantized behind the statistics of the pruned network.
         let recalibration = self.recalibration.as_ref().filter(|_| self.wishes.goal.is_none());
-        let monitor = self.monitor;
-        Encoding { settings, calibration, recalibration, check: true, monitor }.run(pruned)
+        let (monitor, check) = (self.monitor, true);
+        let distillation = self.distillation.as_ref().filter(|_| calibration.is_some());
+        Encoding { settings, calibration, recalibration, distillation, check, monitor }.run(pruned)
     }
 
     fn search(
@@ -284,8 +297,18 @@ impl Run<'_, '_> {
         let unlabelled = self.wishes.calibrate.unwrap_or(&random);
         let samples = self.wishes.validate.unwrap_or(Samples { values: unlabelled, labels: None });
         let (isa, monitor) = (self.isa, self.monitor);
-        let setting =
-            search::Setting { settings, goal, samples, calibration, effort, isa, monitor, stop };
+        let distillation = self.distillation.as_ref();
+        let setting = search::Setting {
+            settings,
+            goal,
+            samples,
+            calibration,
+            distillation,
+            effort,
+            isa,
+            monitor,
+            stop,
+        };
         let found = search::search(&pruned, &setting)?;
         // The sweep asks for some of them again.
         self.held.extend(pruned.into_iter().map(|(at, pruned)| (at.into(), pruned)));

@@ -3,8 +3,10 @@
 mod activations;
 mod calibrate;
 mod codebook;
+mod distill;
 mod feedback;
 mod gap_rate;
+mod gradient;
 mod outliers;
 mod propagate;
 mod rate_distortion;
@@ -18,6 +20,7 @@ use half::f16;
 
 pub use calibrate::Calibration;
 pub(crate) use calibrate::Fit;
+pub(crate) use distill::Distillation;
 pub(crate) use propagate::Propagation;
 pub use rate_distortion::RateDistortion;
 pub(crate) use recalibrate::{Drift, Recalibration, Refold};
@@ -121,6 +124,11 @@ impl Quantizer {
         matches!(self, Self::RateDistortion(_))
     }
 
+    /// Whether levels are moved together once all are quantized.
+    pub(crate) fn is_distilled(self) -> bool {
+        matches!(self, Self::RateDistortion(settings) if settings.distill > 0)
+    }
+
     /// Whether those of a layer of so many rows and columns can.
     pub(crate) fn fits(self, rows: usize, columns: usize) -> bool {
         self.is_fitted() && rate_distortion::is_adaptive(rows, columns)
@@ -159,7 +167,8 @@ impl Quantizer {
     }
 }
 
-fn quantized(
+/// A layer in the form in which it will be stored, without the weights that became zero.
+pub(crate) fn quantized(
     layer: &PrunedLayer,
     values: Values,
     bias: Option<Values>,
@@ -179,6 +188,25 @@ fn quantized(
     let weights = without_zeros(layer, values, &stored, bias)?;
     let zeroed = exact.len() - weights.pattern.len();
     Ok(Quantized { weights, max_error, zeroed, safeguards })
+}
+
+/// A layer on the scales of its stored form before, of which its weights are levels and its biases may not be.
+pub(crate) fn on_same_scales(layer: &PrunedLayer, before: &LayerWeights) -> Result<LayerWeights> {
+    let level = |values: &Values, exact: &[f32]| match values {
+        Values::Levels { scale, .. } => {
+            let reconstruction = reconstruction::ReconstructionLevels::new(*scale);
+            let levels = exact.iter().map(|&v| reconstruction.nearest(v)).collect();
+            Values::Levels { scale: *scale, levels }
+        }
+        _ => Values::F32(exact.to_vec()),
+    };
+    let values = level(&before.values, layer.weights.data());
+    let stored = values.to_f32();
+    let bias = layer.bias.as_ref();
+    let bias = bias.map(|bias| {
+        before.bias.as_ref().map_or(Values::F32(bias.clone()), |before| level(before, bias))
+    });
+    without_zeros(layer, values, &stored, bias)
 }
 
 /// The stored layer without the weights that became zero.

@@ -138,29 +138,55 @@ impl Patches {
 
     /// Adds a row's tap, times a weight, to all positions of the row's output.
     fn add_tap(&self, y: &mut [f32], x: &[f32], row: usize, tap: Tap, weight: f32) {
-        let width = self.output.width;
+        self.each_piece(row, tap, |at, seen, length| {
+            add(&mut y[at..at + length], &x[seen..seen + length], weight);
+        });
+    }
+
+    /// Calls `each` with where a piece of the row's output begins, where the piece of the input that a
+    /// tap sees from there does, and the length of both, all in values.
+    #[inline]
+    pub(super) fn each_piece(
+        &self,
+        row: usize,
+        tap: Tap,
+        mut each: impl FnMut(usize, usize, usize),
+    ) {
+        let Shape { height, width, .. } = self.output;
+        if self.is_dense() {
+            return each(0, (row / self.group[1] * self.group[0] + tap.channel) * LANES, LANES);
+        }
         // With a stride of 1 what is seen of a line is one piece.
         let piece = (!self.transposed && self.stride[1] == 1).then(|| {
             let start = self.padding[1].saturating_sub(tap.at[1]).min(width);
             let end = (self.input.width + self.padding[1]).saturating_sub(tap.at[1]).min(width);
             (start, end.max(start))
         });
-        for (line, y) in y.chunks_exact_mut(width * LANES).enumerate() {
+        for line in 0..height {
             let Some(seen) = self.seen(0, line, tap) else { continue };
             let from = self.channel(row, tap) + seen * self.input.width;
             if let Some((start, end)) = piece {
                 if let Some(first) = self.seen(1, start, tap) {
-                    let x = &x[(from + first) * LANES..][..(end - start) * LANES];
-                    add(&mut y[start * LANES..end * LANES], x, weight);
+                    let at = (line * width + start) * LANES;
+                    each(at, (from + first) * LANES, (end - start) * LANES);
                 }
                 continue;
             }
-            for (place, y) in y.chunks_exact_mut(LANES).enumerate() {
+            for place in 0..width {
                 if let Some(seen) = self.seen(1, place, tap) {
-                    add(y, &x[(from + seen) * LANES..][..LANES], weight);
+                    each((line * width + place) * LANES, (from + seen) * LANES, LANES);
                 }
             }
         }
+    }
+
+    /// Whether there is a single position on both sides, and nothing is left out.
+    #[inline]
+    fn is_dense(&self) -> bool {
+        self.input.area() == 1
+            && self.output.area() == 1
+            && self.kernel == [1, 1]
+            && self.padding == [0; 2]
     }
 }
 
@@ -176,7 +202,7 @@ pub(crate) struct Tap {
 #[derive(Debug, Clone)]
 pub(crate) struct BlockValues {
     input: Vec<f32>,
-    nodes: Vec<Vec<f32>>,
+    pub(super) nodes: Vec<Vec<f32>>,
 }
 
 impl BlockValues {
@@ -213,6 +239,11 @@ impl<'a> Propagation<'a> {
             values: weights.values.to_f32(),
             bias: weights.bias.as_ref().map(Values::to_f32),
         };
+    }
+
+    /// What is run.
+    pub(super) fn network(&self) -> &'a Network {
+        self.network
     }
 
     /// Elements of a sample.
@@ -432,7 +463,12 @@ fn softmax(values: &mut [f32], shape: Shape) {
 }
 
 /// Calls `each` with every element of a pool's output and every element of the input under it.
-fn each_under(window: &Window, from: Shape, to: Shape, mut each: impl FnMut(usize, usize)) {
+pub(super) fn each_under(
+    window: &Window,
+    from: Shape,
+    to: Shape,
+    mut each: impl FnMut(usize, usize),
+) {
     let under = |at: usize, axis: usize, size: usize| {
         let start = at * window.stride[axis];
         let before = window.padding[axis];
@@ -449,7 +485,7 @@ fn each_under(window: &Window, from: Shape, to: Shape, mut each: impl FnMut(usiz
 }
 
 /// One over the elements under each element of a mean.
-fn counts(window: &Window, from: Shape, to: Shape, include_padding: bool) -> Vec<f32> {
+pub(super) fn counts(window: &Window, from: Shape, to: Shape, include_padding: bool) -> Vec<f32> {
     let mut counts = vec![0.0; to.channels * to.area()];
     if include_padding {
         counts.fill((window.kernel[0] * window.kernel[1]) as f32);

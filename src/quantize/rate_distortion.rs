@@ -36,18 +36,21 @@ pub struct RateDistortion {
     /// The bias's step over that of the weights times the square root of the mean number of weights
     /// in a row.
     pub bias: f64,
+    /// Steps of distillation, in which the levels of all layers are moved together; 0 for none. It
+    /// needs a calibration.
+    pub distill: usize,
 }
 
 impl Default for RateDistortion {
     fn default() -> Self {
-        Self { step: 0.35, lambda: 0.02, companding: 0, gamma: 0.0, bias: 0.25 }
+        Self { step: 0.35, lambda: 0.02, companding: 0, gamma: 0.0, bias: 0.25, distill: 0 }
     }
 }
 
 impl RateDistortion {
     /// Coarse: about half the bytes of the default.
     pub const SMALL: Self =
-        Self { step: 0.8, lambda: 0.04, companding: 13, gamma: 0.0, bias: 0.25 };
+        Self { step: 0.8, lambda: 0.04, companding: 13, gamma: 0.0, bias: 0.25, distill: 0 };
 }
 
 /// The change of a layer with a posterior that is promised for each unit of the step. LeNets take up to
@@ -202,99 +205,127 @@ impl RateDistortion {
         mut distortion: Distortion<'_>,
         costs: &Costs,
     ) -> Vec<i32> {
+        let reconstruction = ReconstructionLevels::new(scale);
+        let weights = layer.weights.data().iter();
+        let mut levels: Vec<i32> = weights.map(|&v| reconstruction.nearest(v)).collect();
+        let mut learned = None;
+        for _ in 0..PASSES {
+            let (bias, distortion) = (bias.as_deref_mut(), &mut distortion);
+            let coding = Coding { geometry, reconstruction: &reconstruction, costs };
+            learned = Some(self.pass(layer, &coding, &mut levels, bias, distortion, learned));
+        }
+        levels
+    }
+
+    /// Goes through the weights once, with models that may have learned from a pass before.
+    fn pass(
+        &self,
+        layer: &PrunedLayer,
+        &Coding { geometry, reconstruction, costs }: &Coding<'_>,
+        levels: &mut [i32],
+        mut bias: Option<&mut Values>,
+        distortion: &mut Distortion<'_>,
+        learned: Option<Models>,
+    ) -> Models {
         let matrix = &layer.weights;
         let starts = matrix.indptr();
         let starts = starts.raw_storage();
         let columns_of = |row: usize| &matrix.indices()[starts[row]..starts[row + 1]];
-        let reconstruction = ReconstructionLevels::new(scale);
-        let mut levels: Vec<i32> =
-            matrix.data().iter().map(|&v| reconstruction.nearest(v)).collect();
-        let mut learned: Option<Models> = None;
-        for _ in 0..PASSES {
-            let mut used = vec![false; matrix.cols()];
-            for (&column, &level) in matrix.indices().iter().zip(&levels) {
-                used[column as usize] |= level != 0;
+        let mut used = vec![false; matrix.cols()];
+        for (&column, &level) in matrix.indices().iter().zip(&*levels) {
+            used[column as usize] |= level != 0;
+        }
+        let columns = code_columns(&mut DryRunCoder, geometry, &mut used);
+        let models = learned.unwrap_or_else(|| {
+            let kept = levels.iter().filter(|level| **level != 0).count();
+            Models::new(matrix.rows() * columns.len(), kept)
+        });
+        let mut context = Context::new(geometry, columns, models);
+        let mut first = 0;
+        for (number, row) in matrix.outer_iterator().enumerate() {
+            context.next_row();
+            let entries = first..first + row.nnz();
+            let exact = &matrix.data()[entries.clone()];
+            if let Distortion::Outputs(fit) = distortion {
+                let values = levels[entries.clone()].iter().map(|&l| reconstruction.dequantize(l));
+                let weights = exact.iter().map(|&w| f64::from(w)).zip(values);
+                let bias = layer.bias.as_ref().zip(bias.as_deref());
+                let bias =
+                    bias.map(|(exact, now)| (f64::from(exact[number]), even_value(now, number)));
+                fit.begin(number, columns_of, weights, bias);
             }
-            let columns = code_columns(&mut DryRunCoder, geometry, &mut used);
-            let models = learned.take().unwrap_or_else(|| {
-                let kept = levels.iter().filter(|level| **level != 0).count();
-                Models::new(matrix.rows() * columns.len(), kept)
-            });
-            let mut context = Context::new(geometry, columns, models);
-            let mut first = 0;
-            for (number, row) in matrix.outer_iterator().enumerate() {
-                context.next_row();
-                let entries = first..first + row.nnz();
-                let exact = &matrix.data()[entries.clone()];
-                if let Distortion::Outputs(fit) = &mut distortion {
-                    let values =
-                        levels[entries.clone()].iter().map(|&l| reconstruction.dequantize(l));
-                    let weights = exact.iter().map(|&w| f64::from(w)).zip(values);
-                    let bias = layer.bias.as_ref().zip(bias.as_deref());
-                    let bias = bias
-                        .map(|(exact, now)| (f64::from(exact[number]), even_value(now, number)));
-                    fit.begin(number, columns_of, weights, bias);
+            let mut at = 0;
+            for (k, (&column, entry)) in row.indices().iter().zip(entries).enumerate() {
+                if !used[column as usize] {
+                    levels[entry] = 0;
+                    if let Distortion::Outputs(fit) = distortion {
+                        fit.set(k, 0.0);
+                    }
+                    continue;
                 }
-                let mut at = 0;
-                for (k, (&column, entry)) in row.indices().iter().zip(entries).enumerate() {
-                    if !used[column as usize] {
-                        levels[entry] = 0;
-                        if let Distortion::Outputs(fit) = &mut distortion {
-                            fit.set(k, 0.0);
-                        }
-                        continue;
-                    }
-                    while context.columns()[at] < column {
-                        let absent = context.predict(at);
-                        context.learn(absent, false);
-                        at += 1;
-                    }
-                    let (target, sensitivity) = match &mut distortion {
-                        Distortion::Weights(sensitivity) => {
-                            (f64::from(exact[k]), sensitivity[entry])
-                        }
-                        Distortion::Outputs(fit) => fit.target(k),
-                    };
-                    let weight = Weight {
-                        value: target.abs() / f64::from(scale.step),
-                        negative: target < 0.0,
-                        sensitivity,
-                    };
-                    let there = context.predict(at);
-                    let size = self.choose(
-                        &mut context,
-                        at,
-                        there.probability,
-                        &reconstruction,
-                        costs,
-                        weight,
-                    );
-                    context.learn(there, size > 0);
-                    levels[entry] = if target < 0.0 { -size } else { size };
-                    if size > 0 {
-                        context.sign(&mut DryRunCoder, at, levels[entry] < 0);
-                        context.magnitude(&mut DryRunCoder, at, size as u32);
-                        context.place(at, levels[entry]);
-                    }
-                    if let Distortion::Outputs(fit) = &mut distortion {
-                        fit.set(k, reconstruction.dequantize(levels[entry]));
-                    }
-                    at += 1;
-                }
-                for at in at..context.columns().len() {
+                while context.columns()[at] < column {
                     let absent = context.predict(at);
                     context.learn(absent, false);
+                    at += 1;
                 }
-                if let (Distortion::Outputs(fit), Some(Values::Levels { scale, levels })) =
-                    (&mut distortion, bias.as_deref_mut())
-                {
-                    levels[number] = even_level(fit.target(row.nnz()).0, *scale);
+                let (target, sensitivity) = match distortion {
+                    Distortion::Weights(sensitivity) => (f64::from(exact[k]), sensitivity[entry]),
+                    Distortion::Outputs(fit) => fit.target(k),
+                };
+                let weight = Weight {
+                    value: target.abs() / reconstruction.step(),
+                    negative: target < 0.0,
+                    sensitivity,
+                };
+                let there = context.predict(at);
+                let size =
+                    self.choose(&mut context, at, there.probability, reconstruction, costs, weight);
+                context.learn(there, size > 0);
+                levels[entry] = if target < 0.0 { -size } else { size };
+                if size > 0 {
+                    context.sign(&mut DryRunCoder, at, levels[entry] < 0);
+                    context.magnitude(&mut DryRunCoder, at, size as u32);
+                    context.place(at, levels[entry]);
                 }
-                first += row.nnz();
+                if let Distortion::Outputs(fit) = distortion {
+                    fit.set(k, reconstruction.dequantize(levels[entry]));
+                }
+                at += 1;
             }
-            learned = Some(context.into_models());
+            for at in at..context.columns().len() {
+                let absent = context.predict(at);
+                context.learn(absent, false);
+            }
+            if let (Distortion::Outputs(fit), Some(Values::Levels { scale, levels })) =
+                (&mut *distortion, bias.as_deref_mut())
+            {
+                levels[number] = even_level(fit.target(row.nnz()).0, *scale);
+            }
+            first += row.nnz();
         }
-        levels
+        context.into_models()
+    }
+
+    /// Levels near the weights of a layer, of which those before were `levels`; `learned` is what a call
+    /// before has learned of what bits cost.
+    pub(super) fn choose_again(
+        &self,
+        layer: &PrunedLayer,
+        geometry: Geometry,
+        reconstruction: &ReconstructionLevels,
+        sensitivity: Vec<f64>,
+        levels: &mut Vec<i32>,
+        learned: &mut Option<Models>,
+    ) {
+        if !is_adaptive(layer.weights.rows(), layer.weights.cols()) {
+            let (step, lambda) = (reconstruction.step() as f32, self.lambda);
+            *levels = gap_rate::levels(&layer.weights, reconstruction, step, lambda, &sensitivity);
+            return;
+        }
+        let coding = Coding { geometry, reconstruction, costs: &COSTS };
+        let mut distortion = Distortion::Weights(sensitivity);
+        let models = self.pass(layer, &coding, levels, None, &mut distortion, learned.take());
+        *learned = Some(models);
     }
 
     /// The magnitude to give a weight.
@@ -343,6 +374,13 @@ impl BitCoder for Price<'_> {
     }
 }
 
+/// How the levels of a layer are coded.
+struct Coding<'a> {
+    geometry: Geometry,
+    reconstruction: &'a ReconstructionLevels,
+    costs: &'a Costs,
+}
+
 /// What levels are to come close to.
 enum Distortion<'u> {
     /// The weights, with what a squared error of each counts.
@@ -381,7 +419,7 @@ fn is_inside(values: &Values) -> bool {
     }
 }
 
-fn even_level(value: f64, scale: Scale) -> i32 {
+pub(super) fn even_level(value: f64, scale: Scale) -> i32 {
     let most = f64::from(scale.most() - 1);
     (value / f64::from(scale.step)).round_ties_even().clamp(-most, most) as i32
 }

@@ -3,6 +3,7 @@
 use crate::model::Scale;
 
 /// The values of the levels in steps.
+#[derive(Debug)]
 pub(super) struct ReconstructionLevels {
     step: f64,
     /// Empty for even levels.
@@ -25,6 +26,12 @@ impl ReconstructionLevels {
         Self { step: f64::from(scale.step), values, most }
     }
 
+    /// The value of one step.
+    pub(super) fn step(&self) -> f64 {
+        self.step
+    }
+
+    /// The magnitude of a level in steps, if there is such a level.
     pub(super) fn value(&self, level: i32) -> Option<f64> {
         if level > self.most {
             return None;

@@ -21,11 +21,14 @@ const NEAR: f64 = 0.02;
 /// Configurations tried to come as near.
 const MOST_REFINED: usize = 8;
 
+/// Distilled configurations tried to come as near.
+const MOST_DISTILLED: usize = 5;
+
 /// Where a long search starts again.
 const OTHER_STARTS: [RateDistortion; 3] = [
-    RateDistortion { step: 0.0, lambda: 0.02, companding: 0, gamma: 0.0, bias: 0.25 },
-    RateDistortion { step: 0.0, lambda: 0.1, companding: 4, gamma: 0.0, bias: 0.25 },
-    RateDistortion { step: 0.0, lambda: 0.1, companding: 24, gamma: 0.0, bias: 0.35 },
+    RateDistortion { step: 0.0, lambda: 0.02, companding: 0, gamma: 0.0, bias: 0.25, distill: 0 },
+    RateDistortion { step: 0.0, lambda: 0.1, companding: 4, gamma: 0.0, bias: 0.25, distill: 0 },
+    RateDistortion { step: 0.0, lambda: 0.1, companding: 24, gamma: 0.0, bias: 0.35, distill: 0 },
 ];
 
 /// All of a configuration but the step.
@@ -57,7 +60,7 @@ impl Search<'_> {
     /// The best configuration that holds the goal. Each effort goes on from where the one below it ends,
     /// under the same bound, so that more effort finds nothing worse.
     pub(super) fn descend(&mut self, start: RateDistortion, effort: u32) -> Result<Point> {
-        let line = Line { threshold: 0, settings: start };
+        let line = Line { threshold: 0, settings: RateDistortion { distill: 0, ..start } };
         let mut best = self.try_lines(&[line], start.step, 4)?.swap_remove(0);
         self.round(&mut best, 0, 2)?;
         self.refine(&mut best)?;
@@ -81,7 +84,34 @@ impl Search<'_> {
             }
             self.refine(&mut best)?;
         }
+        if start.distill > 0 {
+            self.distill(start.distill)?;
+        }
         self.choose()
+    }
+
+    /// From the best without distillation on: the step at which what distillation makes of it meets the
+    /// bound.
+    fn distill(&mut self, steps: usize) -> Result<()> {
+        let Ok(best) = self.choose() else { return Ok(()) };
+        let settings = RateDistortion { distill: steps, ..best.settings };
+        let same = |(at, _): &(f32, PrunedModel)| *at == best.threshold;
+        let threshold = self.pruned.iter().position(same).unwrap_or_default();
+        if settings.step == 0.0 {
+            return Ok(());
+        }
+        let mut tried = Tried { line: Line { threshold, settings }, points: Vec::new() };
+        let mut step = settings.step;
+        for _ in 0..MOST_DISTILLED {
+            let point = self.point(tried.line, step)?;
+            self.points.push(point);
+            tried.points.push(point);
+            if self.holds(&point) && self.held(&point) >= self.bound() * (1.0 - NEAR) {
+                break;
+            }
+            step = self.next_step(&tried, 1.0 - NEAR / 2.0);
+        }
+        Ok(())
     }
 
     /// Configurations that an effort tries, about.
@@ -234,6 +264,7 @@ impl Search<'_> {
             settings: &Settings { quantizer, ..*self.setting.settings },
             calibration: self.setting.calibration,
             recalibration: None,
+            distillation: self.setting.distillation.filter(|_| settings.distill > 0),
             check: false,
             monitor: Monitor::default(),
         };

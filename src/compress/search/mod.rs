@@ -23,7 +23,7 @@ use crate::engine::Isa;
 use crate::error::{Error, Result};
 use crate::progress::Monitor;
 use crate::prune::PrunedModel;
-use crate::quantize::{Calibration, Quantizer, RateDistortion};
+use crate::quantize::{Calibration, Distillation, Quantizer, RateDistortion};
 use lines::Search;
 
 /// What the result must hold; the rest is made as small, or as good, as possible.
@@ -114,6 +114,7 @@ pub(super) struct Setting<'a> {
     pub(super) goal: Goal,
     pub(super) samples: Samples<'a>,
     pub(super) calibration: Option<&'a Calibration<'a>>,
+    pub(super) distillation: Option<&'a Distillation<'a>>,
     /// From 1 to 9: about 28 configurations are tried up to 3, about 48 up to 6, about 108 from 7 on.
     pub(super) effort: u32,
     pub(super) isa: Isa,
