@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Findings, Resources, csv, pretty, read};
+use super::{Findings, Resources, csv, read};
 use crate::error::{Error, IoContext, Result};
 use crate::files;
 use crate::network::Network;
@@ -71,7 +71,7 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     }
     // The test set is read once, after everything is settled.
     let test = labelled(&trainer.network, "t10k", resources)?;
-    let test_error = trainer.evaluate(&test).errors as f64 / test.len() as f64;
+    let test_error = trainer.evaluate(&test).errors / test.len() as f64;
 
     let names: Vec<String> = trainer.net.weights.iter().map(|w| w.name.clone()).collect();
     let epochs = &trainer.history;
@@ -108,7 +108,7 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     });
     let mut files = vec![
         ("epochs.csv".into(), csv(&columns, rows)),
-        ("summary.json".into(), pretty(&summary)?),
+        super::summary(summary)?,
         ("sparsity.svg".into(), figure.document().into()),
     ];
     if trainer.network.input.shape.channels == 1 {
@@ -119,23 +119,23 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     Ok(Findings { files, text, passed: true })
 }
 
-/// Sparsity of each layer and accuracy, by epoch.
+/// Weights left of each layer and accuracy, by epoch.
 fn figure(trainer: &Trainer, recipe: &str) -> Figure {
     let of = |f: &dyn Fn(&Epoch) -> f64| {
         trainer.history.iter().map(|e| (f64::from(e.epoch), f(e))).collect::<Vec<_>>()
     };
     let layers = trainer.net.weights.iter().enumerate();
-    let mut sparsity: Vec<Series> =
-        layers.map(|(i, w)| Series::line(&w.name, of(&|e| e.sparsity[i].1))).collect();
-    sparsity.push(Series::line("all", of(&whole)));
+    let mut left: Vec<Series> =
+        layers.map(|(i, w)| Series::line(&w.name, of(&|e| 100.0 - e.sparsity[i].1))).collect();
+    left.push(Series::line("all", of(&|e| 100.0 / e.weight_ratio)));
     Figure {
         title: format!("{} by sparse variational dropout", recipe),
         panels: vec![
             Panel {
-                title: format!("weights removed (log alpha > {})", trainer.config.thresh),
+                title: format!("weights left (log alpha of at most {})", trainer.config.thresh),
                 x: Axis::new("epoch"),
-                y: Axis::new("sparsity, %").within(0.0, 101.0),
-                series: sparsity,
+                y: Axis::logarithmic("weights left, %"),
+                series: left,
             },
             Panel {
                 title: "accuracy".into(),

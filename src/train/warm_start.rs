@@ -48,16 +48,39 @@ pub fn describe(path: &Path) -> Result<Network> {
     build().map_err(|e: Error| e.in_file(path))
 }
 
-/// A training whose means and biases are those of an ordinary network's checkpoint; log variances
-/// are as the settings say. `network` is needed where the checkpoint does not describe its own.
+/// A training whose means and biases are those of a checkpoint; so are its log variances, if
+/// `variances` and it has any, else they are as the settings say. `network` is needed where the
+/// checkpoint does not describe its own.
 ///
 /// # Errors
 /// If the checkpoint cannot be read or does not fit the network.
-pub fn from_dense(path: &Path, network: Option<&Network>, config: Config) -> Result<Trainer> {
+pub fn from_checkpoint(
+    path: &Path,
+    network: Option<&Network>,
+    config: Config,
+    variances: bool,
+) -> Result<Trainer> {
     let checkpoint = open(path, network)?;
     let network = network.unwrap_or(checkpoint.network()).clone();
     let mut trainer = Trainer::new(network, config)?;
-    fill(&mut trainer, &checkpoint, false, |_, _| true).map_err(|e| e.in_file(path))?;
+    fill(&mut trainer, &checkpoint, variances, |_, _| true).map_err(|e| e.in_file(path))?;
+    Ok(trainer)
+}
+
+/// A network to learn from: of its own where its checkpoint describes it, else that of the student.
+/// What it has pruned stays pruned.
+///
+/// # Errors
+/// If the checkpoint cannot be read or does not fit.
+pub fn teacher(path: &Path, student: &Trainer) -> Result<Trainer> {
+    let checkpoint = open(path, None).or_else(|_| open(path, Some(&student.network)))?;
+    let network = checkpoint.network().clone();
+    let posterior = (0..network.layers.len()).any(|layer| checkpoint.variance(layer).is_some());
+    let method = if posterior { Method::Svdo } else { Method::None };
+    let (batch, thresh) = (student.config.batch, student.config.thresh.max(3.0));
+    let config = Config { method, batch, thresh, ..Config::named("teacher") };
+    let mut trainer = Trainer::new(network, config)?;
+    fill(&mut trainer, &checkpoint, true, |_, _| true).map_err(|e| e.in_file(path))?;
     Ok(trainer)
 }
 

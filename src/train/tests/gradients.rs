@@ -6,7 +6,7 @@ fn objective(net: &mut Net<f64>, labels: &[u32], pass: Pass) -> f64 {
     net.weights.iter_mut().for_each(|w| w.refresh(Isa::Portable));
     net.forward(pass, None, labels.len());
     let kl: f64 = net.weights.iter().map(|weights| weights.kl(KlForm::Sigmoid)).sum();
-    2.5 * net.loss(labels, 2.5).nll + STILL.kl_weight * kl
+    2.5 * net.loss(&PLAIN, Targets::Classes(labels), 2.5).nll + STILL.kl_weight * kl
 }
 
 /// Every parameter of every kind of layer, linear ones with zeros left out and not. With beta1 = 0 and
@@ -83,14 +83,14 @@ fn f32_kernels_agree_with_f64() {
         let (mut exact, labels) = prepare_with::<f64>(&network, 7, norms, Method::Svdo);
         let dense = Pass { sparse: 0.0, ..PASS };
         exact.forward(dense, None, 7);
-        exact.loss(&labels, 1.0);
+        exact.loss(&PLAIN, Targets::Classes(&labels), 1.0);
         exact.backward(dense, &STILL, 7).unwrap();
         let passes = Isa::supported().into_iter().flat_map(|isa| [(isa, 0.0), (isa, 1.0)]);
         for (isa, sparse) in passes {
             let (mut net, _) = prepare_with::<f32>(&network, 7, norms, Method::Svdo);
             let pass = Pass { isa, sparse, ..PASS };
             net.forward(pass, None, 7);
-            net.loss(&labels, 1.0);
+            net.loss(&PLAIN, Targets::Classes(&labels), 1.0);
             net.backward(pass, &STILL, 7).unwrap();
             for (a, b) in net.weights.iter().zip(&exact.weights) {
                 for tensor in [0, 2] {

@@ -17,7 +17,8 @@ fn an_ordinary_training_is_one_to_begin_with() {
         let expected = trainer.evaluate(&validation);
         let own = warm_start::from_own(&path, &trainer).unwrap().evaluate(&validation);
         let sparse = Config { method: Method::Svdo, thresh: 1e30, ..config };
-        let begun = warm_start::from_dense(&path, None, sparse).unwrap().evaluate(&validation);
+        let begun =
+            warm_start::from_checkpoint(&path, None, sparse, true).unwrap().evaluate(&validation);
         assert!(own == expected && begun == expected, "{own:?} {begun:?} {expected:?}");
     }
 }
