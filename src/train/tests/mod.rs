@@ -18,6 +18,7 @@ use crate::posterior::KlForm;
 mod gradients;
 mod network;
 mod posterior_update;
+mod recipes;
 mod runs;
 mod states;
 mod warm_start;
