@@ -41,6 +41,7 @@ mod join;
 mod kl_gradient;
 mod linear;
 mod loss;
+mod masked;
 mod matmul;
 mod net;
 pub(crate) mod noise;

@@ -75,6 +75,58 @@ fn gradients_are_the_slopes_of_the_objective() {
     }
 }
 
+/// Where few weights are left for good, computing with those alone is the same as with all.
+#[test]
+fn masked_layers_agree_with_dense_products() {
+    fn step<T: Real>(network: &Network, isa: Isa, sparse: f64) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+        let (mut net, labels) = prepare_with::<T>(network, 7, false, Method::None);
+        for weights in &mut net.weights {
+            let mut mask = weights.theta.clone();
+            let used = |i: usize| i % weights.stride < weights.cols;
+            for (i, kept) in mask.iter_mut().enumerate() {
+                *kept = T::of(f64::from(u8::from(used(i) && i * i % 13 == 3)));
+            }
+            weights.theta.iter_mut().zip(mask.iter()).for_each(|(theta, m)| *theta = *theta * *m);
+            weights.mask = Some(mask);
+        }
+        let pass = Pass { isa, sampled: false, sparse, ..PASS };
+        let optimizer = Optimizer::Nesterov { momentum: 0.9 };
+        let update = Update { rate: 1e-3, posterior: None, optimizer, ..STILL };
+        let wide = |values: &[T]| values.iter().map(|v| v.wide()).collect::<Vec<_>>();
+        // Twice, so that the second step has the first one's weights and moments.
+        for _ in 0..2 {
+            net.forward(pass, None, 7);
+            net.loss(&PLAIN, Targets::Classes(&labels), 1.0);
+            net.backward(pass, &update, 7).unwrap();
+        }
+        net.forward(pass, None, 7);
+        let (mut theta, mut moments) = (Vec::new(), Vec::new());
+        for weights in &net.weights {
+            theta.extend(wide(&weights.theta));
+            let mask = weights.mask.as_ref().unwrap();
+            let kept = weights.moments[0].iter().zip(mask.iter()).map(|(v, m)| *v * *m);
+            moments.extend(kept.map(|v| v.wide()));
+        }
+        (wide(net.output()), theta, moments)
+    }
+    for network in networks() {
+        let dense = step::<f64>(&network, Isa::Portable, 0.0);
+        let agree = |found: &(Vec<f64>, Vec<f64>, Vec<f64>), within: f64| {
+            for (a, b) in [(&found.0, &dense.0), (&found.1, &dense.1), (&found.2, &dense.2)] {
+                assert!(a.iter().any(|v| *v != 0.0));
+                // Rows of another processor may be padded otherwise.
+                for (a, b) in a.iter().zip(b) {
+                    assert!((a - b).abs() < within * b.abs().max(1.0), "{a} {b}");
+                }
+            }
+        };
+        agree(&step::<f64>(&network, Isa::Portable, 1.0), 1e-12);
+        for isa in Isa::supported() {
+            agree(&step::<f32>(&network, isa, 1.0), 5e-4);
+        }
+    }
+}
+
 /// f32 on the widest vectors, with zeros left out and not, against f64 on one lane with dense products,
 /// through a forward and a backward pass.
 #[test]
