@@ -11,7 +11,7 @@ use super::net::Net;
 use super::noise::shuffled;
 use super::optimizer::{Optimizer, Update};
 use super::pass::{MOMENTUM, Pass, SPARSE};
-use super::recipe::Config;
+use super::recipe::{Config, Task};
 use super::vector::Isa;
 use crate::error::{Error, Result};
 use crate::network::Network;
@@ -76,7 +76,7 @@ pub struct Epoch {
     pub epoch: u32,
     /// Mean negative log likelihood over the epoch's steps, in nats, with noise.
     pub nll: f64,
-    /// Share of errors over the epoch's steps, with noise.
+    /// Share of errors over the epoch's steps, with noise; in regression the mean square.
     pub error: f64,
     /// KL from the prior, in nats.
     pub kl: f64,
@@ -86,7 +86,7 @@ pub struct Epoch {
     pub sparsity: Vec<(String, f64)>,
     /// All weights over those kept.
     pub weight_ratio: f64,
-    /// Share of errors of the pruned network on the validation split.
+    /// The same of the pruned network on the validation split, without noise.
     pub validation_error: Option<f64>,
     /// Its mean negative log likelihood there, in nats.
     pub validation_nll: Option<f64>,
@@ -177,6 +177,13 @@ impl Trainer {
         let (steps, config) = (self.steps(data), &self.config);
         if steps == 0 {
             return Err(Error::data("there is no training data left beside the validation split"));
+        }
+        if data.has_classes() != (config.task == Task::Classes) {
+            return Err(Error::data(format!(
+                "the samples have {}, which is not what the task {:?} is about",
+                if data.has_classes() { "a class each" } else { "numbers to give" },
+                config.task
+            )));
         }
         let Progress { epoch, step, .. } = self.progress;
         if step >= steps {

@@ -98,6 +98,54 @@ pub(crate) fn from_own(path: &Path, training: &Trainer) -> Result<Trainer> {
     Ok(trainer)
 }
 
+/// A training of the weights that pruning at this threshold leaves of another one, without noise.
+///
+/// # Errors
+/// If a setting makes no sense.
+pub fn pruned(trained: &Trainer, config: Config) -> Result<Trainer> {
+    let config = Config { method: Method::None, ..config };
+    let mut trainer = Trainer::new(trained.network.clone(), config)?;
+    trainer.classes.clone_from(&trained.classes);
+    copy(trained, &mut trainer);
+    let thresh = if trained.config.posterior() { trainer.config.thresh } else { f64::INFINITY };
+    for (from, weights) in trained.net.weights.iter().zip(&mut trainer.net.weights) {
+        let mask = from.kept(thresh);
+        weights.theta.iter_mut().zip(mask.iter()).for_each(|(theta, kept)| *theta *= kept);
+        weights.mask = Some(mask);
+    }
+    Ok(trainer)
+}
+
+/// A network to learn from, as this training has it.
+///
+/// # Errors
+/// If there is too little memory.
+pub fn teacher_of(trained: &Trainer) -> Result<Trainer> {
+    let mut trainer = Trainer::new(trained.network.clone(), trained.config.clone())?;
+    copy(trained, &mut trainer);
+    Ok(trainer)
+}
+
+/// Copies all that a network computes with.
+fn copy(from: &Trainer, to: &mut Trainer) {
+    for (from, to) in from.net.weights.iter().zip(&mut to.net.weights) {
+        to.theta.clone_from(&from.theta);
+        to.log_sigma2.clone_from(&from.log_sigma2);
+        to.bias.clone_from(&from.bias);
+        to.refresh(Isa::best());
+    }
+    for (from, to) in from.net.norms.iter().zip(&mut to.net.norms) {
+        for (from, to) in [
+            (&from.gamma, &mut to.gamma),
+            (&from.beta, &mut to.beta),
+            (&from.mean, &mut to.mean),
+            (&from.variance, &mut to.variance),
+        ] {
+            to.clone_from(from);
+        }
+    }
+}
+
 /// A training of the weights that pruning leaves, without noise; the others stay zero.
 ///
 /// # Errors

@@ -36,7 +36,8 @@ fn is_news(line: &str) -> bool {
 pub(crate) fn train(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command(folder, arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    let news = text(stderr).lines().filter(|line| is_news(line)).map(|line| line.to_owned() + "\n");
+    let told = text(stderr);
+    let news = told.lines().filter(|line| is_news(line)).map(|line| line.to_owned() + "\n");
     (status.code().unwrap(), text(stdout), news.collect())
 }
 

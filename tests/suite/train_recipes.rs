@@ -102,12 +102,15 @@ fn auto_trains_prunes_and_chooses() {
 
     // The compressor keeps the same weights, and a later run can learn from them.
     let compress = std::process::Command::new(env!("CARGO_BIN_EXE_svdo-compress"))
-        .args(["a.safetensors", "--thresh", "-3", "-o", "a.svdo", "--json"])
+        .args(["a.safetensors", "--thresh", "-3", "-o", "a.svdo", "--json", "-"])
         .current_dir(here)
         .output()
         .unwrap();
     let report = String::from_utf8(compress.stdout).unwrap();
-    assert!(compress.status.success() && report.contains(&format!("{}", kept[0])), "{report}");
+    assert!(
+        compress.status.success() && report.contains(&format!("\"weights_kept\": {},", kept[0])),
+        "{report}"
+    );
     let taught = ["--teacher", "a.safetensors", "--method", "none", "--temperature", "2"];
     let mut short = SHORT.to_vec();
     short[9] = "b.safetensors";

@@ -1,8 +1,6 @@
 //! `--auto`: fine-tuning at one threshold after the other, and the choice among them by samples that
 //! were held out.
 
-use std::path::Path;
-
 use super::saving::Signals;
 use super::watch::{Watch, error};
 use crate::train::dataset::Dataset;
@@ -55,10 +53,9 @@ struct Tried {
 }
 
 impl Auto {
-    /// Fine-tunes from a checkpoint; the choice and a table come back, none of them if a signal came.
+    /// Fine-tunes what was trained; the choice and a table come back, none of them if a signal came.
     pub(super) fn run(
         &self,
-        path: &Path,
         trained: &Trainer,
         [data, validation]: [&Dataset; 2],
         distillation: Option<Distillation>,
@@ -83,12 +80,9 @@ impl Auto {
                 distillation,
                 ..trained.config.clone()
             };
-            let mut trainer = warm_start::from_survivors(path, Some(&trained.network), config)?;
-            trainer.classes.clone_from(&trained.classes);
-            trainer.init_bn_identity(data);
+            let mut trainer = warm_start::pruned(trained, config)?;
             if distillation.is_some() {
-                let teacher = warm_start::teacher(path, &trainer)?;
-                trainer.learn_from(teacher)?;
+                trainer.learn_from(warm_start::teacher_of(trained)?)?;
             }
             let steps = u64::from(self.tune_epochs) * u64::from(trainer.steps(data));
             let mut watch = Watch::new(&trainer, steps, format!("thresh {thresh}, "), [None; 2])?;

@@ -187,7 +187,7 @@ impl Arguments {
         if self.auto.auto {
             let how = self.settings.distillation(false);
             let sets = [&data, &validation];
-            let Some(found) = self.auto.run(&written, &trainer, sets, how, &signals)? else {
+            let Some(found) = self.auto.run(&trainer, sets, how, &signals)? else {
                 eprintln!(
                     "stopped while fine-tuning; go on with --auto --resume {}",
                     printable(&state_of(&written).display().to_string())

@@ -105,12 +105,15 @@ impl Dataset {
         let first = network.nodes.first().map(|node| node.op);
         let flat = matches!(first, Some(Op::Flatten | Op::Linear { .. }));
         let (sample, area) = (input.shape.elements()?, input.shape.area());
+        if sample == 0 || outputs == 0 {
+            return Err(Error::data("the network has no inputs or no outputs"));
+        }
         let (labels, targets, classes) = match wanted {
             Wanted::Classes(labels, classes) => (labels, Vec::new(), classes),
             Wanted::Values(values) => (Vec::new(), values, Vec::new()),
         };
-        let count = if targets.is_empty() { labels.len() } else { targets.len() / outputs.max(1) };
-        if raw.len() != count * sample || targets.len() % outputs.max(1) != 0 {
+        let count = if targets.is_empty() { labels.len() } else { targets.len() / outputs };
+        if raw.len() != count * sample || targets.len() % outputs != 0 {
             let samples = raw.len() / sample;
             return Err(Error::data(match targets.is_empty() {
                 true => format!("{samples} samples have {count} labels"),
@@ -150,6 +153,11 @@ impl Dataset {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// Whether each is to give a class, rather than numbers.
+    pub fn has_classes(&self) -> bool {
+        self.targets.is_empty()
     }
 
     /// How the samples lie.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::train::checkpoint::resume;
-use crate::train::recipe::{Augmentation, Distillation};
+use crate::train::recipe::{Augmentation, Distillation, Task};
 use crate::train::warm_start;
 
 fn run(config: Config) -> Trainer {
@@ -99,6 +99,39 @@ fn a_sparsity_is_reached_in_time() {
             sparsity(&free)
         );
     }
+}
+
+#[test]
+fn samples_and_task_fit() {
+    let (network, config, data, validation) = setup();
+    let config = Config { task: Task::Regression, ..config };
+    let mut trainer = Trainer::new(network.clone(), config).unwrap();
+    let error = trainer.step(&data, &validation).unwrap_err().to_string();
+    assert!(error.contains("a class each") && error.contains("Regression"), "{error}");
+    let sample = network.input.shape.elements().unwrap();
+    let (raw, outputs) = (vec![0.0; 3 * sample], 4);
+    let numbers = Dataset::with_targets(&raw, vec![0.5; 3 * outputs], &network).unwrap();
+    assert!(trainer.step(&numbers, &numbers).unwrap().is_some());
+    let error = Dataset::with_targets(&raw, vec![0.5; 11], &network).err().unwrap().to_string();
+    assert!(error.contains("11 targets") && error.contains("want 12"), "{error}");
+}
+
+/// Samples are drawn by the seed, none twice, and take with them what they are to give.
+#[test]
+fn what_is_held_out_is_drawn() {
+    let network = network(r#"{"op": "linear", "layer": "a"}"#, "[1]", &[("a", &[50, 1])]);
+    let raw: Vec<f32> = (0..50).map(|i| i as f32).collect();
+    let draw = |seed| {
+        let mut data = Dataset::new(&raw, (0..50).collect(), &network).unwrap();
+        let split = data.split_drawn(20, seed);
+        assert_eq!((data.len(), split.len()), (30, 20));
+        let mut all = [&data.labels[..], &split.labels].concat();
+        assert!(data.labels.is_sorted() && !split.labels.ends_with(&[49, 48]));
+        all.sort();
+        assert_eq!(all, (0..50).collect::<Vec<_>>());
+        split.labels
+    };
+    assert!(draw(1) == draw(1) && draw(1) != draw(2));
 }
 
 /// What a training with changed images depends on goes on in a state, and nothing of it is measured.
