@@ -41,7 +41,7 @@ pub(crate) struct Masked<T> {
 }
 
 /// What computes with the weights that are left, made when it is first asked for.
-pub(crate) struct Survivors<T>(Option<(f64, Option<Masked<T>>)>);
+pub(crate) struct Survivors<T>(Option<(f64, Option<Box<Masked<T>>>)>);
 
 impl<T> Default for Survivors<T> {
     fn default() -> Self {
@@ -61,9 +61,10 @@ impl<T: Real> Survivors<T> {
             return None;
         }
         if self.0.as_ref().is_none_or(|(sparse, _)| *sparse != pass.sparse) {
-            self.0 = Some((pass.sparse, Masked::new(weights, pass.sparse, batch)));
+            let made = Masked::new(weights, pass.sparse, batch);
+            self.0 = Some((pass.sparse, made.map(Box::new)));
         }
-        self.0.as_mut()?.1.as_mut()
+        self.0.as_mut()?.1.as_deref_mut()
     }
 }
 
