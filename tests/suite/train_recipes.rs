@@ -59,12 +59,15 @@ fn what_the_end_needs_is_read_at_the_beginning() {
     for (more, words) in [
         (&["--auto", "--validation", "0"][..], "give --validation"),
         (&["--auto", "--method", "none"], "--auto prunes by log alpha"),
+        (&["--auto", "--tune-epochs", "0"], "fine-tuning by --auto"),
+        (&["--auto", "--within", "nan"], "--within"),
         (&["--thresholds", "1"], "--auto"),
         (&["--distill", "0.5"], "--teacher"),
         (&["--teacher", "none.safetensors"], "none.safetensors"),
         (&["--average", "9"], "--average must be at most --epochs"),
         (&["--sparsity-goal", "100"], "--sparsity-goal"),
         (&["--validation", "110%"], "--validation"),
+        (&["--validation", "0%"], "--validation"),
     ] {
         let mut arguments: Vec<&str> = SHORT.to_vec();
         if more.contains(&"--validation") {

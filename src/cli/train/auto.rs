@@ -1,6 +1,8 @@
 //! `--auto`: fine-tuning at one threshold after the other, and the choice among them by samples that
 //! were held out.
 
+use anyhow::{Context, ensure};
+
 use super::saving::Signals;
 use super::watch::{Watch, error};
 use crate::train::dataset::Dataset;
@@ -53,6 +55,40 @@ struct Tried {
 }
 
 impl Auto {
+    /// Fails now on what could only fail after the training.
+    pub(super) fn check(&self, trained: &Config) -> anyhow::Result<()> {
+        ensure!(
+            trained.validation > 0,
+            "--auto chooses by samples that were held out: give --validation"
+        );
+        ensure!(
+            trained.method == Method::Svdo,
+            "--auto prunes by log alpha, which --method svdo trains"
+        );
+        ensure!(self.within >= 0.0 && self.within.is_finite(), "--within must be at least 0");
+        for &thresh in &self.thresholds {
+            self.tuning(trained, thresh, None).check().context("fine-tuning by --auto")?;
+        }
+        Ok(())
+    }
+
+    /// The settings of a fine-tuning.
+    fn tuning(&self, trained: &Config, thresh: f64, distillation: Option<Distillation>) -> Config {
+        Config {
+            method: Method::None,
+            thresh,
+            epochs: self.tune_epochs,
+            rate: self.tune_rate,
+            constant: 0.0,
+            momentum: None,
+            average: trained.average.min(self.tune_epochs),
+            patience: None,
+            sparsity_goal: None,
+            distillation,
+            ..trained.clone()
+        }
+    }
+
     /// Fine-tunes what was trained; the choice and a table come back, none of them if a signal came.
     pub(super) fn run(
         &self,
@@ -61,25 +97,9 @@ impl Auto {
         distillation: Option<Distillation>,
         signals: &Signals,
     ) -> anyhow::Result<Option<(Trainer, String)>> {
-        anyhow::ensure!(
-            self.within >= 0.0 && self.within.is_finite(),
-            "--within must be at least 0"
-        );
         let mut tried = Vec::new();
         for &thresh in &self.thresholds {
-            let config = Config {
-                method: Method::None,
-                thresh,
-                epochs: self.tune_epochs,
-                rate: self.tune_rate,
-                constant: 0.0,
-                momentum: None,
-                average: trained.config.average.min(self.tune_epochs),
-                patience: None,
-                sparsity_goal: None,
-                distillation,
-                ..trained.config.clone()
-            };
+            let config = self.tuning(&trained.config, thresh, distillation);
             let mut trainer = warm_start::pruned(trained, config)?;
             if distillation.is_some() {
                 trainer.learn_from(warm_start::teacher_of(trained)?)?;

@@ -16,7 +16,7 @@ use crate::files;
 use crate::report::display;
 use crate::text::printable;
 use crate::train::dataset::Dataset;
-use crate::train::recipe::{self, Config, Method};
+use crate::train::recipe::{self, Config};
 use crate::train::trainer::Trainer;
 use crate::train::{checkpoint, warm_start};
 
@@ -170,7 +170,9 @@ impl Arguments {
         // Now, so that what is missing is told before hours of training.
         let test = self.test.then(|| self.read(&trainer, true, &data.classes)).transpose()?;
         trainer.classes.clone_from(&data.classes);
-        self.check_auto(&trainer)?;
+        if self.auto.auto {
+            self.auto.check(&trainer.config)?;
+        }
         self.teach(&mut trainer)?;
         if self.init_from.is_some() || self.finetune.is_some() {
             trainer.init_bn_identity(&data);
@@ -283,20 +285,6 @@ impl Arguments {
             (Some(_), None) => bail!("this training learns from a teacher: give it by --teacher"),
             (None, _) => Ok(()),
         }
-    }
-
-    fn check_auto(&self, trainer: &Trainer) -> anyhow::Result<()> {
-        if self.auto.auto {
-            ensure!(
-                trainer.config.validation > 0,
-                "--auto chooses by samples that were held out: give --validation"
-            );
-            ensure!(
-                trainer.config.method == Method::Svdo,
-                "--auto prunes by log alpha, which --method svdo trains"
-            );
-        }
-        Ok(())
     }
 
     fn start(&self) -> anyhow::Result<Trainer> {

@@ -31,7 +31,7 @@ impl HoldOut {
 fn hold_out(text: &str) -> Result<HoldOut, String> {
     let share = text.strip_suffix('%').map(|percent| percent.trim().parse::<f64>());
     match (share, text.parse()) {
-        (Some(Ok(percent)), _) if (0.0..100.0).contains(&percent) => {
+        (Some(Ok(percent)), _) if percent > 0.0 && percent < 100.0 => {
             Ok(HoldOut::Share(percent / 100.0))
         }
         (None, Ok(count)) => Ok(HoldOut::Count(count)),
