@@ -7,7 +7,7 @@ use clap::{Arg, Command, CommandFactory};
 use super::Svdo;
 
 /// The headings, in the order in which a command prints those that it has. Options without one come first.
-const HEADINGS: [&str; 13] = [
+const HEADINGS: [&str; 14] = [
     "",
     "Pruning",
     "Quantization and coding",
@@ -16,6 +16,7 @@ const HEADINGS: [&str; 13] = [
     "Start",
     "Settings (in place of the recipe's)",
     "Posterior (in place of the recipe's)",
+    "Fine-tuning by --auto",
     "Reports",
     "Gates",
     "Verification",

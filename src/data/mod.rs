@@ -119,10 +119,36 @@ pub(crate) fn finite_from(first: usize, what: &str, values: &[f32], each: usize)
 /// # Errors
 /// A file that cannot be read, is damaged, or holds anything but one class number per sample.
 pub fn read_labels(path: &Path) -> Result<Vec<u32>> {
+    labels_of(path, None)
+}
+
+/// The same of a .npz with several arrays, one of which is named.
+///
+/// # Errors
+/// As [`read_labels`], or if there is no array of the name.
+#[cfg(feature = "train")]
+pub(crate) fn read_labels_of(path: &Path, array: Option<&str>) -> Result<Vec<u32>> {
+    labels_of(path, array)
+}
+
+/// The names of a .npz file's arrays.
+///
+/// # Errors
+/// If it cannot be read or is none.
+#[cfg(feature = "train")]
+pub(crate) fn array_names(path: &Path) -> Result<Vec<String>> {
+    match Source::open(path)? {
+        Source::Archive(mut archive) => archive.names(),
+        _ => Err(Error::data("it is no .npz file")),
+    }
+}
+
+#[cfg_attr(not(feature = "data"), allow(unused_variables))]
+fn labels_of(path: &Path, name: Option<&str>) -> Result<Vec<u32>> {
     let read = || match Source::open(path)? {
         Source::Array(array) => array.labels(),
         #[cfg(feature = "data")]
-        Source::Archive(mut archive) => archive.array(None)?.labels(),
+        Source::Archive(mut archive) => archive.array(name)?.labels(),
         _ => Err(Error::data("labels are read from IDX, .npy or .npz files only")),
     };
     read().map_err(|e| e.in_file(path))

@@ -32,8 +32,14 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
         Ok(Self { path, length, zip })
     }
 
-    /// The array of this name, or the only one.
-    pub(super) fn array(&mut self, name: Option<&str>) -> Result<Array<'_>> {
+    /// The names of its arrays.
+    #[cfg(feature = "train")]
+    pub(super) fn names(&mut self) -> Result<Vec<String>> {
+        Ok(self.arrays()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The names of its arrays, and where they are.
+    fn arrays(&mut self) -> Result<Vec<(String, usize)>> {
         let mut arrays = Vec::new();
         for index in 0..self.zip.len() {
             let Some(member) = self.zip.name_for_index(index) else { continue };
@@ -42,6 +48,12 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
                 arrays.push((array.to_string(), index));
             }
         }
+        Ok(arrays)
+    }
+
+    /// The array of this name, or the only one.
+    pub(super) fn array(&mut self, name: Option<&str>) -> Result<Array<'_>> {
+        let arrays = self.arrays()?;
         let found = match (name, arrays.as_slice()) {
             (_, []) => return Err(invalid("it holds no arrays (members named *.npy)")),
             (None, [(_, only)]) => Some(*only),

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::task::{Shape, Task};
-use super::{Findings, Resources, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, read};
 use crate::error::Result;
 use crate::plot::{Axis, Figure, Panel, Series};
 use crate::train::family::{
@@ -53,6 +53,29 @@ struct Moments {
     variance: Estimate,
     covariance: Estimate,
     first: Vec<f64>,
+}
+
+impl Moments {
+    /// With standard errors, from draws of both outputs.
+    fn of(first: Vec<f64>, second: Vec<f64>) -> Self {
+        let n = first.len() as f64;
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / n;
+        let (m, k) = (mean(&first), mean(&second));
+        // The mean of products of deviations, and its standard error.
+        let estimate = |a: &[f64], ma: f64, b: &[f64], mb: f64| {
+            let products = || a.iter().zip(b).map(move |(a, b)| (a - ma) * (b - mb));
+            let value = products().sum::<f64>() / n;
+            let square = products().map(|p| (p - value) * (p - value)).sum::<f64>() / n;
+            Estimate { value, error: libm::sqrt(square / n) }
+        };
+        let variance = estimate(&first, m, &first, m);
+        Self {
+            mean: Estimate { value: m, error: libm::sqrt(variance.value / n) },
+            variance,
+            covariance: estimate(&first, m, &second, k),
+            first,
+        }
+    }
 }
 
 /// One comparison. `differs` marks a control: two things that must not agree.
@@ -165,7 +188,7 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let summary = json!({"checks": names, "passed": passed, "trained": results});
     Ok(Findings {
         files: vec![
-            ("summary.json".into(), pretty(&summary)?),
+            super::summary(summary)?,
             ("training.csv".into(), csv(&["method", "epoch", "test_nll"], rows)),
             ("chain.svg".into(), figure.document().into()),
         ],
@@ -216,11 +239,6 @@ fn links(config: &Config) -> Result<(Vec<Check>, Vec<Series>)> {
         moments_of(layer, &x, config, purpose)
     };
     let binary = moments(&layer(Method::binary_dropout(rate)));
-    // Multipliers 0 and 1, as dropout was first trained.
-    let unscaled = Estimate {
-        value: binary.mean.value * (1.0 - rate),
-        error: binary.mean.error * (1.0 - rate),
-    };
     let gaussian = moments(&layer(Method::gaussian_dropout(rate)));
     let fast = moments(&layer(Method::fast_dropout(rate)));
     let weights = moments(&layer(Method::fast_dropout(rate).with_estimator(Estimator::PerExample)));
@@ -237,6 +255,8 @@ fn links(config: &Config) -> Result<(Vec<Check>, Vec<Series>)> {
     squared.log_variances.iter_mut().for_each(|s| *s *= 2.0);
     let misread = moments(&squared);
 
+    let unscaled = unscaled(&plain, &x, config);
+
     let mut checks = Vec::new();
     let exact = |value| Estimate { value, error: 0.0 };
     let mut check = |link, what, expected: Estimate, found, differs| {
@@ -244,8 +264,16 @@ fn links(config: &Config) -> Result<(Vec<Check>, Vec<Series>)> {
         checks.push(Check { link, what, expected, found, error, differs });
     };
     let link = "binary dropout, trained unscaled";
-    check(link, "mean: test weights (1-p) theta", exact((1.0 - rate) * output), unscaled, false);
-    check(link, "control: theta / (1-p)", exact(output / (1.0 - rate)), unscaled, true);
+    check(
+        link,
+        "mean: test weights (1-p) theta",
+        exact((1.0 - rate) * output),
+        unscaled.mean,
+        false,
+    );
+    let own = rate * (1.0 - rate) / alpha * variance;
+    check(link, "variance: p(1-p) sum x^2 theta^2", exact(own), unscaled.variance, false);
+    check(link, "control: theta / (1-p)", exact(output / (1.0 - rate)), unscaled.mean, true);
     let link = "binary dropout, inverted";
     check(link, "mean: test weights theta", exact(output), binary.mean, false);
     check(link, "variance: p/(1-p) sum x^2 theta^2", exact(variance), binary.variance, false);
@@ -295,9 +323,26 @@ fn drawn_inputs(config: &Config) -> (Vec<f64>, Vec<f64>) {
     (x, log_alphas)
 }
 
+/// Rows of one draw.
+const ROWS: usize = 1000;
+
+/// Both outputs of a layer whose inputs are kept or zero, unscaled, as dropout was first trained.
+fn unscaled(layer: &Layer, x: &[f64], config: &Config) -> Moments {
+    let outputs = |step: usize| {
+        let draw = Draw { seed: config.seed, step: step as u32, layer: EXPERIMENT + 1 };
+        let mut kept = vec![0.0; x.len()];
+        draw.uniforms(0, &mut kept);
+        kept.iter_mut().zip(x).for_each(|(u, x)| *u = if *u < config.drop_rate { 0.0 } else { *x });
+        let product = |row: &[f64]| row.iter().zip(&kept).map(|(w, x)| w * x).sum::<f64>();
+        let (a, b) = layer.theta.split_at(x.len());
+        (product(a), product(b))
+    };
+    let (first, second) = (0..config.samples.div_ceil(ROWS) * ROWS).map(outputs).unzip();
+    Moments::of(first, second)
+}
+
 /// Both outputs of a layer for one input, drawn again and again.
 fn moments_of(layer: &Layer, x: &[f64], config: &Config, purpose: u32) -> Moments {
-    const ROWS: usize = 1000;
     let rows: Vec<f64> = std::iter::repeat_n(x, ROWS).flatten().copied().collect();
     let (mut first, mut second) = (Vec::new(), Vec::new());
     for step in 0..config.samples.div_ceil(ROWS) as u32 {
@@ -306,23 +351,7 @@ fn moments_of(layer: &Layer, x: &[f64], config: &Config, purpose: u32) -> Moment
         first.extend(y.chunks(2).map(|y| y[0]));
         second.extend(y.chunks(2).map(|y| y[1]));
     }
-    let n = first.len() as f64;
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / n;
-    let (m, k) = (mean(&first), mean(&second));
-    // The mean of products of deviations, and its standard error.
-    let estimate = |a: &[f64], ma: f64, b: &[f64], mb: f64| {
-        let products = || a.iter().zip(b).map(move |(a, b)| (a - ma) * (b - mb));
-        let value = products().sum::<f64>() / n;
-        let square = products().map(|p| (p - value) * (p - value)).sum::<f64>() / n;
-        Estimate { value, error: libm::sqrt(square / n) }
-    };
-    let variance = estimate(&first, m, &first, m);
-    Moments {
-        mean: Estimate { value: m, error: libm::sqrt(variance.value / n) },
-        variance,
-        covariance: estimate(&first, m, &second, k),
-        first,
-    }
+    Moments::of(first, second)
 }
 
 /// A histogram as a line.

@@ -3,13 +3,14 @@
 //! the batch shares its weights. By parameterization, over alpha: `dw/dtheta` is `1 + sqrt(alpha) eps`
 //! or 1 (Molchanov et al. 2017, section 4.1).
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::task::{Shape, Task};
-use super::{Findings, Resources, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, read};
 use crate::error::Result;
 use crate::plot::{Axis, Figure, Panel, Series};
 use crate::train::family::{Draw, Estimator, Method, Mlp, Share, Targets, Training, VarianceParam};
@@ -53,7 +54,9 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     demand(config.hidden > 0, "hidden", "above 0")?;
     demand((2..=100_000).contains(&config.repeats), "repeats", "from 2 to 100000")?;
     let sizes_hold = config.batches.iter().chain([&config.batch]).all(|b| (1..=10_000).contains(b));
-    demand(sizes_hold && config.batches.len() > 1, "batches", "two or more from 1 to 10000")?;
+    let different = config.batches.iter().collect::<BTreeSet<_>>().len();
+    let sizes_hold = sizes_hold && different == config.batches.len();
+    demand(sizes_hold && different > 2, "batches", "three or more from 1 to 10000, all different")?;
     demand(config.log_alphas.iter().all(|la| la.is_finite()), "log_alphas", "numbers")?;
 
     let data = config.task.draw(config.seed, 0, config.samples);
@@ -90,7 +93,7 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     Ok(Findings {
         files: vec![
             ("gradient-variance.csv".into(), csv(&columns, rows)),
-            ("summary.json".into(), pretty(&summary)?),
+            super::summary(summary)?,
             ("gradient-variance.svg".into(), figure.document().into()),
         ],
         text: estimators.text + &parameters.text,
@@ -113,7 +116,8 @@ struct Comparison {
 fn by_estimator(config: &Config, data: &Task, net: &Mlp, resources: &Resources<'_>) -> Comparison {
     let mut text = String::from("variance of the first layer's gradient, mean over its weights\n");
     let (mut rows, mut series) = (Vec::new(), Vec::new());
-    let (first, last) = (config.batches[0] as f64, config.batches[config.batches.len() - 1] as f64);
+    let sizes = || config.batches.iter().map(|size| *size as f64);
+    let (first, last) = (config.batches[0], config.batches[config.batches.len() - 1]);
     let mut summary = Vec::new();
     for (index, (estimator, name)) in ESTIMATORS.into_iter().enumerate() {
         (resources.progress)(name);
@@ -126,29 +130,46 @@ fn by_estimator(config: &Config, data: &Task, net: &Mlp, resources: &Resources<'
             .iter()
             .map(|size| variance(&net, config.repeats, |repeat| batch(config, data, repeat, *size)))
             .collect();
-        // Var and Cov from the ends: the curve between them is a prediction.
         let (v1, v2) = (variances[0], variances[variances.len() - 1]);
-        let covariance = (v2 * last - v1 * first) / (last - first);
-        let own = (v1 - covariance) * first + covariance;
-        let curve: Vec<(f64, f64)> =
-            config.batches.iter().zip(&variances).map(|(m, v)| (*m as f64, *v)).collect();
+        let points: Vec<(f64, f64)> = sizes().zip(variances.iter().copied()).collect();
+        let [own, covariance] = fit(&points);
+        // Each point as the others have it: none is compared with what it was fitted to.
+        let predicted = (0..points.len()).map(|at| {
+            let mut others = points.clone();
+            let (m, _) = others.remove(at);
+            let [own, covariance] = fit(&others);
+            own / m + (m - 1.0) / m * covariance
+        });
         let _ = writeln!(
             text,
             "  {name:34} M = {first}: {v1:9.3e}   M = {last}: {v2:9.3e}   Cov / Var {:.4}",
             covariance / own
         );
-        rows.extend(
-            curve
-                .iter()
-                .map(|(m, v)| vec![index as f64, *m, *v, own / m + (m - 1.0) / m * covariance]),
-        );
-        summary.push(json!({"estimator": name, "variance_of_one": own, "covariance": covariance, "at_last_batch": v2}));
-        series.push(Series::line(name, curve));
+        let worst = predicted.clone().zip(&variances).map(|(p, v)| (p / v - 1.0).abs());
+        let worst = worst.fold(0.0, f64::max);
+        let _ = writeln!(text, "  {:34} farthest from the formula {:.1} %", "", 100.0 * worst);
+        let values = points.iter().zip(predicted);
+        rows.extend(values.map(|((m, v), predicted)| vec![index as f64, *m, *v, predicted]));
+        summary.push(json!({"estimator": name, "variance_of_one": own, "covariance": covariance,
+            "at_last_batch": v2, "farthest_from_formula": worst}));
+        series.push(Series::line(name, points));
     }
     let at_last: Vec<f64> =
         series.iter().map(|s| s.points.last().map_or(f64::NAN, |p| p.1)).collect();
     let passed = at_last[2] < at_last[1] && at_last[1] < at_last[0];
     Comparison { text, rows, series, summary, passed }
+}
+
+/// Var and Cov of `Var / M + (M - 1) / M Cov` by least squares over points (M, variance), each with the
+/// weight of its relative error: all have as many gradients behind them.
+fn fit(points: &[(f64, f64)]) -> [f64; 2] {
+    let (mut aa, mut ab, mut bb, mut ay, mut by) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    for (m, v) in points {
+        let (a, b) = (1.0 / m / v, (m - 1.0) / m / v);
+        (aa, ab, bb, ay, by) = (aa + a * a, ab + a * b, bb + b * b, ay + a, by + b);
+    }
+    let determinant = aa * bb - ab * ab;
+    [(ay * bb - by * ab) / determinant, (by * aa - ay * ab) / determinant]
 }
 
 /// By parameterization, over alpha; each point on one batch.

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Findings, Resources, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, read};
 use crate::error::Result;
 use crate::plot::{Axis, Figure, Panel, Series};
 use crate::posterior::{EXACT_LIMIT, K1, KlForm};
@@ -90,7 +90,7 @@ pub fn run(settings: Value, _: &Resources<'_>) -> Result<Findings> {
     Ok(Findings {
         files: vec![
             ("kl.csv".into(), csv(&columns, rows)),
-            ("summary.json".into(), pretty(&summary)?),
+            super::summary(summary)?,
             ("kl.svg".into(), figure.document().into()),
         ],
         text,

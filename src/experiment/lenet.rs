@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Findings, Resources, csv, pretty, read};
+use super::{Findings, Resources, csv, read};
 use crate::error::{Error, IoContext, Result};
 use crate::files;
 use crate::network::Network;
@@ -71,11 +71,11 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     }
     // The test set is read once, after everything is settled.
     let test = labelled(&trainer.network, "t10k", resources)?;
-    let test_error = trainer.evaluate(&test).errors as f64 / test.len() as f64;
+    let test_error = trainer.evaluate(&test).errors / test.len() as f64;
 
     let names: Vec<String> = trainer.net.weights.iter().map(|w| w.name.clone()).collect();
     let epochs = &trainer.history;
-    let figure = figure(&trainer, &config.recipe);
+    let figure = figure(epochs, trainer.config.thresh, &config.recipe);
     let mut columns =
         vec!["epoch", "train_error", "validation_error", "nll", "kl", "kl_weight", "weight_ratio"];
     columns.extend(names.iter().map(String::as_str));
@@ -108,7 +108,7 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     });
     let mut files = vec![
         ("epochs.csv".into(), csv(&columns, rows)),
-        ("summary.json".into(), pretty(&summary)?),
+        super::summary(summary)?,
         ("sparsity.svg".into(), figure.document().into()),
     ];
     if trainer.network.input.shape.channels == 1 {
@@ -119,23 +119,23 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     Ok(Findings { files, text, passed: true })
 }
 
-/// Sparsity of each layer and accuracy, by epoch.
-fn figure(trainer: &Trainer, recipe: &str) -> Figure {
+/// Weights left of each layer and accuracy, by epoch.
+fn figure(history: &[Epoch], thresh: f64, recipe: &str) -> Figure {
     let of = |f: &dyn Fn(&Epoch) -> f64| {
-        trainer.history.iter().map(|e| (f64::from(e.epoch), f(e))).collect::<Vec<_>>()
+        history.iter().map(|e| (f64::from(e.epoch), f(e))).collect::<Vec<_>>()
     };
-    let layers = trainer.net.weights.iter().enumerate();
-    let mut sparsity: Vec<Series> =
-        layers.map(|(i, w)| Series::line(&w.name, of(&|e| e.sparsity[i].1))).collect();
-    sparsity.push(Series::line("all", of(&whole)));
+    let layers = history.iter().take(1).flat_map(|epoch| &epoch.sparsity).enumerate();
+    let mut left: Vec<Series> =
+        layers.map(|(i, (name, _))| Series::line(name, of(&|e| 100.0 - e.sparsity[i].1))).collect();
+    left.push(Series::line("all", of(&|e| 100.0 / e.weight_ratio)));
     Figure {
         title: format!("{} by sparse variational dropout", recipe),
         panels: vec![
             Panel {
-                title: format!("weights removed (log alpha > {})", trainer.config.thresh),
+                title: format!("weights left (log alpha of at most {thresh})"),
                 x: Axis::new("epoch"),
-                y: Axis::new("sparsity, %").within(0.0, 101.0),
-                series: sparsity,
+                y: Axis::logarithmic("weights left, %"),
+                series: left,
             },
             Panel {
                 title: "accuracy".into(),
@@ -164,7 +164,7 @@ fn whole(epoch: &Epoch) -> f64 {
 }
 
 /// The training that a state is of, if it is one of these settings.
-fn resumed(path: &Path, network: &Network, settings: &Settings) -> Result<Trainer> {
+pub(super) fn resumed(path: &Path, network: &Network, settings: &Settings) -> Result<Trainer> {
     let trainer =
         checkpoint::resume(&std::fs::read(path).at(path)?).map_err(|e| e.in_file(path))?;
     if trainer.config != *settings || trainer.network != *network {
@@ -184,12 +184,17 @@ pub(super) fn recipe_with(
     changes: &Map<String, Value>,
 ) -> Result<(Network, Settings)> {
     let (network, settings) = recipe::find(name, width)?;
+    Ok((network, changed(settings, changes)?))
+}
+
+/// Settings of which some are replaced.
+pub(super) fn changed(settings: Settings, changes: &Map<String, Value>) -> Result<Settings> {
     let wrong = |e: serde_json::Error| Error::Argument { problem: format!("setting train: {e}") };
     let mut all = serde_json::to_value(settings).map_err(wrong)?;
     if let Some(all) = all.as_object_mut() {
         all.extend(changes.clone());
     }
-    Ok((network, serde_json::from_value(all).map_err(wrong)?))
+    serde_json::from_value(all).map_err(wrong)
 }
 
 /// `train` or `t10k` as the network reads it.
@@ -217,7 +222,7 @@ pub(super) fn train(
     Ok(())
 }
 
-fn line(epoch: &Epoch) -> String {
+pub(super) fn line(epoch: &Epoch) -> String {
     let validation = epoch
         .validation_error
         .map_or(String::new(), |e| format!(", validation error {:.2} %", 100.0 * e));

@@ -9,6 +9,7 @@ pub mod kl;
 pub mod lenet;
 pub mod random_labels;
 pub mod relevance;
+pub mod seeds;
 pub mod task;
 
 use std::fmt::Write;
@@ -19,6 +20,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::report::json;
+use crate::train::recipe;
 
 /// One experiment.
 pub struct Experiment {
@@ -60,7 +62,7 @@ macro_rules! config {
 }
 
 /// Every experiment.
-pub const ALL: [Experiment; 9] = [
+pub const ALL: [Experiment; 11] = [
     Experiment {
         name: "chain",
         about: "binary, Gaussian, fast, variational and sparse variational dropout, each checked \
@@ -103,6 +105,20 @@ pub const ALL: [Experiment; 9] = [
         needs_data: true,
         config: config!("lenet-5"),
         run: lenet::run,
+    },
+    Experiment {
+        name: "lenet-300-100-seeds",
+        about: "LeNet-300-100 on MNIST by five seeds, fine-tuned: weights and errors, mean and range",
+        needs_data: true,
+        config: config!("lenet-300-100-seeds"),
+        run: seeds::run,
+    },
+    Experiment {
+        name: "lenet-5-seeds",
+        about: "the same of LeNet-5",
+        needs_data: true,
+        config: config!("lenet-5-seeds"),
+        run: seeds::run,
     },
     Experiment {
         name: "alexnet-cifar",
@@ -153,11 +169,13 @@ impl Experiment {
         };
         let known = parse(self.config)?;
         let mut settings = known.clone();
-        settings.extend(config.map(parse).transpose()?.unwrap_or_default());
+        for (key, value) in config.map(parse).transpose()?.unwrap_or_default() {
+            change(&mut settings, key, value);
+        }
         for (key, value) in changes {
             let value =
                 serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.clone()));
-            settings.insert(key.clone(), value);
+            change(&mut settings, key.clone(), value);
         }
         if let Some(key) = settings.keys().find(|key| !known.contains_key(*key)) {
             let known: Vec<&str> = known.keys().map(String::as_str).collect();
@@ -188,6 +206,27 @@ impl Experiment {
         findings.files.insert(0, ("config.json".into(), used));
         Ok(findings)
     }
+}
+
+/// Changes a setting: of an object, the members that are given; one that only the object `train` can
+/// have, there.
+fn change(settings: &mut Map<String, Value>, key: String, value: Value) {
+    let within = !settings.contains_key(&key) && recipe::Config::has(&key);
+    match (settings.get_mut(if within { "train" } else { &key }), value) {
+        (Some(Value::Object(train)), value) if within => {
+            train.insert(key, value);
+        }
+        (Some(Value::Object(before)), Value::Object(after)) => before.extend(after),
+        (_, value) => {
+            settings.insert(key, value);
+        }
+    }
+}
+
+/// The summary, which says the program that it is of.
+fn summary(mut summary: Value) -> Result<(String, Vec<u8>)> {
+    summary["program"] = concat!("svdo ", env!("CARGO_PKG_VERSION")).into();
+    Ok(("summary.json".into(), pretty(&summary)?))
 }
 
 /// Settings of one experiment.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::lenet::{labelled, recipe_with, train};
-use super::{Findings, Resources, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, read};
 use crate::error::Result;
 use crate::plot::{Axis, Figure, Panel, Series};
 use crate::train::dataset::Dataset;
@@ -117,7 +117,7 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     Ok(Findings {
         files: vec![
             ("epochs.csv".into(), csv(&columns, rows)),
-            ("summary.json".into(), pretty(&json!({"results": results}))?),
+            super::summary(json!({"results": results}))?,
             ("random-labels.svg".into(), figure.document().into()),
         ],
         text,
@@ -155,7 +155,7 @@ fn figure(title: String, mut courses: Vec<(String, Method, Course)>) -> Figure {
 
 /// Percentage of samples that the pruned network gets right.
 fn right(trainer: &mut Trainer, data: &Dataset) -> f64 {
-    100.0 * (1.0 - trainer.evaluate(data).errors as f64 / data.len() as f64)
+    100.0 * (1.0 - trainer.evaluate(data).errors / data.len() as f64)
 }
 
 /// Labels of which a share is drawn anew, from all classes.

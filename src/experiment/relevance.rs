@@ -7,7 +7,7 @@ use std::fmt::Write;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Findings, Resources, csv, demand, pretty, read};
+use super::{Findings, Resources, csv, demand, read};
 use crate::error::Result;
 use crate::plot::{Axis, Figure, Panel, Series};
 use crate::train::family::{Draw, Method, Mlp, Targets, Training, regression};
@@ -109,7 +109,7 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
         files: vec![
             ("relevance.csv".into(), csv(&columns, rows)),
             ("path.csv".into(), csv(&path_columns, path)),
-            ("summary.json".into(), pretty(&summary)?),
+            super::summary(summary)?,
             ("relevance.svg".into(), figure.document().into()),
         ],
         text,

@@ -85,7 +85,7 @@ fn every_setting_that_is_checked_in_is_read() {
     for experiment in &ALL {
         experiment.settings(None, &[]).unwrap();
     }
-    for name in ["mlp-mnist", "lenet-5", "alexnet-cifar", "vgg-cifar"] {
+    for name in ["mlp-mnist", "lenet-5", "alexnet-cifar", "vgg-cifar", "lenet-300-100-seeds"] {
         let settings = Experiment::find(name).unwrap().settings(None, &[]).unwrap();
         lenet::recipe_with(
             settings["recipe"].as_str().unwrap(),

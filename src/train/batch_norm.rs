@@ -11,8 +11,6 @@ use super::vector::{Isa, Kernel, Real, Vector};
 
 /// Added to the variance where its root is taken.
 const EPSILON: f64 = 1e-5;
-/// Share of a batch's statistics in the running ones.
-const MOMENTUM: f64 = 0.1;
 /// Parts of a batch that threads share; fixed, so that the results do not depend on their number.
 const PARTS: usize = 4;
 
@@ -105,7 +103,7 @@ impl<T: Real> BatchNorm<T> {
         let count = (batch * (self.elements / channels)) as f64;
         let mut affine: Vec<(f64, f64)> = (0..channels).map(|c| norm.affine(c)).collect();
         let mut mean = vec![T::of(0.0); channels];
-        if pass.training {
+        if let Some(momentum) = pass.statistics {
             let squares;
             (mean, squares) = self.deviations(pass.isa, x, batch);
             for c in 0..channels {
@@ -115,7 +113,7 @@ impl<T: Real> BatchNorm<T> {
                 affine[c] = (factor, norm.beta[c].wide() - mean[c].wide() * factor);
                 // One value has no variance.
                 if count > 1.0 {
-                    let mix = |old: T, new: f64| T::of(old.wide() + MOMENTUM * (new - old.wide()));
+                    let mix = |old: T, new: f64| T::of(old.wide() + momentum * (new - old.wide()));
                     norm.mean[c] = mix(norm.mean[c], mean[c].wide());
                     norm.variance[c] = mix(norm.variance[c], squares[c] / (count - 1.0));
                 }
@@ -131,7 +129,7 @@ impl<T: Real> BatchNorm<T> {
             .zip(x.par_chunks(wide))
             .for_each(|((y, normalized), x)| {
                 let each = Normalize {
-                    training: pass.training,
+                    training: pass.statistics.is_some(),
                     statistics: [&mean, inverse, factor, offset],
                     relu,
                     x,

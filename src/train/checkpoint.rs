@@ -9,6 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 use super::aligned_buffer::Buffer;
+use super::average::Average;
 use super::batch_norm::Norm;
 use super::recipe::Config;
 use super::trainer::{Epoch, Progress, Trainer};
@@ -93,7 +94,7 @@ impl Folded {
 /// # Errors
 /// If safetensors refuses.
 pub fn state(trainer: &mut Trainer) -> Result<Vec<u8>> {
-    let tensors: Vec<_> = trainer
+    let mut tensors: Vec<_> = trainer
         .net
         .state()
         .into_iter()
@@ -102,6 +103,9 @@ pub fn state(trainer: &mut Trainer) -> Result<Vec<u8>> {
             (stored.name, vec![values.len()], values)
         })
         .collect();
+    let means = trainer.average.as_ref().map(|average| average.state(&mut trainer.net));
+    let means = means.into_iter().flatten();
+    tensors.extend(means.map(|(name, values)| (name, vec![values.len()], values)));
     let mut bytes = serialize(&tensors, metadata(trainer, true)?)?;
     if let Some(at) = checksum_at(&bytes) {
         let sum = checksum(&bytes, &at);
@@ -147,7 +151,7 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
         invalid("it has no \"svdo\" entry: is this the FILE.state of a training?".into())
     })?;
     let part = |name: &str| value.get(name).cloned().unwrap_or(Value::Null);
-    let read = |e: serde_json::Error| invalid(e.to_string());
+    let parsed = |e: serde_json::Error| invalid(e.to_string());
     let version = value.get("state").and_then(Value::as_u64).unwrap_or(1);
     if version != u64::from(STATE) {
         return Err(invalid(format!(
@@ -160,10 +164,11 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
     {
         return Err(invalid("its checksum is wrong: the file is damaged".into()));
     }
-    let config: Config = serde_json::from_value(part("config")).map_err(read)?;
-    let progress: Progress = serde_json::from_value(part("progress")).map_err(read)?;
-    let history: Vec<Epoch> = serde_json::from_value(part("history")).map_err(read)?;
-    let shapes: Vec<(String, Vec<usize>)> = serde_json::from_value(part("layers")).map_err(read)?;
+    let config: Config = serde_json::from_value(part("config")).map_err(parsed)?;
+    let progress: Progress = serde_json::from_value(part("progress")).map_err(parsed)?;
+    let history: Vec<Epoch> = serde_json::from_value(part("history")).map_err(parsed)?;
+    let shapes: Vec<(String, Vec<usize>)> =
+        serde_json::from_value(part("layers")).map_err(parsed)?;
     let layers = shapes.into_iter().map(|(name, shape)| Layer { name, shape }).collect();
     let network = Description::from_json(&part("network").to_string())?.resolve(layers)?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| invalid(e.to_string()))?;
@@ -181,21 +186,24 @@ pub fn resume(bytes: &[u8]) -> Result<Trainer> {
             weights.mask = Some(Buffer::zeros(weights.theta.len()));
         }
     }
-    for mut stored in trainer.net.state() {
-        let name = &stored.name;
+    let read = |name: &str, length: usize| -> Result<Vec<f32>> {
         let view = tensors.tensor(name).map_err(|e| invalid(format!("{name}: {e}")))?;
-        let expected = 4 * stored.rows().map(<[_]>::len).sum::<usize>();
-        if view.dtype() != Dtype::F32 || view.data().len() != expected {
+        if view.dtype() != Dtype::F32 || view.data().len() != 4 * length {
             return Err(invalid(format!(
-                "{name} has {} bytes of {:?}, {expected} of F32 are expected",
+                "{name} has {} bytes of {:?}, {} of F32 are expected",
                 view.data().len(),
                 view.dtype(),
+                4 * length
             )));
         }
-        let values = stored.rows_mut().flatten().zip(view.data().as_chunks::<4>().0);
-        for (value, bytes) in values {
-            *value = f32::from_le_bytes(*bytes);
-        }
+        Ok(view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    };
+    for mut stored in trainer.net.state() {
+        let values = read(&stored.name, stored.rows().map(<[_]>::len).sum())?;
+        stored.rows_mut().flatten().zip(values).for_each(|(to, value)| *to = value);
+    }
+    if progress.averaged > 0 {
+        trainer.average = Some(Average::resume(progress.averaged, &mut trainer.net, read)?);
     }
     for weights in &mut trainer.net.weights {
         // As the last update left it, bit for bit.
@@ -215,6 +223,9 @@ fn metadata(trainer: &Trainer, with_progress: bool) -> Result<String> {
         "seed": trainer.config.seed,
         "epochs": trainer.progress.epoch,
     });
+    if !trainer.classes.is_empty() {
+        value["classes"] = json!(trainer.classes);
+    }
     if with_progress {
         let layers: Vec<_> = network.layers.iter().map(|l| (&l.name, &l.shape)).collect();
         value["state"] = STATE.into();

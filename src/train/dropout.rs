@@ -100,7 +100,15 @@ mod tests {
             let mut dropout = Dropout::<f32>::new(1, inputs, method, rate, batch);
             let pass = |training| {
                 let isa = Isa::best();
-                Pass { isa, seed: 3, step: 7, sampled: false, training, sparse: 0.0 }
+                Pass {
+                    isa,
+                    seed: 3,
+                    step: 7,
+                    sampled: false,
+                    training,
+                    statistics: None,
+                    sparse: 0.0,
+                }
             };
             dropout.forward(pass(true), &x, batch);
             let rows = dropout.output.chunks(padded(inputs));

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::aligned_buffer::{Buffer, padded};
 use super::elementwise::{BackwardRelu, Square, VARIANCE_FLOOR};
+use super::masked::Survivors;
 use super::matmul::{Matrix, multiply};
 use super::noise::Stream;
 use super::optimizer::Update;
@@ -37,6 +38,9 @@ pub(crate) struct Linear<T> {
     /// Of each part the gradients by means and squares of the inputs: a row for each input, samples
     /// [`padded`].
     by_input_gradient: [[Buffer<T>; 2]; PARTS],
+    /// Where few weights are left for good.
+    masked: Survivors<T>,
+    batch: usize,
     /// The outputs, rows [`padded`].
     pub output: Buffer<T>,
 }
@@ -65,6 +69,8 @@ impl<T: Real> Linear<T> {
             coefficient: wide(),
             variance_gradient: wide(),
             by_input_gradient: std::array::from_fn(|_| [by_input(), by_input()]),
+            masked: Survivors::default(),
+            batch,
             output: wide(),
         }
     }
@@ -83,6 +89,16 @@ impl<T: Real> Linear<T> {
         let layer = self.layer as u32;
         let part = batch.div_ceil(PARTS);
         let x = &x[..batch * wide_in];
+        if let Some(masked) = self.masked.of(pass, weights, self.batch) {
+            let y = &mut self.output[..batch * wide_out];
+            masked.forward(pass.isa, theta, (x, wide_in), (y, wide_out));
+            for y in y.chunks_mut(wide_out) {
+                let (coefficient, noise, bias) = (&mut [][..], None, &weights.bias[..]);
+                T::dispatch(pass.isa, wide_out, Sample { y, coefficient, noise, bias, relu });
+                y[outputs..].fill(T::of(0.0));
+            }
+            return;
+        }
         let mut nonzero = 0;
         T::dispatch(pass.isa, wide_in, Count { x, nonzero: &mut nonzero });
         let sparse = nonzero as f64 <= pass.sparse * (batch * inputs) as f64;
@@ -182,6 +198,12 @@ impl<T: Real> Linear<T> {
         }
 
         let gradient = &gradient[..];
+        if let Some(masked) = self.masked.of(pass, weights, self.batch) {
+            let wide_in = padded(inputs);
+            let dx = x_gradient.map(|dx| (&mut dx[..batch * wide_in], wide_in));
+            let finite = masked.backward(pass.isa, weights, (gradient, wide_out), dx, update);
+            return weights.update_bias(pass.isa, &bias, update) && finite;
+        }
         if let Some(x_gradient) = x_gradient {
             self.backward_inputs(pass, weights, x, gradient, x_gradient, batch);
         }

@@ -26,21 +26,28 @@
 //! ```
 
 mod aligned_buffer;
+mod augment;
+mod average;
+mod average_pool;
 mod batch_norm;
 pub mod checkpoint;
+mod config;
 mod conv;
 pub mod dataset;
 mod dropout;
 mod elementwise;
 pub mod family;
+mod join;
 mod kl_gradient;
 mod linear;
 mod loss;
+mod masked;
 mod matmul;
 mod net;
 pub(crate) mod noise;
 mod optimizer;
 mod pass;
+mod pointwise;
 mod posterior_update;
 pub mod recipe;
 mod sparse;

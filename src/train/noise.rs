@@ -28,6 +28,10 @@ pub(crate) const INITIAL_WEIGHTS: u32 = 1 << 16;
 pub(crate) const ORDER: u32 = 1 << 17;
 /// [`Stream::purpose`] of the dropout before layer 0; those of others follow.
 pub(crate) const DROPOUT: u32 = 1 << 19;
+/// [`Stream::purpose`] of changes of images.
+pub(crate) const AUGMENT: u32 = (1 << 17) + 1;
+/// [`Stream::purpose`] of which samples are held out.
+pub(crate) const SPLIT: u32 = (1 << 17) + 2;
 /// [`Stream::purpose`] of everything experiments draw.
 pub(crate) const EXPERIMENT: u32 = 1 << 18;
 
@@ -186,8 +190,17 @@ fn scatter<V: Vector<Element = f32>>(values: V, at: usize, first: usize, out: &m
 
 /// A permutation of `0..length`.
 pub(crate) fn shuffled(seed: u64, epoch: u32, length: usize) -> Vec<u32> {
+    order(Stream { seed, purpose: ORDER, step: epoch, index: 0 }, length)
+}
+
+/// Samples in an order of their own for a seed, to choose some.
+pub(crate) fn drawn_order(seed: u64, length: usize) -> Vec<u32> {
+    order(Stream { seed, purpose: SPLIT, step: 0, index: 0 }, length)
+}
+
+fn order(stream: Stream, length: usize) -> Vec<u32> {
     let mut words = vec![0; 2 * length];
-    Stream { seed, purpose: ORDER, step: epoch, index: 0 }.integers(&mut words);
+    stream.integers(&mut words);
     let mut order: Vec<u32> = (0..length as u32).collect();
     for last in (1..length).rev() {
         let word = u64::from(words[2 * last]) << 32 | u64::from(words[2 * last + 1]);

@@ -34,12 +34,20 @@ pub(crate) struct Update {
     pub optimizer: Optimizer,
     /// Updates so far, this one included.
     pub count: u64,
+    /// The largest magnitude of a gradient, of theta before the KL's; infinite for none.
+    pub clip: f64,
     /// The form of the KL where the weights have variances to train.
     pub posterior: Option<KlForm>,
 }
 
 impl Update {
     const EPSILON: f64 = 1e-8;
+
+    /// A gradient within the bound. Those are second operands, so that NaN stays.
+    #[inline(always)]
+    pub(super) fn clipped<V: Vector>(&self, gradient: V) -> V {
+        V::splat(self.clip).min(V::splat(-self.clip).max(gradient))
+    }
 
     /// What [`step`] needs, and the factor of the rates.
     #[inline(always)]
@@ -126,7 +134,7 @@ impl<T: Real> PlainUpdate<'_, T> {
         let rate = V::splat(-self.update.rate * correction);
         let mut check = V::splat(0.0);
         for at in (0..self.theta.len()).step_by(V::LANES) {
-            let gradient = V::load(&self.gradient[at..]);
+            let gradient = self.update.clipped(V::load(&self.gradient[at..]));
             let by = step::<V, NESTEROV>(gradient, &mut first[at..], &mut second[at..], constants);
             let mut t = rate.fma(by, V::load(&self.theta[at..]));
             if let Some(mask) = self.mask {
@@ -155,12 +163,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn gradients_are_clipped_and_nan_is_not_hidden() {
+        let update = Update { clip: 2.0, ..UPDATE };
+        let clipped = |g: f64| update.clipped::<f64>(g);
+        assert_eq!([-3.0, -2.0, 0.5, 7.0].map(clipped), [-2.0, -2.0, 0.5, 2.0]);
+        assert!(clipped(f64::NAN).is_nan());
+        assert_eq!(UPDATE.clipped::<f64>(1e300), 1e300);
+    }
+
     const UPDATE: Update = Update {
         rate: 0.1,
         log_sigma2_rate: 0.0,
         kl_weight: 0.0,
         optimizer: Optimizer::Nesterov { momentum: 0.9 },
         count: 1,
+        clip: f64::INFINITY,
         posterior: None,
     };
 }

@@ -71,7 +71,8 @@ impl<T: Real> PosteriorUpdate<'_, T> {
                 let (t, s2) = (V::load(&theta[at..]), V::load(&sigma2[at..]));
                 let square = squared(t);
                 let slope = G::at(V::load(&first[at - start..]), square, s2) * weight;
-                let g = V::load(&gradient_theta[at..]) + slope * two * t / square;
+                let data = update.clipped(V::load(&gradient_theta[at..]));
+                let g = data + slope * two * t / square;
                 g.store(&mut first[at - start..]);
                 let g = V::load(&gradient_sigma2[at..]).fma(s2, zero - slope);
                 g.store(&mut second[at - start..]);

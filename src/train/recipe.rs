@@ -1,71 +1,9 @@
 //! Named networks with the settings that train them.
 
-use serde::{Deserialize, Serialize};
-
+pub use super::config::{Augmentation, Config, Distillation, KlRamp, Method, RateDecay, Task};
 use crate::error::{Error, Result};
 use crate::network::describe::Description;
 use crate::network::{Layer, Network};
-use crate::posterior::KlForm;
-
-/// Where a training's noise comes from. [`super::family`] has all the methods on the way from one of
-/// these to the other, for study rather than speed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Sparse variational dropout: each weight has a variance, trained against its KL.
-    Svdo,
-    /// No noise.
-    None,
-    /// The inputs of linear layers, but the network's own, are zero at the drop rate, else scaled up.
-    BinaryDropout,
-    /// They are multiplied by N(1, p / (1 - p)) instead, as noisy as at a drop rate of p.
-    GaussianDropout,
-}
-
-/// The settings of a training. A checkpoint carries them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Where the network comes from.
-    pub recipe: String,
-    /// Of initial weights, order and noise.
-    pub seed: u64,
-    /// Passes over the data.
-    pub epochs: u32,
-    /// Samples of a step.
-    pub batch: usize,
-    /// Samples at the end of the training data held out for validation.
-    pub validation: usize,
-    /// Adam's learning rate of theta.
-    pub rate: f64,
-    /// The rate of log_sigma2 as a multiple of it.
-    pub log_sigma2_rate: f64,
-    /// Share of the training after which the rates fall linearly to zero.
-    pub constant: f64,
-    /// Epochs without KL.
-    pub kl_delay: f64,
-    /// Epochs over which its weight then rises linearly.
-    pub kl_ramp: f64,
-    /// The weight that it rises to; 1 is the variational bound.
-    pub kl_scale: f64,
-    /// log_sigma2 at the start.
-    pub log_sigma2: f64,
-    /// Log alpha above which a weight counts as pruned.
-    pub thresh: f64,
-    /// Where noise comes from.
-    pub method: Method,
-    /// The form of the KL, for [`Method::Svdo`].
-    pub kl: KlForm,
-    /// The rate of dropout, for the methods that have one.
-    pub drop_rate: f64,
-    /// Momentum of Nesterov's method, in place of Adam; rates are then by the mean loss of a sample.
-    pub momentum: Option<f64>,
-    /// Whether every layer but the last is followed by batch normalization.
-    pub batch_norm: bool,
-    /// Epochs to wait for a better bound on the validation split, once the KL, if there is one, has its
-    /// full weight.
-    pub patience: Option<u32>,
-}
 
 /// The recipes' names.
 pub const NAMES: [&str; 5] =
@@ -167,119 +105,9 @@ impl Chain {
     }
 }
 
-impl Config {
-    /// The settings of the paper's LeNets, under another name.
-    pub fn named(recipe: &str) -> Self {
-        Self {
-            recipe: recipe.into(),
-            seed: 1,
-            epochs: 200,
-            batch: 100,
-            validation: 0,
-            rate: 1e-3,
-            log_sigma2_rate: 10.0,
-            constant: 0.5,
-            kl_delay: 5.0,
-            kl_ramp: 15.0,
-            kl_scale: 1.0,
-            log_sigma2: -10.0,
-            thresh: 3.0,
-            method: Method::Svdo,
-            kl: KlForm::Sigmoid,
-            drop_rate: 0.5,
-            momentum: None,
-            batch_norm: false,
-            patience: None,
-        }
-    }
-
-    /// The settings for weights that pruning left: few epochs at a small rate that falls from the
-    /// start, no noise.
-    pub fn fine_tuning() -> Self {
-        let method = Method::None;
-        Self { epochs: 20, rate: 1e-4, constant: 0.0, method, ..Self::named("fine-tuning") }
-    }
-
-    /// Whether weights have a posterior; without one, theta alone is trained.
-    pub(crate) fn posterior(&self) -> bool {
-        self.method == Method::Svdo
-    }
-
-    /// The factor of the learning rates at a share of the training.
-    pub(crate) fn rate_at(&self, share: f64) -> f64 {
-        let left = 1.0 - self.constant;
-        if share <= self.constant || left <= 0.0 { 1.0 } else { ((1.0 - share) / left).max(0.0) }
-    }
-
-    /// The weight of the KL after some epochs; 0 without a posterior.
-    pub(crate) fn kl_at(&self, epochs: f64) -> f64 {
-        if !self.posterior() {
-            return 0.0;
-        }
-        let risen = if self.kl_ramp > 0.0 {
-            ((epochs - self.kl_delay) / self.kl_ramp).clamp(0.0, 1.0)
-        } else {
-            f64::from(u8::from(epochs >= self.kl_delay))
-        };
-        self.kl_scale * risen
-    }
-
-    /// Whether every number makes sense.
-    ///
-    /// # Errors
-    /// Names the one that does not.
-    pub fn check(&self) -> Result<()> {
-        let positive = |v: f64| v.is_finite() && v > 0.0;
-        let at_least_zero = |v: f64| v.is_finite() && v >= 0.0;
-        let rules = [
-            ("epochs", self.epochs > 0, "at least 1"),
-            ("batch", (1..=1 << 16).contains(&self.batch), "from 1 to 65536"),
-            ("rate", positive(self.rate), "above 0"),
-            ("log-sigma2-rate", at_least_zero(self.log_sigma2_rate), "at least 0"),
-            ("constant", (0.0..=1.0).contains(&self.constant), "from 0 to 1"),
-            ("kl-delay", at_least_zero(self.kl_delay), "at least 0"),
-            ("kl-ramp", at_least_zero(self.kl_ramp), "at least 0"),
-            ("kl-scale", at_least_zero(self.kl_scale), "at least 0"),
-            ("log-sigma2", (-30.0..=4.0).contains(&self.log_sigma2), "from -30 to 4"),
-            ("thresh", self.thresh.is_finite(), "a number"),
-            ("drop-rate", (0.0..1.0).contains(&self.drop_rate), "from 0 to below 1"),
-            (
-                "kl",
-                !self.kl.is_bounded(),
-                "sigmoid, exact or ard: the others hold for alpha of at most 1",
-            ),
-            ("momentum", (0.0..1.0).contains(&self.momentum.unwrap_or(0.0)), "from 0 to below 1"),
-            ("patience", self.patience != Some(0), "at least 1"),
-            (
-                "validation",
-                self.validation > 0 || self.patience.is_none(),
-                "above 0 where --patience is given",
-            ),
-        ];
-        match rules.iter().find(|rule| !rule.1) {
-            Some((name, _, rule)) => {
-                Err(Error::Argument { problem: format!("--{name} must be {rule}") })
-            }
-            None => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn schedules_meet_their_corners() {
-        let (_, config) = find("lenet-300-100", 1.0).unwrap();
-        let rates = [0.0, 0.5, 0.75, 1.0].map(|share| config.rate_at(share));
-        assert_eq!(rates, [1.0, 1.0, 0.5, 0.0]);
-        let weights = [0.0, 5.0, 12.5, 20.0, 200.0].map(|epoch| config.kl_at(epoch));
-        assert_eq!(weights, [0.0, 0.0, 0.5, 1.0, 1.0]);
-        let sudden = Config { kl_ramp: 0.0, kl_scale: 2.0, ..config };
-        assert_eq!([4.9, 5.0].map(|epoch| sudden.kl_at(epoch)), [0.0, 2.0]);
-        assert_eq!(Config::fine_tuning().kl_at(200.0), 0.0);
-    }
 
     #[test]
     fn every_recipe_is_a_network_and_its_settings_hold() {

@@ -3,13 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::aligned_buffer::Buffer;
-use super::dataset::Dataset;
+use super::average::Average;
+use super::dataset::{Batch, Dataset, targets};
+use super::loss::Objective;
 pub use super::loss::Outcome;
 use super::net::Net;
 use super::noise::shuffled;
 use super::optimizer::{Optimizer, Update};
-use super::pass::{Pass, SPARSE};
-use super::recipe::Config;
+use super::pass::{MOMENTUM, Pass, SPARSE};
+use super::recipe::{Config, Task};
 use super::vector::Isa;
 use crate::error::{Error, Result};
 use crate::network::Network;
@@ -26,9 +28,18 @@ pub struct Trainer {
     pub progress: Progress,
     /// The epochs so far.
     pub history: Vec<Epoch>,
+    /// Names of the classes, where the data has them; a checkpoint keeps them.
+    pub classes: Vec<String>,
+    /// Over the last epochs, as soon as there is one of them.
+    pub(crate) average: Option<Average>,
+    /// Whom it learns from beside the labels.
+    teacher: Option<Box<Trainer>>,
+    /// Its pruned means, where it is itself a teacher.
+    lesson: Option<Vec<Buffer<f32>>>,
     isa: Isa,
     order: Vec<u32>,
     labels: Vec<u32>,
+    targets: Vec<f32>,
 }
 
 /// How far a training is. The next step is `step` of `epoch`.
@@ -44,12 +55,18 @@ pub struct Progress {
     /// Sum of negative log likelihoods of this epoch's steps, with noise.
     pub nll: f64,
     /// Errors of this epoch's steps, with noise.
-    pub errors: u64,
+    pub errors: f64,
     /// The best bound on the validation split since the KL has its full weight, where the training
     /// waits for one.
     pub best: Option<f64>,
     /// Epochs since.
     pub waited: u32,
+    /// Logarithm of what the KL's weight is multiplied by to reach a sparsity in time.
+    #[serde(default)]
+    pub kl_log_factor: f64,
+    /// Epochs whose parameters are averaged so far.
+    #[serde(default)]
+    pub averaged: u32,
 }
 
 /// An epoch in numbers, one line of the log.
@@ -59,7 +76,7 @@ pub struct Epoch {
     pub epoch: u32,
     /// Mean negative log likelihood over the epoch's steps, in nats, with noise.
     pub nll: f64,
-    /// Share of errors over the epoch's steps, with noise.
+    /// Share of errors over the epoch's steps, with noise; in regression the mean square.
     pub error: f64,
     /// KL from the prior, in nats.
     pub kl: f64,
@@ -69,7 +86,7 @@ pub struct Epoch {
     pub sparsity: Vec<(String, f64)>,
     /// All weights over those kept.
     pub weight_ratio: f64,
-    /// Share of errors of the pruned network on the validation split.
+    /// The same of the pruned network on the validation split, without noise.
     pub validation_error: Option<f64>,
     /// Its mean negative log likelihood there, in nats.
     pub validation_nll: Option<f64>,
@@ -90,16 +107,46 @@ impl Trainer {
         let mut net = Net::new(&network, &config)?;
         net.initialize(isa, config.seed);
         let progress = Progress::default();
-        let (history, order, labels) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { network, config, net, progress, history, isa, order, labels })
+        Ok(Self {
+            network,
+            config,
+            net,
+            progress,
+            history: Vec::new(),
+            classes: Vec::new(),
+            average: None,
+            teacher: None,
+            lesson: None,
+            isa,
+            order: Vec::new(),
+            labels: Vec::new(),
+            targets: Vec::new(),
+        })
+    }
+
+    /// Whom to learn from, by the share and temperature of [`Config::distillation`].
+    ///
+    /// # Errors
+    /// If the teacher's network does not take the same samples or tells other classes apart.
+    pub fn learn_from(&mut self, teacher: Self) -> Result<()> {
+        let shapes = |of: &Self| -> Result<_> {
+            Ok((of.network.input.clone(), of.network.output_shape_of_all()?))
+        };
+        if shapes(self)? != shapes(&teacher)? || !teacher.net.reads_as(&self.net) {
+            return Err(Error::network(
+                "the teacher has to take the same input, scaled and laid out the same, and to give as \
+                 many outputs",
+            ));
+        }
+        self.teacher = Some(Box::new(teacher));
+        Ok(())
     }
 
     /// For weights that began as a checkpoint's, into which batch normalization is folded: here it begins
     /// as the identity, by the statistics of some samples, so that the network is the checkpoint's.
     pub fn init_bn_identity(&mut self, data: &Dataset) {
         let batch = self.config.batch.min(data.len());
-        let row = self.net.row();
-        data.gather(0..batch, &mut self.net.input, row, &mut self.labels);
+        self.gather(data, 0..batch);
         self.net.init_bn_identity(self.isa, batch);
     }
 
@@ -114,6 +161,14 @@ impl Trainer {
             || self.config.patience.is_some_and(|most| self.progress.waited >= most)
     }
 
+    /// Fills the network's input with samples, and what they are to give.
+    fn gather(&mut self, data: &Dataset, indices: impl Iterator<Item = usize>) {
+        let row = self.net.row();
+        let (labels, targets) = (&mut self.labels, &mut self.targets);
+        let mut batch = Batch { rows: &mut self.net.input, row, labels, targets };
+        data.gather(indices, &mut batch);
+    }
+
     /// One step; at the end of an epoch its numbers come back.
     ///
     /// # Errors
@@ -122,6 +177,13 @@ impl Trainer {
         let (steps, config) = (self.steps(data), &self.config);
         if steps == 0 {
             return Err(Error::data("there is no training data left beside the validation split"));
+        }
+        if data.has_classes() != (config.task == Task::Classes) {
+            return Err(Error::data(format!(
+                "the samples have {}, which is not what the task {:?} is about",
+                if data.has_classes() { "a class each" } else { "numbers to give" },
+                config.task
+            )));
         }
         let Progress { epoch, step, .. } = self.progress;
         if step >= steps {
@@ -137,18 +199,24 @@ impl Trainer {
         let batch = config.batch.min(data.len() - first);
         let indices = self.order[first..first + batch].iter().map(|i| *i as usize);
         let row = self.net.row();
-        data.gather(indices, &mut self.net.input, row, &mut self.labels);
+        let (labels, targets) = (&mut self.labels, &mut self.targets);
+        let mut samples = Batch { rows: &mut self.net.input, row, labels, targets };
+        data.gather(indices.clone(), &mut samples);
+        if config.augmentation.changes() {
+            let moment = [config.seed, epoch.into()];
+            samples.augment(config.augmentation, data.image(), moment, indices);
+        }
 
         let update = self.update(data.len(), steps);
         let outcome = self.descend(&update, batch, data.len())?;
         self.progress.nll += outcome.nll;
-        self.progress.errors += outcome.errors as u64;
+        self.progress.errors += outcome.errors;
         self.progress.step += 1;
         self.progress.count += 1;
         if self.progress.step < steps {
             return Ok(None);
         }
-        Ok(Some(self.end_epoch(update.kl_weight, data.len(), validation)))
+        Ok(Some(self.end_epoch(update.kl_weight, data, validation)))
     }
 
     /// Rates, weight of the KL and optimizer of the next step.
@@ -163,9 +231,10 @@ impl Trainer {
         Update {
             rate: rate * factor,
             log_sigma2_rate: rate * config.log_sigma2_rate * factor,
-            kl_weight: config.kl_at(epochs),
+            kl_weight: config.kl_at(epochs) * libm::exp(self.progress.kl_log_factor),
             optimizer,
             count: count + 1,
+            clip: config.clip.map_or(f64::INFINITY, |most| most * samples as f64),
             posterior: config.posterior().then_some(config.kl),
         }
     }
@@ -174,9 +243,15 @@ impl Trainer {
     fn descend(&mut self, update: &Update, batch: usize, samples: usize) -> Result<Outcome> {
         let (Progress { epoch, count, .. }, config) = (self.progress, &self.config);
         let (isa, seed, sampled) = (self.isa, config.seed, config.posterior());
-        let pass = Pass { isa, seed, step: count as u32, sampled, training: true, sparse: SPARSE };
+        let (training, statistics, sparse) = (true, Some(MOMENTUM), SPARSE);
+        let pass = Pass { isa, seed, step: count as u32, sampled, training, statistics, sparse };
         self.net.forward(pass, None, batch);
-        let outcome = self.net.loss(&self.labels, samples as f64 / batch as f64);
+        let taught = config.distillation.zip(self.teacher.as_mut());
+        let teacher = taught.map(|(how, teacher)| (teacher.teach(&self.net.input, batch), how));
+        let label_smoothing = config.label_smoothing;
+        let objective = Objective { label_smoothing, teacher, ..Objective::plain(config) };
+        let targets = targets(&self.labels, &self.targets);
+        let outcome = self.net.loss(&objective, targets, samples as f64 / batch as f64);
         let diverged = |layer: String| Error::Data {
             problem: format!(
                 "the training diverged in step {} (epoch {epoch}): {layer} is no longer finite; \
@@ -194,12 +269,16 @@ impl Trainer {
     }
 
     /// The numbers of the epoch whose last step is done, and on to the next.
-    fn end_epoch(&mut self, kl_weight: f64, samples: usize, validation: &Dataset) -> Epoch {
-        let Progress { epoch, count, best, waited, nll, errors, .. } = self.progress;
+    fn end_epoch(&mut self, kl_weight: f64, data: &Dataset, validation: &Dataset) -> Epoch {
+        let Progress { epoch, nll, errors, .. } = self.progress;
+        let samples = data.len();
+        self.progress =
+            Progress { epoch: epoch + 1, step: 0, nll: 0.0, errors: 0.0, ..self.progress };
+        self.settle(data);
         let mut numbers = Epoch {
             epoch: epoch + 1,
             nll: nll / samples as f64,
-            error: errors as f64 / samples as f64,
+            error: errors / samples as f64,
             kl: self.kl(),
             kl_weight,
             sparsity: Vec::new(),
@@ -208,7 +287,6 @@ impl Trainer {
             validation_nll: None,
             keep: true,
         };
-        self.progress = Progress { epoch: epoch + 1, count, best, waited, ..Progress::default() };
         let (mut total, mut kept) = (0, 0);
         for (name, left, all) in self.kept() {
             (total, kept) = (total + all, kept + left);
@@ -217,10 +295,11 @@ impl Trainer {
         numbers.weight_ratio = total as f64 / kept.max(1) as f64;
         if !validation.is_empty() {
             let (outcome, samples) = (self.evaluate(validation), validation.len() as f64);
-            numbers.validation_error = Some(outcome.errors as f64 / samples);
+            numbers.validation_error = Some(outcome.errors / samples);
             numbers.validation_nll = Some(outcome.nll / samples);
         }
         self.judge(&mut numbers, samples);
+        self.steer(&numbers);
         self.history.push(numbers.clone());
         numbers
     }
@@ -231,11 +310,73 @@ impl Trainer {
         form.map_or(0.0, |form| self.net.weights.iter().map(|weights| weights.kl(form)).sum())
     }
 
+    /// The end of an epoch: averages its parameters if they are to be, and settles those of the last.
+    fn settle(&mut self, data: &Dataset) {
+        let Progress { epoch, .. } = self.progress;
+        let Config { epochs, average, recalibrate, .. } = self.config;
+        if epoch + average > epochs {
+            self.average.get_or_insert_default().add(&mut self.net);
+            self.progress.averaged += 1;
+        }
+        if epoch < epochs {
+            return;
+        }
+        if let Some(average) = self.average.take() {
+            average.replace(&mut self.net);
+            self.progress.averaged = 0;
+        }
+        if recalibrate {
+            self.recalibrate(data);
+        }
+    }
+
+    /// Measures batch normalization's statistics again, in the pruned network without noise: the mean
+    /// over the batches of all samples.
+    fn recalibrate(&mut self, data: &Dataset) {
+        let (theta, size) = (self.pruned(), self.net.batch());
+        for (index, first) in (0..data.len()).step_by(size).enumerate() {
+            let batch = size.min(data.len() - first);
+            self.gather(data, first..first + batch);
+            let statistics = Some(1.0 / (index + 1) as f64);
+            self.net.forward(Pass { statistics, ..Pass::plain(self.isa) }, Some(&theta), batch);
+        }
+    }
+
+    /// The logits of the pruned network for a batch.
+    fn teach(&mut self, rows: &[f32], batch: usize) -> &[f32] {
+        let wide = self.net.row();
+        let theta = self.lesson.take().unwrap_or_else(|| self.pruned());
+        self.net.input[..batch * wide].copy_from_slice(&rows[..batch * wide]);
+        self.net.forward(Pass::plain(self.isa), Some(&theta), batch);
+        self.lesson = Some(theta);
+        self.net.output()
+    }
+
+    /// Turns the KL's weight up or down for the next epoch, if a sparsity is to be reached: by how the
+    /// share of weights left would stand to the one that is planned, a few epochs on as in the last.
+    fn steer(&mut self, epoch: &Epoch) {
+        const AHEAD: f64 = 3.0;
+        const GAIN: f64 = 0.3;
+        let Some(target) = self.config.sparsity_goal else { return };
+        let ramp = self.config.ramp_at(epoch.epoch.into());
+        if ramp == 0.0 {
+            return;
+        }
+        let left = |ratio: f64| -libm::log(ratio.max(1.0));
+        let now = left(epoch.weight_ratio);
+        let before = self.history.last().map_or(now, |last| left(last.weight_ratio));
+        let planned = ramp * libm::log1p(-target / 100.0);
+        let off = now + AHEAD * (now - before) - planned;
+        let factor = &mut self.progress.kl_log_factor;
+        *factor = (*factor + GAIN * off.clamp(-1.0, 1.0)).clamp(-7.0, 7.0);
+    }
+
     /// Early stopping: the bound that training lowers, `N NLL + w KL`, with the likelihood of samples
     /// held out, is to fall. Errors alone would stop long before the weights are sparse.
     fn judge(&mut self, epoch: &mut Epoch, samples: usize) {
         let (Some(_), Some(nll)) = (self.config.patience, epoch.validation_nll) else { return };
-        if self.config.posterior() && epoch.kl_weight < self.config.kl_scale {
+        let full = self.config.kl_scale * libm::exp(self.progress.kl_log_factor);
+        if self.config.posterior() && epoch.kl_weight < full {
             return;
         }
         let bound = samples as f64 * nll + epoch.kl_weight * epoch.kl;
@@ -252,6 +393,15 @@ impl Trainer {
         self.net.weights.iter().map(|w| w.kept(self.threshold())).collect()
     }
 
+    /// Means, zero where pruned.
+    fn pruned(&self) -> Vec<Buffer<f32>> {
+        let mut theta = self.masks();
+        for (theta, weights) in theta.iter_mut().zip(&self.net.weights) {
+            theta.iter_mut().zip(weights.theta.iter()).for_each(|(m, t)| *m *= t);
+        }
+        theta
+    }
+
     /// Each layer's name, how many of its weights pruning keeps, and of how many.
     pub fn kept(&self) -> Vec<(&str, usize, usize)> {
         let all = self.net.weights.iter().zip(self.masks());
@@ -266,17 +416,15 @@ impl Trainer {
 
     /// Loss and errors of the pruned network without noise.
     pub fn evaluate(&mut self, data: &Dataset) -> Outcome {
-        let mut theta = self.masks();
-        for (theta, weights) in theta.iter_mut().zip(&self.net.weights) {
-            theta.iter_mut().zip(weights.theta.iter()).for_each(|(m, t)| *m *= t);
-        }
-        let (mut total, mut labels) = (Outcome::default(), Vec::new());
-        let (row, size) = (self.net.row(), self.net.batch());
+        let theta = self.pruned();
+        let mut total = Outcome::default();
+        let (size, objective) = (self.net.batch(), Objective::plain(&self.config));
         for first in (0..data.len()).step_by(size) {
             let batch = size.min(data.len() - first);
-            data.gather(first..first + batch, &mut self.net.input, row, &mut labels);
+            self.gather(data, first..first + batch);
             self.net.forward(Pass::plain(self.isa), Some(&theta), batch);
-            let outcome = self.net.loss(&labels, 1.0);
+            let targets = targets(&self.labels, &self.targets);
+            let outcome = self.net.loss(&objective, targets, 1.0);
             total.nll += outcome.nll;
             total.errors += outcome.errors;
         }

@@ -48,16 +48,39 @@ pub fn describe(path: &Path) -> Result<Network> {
     build().map_err(|e: Error| e.in_file(path))
 }
 
-/// A training whose means and biases are those of an ordinary network's checkpoint; log variances
-/// are as the settings say. `network` is needed where the checkpoint does not describe its own.
+/// A training whose means and biases are those of a checkpoint; so are its log variances, if
+/// `variances` and it has any, else they are as the settings say. `network` is needed where the
+/// checkpoint does not describe its own.
 ///
 /// # Errors
 /// If the checkpoint cannot be read or does not fit the network.
-pub fn from_dense(path: &Path, network: Option<&Network>, config: Config) -> Result<Trainer> {
+pub fn from_checkpoint(
+    path: &Path,
+    network: Option<&Network>,
+    config: Config,
+    variances: bool,
+) -> Result<Trainer> {
     let checkpoint = open(path, network)?;
     let network = network.unwrap_or(checkpoint.network()).clone();
     let mut trainer = Trainer::new(network, config)?;
-    fill(&mut trainer, &checkpoint, false, |_, _| true).map_err(|e| e.in_file(path))?;
+    fill(&mut trainer, &checkpoint, variances, |_, _| true).map_err(|e| e.in_file(path))?;
+    Ok(trainer)
+}
+
+/// A network to learn from: of its own where its checkpoint describes it, else that of the student.
+/// What it has pruned stays pruned.
+///
+/// # Errors
+/// If the checkpoint cannot be read or does not fit.
+pub fn teacher(path: &Path, student: &Trainer) -> Result<Trainer> {
+    let checkpoint = open(path, None).or_else(|_| open(path, Some(&student.network)))?;
+    let network = checkpoint.network().clone();
+    let posterior = (0..network.layers.len()).any(|layer| checkpoint.variance(layer).is_some());
+    let method = if posterior { Method::Svdo } else { Method::None };
+    let (batch, thresh) = (student.config.batch, student.config.thresh.max(3.0));
+    let config = Config { method, batch, thresh, ..Config::named("teacher") };
+    let mut trainer = Trainer::new(network, config)?;
+    fill(&mut trainer, &checkpoint, true, |_, _| true).map_err(|e| e.in_file(path))?;
     Ok(trainer)
 }
 
@@ -73,6 +96,54 @@ pub(crate) fn from_own(path: &Path, training: &Trainer) -> Result<Trainer> {
     fill(&mut trainer, &checkpoint, true, |_, _| true).map_err(|e| e.in_file(path))?;
     trainer.progress = training.progress;
     Ok(trainer)
+}
+
+/// A training of the weights that pruning at this threshold leaves of another one, without noise.
+///
+/// # Errors
+/// If a setting makes no sense.
+pub fn pruned(trained: &Trainer, config: Config) -> Result<Trainer> {
+    let config = Config { method: Method::None, ..config };
+    let mut trainer = Trainer::new(trained.network.clone(), config)?;
+    trainer.classes.clone_from(&trained.classes);
+    copy(trained, &mut trainer);
+    let thresh = if trained.config.posterior() { trainer.config.thresh } else { f64::INFINITY };
+    for (from, weights) in trained.net.weights.iter().zip(&mut trainer.net.weights) {
+        let mask = from.kept(thresh);
+        weights.theta.iter_mut().zip(mask.iter()).for_each(|(theta, kept)| *theta *= kept);
+        weights.mask = Some(mask);
+    }
+    Ok(trainer)
+}
+
+/// A network to learn from, as this training has it.
+///
+/// # Errors
+/// If there is too little memory.
+pub fn teacher_of(trained: &Trainer) -> Result<Trainer> {
+    let mut trainer = Trainer::new(trained.network.clone(), trained.config.clone())?;
+    copy(trained, &mut trainer);
+    Ok(trainer)
+}
+
+/// Copies all that a network computes with.
+fn copy(from: &Trainer, to: &mut Trainer) {
+    for (from, to) in from.net.weights.iter().zip(&mut to.net.weights) {
+        to.theta.clone_from(&from.theta);
+        to.log_sigma2.clone_from(&from.log_sigma2);
+        to.bias.clone_from(&from.bias);
+        to.refresh(Isa::best());
+    }
+    for (from, to) in from.net.norms.iter().zip(&mut to.net.norms) {
+        for (from, to) in [
+            (&from.gamma, &mut to.gamma),
+            (&from.beta, &mut to.beta),
+            (&from.mean, &mut to.mean),
+            (&from.variance, &mut to.variance),
+        ] {
+            to.clone_from(from);
+        }
+    }
 }
 
 /// A training of the weights that pruning leaves, without noise; the others stay zero.

@@ -41,3 +41,7 @@ mod structure;
 mod tiles;
 #[cfg(feature = "train")]
 mod train;
+#[cfg(feature = "train")]
+mod train_data;
+#[cfg(feature = "train")]
+mod train_recipes;

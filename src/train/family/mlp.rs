@@ -4,7 +4,7 @@ use super::layer::{Draw, Gradient, Layer};
 use super::method::Method;
 use crate::error::{Error, Result};
 use crate::train::aligned_buffer::padded;
-use crate::train::loss::cross_entropy;
+use crate::train::loss::{self, Objective};
 
 /// A chain of fully connected layers.
 #[derive(Debug, Clone)]
@@ -159,9 +159,15 @@ fn score(outputs: &[f64], width: usize, targets: Targets<'_>, scale: f64) -> (Lo
             for (row, outputs) in rows.chunks_mut(wide).zip(outputs.chunks(width)) {
                 row[..width].copy_from_slice(outputs);
             }
-            let outcome = cross_entropy(&rows, width, labels, scale, &mut gradient);
+            let outcome = Objective::CLASSES.loss(
+                &rows,
+                width,
+                loss::Targets::Classes(labels),
+                scale,
+                &mut gradient,
+            );
             let gradient = gradient.chunks(wide).flat_map(|row| row[..width].to_vec()).collect();
-            (Loss { nll: outcome.nll, errors: outcome.errors, kl: 0.0 }, gradient)
+            (Loss { nll: outcome.nll, errors: outcome.errors as usize, kl: 0.0 }, gradient)
         }
         Targets::Values(values, variance) => {
             let rest: Vec<f64> = outputs.iter().zip(values).map(|(y, t)| y - t).collect();

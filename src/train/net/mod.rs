@@ -1,13 +1,16 @@
-//! A chain of layers, forwards and backwards.
+//! Layers and what is between them, forwards and backwards.
 
 use super::aligned_buffer::{Buffer, StateTensor, padded};
+use super::average_pool::AveragePool;
 use super::batch_norm::{BatchNorm, Norm};
 use super::conv::{Conv, MaxPool};
 use super::dropout::Dropout;
+use super::join::{Sum, add};
 use super::linear::Linear;
-use super::loss::{Outcome, cross_entropy};
+use super::loss::{Objective, Outcome, Targets};
 use super::optimizer::Update;
 use super::pass::Pass;
+use super::pointwise::Pointwise;
 use super::vector::{Isa, Real};
 use super::weights::Weights;
 use crate::network::Shape;
@@ -20,10 +23,17 @@ pub(crate) struct Net<T> {
     pub weights: Vec<Weights<T>>,
     /// The parameters of each batch normalization.
     pub norms: Vec<Norm<T>>,
+    /// In the order of a forward pass.
     units: Vec<Unit<T>>,
+    /// What each unit reads: 0 for the input, else the output of the unit before this number.
+    sources: Vec<Vec<usize>>,
     /// One sample to a row, maps as `row, column, channel`.
     pub input: Buffer<T>,
+    /// By what units read and give, the input first; and memory for one more where branches meet.
     gradients: Vec<Buffer<T>>,
+    branch: Buffer<T>,
+    /// Whether the input is `channel, row, column`.
+    flat: bool,
     shape: Shape,
     classes: usize,
     batch: usize,
@@ -34,6 +44,9 @@ enum Unit<T> {
     Conv(Conv<T>),
     BatchNorm(BatchNorm<T>),
     MaxPool(MaxPool<T>),
+    AveragePool(AveragePool<T>),
+    Pointwise(Pointwise<T>),
+    Sum(Sum<T>),
     Dropout(Dropout<T>),
     /// To `channel, row, column`.
     Flatten(Shape, Buffer<T>),
@@ -46,6 +59,9 @@ impl<T: Real> Unit<T> {
             Self::Conv(unit) => &unit.output,
             Self::BatchNorm(unit) => &unit.output,
             Self::MaxPool(unit) => &unit.output,
+            Self::AveragePool(unit) => &unit.output,
+            Self::Pointwise(unit) => &unit.output,
+            Self::Sum(unit) => &unit.output,
             Self::Dropout(unit) => &unit.output,
             Self::Flatten(_, output) => output,
         }
@@ -59,7 +75,7 @@ impl<T: Real> Net<T> {
         for index in 0..self.units.len() {
             let (before, rest) = self.units.split_at_mut(index);
             if let Unit::BatchNorm(unit) = &rest[0] {
-                let x = before.last().map_or(&self.input[..], Unit::output);
+                let x = value(&self.input, before, self.sources[index][0]);
                 unit.init_identity(isa, &mut self.norms[unit.norm], x, batch);
             }
         }
@@ -74,6 +90,11 @@ impl<T: Real> Net<T> {
             norm.state(layer)
         }));
         all
+    }
+
+    /// Whether its input is laid out as another's.
+    pub(crate) fn reads_as(&self, other: &Self) -> bool {
+        self.shape == other.shape && (self.shape.channels == 1 || self.flat == other.flat)
     }
 
     /// The most samples in a pass.
@@ -91,7 +112,8 @@ impl<T: Real> Net<T> {
     pub(crate) fn forward(&mut self, pass: Pass, theta: Option<&[Buffer<T>]>, batch: usize) {
         for index in 0..self.units.len() {
             let (before, rest) = self.units.split_at_mut(index);
-            let x = before.last().map_or(&self.input[..], Unit::output);
+            let sources = &self.sources[index];
+            let x = value(&self.input, before, sources[0]);
             match &mut rest[0] {
                 Unit::Linear(unit) => {
                     let weights = &self.weights[unit.layer];
@@ -107,6 +129,12 @@ impl<T: Real> Net<T> {
                     unit.forward(pass, &mut self.norms[unit.norm], x, batch);
                 }
                 Unit::MaxPool(unit) => unit.forward(x, batch),
+                Unit::AveragePool(unit) => unit.forward(x, batch),
+                Unit::Pointwise(unit) => unit.forward(x, batch),
+                Unit::Sum(unit) => {
+                    let values = sources.iter().map(|from| value(&self.input, before, *from));
+                    unit.forward(&values.collect::<Vec<_>>(), batch);
+                }
                 Unit::Dropout(unit) => unit.forward(pass, x, batch),
                 Unit::Flatten(shape, output) => transpose(*shape, x, output, batch, false),
             }
@@ -114,16 +142,20 @@ impl<T: Real> Net<T> {
     }
 
     /// The outputs of the last forward pass, rows [`padded`].
-    #[cfg(test)]
     pub(crate) fn output(&self) -> &[T] {
         self.units.last().map_or(&self.input[..], Unit::output)
     }
 
-    /// Loss of the last forward pass over samples with these labels.
-    pub(crate) fn loss(&mut self, labels: &[u32], scale: f64) -> Outcome {
+    /// Loss of the last forward pass over samples that are to give this.
+    pub(crate) fn loss(
+        &mut self,
+        objective: &Objective<'_>,
+        targets: Targets<'_>,
+        scale: f64,
+    ) -> Outcome {
         let output = self.units.last().map_or(&self.input[..], Unit::output);
         let last = self.gradients.len() - 1;
-        cross_entropy(output, self.classes, labels, scale, &mut self.gradients[last])
+        objective.loss(output, self.classes, targets, scale, &mut self.gradients[last])
     }
 
     /// Takes the gradient of [`Net::loss`] back through the layers and updates them.
@@ -136,12 +168,31 @@ impl<T: Real> Net<T> {
         update: &Update,
         batch: usize,
     ) -> Result<(), String> {
+        // Whether something that reads a value has left its gradient there.
+        let mut reached = vec![false; self.gradients.len()];
         for index in (0..self.units.len()).rev() {
             let (before, rest) = self.units.split_at_mut(index);
-            let x = before.last().map_or(&self.input[..], Unit::output);
+            let sources = &self.sources[index];
+            let x = value(&self.input, before, sources[0]);
             let (left, right) = self.gradients.split_at_mut(index + 1);
-            let (dx, gradient) = (&mut left[index], &mut right[0]);
-            let dx = (index > 0).then_some(&mut dx[..]);
+            let gradient = &mut right[0];
+            if let Unit::Sum(_) = &rest[0] {
+                for from in sources.iter().filter(|from| **from > 0) {
+                    let to = &mut left[*from];
+                    match std::mem::replace(&mut reached[*from], true) {
+                        true => add(to, gradient),
+                        false => to.copy_from_slice(gradient),
+                    }
+                }
+                continue;
+            }
+            let joins = std::mem::replace(&mut reached[sources[0]], true);
+            let by_input = &mut left[sources[0]];
+            let dx = match sources[0] {
+                0 => None,
+                _ if joins => Some(&mut self.branch[..by_input.len()]),
+                _ => Some(&mut by_input[..]),
+            };
             let (layer, finite) = match &mut rest[0] {
                 Unit::Linear(unit) => {
                     let weights = &mut self.weights[unit.layer];
@@ -161,6 +212,15 @@ impl<T: Real> Net<T> {
                     unit.backward(gradient, dx.unwrap_or_default(), batch);
                     (0, true)
                 }
+                Unit::AveragePool(unit) => {
+                    unit.backward(gradient, dx.unwrap_or_default(), batch);
+                    (0, true)
+                }
+                Unit::Pointwise(unit) => {
+                    unit.backward(x, gradient, dx.unwrap_or_default(), batch);
+                    (0, true)
+                }
+                Unit::Sum(_) => (0, true),
                 Unit::Dropout(unit) => {
                     unit.backward(gradient, dx.unwrap_or_default(), batch);
                     (0, true)
@@ -172,6 +232,10 @@ impl<T: Real> Net<T> {
                     (0, true)
                 }
             };
+            if joins && sources[0] > 0 {
+                let by_input = &mut left[sources[0]];
+                add(by_input, &self.branch);
+            }
             if !finite {
                 return Err(self.weights[layer].name.clone());
             }
@@ -185,6 +249,11 @@ impl<T: Real> Net<T> {
             weights.initialize(isa, seed, index);
         }
     }
+}
+
+/// The input, or the output of a unit.
+fn value<'a, T: Real>(input: &'a [T], units: &'a [Unit<T>], at: usize) -> &'a [T] {
+    at.checked_sub(1).map_or(input, |unit| units[unit].output())
 }
 
 /// `row, column, channel` to `channel, row, column`, or back.

@@ -3,6 +3,7 @@
 
 use super::checkpoint::{checkpoint, state};
 use super::dataset::Dataset;
+use super::loss::{Objective, Targets};
 use super::net::Net;
 use super::noise::{EXPERIMENT, Stream};
 use super::optimizer::{Optimizer, Update};
@@ -17,6 +18,7 @@ use crate::posterior::KlForm;
 mod gradients;
 mod network;
 mod posterior_update;
+mod recipes;
 mod runs;
 mod states;
 mod warm_start;
@@ -27,11 +29,21 @@ const STILL: Update = Update {
     kl_weight: 0.5,
     optimizer: Optimizer::Adam { beta1: 0.0, beta2: 0.9 },
     count: 1,
+    clip: f64::INFINITY,
     posterior: Some(KlForm::Sigmoid),
 };
 
-const PASS: Pass =
-    Pass { isa: Isa::Portable, seed: 11, step: 3, sampled: true, training: true, sparse: SPARSE };
+const PASS: Pass = Pass {
+    isa: Isa::Portable,
+    seed: 11,
+    step: 3,
+    sampled: true,
+    training: true,
+    statistics: Some(0.1),
+    sparse: SPARSE,
+};
+
+const PLAIN: Objective<'_> = Objective::CLASSES;
 
 fn network(nodes: &str, input: &str, layers: &[(&str, &[usize])]) -> Network {
     let json = format!(r#"{{"version": 1, "input": {{"shape": {input}}}, "nodes": [{nodes}]}}"#);
@@ -61,6 +73,27 @@ fn networks() -> Vec<Network> {
                {"op": "linear", "layer": "c"}"#,
             "[3, 5, 5]",
             &[("a", &[4, 3, 2, 3]), ("b", &[6, 4, 2, 2]), ("c", &[3, 36])],
+        ),
+        // Branches that meet, one of them the input; pools and functions of their own.
+        network(
+            r#"{"op": "conv2d", "layer": "a", "padding": [1, 1, 1, 1], "name": "a"},
+               {"op": "silu", "name": "s"},
+               {"op": "conv2d", "layer": "b", "padding": [1, 1, 1, 1]}, {"op": "relu"},
+               {"op": "conv2d", "layer": "c", "padding": [1, 1, 1, 1], "name": "c"},
+               {"op": "add", "inputs": ["c", "s", "input", "a"]}, {"op": "relu", "name": "r"},
+               {"op": "avg_pool2d", "kernel": [2, 2], "stride": [2, 2], "padding": [1, 0, 1, 0]},
+               {"op": "leaky_relu"}, {"op": "max_pool2d", "kernel": [2, 2], "stride": [1, 1]},
+               {"op": "flatten", "name": "f"}, {"op": "linear", "layer": "d", "name": "d"},
+               {"op": "global_avg_pool2d", "inputs": ["r"]}, {"op": "tanh"},
+               {"op": "linear", "layer": "e", "name": "e"}, {"op": "add", "inputs": ["d", "e"]}"#,
+            "[3, 5, 6]",
+            &[
+                ("a", &[3, 3, 3, 3]),
+                ("b", &[4, 3, 3, 3]),
+                ("c", &[3, 4, 3, 3]),
+                ("d", &[4, 12]),
+                ("e", &[4, 3]),
+            ],
         ),
     ]
 }

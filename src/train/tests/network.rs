@@ -45,7 +45,7 @@ fn a_batch_is_the_sum_of_its_samples() {
     let (mut all, labels) = prepare::<f64>(&network, BATCH);
     all.forward(pass, None, BATCH);
     let outputs = all.output().to_vec();
-    all.loss(&labels, 1.0);
+    all.loss(&PLAIN, Targets::Classes(&labels), 1.0);
     all.backward(pass, &update, BATCH).unwrap();
     let mut sums: Vec<Vec<f64>> = Vec::new();
     for (sample, row) in all.input.chunks(all.row()).enumerate() {
@@ -55,7 +55,7 @@ fn a_batch_is_the_sum_of_its_samples() {
         for (found, exact) in one.output().iter().zip(&outputs[sample * one.output().len()..]) {
             assert!((found - exact).abs() < 1e-12, "{found} {exact}");
         }
-        one.loss(&labels[sample..=sample], 1.0);
+        one.loss(&PLAIN, Targets::Classes(&labels[sample..=sample]), 1.0);
         one.backward(pass, &update, 1).unwrap();
         sums.resize(one.weights.len(), Vec::new());
         for (sum, weights) in sums.iter_mut().zip(&one.weights) {

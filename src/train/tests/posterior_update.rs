@@ -4,6 +4,7 @@ use super::{Isa, KlForm, Optimizer, Real, Update};
 use crate::train::weights::{RowOrder, Weights};
 
 const UPDATE: Update = Update {
+    clip: f64::INFINITY,
     rate: 1e-3,
     log_sigma2_rate: 1e-2,
     kl_weight: 0.7,

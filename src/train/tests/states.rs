@@ -101,7 +101,7 @@ fn folded_batch_normalization_is_the_same_network() {
     assert!((found.nll - expected.nll).abs() < 1e-3 * expected.nll, "{found:?} {expected:?}");
     // Trained further, it begins as that network, normalized again.
     let dense = Config { method: Method::None, ..trainer.config.clone() };
-    let mut begun = warm_start::from_dense(&path, None, dense).unwrap();
+    let mut begun = warm_start::from_checkpoint(&path, None, dense, false).unwrap();
     begun.init_bn_identity(&data);
     let again = begun.evaluate(&validation);
     assert!((again.nll - found.nll).abs() < 1e-4 * found.nll, "{again:?} {found:?}");

@@ -17,7 +17,8 @@ fn an_ordinary_training_is_one_to_begin_with() {
         let expected = trainer.evaluate(&validation);
         let own = warm_start::from_own(&path, &trainer).unwrap().evaluate(&validation);
         let sparse = Config { method: Method::Svdo, thresh: 1e30, ..config };
-        let begun = warm_start::from_dense(&path, None, sparse).unwrap().evaluate(&validation);
+        let begun =
+            warm_start::from_checkpoint(&path, None, sparse, true).unwrap().evaluate(&validation);
         assert!(own == expected && begun == expected, "{own:?} {begun:?} {expected:?}");
     }
 }
@@ -52,6 +53,36 @@ fn fine_tuning_holds_the_mask_and_lowers_the_loss() {
     std::fs::write(&path, &bytes).unwrap();
     let again = warm_start::from_survivors(&path, None, tuned.config.clone()).unwrap();
     assert_eq!(kept(&again), before);
+}
+
+/// In memory it is what a checkpoint in between gives; with batch normalization, too, which is not
+/// folded then.
+#[test]
+fn fine_tuning_goes_on_from_a_training_as_from_its_file() {
+    let (network, config, data, validation) = setup();
+    let config = Config { epochs: 30, rate: 1e-2, log_sigma2_rate: 3.0, kl_scale: 0.05, ..config };
+    for batch_norm in [false, true] {
+        let config = Config { batch_norm, ..config.clone() };
+        let mut trainer = Trainer::new(network.clone(), config.clone()).unwrap();
+        let (bytes, _) = finish(&mut trainer, &data, &validation);
+        let tuning = Config { thresh: 2.0, epochs: 1, ..config };
+        let mut here = warm_start::pruned(&trainer, tuning.clone()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        std::fs::write(&path, &bytes).unwrap();
+        let plain = Config { batch_norm: false, ..tuning };
+        let mut there = warm_start::from_survivors(&path, Some(&network), plain).unwrap();
+        assert_eq!(here.kept(), there.kept());
+        let (a, b) = (here.evaluate(&validation).nll, there.evaluate(&validation).nll);
+        assert!((a - b).abs() < 1e-3 * a, "{a} {b}");
+        if !batch_norm {
+            assert!(
+                finish(&mut here, &data, &validation) == finish(&mut there, &data, &validation)
+            );
+        }
+        let teacher = warm_start::teacher_of(&trainer).unwrap().evaluate(&validation);
+        assert_eq!(teacher, trainer.evaluate(&validation));
+    }
 }
 
 /// Stored as log alpha, a weight of zero says nothing about its variance.
