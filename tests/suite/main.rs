@@ -40,3 +40,4 @@ mod structure;
 mod tiles;
 #[cfg(feature = "train")]
 mod train;
+mod uncertainty;
