@@ -10,6 +10,7 @@ pub mod lenet;
 pub mod random_labels;
 pub mod relevance;
 pub mod task;
+pub mod uncertainty;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -60,7 +61,7 @@ macro_rules! config {
 }
 
 /// Every experiment.
-pub const ALL: [Experiment; 9] = [
+pub const ALL: [Experiment; 10] = [
     Experiment {
         name: "chain",
         about: "binary, Gaussian, fast, variational and sparse variational dropout, each checked \
@@ -124,6 +125,14 @@ pub const ALL: [Experiment; 9] = [
         needs_data: true,
         config: config!("random-labels"),
         run: random_labels::run,
+    },
+    Experiment {
+        name: "uncertainty",
+        about: "what pruned networks do not know: means, moments and samples of the posterior on digits, \
+                clothes and mixtures",
+        needs_data: true,
+        config: config!("uncertainty"),
+        run: uncertainty::run,
     },
 ];
 
