@@ -272,8 +272,11 @@ mod encode {
     /// Encodes variances, each layer in the form with the least sum of its divergence, in nats, and its bits
     /// times `rate`, nats a bit.
     ///
-    /// The divergence is that of normal distributions of the same mean, `(r - 1 - ln r) / 2` for variances of
-    /// ratio r: least where the mean of r is 1, which keeps the variance of sums.
+    /// The divergence is that of the stored posterior from the trained one: of normal distributions of the same
+    /// mean `(r - 1 - ln r) / 2`, r being the stored variance over the trained one. It is what the trained
+    /// posterior's bound loses to second order, where training left variances in inverse proportion to how much
+    /// the loss minds them; so the mean of r has to be 1, not that of its inverse: the sum of variances may
+    /// fall, that of what they do stays.
     ///
     /// # Errors
     /// None for variances of the model.
@@ -335,7 +338,7 @@ mod encode {
     /// Sum of the divergences of normal distributions with these variances, exact and stored.
     pub(super) fn divergence(exact: &[f32], stored: &[f32]) -> f64 {
         let nats = |(&v, &w): (&f32, &f32)| {
-            let r = f64::from(v).max(f64::from(f32::MIN_POSITIVE)) / f64::from(w);
+            let r = f64::from(w) / least(v);
             0.5 * (r - 1.0 - libm::log(r))
         };
         exact.iter().zip(stored).map(nats).sum()
@@ -352,15 +355,15 @@ mod encode {
             let mut law = Law { base: ONE, slope, granularity: Granularity::Layer, step: 1 };
             let (mut ratios, mut logs) = (0.0, 0.0);
             for (&v, &mean) in variances.iter().zip(means) {
-                let r = f64::from(v).max(f64::from(f32::MIN_POSITIVE)) / f64::from(law.unit(mean));
+                let r = f64::from(law.unit(mean)) / least(v);
                 ratios += r;
                 logs += libm::log(r);
             }
             let n = variances.len() as f64;
-            let scale = ratios / n;
-            law.base =
-                (ONE + (16.0 * libm::log2(scale)).round() as i32).clamp(-(1 << 13), (1 << 13) - 1);
-            Self { base: law.base, loss: n * libm::log(scale) - logs }
+            let scale = n / ratios;
+            let base = ONE + (16.0 * libm::log2(scale)).round() as i32;
+            law.base = base.clamp(-(1 << 13), (1 << 13) - 1);
+            Self { base: law.base, loss: -n * libm::log(scale) - logs }
         }
     }
 
@@ -372,25 +375,27 @@ mod encode {
         }
     }
 
-    /// Steps of rows or weights: such that the mean ratio of variances is nearest to 1.
+    /// A variance as a divisor.
+    fn least(variance: f32) -> f64 {
+        f64::from(variance.max(f32::MIN_POSITIVE))
+    }
+
+    /// Steps of rows or weights: such that the mean ratio of stored to trained variances is nearest to 1.
     fn departures(law: &Law, layer: &LayerVariances, pattern: &Pattern, means: &[f32]) -> Vec<i32> {
         let steps = |ratio: f64| {
-            let octaves = libm::log2(ratio.max(1e-30));
+            let octaves = -libm::log2(ratio.clamp(1e-30, 1e30));
             (16.0 * octaves / f64::from(law.step)).round() as i32
         };
-        let ratio = |entry: usize| {
-            f64::from(layer.weights[entry]) / f64::from(law.variance(means[entry], 0))
-        };
+        let ratio =
+            |entry: usize| f64::from(law.variance(means[entry], 0)) / least(layer.weights[entry]);
         match law.granularity {
             Granularity::Layer => Vec::new(),
             Granularity::Row => (0..pattern.rows())
                 .map(|row| {
                     let entries = pattern.entries(row);
-                    let count = entries.len();
-                    if count == 0 {
-                        0
-                    } else {
-                        steps(entries.map(ratio).sum::<f64>() / count as f64)
+                    match entries.len() {
+                        0 => 0,
+                        count => steps(entries.map(ratio).sum::<f64>() / count as f64),
                     }
                 })
                 .collect(),

@@ -39,6 +39,8 @@ struct Config {
     /// Numbers of samples of the posterior.
     draws: Vec<usize>,
     reference: Reference,
+    /// What a bit of the variances is worth, in nats of divergence.
+    rates: Vec<f64>,
     /// For standard errors.
     resamples: usize,
 }
@@ -382,8 +384,17 @@ fn file(path: &str, checkpoint: &Checkpoint, sets: &Sets, config: &Config) -> Re
     let nll = |network: &Network| -> Result<f64> {
         Ok(network.measure(sets, How::Moments, config)?.scores.nll)
     };
+    let mut rates = Vec::new();
+    for &rate in &config.rates {
+        let written = container::write_with_variances(&exact.model, &exact.variances, rate)?;
+        let (model, variances) = container::read_with_variances(&written.bytes)?;
+        let variances = variances.unwrap_or(Variances { layers: Vec::new() });
+        let nll = nll(&Network { model, variances })?;
+        rates.push(json!({"nats_per_bit": rate, "bytes": written.variance_bytes, "nll": nll}));
+    }
     let (exact, coded) = (nll(&exact)?, nll(&coded)?);
     Ok(json!({
+        "rates": rates,
         "checkpoint": display(Path::new(path)),
         "bytes_without": without.len(),
         "bytes_with": with.len(),

@@ -40,4 +40,5 @@ mod structure;
 mod tiles;
 #[cfg(feature = "train")]
 mod train;
+mod uncertain_files;
 mod uncertainty;

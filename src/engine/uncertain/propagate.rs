@@ -131,15 +131,18 @@ fn activate(
     layout: &Layout,
 ) {
     let Shape { channels, height, width } = layout.shape;
+    // A channel is one run, gaps and all, and a value without gaps is one.
     let (runs, length) = match layout.is_contiguous() {
         true => (1, channels * height * width),
-        false => (channels * height, width),
+        false => (channels, (height - 1) * layout.pitch + width),
     };
     panel.compiled(|| {
         for run in 0..runs {
-            let start = layout.row(run / height, run % height) * panel.lanes;
+            let start = layout.row(run, 0) * panel.lanes;
             let own = start..start + length * panel.lanes;
             moments::activate(activation, &mut m[own.clone()], &mut v[own]);
         }
     });
+    layout.clear_border(panel.lanes, m);
+    layout.clear_border(panel.lanes, v);
 }
