@@ -21,7 +21,8 @@ fn main() {
     }
     println!("network          batch  moments  mc=64 / 64");
     for name in ["lenet300_mnist", "lenet5_mnist"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/{name}.safetensors"));
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/{name}.safetensors"));
         let checkpoint = Checkpoint::open(&path, &Options::default()).unwrap();
         let done = Job::new(&checkpoint).variances(true).run().unwrap();
         let (model, variances) = container::read_with_variances(done.file.bytes()).unwrap();
@@ -62,11 +63,14 @@ fn in_turn(a: &mut dyn FnMut(), b: &mut dyn FnMut()) -> [f64; 2] {
     let mut best = [f64::INFINITY; 2];
     let begin = Instant::now();
     while begin.elapsed() < TIME {
-        for (best, run) in best.iter_mut().zip([&mut *a, &mut *b]) {
-            let start = Instant::now();
-            run();
-            *best = best.min(start.elapsed().as_secs_f64());
-        }
+        best[0] = best[0].min(seconds(a));
+        best[1] = best[1].min(seconds(b));
     }
     best
+}
+
+fn seconds(run: &mut dyn FnMut()) -> f64 {
+    let start = Instant::now();
+    run();
+    start.elapsed().as_secs_f64()
 }

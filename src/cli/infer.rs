@@ -78,7 +78,7 @@ pub struct Arguments {
     stream: bool,
 
     #[command(flatten)]
-    uncertainty: uncertainty::Arguments,
+    uncertainty: uncertainty::UncertaintyOptions,
 
     #[command(flatten)]
     threads: Threads,

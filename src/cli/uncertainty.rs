@@ -32,7 +32,7 @@ enum How {
 /// Predictions under the posterior that the file holds.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Uncertainty")]
-pub(super) struct Arguments {
+pub(super) struct UncertaintyOptions {
     /// Predict under the posterior: `moments` in one pass, `mc=N` by N samples of it, `mean` without it
     ///
     /// The file must hold variances (svdo-compress --variances). With --labels: NLL, ECE, Brier and AURC.
@@ -52,7 +52,7 @@ pub(super) struct Arguments {
     ood: Vec<PathBuf>,
 
     /// Write the report as one self-contained HTML page with plots
-    #[arg(long, value_name = "FILE", requires = "uncertainty")]
+    #[arg(long, value_name = "FILE", requires = "uncertainty", help_heading = "Reports")]
     html: Option<PathBuf>,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Inputs<'a> {
     pub(super) assert_max_error: Option<f64>,
 }
 
-impl Arguments {
+impl UncertaintyOptions {
     /// Whether the posterior is asked for.
     pub(super) fn is_wanted(&self) -> bool {
         self.uncertainty.is_some()

@@ -7,7 +7,7 @@ use crate::prune::PrunedModel;
 
 /// Nats of divergence of the weights' posterior that a bit is worth: where the scores of predictions no longer
 /// change.
-const RATE: f64 = 0.3;
+const RATE: f64 = 0.1;
 
 /// The variances of a pruned network, in the order of its weights; `None` if they are not wanted.
 ///
@@ -51,7 +51,8 @@ mod tests {
 
     /// Numbers from -1 to 1.
     fn random(state: &mut u64) -> f32 {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*state >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 

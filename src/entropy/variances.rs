@@ -1,8 +1,8 @@
-//! Variances of weights in a few bits: a law for each layer, and what single rows or weights depart from it.
+//! Variances of weights in a few bits: a law for each layer, and what columns, rows or weights depart from it.
 //!
 //! A weight's variance is far from independent of its mean: those that training left large are less certain in
 //! absolute terms. So a layer says how the logarithm of the variance grows with that of the mean, which is
-//! known, and rows or weights say only how far they are from there, where that is worth its bits.
+//! known, and columns, rows or weights say only how far they are from there, where that is worth its bits.
 //!
 //! Logarithms are the upper bits of a binary32: the exponent and four bits of the fraction, sixteenths of an
 //! octave in between. All arithmetic is on whole numbers.
@@ -33,60 +33,39 @@ fn number(logarithm: i32) -> f32 {
     f32::from_bits((logarithm.clamp(0, MOST) as u32) << BELOW)
 }
 
-/// What departs from the law of a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Granularity {
-    /// Nothing.
-    Layer,
-    /// Each row, by the same step for all its weights.
-    Row,
-    /// Each weight.
-    Weight,
-}
-
 /// How the logarithm of a layer's variances goes with that of its weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Law {
-    /// Of a weight of magnitude 1, less 4096.
+    /// Of a weight of magnitude 1, from -8192 to 8191.
     pub base: i32,
     /// What is added for each of a weight's logarithm, in eighths, below 32.
     pub slope: i32,
-    /// Who departs.
-    pub granularity: Granularity,
-    /// In sixteenths of an octave, 1 to 64.
-    pub step: i32,
 }
 
 impl Law {
-    /// The logarithm of the variance of a weight that is `departs` steps away.
-    pub fn at(&self, weight: f32, departs: i32) -> i32 {
-        let rises = (self.slope * (logarithm(weight) - ONE)) >> 3;
-        let whole = self.base + rises + self.step.saturating_mul(departs);
-        // Only a law whose every weight has none means none.
-        whole.clamp(1, MOST)
-    }
-
-    /// The variance there.
+    /// The variance of a weight whose logarithm is `departs` away.
     pub fn variance(&self, weight: f32, departs: i32) -> f32 {
-        number(self.at(weight, departs))
+        let rises = (self.slope * (logarithm(weight) - ONE)) >> 3;
+        let whole = (self.base + rises).saturating_add(departs);
+        // Only a layer without a law has none.
+        number(whole.clamp(1, MOST))
     }
+}
 
-    fn code(coder: &mut impl BitCoder, law: Option<Self>) -> Result<Option<Self>> {
-        let kind = law.map_or(0, |law| law.granularity as u32 + 1);
-        let granularity = match coder.raw_bits(2, kind) {
-            0 => return Ok(None),
-            1 => Granularity::Layer,
-            2 => Granularity::Row,
-            _ => Granularity::Weight,
-        };
-        let law = law.unwrap_or(Self { base: 0, slope: 0, granularity, step: 1 });
-        let base = coder.raw_bits(14, (law.base + (1 << 13)) as u32) as i32 - (1 << 13);
-        let slope = coder.raw_bits(5, law.slope as u32) as i32;
-        let step = match granularity {
-            Granularity::Layer => 1,
-            _ => coder.raw_bits(6, law.step as u32 - 1) as i32 + 1,
-        };
-        Ok(Some(Self { base, slope, granularity, step }))
+/// What columns, rows or weights depart by.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Departures {
+    /// In sixteenths of an octave, 1 to 64.
+    pub step: i32,
+    /// Steps: of each column that has a weight, in ascending order; of each row, 0 without one; of each weight.
+    pub steps: Vec<i32>,
+}
+
+impl Departures {
+    /// What one departs by.
+    fn of(this: Option<&Self>, at: usize) -> i32 {
+        let steps = |d: &Self| d.step.saturating_mul(d.steps.get(at).copied().unwrap_or(0));
+        this.map_or(0, steps)
     }
 }
 
@@ -95,12 +74,20 @@ impl Law {
 pub struct CodedLayer {
     /// `None` without a posterior.
     pub law: Option<Law>,
-    /// Steps of each row or weight; empty if none departs.
-    pub departs: Vec<i32>,
+    /// Of columns, rows and weights, those that depart.
+    pub departures: [Option<Departures>; 3],
     /// Logarithms of the biases' variances, 0 for none; empty if all are.
     pub bias: Vec<i32>,
     /// Logarithms of the factors of rows and columns.
     pub pruned: Option<[Vec<i32>; 2]>,
+}
+
+/// The columns that have weights, in ascending order.
+fn used(pattern: &Pattern) -> Vec<u32> {
+    let mut used = pattern.columns().to_vec();
+    used.sort_unstable();
+    used.dedup();
+    used
 }
 
 impl CodedLayer {
@@ -115,30 +102,17 @@ impl CodedLayer {
         pattern: &Pattern,
         budget: Option<&AllocationBudget>,
     ) -> Result<Self> {
-        let law = Law::code(coder, self.law)?;
-        let mut found = Self { law, ..Self::default() };
-        if let Some(law) = law {
-            let mut models = Departures::default();
-            let given = |at: usize| self.departs.get(at).copied().unwrap_or(0);
-            match law.granularity {
-                Granularity::Layer => {}
-                Granularity::Row => {
-                    for row in 0..pattern.rows() {
-                        // Rows without weights say nothing.
-                        let some = !pattern.row(row).is_empty();
-                        let step = if some { models.code(coder, given(row)) } else { 0 };
-                        found.departs.push(step);
-                    }
-                }
-                Granularity::Weight => {
-                    found.departs.reserve_exact(pattern.len());
-                    for row in 0..pattern.rows() {
-                        models.begin();
-                        for entry in pattern.entries(row) {
-                            let step = models.code(coder, given(entry));
-                            found.departs.push(step);
-                        }
-                    }
+        let mut found = Self::default();
+        if coder.raw_bit(self.law.is_some()) {
+            let Law { base, slope } = self.law.unwrap_or(Law { base: 0, slope: 0 });
+            let base = coder.raw_bits(14, (base + (1 << 13)) as u32) as i32 - (1 << 13);
+            let slope = coder.raw_bits(5, slope as u32) as i32;
+            found.law = Some(Law { base, slope });
+            for (of, (found, given)) in
+                found.departures.iter_mut().zip(&self.departures).enumerate()
+            {
+                if coder.raw_bit(given.is_some()) {
+                    *found = Some(departures(coder, given.as_ref(), pattern, of));
                 }
             }
         }
@@ -159,18 +133,19 @@ impl CodedLayer {
 
     /// The variances.
     pub fn variances(&self, weights: &LayerWeights) -> LayerVariances {
-        let means = weights.values.to_f32();
         let mut variances = LayerVariances::default();
         if let Some(law) = self.law {
-            let pattern = &weights.pattern;
+            let (pattern, means) = (&weights.pattern, weights.values.to_f32());
+            let [columns, rows, each] = &self.departures;
+            let used = if columns.is_some() { used(pattern) } else { Vec::new() };
             for row in 0..pattern.rows() {
-                for entry in pattern.entries(row) {
-                    let at = match law.granularity {
-                        Granularity::Layer => None,
-                        Granularity::Row => self.departs.get(row),
-                        Granularity::Weight => self.departs.get(entry),
-                    };
-                    let departs = at.copied().unwrap_or(0);
+                let of_row = Departures::of(rows.as_ref(), row);
+                for (entry, column) in pattern.entries(row).zip(pattern.row(row)) {
+                    let column = used.binary_search(column).unwrap_or(0);
+                    let of_column = Departures::of(columns.as_ref(), column);
+                    let departs = of_row
+                        .saturating_add(of_column)
+                        .saturating_add(Departures::of(each.as_ref(), entry));
                     variances.weights.push(law.variance(means[entry], departs));
                 }
             }
@@ -185,15 +160,44 @@ impl CodedLayer {
     }
 }
 
-/// Steps of departures, each under models that the one before chooses by its sign.
-struct Departures {
+/// Codes the departures of columns (0), rows (1) or weights (2).
+fn departures(
+    coder: &mut impl BitCoder,
+    given: Option<&Departures>,
+    pattern: &Pattern,
+    of: usize,
+) -> Departures {
+    let step = coder.raw_bits(6, given.map_or(0, |given| given.step as u32 - 1)) as i32 + 1;
+    let mut models = StepModels::default();
+    let mut steps = Vec::new();
+    let mut next = |there: bool, begins: bool| {
+        if begins {
+            models.before = 0;
+        }
+        let given = given.and_then(|given| given.steps.get(steps.len())).copied().unwrap_or(0);
+        steps.push(if there { models.code(coder, given) } else { 0 });
+    };
+    match of {
+        0 => used(pattern).iter().for_each(|_| next(true, false)),
+        1 => (0..pattern.rows()).for_each(|row| next(!pattern.row(row).is_empty(), false)),
+        _ => {
+            for row in 0..pattern.rows() {
+                pattern.entries(row).enumerate().for_each(|(at, _)| next(true, at == 0));
+            }
+        }
+    }
+    Departures { step, steps }
+}
+
+/// Steps, each under models that the one before chooses by its sign.
+struct StepModels {
     there: [AdaptiveBit; 3],
     negative: [AdaptiveBit; 3],
     magnitude: [Magnitude; 2],
     before: usize,
 }
 
-impl Default for Departures {
+impl Default for StepModels {
     fn default() -> Self {
         Self {
             there: [AdaptiveBit::NEW; 3],
@@ -204,11 +208,7 @@ impl Default for Departures {
     }
 }
 
-impl Departures {
-    fn begin(&mut self) {
-        self.before = 0;
-    }
-
+impl StepModels {
     fn code(&mut self, coder: &mut impl BitCoder, step: i32) -> i32 {
         let before = self.before;
         if !coder.bit(&mut self.there[before], step != 0) {
@@ -265,9 +265,11 @@ mod encode {
     use super::*;
     use crate::entropy::range_coder::Encoder;
 
-    /// Laws are tried with these slopes, in eighths, and steps.
+    /// Laws are tried with these slopes, in eighths.
     const SLOPES: std::ops::RangeInclusive<i32> = 0..=20;
-    const STEPS: [i32; 6] = [8, 12, 16, 24, 32, 48];
+
+    /// Steps of departures that are tried, of columns, rows and weights.
+    const STEPS: [&[i32]; 3] = [&[8, 12, 20], &[8, 12, 20], &[8, 16, 24, 32, 48]];
 
     /// Encodes variances, each layer in the form with the least sum of its divergence, in nats, and its bits
     /// times `rate`, nats a bit.
@@ -305,34 +307,31 @@ mod encode {
             return Ok(rest);
         }
         let means = weights.values.to_f32();
-        let slope = SLOPES
-            .min_by(|&a, &b| {
-                let loss = |slope| Fit::new(&layer.weights, &means, slope).loss;
-                loss(a).total_cmp(&loss(b))
-            })
-            .unwrap_or(0);
-        let fit = Fit::new(&layer.weights, &means, slope);
-        let mut best: Option<(f64, CodedLayer)> = None;
-        let granularities = [Granularity::Layer, Granularity::Row, Granularity::Weight];
-        for granularity in granularities {
-            for step in STEPS {
-                let law = Law { base: fit.base, slope, granularity, step };
-                let departs = departures(&law, layer, pattern, &means);
-                let candidate = CodedLayer { law: Some(law), departs, ..CodedLayer::default() };
-                let mut encoder = Encoder::new();
-                candidate.code(&mut encoder, pattern, None)?;
-                let found = candidate.variances(weights);
-                let cost = divergence(&layer.weights, &found.weights) + rate * encoder.bits();
-                if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-                    best = Some((cost, candidate));
-                }
-                if granularity == Granularity::Layer {
-                    break;
+        let fits = SLOPES.map(|slope| Fit::new(&layer.weights, &means, slope));
+        let Some(fit) = fits.min_by(|a, b| a.loss.total_cmp(&b.loss)) else { return Ok(rest) };
+        let mut best = CodedLayer { law: Some(fit.law), ..CodedLayer::default() };
+        let cost = |candidate: &CodedLayer| -> Result<f64> {
+            let mut encoder = Encoder::new();
+            candidate.code(&mut encoder, pattern, None)?;
+            let lost = divergence(&layer.weights, &candidate.variances(weights).weights);
+            Ok(lost + rate * encoder.bits())
+        };
+        let mut least = cost(&best)?;
+        // What columns say rows need not, and weights only what is left.
+        for (of, steps) in STEPS.iter().enumerate() {
+            let before = best.clone();
+            for &step in *steps {
+                let mut candidate = before.clone();
+                let found = before.variances(weights).weights;
+                let steps = departing(of, step, (&layer.weights, &found), pattern);
+                candidate.departures[of] = Some(Departures { step, steps });
+                let cost = cost(&candidate)?;
+                if cost < least {
+                    (least, best) = (cost, candidate);
                 }
             }
         }
-        let CodedLayer { law, departs, .. } = best.map(|(_, coded)| coded).unwrap_or_default();
-        Ok(CodedLayer { law, departs, ..rest })
+        Ok(CodedLayer { bias: rest.bias, pruned: rest.pruned, ..best })
     }
 
     /// Sum of the divergences of normal distributions with these variances, exact and stored.
@@ -346,32 +345,24 @@ mod encode {
 
     /// The best base of a slope.
     struct Fit {
-        base: i32,
+        law: Law,
         loss: f64,
     }
 
     impl Fit {
         fn new(variances: &[f32], means: &[f32], slope: i32) -> Self {
-            let mut law = Law { base: ONE, slope, granularity: Granularity::Layer, step: 1 };
             let (mut ratios, mut logs) = (0.0, 0.0);
             for (&v, &mean) in variances.iter().zip(means) {
-                let r = f64::from(law.unit(mean)) / least(v);
+                let rises = (slope * (logarithm(mean) - ONE)) >> 3;
+                let r = libm::exp2(f64::from(rises) / 16.0) / least(v);
                 ratios += r;
                 logs += libm::log(r);
             }
             let n = variances.len() as f64;
             let scale = n / ratios;
             let base = ONE + (16.0 * libm::log2(scale)).round() as i32;
-            law.base = base.clamp(-(1 << 13), (1 << 13) - 1);
-            Self { base: law.base, loss: -n * libm::log(scale) - logs }
-        }
-    }
-
-    impl Law {
-        /// The variance under a base of [`ONE`], without bounds.
-        fn unit(&self, weight: f32) -> f32 {
-            let rises = (self.slope * (logarithm(weight) - ONE)) >> 3;
-            libm::exp2(f64::from(rises) / 16.0) as f32
+            let law = Law { base: base.clamp(-(1 << 13), (1 << 13) - 1), slope };
+            Self { law, loss: -n * libm::log(scale) - logs }
         }
     }
 
@@ -380,27 +371,36 @@ mod encode {
         f64::from(variance.max(f32::MIN_POSITIVE))
     }
 
-    /// Steps of rows or weights: such that the mean ratio of stored to trained variances is nearest to 1.
-    fn departures(law: &Law, layer: &LayerVariances, pattern: &Pattern, means: &[f32]) -> Vec<i32> {
-        let steps = |ratio: f64| {
-            let octaves = -libm::log2(ratio.clamp(1e-30, 1e30));
-            (16.0 * octaves / f64::from(law.step)).round() as i32
-        };
-        let ratio =
-            |entry: usize| f64::from(law.variance(means[entry], 0)) / least(layer.weights[entry]);
-        match law.granularity {
-            Granularity::Layer => Vec::new(),
-            Granularity::Row => (0..pattern.rows())
-                .map(|row| {
-                    let entries = pattern.entries(row);
-                    match entries.len() {
-                        0 => 0,
-                        count => steps(entries.map(ratio).sum::<f64>() / count as f64),
-                    }
-                })
-                .collect(),
-            Granularity::Weight => (0..pattern.len()).map(|entry| steps(ratio(entry))).collect(),
+    /// Steps of columns (0), rows (1) or weights (2) from what is stored so far: such that the mean ratio of
+    /// stored to trained variances is nearest to 1.
+    fn departing(
+        of: usize,
+        step: i32,
+        (trained, stored): (&[f32], &[f32]),
+        pattern: &Pattern,
+    ) -> Vec<i32> {
+        let used = if of == 0 { used(pattern) } else { Vec::new() };
+        let groups = [used.len(), pattern.rows(), pattern.len()][of];
+        let mut sums = vec![(0.0, 0usize); groups];
+        for row in 0..pattern.rows() {
+            for (entry, column) in pattern.entries(row).zip(pattern.row(row)) {
+                let group = match of {
+                    0 => used.binary_search(column).unwrap_or(0),
+                    1 => row,
+                    _ => entry,
+                };
+                sums[group].0 += f64::from(stored[entry]) / least(trained[entry]);
+                sums[group].1 += 1;
+            }
         }
+        let steps = |&(ratios, count): &(f64, usize)| match count {
+            0 => 0,
+            _ => {
+                let octaves = -libm::log2((ratios / count as f64).clamp(1e-30, 1e30));
+                (16.0 * octaves / f64::from(step)).round() as i32
+            }
+        };
+        sums.iter().map(steps).collect()
     }
 }
 
@@ -475,7 +475,7 @@ mod tests {
         let entries: Vec<(f32, f32)> = z.chunks(2).map(entry).collect();
         let (weights, layer) = layer(20, 100, &entries);
         let mut before: Option<(usize, f64)> = None;
-        for rate in [1.0, 0.05, 0.001] {
+        for rate in [1.0, 0.02, 0.001] {
             let coded = coded(&layer, &weights, rate).unwrap();
             let bytes = there_and_back(&coded, &weights.pattern);
             let lost = divergence(&layer.weights, &coded.variances(&weights).weights);
@@ -484,6 +484,7 @@ mod tests {
             } else {
                 assert!(bytes < 8 && lost < 0.08 * 2000.0, "{bytes} {lost}");
                 assert_eq!(coded.law.unwrap().slope, 16);
+                assert_eq!(coded.departures, [None, None, None]);
             }
             before = Some((bytes, lost));
         }

@@ -172,7 +172,8 @@ impl Sets {
             let mut values = read_samples(&[path.to_owned()], None, shape)?.values;
             if values.len() < config.samples * elements {
                 let there = values.len() / elements;
-                let problem = format!("{there} images, setting samples asks for {}", config.samples);
+                let problem =
+                    format!("{there} images, setting samples asks for {}", config.samples);
                 return Err(Error::data(problem).in_file(path));
             }
             values.truncate(config.samples * elements);
@@ -222,7 +223,8 @@ impl Network {
     }
 
     fn predict(&self, x: &[f32], how: How, seed: u64) -> Result<Vec<Prediction>> {
-        let none = || Variances { layers: vec![LayerVariances::default(); self.model.weights.len()] };
+        let none =
+            || Variances { layers: vec![LayerVariances::default(); self.model.weights.len()] };
         let (variances, how) = match how {
             How::Mean => (none(), Uncertainty::Moments),
             How::Moments => (self.variances.clone(), Uncertainty::Moments),
@@ -238,7 +240,12 @@ impl Network {
 
     fn measure(&self, sets: &Sets, how: How, config: &Config) -> Result<Measured> {
         let predict = |x: &[f32]| self.predict(x, how, config.seed);
-        Measured::new(predict(&sets.digits)?, predict(&sets.clothes)?, &predict(&sets.mixtures)?, sets)
+        Measured::new(
+            predict(&sets.digits)?,
+            predict(&sets.clothes)?,
+            &predict(&sets.mixtures)?,
+            sets,
+        )
     }
 }
 
@@ -444,9 +451,9 @@ fn figure(rows: &[Row], config: &Config) -> Figure {
     ];
     let panel = |path: &String, axis: &str, of: fn(&Measured) -> f64| {
         let series = ways.iter().map(|&(kind, how, name)| {
-            let own = rows.iter().filter(|row| {
-                &row.checkpoint == path && row.kind == kind && row.how == how
-            });
+            let own = rows
+                .iter()
+                .filter(|row| &row.checkpoint == path && row.kind == kind && row.how == how);
             // No pruning stands one further to the right.
             let points = own.map(|row| (row.threshold.min(most + 1.0), of(&row.found)));
             Series::line(name, points.collect())

@@ -104,7 +104,9 @@ fn exp(x: f64) -> f64 {
     // ln 2 in two parts, the first with few bits.
     let r = x.max(-700.0) - n * 0.693_147_180_369_123_8 - n * 1.908_214_929_270_587_7e-10;
     let mut p = 1.0 / 39_916_800.0;
-    for factorial in [3_628_800.0, 362_880.0, 40_320.0, 5040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0] {
+    for factorial in
+        [3_628_800.0, 362_880.0, 40_320.0, 5040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0]
+    {
         p = p * r + 1.0 / factorial;
     }
     let scale = f64::from_bits((shifted.to_bits() << 52).wrapping_add(1023 << 52));

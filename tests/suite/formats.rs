@@ -107,7 +107,9 @@ fn reports_fit_their_schemas() {
     assert_eq!(recalibrated["recalibration"]["normalizations"], 4);
     run("compress CHECKPOINT --variances -o SVDO --json -");
     for how in ["mean", "moments", "mc=2"] {
-        let command = format!("infer SVDO -i IMAGES -l LABELS --reject 1% --ood IMAGES --json - --uncertainty {how}");
+        let command = format!(
+            "infer SVDO -i IMAGES -l LABELS --reject 1% --ood IMAGES --json - --uncertainty {how}"
+        );
         fits(&run(&command), "report.schema.json");
     }
     fits(&run("diff OLD OLD --max-growth 2% --json"), "diff.schema.json");

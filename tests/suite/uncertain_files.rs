@@ -41,7 +41,8 @@ fn variances_are_a_section_more_and_nothing_else_changes() {
                 continue;
             }
             let ratio = |(s, l): (&f32, &f32)| f64::from(*s) / f64::from(*l).exp();
-            let mean = stored.weights.iter().zip(&exact).map(ratio).sum::<f64>() / exact.len() as f64;
+            let mean =
+                stored.weights.iter().zip(&exact).map(ratio).sum::<f64>() / exact.len() as f64;
             assert!((0.9..1.1).contains(&mean), "{name} {index}: {mean}");
         }
         assert!(variances.layers.iter().all(|layer| !layer.weights.is_empty()));
@@ -130,7 +131,9 @@ fn a_summary_of_what_was_pruned_keeps_sums_of_rows_and_columns() {
     }
     let RankOne { rows, columns } = variances.layers[0].pruned.as_ref().unwrap();
     let sum = |values: &[f32]| values.iter().map(|v| f64::from(*v)).sum::<f64>();
-    let near = |found: f64, exact: f64| assert!((found / exact - 1.0).abs() < 0.13 || exact < 1e-3, "{found} {exact}");
+    let near = |found: f64, exact: f64| {
+        assert!((found / exact - 1.0).abs() < 0.13 || exact < 1e-3, "{found} {exact}")
+    };
     let (all_rows, all_columns) = (sum(rows), sum(columns));
     assert_eq!((rows.len(), columns.len()), (300, 784));
     rows.iter().zip(of_rows).for_each(|(f, exact)| near(f64::from(*f) * all_columns, exact));
@@ -151,7 +154,9 @@ fn svdo(folder: &Path, arguments: &str) -> (i32, String, String) {
 /// A folder with LeNet-5, the test set, and the test set's images upside down for another kind.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["lenet5_mnist.safetensors", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"] {
+    for name in
+        ["lenet5_mnist.safetensors", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]
+    {
         std::os::unix::fs::symlink(fixtures::path(name), folder.path().join(name)).unwrap();
     }
     let images = svdo::data::read_samples(
@@ -197,7 +202,10 @@ fn the_posterior_is_asked_by_a_command() {
     assert!(information(&moments) > 1e-3 && information(&samples) > 1e-3);
     let page = std::fs::read_to_string(folder.path().join("page.html")).unwrap();
     assert!(page.contains("accuracy (up) against confidence") && page.contains("AUROC"), "{page}");
-    assert_eq!(samples["predictions"], report("--uncertainty mc=20 --seed 3 --threads 1")["predictions"]);
+    assert_eq!(
+        samples["predictions"],
+        report("--uncertainty mc=20 --seed 3 --threads 1")["predictions"]
+    );
     let (code, out, _) = run(&format!("{base} --uncertainty moments --assert-max-error 0.1%"));
     assert!(code == 1 && out.contains("AURC") && out.contains("FAILED"), "{out}");
 }

@@ -19,7 +19,9 @@ fn how(word: &str, seed: u64) -> Result<Option<Uncertainty>> {
         _ => match samples() {
             Some(samples) => Ok(Some(Uncertainty::MonteCarlo { samples, seed })),
             None => Err(Error::Argument {
-                problem: format!("uncertainty={word:?}: expected mean, moments, or mc=N, N from 1 on"),
+                problem: format!(
+                    "uncertainty={word:?}: expected mean, moments, or mc=N, N from 1 on"
+                ),
             }),
         },
     }
@@ -40,7 +42,8 @@ pub(crate) fn predict(
         (Some(_), Some(variances)) => variances,
         (Some(_), None) => {
             return Err(Error::Argument {
-                problem: "the file holds no variances: make one with compress(..., variances=True)".into(),
+                problem: "the file holds no variances: make one with compress(..., variances=True)"
+                    .into(),
             });
         }
     };

@@ -49,8 +49,9 @@ pub(super) fn max_pool(
         let columns = width.min(PIECE / lanes);
         let rows = (PIECE / (columns * lanes)).max(1);
         for channel in 0..channels {
-            for (row, first) in
-                (0..height).step_by(rows).flat_map(|r| (0..width).step_by(columns).map(move |c| (r, c)))
+            for (row, first) in (0..height)
+                .step_by(rows)
+                .flat_map(|r| (0..width).step_by(columns).map(move |c| (r, c)))
             {
                 let count = columns.min(width - first);
                 let some = rows.min(height - row);
@@ -59,7 +60,8 @@ pub(super) fn max_pool(
                 for (at, run) in runs.enumerate() {
                     let own = at * count * lanes..(at + 1) * count * lanes;
                     let start = (to.row(channel, run.row) + run.first) * lanes;
-                    y[0][start..start + count * lanes].copy_from_slice(&piece.largest[0][own.clone()]);
+                    y[0][start..start + count * lanes]
+                        .copy_from_slice(&piece.largest[0][own.clone()]);
                     y[1][start..start + count * lanes].copy_from_slice(&piece.largest[1][own]);
                 }
             }
@@ -78,7 +80,9 @@ impl Piece {
         lanes: usize,
     ) {
         let [kh, kw] = window.kernel;
-        for (offset, (down, right)) in (0..kh).flat_map(|a| (0..kw).map(move |b| (a, b))).enumerate() {
+        for (offset, (down, right)) in
+            (0..kh).flat_map(|a| (0..kw).map(move |b| (a, b))).enumerate()
+        {
             let mut end = 0;
             for run in runs.clone() {
                 self.gather(window, (x, from), (channel, run), [down, right], (end, lanes));
