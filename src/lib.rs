@@ -94,6 +94,9 @@ pub mod quantize;
 
 pub(crate) mod simd;
 
+#[cfg(feature = "uncertainty")]
+pub mod uncertainty;
+
 pub mod engine;
 
 pub(crate) mod measure;

@@ -3,11 +3,15 @@
 
 #[cfg(feature = "compress")]
 mod arrays;
+#[cfg(feature = "uncertainty")]
+mod variances;
 
 use crate::error::{Error, Result};
 use crate::network::Network;
 #[cfg(feature = "compress")]
 pub use arrays::Csr;
+#[cfg(feature = "uncertainty")]
+pub use variances::{LayerVariances, RankOne, Variances};
 
 /// A network with sparse, possibly quantized weights.
 #[derive(Debug, Clone, PartialEq)]

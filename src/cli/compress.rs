@@ -62,6 +62,18 @@ pub struct Arguments {
     #[arg(long, help_heading = "Pruning")]
     no_simplify: bool,
 
+    /// Store the variances of the kept weights, too, in a few bytes: for svdo-infer --uncertainty
+    ///
+    /// What a search bounds is the file without them.
+    #[arg(long, help_heading = "Uncertainty")]
+    variances: bool,
+
+    /// With --variances: store a summary of the pruned weights' variances, a factor for each row and column
+    ///
+    /// Needs --no-simplify: units that only pruned weights read are removed otherwise.
+    #[arg(long, requires_all = ["variances", "no_simplify"], help_heading = "Uncertainty")]
+    pruned_variance: bool,
+
     /// Leave names and the threshold out of the file
     #[arg(long, help_heading = None::<&str>)]
     strip: bool,
@@ -220,6 +232,8 @@ impl Arguments {
             .simplify(!self.no_simplify)
             .strip(self.strip)
             .fast(self.fast)
+            .variances(self.variances)
+            .pruned_variance(self.pruned_variance)
             .effort(self.effort)
             .compare_magnitude(self.target.by_magnitude() || self.more_reports.by_magnitude())
             .compare_masks(self.target.compare_masks)

@@ -8,7 +8,7 @@ use clap::Parser;
 
 use super::bench::Measure;
 use super::output::{self, Reports};
-use super::{Outcome, Threads, import, isa, share};
+use super::{Outcome, Threads, import, isa, share, uncertainty};
 use crate::container;
 use crate::data;
 use crate::engine::evaluate::compare;
@@ -31,6 +31,8 @@ Examples:
     svdo-infer model.svdo --input images.npy --output logits.npy
   Against the checkpoint that it was made from, on random samples:
     svdo-infer exact.svdo --verify model.safetensors
+  What it does not know, and what it makes of images of another kind:
+    svdo-infer model.svdo --input images.npy --labels labels.npy --uncertainty moments --ood other.npy
   How fast it is, and which steps take the time:
     svdo-infer model.svdo --bench --step-times";
 
@@ -74,6 +76,9 @@ pub struct Arguments {
     /// Samples are parts of one sequence, one after the other: recurrent cells keep their state
     #[arg(long, conflicts_with_all = ["verify", "bench"])]
     stream: bool,
+
+    #[command(flatten)]
+    uncertainty: uncertainty::UncertaintyOptions,
 
     #[command(flatten)]
     threads: Threads,
@@ -141,6 +146,17 @@ impl Arguments {
             let found = self.measure.run(name, threads, || self.model())?;
             return self.reports.write_other(&found.json()?, &found.text());
         }
+        if self.uncertainty.is_wanted() {
+            let inputs = uncertainty::Inputs {
+                model: &self.model,
+                input: &self.input,
+                array: self.array.as_deref(),
+                labels: self.labels.as_deref(),
+                threads: self.threads.count(),
+                assert_max_error: self.assert_max_error,
+            };
+            return self.uncertainty.run(&inputs, &self.reports);
+        }
         let start = Instant::now();
         let model = self.model()?;
         let threads = if self.serve_stdin { self.threads.or(1) } else { self.threads.count() };
@@ -172,6 +188,7 @@ impl Arguments {
         let inputs =
             [("--labels", &self.labels), ("--verify", &self.verify), ("--network", &self.network)];
         output::claim(&mut claims, &inputs, &[("--output", &self.output)])?;
+        self.uncertainty.claim(&mut claims)?;
         self.reports.check(&mut claims)
     }
 

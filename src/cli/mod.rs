@@ -28,6 +28,7 @@ mod sweep;
 mod tests;
 #[cfg(feature = "train")]
 pub mod train;
+mod uncertainty;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -7,10 +7,11 @@ use clap::{Arg, Command, CommandFactory};
 use super::Svdo;
 
 /// The headings, in the order in which a command prints those that it has. Options without one come first.
-const HEADINGS: [&str; 14] = [
+const HEADINGS: [&str; 15] = [
     "",
     "Pruning",
     "Quantization and coding",
+    "Uncertainty",
     "Data",
     "Search",
     "Start",
@@ -26,7 +27,7 @@ const HEADINGS: [&str; 14] = [
 
 /// Names that several commands use for one thing, which each describes in its own words or under another
 /// heading.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 10] = [
     "assert-max-error", // a bound on the error rate
     "batch",            // samples that run at a time
     "data",             // a folder of images and labels
@@ -35,6 +36,7 @@ const SHARED: [&str; 9] = [
     "markdown",         // the report as Markdown
     "network",          // a description
     "output",           // the file to write
+    "seed",             // of random numbers
     "thresh",           // log alpha
 ];
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use super::variances;
 use crate::container::{self, Written, geometries};
 use crate::entropy::layer::LayerCode;
 use crate::entropy::spec::Geometry;
@@ -250,13 +251,19 @@ impl Encoding<'_> {
         simplified: Vec<Simplified>,
         quantized: Vec<Rounding>,
     ) -> Result<Compressed> {
+        let variances = variances::of(&pruned)?;
         let PrunedModel { network, threshold, .. } = pruned;
         let mut shell = Model { network, threshold, weights: Vec::new() };
         let codes = self.code(stages, &shell.network)?;
         if self.settings.strip {
             shell.strip();
         }
-        let written = container::assemble(&shell.network, shell.threshold, &codes)?;
+        let assemble = |code| container::assemble(&shell.network, shell.threshold, &codes, code);
+        let mut written = assemble(None)?;
+        if let Some(variances) = variances {
+            let code = variances::code(&variances, &container::read(&written.bytes)?)?;
+            written = assemble(Some(&code))?;
+        }
         Ok(Compressed { written, statistics, simplified, quantized })
     }
 

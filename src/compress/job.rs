@@ -57,6 +57,8 @@ impl<'a> Job<'a> {
             isa: None,
             observer: None,
             stop: None,
+            variances: false,
+            pruned_variance: false,
         })
     }
 
@@ -88,6 +90,20 @@ impl<'a> Job<'a> {
     /// Whether the file is to be decoded fast rather than small.
     pub fn fast(mut self, fast: bool) -> Self {
         self.0.fast = fast;
+        self
+    }
+
+    /// Whether the variances of the kept weights are stored, too, in a few bytes: for predictive uncertainty
+    /// ([`crate::engine::uncertain`]). What a goal bounds is the file without them.
+    pub fn variances(mut self, variances: bool) -> Self {
+        self.0.variances = variances;
+        self
+    }
+
+    /// Whether a summary of the pruned weights' variances is stored beside those of the kept ones: a factor for
+    /// each row and column. Nothing is simplified then.
+    pub fn pruned_variance(mut self, pruned: bool) -> Self {
+        self.0.pruned_variance = pruned;
         self
     }
 

@@ -27,6 +27,7 @@ mod search;
 mod summary;
 mod thresholds;
 mod validate;
+mod variances;
 mod workflow;
 
 pub use encode::{Compressed, Rounding, Settings, encode, encode_fitted};

@@ -49,6 +49,7 @@ pub(super) fn compression(
         weight_ratio: ratio(weights_total, weights_kept),
         weights_stored: layers.iter().map(|l| l.stored).sum(),
         header_bytes: file.written.header_bytes as u64,
+        variance_bytes: file.written.variance_bytes as u64,
         layers,
         validation: None,
         outputs: None,

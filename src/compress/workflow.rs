@@ -13,7 +13,7 @@ use crate::engine::{Engine, Isa, Options};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::progress::{Event, Monitor, Observer};
-use crate::prune::{PrunedModel, Thresholds, prune_monitored};
+use crate::prune::{PrunedModel, Spread, Thresholds, prune_monitored, pruned_variance};
 use crate::quantize::{Calibration, Distillation, Drift, Quantizer, RateDistortion, Recalibration};
 use crate::report::gate::Gate;
 use crate::report::timing::Timing;
@@ -73,6 +73,8 @@ pub(super) struct Wishes<'a> {
     pub(super) isa: Option<Isa>,
     pub(super) observer: Option<&'a Observer<'a>>,
     pub(super) stop: Option<&'a AtomicBool>,
+    pub(super) variances: bool,
+    pub(super) pruned_variance: bool,
 }
 
 impl<'a> Wishes<'a> {
@@ -181,10 +183,37 @@ impl<'a> Wishes<'a> {
         if !(1..=9).contains(&self.effort) {
             return refuse("an effort is from 1 to 9");
         }
+        if self.pruned_variance && !self.variances {
+            return refuse("the variance of pruned weights goes with --variances");
+        }
+        if self.pruned_variance && settings.simplify {
+            return refuse(
+                "the variance of pruned weights needs --no-simplify: a unit that only pruned weights read is \
+                 removed otherwise, and with it what they add",
+            );
+        }
+        if self.pruned_variance && self.recalibrate.is_some() {
+            return refuse("the variance of pruned weights does not go with --recalibrate");
+        }
         let on_errors = |wish: &Requirement| matches!(wish, Requirement::MaxError(_));
         if self.requirements.iter().any(on_errors) && self.labels().is_none() {
             return refuse("a bound on the error needs labels");
         }
+        Ok(())
+    }
+
+    /// Has the variances of weights go with a network, if they are wanted.
+    fn keep_variances(&self, pruned: &mut PrunedModel, thresholds: &Thresholds) -> Result<()> {
+        if !self.variances {
+            return Ok(());
+        }
+        let mut spread = Spread::new(pruned.network().layers.len());
+        if self.pruned_variance {
+            for (layer, of) in spread.pruned.iter_mut().enumerate() {
+                *of = pruned_variance(self.checkpoint, layer, thresholds.of(layer))?;
+            }
+        }
+        pruned.spread = Some(spread);
         Ok(())
     }
 
@@ -270,7 +299,8 @@ impl Run<'_, '_> {
         settings: &Settings,
         calibration: Option<&Calibration<'_>>,
     ) -> Result<Compressed> {
-        let pruned = self.pruned(thresholds)?;
+        let mut pruned = self.pruned(thresholds)?;
+        self.wishes.keep_variances(&mut pruned, thresholds)?;
         // A search compares files that are quantized behind the statistics of the pruned network.
         let recalibration = self.recalibration.as_ref().filter(|_| self.wishes.goal.is_none());
         let (monitor, check) = (self.monitor, true);

@@ -25,12 +25,15 @@ pub(super) fn short_step(code: u8) -> f32 {
 pub(super) struct Header {
     pub(super) network: Network,
     pub(super) threshold: Option<f32>,
+    /// Whether a section of variances follows the layers.
+    pub(super) variances: bool,
     /// For each layer, how its positions are coded, the encoding of its weights and of its bias.
     pub(super) encodings: Vec<(Coding, ValueEncoding, Option<ValueEncoding>)>,
 }
 
 const NAMES: u64 = 1;
 const THRESHOLD: u64 = 2;
+const VARIANCES: u64 = 4;
 const ENCODING_MASK: u8 = 0x07;
 const CURVED: u8 = 0x08;
 const CONVOLUTION: u8 = 0x10;
@@ -46,7 +49,8 @@ impl Header {
         let names = self.network.layers.iter().any(|layer| !layer.name.is_empty())
             || self.network.nodes.iter().any(|node| !node.name.is_empty());
         let threshold = self.threshold.map_or(0, |_| THRESHOLD);
-        put(&mut out, if names { NAMES } else { 0 } | threshold);
+        let variances = if self.variances { VARIANCES } else { 0 };
+        put(&mut out, if names { NAMES } else { 0 } | threshold | variances);
         self.threshold.iter().for_each(|&t| put_f32(&mut out, t));
         let Input { shape, scale, mean, std } = &self.network.input;
         put_all(&mut out, &[shape.channels, shape.height, shape.width]);
@@ -145,7 +149,7 @@ impl Header {
 impl Fields<'_> {
     fn header(&mut self) -> Result<Header> {
         let flags = self.number()?;
-        if flags & !(NAMES | THRESHOLD) != 0 {
+        if flags & !(NAMES | THRESHOLD | VARIANCES) != 0 {
             return Err(malformed("unknown flags"));
         }
         let names = flags & NAMES != 0;
@@ -180,7 +184,8 @@ impl Fields<'_> {
             let node = self.node(index)?;
             nodes.push(node);
         }
-        Ok(Header { network: Network { input, layers, nodes }, threshold, encodings })
+        let variances = flags & VARIANCES != 0;
+        Ok(Header { network: Network { input, layers, nodes }, threshold, variances, encodings })
     }
 
     /// A number of layers or nodes. One of few bytes takes hundreds in memory.

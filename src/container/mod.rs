@@ -14,10 +14,12 @@ mod write;
 #[cfg(feature = "compress")]
 pub(crate) use geometry::geometries;
 pub use read::read;
+#[cfg(feature = "uncertainty")]
+pub use read::read_with_variances;
 #[cfg(feature = "compress")]
-pub use write::{Written, WrittenLayer, write};
+pub(crate) use write::{VariancesCode, assemble, only_gaps};
 #[cfg(feature = "compress")]
-pub(crate) use write::{assemble, only_gaps};
+pub use write::{Written, WrittenLayer, write, write_with_variances};
 
 /// The first four bytes of every file.
 pub const MAGIC: [u8; 4] = *b"SVDO";

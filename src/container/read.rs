@@ -11,7 +11,11 @@ use super::{CHECKSUM, MAGIC, SEALED, VERSION, geometry, limits};
 use crate::budget::AllocationBudget;
 use crate::entropy::layer;
 use crate::entropy::spec::LayerSpec;
+#[cfg(feature = "uncertainty")]
+use crate::entropy::variances;
 use crate::error::{Error, Result};
+#[cfg(feature = "uncertainty")]
+use crate::model::Variances;
 use crate::model::{LayerWeights, Model};
 
 /// Reads the bytes of a whole file. Every checksum is verified before the section it seals is
@@ -38,6 +42,27 @@ use crate::model::{LayerWeights, Model};
 /// [`Error::Corrupt`] with the section that is damaged, [`Error::Limit`] if it claims more than its
 /// size can hold.
 pub fn read(bytes: &[u8]) -> Result<Model> {
+    read_all(bytes).map(|(model, _)| model)
+}
+
+/// As [`read`], with the variances of the weights, if the file has them.
+///
+/// # Errors
+/// As [`read`].
+#[cfg(feature = "uncertainty")]
+pub fn read_with_variances(bytes: &[u8]) -> Result<(Model, Option<Variances>)> {
+    let (model, section) = read_all(bytes)?;
+    let budget = limits::budget(bytes.len());
+    let decode = |section: &[u8]| {
+        variances::decode(section, &model, &budget)
+            .map_err(|e| Error::corrupt("variances", e.to_string()))
+    };
+    let variances = section.map(decode).transpose()?;
+    Ok((model, variances))
+}
+
+/// The model, and the section of variances as it is.
+fn read_all(bytes: &[u8]) -> Result<(Model, Option<&[u8]>)> {
     let (Some(magic), Some(&version)) = (bytes.get(..4), bytes.get(4)) else {
         return Err(Error::Format {
             format: ".svdo",
@@ -54,7 +79,8 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
         return Err(Error::Version { found: version, known: VERSION });
     }
     let mut sections = Sections { bytes, at: 5, sealed: 0, checked: false };
-    let Header { network, threshold, encodings } = Header::decode(sections.next("header")?)?;
+    let header = Header::decode(sections.next("header")?)?;
+    let Header { network, threshold, encodings, .. } = header;
     let geometries = geometry::geometries(&network)?;
     let name = |index: usize| {
         format!("layer {index} {}", network.layers[index].name).trim_end().to_owned()
@@ -72,6 +98,7 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
             blocks.push((index, rows, sections.next(&name(index))?));
         }
     }
+    let behind = if header.variances { Some(sections.next("variances")?) } else { None };
     if sections.at != bytes.len() {
         let extra = bytes.len() - sections.at;
         return Err(Error::corrupt("end of file", format!("{extra} extra bytes")));
@@ -98,7 +125,7 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
         };
         whole.map_err(|e| Error::corrupt(name(index), e.to_string()))?;
     }
-    Ok(Model { network, threshold, weights })
+    Ok((Model { network, threshold, weights }, behind))
 }
 
 /// The number of a layer, some of its rows and their code.

@@ -5,10 +5,12 @@ use rayon::prelude::*;
 use super::fields::put;
 use super::header::Header;
 use super::{CHECKSUM, MAGIC, SEALED, VERSION, geometries, limits};
+use crate::budget::AllocationBudget;
 use crate::entropy::layer::LayerCode;
 use crate::entropy::spec::BitCost;
+use crate::entropy::variances;
 use crate::error::{Error, Result};
-use crate::model::{LayerWeights, Model};
+use crate::model::{LayerWeights, Model, Variances};
 use crate::network::Network;
 
 /// A file and where its bytes went.
@@ -20,6 +22,41 @@ pub struct Written {
     pub header_bytes: usize,
     /// One for each layer.
     pub layers: Vec<WrittenLayer>,
+    /// Bytes of the section of variances; 0 without one.
+    pub variance_bytes: usize,
+}
+
+/// The section of variances.
+#[derive(Debug)]
+pub(crate) struct VariancesCode {
+    bytes: Vec<u8>,
+    /// What a reader takes from its budget.
+    items: usize,
+}
+
+impl VariancesCode {
+    /// Encodes the variances of a model, where a bit is worth `rate` nats of divergence; they are decoded again.
+    ///
+    /// # Errors
+    /// [`Error::Network`] if they are not those of the model, [`Error::Corrupt`] if they are not what is
+    /// decoded, which would be a defect of this library.
+    pub(crate) fn new(variances: &Variances, model: &Model, rate: f64) -> Result<Self> {
+        let bytes = variances::encode(variances, model, rate)?;
+        let pruned = variances.layers.iter().filter_map(|layer| layer.pruned.as_ref());
+        let items = pruned.map(|pruned| pruned.rows.len() + pruned.columns.len()).sum();
+        let read = variances::decode(&bytes, model, &AllocationBudget::new(items))?;
+        read.check(model).map_err(|e| Error::corrupt("check after writing", e.to_string()))?;
+        Ok(Self { bytes, items })
+    }
+}
+
+/// Writes a model and the variances of its weights; see [`write`].
+///
+/// # Errors
+/// As there; [`Error::Network`] if the variances are not those of the model.
+pub fn write_with_variances(model: &Model, variances: &Variances, rate: f64) -> Result<Written> {
+    let code = VariancesCode::new(variances, model, rate)?;
+    write_all(model, false, Some(&code))
 }
 
 /// A layer's section.
@@ -38,6 +75,10 @@ pub struct WrittenLayer {
 /// # Errors
 /// [`crate::Error::Network`] if the network does not fit its layers.
 pub fn write(model: &Model, fast: bool) -> Result<Written> {
+    write_all(model, fast, None)
+}
+
+fn write_all(model: &Model, fast: bool, variances: Option<&VariancesCode>) -> Result<Written> {
     crate::threads::ready();
     let geometries = geometries(&model.network)?;
     let gaps = only_gaps(model.weights.iter().map(Some));
@@ -48,7 +89,7 @@ pub fn write(model: &Model, fast: bool) -> Result<Written> {
         .zip(gaps)
         .map(|((weights, geometry), gaps)| LayerCode::new(weights, geometry, fast || gaps))
         .collect();
-    assemble(&model.network, model.threshold, &codes)
+    assemble(&model.network, model.threshold, &codes, variances)
 }
 
 /// Which layers are to be coded by gaps alone, so that positions of the others are within what
@@ -77,24 +118,28 @@ pub(crate) fn assemble(
     network: &Network,
     threshold: Option<f32>,
     codes: &[LayerCode],
+    variances: Option<&VariancesCode>,
 ) -> Result<Written> {
     let specs = codes.iter().map(LayerCode::spec);
     let encodings = specs.map(|s| (s.coding, s.encoding, s.bias)).collect();
-    let header = Header { network: network.clone(), threshold, encodings };
+    let header =
+        Header { network: network.clone(), threshold, variances: variances.is_some(), encodings };
     let encoded = header.encode();
     if Header::decode(&encoded)? != header {
         return Err(Error::corrupt("check after writing", "the header decodes to another one"));
     }
     let sections = codes.iter().map(|code| code.blocks().len()).sum::<usize>();
-    let items = codes.iter().map(LayerCode::items).sum();
-    let length = encoded.len() + codes.iter().map(LayerCode::bytes).sum::<usize>();
+    let (more, behind) = variances.map_or((0, 0), |code| (code.items, code.bytes.len()));
+    let items = codes.iter().map(LayerCode::items).sum::<usize>() + more;
+    let length = encoded.len() + codes.iter().map(LayerCode::bytes).sum::<usize>() + behind;
     let padding = limits::least_bytes(items).saturating_sub(length);
     let content = codes.iter().map(|code| code.bytes() + 14 * code.blocks().len());
-    let mut bytes = Vec::with_capacity(content.sum::<usize>() + encoded.len() + padding + 19);
+    let mut bytes =
+        Vec::with_capacity(content.sum::<usize>() + encoded.len() + padding + behind + 33);
     bytes.extend(MAGIC);
     bytes.push(VERSION);
     let mut sealed = 0;
-    put_section(&mut bytes, &encoded, 0, &mut sealed, sections == 0);
+    put_section(&mut bytes, &encoded, 0, &mut sealed, sections == 0 && variances.is_none());
     let header_bytes = bytes.len();
     let (mut layers, mut left) = (Vec::with_capacity(codes.len()), sections);
     for code in codes {
@@ -103,13 +148,19 @@ pub(crate) fn assemble(
             left -= 1;
             let start = bytes.len();
             let zeros = if left == 0 { padding } else { 0 };
-            put_section(&mut bytes, block, zeros, &mut sealed, left == 0);
+            let last = left == 0 && variances.is_none();
+            put_section(&mut bytes, block, zeros, &mut sealed, last);
             layer.bytes += bytes.len() - start;
             layer.cost += cost;
         }
         layers.push(layer);
     }
-    Ok(Written { bytes, header_bytes, layers })
+    let start = bytes.len();
+    if let Some(code) = variances {
+        put_section(&mut bytes, &code.bytes, 0, &mut sealed, true);
+    }
+    let variance_bytes = bytes.len() - start;
+    Ok(Written { bytes, header_bytes, layers, variance_bytes })
 }
 
 /// Puts the length and content of a section and zeros behind it, then, where one is due, the CRC-32 of all bytes since

@@ -42,6 +42,8 @@ mod recurrent;
 mod run;
 mod step;
 mod transposed;
+#[cfg(feature = "uncertainty")]
+pub mod uncertain;
 #[cfg(feature = "compress")]
 pub mod verify;
 mod whole;

@@ -86,6 +86,11 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`].
     pub fn with_options(model: &Model, isa: Isa, options: Options) -> Result<Self> {
+        Self::planned(model, isa, options, true)
+    }
+
+    /// The same, perhaps without convolutions by tiles.
+    pub(super) fn planned(model: &Model, isa: Isa, options: Options, tiles: bool) -> Result<Self> {
         let isa = isa.or_portable();
         let network = &model.network;
         let shapes = network.shapes()?;
@@ -102,7 +107,7 @@ impl Engine {
             Some(batch) => most_lanes.min(batch.next_power_of_two()),
             None => most_lanes,
         };
-        let placed = Planner::new(model, isa, options, (shapes, most_lanes))?.all()?;
+        let placed = Planner::new(model, isa, options, (shapes, most_lanes), tiles)?.all()?;
         Ok(Self {
             input: network.input.clone(),
             vocabulary: network.vocabulary()?,

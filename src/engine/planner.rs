@@ -25,6 +25,8 @@ pub(super) struct Planner<'a> {
     isa: Isa,
     options: Options,
     most_lanes: usize,
+    /// Whether convolutions may go by tiles.
+    tiles: bool,
     /// Of each node's output.
     shapes: Vec<Shape>,
     fused: Fused,
@@ -46,6 +48,7 @@ impl<'a> Planner<'a> {
         isa: Isa,
         options: Options,
         (shapes, most_lanes): (Vec<Shape>, usize),
+        tiles: bool,
     ) -> Result<Self> {
         let network = &model.network;
         let fused = fuse(network);
@@ -59,6 +62,7 @@ impl<'a> Planner<'a> {
             isa,
             options,
             most_lanes,
+            tiles,
             shapes,
             fused,
             attention,
@@ -366,7 +370,7 @@ impl<'a> Planner<'a> {
     fn grid(&self, layer: usize, padding: [usize; 4], y: &Layout) -> Option<Grid> {
         let dims = &self.model.network.layers[layer].shape;
         let [_, seen, 3, 3] = dims[..] else { return None };
-        if !winograd::HERE {
+        if !winograd::HERE || !self.tiles {
             return None;
         }
         let grid = winograd::grid(y.shape, padding);

@@ -47,7 +47,7 @@ impl Engine {
 
     /// Lanes for the panel that comes next, with `samples` to go: 1, or a multiple of the width of
     /// a vector.
-    fn lanes(&self, samples: usize) -> usize {
+    pub(super) fn lanes(&self, samples: usize) -> usize {
         let mut lanes = self.most_lanes.max(WIDTH);
         if samples.min(self.most_lanes) < cost::WORTH_A_PANEL {
             return 1;
@@ -159,7 +159,12 @@ impl Engine {
 
     /// The number of samples, if they are whole, and of token ids that there are.
     fn samples(&self, input: &[f32], output: &[f32]) -> Result<usize> {
-        let (ins, outs) = self.lengths();
+        self.samples_of(input, output, self.lengths().1)
+    }
+
+    /// The same where each sample has so many outputs.
+    pub(super) fn samples_of(&self, input: &[f32], output: &[f32], outs: usize) -> Result<usize> {
+        let ins = self.lengths().0;
         let samples = input.len() / ins;
         if input.len() == samples * ins && output.len() == samples * outs {
             self.check_ids(input)?;
@@ -206,7 +211,7 @@ impl Engine {
         });
     }
 
-    fn lengths(&self) -> (usize, usize) {
+    pub(super) fn lengths(&self) -> (usize, usize) {
         let length = |layout: &Layout| layout.shape.channels * layout.shape.area();
         (length(&self.input_layout), length(&self.output_layout))
     }
@@ -256,7 +261,7 @@ impl Engine {
     }
 
     /// Puts raw samples side by side, preprocessed; lanes without a sample are zero.
-    fn load(&self, values: &mut [f32], lanes: usize, input: &[f32]) {
+    pub(super) fn load(&self, values: &mut [f32], lanes: usize, input: &[f32]) {
         let layout = &self.input_layout;
         let shape = layout.shape;
         let stride = shape.channels * shape.area();

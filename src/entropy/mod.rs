@@ -24,6 +24,8 @@ pub mod range_coder;
 pub mod rans;
 pub mod spec;
 mod values;
+#[cfg(feature = "uncertainty")]
+pub mod variances;
 
 #[cfg(feature = "compress")]
 pub(crate) use columns::code_columns;

@@ -11,6 +11,7 @@ pub mod random_labels;
 pub mod relevance;
 pub mod seeds;
 pub mod task;
+pub mod uncertainty;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -62,7 +63,7 @@ macro_rules! config {
 }
 
 /// Every experiment.
-pub const ALL: [Experiment; 11] = [
+pub const ALL: [Experiment; 12] = [
     Experiment {
         name: "chain",
         about: "binary, Gaussian, fast, variational and sparse variational dropout, each checked \
@@ -140,6 +141,14 @@ pub const ALL: [Experiment; 11] = [
         needs_data: true,
         config: config!("random-labels"),
         run: random_labels::run,
+    },
+    Experiment {
+        name: "uncertainty",
+        about: "what pruned networks do not know: means, moments and samples of the posterior on digits, \
+                clothes and mixtures",
+        needs_data: true,
+        config: config!("uncertainty"),
+        run: uncertainty::run,
     },
 ];
 

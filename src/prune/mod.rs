@@ -3,6 +3,7 @@
 mod histogram;
 mod packed;
 mod scan;
+mod variance;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,6 +20,7 @@ use crate::progress::{Event, Monitor};
 use crate::threads;
 use packed::PackedLayers;
 use scan::Kept;
+pub(crate) use variance::{Spread, pruned_variance};
 
 /// Weights of one layer, rows are output units: `[out, in]`, or `[out, in/groups * kh * kw]`.
 pub type Csr = CsMatI<f32, u32, usize>;
@@ -36,6 +38,8 @@ pub struct PrunedModel {
     pub(crate) threshold: Option<f32>,
     /// What was folded into each layer of the checkpoint, by its rows before any was removed.
     pub(crate) normalizations: Vec<Option<Normalization>>,
+    /// Variances beside those of the kept weights, if variances are to be kept at all.
+    pub(crate) spread: Option<Spread>,
     layers: PackedLayers,
 }
 
@@ -51,7 +55,7 @@ impl PrunedModel {
         let mut packed = PackedLayers::default();
         layers.into_iter().try_for_each(|layer| layer.map(|layer| packed.push(&layer)))?;
         let normalizations = vec![None; network.layers.len()];
-        Ok(Self { network, threshold: None, normalizations, layers: packed })
+        Ok(Self { network, threshold: None, normalizations, spread: None, layers: packed })
     }
 
     /// The network, whose layers have the shapes that pruning and simplification left.

@@ -178,7 +178,15 @@ impl<'a> Recalibration<'a> {
     ) -> Result<()> {
         let mut rest = pruned.layer(layer)?;
         if let Some(normalization) = &mut pruned.normalizations[layer] {
+            let before = normalization.scale.clone();
             refold(&mut rest, normalization, units, measured, what);
+            if let Some(spread) = &mut pruned.spread {
+                // Empty while nothing was folded.
+                for (spread, &unit) in spread.bias[layer].iter_mut().zip(units) {
+                    let (old, new) = (before[unit as usize], normalization.scale[unit as usize]);
+                    *spread *= if old == 0.0 { 1.0 } else { (new / old).powi(2) };
+                }
+            }
             pruned.replace(layer, &rest);
         }
         Ok(())

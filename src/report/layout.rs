@@ -146,13 +146,14 @@ impl Compression {
             sum(|l| l.sign_bits),
             sum(|l| l.bias_bits),
         );
-        let file = self.file_bytes as f64;
+        let (file, variances) = (self.file_bytes as f64, self.variance_bytes as f64);
         let parts = [
             ("which weights there are", positions),
             (if signs > 0.0 { "their magnitudes" } else { "their values" }, values - signs),
             ("their signs", signs),
             ("biases", biases),
-            ("header, checksums", (file - positions - values - biases).max(0.0)),
+            ("variances of weights", variances),
+            ("header, checksums", (file - positions - values - biases - variances).max(0.0)),
         ];
         let rows = parts.into_iter().filter(|part| part.1 > 0.0).map(|(name, bytes)| {
             row![name, group(bytes.round() as u64), percent(bytes / file), Cell::Bar(bytes / file)]

@@ -16,9 +16,11 @@ mod pictures;
 pub mod text;
 pub mod timing;
 mod tried;
+mod uncertainty;
 
 pub use inference::{Inference, Pruning, Verified};
 pub use tried::{Coder, SearchPoint, SweepPoint};
+pub use uncertainty::{Foreign, Means, One, Reliability, Scored, Told, Uncertain};
 
 use std::path::Path;
 
@@ -42,6 +44,7 @@ pub enum Report {
     Compress(Box<Compression>),
     Infer(Inference),
     Verify(Verified),
+    Uncertain(Box<Uncertain>),
 }
 
 impl Report {
@@ -51,6 +54,7 @@ impl Report {
             Self::Compress(report) => report.document(),
             Self::Infer(report) => report.document(),
             Self::Verify(report) => report.document(),
+            Self::Uncertain(report) => report.document(),
         }
     }
 
@@ -60,6 +64,7 @@ impl Report {
             Self::Compress(report) => &report.gates,
             Self::Infer(report) => &report.gates,
             Self::Verify(_) => &[],
+            Self::Uncertain(report) => &report.gates,
         }
     }
 }
@@ -93,6 +98,9 @@ pub struct Compression {
     pub weights_stored: u64,
     /// Bytes of magic, version and header.
     pub header_bytes: u64,
+    /// Bytes of the variances of weights; missing without them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub variance_bytes: u64,
     /// One for each layer.
     pub layers: Vec<Layer>,
     /// Error on labelled data, if given.
@@ -232,6 +240,10 @@ pub struct Recalibration {
 /// A path for people, with no promise of reading it back.
 pub fn display(path: &Path) -> String {
     path.display().to_string()
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 pub(crate) fn ratio(numerator: u64, denominator: u64) -> f64 {

@@ -9,6 +9,9 @@
 //! cannot be removed exactly is left alone and counted with the reason: a constant other than zero
 //! is no longer constant behind zero padding; sums, products and concatenations tie the units of
 //! their inputs together.
+//!
+//! Where variances of weights are kept, those of the weights that read a constant c become a variance of the
+//! next biases, `c^2 sigma^2` each, and a unit whose bias varies is no constant.
 
 mod wiring;
 
@@ -51,6 +54,7 @@ impl Simplified {
     }
 }
 
+const VARIES: &str = "constant but for the variance of folded weights";
 const PADDING: &str = "constant behind zero padding";
 const LAST: &str = "last unit of its layer";
 
@@ -64,7 +68,9 @@ pub fn simplify(model: &mut PrunedModel) -> Result<Vec<Simplified>> {
     let wiring = Wiring::new(&network, &shapes);
     let mut units = Units { model, of: Vec::with_capacity(network.layers.len()) };
     for index in 0..network.layers.len() {
-        units.of.push(LayerUnits::new(&units.model.layer(index)?));
+        let mut own = LayerUnits::new(&units.model.layer(index)?);
+        own.spread = units.model.spread.as_ref().map(|spread| spread.bias[index].clone());
+        units.of.push(own);
     }
     let mut done: Vec<Simplified> = units
         .of
@@ -99,6 +105,9 @@ pub fn simplify(model: &mut PrunedModel) -> Result<Vec<Simplified>> {
             layer.bias = units.bias.map(|b| b.into_iter().map(|v| v as f32).collect());
             model.network.layers[index].shape.clone_from(&layer.shape);
             model.replace(index, &layer);
+            if let (Some(all), Some(own)) = (&mut model.spread, units.spread) {
+                all.bias[index] = own;
+            }
         }
     }
     model.network.shapes()?;
@@ -120,6 +129,8 @@ struct LayerUnits {
     /// Whether a column has a weight.
     read: Vec<bool>,
     bias: Option<Vec<f64>>,
+    /// The variance of each bias, if variances are kept; empty while all are zero.
+    spread: Option<Vec<f64>>,
     /// The rows' numbers before anything was removed.
     left: Vec<u32>,
     changed: bool,
@@ -134,6 +145,7 @@ impl LayerUnits {
             empty: layer.weights.outer_iterator().map(|row| row.nnz() == 0).collect(),
             read,
             bias: layer.bias.as_ref().map(|b| b.iter().map(|&v| f64::from(v)).collect()),
+            spread: None,
             left: (0..layer.weights.rows() as u32).collect(),
             changed: false,
         }
@@ -150,12 +162,27 @@ impl LayerUnits {
                 *bias += f64::from(weight) * constants[column / columns];
             }
         }
+        if let (Some(spread), Some(log_sigma2)) = (&mut self.spread, &layer.log_sigma2) {
+            spread.resize(layer.weights.rows(), 0.0);
+            let mut variances = log_sigma2.iter().map(|&log| libm::exp(f64::from(log)));
+            for (spread, row) in spread.iter_mut().zip(layer.weights.outer_iterator()) {
+                for (&column, variance) in row.indices().iter().zip(&mut variances) {
+                    *spread += variance * constants[column as usize / columns].powi(2);
+                }
+            }
+        }
+    }
+
+    /// Whether a unit without weights is always the same.
+    fn is_certain(&self, unit: usize) -> bool {
+        self.spread.as_ref().and_then(|spread| spread.get(unit)).is_none_or(|&spread| spread == 0.0)
     }
 
     /// Takes in what a layer became.
     fn update(&mut self, layer: &PrunedLayer) {
         let (bias, left) = (self.bias.take(), std::mem::take(&mut self.left));
-        *self = Self { bias, left, changed: true, ..Self::new(layer) };
+        let spread = self.spread.take();
+        *self = Self { bias, spread, left, changed: true, ..Self::new(layer) };
     }
 }
 
@@ -181,6 +208,8 @@ impl Units<'_> {
             if !read[unit] {
                 removed[unit] = true;
                 dead += 1;
+            } else if self.of[layer].empty[unit] && !self.of[layer].is_certain(unit) {
+                *report.kept.entry(VARIES).or_default() += 1;
             } else if self.of[layer].empty[unit] {
                 let bias = self.of[layer].bias.as_ref().map_or(0.0, |b| b[unit]);
                 let values: Option<Vec<f64>> =
@@ -222,6 +251,9 @@ impl Units<'_> {
         let rest = without_rows(&self.model.layer(layer)?, &removed)?;
         if let Some(bias) = &mut self.of[layer].bias {
             retain(bias, &removed);
+        }
+        if let Some(spread) = self.of[layer].spread.as_mut().filter(|spread| !spread.is_empty()) {
+            retain(spread, &removed);
         }
         retain(&mut self.of[layer].left, &removed);
         self.of[layer].update(&rest);

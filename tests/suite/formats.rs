@@ -105,6 +105,13 @@ fn reports_fit_their_schemas() {
     let recalibrated = run("compress NORMED --recalibrate BATCHES -o SVDO --json -");
     fits(&recalibrated, "report.schema.json");
     assert_eq!(recalibrated["recalibration"]["normalizations"], 4);
+    run("compress CHECKPOINT --variances -o SVDO --json -");
+    for how in ["mean", "moments", "mc=2"] {
+        let command = format!(
+            "infer SVDO -i IMAGES -l LABELS --reject 1% --ood IMAGES --json - --uncertainty {how}"
+        );
+        fits(&run(&command), "report.schema.json");
+    }
     fits(&run("diff OLD OLD --max-growth 2% --json"), "diff.schema.json");
     fits(&run("inspect SVDO --json"), "inspect.schema.json");
     fits(&run("inspect CHECKPOINT --json"), "inspect.schema.json");

@@ -45,3 +45,5 @@ mod train;
 mod train_data;
 #[cfg(feature = "train")]
 mod train_recipes;
+mod uncertain_files;
+mod uncertainty;

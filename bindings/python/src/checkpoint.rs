@@ -77,6 +77,8 @@ pub(crate) fn compress(
     output: Option<PathBuf>,
     simplify: bool,
     strip: bool,
+    variances: bool,
+    pruned_variance: bool,
     fast: bool,
     validate: Option<(PyReadonlyArray1<'_, f32>, Option<PyReadonlyArray1<'_, u32>>)>,
     calibrate: Option<PyReadonlyArray1<'_, f32>>,
@@ -114,6 +116,8 @@ pub(crate) fn compress(
             .quantizer(quantizer)
             .simplify(simplify)
             .strip(strip)
+            .variances(variances)
+            .pruned_variance(pruned_variance)
             .fast(fast)
             .effort(effort)
             .isa(isa()?);

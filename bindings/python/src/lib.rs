@@ -10,6 +10,7 @@ mod error;
 mod graph;
 mod model;
 mod options;
+mod predict;
 
 /// The module `svdo._svdo`.
 #[pyo3::pymodule]

@@ -132,13 +132,7 @@ impl Model {
         let x = contiguous_f32(x)?;
         let (ins, outs) =
             (dimensions(self.engine.input_shape()), dimensions(self.engine.output_shape()));
-        let Some(batch) = x.shape().strip_suffix(&ins[..]) else {
-            return Err(PyValueError::new_err(format!(
-                "input shape {}, expected {} after any batch dimensions",
-                tuple(x.shape()),
-                tuple(&ins)
-            )));
-        };
+        let batch = self.batch(x.shape(), &ins)?;
         let shape = [batch, &outs].concat();
         let out = match out {
             None => PyArray::zeros(py, shape, false),
@@ -159,6 +153,25 @@ impl Model {
         .map_err(raised)?;
         drop(output);
         Ok(out.into_any())
+    }
+
+    #[pyo3(signature = (x, /, *, uncertainty="moments", seed=0, threads=None))]
+    fn predict<'py>(
+        &self,
+        py: Python<'py>,
+        x: &Bound<'py, PyAny>,
+        uncertainty: &str,
+        seed: u64,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let x = contiguous_f32(x)?;
+        let ins = dimensions(self.engine.input_shape());
+        let batch = self.batch(x.shape(), &ins)?.to_vec();
+        let input = x.try_readonly()?;
+        let (values, file) = (input.as_slice()?, self.bytes.bind(py).as_bytes());
+        let found = py.detach(|| crate::predict::predict(file, values, uncertainty, seed, threads));
+        let classes = dimensions(self.engine.output_shape()).iter().product();
+        crate::predict::arrays(py, &found.map_err(raised)?, &batch, classes)
     }
 
     #[getter]
@@ -203,6 +216,19 @@ impl Model {
             self.bytes.bind(py).as_bytes().len(),
             self.cpu()
         )
+    }
+}
+
+impl Model {
+    /// The dimensions before those of a sample.
+    fn batch<'a>(&self, shape: &'a [usize], sample: &[usize]) -> PyResult<&'a [usize]> {
+        shape.strip_suffix(sample).ok_or_else(|| {
+            PyValueError::new_err(format!(
+                "input shape {}, expected {} after any batch dimensions",
+                tuple(shape),
+                tuple(sample)
+            ))
+        })
     }
 }
 

@@ -13,10 +13,21 @@ from typing import Any
 
 from svdo import _checkpoint
 from svdo._checkpoint import export, save
+from svdo._prediction import Prediction
 from svdo._report import Record, Report
 from svdo._svdo import Model, SvdoError, load
 
-__all__ = ["Model", "Record", "Report", "SvdoError", "compress", "export", "load", "save"]
+__all__ = [
+    "Model",
+    "Prediction",
+    "Record",
+    "Report",
+    "SvdoError",
+    "compress",
+    "export",
+    "load",
+    "save",
+]
 
 
 @functools.wraps(_checkpoint.compress)

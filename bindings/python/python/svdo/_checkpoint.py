@@ -36,6 +36,8 @@ def compress(
     output: PathLike | None = None,
     simplify: bool = True,
     strip: bool = False,
+    variances: bool = False,
+    pruned_variance: bool = False,
     fast: bool = False,
     validate: tuple[npt.ArrayLike, npt.ArrayLike | None] | None = None,
     calibrate: npt.ArrayLike | None = None,
@@ -84,6 +86,10 @@ def compress(
             ``Report.data`` in any case.
         simplify: remove dead and constant units.
         strip: leave names and the threshold out of the file.
+        variances: store the variances of the kept weights, too, in a few bytes: for
+            :meth:`Model.predict`. What a search bounds is the file without them.
+        pruned_variance: with ``variances``, store a summary of the pruned weights' variances, a factor
+            for each row and column; needs ``simplify=False``.
         fast: code for fast decoding rather than for size.
         validate: samples [batch, *input_shape] of raw values and labels [batch] (or None), on
             which to measure the error of the result. Not the test set if you choose settings by
@@ -149,6 +155,8 @@ def compress(
         None if output is None else Path(output),
         simplify,
         strip,
+        variances,
+        pruned_variance,
         fast,
         None if validate is None else _labelled(*validate),
         None if calibrate is None else _labelled(calibrate, None)[0],

@@ -5,6 +5,8 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from svdo._prediction import Prediction
+
 __all__ = ["Model", "SvdoError", "compress", "export", "load", "save"]
 
 class SvdoError(Exception):
@@ -60,6 +62,31 @@ class Model:
             TypeError: ``x`` holds no numbers.
         """
 
+    def predict(
+        self,
+        x: npt.ArrayLike,
+        /,
+        *,
+        uncertainty: str = "moments",
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> Prediction:
+        """Predict classes under the posterior of the weights, of which the file must hold variances
+        (``compress(..., variances=True)``).
+
+        Args:
+            x: as for a call.
+            uncertainty: ``"moments"`` propagates means and variances in one pass, ``"mc=N"`` samples
+                the posterior N times, ``"mean"`` leaves it out.
+            seed: of the noise; the result depends on nothing else, neither on threads nor on the
+                other samples of a batch.
+            threads: threads to use; one for each core if None.
+
+        Raises:
+            SvdoError: the file holds no variances, an operation has no rule for moments, or a value
+                is not finite.
+        """
+
 def load(source: str | os.PathLike[str] | bytes) -> Model:
     """Load a .svdo file, or its bytes.
 
@@ -78,6 +105,8 @@ def compress(
     output: Path | None,
     simplify: bool,
     strip: bool,
+    variances: bool,
+    pruned_variance: bool,
     fast: bool,
     validate: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32] | None] | None,
     calibrate: npt.NDArray[np.float32] | None,

@@ -1,0 +1,179 @@
+//! `svdo-infer --uncertainty`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+
+use super::output::{self, Reports};
+use super::{Outcome, isa, share};
+use crate::container;
+use crate::data;
+use crate::engine::Options;
+use crate::engine::uncertain::{UncertainEngine, Uncertainty};
+use crate::error::IoContext;
+use crate::files::Claims;
+use crate::model::{LayerVariances, Model, Variances};
+use crate::report::gate::Gate;
+use crate::report::{Foreign, Means, One, Report, Scored, Uncertain, display, html};
+
+/// Most samples of the posterior.
+const MOST: usize = 1_000_000;
+
+/// How much is made of the posterior.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum How {
+    /// Means alone.
+    Mean,
+    Moments,
+    MonteCarlo(usize),
+}
+
+/// Predictions under the posterior that the file holds.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Uncertainty")]
+pub(super) struct UncertaintyOptions {
+    /// Predict under the posterior: `moments` in one pass, `mc=N` by N samples of it, `mean` without it
+    ///
+    /// The file must hold variances (svdo-compress --variances). With --labels: NLL, ECE, Brier and AURC.
+    #[arg(long, value_name = "HOW", value_parser = how, requires = "input", conflicts_with_all = ["verify", "bench", "serve_stdin", "stream", "output", "top"])]
+    uncertainty: Option<How>,
+
+    /// Seed of the noise
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "uncertainty")]
+    seed: u64,
+
+    /// Reject this share of the samples, the least confident: 0.01 or 1%
+    #[arg(long, value_name = "SHARE", value_parser = share, requires = "uncertainty")]
+    reject: Option<f64>,
+
+    /// Samples of another kind, to be told from those of --input: AUROC and FPR95
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "uncertainty")]
+    ood: Vec<PathBuf>,
+
+    /// Write the report as one self-contained HTML page with plots
+    #[arg(long, value_name = "FILE", requires = "uncertainty", help_heading = "Reports")]
+    html: Option<PathBuf>,
+}
+
+/// `mean`, `moments` or `mc=N`.
+fn how(text: &str) -> Result<How, String> {
+    match text {
+        "mean" => Ok(How::Mean),
+        "moments" => Ok(How::Moments),
+        _ => {
+            let samples = text.strip_prefix("mc=").and_then(|n| n.parse().ok());
+            let fits = samples.filter(|n| (1..=MOST).contains(n));
+            fits.map(How::MonteCarlo).ok_or_else(|| {
+                format!("expected mean, moments, or mc=N for N samples, 1 to {MOST}")
+            })
+        }
+    }
+}
+
+impl std::fmt::Display for How {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mean => f.write_str("mean"),
+            Self::Moments => f.write_str("moments"),
+            Self::MonteCarlo(samples) => write!(f, "mc={samples}"),
+        }
+    }
+}
+
+/// What is run.
+pub(super) struct Inputs<'a> {
+    pub(super) model: &'a Path,
+    pub(super) input: &'a [PathBuf],
+    pub(super) array: Option<&'a str>,
+    pub(super) labels: Option<&'a Path>,
+    pub(super) threads: usize,
+    pub(super) assert_max_error: Option<f64>,
+}
+
+impl UncertaintyOptions {
+    /// Whether the posterior is asked for.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.uncertainty.is_some()
+    }
+
+    /// Adds what is read and written to the files of the command.
+    pub(super) fn claim(&self, claims: &mut Claims) -> crate::Result<()> {
+        self.ood.iter().try_for_each(|path| claims.reads("--ood", path))?;
+        output::claim(claims, &[], &[("--html", &self.html)])
+    }
+
+    /// Runs the samples and reports.
+    pub(super) fn run(&self, inputs: &Inputs<'_>, reports: &Reports) -> anyhow::Result<Outcome> {
+        let how = self.uncertainty.unwrap_or(How::Mean);
+        let engine = self.engine(inputs, how)?;
+        let shape = engine.input_shape();
+        let read = |files: &[PathBuf], array| data::read_samples(files, array, shape);
+        let samples = read(inputs.input, inputs.array)?.values;
+        let labels = inputs.labels.map(data::read_labels).transpose()?;
+        let start = Instant::now();
+        let predictions = engine.predict(&samples, self.seed)?;
+        let seconds = start.elapsed().as_secs_f64() / predictions.len().max(1) as f64;
+        let scored = labels.map(|labels| Scored::new(&predictions, &labels, self.reject));
+        let scores = scored.transpose()?;
+        let ood = match self.ood.is_empty() {
+            true => None,
+            false => {
+                let foreign = engine.predict(&read(&self.ood, None)?.values, self.seed)?;
+                Some(Foreign::new(&predictions, &foreign)?)
+            }
+        };
+        let mut gates = Vec::new();
+        if let (Some(limit), Some(found)) = (inputs.assert_max_error, &scores) {
+            gates.push(Gate::at_most("assert-max-error", limit, 1.0 - found.accuracy));
+        }
+        let passed = gates.iter().all(|gate| gate.passed);
+        let report = Report::Uncertain(Box::new(Uncertain {
+            model: display(inputs.model),
+            uncertainty: how.to_string(),
+            seed: self.seed,
+            samples: predictions.len(),
+            mean: Means::of(&predictions),
+            predictions: One::all(&predictions, self.reject.unwrap_or(0.0)),
+            scores,
+            ood,
+            seconds_per_sample: seconds,
+            threads: engine.threads(),
+            cpu: engine.isa().name(),
+            gates,
+        }));
+        if let Some(path) = &self.html {
+            output::write(path, html::render(&report).as_bytes())?;
+        }
+        reports.write(&report)?;
+        Ok(Outcome::of(passed))
+    }
+
+    fn engine(&self, inputs: &Inputs<'_>, how: How) -> anyhow::Result<UncertainEngine> {
+        let path = inputs.model;
+        let in_file = |e: crate::Error| e.in_file(path);
+        let onnx = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"));
+        anyhow::ensure!(!onnx, "{}: a graph has no posterior; compress one", path.display());
+        let bytes = std::fs::read(path).at(path)?;
+        let (model, found) = container::read_with_variances(&bytes).map_err(in_file)?;
+        let (variances, how) = match (how, found) {
+            (How::Mean, _) => (none(&model), Uncertainty::Moments),
+            (How::Moments, Some(found)) => (found, Uncertainty::Moments),
+            (How::MonteCarlo(samples), Some(found)) => {
+                (found, Uncertainty::MonteCarlo { samples, seed: self.seed })
+            }
+            (_, None) => anyhow::bail!(
+                "{}: the file holds no variances: make one with svdo-compress --variances",
+                path.display()
+            ),
+        };
+        let options = Options { threads: inputs.threads, ..Options::default() };
+        let engine = UncertainEngine::new(&model, &variances, how, isa()?, options);
+        Ok(engine.map_err(in_file)?)
+    }
+}
+
+/// No variance at all.
+fn none(model: &Model) -> Variances {
+    Variances { layers: vec![LayerVariances::default(); model.weights.len()] }
+}

@@ -1,0 +1,50 @@
+//! Predictive distributions of classes.
+
+use super::{UncertainEngine, Uncertainty};
+use crate::data::finite;
+use crate::error::Result;
+use crate::uncertainty::link::{DRAWS, Draws, monte_carlo};
+use crate::uncertainty::predictive::{Prediction, Predictive};
+
+/// Floats of logits that are held at a time.
+const MOST: usize = 1 << 22;
+
+/// Inputs that are run at a time.
+const BATCH: usize = 256;
+
+impl UncertainEngine {
+    /// The predictive distribution of each raw sample, the logits being those of classes: from moments, by draws
+    /// of logits under the seed that is given, and from samples of the posterior as they are.
+    ///
+    /// # Errors
+    /// [`Error::Data`](crate::Error::Data) if the lengths are not those of whole samples, or an input or a logit
+    /// is not finite.
+    pub fn predict(&self, input: &[f32], seed: u64) -> Result<Vec<Prediction>> {
+        let (ins, row, outs) = (self.input_shape().elements()?, self.row(), self.outputs());
+        finite("element", input, ins)?;
+        let draws = Draws::new(seed, DRAWS, outs);
+        let batch = (MOST / row).clamp(1, BATCH);
+        let mut workspace = self.workspace(batch.min(input.len() / ins));
+        let mut predictions = Vec::with_capacity(input.len() / ins);
+        let mut output = Vec::new();
+        for x in input.chunks(batch * ins) {
+            output.clear();
+            output.resize(x.len() / ins * row, 0.0);
+            self.run(&mut workspace, x, &mut output)?;
+            finite("logit", &output, row)?;
+            predictions.extend(output.chunks_exact(row).map(|row| match self.how {
+                Uncertainty::Moments => {
+                    let (mean, variance) = row.split_at(outs);
+                    monte_carlo(&draws, mean, variance)
+                }
+                Uncertainty::MonteCarlo { .. } => {
+                    let mut all = Predictive::new(outs);
+                    let samples = row.chunks_exact(outs);
+                    samples.for_each(|logits| all.add(logits.iter().map(|&v| f64::from(v))));
+                    all.prediction()
+                }
+            }));
+        }
+        Ok(predictions)
+    }
+}

@@ -1,0 +1,15 @@
+//! What a network does not know: predictive distributions and how they are scored.
+//!
+//! A network whose weights have a posterior gives a distribution of logits. [`link`] makes class
+//! probabilities of it, [`predictive`] says how uncertain they are and why, [`scores`] how honest that is on
+//! labelled samples, [`ranking`] how well it tells samples apart: right from wrong ones, known from foreign
+//! ones. [`noise`] has the random numbers, which depend on nothing but where they are used.
+//!
+//! The engine that propagates the posterior is [`crate::engine::uncertain`]. Measures have the names of
+//! TorchUncertainty.
+
+pub mod link;
+pub mod noise;
+pub mod predictive;
+pub mod ranking;
+pub mod scores;
