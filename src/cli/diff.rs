@@ -12,17 +12,17 @@ use crate::report::json;
 
 const EXAMPLES: &str = "\
 Examples:
-  svdo diff old.json new.json
+  svdo diff old.svdo new.svdo
   svdo diff old.json new.json --github --max-growth 2%";
 
-/// Compare two JSON reports of svdo-compress, layer by layer
+/// Compare two compressed files, or the JSON reports of svdo-compress, layer by layer
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The report before
+    /// The file before, or its report
     old: PathBuf,
 
-    /// The report now
+    /// The file now, or its report
     new: PathBuf,
 
     /// Print as Markdown
@@ -46,8 +46,8 @@ impl Arguments {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Outcome> {
         let mut claims = output::claims()?;
-        claims.reads("the old report", &self.old)?;
-        claims.reads("the new report", &self.new)?;
+        claims.reads("the old file", &self.old)?;
+        claims.reads("the new file", &self.new)?;
         if self.github {
             output::claim_summary(&mut claims)?;
         }

@@ -210,7 +210,7 @@ impl CompressionReports {
     pub(super) fn change(&self, report: &Compression) -> anyhow::Result<Option<Diff>> {
         let old = self.baseline.as_deref().filter(|_| !self.by_magnitude());
         let old = old.map(diff::read).transpose()?;
-        Ok(old.map(|old| Diff::new(&old, report)))
+        Ok(old.map(|old| Diff::new(&old, &report.into())))
     }
 
     /// Whether the comparison asked for is with pruning by magnitude.

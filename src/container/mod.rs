@@ -14,6 +14,8 @@ mod write;
 #[cfg(feature = "compress")]
 pub(crate) use geometry::geometries;
 pub use read::read;
+#[cfg(feature = "compress")]
+pub use read::read_with_sizes;
 #[cfg(feature = "uncertainty")]
 pub use read::read_with_variances;
 #[cfg(feature = "compress")]

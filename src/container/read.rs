@@ -42,7 +42,7 @@ use crate::model::{LayerWeights, Model};
 /// [`Error::Corrupt`] with the section that is damaged, [`Error::Limit`] if it claims more than its
 /// size can hold.
 pub fn read(bytes: &[u8]) -> Result<Model> {
-    read_all(bytes).map(|(model, _)| model)
+    read_all(bytes).map(|read| read.model)
 }
 
 /// As [`read`], with the variances of the weights, if the file has them.
@@ -51,7 +51,7 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
 /// As [`read`].
 #[cfg(feature = "uncertainty")]
 pub fn read_with_variances(bytes: &[u8]) -> Result<(Model, Option<Variances>)> {
-    let (model, section) = read_all(bytes)?;
+    let Read { model, variances: section, .. } = read_all(bytes)?;
     let budget = limits::budget(bytes.len());
     let decode = |section: &[u8]| {
         variances::decode(section, &model, &budget)
@@ -61,8 +61,26 @@ pub fn read_with_variances(bytes: &[u8]) -> Result<(Model, Option<Variances>)> {
     Ok((model, variances))
 }
 
-/// The model, and the section of variances as it is.
-fn read_all(bytes: &[u8]) -> Result<(Model, Option<&[u8]>)> {
+/// As [`read`], with the bytes of each layer's sections, their lengths and checksums among them.
+///
+/// # Errors
+/// As [`read`].
+#[cfg(feature = "compress")]
+pub fn read_with_sizes(bytes: &[u8]) -> Result<(Model, Vec<usize>)> {
+    read_all(bytes).map(|read| (read.model, read.layer_bytes))
+}
+
+/// What a file holds.
+struct Read<'a> {
+    model: Model,
+    #[cfg_attr(not(feature = "compress"), expect(dead_code))]
+    layer_bytes: Vec<usize>,
+    /// The section of variances as it is.
+    #[cfg_attr(not(feature = "uncertainty"), expect(dead_code))]
+    variances: Option<&'a [u8]>,
+}
+
+fn read_all(bytes: &[u8]) -> Result<Read<'_>> {
     let (Some(magic), Some(&version)) = (bytes.get(..4), bytes.get(4)) else {
         return Err(Error::Format {
             format: ".svdo",
@@ -92,11 +110,13 @@ fn read_all(bytes: &[u8]) -> Result<(Model, Option<&[u8]>)> {
         spec.check(&name(index))?;
         specs.push(spec);
     }
-    let mut blocks = Vec::new();
+    let (mut blocks, mut layer_bytes) = (Vec::new(), Vec::new());
     for (index, spec) in specs.iter().enumerate() {
+        let start = sections.at;
         for rows in spec.blocks() {
             blocks.push((index, rows, sections.next(&name(index))?));
         }
+        layer_bytes.push(sections.at - start);
     }
     let behind = if header.variances { Some(sections.next("variances")?) } else { None };
     if sections.at != bytes.len() {
@@ -125,7 +145,8 @@ fn read_all(bytes: &[u8]) -> Result<(Model, Option<&[u8]>)> {
         };
         whole.map_err(|e| Error::corrupt(name(index), e.to_string()))?;
     }
-    Ok((Model { network, threshold, weights }, behind))
+    let model = Model { network, threshold, weights };
+    Ok(Read { model, layer_bytes, variances: behind })
 }
 
 /// The number of a layer, some of its rows and their code.

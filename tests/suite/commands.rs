@@ -327,6 +327,24 @@ fn a_baseline_shows_what_changed_and_a_diff_gates_it() {
     assert!((report["growth"].as_f64().unwrap() - growth).abs() < 1e-12);
     assert_eq!(report["layers"].as_array().unwrap().len(), 3);
     assert_eq!(report["gates"][0]["passed"], false);
+    // The files themselves say the same, but for what they do not know of their checkpoints.
+    for (bits, report, file) in [("5", "old.json", "old.svdo"), ("6", "new.json", "new.svdo")] {
+        compress(bits, report, &["--output", file]);
+    }
+    let of = |old: &str, new: &str| json(&run(SVDO, here, &["diff", old, new, "--json"]).out);
+    let (files, reports) = (of("old.svdo", "new.svdo"), of("old.json", "new.json"));
+    for key in ["old_bytes", "new_bytes", "growth"] {
+        assert_eq!(files[key], reports[key], "{key}");
+    }
+    assert_eq!(files["old_size_ratio"], serde_json::Value::Null);
+    for (file, report) in
+        files["layers"].as_array().unwrap().iter().zip(reports["layers"].as_array().unwrap())
+    {
+        assert_eq!([&file["old_bytes"], &file["name"]], [&report["old_bytes"], &report["name"]]);
+    }
+    assert_eq!(of("old.svdo", "new.json")["new_kept"], files["new_kept"]);
+    let text = run(SVDO, here, &["diff", "old.svdo", "new.svdo"]).out;
+    assert!(text.contains("total") && !text.contains("size ratio"), "{text}");
     // A report of another command is refused.
     std::fs::write(here.join("infer.json"), r#"{"report": "infer"}"#).unwrap();
     let wrong = run(SVDO, here, &["diff", "old.json", "infer.json"]);
