@@ -4,7 +4,8 @@ choice is made on training images that neither side was fitted on, by the diverg
 pruned network's; the test set is read once, for what was chosen. Prints the frontier of NNCodec, then of each
 svdo file the smallest NNCodec stream that changes the outputs no more, as tab-separated values.
     nncodec_tuned.py CHECKPOINT TRAIN-IMAGES TRAIN-LABELS TEST-IMAGES TEST-LABELS FILE.svdo ...
-svdo is $SVDO; the last 10,000 training images choose, or as many as $CHOOSING says."""
+svdo is $SVDO; the last 10,000 training images choose, or as many as $CHOOSING says; $THRESHOLDS, separated by
+spaces, are tried."""
 import itertools
 import os
 import subprocess
@@ -18,7 +19,7 @@ from nncodec import nnc
 
 from nncodec_frontier import pruned, read_checkpoint, read_idx, run
 
-THRESHOLDS = [3.0, 2.5, 2.0, 1.5, 1.0, 0.5, 0.0]
+THRESHOLDS = [float(t) for t in os.environ.get("THRESHOLDS", "3 2.5 2 1.5 1 0.5 0").split()]
 START = dict(opt_qp=True, nonweight_qp=-16, lambda_scale=0, row_skipping=False, use_dq=True)
 KNOBS = dict(
     opt_qp=[True, False],

@@ -8,14 +8,14 @@ use super::variances;
 use crate::container::{self, Written, geometries};
 use crate::entropy::layer::LayerCode;
 use crate::entropy::spec::Geometry;
-use crate::error::{Error, Result};
-use crate::model::{LayerWeights, Model, Values};
+use crate::error::Result;
+use crate::model::{LayerWeights, Model};
 use crate::network::{Layer, Network};
 use crate::progress::{Event, Monitor};
 use crate::prune::{PrunedModel, Statistics};
 use crate::quantize::{
     Calibration, Distillation, Fit, Propagation, Quantized, Quantizer, Recalibration, Refold,
-    Safeguards, on_same_scales, quantized,
+    Safeguards,
 };
 use crate::simplify::{Simplified, simplify};
 
@@ -83,7 +83,7 @@ pub struct Rounding {
 }
 
 impl Rounding {
-    fn of(quantized: &Quantized) -> Self {
+    pub(super) fn of(quantized: &Quantized) -> Self {
         let Quantized { weights, max_error, zeroed, safeguards } = quantized;
         let (stored, zeroed) = (weights.pattern.len(), *zeroed);
         Self { stored, zeroed, max_error: *max_error, safeguards: *safeguards }
@@ -162,11 +162,11 @@ impl Encoding<'_> {
                 layers.map(|layer| Simplified::untouched(layer.rows())).collect()
             }
         };
-        let mut zeroed = vec![0; statistics.len()];
-        let mut round = 0;
         if let Some(distillation) = self.distillation {
             return self.distill(distillation, pruned, statistics, simplified);
         }
+        let mut zeroed = vec![0; statistics.len()];
+        let mut round = 0;
         let (stages, mut quantized) = loop {
             let (stages, quantized) = self.quantize(&mut pruned, &simplified)?;
             zeroed.iter_mut().zip(&quantized).for_each(|(all, layer)| *all += layer.zeroed);
@@ -187,63 +187,8 @@ impl Encoding<'_> {
         self.finish(pruned, stages, statistics, simplified, quantized)
     }
 
-    /// Quantizes, moves all levels together, and codes.
-    fn distill(
-        &self,
-        distillation: &Distillation<'_>,
-        mut pruned: PrunedModel,
-        statistics: Vec<Statistics>,
-        mut simplified: Vec<Simplified>,
-    ) -> Result<Compressed> {
-        let Quantizer::RateDistortion(settings) = self.settings.quantizer else {
-            return Err(Error::Argument { problem: "distillation needs --quantize rd".into() });
-        };
-        let mut steps = settings.distill;
-        let mut start = pruned.clone();
-        let (stages, mut roundings) = self.quantize(&mut pruned, &simplified)?;
-        let mut weights: Vec<LayerWeights> =
-            stages.into_iter().filter_map(Stage::into_weights).collect();
-        loop {
-            let geometries = geometries(start.network())?;
-            let moved =
-                distillation.run(&start, &weights, &geometries, &settings, steps, self.monitor)?;
-            let layers = start.network().layers.len();
-            for (index, moved) in (0..layers).zip(moved) {
-                let Some((values, bias)) = moved else { continue };
-                let layer = start.layer(index)?;
-                let safeguards = roundings[index].safeguards;
-                let found = quantized(&layer, values, bias, safeguards)?;
-                roundings[index] = Rounding::of(&found);
-                weights[index] = found.weights;
-            }
-            for (index, weights) in weights.iter().enumerate() {
-                let mut layer = start.layer(index)?;
-                layer.keep(&weights.pattern)?;
-                layer.weights.data_mut().copy_from_slice(&weights.values.to_f32());
-                layer.bias = weights.bias.as_ref().map(Values::to_f32);
-                start.replace(index, &layer);
-            }
-            if !self.settings.simplify {
-                break;
-            }
-            let again = simplify(&mut start)?;
-            if again.iter().all(|layer| layer.dead + layer.constant == 0) {
-                break;
-            }
-            simplified.iter_mut().zip(again).for_each(|(all, again)| all.add(again));
-            // What was constant is now in biases, which are to be levels again.
-            for (index, weights) in weights.iter_mut().enumerate() {
-                let layer = start.layer(index)?;
-                *weights = on_same_scales(&layer, weights)?;
-            }
-            steps /= 4;
-        }
-        let stages = weights.into_iter().zip(geometries(start.network())?);
-        let stages = stages.map(|(weights, geometry)| Stage::Quantized(weights, geometry));
-        self.finish(start, stages.collect(), statistics, simplified, roundings)
-    }
-
-    fn finish(
+    /// Codes what was quantized.
+    pub(super) fn finish(
         &self,
         pruned: PrunedModel,
         stages: Vec<Stage>,
@@ -269,7 +214,7 @@ impl Encoding<'_> {
 
     /// Quantizes all layers in the order in which they run; those of which weights became zero are
     /// left without them.
-    fn quantize(
+    pub(super) fn quantize(
         &self,
         pruned: &mut PrunedModel,
         simplified: &[Simplified],
@@ -385,20 +330,20 @@ impl Encoding<'_> {
 
 /// A layer on its way into the file. Where positions are coded by their gaps, which is fast, it is
 /// coded at once and its weights are dropped; else when it is clear that it stays as it is.
-enum Stage {
+pub(super) enum Stage {
     Quantized(LayerWeights, Geometry),
     Coded(LayerCode),
 }
 
 impl Stage {
-    fn into_weights(self) -> Option<LayerWeights> {
+    /// What is not coded yet.
+    pub(super) fn into_weights(self) -> Option<LayerWeights> {
         match self {
             Self::Quantized(weights, _) => Some(weights),
             Self::Coded(_) => None,
         }
     }
 
-    /// What is not coded yet.
     fn weights(&self) -> Option<&LayerWeights> {
         match self {
             Self::Quantized(weights, _) => Some(weights),

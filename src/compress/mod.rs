@@ -20,6 +20,7 @@
 
 pub mod coders;
 mod compare;
+mod distilled;
 mod encode;
 mod huffman;
 mod job;

@@ -139,6 +139,14 @@ impl<'a> Wishes<'a> {
         if let (Quantizer::RateDistortion(rd), None) = (settings.quantizer, calibration) {
             report.notes.extend(bound_note(self.checkpoint, &rd));
         }
+        if let Quantizer::RateDistortion(RateDistortion { distill: steps @ 1.., .. }) =
+            settings.quantizer
+        {
+            report.notes.push(format!(
+                "all levels were moved together in {steps} steps, towards the outputs of the pruned \
+                 network: --distill {steps}"
+            ));
+        }
         if self.compare_masks {
             report.notes.extend(compare::masks(self.checkpoint, &thresholds)?);
         }

@@ -22,7 +22,7 @@ const NEAR: f64 = 0.02;
 const MOST_REFINED: usize = 8;
 
 /// Distilled configurations tried to come as near.
-const MOST_DISTILLED: usize = 5;
+const MOST_DISTILLED: usize = 7;
 
 /// Where a long search starts again.
 const OTHER_STARTS: [RateDistortion; 3] = [

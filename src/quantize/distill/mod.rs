@@ -48,6 +48,9 @@ pub(crate) struct Distillation<'a> {
     loss: Loss,
 }
 
+/// The values of all weights that there may be, and the bias of a layer.
+pub(crate) type Moved = (Values, Option<Values>);
+
 /// What one batch says.
 #[derive(Default)]
 struct Slopes {
@@ -107,7 +110,7 @@ impl<'a> Distillation<'a> {
         settings: &RateDistortion,
         steps: usize,
         monitor: Monitor<'_>,
-    ) -> Result<Vec<Option<(Values, Option<Values>)>>> {
+    ) -> Result<Vec<Option<Moved>>> {
         let network = start.network();
         let mut net = Propagation::new(network, start)?;
         let followed = gradient::followed(network);
@@ -155,7 +158,7 @@ impl<'a> Distillation<'a> {
         }
         let share = 1.0 / taken as f32;
         all.gradients.iter_mut().flat_map(Gradient::values).for_each(|v| *v *= share);
-        all.curvatures.iter_mut().flat_map(Gradient::values).for_each(|v| *v *= *v * share);
+        all.curvatures.iter_mut().flat_map(Gradient::values).for_each(|v| *v = *v * *v * share);
         all
     }
 
