@@ -313,6 +313,11 @@ impl Config {
                 "left out: --patience keeps the best epoch, which is one",
             ),
             (
+                "recalibrate-bn",
+                !self.recalibrate || self.patience.is_none(),
+                "left out: --patience keeps the best epoch, which may not be the last",
+            ),
+            (
                 "validation",
                 self.validation > 0 || self.patience.is_none(),
                 "above 0 where --patience is given",

@@ -36,6 +36,7 @@ mod conv;
 pub mod dataset;
 mod dropout;
 mod elementwise;
+mod epoch;
 pub mod family;
 mod join;
 mod kl_gradient;
