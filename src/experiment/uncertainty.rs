@@ -317,7 +317,7 @@ impl Measured {
                 index: resample as u32,
             };
             stream.integers(&mut words);
-            let at = |word: &u32| (u64::from(*word) * self.digits.len() as u64 >> 32) as usize;
+            let at = |word: &u32| ((u64::from(*word) * self.digits.len() as u64) >> 32) as usize;
             let (own, other) = words.split_at(self.digits.len());
             let digits: Vec<_> = own.iter().map(|w| self.digits[at(w)].clone()).collect();
             let labels: Vec<_> = own.iter().map(|w| labels[at(w)]).collect();
