@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench uncertainty`: both engines in turn, on one thread, the shortest of many runs each.
 
+#![allow(clippy::unwrap_used)]
+
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -13,6 +13,9 @@ pub fn sealed(bytes: &[u8]) -> Vec<u8> {
 }
 
 pub fn read(bytes: &[u8]) {
+    if let Ok((model, Some(variances))) = container::read_with_variances(&sealed(bytes)) {
+        variances.check(&model).unwrap();
+    }
     let Ok(model) = container::read(&sealed(bytes)) else { return };
     for fast in [false, true] {
         let written = container::write(&model, fast).unwrap().bytes;

@@ -81,7 +81,7 @@ const FLAGS: [Flag; 15] = [
 ];
 
 /// Options of the workstation's `svdo-infer` that this one lacks.
-const ELSEWHERE: [&str; 11] = [
+const ELSEWHERE: [&str; 16] = [
     "verify",
     "network",
     "thresh",
@@ -93,6 +93,11 @@ const ELSEWHERE: [&str; 11] = [
     "compare",
     "profile",
     "step-times",
+    "uncertainty",
+    "seed",
+    "reject",
+    "ood",
+    "html",
 ];
 
 pub(super) fn help() -> String {

@@ -24,7 +24,8 @@ fn variances_are_a_section_more_and_nothing_else_changes() {
         let more = with.file.written.variance_bytes;
         assert_eq!(with.report.variance_bytes as usize, more);
         assert!(more > 0 && (more as f64) < 0.15 * plain.bytes().len() as f64, "{name}: {more}");
-        assert_eq!(with.file.bytes().len(), plain.bytes().len() + more);
+        // The one checksum stands behind the section now.
+        assert_eq!(with.file.bytes().len(), plain.bytes().len() + more - 4);
         let (model, variances) = container::read_with_variances(with.file.bytes()).unwrap();
         assert_eq!(model, plain.model().unwrap());
         assert_eq!(model, container::read(with.file.bytes()).unwrap());
@@ -198,7 +199,7 @@ fn the_posterior_is_asked_by_a_command() {
         assert!(found["ood"]["entropy"]["auroc"].as_f64().unwrap() > 0.9, "{}", found["ood"]);
     }
     let information = |found: &Value| found["mean"]["mutual_information"].as_f64().unwrap();
-    assert_eq!(information(&mean), 0.0);
+    assert!(information(&mean) < 1e-12);
     assert!(information(&moments) > 1e-3 && information(&samples) > 1e-3);
     let page = std::fs::read_to_string(folder.path().join("page.html")).unwrap();
     assert!(page.contains("accuracy (up) against confidence") && page.contains("AUROC"), "{page}");

@@ -20,7 +20,7 @@ pub(super) enum Rule {
     /// There are none.
     Means,
     /// A product, by a step over variances and squares.
-    Product(Product),
+    Product(Box<Product>),
     /// They go the way of the means: moved or added.
     Same { step: Step, zeros: Vec<Range<usize>> },
     /// They are averaged, and divided by the number averaged once more.
@@ -106,14 +106,14 @@ impl Build<'_> {
             let zeros = step.inputs[1..].iter().filter(|input| !random(input));
             let zeros = zeros.map(|(range, _)| doubled(range)).collect();
             let at = |range: &Range<usize>| doubled(range);
-            return Ok(Rule::Product(self.product(
+            return Ok(Rule::Product(Box::new(self.product(
                 step,
                 layer,
                 both,
                 &at,
                 zeros,
                 (room, scratch),
-            )?));
+            )?)));
         }
         if !any {
             return Ok(Rule::Means);
@@ -195,7 +195,7 @@ impl Build<'_> {
         own.step.inputs.truncate(1);
         own.step.output.0 = input..input + output;
         *scratch = (*scratch).max(input + output + behind);
-        Ok(Rule::Product(own))
+        Ok(Rule::Product(Box::new(own)))
     }
 
     fn product(

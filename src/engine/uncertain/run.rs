@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use super::Uncertainty;
 use super::plan::{First, UncertainEngine, UncertainStep};
 use super::propagate::{floats, square};
-use super::rules::{Product, Rule, doubled};
+use super::rules::{Rule, doubled};
 use super::sample::{Lanes, deviations, draw, finish};
 use crate::engine::execute::Panel;
 use crate::engine::kernels::{Aligned, WIDTH};
@@ -287,14 +287,13 @@ impl Sampler<'_> {
 
     /// The standard deviations of what a step gives, in scratch memory.
     fn deviate(&mut self, step: &UncertainStep) {
-        let Rule::Product(Product { step: product, .. }) = &step.rule else { return };
+        let Rule::Product(product) = &step.rule else { return };
         let lanes = self.panel.lanes;
         let (input, from): &(_, Layout) = &step.means.inputs[0];
         let x = &self.means[floats(input, lanes)];
-        square(self.panel, x, from, (&mut self.rest[floats(&product.inputs[0].0, lanes)], false));
-        if let Rule::Product(product) = &step.rule {
-            product.run(self.panel, self.rest);
-        }
-        deviations(self.panel, &mut self.rest[floats(&product.output.0, lanes)]);
+        let squared = floats(&product.step.inputs[0].0, lanes);
+        square(self.panel, x, from, (&mut self.rest[squared], false));
+        product.run(self.panel, self.rest);
+        deviations(self.panel, &mut self.rest[floats(&product.step.output.0, lanes)]);
     }
 }
