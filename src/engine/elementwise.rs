@@ -24,7 +24,6 @@ fn rows(
 }
 
 /// The same elements, perhaps as a vector.
-#[inline(always)]
 pub(super) fn copy((x, from): (&[f32], &Layout), (y, to): (&mut [f32], &Layout), lanes: usize) {
     if from.shape == to.shape {
         rows((from, to), lanes).for_each(|(from, to)| y[to].copy_from_slice(&x[from]));
@@ -87,6 +86,12 @@ pub(super) fn mul((x, from): (&[f32], &Layout), (y, to): (&mut [f32], &Layout), 
     }
 }
 
+/// Functions that are not worth code for each instruction set.
+#[inline(never)]
+fn rare(activation: Activation, y: &mut [f32]) {
+    y.iter_mut().for_each(|v| *v = activation.apply(*v));
+}
+
 /// `y = activation(y)`.
 #[inline(always)]
 pub(super) fn activate(activation: Activation, y: &mut [f32], layout: &Layout, lanes: usize) {
@@ -105,7 +110,7 @@ pub(super) fn activate(activation: Activation, y: &mut [f32], layout: &Layout, l
             Activation::Power { exponent: 3.0 } => {
                 y[row].iter_mut().for_each(|v| *v = *v * *v * *v);
             }
-            other => y[row].iter_mut().for_each(|v| *v = other.apply(*v)),
+            other => rare(other, &mut y[row]),
         }
     }
 }

@@ -306,14 +306,17 @@ impl Step {
                 let (x, from) = channels((x, from), first, to, lanes);
                 let b = second.map(|(_, layout)| channels((other, layout), first, to, lanes));
                 let b = b.as_ref().map(|(b, layout)| (*b, layout));
-                panel.compiled(
-                    #[inline(always)]
-                    || match (begins && b.is_none(), add) {
-                        (true, _) => elementwise::copy((x, &from), (y, to), lanes),
-                        (_, true) => elementwise::add((x, &from), b, (y, to), lanes, relu),
-                        _ => elementwise::mul((x, &from), (y, to), lanes),
-                    },
-                );
+                if begins && b.is_none() {
+                    elementwise::copy((x, &from), (y, to), lanes);
+                } else {
+                    panel.compiled(
+                        #[inline(always)]
+                        || match add {
+                            true => elementwise::add((x, &from), b, (y, to), lanes, relu),
+                            false => elementwise::mul((x, &from), (y, to), lanes),
+                        },
+                    );
+                }
                 if ends {
                     self.finish(panel, y, to, relu);
                 }
@@ -332,10 +335,7 @@ impl Step {
             let part = Layout { shape: from.shape, ..*to };
             panel.by_channels((y, &part), 1, &|first, to, y| {
                 let (x, from) = channels((x, from), first, to, lanes);
-                panel.compiled(
-                    #[inline(always)]
-                    || elementwise::copy((x, &from), (y, to), lanes),
-                );
+                elementwise::copy((x, &from), (y, to), lanes);
             });
             before += from.shape.channels;
         }

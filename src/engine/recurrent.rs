@@ -5,7 +5,7 @@
 //! `[step][unit]`, the first one ahead of them.
 
 use super::elementary::{sigmoid, tanh};
-use super::execute::Panel;
+use super::execute::{Compiled, Panel};
 use super::layers::{LinearPart, linear};
 use super::options::Options;
 use super::parallel::in_parts;
@@ -126,51 +126,44 @@ impl Recurrent {
             let (before, after) = hidden.split_at_mut((step + 1) * n);
             let (h, next) = (&before[step * n..], &mut after[..n]);
             match self.recurrence.cell {
-                Cell::Rnn => panel.compiled(
-                    #[inline(always)]
-                    || self.simple(x, gates, next),
-                ),
-                Cell::Lstm => panel.compiled(
-                    #[inline(always)]
-                    || self.long_short(x, gates, cell, next),
-                ),
-                Cell::Gru => panel.compiled(
-                    #[inline(always)]
-                    || self.gated(x, gates, h, next),
-                ),
+                Cell::Rnn => self.simple(panel.isa, x, gates, next),
+                Cell::Lstm => self.long_short(panel.isa, x, gates, cell, next),
+                Cell::Gru => self.gated(panel.isa, x, gates, h, next),
                 Cell::GruResetBefore => {
-                    panel.compiled(
-                        #[inline(always)]
-                        || self.reset(x, gates, h, next),
-                    );
+                    self.reset(panel.isa, x, gates, h, next);
                     product(panel, &self.matrices[1], after, &mut gates[2 * n..]);
                     let next = &mut after[..n];
-                    panel.compiled(
-                        #[inline(always)]
-                        || self.update(x, gates, h, next),
-                    );
+                    self.update(panel.isa, x, gates, h, next);
                 }
             }
         }
     }
 
-    #[inline(always)]
-    fn apply(&self, function: usize, x: &[f32], y: &mut [f32]) {
-        gate(self.recurrence.functions[function], self.recurrence.hard_sigmoid, x, y);
+    fn apply(&self, isa: Isa, function: usize, x: &[f32], y: &mut [f32]) {
+        let (function, line) = (self.recurrence.functions[function], self.recurrence.hard_sigmoid);
+        isa.run(Compiled(
+            #[inline(always)]
+            || gate(function, line, x, y),
+        ));
     }
 
-    #[inline(always)]
-    fn simple(&self, x: &[f32], gates: &mut [f32], next: &mut [f32]) {
-        self.apply(0, x, gates);
+    fn simple(&self, isa: Isa, x: &[f32], gates: &mut [f32], next: &mut [f32]) {
+        self.apply(isa, 0, x, gates);
         next.copy_from_slice(gates);
     }
 
-    #[inline(always)]
-    fn long_short(&self, x: &[f32], gates: &mut [f32], cell: &mut [f32], next: &mut [f32]) {
+    fn long_short(
+        &self,
+        isa: Isa,
+        x: &[f32],
+        gates: &mut [f32],
+        cell: &mut [f32],
+        next: &mut [f32],
+    ) {
         let n = next.len();
-        self.apply(0, &x[..2 * n], &mut gates[..2 * n]);
-        self.apply(1, &x[2 * n..3 * n], &mut gates[2 * n..3 * n]);
-        self.apply(0, &x[3 * n..], &mut gates[3 * n..]);
+        self.apply(isa, 0, &x[..2 * n], &mut gates[..2 * n]);
+        self.apply(isa, 1, &x[2 * n..3 * n], &mut gates[2 * n..3 * n]);
+        self.apply(isa, 0, &x[3 * n..], &mut gates[3 * n..]);
         let (input, rest) = gates.split_at_mut(n);
         let (forget, rest) = rest.split_at_mut(n);
         let (new, output) = rest.split_at_mut(n);
@@ -179,34 +172,31 @@ impl Recurrent {
             *c = f * *c + i * g;
             *y = 0.0;
         }
-        self.apply(2, cell, next);
+        self.apply(isa, 2, cell, next);
         next.iter_mut().zip(&*output).for_each(|(y, o)| *y *= o);
     }
 
     /// With the candidate's share of the hidden state, bias included, reset.
-    #[inline(always)]
-    fn gated(&self, x: &[f32], gates: &mut [f32], h: &[f32], next: &mut [f32]) {
+    fn gated(&self, isa: Isa, x: &[f32], gates: &mut [f32], h: &[f32], next: &mut [f32]) {
         let n = next.len();
-        self.apply(0, &x[..2 * n], &mut gates[..2 * n]);
+        self.apply(isa, 0, &x[..2 * n], &mut gates[..2 * n]);
         let (reset, rest) = gates.split_at_mut(n);
         rest[n..].iter_mut().zip(&*reset).for_each(|(share, r)| *share *= r);
-        self.apply(1, &x[2 * n..], &mut rest[n..]);
+        self.apply(isa, 1, &x[2 * n..], &mut rest[n..]);
         mixed(rest, h, next);
     }
 
     /// The gates, and the hidden state as the candidate sees it.
-    #[inline(always)]
-    fn reset(&self, x: &[f32], gates: &mut [f32], h: &[f32], next: &mut [f32]) {
+    fn reset(&self, isa: Isa, x: &[f32], gates: &mut [f32], h: &[f32], next: &mut [f32]) {
         let n = next.len();
-        self.apply(0, &x[..2 * n], &mut gates[..2 * n]);
+        self.apply(isa, 0, &x[..2 * n], &mut gates[..2 * n]);
         next.iter_mut().zip(gates.iter().zip(h)).for_each(|(y, (r, h))| *y = r * h);
     }
 
     /// The candidate, and the hidden state.
-    #[inline(always)]
-    fn update(&self, x: &[f32], gates: &mut [f32], h: &[f32], next: &mut [f32]) {
+    fn update(&self, isa: Isa, x: &[f32], gates: &mut [f32], h: &[f32], next: &mut [f32]) {
         let n = next.len();
-        self.apply(1, &x[2 * n..], &mut gates[2 * n..]);
+        self.apply(isa, 1, &x[2 * n..], &mut gates[2 * n..]);
         mixed(&gates[n..], h, next);
     }
 }
@@ -221,7 +211,6 @@ fn product(panel: Panel<'_>, parts: &[LinearPart], x: &[f32], y: &mut [f32]) {
 
 /// The candidate where the update is 0, the hidden state where it is 1; these are the gates after the
 /// first.
-#[inline(always)]
 fn mixed(gates: &[f32], h: &[f32], next: &mut [f32]) {
     let (update, new) = gates.split_at(next.len());
     let all = update.iter().zip(new).zip(h);

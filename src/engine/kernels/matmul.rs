@@ -93,16 +93,27 @@ impl Product<'_> {
         // Rows and columns past the last are computed as that one, and not stored.
         let rows: [usize; R] = std::array::from_fn(|i| (row + i).min(height - 1));
         let second = if column + step < width { column + step } else { column };
-        let sides = [column, second].map(|column| {
-            (column * lanes + lane, if PANEL { V::LANES } else { V::LANES.min(width - column) })
-        });
+        let sides = [column, second].map(|column| column * lanes + lane);
+        // What of each side there is of a row of y.
+        let both = if second == column { 1 } else { 2 };
+        let count = |side: usize| {
+            let left = (width - column - side * step) * lanes - lane;
+            left.min(V::LANES)
+        };
+        let row_of_y = |i: usize| (row + i) * width * lanes;
+        // The tile as it lies in memory: by loops that stay loops.
+        let mut found = [[[0.0; MAX_LANES]; 2]; R];
+        let stored = R.min(height - row);
         let mut sums = [[V::splat(0.0); 2]; R];
         if inner.start > 0 {
-            for i in 0..R {
-                for side in 0..2 {
-                    let (at, count) = sides[side];
-                    sums[i][side] = first(&self.y[rows[i] * width * lanes + at..], count);
+            for i in 0..stored {
+                for side in 0..both {
+                    let y = &self.y[row_of_y(i) + sides[side]..][..count(side)];
+                    found[i][side][..y.len()].copy_from_slice(y);
                 }
+            }
+            for i in 0..R {
+                sums[i] = [V::load(&found[i][0]), V::load(&found[i][1])];
             }
         }
         for k in inner {
@@ -110,7 +121,7 @@ impl Product<'_> {
             // begins in a row `k < depth`, at a column that there is, and in a panel ends with the element.
             unsafe {
                 let b = self.b.as_ptr().add(k * width * lanes);
-                let (first, other) = (V::read(b.add(sides[0].0)), V::read(b.add(sides[1].0)));
+                let (first, other) = (V::read(b.add(sides[0])), V::read(b.add(sides[1])));
                 for i in 0..R {
                     let at = self.a.as_ptr().add((rows[i] * depth + k) * lanes + lane);
                     let a = if PANEL { V::read(at) } else { V::splat(*at) };
@@ -119,18 +130,15 @@ impl Product<'_> {
                 }
             }
         }
-        let stored = if second == column { 1 } else { 2 };
-        for i in 0..R.min(height - row) {
-            for side in 0..stored {
-                let (at, count) = sides[side];
-                let y = &mut self.y[(row + i) * width * lanes + at..][..count];
-                if count == V::LANES {
-                    sums[i][side].store(y);
-                } else {
-                    let mut found = [0.0; MAX_LANES];
-                    sums[i][side].store(&mut found);
-                    y.copy_from_slice(&found[..count]);
-                }
+        for i in 0..R {
+            for side in 0..2 {
+                sums[i][side].store(&mut found[i][side]);
+            }
+        }
+        for i in 0..stored {
+            for side in 0..both {
+                let y = &mut self.y[row_of_y(i) + sides[side]..][..count(side)];
+                y.copy_from_slice(&found[i][side][..y.len()]);
             }
         }
     }
@@ -142,17 +150,6 @@ struct Tile {
     column: usize,
     lane: usize,
     inner: Range<usize>,
-}
-
-/// The first `count` of a row's floats, and zeros behind them.
-#[inline(always)]
-fn first<V: Vector<Element = f32>>(y: &[f32], count: usize) -> V {
-    if count == V::LANES {
-        return V::load(y);
-    }
-    let mut lanes = [0.0; MAX_LANES];
-    lanes[..count].copy_from_slice(&y[..count]);
-    V::load(&lanes)
 }
 
 #[cfg(test)]
