@@ -170,13 +170,16 @@ fn squares(x: &[f32]) -> Vec<f32> {
     x.iter().map(|x| x * x).collect()
 }
 
+/// Two operations and the shapes of their weights, and that of the input.
+type Two = (Op, &'static [usize], Op, &'static [usize], Shape);
+
 /// Two products in a row, of every kind: the variance of the first is a product of squares, that of the second
 /// three, by engines that know nothing of it.
 #[test]
 fn variances_of_products_are_products() {
     let mut random = Random(3);
     let map = Shape::new(4, 9, 7);
-    let shapes: [(Op, &[usize], Op, &[usize], Shape); 5] = [
+    let shapes: [Two; 5] = [
         (Op::Linear { layer: 0 }, &[40, 60], Op::Linear { layer: 1 }, &[11, 40], Shape::vector(60)),
         (conv(0, 1, 1, 1), &[6, 4, 3, 3], conv(1, 1, 2, 1), &[5, 6, 3, 3], map),
         (conv(0, 2, 1, 1), &[6, 4, 3, 3], conv(1, 2, 0, 1), &[5, 6, 3, 2], map),
