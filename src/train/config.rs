@@ -296,7 +296,7 @@ impl Config {
                 "left out: regression has no labels",
             ),
             (
-                "distill",
+                "teacher-share",
                 self.distillation.is_none_or(|d| (0.0..=1.0).contains(&d.share)),
                 "from 0 to 1",
             ),

@@ -62,7 +62,7 @@ fn what_the_end_needs_is_read_at_the_beginning() {
         (&["--auto", "--tune-epochs", "0"], "fine-tuning by --auto"),
         (&["--auto", "--within", "nan"], "--within"),
         (&["--thresholds", "1"], "--auto"),
-        (&["--distill", "0.5"], "--teacher"),
+        (&["--teacher-share", "0.5"], "--teacher"),
         (&["--teacher", "none.safetensors"], "none.safetensors"),
         (&["--average", "9"], "--average must be at most --epochs"),
         (&["--sparsity-goal", "100"], "--sparsity-goal"),
@@ -84,7 +84,7 @@ fn auto_trains_prunes_and_chooses() {
     let folder = folder();
     let here = folder.path();
     let sparse = ["--rate", "3e-3", "--kl-delay", "0", "--kl-ramp", "1", "--log-sigma2", "-6"];
-    let auto = ["--auto", "--thresholds", "-3,0,3", "--tune-epochs", "1", "--distill", "0.5"];
+    let auto = ["--auto", "--thresholds", "-3,0,3", "--tune-epochs", "1", "--teacher-share", "0.5"];
     let events = ["--tensorboard", "runs", "--within", "100"];
     let (code, out, err) = train(here, &[&SHORT[..], &sparse, &auto, &events].concat());
     assert_eq!(code, 0, "{err}");

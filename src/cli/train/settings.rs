@@ -120,7 +120,7 @@ pub(super) struct Settings {
     label_smoothing: Option<f64>,
     /// Learn this share from the teacher, the rest from labels [default with --teacher: 0.9]
     #[arg(long, value_name = "SHARE")]
-    distill: Option<f64>,
+    teacher_share: Option<f64>,
     /// Divide the logits of teacher and student by this [default: 4]
     #[arg(long, value_name = "X")]
     temperature: Option<f64>,
@@ -203,7 +203,7 @@ impl Settings {
     pub(super) fn extend(&self, config: &mut Config, tuned: bool) -> anyhow::Result<()> {
         let mut others = Self { epochs: None, ..self.clone() };
         if tuned {
-            (others.distill, others.temperature) = (None, None);
+            (others.teacher_share, others.temperature) = (None, None);
         }
         ensure!(
             others == Self::default(),
@@ -215,9 +215,9 @@ impl Settings {
 
     /// The part of a teacher, if there is one or it is named.
     pub(super) fn distillation(&self, teacher: bool) -> Option<Distillation> {
-        let named = self.distill.is_some() || self.temperature.is_some();
+        let named = self.teacher_share.is_some() || self.temperature.is_some();
         (teacher || named).then(|| Distillation {
-            share: self.distill.unwrap_or(0.9),
+            share: self.teacher_share.unwrap_or(0.9),
             temperature: self.temperature.unwrap_or(4.0),
         })
     }
