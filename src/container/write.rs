@@ -50,7 +50,7 @@ impl VariancesCode {
     }
 }
 
-/// Writes a model and the variances of its weights; see [`write`].
+/// Writes a model and the variances of its weights; see [`write()`].
 ///
 /// # Errors
 /// As there; [`Error::Network`] if the variances are not those of the model.
