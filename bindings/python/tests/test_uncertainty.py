@@ -19,7 +19,7 @@ def test_moments_agree_with_samples_and_say_more_than_means(model, images, label
     softmax = np.exp(logits - logits.max(-1, keepdims=True))
     softmax /= softmax.sum(-1, keepdims=True)
     assert np.abs(mean.probabilities - softmax).max() < 1e-5
-    assert not mean.mutual_information.any() and not mean.std.any()
+    assert mean.mutual_information.max() < 1e-12 and not mean.std.any()
     assert np.abs(moments.probabilities - samples.probabilities).mean() < 0.01
     for found in (moments, samples):
         assert np.allclose(found.probabilities.sum(-1), 1)
@@ -42,11 +42,11 @@ def test_a_sample_is_predicted_the_same_whatever_it_is_with(model, images):
 def test_what_cannot_be_predicted_is_refused(model, fixtures, images):
     plain = svdo.load(svdo.compress(fixtures / "lenet5_mnist.safetensors").data)
     x = images[:1].reshape(-1, *model.input_shape)
-    with pytest.raises(svdo.SvdoError, match="variances=True"):
+    with pytest.raises(ValueError, match="variances=True"):
         plain.predict(x)
-    with pytest.raises(svdo.SvdoError, match="expected mean, moments, or mc=N"):
+    with pytest.raises(ValueError, match="expected mean, moments, or mc=N"):
         model.predict(x, uncertainty="mc=0")
     with pytest.raises(ValueError, match="expected"):
         model.predict(x[:, :, :5])
-    with pytest.raises(svdo.SvdoError, match="no-simplify"):
+    with pytest.raises(ValueError, match="no-simplify"):
         svdo.compress(fixtures / "lenet5_mnist.safetensors", variances=True, pruned_variance=True)
