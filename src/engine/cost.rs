@@ -163,8 +163,9 @@ struct Nanoseconds {
     /// A tap of a row alone, and one that four rows share, at a position of a map and at one of a panel.
     alone: [f32; 2],
     shared: [f32; 2],
-    /// A multiply-add of the products of tiles.
+    /// A multiply-add of the products of tiles, and reading a weight of them.
     product: f32,
+    weight: f32,
     /// What a number of the transforms takes more where they fill the second cache, and the third one.
     far_number: [f32; 2],
     /// The same for a transformed weight.
@@ -182,13 +183,15 @@ impl Nanoseconds {
                 alone: [0.0255, 0.0178],
                 shared: [0.0143, 0.015],
                 product: 0.0135,
+                weight: 0.2,
                 far_number: [0.3, 0.95],
-                far_weight: [0.2, 0.47],
+                far_weight: [0.0, 0.27],
             },
             Isa::Portable | Isa::Avx2 | Isa::Neon => Self {
                 alone: [0.032, 0.0275],
                 shared: [0.024, 0.0205],
                 product: 0.029,
+                weight: 0.0,
                 far_number: [0.45, 1.7],
                 far_weight: [0.0, 0.4],
             },
@@ -232,6 +235,7 @@ pub(super) fn tiles(
     let products = weights as f32 * (tiles * lanes).next_multiple_of(isa.lanes()) as f32;
     let numbers = 36 * (rows.len() + channels) * tiles * lanes;
     let by_tiles = products * times.product
+        + weights as f32 * times.weight
         + numbers as f32 * OF_TILES
         + far(numbers, FAR_NUMBERS, times.far_number)
         + far(weights, FAR_WEIGHTS, times.far_weight);

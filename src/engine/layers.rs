@@ -141,8 +141,11 @@ pub(super) fn by_tiles(
     match options.kernel {
         KernelChoice::Auto => {
             let positions = y.shape.height * y.pitch;
-            let lanes = samples(most_lanes, options);
-            cost::tiles(isa, &rows(weights).0, channels, tiles, positions, lanes)
+            let rows = rows(weights).0;
+            let faster = |lanes| cost::tiles(isa, &rows, channels, tiles, positions, lanes);
+            // Where the batch is not known, tiles have to be worth it for one sample and for many.
+            let many = options.batch.is_some() || most_lanes == 1 || faster(most_lanes);
+            many && faster(samples(most_lanes, options))
         }
         KernelChoice::Dense => true,
         KernelChoice::Sparse => false,
