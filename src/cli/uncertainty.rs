@@ -1,6 +1,7 @@
 //! `svdo-infer --uncertainty`.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Instant;
 
 use clap::Args;
@@ -10,24 +11,11 @@ use super::{Outcome, isa, share};
 use crate::container;
 use crate::data;
 use crate::engine::Options;
-use crate::engine::uncertain::{UncertainEngine, Uncertainty};
+use crate::engine::uncertain::{How, UncertainEngine};
 use crate::error::IoContext;
 use crate::files::Claims;
-use crate::model::{LayerVariances, Model, Variances};
 use crate::report::gate::Gate;
 use crate::report::{Foreign, Means, One, Report, Scored, Uncertain, display, html};
-
-/// Most samples of the posterior.
-const MOST: usize = 1_000_000;
-
-/// How much is made of the posterior.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum How {
-    /// Means alone.
-    Mean,
-    Moments,
-    MonteCarlo(usize),
-}
 
 /// Predictions under the posterior that the file holds.
 #[derive(Debug, Clone, Args)]
@@ -36,7 +24,7 @@ pub(super) struct UncertaintyOptions {
     /// Predict under the posterior: `moments` in one pass, `mc=N` by N samples of it, `mean` without it
     ///
     /// The file must hold variances (svdo-compress --variances). With --labels: NLL, ECE, Brier and AURC.
-    #[arg(long, value_name = "HOW", value_parser = how, requires = "input", conflicts_with_all = ["verify", "bench", "serve_stdin", "stream", "output", "top"])]
+    #[arg(long, value_name = "HOW", value_parser = How::from_str, requires = "input", conflicts_with_all = ["verify", "bench", "serve_stdin", "stream", "output", "top"])]
     uncertainty: Option<How>,
 
     /// Seed of the noise
@@ -54,31 +42,6 @@ pub(super) struct UncertaintyOptions {
     /// Write the report as one self-contained HTML page with plots
     #[arg(long, value_name = "FILE", requires = "uncertainty", help_heading = "Reports")]
     html: Option<PathBuf>,
-}
-
-/// `mean`, `moments` or `mc=N`.
-fn how(text: &str) -> Result<How, String> {
-    match text {
-        "mean" => Ok(How::Mean),
-        "moments" => Ok(How::Moments),
-        _ => {
-            let samples = text.strip_prefix("mc=").and_then(|n| n.parse().ok());
-            let fits = samples.filter(|n| (1..=MOST).contains(n));
-            fits.map(How::MonteCarlo).ok_or_else(|| {
-                format!("expected mean, moments, or mc=N for N samples, 1 to {MOST}")
-            })
-        }
-    }
-}
-
-impl std::fmt::Display for How {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Mean => f.write_str("mean"),
-            Self::Moments => f.write_str("moments"),
-            Self::MonteCarlo(samples) => write!(f, "mc={samples}"),
-        }
-    }
 }
 
 /// What is run.
@@ -156,24 +119,8 @@ impl UncertaintyOptions {
         anyhow::ensure!(!onnx, "{}: a graph has no posterior; compress one", path.display());
         let bytes = std::fs::read(path).at(path)?;
         let (model, found) = container::read_with_variances(&bytes).map_err(in_file)?;
-        let (variances, how) = match (how, found) {
-            (How::Mean, _) => (none(&model), Uncertainty::Moments),
-            (How::Moments, Some(found)) => (found, Uncertainty::Moments),
-            (How::MonteCarlo(samples), Some(found)) => {
-                (found, Uncertainty::MonteCarlo { samples, seed: self.seed })
-            }
-            (_, None) => anyhow::bail!(
-                "{}: the file holds no variances: make one with svdo-compress --variances",
-                path.display()
-            ),
-        };
         let options = Options { threads: inputs.threads, ..Options::default() };
-        let engine = UncertainEngine::new(&model, &variances, how, isa()?, options);
+        let engine = UncertainEngine::of_file((&model, found), how, self.seed, isa()?, options);
         Ok(engine.map_err(in_file)?)
     }
-}
-
-/// No variance at all.
-fn none(model: &Model) -> Variances {
-    Variances { layers: vec![LayerVariances::default(); model.weights.len()] }
 }

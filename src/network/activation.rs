@@ -271,37 +271,39 @@ pub(super) fn softplus(x: f32) -> f32 {
     x.max(0.0) + libm::log1pf(libm::expf(-x.abs()))
 }
 
+/// One of each function that tests hold against another form of it, of some two.
+#[cfg(test)]
+pub(crate) const EXAMPLES: [Activation; 21] = [
+    Activation::Relu,
+    Activation::Relu6,
+    Activation::LeakyRelu { slope: 0.1 },
+    Activation::Elu { alpha: 1.0 },
+    Activation::Clip { min: -1.5, max: f32::INFINITY },
+    Activation::Clip { min: -0.5, max: 3.0 },
+    Activation::Sigmoid,
+    Activation::Tanh,
+    Activation::HardSigmoid,
+    Activation::HardSwish,
+    Activation::Silu,
+    Activation::Gelu,
+    Activation::Softplus,
+    Activation::GeluTanh,
+    Activation::Affine { scale: -0.75, shift: 0.5 },
+    Activation::Power { exponent: 2.0 },
+    Activation::Power { exponent: 3.0 },
+    Activation::Selu { alpha: 1.673_263_2, gamma: 1.050_701 },
+    Activation::Celu { alpha: 0.5 },
+    Activation::ThresholdedRelu { alpha: 1.0 },
+    Activation::Quantize { step: 0.25, zero: 3.0, low: 0.0, high: 15.0 },
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn single_precision_follows_double() {
-        use Activation::*;
-        let all = [
-            Relu,
-            Relu6,
-            LeakyRelu { slope: 0.1 },
-            Elu { alpha: 1.0 },
-            Clip { min: -1.5, max: f32::INFINITY },
-            Clip { min: -0.5, max: 3.0 },
-            Sigmoid,
-            Tanh,
-            HardSigmoid,
-            HardSwish,
-            Silu,
-            Gelu,
-            Softplus,
-            GeluTanh,
-            Affine { scale: -0.75, shift: 0.5 },
-            Power { exponent: 2.0 },
-            Power { exponent: 3.0 },
-            Selu { alpha: 1.673_263_2, gamma: 1.050_701 },
-            Celu { alpha: 0.5 },
-            ThresholdedRelu { alpha: 1.0 },
-            Quantize { step: 0.25, zero: 3.0, low: 0.0, high: 15.0 },
-        ];
-        for f in all {
+        for f in EXAMPLES {
             for i in -2000..2000 {
                 let x = i as f32 / 100.0;
                 let (y, reference) = (f64::from(f.apply(x)), f.apply_f64(f64::from(x)));

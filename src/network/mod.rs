@@ -23,6 +23,8 @@ mod stream;
 mod tokens;
 
 pub use activation::Activation;
+#[cfg(test)]
+pub(crate) use activation::EXAMPLES;
 pub use function::Function;
 pub(crate) use shapes::MOST_PARTS;
 pub(crate) use tokens::{check_ids, row_of};

@@ -15,6 +15,7 @@
 //! for every input, whatever it is run with. Until the first noisy layer all samples are one. Every operation
 //! goes.
 
+mod how;
 mod moments;
 mod plan;
 mod pool;
@@ -24,6 +25,7 @@ mod rules;
 mod run;
 mod sample;
 
+pub use how::How;
 pub use plan::UncertainEngine;
 pub use run::UncertainWorkspace;
 

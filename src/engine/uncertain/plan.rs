@@ -93,11 +93,10 @@ impl UncertainEngine {
         let options = Options { batch, ..options };
         let mut engine = Engine::planned(model, isa, options, false)?;
         let steps = std::mem::take(&mut engine.steps);
-        let mut plan = Planned { values: Values::default(), engine: &engine, scratch: 0 };
-        let planned = steps.into_iter().map(|step| match how {
-            Uncertainty::Moments => plan.moments(model, variances, step, options),
-            Uncertainty::MonteCarlo { .. } => plan.samples(model, variances, step, options),
-        });
+        let mut plan = Planned { values: Values::default(), scratch: 0 };
+        let samples = how != Uncertainty::Moments;
+        let build = rules::Build { model, variances, engine: &engine, options, samples };
+        let planned = steps.into_iter().map(|step| plan.step(&build, step));
         let steps = planned.collect::<Result<Vec<_>>>()?;
         let scratch = plan.scratch;
         let (first, variances) = match how {
@@ -146,41 +145,26 @@ impl UncertainEngine {
 }
 
 /// What is known while steps are planned.
-struct Planned<'a> {
+struct Planned {
     values: Values,
-    engine: &'a Engine,
     /// Positions of memory behind that of the values.
     scratch: usize,
 }
 
-impl Planned<'_> {
-    fn moments(
-        &mut self,
-        model: &Model,
-        variances: &Variances,
-        mut step: Step,
-        options: Options,
-    ) -> Result<UncertainStep> {
-        let build = rules::Build { model, variances, engine: self.engine, options, samples: false };
-        let room = 2 * self.engine.arena;
-        let rule = build.moments(&step, &self.values, (room, &mut self.scratch))?;
+impl Planned {
+    fn step(&mut self, build: &rules::Build<'_>, mut step: Step) -> Result<UncertainStep> {
+        let rule = match build.samples {
+            true => build.samples(&step, &mut self.scratch)?,
+            false => {
+                let room = 2 * build.engine.arena;
+                build.moments(&step, &self.values, (room, &mut self.scratch))?
+            }
+        };
         let random = !matches!(rule, Rule::Means);
-        self.values.set(&step.output.0, random);
+        if !build.samples {
+            self.values.set(&step.output.0, random);
+        }
         let then = if random { step.then.take() } else { None };
-        Ok(UncertainStep { means: step, rule, then })
-    }
-
-    fn samples(
-        &mut self,
-        model: &Model,
-        variances: &Variances,
-        mut step: Step,
-        options: Options,
-    ) -> Result<UncertainStep> {
-        let build = rules::Build { model, variances, engine: self.engine, options, samples: true };
-        let rule = build.samples(&step, &mut self.scratch)?;
-        let noisy = !matches!(rule, Rule::Means);
-        let then = if noisy { step.then.take() } else { None };
         Ok(UncertainStep { means: step, rule, then })
     }
 }

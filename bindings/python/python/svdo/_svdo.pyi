@@ -83,8 +83,8 @@ class Model:
             threads: threads to use; one for each core if None.
 
         Raises:
-            SvdoError: the file holds no variances, an operation has no rule for moments, or a value
-                is not finite.
+            ValueError: the file holds no variances, or `uncertainty` is none of the above.
+            SvdoError: an operation has no rule for moments, or a value is not finite.
         """
 
 def load(source: str | os.PathLike[str] | bytes) -> Model:
