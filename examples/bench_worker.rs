@@ -3,7 +3,7 @@
 //! X holds little-endian f32, DIMS is its shape with commas. After loading and warming up it says
 //! `ready`, then answers `run N` with N wall times and the CPU time of a call, all in nanoseconds,
 //! `out N` with the first N outputs (10 if it is not said), `steps` with the least time of each
-//! step, until `quit`.
+//! step, until `quit`. The variable OMP_NUM_THREADS says how many threads share a run (1).
 
 use std::io::{BufRead, Write};
 use std::time::Instant;
@@ -19,11 +19,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = svdo::onnx::read(&std::fs::read(model)?)?;
     let isa = Isa::detect(std::env::var("SVDO_CPU").ok().as_deref())?;
     let dense = rest.first().is_some_and(|word| word == "dense");
+    let threads = std::env::var("OMP_NUM_THREADS").map_or(Ok(1), |threads| threads.parse())?;
     let kernel = if dense { KernelChoice::Dense } else { KernelChoice::Auto };
     let engine = Engine::with_options(
         &model,
         isa,
-        Options { kernel, batch: Some(batch), ..Options::default() },
+        Options { kernel, batch: Some(batch), threads, ..Options::default() },
     )?;
     let bytes = std::fs::read(x)?;
     let number = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);

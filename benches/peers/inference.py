@@ -1,8 +1,8 @@
-"""Runs models in every engine, in turn on one core, and prints a Markdown table.
+"""Runs models in every engine, in turn on the same cores, and prints a Markdown table.
 
 Each engine is a process that answers on a pipe. A round gives each a burst of calls of some 25 ms,
 so that what disturbs the machine disturbs all of them. The figure is the lesser of two: the median over
-rounds of each burst's fastest call, and the CPU time of a call. All outputs are held against those of
+rounds of each burst's fastest call, and, of one thread, the CPU time of a call. All outputs are held against those of
 ONNX Runtime first."""
 
 import argparse
@@ -24,7 +24,7 @@ TOLERANCE = 1e-4
 
 
 class Engine:
-    def __init__(self, name, model, x, dims, core, others):
+    def __init__(self, name, model, x, dims, core, threads, others):
         here = pathlib.Path(__file__).parent
         command = [sys.executable, here / "inference_worker.py", name, model, x, dims]
         if name in others:
@@ -32,11 +32,11 @@ class Engine:
         if name in OURS:
             worker = os.environ.get("BENCH_WORKER", ROOT / "target/release/examples/bench_worker")
             command = [worker, model, x, dims] + ["dense"] * (name == "svdo-dense")
-        self.name, self.times, self.cpu = name, [], []
+        self.name, self.threads, self.times, self.cpu = name, threads, [], []
         self.process = subprocess.Popen(
-            ["taskset", "-c", str(core), *map(str, command)], stdin=subprocess.PIPE,
+            ["taskset", "-c", f"{core}-{core + threads - 1}", *map(str, command)], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env=dict(os.environ, OMP_NUM_THREADS="1"))
+            env=dict(os.environ, OMP_NUM_THREADS=str(threads)))
         line = self.process.stdout.readline()
         while line and line.strip() != "ready":
             line = self.process.stdout.readline()
@@ -53,7 +53,8 @@ class Engine:
         self.cpu.append(cpu / 1e3)
 
     def microseconds(self):
-        return min(statistics.median(self.times), statistics.median(self.cpu))
+        time = statistics.median(self.times)
+        return min(time, statistics.median(self.cpu)) if self.threads == 1 else time
 
     def close(self):
         if self.process.poll() is None:
@@ -61,7 +62,7 @@ class Engine:
             self.process.wait()
 
 
-def measure(name, arguments, engines, others):
+def measure(name, threads, arguments, engines, others):
     model = arguments.folder / f"{name}.onnx"
     shape_file = model.with_suffix(".shape")
     if not shape_file.exists():
@@ -74,7 +75,7 @@ def measure(name, arguments, engines, others):
     dims = ",".join(map(str, [batch, *shape]))
     running, errors = [], {}
     for engine in engines:
-        engine = Engine(engine, model, x, dims, arguments.core, others)
+        engine = Engine(engine, model, x, dims, arguments.core, threads, others)
         if engine.alive:
             running.append(engine)
         else:
@@ -98,14 +99,14 @@ def measure(name, arguments, engines, others):
             engine.close()
 
 
-def row(name, found, errors, engines):
+def row(name, threads, found, errors, engines):
     cells = [f"{found[e]:,.1f}" if e in found else "" for e in engines]
     peers = {e: t for e, t in found.items() if e not in OURS and e != "openvino-bf16"}
     best = min(peers, key=peers.get)
     ours = found["svdo"]
     cells += [f"{peers[best] / ours:.2f} ({best})", f"{found['svdo-dense'] / ours:.2f}",
               f"{errors['svdo']:.0e}"]
-    return f"| {name} | " + " | ".join(cells) + " |"
+    return f"| {name} | {threads} | " + " | ".join(cells) + " |"
 
 
 def main():
@@ -113,6 +114,8 @@ def main():
     parser.add_argument("models", nargs="*", help=", ".join(MODELS))
     parser.add_argument("--folder", type=pathlib.Path, required=True)
     parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="that share a run, on cores from --core on")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, help="these alone")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--bf16", action="store_true", help="OpenVINO in bf16, too (errs by 1e-3 and more)")
     parser.add_argument("--other", action="append", default=[], metavar="NAME=COMMAND",
@@ -120,17 +123,19 @@ def main():
                              "{model}, {x} and {dims} in COMMAND are filled in")
     arguments = parser.parse_args()
     others = dict(other.split("=", 1) for other in arguments.other)
-    peers = [e for e in PEERS if e != "openvino-bf16" or arguments.bf16]
+    peers = arguments.peers or [e for e in PEERS if e != "openvino-bf16" or arguments.bf16]
     engines = peers + list(others) + OURS
-    print("Microseconds of a call, one thread. Ratios: the best peer, and our own dense path, over "
+    print("Microseconds of a call. Ratios: the best peer, and our own dense path, over "
           "svdo.\n")
-    print(f"| model | {' | '.join(engines)} | peer / svdo | dense / svdo | error |")
-    print("|---|" + "---|" * (len(engines) + 3))
+    print(f"| model | threads | {' | '.join(engines)} | peer / svdo | dense / svdo | error |")
+    print("|---|" + "---|" * (len(engines) + 4))
     unknown = [name for name in arguments.models if name not in MODELS]
     if unknown:
         sys.exit(f"no model {', '.join(unknown)}; there are {', '.join(MODELS)}")
     for name in arguments.models or MODELS:
-        print(row(name, *measure(name, arguments, engines, others), engines), flush=True)
+        for threads in arguments.threads:
+            found, errors = measure(name, threads, arguments, engines, others)
+            print(row(name, threads, found, errors, engines), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Inference beside ONNX Runtime, OpenVINO and MNN, interleaved on one core:
+# Inference beside ONNX Runtime, OpenVINO and MNN, interleaved on the same cores:
 #
-#     inference.sh [--core N] [--rounds N] [MODEL ...]
+#     inference.sh [--core N] [--threads N ...] [--rounds N] [MODEL ...]
 #
 # Prints a Markdown table. Installs the peers and makes the models in PEERS (default
 # target/inference-peers); all of them are freely licensed (MIT, Apache-2.0). Without MODEL, all that

@@ -1,7 +1,8 @@
 """One engine in a process of its own: inference_worker.py ENGINE MODEL.onnx X.f32 DIMS.
 
 Speaks as examples/bench_worker.rs: says `ready`, then answers `run N` with N wall times and the CPU
-time of a call in nanoseconds, `out N` with the first N outputs, until `quit`."""
+time of a call in nanoseconds, `out N` with the first N outputs, until `quit`. The variable OMP_NUM_THREADS
+says how many threads share a run."""
 
 import os
 import pathlib
@@ -12,6 +13,7 @@ import time
 import numpy as np
 
 engine, path, x, dims = sys.argv[1:5]
+threads = int(os.environ["OMP_NUM_THREADS"])
 dims = [int(d) for d in dims.split(",")]
 x = np.fromfile(x, np.float32).reshape(dims)
 # What engines print must not reach the reader of the answers.
@@ -22,7 +24,7 @@ if engine == "onnxruntime":
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     x = x.astype(np.int64) if "int64" in session.get_inputs()[0].type else x
     binding = session.io_binding()
@@ -35,7 +37,7 @@ elif engine in ("openvino", "openvino-bf16"):
 
     precision = "bf16" if engine.endswith("bf16") else "f32"
     model = openvino.Core().compile_model(path, "CPU", {
-        "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision})
     x = x.astype(np.int64) if model.input().element_type == openvino.Type.i64 else x
     request = model.create_infer_request()
@@ -56,7 +58,7 @@ elif engine in ("mnn", "mnn-sparse"):
         subprocess.run(command + ["--detectSparseSpeedUp"] * (engine == "mnn-sparse"),
                        check=True, stdout=subprocess.DEVNULL)
     network = MNN.Interpreter(str(converted))
-    session = network.createSession({"numThread": 1, "precision": "high", "backend": "CPU"})
+    session = network.createSession({"numThread": threads, "precision": "high", "backend": "CPU"})
     entry, end = network.getSessionInput(session), network.getSessionOutput(session)
     layout = MNN.Tensor_DimensionType_Caffe
     network.resizeTensor(entry, tuple(dims))

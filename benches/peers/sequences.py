@@ -166,7 +166,7 @@ def measure(name, zeros, folder, core, rounds):
     running = {}
     try:
         for engine in (*PEERS, "svdo"):
-            started = Engine(engine, path, numbers, ",".join(map(str, shape)), core, {})
+            started = Engine(engine, path, numbers, ",".join(map(str, shape)), core, 1, {})
             if started.alive:
                 running[engine] = started
             elif engine == "svdo":

@@ -113,7 +113,7 @@ def milliseconds(step, count=20):
     return start.elapsed_time(end) / count
 
 
-def speed(name, graphed, rounds=7):
+def speed(name, graphed, rounds=5):
     steps = [Step(name, posterior, graphed) for posterior in (False, True)]
     for step in steps:
         milliseconds(step, 10)

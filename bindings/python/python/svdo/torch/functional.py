@@ -41,6 +41,23 @@ def _fused(function: Callable[..., Any], like: Tensor) -> Callable[..., Any]:
     return _compiled[function]
 
 
+def _run(function: Callable[..., Any], tensors: Sequence[Tensor], *options: Any) -> Any:
+    """An elementwise function of tensors of one shape, fused where that is wanted. It is given them flat, as
+    they lie in memory, and its results get their shape back: it is compiled once for all shapes."""
+    run = _fused(function, tensors[0])
+    first = tensors[0]
+    like = (first.shape, first.stride())
+    formats = [torch.contiguous_format, torch.channels_last][: 1 + (first.dim() == 4)]
+    dense = any(first.is_contiguous(memory_format=format) for format in formats)
+    if run is function or not dense or any((t.shape, t.stride()) != like for t in tensors):
+        return run(*tensors, *options)
+    count = (first.numel(),)
+    found = run(*(t.detach().as_strided(count, (1,)) for t in tensors), *options)
+    if isinstance(found, Tensor):
+        return found.as_strided(*like)
+    return tuple(part.as_strided(*like) if part.dim() else part for part in found)
+
+
 def _kl_and_gradient(theta: Tensor, log_sigma2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """KL of all weights, a scalar, and its gradients by theta and log_sigma2."""
     square = theta * theta + EPSILON
@@ -89,10 +106,12 @@ class _Kl(torch.autograd.Function):
         for theta, log_sigma2 in zip(parameters[:count], parameters[count:]):
             # Half precision holds neither the squares of small weights nor the sum.
             wide = torch.promote_types(theta.dtype, torch.float32)
-            run = _fused(_kl_and_gradient, theta)
-            if run is _kl_and_gradient and theta.device.type == "cpu" and theta.is_contiguous():
-                run = run if torch.compiler.is_compiling() else _kl_in_cache
-            value, *slopes = run(theta.to(wide), log_sigma2.to(wide))
+            pair = (theta.to(wide), log_sigma2.to(wide))
+            plain = _fused(_kl_and_gradient, theta) is _kl_and_gradient
+            if plain and theta.is_cpu and theta.is_contiguous() and not torch.compiler.is_compiling():
+                value, *slopes = _kl_in_cache(*pair)
+            else:
+                value, *slopes = _run(_kl_and_gradient, pair)
             total = value if total is None else total + value.to(total.device)
             gradients.extend(slope.to(theta.dtype) for slope in slopes)
         assert total is not None
@@ -126,12 +145,56 @@ def squares(x: Tensor, log_sigma2: Tensor, computed: torch.dtype) -> tuple[Tenso
     0 to 255 are not finite there, and a sigma^2 of e^-10 is hardly a number.
     """
     if computed != torch.float16:
-        return x * x, log_sigma2.exp(), None
+        return _Square.apply(x), _Exponential.apply(log_sigma2, computed), None
     with torch.no_grad():
         largest = x.abs().amax().float().clamp_min(1e-6)
         top = log_sigma2.amax().float()
     scaled = x / largest.to(x.dtype)
     return scaled * scaled, (log_sigma2 - top.to(log_sigma2.dtype)).exp(), largest * (0.5 * top).exp()
+
+
+def _twice_product(x: Tensor, grad: Tensor) -> Tensor:
+    return 2.0 * x * grad
+
+
+class _Square(torch.autograd.Function):
+    """x^2; one pass computes its gradient, where that of a product takes three."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        return _run(_twice_product, (x, grad))
+
+
+def _exponential(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.exp().to(dtype)
+
+
+def _wide_product(exponential: Tensor, grad: Tensor, dtype: torch.dtype) -> Tensor:
+    return exponential.to(dtype) * grad.to(dtype)
+
+
+class _Exponential(torch.autograd.Function):
+    """e^x in the type in which products are computed; the gradient in that of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
+        exponential = _run(_exponential, (x,), dtype)
+        ctx.save_for_backward(exponential)
+        ctx.dtype = x.dtype
+        return exponential
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (exponential,) = ctx.saved_tensors
+        return _run(_wide_product, (exponential, grad), ctx.dtype), None
 
 
 def _sampled(mean: Tensor, variance: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,12 +212,16 @@ def _sampled(mean: Tensor, variance: Tensor, noise: Tensor) -> tuple[Tensor, Ten
     return (mean + deviation * noise).to(mean.dtype), slope
 
 
+def _product(grad: Tensor, slope: Tensor, dtype: torch.dtype) -> Tensor:
+    return (grad * slope).to(dtype)
+
+
 class _Noise(torch.autograd.Function):
     """mean + noise sqrt(variance) for given noise, with a gradient that is finite everywhere."""
 
     @staticmethod
     def forward(ctx: Any, mean: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
-        out, slope = _fused(_sampled, mean)(mean, variance, noise)
+        out, slope = _run(_sampled, (mean, variance, noise))
         ctx.save_for_backward(slope)
         ctx.dtype = variance.dtype
         return out
@@ -163,7 +230,7 @@ class _Noise(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         (slope,) = ctx.saved_tensors
-        return grad, (grad * slope).to(ctx.dtype), None
+        return grad, _run(_product, (grad, slope), ctx.dtype), None
 
 
 def add_noise(mean: Tensor, variance: Tensor, unit: Tensor | None = None) -> Tensor:

@@ -80,6 +80,8 @@ class Training:
         schedule: of the KL's weight and of the learning rate of log sigma^2.
         optimizer: whose groups of log sigma^2, by :func:`parameter_groups`, get their rate.
         target_sparsity: the share of weights to prune: the KL's weight is steered to reach it.
+        capturable: the KL's weight is a tensor beside the weights, which :meth:`begin` changes in place, so
+            that a CUDA graph of a step follows the schedule.
         csv: a file to which :meth:`end` adds one line.
         tensorboard: a folder for TensorBoard, or a writer with ``add_scalar``.
     """
@@ -92,6 +94,7 @@ class Training:
         *,
         optimizer: torch.optim.Optimizer | None = None,
         target_sparsity: float | None = None,
+        capturable: bool = False,
         csv: str | os.PathLike[str] | None = None,
         tensorboard: Any = None,
     ) -> None:
@@ -101,6 +104,11 @@ class Training:
         self.optimizer = optimizer
         self.steering = None if target_sparsity is None else Steering(target_sparsity)
         self.kl_weight = schedule.kl_weight(0.0)
+        # The KL's part of the loss for each sample, by nat.
+        self._factor: Tensor | None = None
+        if capturable:
+            like = next(model.parameters())
+            self._factor = like.new_tensor(self.kl_weight / num_samples, dtype=torch.float32)
         self._csv, self._columns = csv, None
         self._writer = _writer(tensorboard)
         self._dead: set[str] = set()
@@ -110,13 +118,16 @@ class Training:
         weight."""
         factor = 1.0 if self.steering is None else self.steering.factor
         self.kl_weight = self.schedule.kl_weight(at) * factor
+        if self._factor is not None:
+            self._factor.fill_(self.kl_weight / self.num_samples)
         if self.optimizer is not None:
             self.schedule.set_rates(self.optimizer, at)
         return self.kl_weight
 
     def penalty(self) -> Tensor:
         """The KL's part of the loss for each sample, a scalar."""
-        return kl(self.model) * (self.kl_weight / self.num_samples)
+        factor = self.kl_weight / self.num_samples if self._factor is None else self._factor
+        return kl(self.model) * factor
 
     def loss(
         self,

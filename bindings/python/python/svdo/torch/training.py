@@ -57,12 +57,17 @@ class Schedule:
 
     def set_rates(self, optimizer: torch.optim.Optimizer, at: float) -> None:
         """Sets the learning rate of the groups of log sigma^2 that :func:`parameter_groups` made, from
-        that of the first other group; to be called after any other scheduler."""
+        that of the first other group; to be called after any other scheduler. A rate that is a tensor, as
+        CUDA graphs need it, is changed in place."""
         groups = optimizer.param_groups
         others = [group for group in groups if not group.get("log_sigma2")]
         for group in groups:
             if group.get("log_sigma2") and others:
-                group["lr"] = others[0]["lr"] * self.log_sigma2_rate(at)
+                rate = others[0]["lr"] * self.log_sigma2_rate(at)
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
 
 
 def parameter_groups(model: nn.Module, **options: Any) -> list[dict[str, Any]]:
