@@ -55,11 +55,11 @@ def _run(function: Callable[..., Any], tensors: Sequence[Tensor], *options: Any)
     found = run(*(t.detach().as_strided(count, (1,)) for t in tensors), *options)
     if isinstance(found, Tensor):
         return found.as_strided(*like)
-    return tuple(part.as_strided(*like) if part.dim() else part for part in found)
+    return tuple(part.as_strided(*like) for part in found)
 
 
 def _kl_and_gradient(theta: Tensor, log_sigma2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """KL of all weights, a scalar, and its gradients by theta and log_sigma2."""
+    """KL of each weight, and its gradients by theta and log_sigma2."""
     square = theta * theta + EPSILON
     log_alpha = log_sigma2 - square.log()
     rising = torch.sigmoid(K2 + K3 * log_alpha)
@@ -67,13 +67,11 @@ def _kl_and_gradient(theta: Tensor, log_sigma2: Tensor) -> tuple[Tensor, Tensor,
     noise = torch.sigmoid(log_alpha)
     value = K1 * (1.0 - rising) - 0.5 * torch.nn.functional.logsigmoid(log_alpha)
     slope = (K1 * K3) * rising * (rising - 1.0) + 0.5 * (noise - 1.0)
-    return value.sum(dtype=torch.float64 if value.dtype == torch.float64 else torch.float32), (
-        slope * (-2.0 * theta / square)
-    ), slope
+    return value, slope * (-2.0 * theta / square), slope
 
 
 def _kl_in_cache(theta: Tensor, log_sigma2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`_kl_and_gradient`, on a CPU: in pieces that stay in the cache from one operation to the
+    """As :func:`_kl_and_gradient`, the KL summed, on a CPU: in pieces that stay in the cache from one operation to the
     next, in the memory of few of them."""
     by_theta, slope = torch.empty_like(theta), torch.empty_like(theta)
     flat = [part.reshape(-1).split(_PIECE) for part in (theta, log_sigma2)]
@@ -111,7 +109,9 @@ class _Kl(torch.autograd.Function):
             if plain and theta.is_cpu and theta.is_contiguous() and not torch.compiler.is_compiling():
                 value, *slopes = _kl_in_cache(*pair)
             else:
+                # A sum would be compiled for the first size that comes along, and be slow for others.
                 value, *slopes = _run(_kl_and_gradient, pair)
+                value = value.sum()
             total = value if total is None else total + value.to(total.device)
             gradients.extend(slope.to(theta.dtype) for slope in slopes)
         assert total is not None
