@@ -1,4 +1,5 @@
-"""The scripts that train on CIFAR-10, from nothing to a file, on a few images that were made up."""
+"""The scripts that train on CIFAR-10 and on a text, from nothing to a file, on a few images and words that were
+made up."""
 
 import json
 import sys
@@ -15,15 +16,21 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
-def cifar10():
+def examples():
     sys.path.insert(0, str(EXAMPLES))
     try:
         import cifar10
         import networks  # noqa: F401
+        import text
 
-        yield cifar10
+        yield cifar10, text
     finally:
         sys.path.remove(str(EXAMPLES))
+
+
+@pytest.fixture
+def cifar10(examples):
+    return examples[0]
 
 
 @pytest.fixture(scope="module")
@@ -44,32 +51,61 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize("network", ["vgg-like", "resnet18"])
 def test_a_training_in_parts_is_that_of_one_piece(network, cifar10, data, tmp_path):
-    torch.manual_seed(0)
-    options = ["--network", network, "--width", "0.0625", "--epochs", "3", "--finetune", "2"]
+    options = ["--network", network, "--width", "0.0625", "--dense", "2", "--epochs", "2", "--finetune", "1"]
     options += ["--batch", "27", "--rate", "5e-3", "--kl-scale", "0.05", "--device", "cpu"]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options += ["--ratios", "4", "--magnitude", "8"]
+    whole, parts, apart = tmp_path / "whole", tmp_path / "parts", tmp_path / "apart"
     assert cifar10.main([str(data), str(whole), *options])
     count = 1
-    while not cifar10.main([str(data), str(parts), *options, "--seconds", "0"]):
+    while not cifar10.main([str(data), str(parts), *options, "--seconds", "0", "--no-file"]):
         count += 1
         assert count < 10
-    assert count == 5
-    for name in ("model.svdo", "result.json"):
-        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
-    result = json.loads((whole / "result.json").read_text())
-    assert 0 < result["kept"] < result["weights"] and 0 <= result["test_error"] <= 1
-    assert result["bytes"] == (whole / "model.svdo").stat().st_size
-    assert result["threshold"] in [tried[0] for tried in result["tried"]]
-    # The file is the network: its error is that of the checkpoint's.
+    assert count == 6
+    # The files are made elsewhere, of what is left alone.
+    apart.mkdir()
+    for name in ("pruned-4.npz", "magnitude-8.npz"):
+        (apart / name).write_bytes((parts / name).read_bytes())
+    assert cifar10.main([str(data), str(apart), *options])
+    for name in ("pruned-4.svdo", "magnitude-8.svdo", "result.json"):
+        assert (whole / name).read_bytes() == (apart / name).read_bytes(), name
+    results = json.loads((whole / "result.json").read_text())
+    assert [result["network"] for result in results] == ["pruned-4", "magnitude-8"]
     images, labels = cifar10.read(data, ["test_batch.bin"], "cpu")
-    outputs = svdo.load(whole / "model.svdo")(images.numpy().astype(np.float32))
-    assert (outputs.argmax(1) != labels.numpy()).mean() == result["test_error"]
-    # Other settings do not go on, and the test images are not read again.
-    with pytest.raises(SystemExit, match="other settings"):
-        cifar10.main([str(data), str(whole), *options, "--seed", "2"])
+    for result, ratio in zip(results, (4, 8)):
+        # Fine-tuning keeps zeros at zero, and may make one more of a weight.
+        assert 0.98 * ratio < result["weight_ratio"] < 1.05 * ratio
+        # The file is the network: its error is that of the checkpoint's.
+        file = whole / f"{result['network']}.svdo"
+        assert result["bytes"] == file.stat().st_size
+        outputs = svdo.load(file)(images.numpy().astype(np.float32))
+        assert (outputs.argmax(1) != labels.numpy()).mean() == result["test_error"]
+    # The test images are not read again, and other settings do not go on.
     before = (whole / "result.json").stat().st_mtime_ns
     assert cifar10.main([str(data), str(whole), *options])
     assert (whole / "result.json").stat().st_mtime_ns == before
+    (whole / "pruned-4.npz").unlink()
+    with pytest.raises(SystemExit, match="other settings"):
+        cifar10.main([str(data), str(whole), *options, "--seed", "2"])
+
+
+def test_a_language_model_goes_from_a_text_to_a_file(examples, tmp_path):
+    _, text = examples
+    words = "in the beginning was the word and the word was with all of them".split()
+    random = np.random.default_rng(0)
+    file, out = tmp_path / "text.txt", tmp_path / "out"
+    file.write_text(" ".join(random.choice(words, 12_000)))
+    options = ["--units", "24", "--dense", "2", "--epochs", "2", "--finetune", "1", "--ratio", "4", "--batch", "16"]
+    options += ["--window", "32", "--kl-scale", "0.02", "--rate", "1e-2", "--device", "cpu"]
+    text.main([str(file), str(out), *options, "--no-file"])
+    assert not (out / "result.json").exists()
+    text.main([str(file), str(out), *options])
+    result = json.loads((out / "result.json").read_text())
+    assert 3.9 < result["weight_ratio"] < 4.3
+    assert result["bytes"] == (out / "model.svdo").stat().st_size
+    for part in ("held_out", "test"):
+        found = result[part]
+        assert found["dense"] < 4 and found["pruned"] < result["characters"] / 2
+        assert found["file"] == pytest.approx(found["pruned"], rel=0.02)
 
 
 def test_the_networks_have_the_sizes_of_their_papers(cifar10):

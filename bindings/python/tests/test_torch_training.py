@@ -116,6 +116,25 @@ def test_epochs_are_logged_and_dead_layers_named_once(tmp_path):
         st.Training(model, 100, st.Schedule(ramp=2), target_sparsity=1.5)
 
 
+def test_a_captured_step_follows_the_schedule():
+    """What changes from step to step is changed in place, in the tensors that a CUDA graph has seen."""
+    model = nn.Sequential(st.LinearSVDO(4, 3))
+    groups = st.parameter_groups(model)
+    for group in groups:
+        group["lr"] = torch.tensor(0.1)
+    optimizer = torch.optim.Adam(groups)
+    schedule = st.Schedule(ramp=10, rates=((0, 4.0),))
+    captured = st.Training(model, 50, schedule, optimizer=optimizer, capturable=True)
+    plain = st.Training(model, 50, schedule)
+    seen = captured._factor, optimizer.param_groups[1]["lr"]
+    for at in (0, 2.5, 20):
+        optimizer.param_groups[0]["lr"].fill_(0.1 / (1 + at))
+        captured.begin(at), plain.begin(at)
+        assert captured.penalty().item() == pytest.approx(plain.penalty().item(), rel=1e-6)
+        assert seen[1].item() == pytest.approx(0.4 / (1 + at))
+    assert captured._factor is seen[0] and optimizer.param_groups[1]["lr"] is seen[1]
+
+
 def test_distillation_is_the_divergence_of_softened_probabilities():
     torch.manual_seed(0)
     output, teacher = torch.randn(6, 5, dtype=torch.double, requires_grad=True), torch.randn(6, 5)
