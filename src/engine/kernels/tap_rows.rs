@@ -28,7 +28,7 @@ pub(in crate::engine) struct TapRows {
     /// The groups of rows of each run.
     pub(super) order: Vec<u32>,
     /// Rows one by one: `[run][row][tap]`, the distance in positions and above it the bits of the
-    /// weight, which one load fetches: loads are what the kernel waits for.
+    /// weight: one stream to be fetched ahead.
     pub(super) taps: Vec<u64>,
     /// Rows in groups: the distances, `[run][group][tap]`.
     pub(super) offsets: Vec<u32>,

@@ -342,13 +342,11 @@ unsafe fn some<V: Vector<Element = f32>, const N: usize, const R: usize, const S
             } else {
                 for r in 0..R {
                     let tap = taps.alone.add(r * taps.count + tap);
-                    let (offset, weight) = if N >= 2 {
-                        (*tap as u32, f32::from_bits((*tap >> 32) as u32))
-                    } else {
-                        // Few loads already: rather one more than the operations that part the two.
-                        let high = usize::from(cfg!(target_endian = "little"));
-                        (*tap.cast::<u32>().add(1 - high), *tap.cast::<f32>().add(high))
-                    };
+                    // Two loads, of which one fills a vector, rather than one and the operations that
+                    // part it.
+                    let high = usize::from(cfg!(target_endian = "little"));
+                    let offset = *tap.cast::<u32>().add(1 - high);
+                    let weight = *tap.cast::<f32>().add(high);
                     // A vector at a time: an operand from memory needs no register.
                     let x = at.x.add(offset as usize * at.lanes);
                     let weight = V::splat(weight);
