@@ -34,6 +34,16 @@ fn compiled<K: Kernel>(kernel: K) {
 #[derive(Clone, Copy)]
 pub struct F32x8(__m256);
 
+/// All ones in the first `count` lanes.
+#[inline(always)]
+fn first(count: usize) -> __m256i {
+    // SAFETY: the token proves AVX2.
+    unsafe {
+        let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(count.min(MIN_LANES) as i32), lanes)
+    }
+}
+
 /// Four floats.
 ///
 /// # Safety
@@ -80,6 +90,19 @@ impl Vector for F32x8 {
     unsafe fn write(self, to: *mut f32) {
         // SAFETY: the token proves AVX2, the caller eight writable floats.
         unsafe { _mm256_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn read_first(from: *const f32, count: usize) -> Self {
+        // SAFETY: the token proves AVX2; what the mask leaves out is not touched, the rest the caller's
+        // promise.
+        Self(unsafe { _mm256_maskload_ps(from, first(count)) })
+    }
+
+    #[inline(always)]
+    unsafe fn write_first(self, to: *mut f32, count: usize) {
+        // SAFETY: as for reading.
+        unsafe { _mm256_maskstore_ps(to, first(count), self.0) }
     }
 
     /// Eight loads: on the cores this was measured on they are almost twice as fast as the gather

@@ -67,6 +67,14 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    unsafe fn read_first(from: *const f32, count: usize) -> Self {
+        let lanes = (1u32 << count.min(MAX_LANES)) - 1;
+        // SAFETY: the token proves AVX-512F; what the mask leaves out is not touched, the rest the
+        // caller's promise.
+        Self(unsafe { _mm512_maskz_loadu_ps(lanes as u16, from) })
+    }
+
+    #[inline(always)]
     unsafe fn write_first(self, to: *mut f32, count: usize) {
         let lanes = (1u32 << count.min(MAX_LANES)) - 1;
         // SAFETY: the token proves AVX-512F; what the mask leaves out is not touched, the rest the

@@ -28,6 +28,22 @@ pub trait Vector: Copy + Arithmetic {
     /// As many as there are lanes can be written there.
     unsafe fn write(self, to: *mut Self::Element);
 
+    /// The first `count` numbers at `from`, at most one for each lane, and zeros.
+    ///
+    /// # Safety
+    /// `count` numbers at `from` can be read.
+    #[inline(always)]
+    unsafe fn read_first(from: *const Self::Element, count: usize) -> Self {
+        let mut lanes = [Self::Element::default(); MAX_LANES];
+        // SAFETY: the array is as long as the longest vector; the rest is the caller's promise.
+        unsafe {
+            for (i, lane) in lanes.iter_mut().enumerate().take(count.min(Self::LANES)) {
+                *lane = *from.add(i);
+            }
+            Self::read(lanes.as_ptr())
+        }
+    }
+
     /// The first lanes, at most all of them.
     ///
     /// # Safety

@@ -7,7 +7,7 @@
 
 use super::WIDTH;
 use super::tap_rows::{GROUP, Run, TapRows};
-use crate::simd::{Isa, Kernel, MAX_LANES, Vector};
+use crate::simd::{Isa, Kernel, Vector};
 
 /// Consecutive positions of a row of outputs.
 #[derive(Debug, Clone, Copy)]
@@ -395,22 +395,18 @@ unsafe fn load_first<V: Vector<Element = f32>, const N: usize>(
     length: usize,
 ) -> [V; N] {
     let whole = (N - 1) * V::LANES;
-    let mut last = [0.0; MAX_LANES];
-    let mut vectors = [V::splat(0.0); N];
-    // SAFETY: the caller's promise; the array is as long as the longest vector.
+    // SAFETY: the caller's promise.
     unsafe {
         if length == N * V::LANES {
             return load(from);
         }
+        let mut vectors = [V::splat(0.0); N];
         for n in 0..N - 1 {
             vectors[n] = V::read(from.add(n * V::LANES));
         }
-        for i in 0..(length - whole).min(MAX_LANES) {
-            last[i] = *from.add(whole + i);
-        }
-        vectors[N - 1] = V::read(last.as_ptr());
+        vectors[N - 1] = V::read_first(from.add(whole), length - whole);
+        vectors
     }
-    vectors
 }
 
 /// The first `length` floats of N vectors, of which the last one may be in part.
