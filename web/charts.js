@@ -27,7 +27,7 @@ export function histogram(values, bins = 41) {
   counts.forEach((count, at) => {
     const tall = count === 0 ? 0 : Math.max(1, (count / tallest) * (height - 4));
     const bar = document.createElementNS(SVG, "rect");
-    bar.setAttribute("class", at < bins >> 1 ? "negative" : "positive");
+    bar.setAttribute("class", at < bins >> 1 ? "negative" : at > bins >> 1 ? "positive" : "middle");
     for (const [key, value] of Object.entries({ x: 10 * at + 1, y: height - tall, width: 8, height: tall })) {
       bar.setAttribute(key, value);
     }
@@ -52,7 +52,9 @@ export function weightMap({ rows, columns }, { values, columns: at, rowStarts })
   const canvas = element("canvas", { width, height, role: "img", "aria-label": label });
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
-  const [positive, negative] = [[10, 95, 180], [179, 89, 0]];
+  const style = getComputedStyle(document.documentElement);
+  const color = (name) => style.getPropertyValue(name).trim().match(/[\da-f]{2}/gi).map((part) => parseInt(part, 16));
+  const [positive, negative] = [color("--accent"), color("--negative")];
   cells.forEach((value, cell) => {
     const [red, green, blue] = value > 0 ? positive : negative;
     const alpha = value === 0 ? 0 : 80 + 175 * (Math.abs(value) / most);

@@ -74,13 +74,12 @@ function bars({ probabilities, std }, best) {
       const [low, high] = [Math.max(0, value - std[of]), Math.min(1, value + std[of])];
       track.append(element("div", { class: "std", style: `left:${100 * low}%;width:${100 * (high - low)}%` }));
     }
-    const number = std ? `${percent(value)}` : percent(value);
     const item = element(
       "li",
       {},
       element("span", { class: "class" }, String(of)),
       track,
-      element("span", { class: "value" }, number),
+      element("span", { class: "value" }, percent(value)),
     );
     item.classList.toggle("best", of === best);
     return item;
