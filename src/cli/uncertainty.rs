@@ -7,9 +7,10 @@ use std::time::Instant;
 use clap::Args;
 
 use super::output::{self, Reports};
+use super::samples::labelled_of;
 use super::{Outcome, isa, share};
 use crate::container;
-use crate::data;
+use crate::data::{self, Labelled};
 use crate::engine::Options;
 use crate::engine::uncertain::{How, UncertainEngine};
 use crate::error::IoContext;
@@ -72,8 +73,8 @@ impl UncertaintyOptions {
         let engine = self.engine(inputs, how)?;
         let shape = engine.input_shape();
         let read = |files: &[PathBuf], array| data::read_samples(files, array, shape);
-        let samples = read(inputs.input, inputs.array)?.values;
-        let labels = inputs.labels.map(data::read_labels).transpose()?;
+        let Labelled { values: samples, labels, .. } =
+            labelled_of(inputs.input, inputs.array, inputs.labels, shape, &[])?;
         let start = Instant::now();
         let predictions = engine.predict(&samples, self.seed)?;
         let seconds = start.elapsed().as_secs_f64() / predictions.len().max(1) as f64;

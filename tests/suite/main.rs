@@ -9,6 +9,7 @@ mod calibration;
 mod coders;
 mod commands;
 mod damaged_files;
+mod data;
 mod distill;
 mod docs;
 mod exactness;
