@@ -7,6 +7,8 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
+import { accessible } from "./accessible.mjs";
+
 const [html, other, screenshots] = process.argv.slice(2);
 const { chromium } = createRequire(`${process.env.SVDO_NODE_MODULES ?? process.cwd()}/`)("playwright-core");
 const browser = await chromium.launch({
@@ -50,42 +52,6 @@ async function draw(page, strokes) {
 
 const best = (page) => page.locator("#bars .best .class").textContent();
 
-/** No text is cut off or wider than the window, everything has a name, and text stands out from its ground. */
-async function check(page, width) {
-  const found = await page.evaluate(() => {
-    const problems = [];
-    if (document.documentElement.scrollWidth > window.innerWidth) problems.push("wider than the window");
-    for (const picture of document.querySelectorAll("svg, canvas")) {
-      if (!picture.getAttribute("aria-label")) problems.push(`no label: ${picture.outerHTML.slice(0, 80)}`);
-    }
-    for (const control of document.querySelectorAll("button, input")) {
-      const named = control.textContent.trim() || control.labels?.length || control.getAttribute("aria-label");
-      if (!named) problems.push(`no name: ${control.outerHTML.slice(0, 80)}`);
-    }
-    const light = (color) => {
-      const parts = color.match(/[\d.]+/g).slice(0, 3).map((part) => {
-        const c = part / 255;
-        return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-      });
-      return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
-    };
-    const transparent = (color) => /, 0\)$|^transparent$/.test(color);
-    for (const of of document.querySelectorAll("main *, header *, footer *")) {
-      if (![...of.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) || !of.offsetWidth) continue;
-      let ground = of;
-      while (ground.parentElement && transparent(getComputedStyle(ground).backgroundColor)) ground = ground.parentElement;
-      const [a, b] = [getComputedStyle(of).color, getComputedStyle(ground).backgroundColor].map(light);
-      const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-      if (contrast < 4.5) problems.push(`contrast ${contrast.toFixed(1)}: ${of.textContent.trim().slice(0, 40)}`);
-      if (of.scrollWidth > of.clientWidth + 1 && getComputedStyle(of).overflow === "hidden" && !of.matches(".hidden")) {
-        problems.push(`cut off: ${of.textContent.slice(0, 40)}`);
-      }
-    }
-    return problems;
-  });
-  assert.deepEqual(found, [], `at ${width} pixels`);
-}
-
 for (const [width, height, scheme] of [[1280, 900, "light"], [390, 844, "dark"], [320, 640, "light"]]) {
   const { page, problems } = await open(width, height, scheme);
 
@@ -120,13 +86,13 @@ for (const [width, height, scheme] of [[1280, 900, "light"], [390, 844, "dark"],
   await page.keyboard.press(" ");
   await page.waitForFunction(() => document.querySelector("#bars .best .class")?.textContent === "1");
   await page.screenshot({ path: `${screenshots}/keys-${width}.png` });
-  await check(page, width);
+  await accessible(page, `at ${width} pixels`);
 
   // A file that is no network, and one that is another, chosen and dropped.
   await page.setInputFiles("#file", { name: "not.svdo", mimeType: "", buffer: Buffer.from("nothing of the kind") });
   await page.waitForSelector("#problem:not([hidden])");
   assert.match(await page.textContent("#problem"), /^not\.svdo: .*SVDO/);
-  await check(page, width);
+  await accessible(page, `at ${width} pixels`);
   await page.setInputFiles("#file", other);
   await page.waitForSelector("#problem[hidden]", { state: "attached" });
   const layers = await page.$$eval(".layer h3", (names) => names.map((name) => name.textContent));
@@ -134,7 +100,7 @@ for (const [width, height, scheme] of [[1280, 900, "light"], [390, 844, "dark"],
   assert.match(await page.textContent("#about"), /in 3 layers/);
   await page.getByRole("button", { name: "Show a 5" }).click();
   await page.waitForFunction(() => document.getElementById("doubt").textContent.startsWith("The file has no variances"));
-  await check(page, width);
+  await accessible(page, `at ${width} pixels`);
   await page.screenshot({ path: `${screenshots}/other-${width}.png`, fullPage: true });
   await page.click("#back");
   await page.waitForFunction(() => document.querySelectorAll(".layer").length === 4);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the package svdo-web and the page, and tests both: kernels of WebAssembly's vectors under WASI, the
-# package in Node beside svdo-infer, the page in headless Chromium. What cannot be had here is skipped with a
+# package in Node beside svdo-infer, the page and HTML reports in headless Chromium. What cannot be had here is skipped with a
 # word; screenshots stay in target/web/screenshots.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -52,4 +52,12 @@ if [ -z "$browser" ] || ! [ -d "$modules/node_modules/playwright-core" ]; then
     exit 0
 fi
 mkdir -p "$out/screenshots"
-CHROMIUM=$browser SVDO_NODE_MODULES=$modules node web/test.mjs "$out/svdo.html" "$work/lenet300.svdo" "$out/screenshots"
+CHROMIUM=$browser SVDO_NODE_MODULES=$modules
+export CHROMIUM SVDO_NODE_MODULES
+"$programs/svdo-compress" fixtures/lenet5_mnist.safetensors --sweep 1:3:1 --time --html "$work/compressed.html" \
+    --validate fixtures/t10k-images-idx3-ubyte.gz --labels fixtures/t10k-labels-idx1-ubyte.gz \
+    -o "$work/lenet5.svdo" >/dev/null
+"$programs/svdo-infer" "$out/lenet5.svdo" --input fixtures/t10k-images-idx3-ubyte.gz \
+    --labels fixtures/t10k-labels-idx1-ubyte.gz --uncertainty moments --html "$work/uncertain.html" >/dev/null
+node web/reports.mjs "$out/screenshots" "$work"/*.html
+node web/test.mjs "$out/svdo.html" "$work/lenet300.svdo" "$out/screenshots"

@@ -13,11 +13,11 @@ use super::{Outcome, Threads, import, isa, share, uncertainty};
 use crate::container;
 use crate::data::{self, Labelled};
 use crate::engine::evaluate::compare;
-use crate::engine::verify::verify;
+use crate::engine::verify::{arithmetic, verify};
 use crate::engine::{Engine, Options};
 use crate::error::IoContext;
 use crate::measure::random_samples;
-use crate::model::Model;
+use crate::model::{Model, Values};
 use crate::network::Shape;
 use crate::report::gate::Gate;
 use crate::report::{Inference, Report, Verified, display};
@@ -100,7 +100,7 @@ pub struct Arguments {
     #[arg(long, value_name = "ERROR", value_parser = share, requires = "input", help_heading = "Gates")]
     assert_max_error: Option<f64>,
 
-    /// Compare with the dense theta of this checkpoint; exit with 1 beyond --tolerance
+    /// Compare with the dense theta of this checkpoint; exit with 1 if the outputs are not of it
     #[arg(long, value_name = "CHECKPOINT", help_heading = "Verification", conflicts_with_all = ["output", "top"])]
     verify: Option<PathBuf>,
 
@@ -110,15 +110,13 @@ pub struct Arguments {
     #[arg(long, value_name = "LOG_ALPHA", requires = "verify", value_parser = import::limits, allow_hyphen_values = true, help_heading = "Verification")]
     thresh: Option<import::Limits>,
 
-    /// Largest absolute difference of an output that passes; quantized files need more
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 1e-4,
-        requires = "verify",
-        help_heading = "Verification"
-    )]
-    tolerance: f64,
+    /// Largest absolute difference of an output that passes [default: 1e-4; of a quantized file, that from
+    /// the file's own weights]
+    ///
+    /// A quantized file differs from the checkpoint by what its levels are off. Without a tolerance that is
+    /// told, and refused only if the outputs have little to do with those of the checkpoint.
+    #[arg(long, value_name = "X", requires = "verify", help_heading = "Verification")]
+    tolerance: Option<f64>,
 
     /// Random samples to run without --input
     #[arg(long, value_name = "N", default_value_t = 256, requires = "verify", help_heading = "Verification",
@@ -304,7 +302,12 @@ impl Arguments {
         };
         let found = verify(engine, &checkpoint, thresholds.clone(), &samples)?;
         let files = (self.model.as_path(), path);
-        let mut report = Verified::new(files, threshold, self.tolerance, random, &found);
+        let tolerance = self.tolerance.unwrap_or(1e-4);
+        let mut report = Verified::new(files, threshold, tolerance, random, &found);
+        let exact = |values: &Values| matches!(values, Values::F32(_));
+        if self.tolerance.is_none() && !model.weights.iter().all(|layer| exact(&layer.values)) {
+            report = report.quantized(arithmetic(engine, model, &samples)?);
+        }
         if let Some(labels) = labels {
             let mut outputs = vec![0.0; found.samples * outs];
             engine.infer(&samples, &mut outputs)?;

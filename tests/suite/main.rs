@@ -48,3 +48,4 @@ mod train_data;
 mod train_recipes;
 mod uncertain_files;
 mod uncertainty;
+mod verify;
