@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Makes what a release consists of, in OUT (target/dist if it is not given), and tries each of it in an empty
-# folder: an archive of the programs for every target, of the C library, the wheel, the crate, a list of all
-# dependencies with their licences (SPDX), release notes, checksums.
+# folder: an archive of the programs for every target, of the C library, the wheel, the crate, the package for
+# browsers and its page, a list of all dependencies with their licences (SPDX), release notes, checksums.
 #
 #     release/build.sh [OUT] [TARGET...]
 #
-# The target is this machine's if none is named. Programs for another run under qemu, where there is one.
+# The target is this machine's if none is named. Programs for another CPU run under qemu, where there is one. Those
+# for x86_64-unknown-linux-musl (rustup target add, and musl-gcc) are static, and come without the C library.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
@@ -32,7 +33,8 @@ archive() { # folder in $work: the same bytes for the same files
 }
 
 for target; do
-    linker=${target%%-*}-linux-gnu-gcc runner=
+    linker=${target%%-*}-linux-gnu-gcc runner= static=
+    case $target in *-musl) static=1 linker=musl-gcc ;; esac
     if [ "$target" = "$host" ]; then
         cargo build --locked --release --bins
         cargo build --locked --release -p svdo-c
@@ -41,13 +43,14 @@ for target; do
         variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_LINKER
         ! command -v "$linker" >/dev/null || export "$variable=$linker"
         cargo build --locked --release --bins --target "$target"
-        cargo build --locked --release -p svdo-c --target "$target"
+        [ -n "$static" ] || cargo build --locked --release -p svdo-c --target "$target"
         built=$CARGO_TARGET_DIR/$target/release
         runner="qemu-${target%%-*} -L /usr/${target%%-*}-linux-gnu"
-        command -v "${runner%% *}" >/dev/null || runner=none
+        if [ "${target%%-*}" = "${host%%-*}" ]; then runner=
+        elif ! command -v "${runner%% *}" >/dev/null; then runner=none; fi
     fi
     strip=strip
-    [ "$target" = "$host" ] || strip=${target%%-*}-linux-gnu-strip
+    [ "${target%%-*}" = "${host%%-*}" ] || strip=${target%%-*}-linux-gnu-strip
     command -v "$strip" >/dev/null || strip=true
 
     name=svdo-$version-$target
@@ -55,8 +58,12 @@ for target; do
     cp "$built"/svdo{,-compress,-infer,-train} README.md CHANGELOG.md LICENSE-* "$work/$name"
     "$strip" "$work/$name"/svdo{,-compress,-infer,-train}
     archive "$name"
-    bindings/c/install.sh "$built" "$work/svdo-c-$version-$target"
-    archive "svdo-c-$version-$target"
+    if [ -n "$static" ]; then
+        if ldd "$built/svdo" >/dev/null 2>&1; then echo "$built/svdo is not static" >&2; exit 1; fi
+    else
+        bindings/c/install.sh "$built" "$work/svdo-c-$version-$target"
+        archive "svdo-c-$version-$target"
+    fi
 
     # In an empty folder: the demo, and a checkpoint of this repository.
     empty=$work/empty
@@ -81,6 +88,13 @@ report = svdo.compress("lenet300_mnist.safetensors", output="lenet300.svdo")
 print("wheel:", report.size_ratio, svdo.load("lenet300.svdo")(numpy.zeros((1, 1, 28, 28), "f4")).shape)')
 else
     echo "no maturin: no wheel" >&2
+fi
+
+# Where the compiler has WebAssembly.
+if bindings/web/build.sh "$work/web" >/dev/null; then
+    (cd "$work/web" && tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@${SOURCE_DATE_EPOCH:-0}" \
+        --transform 's,^svdo-web,package,' -cf - svdo-web | gzip -n9 >"$out/svdo-web-$version.tgz")
+    cp "$work/web/svdo.html" "$out/svdo-$version.html"
 fi
 
 cargo package --locked --allow-dirty --no-verify --quiet

@@ -51,12 +51,25 @@ pub(crate) fn workflow_message(text: &str) -> String {
 
 /// A line for each sample: its number, then the best classes with their outputs.
 pub(crate) fn best_classes(outputs: &[f32], outs: usize, count: usize) -> String {
+    named_classes(outputs, outs, count, &[])
+}
+
+/// The same with the names of classes, where there is one for each.
+pub(crate) fn named_classes(
+    outputs: &[f32],
+    outs: usize,
+    count: usize,
+    names: &[String],
+) -> String {
     let mut text = String::new();
     for (sample, row) in outputs.chunks(outs).enumerate() {
         let order = order(outs, &|a, b| row[b].total_cmp(&row[a]));
         let _ = write!(text, "{sample}");
         for class in order.into_iter().take(count) {
-            let _ = write!(text, "\t{class} ({:.4})", row[class]);
+            let _ = match names.get(class).filter(|_| names.len() == outs) {
+                Some(name) => write!(text, "\t{} ({:.4})", printable(name), row[class]),
+                None => write!(text, "\t{class} ({:.4})", row[class]),
+            };
         }
         text.push('\n');
     }
@@ -128,5 +141,8 @@ mod tests {
         assert_eq!([5e-7, 0.0021, 3.0].map(duration), ["0.50 us", "2.10 ms", "3.00 s"]);
         assert_eq!([0.0, 0.012_345, 1.0].map(percent), ["0.00 %", "1.23 %", "100.00 %"]);
         assert_eq!(best_classes(&[1.0, 3.0, 2.0], 3, 2), "0\t1 (3.0000)\t2 (2.0000)\n");
+        let names = ["cat".into(), "dog".into(), "a\tb".into()];
+        let named = named_classes(&[1.0, 3.0, 2.0], 3, 1, &names);
+        assert_eq!(named, "0\tdog (3.0000)\n");
     }
 }

@@ -204,6 +204,18 @@ impl Checkpoint {
         self.layers[layer].theta.as_ref().is_some_and(|theta| !theta.is_contiguous())
     }
 
+    /// Names of the network's classes by number, where the file has them: the member `classes` of its own
+    /// metadata, which svdo-train writes for data that names them.
+    pub fn classes(&self) -> Vec<String> {
+        #[derive(serde::Deserialize)]
+        struct Named {
+            #[serde(default)]
+            classes: Vec<String>,
+        }
+        let named = self.source.metadata("svdo").map(serde_json::from_str::<Named>);
+        named.and_then(Result::ok).map(|named| named.classes).unwrap_or_default()
+    }
+
     /// The accuracy that the file says its network has, 0 to 1.
     pub fn claimed_accuracy(&self) -> Option<f64> {
         let (_, claimed) = self.source.accuracy()?;

@@ -84,20 +84,22 @@ pub struct Arguments {
     #[arg(long, value_name = "FROM:TO:STEP", value_parser = thresholds, allow_hyphen_values = true, help_heading = "Pruning")]
     sweep: Option<Sweep>,
 
-    /// Samples on which to measure the error (IDX, .npy, .npz)
+    /// Samples on which to measure the error: IDX, .npy; or with their classes a .npz, a .csv, a folder
     ///
-    /// Not the test set if you choose settings by the result.
-    #[arg(long, value_name = "FILE", requires = "labels", help_heading = "Data")]
+    /// A .npz has x and y or x_test and y_test, a line of a .csv the values and then the class, a folder the
+    /// files of MNIST or CIFAR-10 or a folder of PNG or JPEG files for each class, perhaps under train and
+    /// test. Not the test set if you choose settings by the result.
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
     validate: Option<PathBuf>,
 
-    /// Class numbers of --validate
+    /// Class numbers of --validate, if it has none itself
     #[arg(long, value_name = "FILE", requires = "validate", help_heading = "Data")]
     labels: Option<PathBuf>,
 
     /// For --quantize rd: samples without labels, as those of the training, to fit weights to
     ///
     /// As they are quantized, weights are fitted to the pruned network's outputs. A few thousand samples
-    /// are enough (IDX, .npy, .npz). The file is a quarter smaller at the same change of outputs.
+    /// are enough (as --validate, training part, classes are not looked at). The file is a quarter smaller at the same change of outputs.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     calibrate: Option<PathBuf>,
 
@@ -105,7 +107,7 @@ pub struct Arguments {
     ///
     /// Mean and variance of every batch normalization, behind the pruned and quantized layers before it, as
     /// those of the checkpoint were gathered under noise and without pruning. Some thousands of samples are
-    /// enough (IDX, .npy, .npz), the same as for --calibrate. svdo-infer --verify, which has the statistics
+    /// enough, the same as for --calibrate. svdo-infer --verify, which has the statistics
     /// of the checkpoint, sees the difference.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     recalibrate: Option<PathBuf>,
@@ -194,10 +196,12 @@ impl Arguments {
         let quantizer = self.quantization.quantizer(self.goal().is_some())?;
         let checkpoint = self.import.open(&self.input, self.network.as_deref())?;
         let shape = checkpoint.network().input.shape;
-        let labelled = match (&self.validate, &self.labels) {
-            (Some(images), Some(labels)) => Some(Labelled::read(images, labels, shape)?),
-            _ => None,
-        };
+        let validate = self.validate.as_ref();
+        let labelled = validate
+            .map(|images| {
+                Labelled::read(images, self.labels.as_deref(), shape, &checkpoint.classes())
+            })
+            .transpose()?;
         let read = |path: &Option<PathBuf>| {
             path.as_deref().map(|path| samples_of(path, shape)).transpose()
         };

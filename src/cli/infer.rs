@@ -8,18 +8,20 @@ use clap::Parser;
 
 use super::bench::Measure;
 use super::output::{self, Reports};
+use super::samples::{class_names, labelled_of};
 use super::{Outcome, Threads, import, isa, share, uncertainty};
 use crate::container;
-use crate::data;
+use crate::data::{self, Labelled};
 use crate::engine::evaluate::compare;
-use crate::engine::verify::verify;
+use crate::engine::verify::{arithmetic, verify};
 use crate::engine::{Engine, Options};
 use crate::error::IoContext;
 use crate::measure::random_samples;
-use crate::model::Model;
+use crate::model::{Model, Values};
+use crate::network::Shape;
 use crate::report::gate::Gate;
 use crate::report::{Inference, Report, Verified, display};
-use crate::text::best_classes;
+use crate::text::named_classes;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,9 +49,13 @@ pub struct Arguments {
     /// The compressed model, or an ONNX model as it is (.onnx)
     model: PathBuf,
 
-    /// Samples: IDX (.gz or raw), .npy, .npz, PNG, or raw little-endian f32 (.f32, .raw, .bin)
+    /// Samples: IDX (.gz or raw), .npy, .npz, .csv, PNG, JPEG, raw little-endian f32 (.f32, .raw, .bin), or
+    /// a folder
     ///
-    /// Values as stored: the model's own preprocessing is applied.
+    /// Values as stored: the model's own preprocessing is applied. Of one file or folder that has classes,
+    /// too, errors are counted: a folder of PNG or JPEG files for each class (perhaps under train and test),
+    /// MNIST's or CIFAR-10's files, a .npz with x and y or x_test and y_test, a .csv with a class in the last
+    /// column.
     #[arg(short, long, value_name = "FILE", num_args = 1.., required_unless_present_any = ["verify", "bench", "serve_stdin"])]
     input: Vec<PathBuf>,
 
@@ -57,13 +63,17 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", requires = "input")]
     array: Option<String>,
 
-    /// True classes, to count errors
+    /// True classes, to count errors, if the samples' file has none itself
     #[arg(short, long, value_name = "FILE", requires = "input")]
     labels: Option<PathBuf>,
 
     /// Write the outputs as .npy or .json ([samples, outputs]; - for JSON on standard output)
     #[arg(short, long, value_name = "FILE", requires = "input")]
     output: Option<PathBuf>,
+
+    /// Names of the classes: a file with one on each line, or the checkpoint that svdo-train wrote
+    #[arg(long, value_name = "FILE", requires = "input")]
+    classes: Option<PathBuf>,
 
     /// Print this many best classes of each sample
     #[arg(short = 'k', long, value_name = "K", requires = "input")]
@@ -87,10 +97,10 @@ pub struct Arguments {
     reports: Reports,
 
     /// Exit with 1 unless the error rate is at most this: 0.02 or 2%
-    #[arg(long, value_name = "ERROR", value_parser = share, requires = "labels", help_heading = "Gates")]
+    #[arg(long, value_name = "ERROR", value_parser = share, requires = "input", help_heading = "Gates")]
     assert_max_error: Option<f64>,
 
-    /// Compare with the dense theta of this checkpoint; exit with 1 beyond --tolerance
+    /// Compare with the dense theta of this checkpoint; exit with 1 if the outputs are not of it
     #[arg(long, value_name = "CHECKPOINT", help_heading = "Verification", conflicts_with_all = ["output", "top"])]
     verify: Option<PathBuf>,
 
@@ -100,15 +110,13 @@ pub struct Arguments {
     #[arg(long, value_name = "LOG_ALPHA", requires = "verify", value_parser = import::limits, allow_hyphen_values = true, help_heading = "Verification")]
     thresh: Option<import::Limits>,
 
-    /// Largest absolute difference of an output that passes; quantized files need more
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 1e-4,
-        requires = "verify",
-        help_heading = "Verification"
-    )]
-    tolerance: f64,
+    /// Largest absolute difference of an output that passes [default: 1e-4; of a quantized file, that from
+    /// the file's own weights]
+    ///
+    /// A quantized file differs from the checkpoint by what its levels are off. Without a tolerance that is
+    /// told, and refused only if the outputs have little to do with those of the checkpoint.
+    #[arg(long, value_name = "X", requires = "verify", help_heading = "Verification")]
+    tolerance: Option<f64>,
 
     /// Random samples to run without --input
     #[arg(long, value_name = "N", default_value_t = 256, requires = "verify", help_heading = "Verification",
@@ -185,8 +193,12 @@ impl Arguments {
         for path in &self.input {
             claims.reads("--input", path)?;
         }
-        let inputs =
-            [("--labels", &self.labels), ("--verify", &self.verify), ("--network", &self.network)];
+        let inputs = [
+            ("--labels", &self.labels),
+            ("--classes", &self.classes),
+            ("--verify", &self.verify),
+            ("--network", &self.network),
+        ];
         output::claim(&mut claims, &inputs, &[("--output", &self.output)])?;
         self.uncertainty.claim(&mut claims)?;
         self.reports.check(&mut claims)
@@ -202,19 +214,27 @@ impl Arguments {
         model.map_err(|e| e.in_file(&self.model))
     }
 
-    fn samples(&self, engine: &Engine) -> anyhow::Result<Vec<f32>> {
-        let shape = engine.input_shape();
-        Ok(data::read_samples(&self.input, self.array.as_deref(), shape)?.values)
-    }
-
-    fn labels(&self) -> anyhow::Result<Option<Vec<u32>>> {
-        Ok(self.labels.as_deref().map(data::read_labels).transpose()?)
+    /// Samples with their labels, if there are any, and the names of classes.
+    fn samples(&self, shape: Shape, outputs: usize) -> anyhow::Result<Labelled> {
+        let named = self.classes.as_deref().map(|path| class_names(path, outputs)).transpose()?;
+        let named = named.unwrap_or_default();
+        let (array, labels) = (self.array.as_deref(), self.labels.as_deref());
+        let mut found = labelled_of(&self.input, array, labels, shape, &named)?;
+        if !named.is_empty() {
+            found.classes = named;
+        }
+        Ok(found)
     }
 
     fn infer(&self, engine: &Engine, load_seconds: f64) -> anyhow::Result<Outcome> {
-        let samples = self.samples(engine)?;
-        let labels = self.labels()?;
         let outs = engine.output_shape().elements()?;
+        let Labelled { values: samples, labels, classes } =
+            self.samples(engine.input_shape(), outs)?;
+        let labelled = labels.is_some();
+        anyhow::ensure!(
+            labelled || self.assert_max_error.is_none(),
+            "--assert-max-error needs the samples' classes: give them with --labels"
+        );
         let count = samples.len() / engine.input_shape().elements()?;
         let mut outputs = vec![0.0; count * outs];
         let start = Instant::now();
@@ -242,9 +262,9 @@ impl Arguments {
         if let Some(path) = &self.output {
             output::write(path, &encode_outputs(path, &outputs, outs)?)?;
         }
-        let quiet = self.labels.is_none() && (self.output.is_none() || self.top.is_some());
+        let quiet = !labelled && (self.output.is_none() || self.top.is_some());
         if self.top.is_some() || quiet {
-            let text = best_classes(&outputs, outs, self.top.unwrap_or(1));
+            let text = named_classes(&outputs, outs, self.top.unwrap_or(1), &classes);
             if !self.reports.take_stdout() {
                 output::write(Path::new("-"), text.as_bytes())?;
             }
@@ -271,15 +291,24 @@ impl Arguments {
         let layers = 0..checkpoint.network().layers.len();
         let threshold = layers.map(|l| thresholds.of(l) as f32).fold(f32::NEG_INFINITY, f32::max);
         let random = self.input.is_empty();
-        let samples = match random {
-            true => random_samples(engine, self.samples as usize)?,
-            false => self.samples(engine)?,
+        let outs = engine.output_shape().elements()?;
+        let Labelled { values: samples, labels, .. } = match random {
+            true => Labelled {
+                values: random_samples(engine, self.samples as usize)?,
+                labels: None,
+                classes: Vec::new(),
+            },
+            false => self.samples(engine.input_shape(), outs)?,
         };
         let found = verify(engine, &checkpoint, thresholds.clone(), &samples)?;
         let files = (self.model.as_path(), path);
-        let mut report = Verified::new(files, threshold, self.tolerance, random, &found);
-        if let Some(labels) = self.labels()? {
-            let outs = engine.output_shape().elements()?;
+        let tolerance = self.tolerance.unwrap_or(1e-4);
+        let mut report = Verified::new(files, threshold, tolerance, random, &found);
+        let exact = |values: &Values| matches!(values, Values::F32(_));
+        if self.tolerance.is_none() && !model.weights.iter().all(|layer| exact(&layer.values)) {
+            report = report.quantized(arithmetic(engine, model, &samples)?);
+        }
+        if let Some(labels) = labels {
             let mut outputs = vec![0.0; found.samples * outs];
             engine.infer(&samples, &mut outputs)?;
             report.error_rate = Some(compare(&outputs, outs, &labels)?.error_rate());

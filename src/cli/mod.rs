@@ -184,18 +184,30 @@ struct Labelled {
 }
 
 impl Labelled {
-    fn read(images: &PathBuf, labels: &std::path::Path, shape: Shape) -> anyhow::Result<Self> {
-        let samples = crate::data::read_samples(std::slice::from_ref(images), None, shape)?;
-        let found = crate::data::read_labels(labels)?;
+    fn read(
+        images: &PathBuf,
+        labels: Option<&std::path::Path>,
+        shape: Shape,
+        classes: &[String],
+    ) -> anyhow::Result<Self> {
+        let paths = std::slice::from_ref(images);
+        let found = samples::labelled_of(paths, None, labels, shape, classes)?;
+        let count = found.values.len() / shape.elements()?;
+        let Some(known) = found.labels else {
+            anyhow::bail!(
+                "{} says nothing of classes: give them with --labels, or a folder for each class, a .npz \
+                 with x and y, a .csv whose last column is the class",
+                images.display()
+            );
+        };
         anyhow::ensure!(
-            found.len() == samples.len(),
-            "{} has {} samples, {} has {} labels",
+            known.len() == count,
+            "{} has {count} samples, {} has {} labels",
             images.display(),
-            samples.len(),
-            labels.display(),
-            found.len()
+            labels.unwrap_or(images).display(),
+            known.len()
         );
-        Ok(Self { samples: samples.values, labels: found })
+        Ok(Self { samples: found.values, labels: known })
     }
 }
 

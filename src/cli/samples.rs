@@ -1,10 +1,55 @@
-//! Samples that `svdo-compress` takes.
+//! Samples and labels as commands take them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::checkpoint::{Checkpoint, Options};
+use crate::data::{self, Labelled, Part};
+use crate::error::IoContext;
 use crate::network::Shape;
 
-/// Samples without labels.
-pub(super) fn samples_of(path: &Path, shape: Shape) -> anyhow::Result<Vec<f32>> {
-    Ok(crate::data::read_samples(&[path.to_path_buf()], None, shape)?.values)
+/// Samples without labels, to fit something to: of a data set, its training part.
+pub(super) fn samples_of(path: &Path, shape: Shape) -> crate::Result<Vec<f32>> {
+    Ok(data::read_labelled(path, Part::Train, shape, &[])?.values)
+}
+
+/// The names of all classes of a network, a line each, or of the data that a checkpoint was trained on.
+pub(super) fn class_names(path: &Path, outputs: usize) -> anyhow::Result<Vec<String>> {
+    let safetensors = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"));
+    let names: Vec<String> = match safetensors {
+        true => Checkpoint::open(path, &Options::default())?.classes(),
+        false => {
+            let text = std::fs::read_to_string(path).at(path)?;
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        }
+    };
+    anyhow::ensure!(
+        names.len() == outputs,
+        "{}: {} names of classes, the network has {outputs} outputs",
+        path.display(),
+        names.len()
+    );
+    Ok(names)
+}
+
+/// Samples to test on, and their labels: of a file of their own, or else those that come with the samples. Of a
+/// data set, its test part.
+pub(super) fn labelled_of(
+    paths: &[PathBuf],
+    array: Option<&str>,
+    labels: Option<&Path>,
+    shape: Shape,
+    classes: &[String],
+) -> crate::Result<Labelled> {
+    let mut found = match (paths, array) {
+        ([path], None) => data::read_labelled(path, Part::Test, shape, classes)?,
+        _ => {
+            let values = data::read_samples(paths, array, shape)?.values;
+            Labelled { values, labels: None, classes: Vec::new() }
+        }
+    };
+    if let Some(path) = labels {
+        found.labels = Some(data::read_labels(path)?);
+        found.classes.clear();
+    }
+    Ok(found)
 }

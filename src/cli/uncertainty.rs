@@ -7,9 +7,10 @@ use std::time::Instant;
 use clap::Args;
 
 use super::output::{self, Reports};
+use super::samples::labelled_of;
 use super::{Outcome, isa, share};
 use crate::container;
-use crate::data;
+use crate::data::Labelled;
 use crate::engine::Options;
 use crate::engine::uncertain::{How, UncertainEngine};
 use crate::error::IoContext;
@@ -71,9 +72,8 @@ impl UncertaintyOptions {
         let how = self.uncertainty.unwrap_or(How::Mean);
         let engine = self.engine(inputs, how)?;
         let shape = engine.input_shape();
-        let read = |files: &[PathBuf], array| data::read_samples(files, array, shape);
-        let samples = read(inputs.input, inputs.array)?.values;
-        let labels = inputs.labels.map(data::read_labels).transpose()?;
+        let Labelled { values: samples, labels, .. } =
+            labelled_of(inputs.input, inputs.array, inputs.labels, shape, &[])?;
         let start = Instant::now();
         let predictions = engine.predict(&samples, self.seed)?;
         let seconds = start.elapsed().as_secs_f64() / predictions.len().max(1) as f64;
@@ -82,10 +82,15 @@ impl UncertaintyOptions {
         let ood = match self.ood.is_empty() {
             true => None,
             false => {
-                let foreign = engine.predict(&read(&self.ood, None)?.values, self.seed)?;
+                let samples = labelled_of(&self.ood, None, None, shape, &[])?;
+                let foreign = engine.predict(&samples.values, self.seed)?;
                 Some(Foreign::new(&predictions, &foreign)?)
             }
         };
+        anyhow::ensure!(
+            scores.is_some() || inputs.assert_max_error.is_none(),
+            "--assert-max-error needs the samples' classes: give them with --labels"
+        );
         let mut gates = Vec::new();
         if let (Some(limit), Some(found)) = (inputs.assert_max_error, &scores) {
             gates.push(Gate::at_most("assert-max-error", limit, 1.0 - found.accuracy));

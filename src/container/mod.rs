@@ -17,7 +17,7 @@ pub use read::read;
 #[cfg(feature = "compress")]
 pub use read::read_with_sizes;
 #[cfg(feature = "uncertainty")]
-pub use read::read_with_variances;
+pub use read::{Contents, read_contents, read_with_variances};
 #[cfg(feature = "compress")]
 pub(crate) use write::{VariancesCode, assemble, only_gaps};
 #[cfg(feature = "compress")]

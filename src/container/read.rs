@@ -51,14 +51,35 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
 /// As [`read`].
 #[cfg(feature = "uncertainty")]
 pub fn read_with_variances(bytes: &[u8]) -> Result<(Model, Option<Variances>)> {
-    let Read { model, variances: section, .. } = read_all(bytes)?;
+    read_contents(bytes).map(|read| (read.model, read.variances))
+}
+
+/// All that a file says.
+#[cfg(feature = "uncertainty")]
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contents {
+    /// The network and its weights.
+    pub model: Model,
+    /// Bytes of each layer's sections, their lengths and checksums among them.
+    pub layer_bytes: Vec<usize>,
+    /// The variances of the weights, if it has them.
+    pub variances: Option<Variances>,
+}
+
+/// As [`read`], with all that there is.
+///
+/// # Errors
+/// As [`read`].
+#[cfg(feature = "uncertainty")]
+pub fn read_contents(bytes: &[u8]) -> Result<Contents> {
+    let Read { model, layer_bytes, variances: section } = read_all(bytes)?;
     let budget = limits::budget(bytes.len());
     let decode = |section: &[u8]| {
         variances::decode(section, &model, &budget)
             .map_err(|e| Error::corrupt("variances", e.to_string()))
     };
     let variances = section.map(decode).transpose()?;
-    Ok((model, variances))
+    Ok(Contents { model, layer_bytes, variances })
 }
 
 /// As [`read`], with the bytes of each layer's sections, their lengths and checksums among them.
@@ -73,7 +94,7 @@ pub fn read_with_sizes(bytes: &[u8]) -> Result<(Model, Vec<usize>)> {
 /// What a file holds.
 struct Read<'a> {
     model: Model,
-    #[cfg_attr(not(feature = "compress"), expect(dead_code))]
+    #[cfg_attr(not(feature = "uncertainty"), expect(dead_code))]
     layer_bytes: Vec<usize>,
     /// The section of variances as it is.
     #[cfg_attr(not(feature = "uncertainty"), expect(dead_code))]

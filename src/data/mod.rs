@@ -1,6 +1,7 @@
-//! Images, labels and arrays from files: IDX, NumPy, PNG and raw floats, told apart by content.
+//! Images, labels and arrays from files: IDX, NumPy, PNG, JPEG and raw floats, told apart by content;
+//! folders of them by class, and tables.
 //!
-//! What is compressed (gzip, .npz, PNG) is read with the feature `data`.
+//! What is compressed (gzip, .npz, PNG, JPEG), folders and tables are read with the feature `data`.
 
 mod array;
 #[cfg(feature = "data")]
@@ -8,13 +9,21 @@ mod arrays;
 mod cifar;
 mod element;
 mod idx;
+#[cfg(feature = "data")]
+mod jpeg;
+#[cfg(feature = "data")]
+mod labelled;
 mod npy;
 mod npy_header;
 #[cfg(feature = "data")]
 mod npz;
 #[cfg(feature = "data")]
+mod picture;
+#[cfg(feature = "data")]
 mod png;
 mod stream;
+#[cfg(feature = "data")]
+mod table;
 
 use std::fs::File;
 #[cfg(feature = "data")]
@@ -37,7 +46,13 @@ use stream::Stream;
 #[cfg(feature = "data")]
 pub use arrays::write_array;
 pub use cifar::read_cifar10;
+#[cfg(feature = "data")]
+pub use labelled::{Labelled, Part, read_labelled};
+#[cfg(feature = "train")]
+pub(crate) use labelled::{arrays_of, class_folders, classes_of};
 pub use npy::write_npy;
+#[cfg(feature = "train")]
+pub(crate) use table::Table;
 
 /// The header of a .npy file, less its magic: element type, whether big-endian, shape, and whether
 /// the first index runs fastest.
@@ -73,7 +88,7 @@ impl Samples {
 
 /// Reads samples for a network whose input is `shape`, from one file or from several in order.
 ///
-/// A file may be IDX or .npy (both also gzipped), .npz, PNG (one sample), or, where its content is
+/// A file may be IDX or .npy (both also gzipped), .npz, PNG or JPEG (one sample), or, where its content is
 /// none of these and its extension is .f32, .raw or .bin, little-endian f32 without a header.
 /// Arrays have the shape `[N, ...]` with channels first. Values are given as they are stored,
 /// pixels from 0 to 255. `array` names the array of a .npz with several.
@@ -126,7 +141,7 @@ pub fn read_labels(path: &Path) -> Result<Vec<u32>> {
 ///
 /// # Errors
 /// As [`read_labels`], or if there is no array of the name.
-#[cfg(feature = "train")]
+#[cfg(feature = "data")]
 pub(crate) fn read_labels_of(path: &Path, array: Option<&str>) -> Result<Vec<u32>> {
     labels_of(path, array)
 }
@@ -135,7 +150,7 @@ pub(crate) fn read_labels_of(path: &Path, array: Option<&str>) -> Result<Vec<u32
 ///
 /// # Errors
 /// If it cannot be read or is none.
-#[cfg(feature = "train")]
+#[cfg(feature = "data")]
 pub(crate) fn array_names(path: &Path) -> Result<Vec<String>> {
     match Source::open(path)? {
         Source::Archive(mut archive) => archive.names(),
@@ -164,6 +179,8 @@ fn samples_of(path: &Path, array: Option<&str>, shape: Shape) -> Result<Vec<f32>
         (Source::Array(array), None) => array.samples(shape),
         #[cfg(feature = "data")]
         (Source::Picture(file), None) => png::read(path, file, shape),
+        #[cfg(feature = "data")]
+        (Source::Photograph(bytes), None) => jpeg::read(&bytes, shape),
         (Source::Raw(stream), None) => {
             let values = raw(stream, shape)?;
             #[cfg(feature = "data")]
@@ -185,6 +202,8 @@ enum Source<'a> {
     Archive(Archive<'a, BufReader<File>>),
     #[cfg(feature = "data")]
     Picture(BufReader<File>),
+    #[cfg(feature = "data")]
+    Photograph(Vec<u8>),
     Raw(Stream<'a>),
 }
 
@@ -202,7 +221,7 @@ impl<'a> Source<'a> {
             Err(whole) if is_raw(path) => Ok(Self::Raw(Stream::new(path, "raw f32", whole))),
             Err(_) => Err(Error::data(
                 "format not recognised: expected IDX or .npy (either may be gzipped), .npz, PNG, \
-                 or little-endian f32 in a file named .f32, .raw or .bin",
+                 JPEG, or little-endian f32 in a file named .f32, .raw or .bin",
             )),
         }
     }
@@ -218,6 +237,11 @@ impl<'a> Source<'a> {
                 Ok(Self::Archive(Archive::open(path, length, BufReader::new(file))?))
             }
             Compressed::Png => Ok(Self::Picture(BufReader::new(file))),
+            Compressed::Jpeg => {
+                let mut bytes = head;
+                file.read_to_end(&mut bytes).at(path)?;
+                Ok(Self::Photograph(bytes))
+            }
             Compressed::Gzip => {
                 let mut unpacked = MultiGzDecoder::new(Cursor::new(head).chain(file));
                 let head = self::head(&mut Stream::new(path, "gzip", &mut unpacked))?;
@@ -245,6 +269,7 @@ impl<'a> Source<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Compressed {
     Gzip,
+    Jpeg,
     Npz,
     Png,
 }
@@ -254,6 +279,7 @@ fn compressed(head: &[u8]) -> Option<Compressed> {
     match head {
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Some(Compressed::Npz),
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Compressed::Png),
+        [0xff, 0xd8, 0xff, ..] => Some(Compressed::Jpeg),
         // Magic, the deflate method, and flags without reserved bits.
         [0x1f, 0x8b, 8, flags, ..] if flags & 0xe0 == 0 => Some(Compressed::Gzip),
         _ => None,

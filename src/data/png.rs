@@ -5,7 +5,8 @@ use std::path::Path;
 
 use png::{BitDepth, ColorType, Decoder, DecodingError, Info, Transformations};
 
-use super::array::{MAX_VALUES, sample_elements};
+use super::array::MAX_VALUES;
+use super::picture;
 use crate::budget::ReadBudget;
 use crate::error::{Error, IoContext, Result};
 use crate::network::Shape;
@@ -25,7 +26,7 @@ pub(super) fn read(path: &Path, mut reader: impl BufRead + Seek, shape: Shape) -
     decoder.set_transformations(Transformations::EXPAND);
     let info = decoder.read_header_info().map_err(unreadable)?;
     let (width, height) = info.size();
-    let channels = channels(width, height, shape)?;
+    let channels = picture::channels("PNG", width, height, shape)?;
     let pixels = u64::from(width) * u64::from(height);
     let bytes = pixels.saturating_mul(info.bits_per_pixel() as u64) / 8;
     if pixels > MAX_VALUES || bytes > length.saturating_mul(DEFLATE_MAX_RATIO) {
@@ -34,23 +35,23 @@ pub(super) fn read(path: &Path, mut reader: impl BufRead + Seek, shape: Shape) -
         )));
     }
 
-    let mut picture = decoder.read_info().map_err(unreadable)?;
-    if picture.info().is_animated() {
+    let mut reader = decoder.read_info().map_err(unreadable)?;
+    if reader.info().is_animated() {
         return Err(Error::data("the PNG is animated: save each frame as a PNG of its own"));
     }
-    check_palette(picture.info())?;
+    check_palette(reader.info())?;
     let size =
-        picture.output_buffer_size().ok_or_else(|| unreadable(DecodingError::LimitsExceeded))?;
+        reader.output_buffer_size().ok_or_else(|| unreadable(DecodingError::LimitsExceeded))?;
     // As stored, as numbers and as a sample; none of them grows.
-    let planes = channels.max(picture.output_color_type().0.samples()) as u64;
+    let planes = channels.max(reader.output_color_type().0.samples()) as u64;
     let needed = (size as u64).saturating_add(pixels.saturating_mul(8 * planes));
     ReadBudget::new(length).bytes(needed / 2)?;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(size).map_err(Into::into).at(path)?;
     bytes.resize(size, 0);
-    let (color, depth) = picture.output_color_type();
-    picture.next_frame(&mut bytes).map_err(unreadable)?;
-    picture.finish().map_err(unreadable)?;
+    let (color, depth) = reader.output_color_type();
+    reader.next_frame(&mut bytes).map_err(unreadable)?;
+    reader.finish().map_err(unreadable)?;
 
     let planes = color.samples();
     let values: Vec<f32> = match depth {
@@ -69,14 +70,7 @@ pub(super) fn read(path: &Path, mut reader: impl BufRead + Seek, shape: Shape) -
             ));
         }
     }
-    let grey = values.chunks_exact(planes).all(|p| p[..colors].iter().all(|&v| v == p[0]));
-    if channels == 1 && !grey {
-        return Err(Error::data(format!(
-            "the PNG is in colour, the network takes {shape}: convert it to grey"
-        )));
-    }
-    let plane = |c: usize| values.iter().skip(c.min(colors - 1)).step_by(planes).copied();
-    Ok((0..channels).flat_map(plane).collect())
+    picture::sample("PNG", &values, (planes, colors), (channels, shape))
 }
 
 /// Refuses what the decoder takes for granted: a palette of up to 256 colors of 3 bytes each.
@@ -90,30 +84,6 @@ fn check_palette(info: &Info<'_>) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Channels to take from a picture of this size.
-fn channels(width: u32, height: u32, shape: Shape) -> Result<usize> {
-    let elements = sample_elements(shape)? as u64;
-    let (width, height) = (u64::from(width), u64::from(height));
-    let same_size = [shape.width as u64, shape.height as u64] == [width, height];
-    if same_size && matches!(shape.channels, 1 | 3) {
-        return Ok(shape.channels);
-    }
-    if shape.area() == 1 && width * height == elements {
-        return Ok(1);
-    }
-    Err(Error::data(if shape.area() == 1 {
-        format!("the PNG has {width} x {height} pixels, the network takes {elements} values")
-    } else if same_size {
-        format!("a PNG gives 1 or 3 channels, the network takes {shape}: use a .npy file")
-    } else {
-        format!(
-            "the PNG is {width} wide and {height} high, the network takes {} wide and {} high: \
-             resize or crop it",
-            shape.width, shape.height
-        )
-    }))
 }
 
 fn invalid(problem: impl Into<String>) -> Error {

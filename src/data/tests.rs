@@ -140,7 +140,7 @@ fn errors_name_the_file() {
             "text.txt",
             b"hello world".to_vec(),
             None,
-            "format not recognised: expected IDX or .npy (either may be gzipped), .npz, PNG, or \
+            "format not recognised: expected IDX or .npy (either may be gzipped), .npz, PNG, JPEG, or \
              little-endian f32 in a file named .f32, .raw or .bin",
         ),
         (

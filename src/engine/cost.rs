@@ -187,7 +187,7 @@ impl Nanoseconds {
                 far_number: [0.3, 0.95],
                 far_weight: [0.0, 0.27],
             },
-            Isa::Portable | Isa::Avx2 | Isa::Neon => Self {
+            Isa::Portable | Isa::Neon | Isa::Simd128 | Isa::Avx2 => Self {
                 alone: [0.032, 0.0275],
                 shared: [0.024, 0.0205],
                 product: 0.029,

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::checkpoint::{Block, Checkpoint};
 use crate::error::{Error, Result};
+use crate::model::{LayerWeights, Model};
 use crate::network::{Network, Op, Shape, Source, Window, check_ids, plain, row_of};
 use crate::prune::Thresholds;
 
@@ -43,6 +44,22 @@ impl DenseNetwork {
             let widen = |b: Vec<f32>| b.into_iter().map(f64::from).collect();
             bias.push(checkpoint.read_bias(layer)?.map(widen));
         }
+        Ok(Self { network, shapes, weights, bias })
+    }
+
+    /// The same of a compressed model: what its own weights give, whatever they were made from.
+    ///
+    /// # Errors
+    /// [`Error::Network`] if the weights do not fit the network.
+    pub fn of_model(model: &Model) -> Result<Self> {
+        let network = model.network.clone();
+        let shapes = network.shapes()?;
+        let widen = |v: &f32| f64::from(*v);
+        let dense = |layer: &LayerWeights| Ok(layer.to_dense()?.iter().map(widen).collect());
+        let weights = model.weights.iter().map(dense).collect::<Result<_>>()?;
+        let bias =
+            |layer: &LayerWeights| Some(layer.bias.as_ref()?.to_f32().iter().map(widen).collect());
+        let bias = model.weights.iter().map(bias).collect();
         Ok(Self { network, shapes, weights, bias })
     }
 

@@ -8,6 +8,7 @@ use super::plan::Engine;
 use crate::checkpoint::Checkpoint;
 use crate::data::finite;
 use crate::error::{Error, Result};
+use crate::model::Model;
 use crate::prune::Thresholds;
 
 /// How far outputs are from a reference.
@@ -19,6 +20,9 @@ pub struct Deviation {
     pub mean_abs_error: f64,
     /// Share of samples whose largest output is the same one.
     pub top1_agreement: f64,
+    /// Root mean square of the differences over that of the reference about its mean: 0 if they are the
+    /// same, 1 and more if they have nothing to do with each other.
+    pub relative_error: f64,
 }
 
 /// What verification found.
@@ -79,13 +83,33 @@ pub fn verify(
     })
 }
 
+/// The engine against the model's own weights, dense and in f64: arithmetic alone.
+///
+/// # Errors
+/// As [`verify`].
+pub fn arithmetic(engine: &Engine, model: &Model, samples: &[f32]) -> Result<Deviation> {
+    let (ins, outs) = (engine.input_shape().elements()?, engine.output_shape().elements()?);
+    let mut sparse = vec![0.0; samples.len() / ins * outs];
+    engine.infer(samples, &mut sparse)?;
+    let dense = DenseNetwork::of_model(model)?;
+    let rows = samples.par_chunks_exact(ins).map(|sample| dense.run(sample));
+    let dense = rows.collect::<Result<Vec<_>>>()?.concat();
+    let sparse: Vec<f64> = sparse.into_iter().map(f64::from).collect();
+    Ok(deviation(&sparse, &dense, outs))
+}
+
 fn deviation(found: &[f64], expected: &[f64], outs: usize) -> Deviation {
     let differences = || found.iter().zip(expected).map(|(a, b)| (a - b).abs());
     let rows = found.chunks_exact(outs).zip(expected.chunks_exact(outs));
+    let count = found.len().max(1) as f64;
+    let mean = expected.iter().sum::<f64>() / count;
+    let varied = expected.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>();
+    let squares = differences().map(|d| d * d).sum::<f64>();
     let agreeing = rows.clone().filter(|(a, b)| top(a) == top(b)).count();
     Deviation {
         max_abs_error: differences().fold(0.0, f64::max),
-        mean_abs_error: differences().sum::<f64>() / found.len().max(1) as f64,
+        mean_abs_error: differences().sum::<f64>() / count,
         top1_agreement: agreeing as f64 / rows.len().max(1) as f64,
+        relative_error: if squares == 0.0 { 0.0 } else { (squares / varied.max(1e-30)).sqrt() },
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::document::{Block, Document, Section, Table, row};
 use super::gate::Gate;
 use super::{display, shortest};
-use crate::engine::verify::Verification;
+use crate::engine::verify::{Deviation, Verification};
 use crate::text::{duration, group, percent};
 
 /// Of `svdo-infer`.
@@ -56,10 +56,17 @@ pub struct Verified {
     pub mean_abs_error: f64,
     /// Share of samples with the same largest output.
     pub top1_agreement: f64,
-    /// The largest difference allowed.
-    pub tolerance: f64,
-    /// Whether max_abs_error is within it.
+    /// Root mean square of the differences over that of the outputs of masked theta about their mean.
+    pub relative_error: f64,
+    /// The largest difference allowed. Without it, of quantized files: arithmetic has to be that of the file's
+    /// own weights, and relative_error at most 0.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<f64>,
+    /// Whether the outputs are within what is allowed.
     pub passed: bool,
+    /// Of quantized files without a tolerance: the engine against the file's own weights, dense and in f64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arithmetic: Option<Pruning>,
     /// What pruning alone cost: masked against unmasked theta, in f64.
     pub pruning: Pruning,
     /// Error of the file on labelled data, if given.
@@ -67,7 +74,7 @@ pub struct Verified {
     pub error_rate: Option<f64>,
 }
 
-/// Masked against unmasked theta.
+/// Masked against unmasked theta, or sums of f32 against those of f64.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs)]
@@ -75,6 +82,20 @@ pub struct Pruning {
     pub max_abs_error: f64,
     pub mean_abs_error: f64,
     pub top1_agreement: f64,
+}
+
+/// How far f32 may be from f64.
+const MOST_ARITHMETIC: f64 = 1e-4;
+
+/// How far outputs of a quantized file may be, relative to what they vary. Files that lose a percent of
+/// their accuracy were at 0.05; those of another network are beyond 1.
+const MOST_RELATIVE: f64 = 0.5;
+
+impl From<Deviation> for Pruning {
+    fn from(found: Deviation) -> Self {
+        let Deviation { max_abs_error, mean_abs_error, top1_agreement, .. } = found;
+        Self { max_abs_error, mean_abs_error, top1_agreement }
+    }
 }
 
 impl Verified {
@@ -95,15 +116,51 @@ impl Verified {
             max_abs_error: found.engine.max_abs_error,
             mean_abs_error: found.engine.mean_abs_error,
             top1_agreement: found.engine.top1_agreement,
-            tolerance,
+            relative_error: found.engine.relative_error,
+            tolerance: Some(tolerance),
             passed: found.engine.max_abs_error <= tolerance,
-            pruning: Pruning {
-                max_abs_error: found.pruning.max_abs_error,
-                mean_abs_error: found.pruning.mean_abs_error,
-                top1_agreement: found.pruning.top1_agreement,
-            },
+            arithmetic: None,
+            pruning: found.pruning.into(),
             error_rate: None,
         }
+    }
+
+    /// The same of a quantized file, whose outputs differ by what its levels are off: the engine has to give
+    /// what the file's own weights do, and the file to be one of this checkpoint.
+    #[must_use]
+    pub fn quantized(self, arithmetic: Deviation) -> Self {
+        let exact = arithmetic.max_abs_error <= MOST_ARITHMETIC
+            || arithmetic.relative_error <= MOST_ARITHMETIC / 10.0;
+        let passed = exact && self.relative_error <= MOST_RELATIVE;
+        Self { tolerance: None, passed, arithmetic: Some(arithmetic.into()), ..self }
+    }
+
+    fn verdict(&self) -> Vec<String> {
+        let word = if self.passed { "passed" } else { "FAILED" };
+        let Some(arithmetic) = &self.arithmetic else {
+            let (error, tolerance) = (self.max_abs_error, self.tolerance.unwrap_or_default());
+            return vec![format!("{word}: max abs error {error:.3e}, tolerance {tolerance:e}")];
+        };
+        let relative = self.relative_error;
+        let mut lines = vec![format!(
+            "{word}: the engine is within {:.3e} of the file's own weights; by quantization outputs differ \
+             by {} of what they vary",
+            arithmetic.max_abs_error,
+            percent(relative)
+        )];
+        if relative > MOST_RELATIVE {
+            lines.push(format!(
+                "more than {}: was the file made from this checkpoint, at this threshold?",
+                percent(MOST_RELATIVE)
+            ));
+        } else {
+            lines.push(
+                "to bound the differences themselves give --tolerance, to bound errors --labels and \
+                 --assert-max-error"
+                    .into(),
+            );
+        }
+        lines
     }
 
     pub(super) fn document(&self) -> Document {
@@ -118,7 +175,15 @@ impl Verified {
             row![name, format!("{max:.3e}"), format!("{mean:.3e}"), percent(top)]
         };
         let (file, pruning) = (self, &self.pruning);
-        let rows = [
+        let own = self.arithmetic.as_ref().map(|own| {
+            row(
+                "engine against the file's weights",
+                own.max_abs_error,
+                own.mean_abs_error,
+                own.top1_agreement,
+            )
+        });
+        let rows = own.into_iter().chain([
             row(
                 "file against pruned theta",
                 file.max_abs_error,
@@ -131,16 +196,10 @@ impl Verified {
                 pruning.mean_abs_error,
                 pruning.top1_agreement,
             ),
-        ];
+        ]);
         let table = Table::new(["", "max abs error", "mean abs error", "same top-1"], rows);
         let error = self.error_rate.map(|e| format!("error rate of the file: {}", percent(e)));
-        let verdict = format!(
-            "{}: max abs error {:.3e}, tolerance {:e}",
-            if self.passed { "passed" } else { "FAILED" },
-            self.max_abs_error,
-            self.tolerance
-        );
-        let found = error.into_iter().chain([verdict]).collect();
+        let found = error.into_iter().chain(self.verdict()).collect();
         let blocks = vec![Block::Lines(vec![head]), Block::Table(table), Block::Lines(found)];
         Document {
             title: format!("{} verified", self.model),

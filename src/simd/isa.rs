@@ -12,6 +12,8 @@ pub enum Isa {
     Portable,
     /// 64-bit ARM with NEON.
     Neon,
+    /// WebAssembly with vectors of 128 bits.
+    Simd128,
     /// x86-64 with AVX2 and FMA.
     Avx2,
     /// x86-64 with AVX-512F: sixteen floats to a vector.
@@ -32,6 +34,11 @@ macro_rules! for_token {
                 type $token = super::neon::Neon;
                 $then
             }
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128", not(feature = "train")))]
+            Isa::Simd128 => {
+                type $token = super::simd128::Simd128;
+                $then
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => {
                 type $token = super::avx2::Avx2;
@@ -50,9 +57,10 @@ macro_rules! for_token {
 
 impl Isa {
     /// All of them, a better one later.
-    const ALL: [(&'static str, Self); 4] = [
+    const ALL: [(&'static str, Self); 5] = [
         ("portable", Self::Portable),
         ("neon", Self::Neon),
+        ("simd128", Self::Simd128),
         ("avx2", Self::Avx2),
         ("avx512", Self::Avx512),
     ];

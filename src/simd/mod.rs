@@ -41,6 +41,8 @@ mod neon;
 mod portable;
 #[cfg(feature = "train")]
 mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128", not(feature = "train")))]
+mod simd128;
 #[cfg(test)]
 mod tests;
 mod vector;

@@ -24,6 +24,10 @@ macro_rules! test_every_isa {
                 test(Isa::Neon);
             }
             #[test]
+            fn simd128() {
+                test(Isa::Simd128);
+            }
+            #[test]
             fn avx2() {
                 test(Isa::Avx2);
             }

@@ -85,7 +85,7 @@ pub struct Arguments {
     /// Training data: a folder, a .npz or a .csv
     ///
     /// A folder has MNIST's train-images-idx3-ubyte and train-labels-idx1-ubyte (.gz), CIFAR-10's
-    /// data_batch_1.bin to data_batch_5.bin, or a folder of PNG files for each class (under train and test,
+    /// data_batch_1.bin to data_batch_5.bin, or a folder of PNG or JPEG files for each class (under train and test,
     /// if there is a test set). A .npz has the arrays x and y, or x_train, y_train, x_test and y_test. A
     /// .csv has a sample to a line, its values and then the class or the targets.
     #[arg(long, value_name = "PATH")]

@@ -1,10 +1,10 @@
 //! Tables: a sample to a line, its values and then its targets, commas in between.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Wanted;
-use super::source::{check, label_of};
+use super::source::check;
+use crate::data::{Table, classes_of};
 use crate::error::{Error, IoContext, Result};
 use crate::network::Network;
 use crate::train::config::Task;
@@ -30,72 +30,20 @@ fn parse(
     let inputs = network.input.shape.elements()?;
     let outputs = network.output_shape_of_all()?.channels;
     let wanted = if task == Task::Classes { 1 } else { outputs };
-    let (mut raw, mut targets, mut names) = (Vec::new(), Vec::new(), Vec::new());
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    for (index, line) in lines {
-        let fields: Vec<&str> =
-            line.split(',').map(|field| field.trim().trim_matches('"')).collect();
-        if fields.len() != inputs + wanted {
-            return Err(Error::data(format!(
-                "line {} has {} columns, expected {inputs} of values and {wanted} of targets",
-                index + 1,
-                fields.len()
-            )));
-        }
-        let (values, own) = fields.split_at(inputs);
-        let numbers: Vec<Option<f32>> = values.iter().map(|v| number(v)).collect();
-        if raw.is_empty() && targets.is_empty() && names.is_empty() && numbers[0].is_none() {
-            continue; // The names of the columns.
-        }
-        for (column, (found, field)) in numbers.iter().zip(values).enumerate() {
-            raw.push(found.ok_or_else(|| wrong(index, column, field))?);
-        }
-        if task == Task::Classes {
-            names.push(own[0].to_owned());
-            continue;
-        }
-        for (column, field) in own.iter().enumerate() {
-            let found = number(field);
-            targets.push(found.ok_or_else(|| wrong(index, inputs + column, field))?);
-        }
-    }
-    if raw.is_empty() {
-        return Err(Error::data("it has no samples"));
-    }
+    let table = Table::parse(text, inputs, &[wanted])?;
     if task != Task::Classes {
+        let targets = table.targets()?;
         check(task, &targets)?;
-        return Ok((raw, Wanted::Values(targets)));
+        return Ok((table.values, Wanted::Values(targets)));
     }
-    let labels = names.iter().map(|name| name.parse().ok()).collect::<Option<Vec<u32>>>();
-    if let (Some(labels), true) = (labels, classes.is_empty()) {
-        return Ok((raw, Wanted::Classes(labels, Vec::new())));
-    }
-    let found: BTreeSet<&String> = names.iter().collect();
-    let all: Vec<String> = match classes {
-        [] => found.into_iter().cloned().collect(),
-        known => known.to_vec(),
-    };
-    if all.len() > outputs {
+    let (labels, names) = classes_of(&table.rest, classes)?;
+    if names.len() > outputs {
         return Err(Error::data(format!(
             "its last column names {} classes, the network has {outputs} outputs",
-            all.len()
+            names.len()
         )));
     }
-    let labels = names.iter().map(|name| label_of(name, &all)).collect::<Result<_>>()?;
-    Ok((raw, Wanted::Classes(labels, all)))
-}
-
-/// A finite number.
-fn number(field: &str) -> Option<f32> {
-    field.parse().ok().filter(|v: &f32| v.is_finite())
-}
-
-fn wrong(line: usize, column: usize, field: &str) -> Error {
-    Error::data(format!(
-        "line {}, column {}: {field:?} is not a finite number",
-        line + 1,
-        column + 1
-    ))
+    Ok((table.values, Wanted::Classes(labels, names)))
 }
 
 #[cfg(test)]

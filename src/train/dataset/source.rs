@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use super::{Dataset, Wanted, csv};
-use crate::data::{array_names, read_cifar10, read_labels_of, read_samples};
-use crate::error::{Error, IoContext, Result};
+use crate::data::{
+    Labelled, Part, array_names, arrays_of, class_folders, read_labelled, read_labels_of,
+    read_samples,
+};
+use crate::error::{Error, Result};
 use crate::network::{Network, Shape};
 use crate::train::config::Task;
 use crate::train::noise::drawn_order;
-
-/// Most files of a folder that are read one by one.
-const MOST_FILES: usize = 10_000_000;
 
 pub(super) fn read(
     task: Task,
@@ -20,10 +20,11 @@ pub(super) fn read(
     classes: &[String],
 ) -> Result<Dataset> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let part = if test { Part::Test } else { Part::Train };
     let read = || -> Result<Dataset> {
         let (raw, wanted) = match extension {
-            _ if path.is_dir() => folder(task, path, test, network.input.shape, classes)?,
-            "npz" => archive(task, path, test, network)?,
+            _ if path.is_dir() => folder(task, path, part, network.input.shape, classes)?,
+            "npz" => archive(task, path, part, network)?,
             "csv" if test => {
                 return Err(Error::data("one file has no test data: give --test-data"));
             }
@@ -62,7 +63,7 @@ pub(super) fn has_test_part(folder: &Path) -> bool {
 fn folder(
     task: Task,
     folder: &Path,
-    test: bool,
+    part: Part,
     shape: Shape,
     classes: &[String],
 ) -> Result<(Vec<f32>, Wanted)> {
@@ -72,102 +73,42 @@ fn folder(
              the last columns of a .csv",
         ));
     }
-    let batch = if test { "test_batch.bin" } else { "data_batch_1.bin" };
-    let (samples, labels) = if folder.join(batch).is_file() {
-        read_cifar10(folder, test)?
-    } else if let Some(found) = class_folders(folder, test)? {
-        return pictures(&found, shape, classes);
-    } else {
-        let part = if test { "t10k" } else { "train" };
-        let images = find(folder, &format!("{part}-images-idx3-ubyte"))?;
-        let labels = find(folder, &format!("{part}-labels-idx1-ubyte"))?;
-        (read_samples(&[images], None, shape)?, read_labels_of(&labels, None)?)
-    };
-    if samples.shape != shape {
-        return Err(Error::data(format!(
-            "its samples are of shape {}, the network takes {shape}",
-            samples.shape
-        )));
-    }
-    Ok((samples.values, Wanted::Classes(labels, Vec::new())))
-}
-
-/// Folders of PNG files, one for each class, under `train` or `test` where there are such.
-fn class_folders(folder: &Path, test: bool) -> Result<Option<Vec<PathBuf>>> {
-    let part = folder.join(if test { "test" } else { "train" });
-    let parted = ["train", "test"].iter().any(|part| folder.join(part).is_dir());
-    if parted && !part.is_dir() {
-        return Err(Error::data(format!("there is no folder {}", part.display())));
-    }
-    let root = if parted { part } else { folder.into() };
-    let is_class = |path: &PathBuf| {
-        path.is_dir() && children(path).is_ok_and(|files| files.iter().any(|f| is_png(f)))
-    };
-    let classes: Vec<PathBuf> = children(&root)?.into_iter().filter(is_class).collect();
-    if !parted && test && !classes.is_empty() {
+    let by_class = class_folders(folder, part)?.is_some();
+    if by_class && part == Part::Test && !folder.join(part.name()).is_dir() {
         return Err(Error::data(
             "it has no test data: put the classes' folders into train and test, or give --test-data",
         ));
     }
-    Ok((!classes.is_empty()).then_some(classes))
-}
-
-/// What a folder holds, by name.
-fn children(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).at(folder)?.take(MOST_FILES);
-    let mut all = entries.map(|e| Ok(e.at(folder)?.path())).collect::<Result<Vec<_>>>()?;
-    all.sort();
-    Ok(all)
-}
-
-fn is_png(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"))
-}
-
-/// Pictures in an order that is always the same and mixes the classes, so that the last are of all.
-fn pictures(folders: &[PathBuf], shape: Shape, classes: &[String]) -> Result<(Vec<f32>, Wanted)> {
-    let name =
-        |folder: &PathBuf| folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let found: Vec<String> = folders.iter().map(name).collect();
-    let names = if classes.is_empty() { &found[..] } else { classes };
-    let mut files = Vec::new();
-    for (folder, class) in folders.iter().zip(&found) {
-        let label = label_of(class, names)?;
-        files.extend(children(folder)?.into_iter().filter(|f| is_png(f)).map(|f| (f, label)));
+    let Labelled { values, labels, classes } = read_labelled(folder, part, shape, classes)?;
+    let Some(labels) = labels else {
+        return Err(Error::data("its pictures have no classes: give each class a folder"));
+    };
+    // Pictures come class by class, and are mixed in an order that is always the same, so that the last are
+    // of all.
+    match by_class {
+        true => Ok(mixed(&values, &labels, classes)),
+        false => Ok((values, Wanted::Classes(labels, classes))),
     }
-    let mut values = Vec::new();
-    let mut labels = Vec::new();
-    for at in drawn_order(0, files.len()) {
-        let (file, label) = &files[at as usize];
-        values.extend(read_samples(std::slice::from_ref(file), None, shape)?.values);
-        labels.push(*label);
-    }
-    Ok((values, Wanted::Classes(labels, names.to_vec())))
 }
 
-/// The index of a class's name.
-pub(super) fn label_of(name: &str, names: &[String]) -> Result<u32> {
-    let at = names.iter().position(|known| known == name);
-    at.map(|at| at as u32).ok_or_else(|| {
-        Error::data(format!("class {name:?} is none of the training data: {}", names.join(", ")))
-    })
+fn mixed(values: &[f32], labels: &[u32], classes: Vec<String>) -> (Vec<f32>, Wanted) {
+    let order = drawn_order(0, labels.len());
+    let sample = values.len() / labels.len().max(1);
+    let rows = order.iter().flat_map(|&at| &values[at as usize * sample..][..sample]);
+    let labels = order.iter().map(|&at| labels[at as usize]);
+    (rows.copied().collect(), Wanted::Classes(labels.collect(), classes))
 }
 
 /// `x_train` and `y_train`, `x_test` and `y_test`, or for training `x` and `y`.
-fn archive(task: Task, path: &Path, test: bool, network: &Network) -> Result<(Vec<f32>, Wanted)> {
-    let names = array_names(path)?;
-    let part = if test { "test" } else { "train" };
-    let has = |name: &str| names.iter().any(|n| n == name);
-    let [x, y] = match [format!("x_{part}"), format!("y_{part}")] {
-        both if both.iter().all(|name| has(name)) => both,
-        _ if !test && has("x") && has("y") => ["x".into(), "y".into()],
-        [x, y] => {
-            return Err(Error::data(format!(
-                "expected arrays {x:?} and {y:?}{}, found {}",
-                if test { "" } else { ", or \"x\" and \"y\"" },
-                names.join(", ")
-            )));
-        }
+fn archive(task: Task, path: &Path, part: Part, network: &Network) -> Result<(Vec<f32>, Wanted)> {
+    let found = arrays_of(path, part)?;
+    let Some([x, y]) = found.filter(|[x, _]| part == Part::Train || x != "x") else {
+        return Err(Error::data(format!(
+            "expected arrays \"x_{0}\" and \"y_{0}\"{1}, found {2}",
+            part.name(),
+            if part == Part::Test { "" } else { ", or \"x\" and \"y\"" },
+            array_names(path)?.join(", ")
+        )));
     };
     let raw = read_samples(&[path.into()], Some(&x), network.input.shape)?.values;
     let wanted = if task == Task::Classes {
@@ -190,14 +131,4 @@ pub(super) fn check(task: Task, values: &[f32]) -> Result<()> {
         ))),
         None => Ok(()),
     }
-}
-
-fn find(folder: &Path, name: &str) -> Result<PathBuf> {
-    let candidates = [folder.join(name), folder.join(format!("{name}.gz"))];
-    candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
-        Error::data(format!(
-            "it has neither {name} nor {name}.gz: give the folder of the four IDX files, of CIFAR-10's \
-             binary files or of a folder of PNG files for each class, a .npz or a .csv"
-        ))
-    })
 }

@@ -1,0 +1,84 @@
+//! What is said of a network, as JSON.
+
+use std::fmt::Write;
+
+use svdo::Result;
+use svdo::model::Values;
+use svdo::network::Shape;
+
+use crate::network::Network;
+
+impl Network {
+    /// The object that `svdo.d.ts` declares as `Description`.
+    ///
+    /// # Errors
+    /// For shapes whose elements cannot be numbered.
+    pub fn describe(&self) -> Result<String> {
+        let Self { model, engine, .. } = self;
+        let threshold = model.threshold.map_or("null".into(), |threshold| format!("{threshold:?}"));
+        let layers = (0..model.weights.len()).map(|index| self.layer_json(index));
+        let steps = engine.steps(model).into_iter().map(|step| {
+            let layer = step.layer.map_or("null".into(), |layer| layer.to_string());
+            let (kernel, multiply_adds) = (quoted(step.kernel), step.multiply_adds);
+            format!("{{\"kernel\":{kernel},\"layer\":{layer},\"multiplyAdds\":{multiply_adds}}}")
+        });
+        Ok(format!(
+            "{{\"version\":{},\"isa\":{},\"bytes\":{},\"threshold\":{threshold},\"variances\":{},\
+             \"input\":{},\"inputElements\":{},\"inputScale\":{:?},\"vocabulary\":{},\"output\":{},\"outputElements\":{},\
+             \"layers\":[{}],\"steps\":[{}]}}",
+            quoted(env!("CARGO_PKG_VERSION")),
+            quoted(engine.isa().name()),
+            self.bytes,
+            self.variances.is_some(),
+            shape_json(engine.input_shape()),
+            engine.input_shape().elements()?,
+            engine.input_scale(),
+            engine.vocabulary().map_or("null".into(), |ids| ids.to_string()),
+            shape_json(engine.output_shape()),
+            engine.output_shape().elements()?,
+            layers.collect::<Vec<_>>().join(","),
+            steps.collect::<Vec<_>>().join(","),
+        ))
+    }
+
+    fn layer_json(&self, index: usize) -> String {
+        let (layer, weights) = (&self.model.network.layers[index], &self.model.weights[index]);
+        let shape: Vec<_> = layer.shape.iter().map(usize::to_string).collect();
+        let stored = match weights.values {
+            Values::F32(_) => "f32",
+            Values::F16(_) => "f16",
+            _ => "levels",
+        };
+        format!(
+            "{{\"name\":{},\"shape\":[{}],\"rows\":{},\"columns\":{},\"kept\":{},\"biases\":{},\"stored\":\"{stored}\",\
+             \"bytes\":{}}}",
+            quoted(&layer.name),
+            shape.join(","),
+            weights.pattern.rows(),
+            weights.pattern.cols(),
+            weights.pattern.len(),
+            weights.bias.as_ref().map_or(0, Values::len),
+            self.layer_bytes[index],
+        )
+    }
+}
+
+fn shape_json(shape: Shape) -> String {
+    format!("[{},{},{}]", shape.channels, shape.height, shape.width)
+}
+
+/// Text as a JSON string.
+fn quoted(text: &str) -> String {
+    let mut json = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => json.extend(['\\', c]),
+            c if c < ' ' => {
+                let _ = write!(json, "\\u{:04x}", u32::from(c));
+            }
+            c => json.push(c),
+        }
+    }
+    json.push('"');
+    json
+}
