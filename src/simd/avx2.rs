@@ -96,6 +96,11 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+
+    #[inline(always)]
     fn relu(self) -> Self {
         // SAFETY: the token proves AVX2. The second operand is the result where one is NaN.
         Self(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })

@@ -90,6 +90,11 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+
+    #[inline(always)]
     fn relu(self) -> Self {
         // SAFETY: the token proves AVX-512F. The second operand is the result where one is NaN.
         Self(unsafe { _mm512_max_ps(_mm512_setzero_ps(), self.0) })

@@ -22,7 +22,10 @@ const PIECE: usize = 64;
 
 /// Turns variances of all positions into standard deviations.
 pub(super) fn deviations(panel: Panel<'_>, variances: &mut [f32]) {
-    panel.compiled(|| variances.iter_mut().for_each(|v| *v = v.max(0.0).sqrt()));
+    panel.compiled(
+        #[inline(always)]
+        || variances.iter_mut().for_each(|v| *v = v.max(0.0).sqrt()),
+    );
 }
 
 /// `y = m + s z`, z standard normal, for each element of a value, with means in `m` or in y itself.
@@ -38,17 +41,20 @@ pub(super) fn draw(
         true => (1, channels * height * width),
         false => (channels * height, width),
     };
-    panel.compiled(|| {
-        for run in 0..runs {
-            let start = layout.row(run / height, run % height) * panel.lanes;
-            let count = length * panel.lanes;
-            let y = &mut y[start..start + count];
-            if let Some(m) = m {
-                y.copy_from_slice(&m[start..start + count]);
+    panel.compiled(
+        #[inline(always)]
+        || {
+            for run in 0..runs {
+                let start = layout.row(run / height, run % height) * panel.lanes;
+                let count = length * panel.lanes;
+                let y = &mut y[start..start + count];
+                if let Some(m) = m {
+                    y.copy_from_slice(&m[start..start + count]);
+                }
+                row(stream, which, run * length, &s[start..start + count], y, panel.lanes);
             }
-            row(stream, which, run * length, &s[start..start + count], y, panel.lanes);
-        }
-    });
+        },
+    );
 }
 
 /// Adds noise to consecutive places from `first` on.
@@ -99,7 +105,10 @@ pub(super) fn finish(
     (y, layout): (&mut [f32], &Layout),
 ) {
     if let Some(then) = then {
-        panel.compiled(|| crate::engine::elementwise::activate(then, y, layout, panel.lanes));
+        panel.compiled(
+            #[inline(always)]
+            || crate::engine::elementwise::activate(then, y, layout, panel.lanes),
+        );
     }
     layout.clear_border(panel.lanes, y);
 }
