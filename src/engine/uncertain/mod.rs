@@ -15,6 +15,7 @@
 //! for every input, whatever it is run with. Until the first noisy layer all samples are one. Every operation
 //! goes.
 
+mod blocks;
 mod how;
 mod moments;
 mod plan;

@@ -70,18 +70,45 @@ fn cubic<V: Vector>([a, b, c, d]: [f32; 4], w: f32) -> f32 {
     V::multiply_add(V::multiply_add(V::multiply_add(d, w, c), w, b), w, a)
 }
 
+/// The same to within 9e-3 and 2e-3, by half the work.
+#[inline(always)]
+fn rough_tails<V: Vector>(u: f32) -> (f32, f32) {
+    let w = V::multiply_add(u, -1.0 / 3.15, 1.0);
+    let w = if w > 0.0 { w } else { 0.0 };
+    let square = w * w;
+    (0.505 * w * square, 0.4011 * square * square)
+}
+
 /// Of `max(x, y)`.
 #[inline(always)]
 pub(super) fn maximum<V: Vector>((m, v): Moments, (n, w): Moments) -> Moments {
+    let (mean, variance) = larger::<V, true>((m, v), (n, w));
+    (mean, settled(variance))
+}
+
+/// The same, `EXACT` or as closely as the largest of four needs it, which takes the larger of two for normal. Its
+/// variance may be of rounding alone.
+#[inline(always)]
+fn larger<V: Vector, const EXACT: bool>((m, v): Moments, (n, w): Moments) -> Moments {
     let (apart, sum) = ((m - n).abs(), v + w + LEAST);
     let inverse = root_of_inverse::<V>(sum);
     let u = apart * inverse;
-    let (phi, g) = tails::<V>(u);
+    let (phi, g) = if EXACT { tails::<V>(u) } else { rough_tails::<V>(u) };
     // Of the one with the larger mean.
     let (mean, own) = if m < n { (n, w) } else { (m, v) };
     let mean = V::multiply_add(sum * inverse, g, mean);
     let variance = V::multiply_add(phi, V::multiply_add(-2.0, own, sum), own);
-    (mean, settled(V::multiply_add(-sum * g, u + g, variance)))
+    (mean, V::multiply_add(-sum * g, u + g, variance))
+}
+
+/// Of the largest of four, the larger of each two being taken for normal: off by a twentieth of its variance where
+/// all are alike.
+#[inline(always)]
+pub(super) fn largest<V: Vector>(x: [Moments; 4]) -> Moments {
+    let above = larger::<V, false>(x[0], x[1]);
+    let below = larger::<V, false>(x[2], x[3]);
+    let (mean, variance) = larger::<V, false>(above, below);
+    (mean, settled(variance))
 }
 
 /// Of `max(x, 0)`.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::super::options::Options;
 use super::super::plan::Engine;
 use super::rules::{Rule, Values};
-use super::{Uncertainty, rules};
+use super::{Uncertainty, blocks, rules};
 use crate::engine::step::{Step, StepKind};
 use crate::error::{Error, Result};
 use crate::model::{Model, Variances};
@@ -97,7 +97,10 @@ impl UncertainEngine {
         let samples = how != Uncertainty::Moments;
         let build = rules::Build { model, variances, engine: &engine, options, samples };
         let planned = steps.into_iter().map(|step| plan.step(&build, step));
-        let steps = planned.collect::<Result<Vec<_>>>()?;
+        let mut steps = planned.collect::<Result<Vec<_>>>()?;
+        if !samples {
+            steps = blocks::join(&build, steps)?;
+        }
         let scratch = plan.scratch;
         let (first, variances) = match how {
             Uncertainty::Moments => (None, 2 * engine.arena + scratch),

@@ -79,8 +79,8 @@ impl Kernel for MaxPool<'_> {
                     for (at, run) in runs.enumerate() {
                         let start = (to.row(channel, run.row) + run.first) * lanes;
                         let own = at * count * lanes;
-                        copy(&means[own..], &mut y.0[start..], count * lanes);
-                        copy(&variances[own..], &mut y.1[start..], count * lanes);
+                        copy::<V>(&means[own..], &mut y.0[start..], count * lanes);
+                        copy::<V>(&variances[own..], &mut y.1[start..], count * lanes);
                     }
                 }
             }
@@ -88,26 +88,30 @@ impl Kernel for MaxPool<'_> {
     }
 }
 
-/// Copies so many floats, and as far as both go what fills up a vector.
+/// Copies so many floats, and as far as both go what fills up eight of them.
 #[inline(always)]
-pub(super) fn copy(x: &[f32], y: &mut [f32], count: usize) {
-    let whole = count.next_multiple_of(MAX_LANES);
-    if count.is_multiple_of(MIN_LANES) || x.len() < whole || y.len() < whole {
+pub(super) fn copy<V: Vector<Element = f32>>(x: &[f32], y: &mut [f32], count: usize) {
+    let whole = count.next_multiple_of(MIN_LANES);
+    if count.is_multiple_of(V::LANES) {
+        vectors::<V>(&x[..count], &mut y[..count]);
+    } else if x.len() < whole || y.len() < whole {
         y[..count].copy_from_slice(&x[..count]);
     } else {
-        let vectors = y[..whole].chunks_exact_mut(MAX_LANES);
-        for (y, x) in vectors.zip(x.chunks_exact(MAX_LANES)) {
-            for at in 0..MAX_LANES {
-                y[at] = x[at];
-            }
-        }
+        vectors::<V::Eight>(&x[..whole], &mut y[..whole]);
+    }
+}
+
+#[inline(always)]
+fn vectors<V: Vector<Element = f32>>(x: &[f32], y: &mut [f32]) {
+    for (x, y) in x.chunks_exact(V::LANES).zip(y.chunks_exact_mut(V::LANES)) {
+        V::load(x).store(y);
     }
 }
 
 impl Piece {
     /// The largest under each window of outputs; how many floats, those of whole vectors.
     #[inline(always)]
-    fn fold<V: Vector>(
+    fn fold<V: Vector<Element = f32>>(
         &mut self,
         window: &Window,
         (x, from): (Pair<'_>, &Layout),
@@ -122,7 +126,7 @@ impl Piece {
             let into = if offset == 0 { &mut self.largest } else { &mut self.next };
             let mut end = 0;
             for run in runs.clone() {
-                gather(into, window, (x, from), (channel, run), [down, right], (end, lanes));
+                gather::<V>(into, window, (x, from), (channel, run), [down, right], (end, lanes));
                 end += run.count * lanes;
             }
             whole = end.next_multiple_of(MAX_LANES);
@@ -142,7 +146,7 @@ impl Piece {
 
 /// The inputs of a row of outputs at one place of their windows.
 #[inline(always)]
-fn gather(
+fn gather<V: Vector<Element = f32>>(
     [means, variances]: &mut [[f32; PIECE + MAX_LANES]; 2],
     window: &Window,
     (x, from): (Pair<'_>, &Layout),
@@ -168,7 +172,7 @@ fn gather(
         let start = (from.row(channel, row) + column(run.first)) * lanes;
         for (x, y) in [(&x.0[start..], &mut *m), (&x.1[start..], &mut *v)] {
             match window.stride[1] {
-                1 => copy(x, y, length),
+                1 => copy::<V>(x, y, length),
                 step => {
                     for (y, x) in y[..length].iter_mut().zip(x.iter().step_by(step)) {
                         *y = *x;
@@ -191,13 +195,7 @@ fn gather(
             (m[0], v[0]) = (x.0[start], x.1[start]);
             continue;
         }
-        // Lanes are a multiple of eight.
-        for (y, x) in [(m, &x.0[start..]), (v, &x.1[start..])] {
-            for (y, x) in y.chunks_exact_mut(MIN_LANES).zip(x.chunks_exact(MIN_LANES)) {
-                for at in 0..MIN_LANES {
-                    y[at] = x[at];
-                }
-            }
-        }
+        copy::<V>(&x.0[start..], m, lanes);
+        copy::<V>(&x.1[start..], v, lanes);
     }
 }

@@ -33,11 +33,12 @@ impl UncertainStep {
         let zero = |zeros: &[Range<usize>], variances: &mut [f32]| {
             zeros.iter().for_each(|range| variances[floats(range, lanes)].fill(0.0));
         };
-        if !matches!(self.rule, Rule::MaxPool(_)) {
+        if !matches!(self.rule, Rule::MaxPool(_) | Rule::Blocks(_)) {
             self.means.run(isa, means, lanes, team);
         }
         match &self.rule {
             Rule::Means => return,
+            Rule::Blocks(blocks) => return blocks.run(panel, means, variances),
             Rule::Product(product) => {
                 zero(&product.zeros, variances);
                 let (from, layout) = &self.means.inputs[0];

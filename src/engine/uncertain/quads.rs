@@ -1,7 +1,7 @@
 //! The largest of two by two inputs, of means and variances: the usual pool, whose sixteen numbers a place are
 //! read once.
 
-use super::moments::{activate, maximum};
+use super::moments::{activate, largest, relu};
 use super::pool::{Pair, copy};
 use crate::engine::layout::Layout;
 use crate::network::{Activation, Shape};
@@ -48,18 +48,22 @@ impl Quads<'_> {
                             (self.from.row(channel, 2 * (row + at)) + 2 * first) * self.lanes;
                         let below = start + self.from.pitch * self.lanes;
                         let at = at * floats;
-                        self.gather::<V::Eight>(&mut piece, [start, below], at, count);
+                        self.gather::<V>(&mut piece, [start, below], at, count);
                     }
                     let all = (some * floats).next_multiple_of(16).min(ROOM);
-                    piece.fold::<V>(all);
+                    let rectified = self.then == Some(Activation::Relu);
+                    match rectified {
+                        true => piece.fold::<V, true>(all),
+                        false => piece.fold::<V, false>(all),
+                    }
                     let (m, v) = (&mut piece.means[0][..], &mut piece.variances[0][..]);
-                    if let Some(then) = self.then {
+                    if let Some(then) = self.then.filter(|_| !rectified) {
                         activate::<V>(then, &mut m[..all], &mut v[..all]);
                     }
                     for at in 0..some {
                         let start = (self.to.row(channel, row + at) + first) * self.lanes;
-                        copy(&m[at * floats..], &mut y.0[start..], floats);
-                        copy(&v[at * floats..], &mut y.1[start..], floats);
+                        copy::<V>(&m[at * floats..], &mut y.0[start..], floats);
+                        copy::<V>(&v[at * floats..], &mut y.1[start..], floats);
                     }
                 }
             }
@@ -68,7 +72,13 @@ impl Quads<'_> {
 
     /// The inputs of a row of outputs, from two rows that begin there.
     #[inline(always)]
-    fn gather<E: Eight>(self, piece: &mut Piece, starts: [usize; 2], at: usize, count: usize) {
+    fn gather<V: Vector<Element = f32>>(
+        self,
+        piece: &mut Piece,
+        starts: [usize; 2],
+        at: usize,
+        count: usize,
+    ) {
         let both = [(self.x.0, &mut piece.means), (self.x.1, &mut piece.variances)];
         for (x, into) in both {
             let (above, below) = into.split_at_mut(2);
@@ -76,28 +86,18 @@ impl Quads<'_> {
                 let (even, odd) = pair.split_at_mut(1);
                 let (even, odd) = (&mut even[0][at..], &mut odd[0][at..]);
                 if self.lanes == 1 {
-                    neighbors::<E>(&x[start..], even, odd, count);
+                    neighbors::<V::Eight>(&x[start..], even, odd, count);
                 } else {
                     let floats = count * self.lanes;
                     let pairs = x[start..start + 2 * floats].chunks_exact(2 * self.lanes);
                     let both =
                         even.chunks_exact_mut(self.lanes).zip(odd.chunks_exact_mut(self.lanes));
                     for (x, (even, odd)) in pairs.zip(both) {
-                        eights(&x[..self.lanes], even);
-                        eights(&x[self.lanes..], odd);
+                        copy::<V>(x, even, self.lanes);
+                        copy::<V>(&x[self.lanes..], odd, self.lanes);
                     }
                 }
             }
-        }
-    }
-}
-
-/// Copies a multiple of eight floats.
-#[inline(always)]
-fn eights(x: &[f32], y: &mut [f32]) {
-    for (y, x) in y.chunks_exact_mut(MIN_LANES).zip(x.chunks_exact(MIN_LANES)) {
-        for at in 0..MIN_LANES {
-            y[at] = x[at];
         }
     }
 }
@@ -123,15 +123,17 @@ fn neighbors<E: Eight>(x: &[f32], even: &mut [f32], odd: &mut [f32], count: usiz
 impl Piece {
     /// The largest of each four: of two pairs, each as if it were normal.
     #[inline(always)]
-    fn fold<V: Vector>(&mut self, count: usize) {
+    fn fold<V: Vector, const RELU: bool>(&mut self, count: usize) {
         let [m, b, c, d] = &mut self.means;
         let [v, bv, cv, dv] = &mut self.variances;
         let (m, b, c, d) = (&mut m[..count], &b[..count], &c[..count], &d[..count]);
         let (v, bv, cv, dv) = (&mut v[..count], &bv[..count], &cv[..count], &dv[..count]);
         for at in 0..count {
-            let above = maximum::<V>((m[at], v[at]), (b[at], bv[at]));
-            let below = maximum::<V>((c[at], cv[at]), (d[at], dv[at]));
-            (m[at], v[at]) = maximum::<V>(above, below);
+            let four = [(m[at], v[at]), (b[at], bv[at]), (c[at], cv[at]), (d[at], dv[at])];
+            (m[at], v[at]) = largest::<V>(four);
+            if RELU {
+                (m[at], v[at]) = relu::<V>((m[at], v[at]));
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::blocks::Blocks;
 use super::plan::product_of;
 use crate::engine::layers::{convolution, linear};
 use crate::engine::layout::Layout;
@@ -27,6 +28,8 @@ pub(super) enum Rule {
     Average { step: Step, by: By },
     /// The largest of each window.
     MaxPool(Window),
+    /// The same of a product.
+    Blocks(Box<Blocks>),
     /// Only an activation.
     Copied { step: Step },
 }
@@ -240,6 +243,25 @@ impl Build<'_> {
         Ok(Product { layer, step, both, pruned, zeros })
     }
 
+    /// A product of some channels, of means and of variances.
+    pub(super) fn rows(
+        &self,
+        step: &Step,
+        product: &Product,
+        rows: Range<usize>,
+        to: &Layout,
+    ) -> Result<[StepKind; 2]> {
+        let (weights, variances) =
+            (&self.model.weights[product.layer], &self.variances.layers[product.layer]);
+        let [alone, both] = [false, product.both].map(|both| Columns::new(self.model, step, both));
+        let own = some_rows(&alone.with_one_group(weights)?, rows.clone())?;
+        let spread = some_rows(&both.widened(weights, variances)?, rows)?;
+        Ok([
+            self.kind(step, &alone, &own, (&step.inputs[0].1, to)),
+            self.kind(step, &both, &spread, (&product.step.inputs[0].1, to)),
+        ])
+    }
+
     fn kind(
         &self,
         step: &Step,
@@ -344,6 +366,22 @@ impl Columns {
         })
     }
 
+    /// The weights themselves, over all channels.
+    fn with_one_group(&self, weights: &LayerWeights) -> Result<LayerWeights> {
+        let pattern = &weights.pattern;
+        let mut wide = Pattern::with_columns(self.all);
+        let rows_of_group = (pattern.rows() / self.groups).max(1);
+        for row in 0..pattern.rows() {
+            let first = (row / rows_of_group * self.own) as u32;
+            wide.push_row(pattern.row(row).iter().map(|column| first + column))?;
+        }
+        Ok(LayerWeights {
+            pattern: wide,
+            values: weights.values.clone(),
+            bias: weights.bias.clone(),
+        })
+    }
+
     /// For each group a row: the factors of its columns, for squares.
     fn sums(&self, pruned: &RankOne) -> Result<LayerWeights> {
         let (mut wide, mut values) = (Pattern::with_columns(self.width()), Vec::new());
@@ -361,14 +399,27 @@ impl Columns {
     }
 }
 
+/// A matrix of some of the rows.
+fn some_rows(weights: &LayerWeights, rows: Range<usize>) -> Result<LayerWeights> {
+    let mut pattern = Pattern::with_columns(weights.pattern.cols());
+    let (all, mut values) = (weights.values.to_f32(), Vec::new());
+    for row in rows.clone() {
+        pattern.push_row(weights.pattern.row(row).iter().copied())?;
+        values.extend(&all[weights.pattern.entries(row)]);
+    }
+    let values = crate::model::Values::F32(values);
+    let bias = weights.bias.as_ref().map(|bias| bias.to_f32()[rows].to_vec());
+    Ok(LayerWeights { pattern, values, bias: bias.map(crate::model::Values::F32) })
+}
+
 /// What of a row's sum may be left out.
-const NEGLIGIBLE: f32 = 0.02;
+const NEGLIGIBLE: f32 = 0.04;
 
 /// Entries of a row that have to be there for some to be left out.
-const MANY: usize = 48;
+const MANY: usize = 12;
 
 /// The largest entries of a row, which together are all of its sum but a little, and stand for the rest: a map
-/// has no output that sees but one of them, and what they multiply are neighbors. The 2 % of squares
+/// has no output that sees but one of them, and what they multiply are neighbors. The 4 % of squares
 /// and variances that are the smallest are a quarter to a half of them.
 fn most_of(mut entries: Vec<(u32, f32)>) -> Vec<(u32, f32)> {
     if entries.len() < MANY {

@@ -1,0 +1,153 @@
+//! Convolutions and the pools that read them, some channels at a time: what one writes is still near when the
+//! other reads it. Means and variances of a map are twice of what the plan of its means reckons with.
+
+use std::ops::Range;
+
+use super::moments::Activate;
+use super::plan::UncertainStep;
+use super::pool::MaxPool;
+use super::propagate::{floats, square};
+use super::rules::{Build, Rule, doubled};
+use crate::engine::execute::Panel;
+use crate::engine::kernels::GROUP;
+use crate::engine::layout::Layout;
+use crate::engine::memory;
+use crate::engine::step::{Step, StepKind};
+use crate::error::Result;
+use crate::network::{Activation, Shape, Window};
+
+/// Bytes of the means of a block of channels.
+const NEAR: usize = 1 << 17;
+
+/// A convolution, by blocks of its channels, and the pool behind it.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    /// All that is convolved, and whether it has variances.
+    input: (Range<usize>, Layout),
+    both: bool,
+    /// Activations of what is convolved and of what is pooled.
+    then: [Option<Activation>; 2],
+    window: Window,
+    output: (Range<usize>, Layout),
+    blocks: Vec<Block>,
+}
+
+/// Consecutive channels. Each block's are where those of the one before were.
+#[derive(Debug)]
+struct Block {
+    first: usize,
+    means: Step,
+    variances: Step,
+}
+
+/// Joins each convolution with the pool behind it, if nothing else reads it.
+pub(super) fn join(build: &Build<'_>, steps: Vec<UncertainStep>) -> Result<Vec<UncertainStep>> {
+    let pairs: Vec<bool> = (0..steps.len()).map(|at| is_pair(&steps, at)).collect();
+    let mut joined = Vec::with_capacity(steps.len());
+    let mut steps = steps.into_iter();
+    for pair in pairs {
+        let Some(step) = steps.next() else { break };
+        let next = if pair { steps.next() } else { None };
+        joined.push(match next {
+            Some(pool) => together(build, &step, pool)?,
+            None => step,
+        });
+    }
+    Ok(joined)
+}
+
+fn is_pair(steps: &[UncertainStep], at: usize) -> bool {
+    let [step, pool, later @ ..] = &steps[at..] else { return false };
+    let Rule::Product(product) = &step.rule else { return false };
+    let output = &step.means.output.0;
+    let reads = |step: &UncertainStep| step.means.inputs.iter().any(|input| input.0 == *output);
+    // Other values may be there later.
+    let replaced = |step: &UncertainStep| step.means.output.0.start == output.start;
+    let again = later.iter().take_while(|step| !replaced(step)).any(reads);
+    matches!((&step.means.kind, &pool.rule), (StepKind::Conv2d { .. }, Rule::MaxPool(_)))
+        && reads(pool)
+        && !again
+        && step.means.inputs.len() == 1
+        && product.pruned.is_none()
+}
+
+fn together(build: &Build<'_>, step: &UncertainStep, pool: UncertainStep) -> Result<UncertainStep> {
+    let (Rule::Product(product), Rule::MaxPool(window)) = (&step.rule, &pool.rule) else {
+        return Ok(pool);
+    };
+    let (range, layout) = &step.means.output;
+    let bytes = layout.plane() * build.engine.most_lanes * 4;
+    let channels = (NEAR / bytes.max(1) / GROUP * GROUP).max(GROUP);
+    let mut blocks = Vec::new();
+    for first in (0..layout.shape.channels).step_by(channels) {
+        let count = channels.min(layout.shape.channels - first);
+        let shape = Shape { channels: count, ..layout.shape };
+        let to = Layout { shape, ..*layout };
+        let own = range.start..range.start + to.positions();
+        let [means, variances] = build.rows(&step.means, product, first..first + count, &to)?;
+        let new = |kind, input: &(Range<usize>, Layout), output| Step {
+            node: step.means.node,
+            kind,
+            inputs: vec![input.clone()],
+            output: (output, to),
+            then: None,
+            cost: step.means.cost,
+        };
+        blocks.push(Block {
+            first,
+            means: new(means, &step.means.inputs[0], own.clone()),
+            variances: new(variances, &product.step.inputs[0], doubled(&own)),
+        });
+    }
+    let blocks = Blocks {
+        input: step.means.inputs[0].clone(),
+        both: product.both,
+        then: [step.then, pool.then],
+        window: *window,
+        output: pool.means.output.clone(),
+        blocks,
+    };
+    Ok(UncertainStep { means: pool.means, rule: Rule::Blocks(Box::new(blocks)), then: None })
+}
+
+impl Blocks {
+    pub(super) fn run(&self, panel: Panel<'_>, means: &mut [f32], variances: &mut [f32]) {
+        let Panel { isa, lanes, team } = panel;
+        let (input, from) = &self.input;
+        let squared = &mut variances[floats(&doubled(input), lanes)];
+        square(panel, &means[floats(input, lanes)], from, (squared, self.both));
+        let (output, to) = &self.output;
+        let all = [floats(output, lanes), floats(&doubled(output), lanes)];
+        for block in &self.blocks {
+            block.means.run(isa, means, lanes, team);
+            block.variances.run(isa, variances, lanes, team);
+            let read = [&block.means, &block.variances].map(|step| floats(&step.output.0, lanes));
+            let layout = &block.means.output.1;
+            if let Some(activation) = self.then[0] {
+                let [means, variances] =
+                    [&mut means[read[0].clone()], &mut variances[read[1].clone()]];
+                Activate { activation, means, variances, layout, lanes }.by(panel);
+            }
+            let [read, read_variances] = read;
+            let ([x], y) = memory::borrow(means, [read], all[0].clone());
+            let ([xv], yv) = memory::borrow(variances, [read_variances], all[1].clone());
+            let first = block.first * to.plane() * lanes;
+            let (y, yv) = (&mut y[first..], &mut yv[first..]);
+            let shape = Shape { channels: layout.shape.channels, ..to.shape };
+            let pool = MaxPool {
+                window: &self.window,
+                then: self.then[1],
+                x: (x, xv),
+                from: layout,
+                y: (y, yv),
+                to: &Layout { shape, ..*to },
+                lanes,
+            };
+            pool.by(panel);
+        }
+        for y in [&mut means[all[0].clone()], &mut variances[all[1].clone()]] {
+            to.clear_border(lanes, y);
+            to.clear_end(lanes, &mut y[..to.positions() * lanes]);
+        }
+    }
+}
