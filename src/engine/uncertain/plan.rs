@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::{Model, Variances};
 use crate::network::{Activation, Op, Shape, Source};
 use crate::simd::Isa;
+use crate::uncertainty::table::Table;
 
 /// A model and its posterior ready to run; like an [`Engine`], immutable and shared by callers.
 ///
@@ -49,6 +50,8 @@ pub struct UncertainEngine {
     /// Positions of each arena behind the first, of the means.
     pub(super) variances: usize,
     pub(super) first: Option<First>,
+    /// The noise of samples.
+    pub(super) table: Option<Table>,
 }
 
 /// A step and its rule.
@@ -114,7 +117,11 @@ impl UncertainEngine {
             }
         };
         let outputs = engine.output.elements()?;
-        Ok(Self { engine, steps, how, outputs, variances, first })
+        let table = match how {
+            Uncertainty::Moments => None,
+            Uncertainty::MonteCarlo { seed, .. } => Some(Table::new(seed)),
+        };
+        Ok(Self { engine, steps, how, outputs, variances, first, table })
     }
 
     /// The shape of one input sample.

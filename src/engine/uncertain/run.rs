@@ -6,13 +6,13 @@ use super::Uncertainty;
 use super::plan::{First, UncertainEngine, UncertainStep};
 use super::propagate::{floats, square};
 use super::rules::{Rule, doubled};
-use super::sample::{Lanes, deviations, draw, finish};
+use super::sample::{Draw, Lanes, deviations, finish};
 use crate::engine::execute::Panel;
 use crate::engine::kernels::{Aligned, WIDTH};
 use crate::engine::layout::Layout;
 use crate::engine::parallel::{Team, in_parts};
 use crate::error::Result;
-use crate::uncertainty::noise::Stream;
+use crate::uncertainty::table::Table;
 
 /// The memory of a run, made once and used again.
 #[derive(Debug)]
@@ -141,7 +141,8 @@ impl UncertainEngine {
                 let variances = random.then(|| &rest[floats(&doubled(at), cut.lanes)]);
                 store(variances, self.outputs);
             }
-            Uncertainty::MonteCarlo { samples, seed } => {
+            Uncertainty::MonteCarlo { samples, .. } => {
+                let Some(table) = &self.table else { return };
                 if cut.inputs == 1 {
                     // One input in all lanes.
                     let all: Vec<f32> = x.repeat(cut.lanes);
@@ -150,7 +151,7 @@ impl UncertainEngine {
                     self.engine.load(&mut means[range], cut.lanes, x);
                 }
                 let panel = Panel { isa: self.engine.isa, lanes: cut.lanes, team };
-                let mut sampler = Sampler { engine: self, panel, means, rest, seed };
+                let mut sampler = Sampler { engine: self, panel, means, rest, table };
                 sampler.run(cut, samples.max(1), y);
             }
         }
@@ -186,7 +187,7 @@ struct Sampler<'a> {
     panel: Panel<'a>,
     means: &'a mut [f32],
     rest: &'a mut [f32],
-    seed: u64,
+    table: &'a Table,
 }
 
 impl Sampler<'_> {
@@ -267,7 +268,6 @@ impl Sampler<'_> {
         let Rule::Product(product) = &step.rule else { return };
         let (lanes, (output, layout)) = (self.panel.lanes, &step.means.output);
         let own = floats(output, lanes);
-        let stream = Stream { seed: self.seed, layer: product.layer as u32 };
         let length = own.len();
         let (m, s) = match prepared {
             Some(start) => {
@@ -281,7 +281,8 @@ impl Sampler<'_> {
             }
         };
         let y = &mut self.means[own];
-        draw(self.panel, stream, which, (m, s), (y, layout));
+        let layer = product.layer as u32;
+        Draw { table: self.table, layer, which, m, s, y: &mut *y, layout, lanes }.by(self.panel);
         finish(self.panel, step.then, (y, layout));
     }
 
