@@ -12,7 +12,7 @@ use crate::engine::execute::Panel;
 use crate::engine::kernels::GROUP;
 use crate::engine::layout::Layout;
 use crate::engine::memory;
-use crate::engine::step::{Step, StepKind};
+use crate::engine::step::{Pool, Step, StepKind};
 use crate::error::Result;
 use crate::network::{Activation, Shape, Window};
 
@@ -42,33 +42,71 @@ struct Block {
 
 /// Joins each convolution with the pool behind it, if nothing else reads it.
 pub(super) fn join(build: &Build<'_>, steps: Vec<UncertainStep>) -> Result<Vec<UncertainStep>> {
-    let pairs: Vec<bool> = (0..steps.len()).map(|at| is_pair(&steps, at)).collect();
-    let mut joined = Vec::with_capacity(steps.len());
-    let mut steps = steps.into_iter();
-    for pair in pairs {
-        let Some(step) = steps.next() else { break };
-        let next = if pair { steps.next() } else { None };
-        joined.push(match next {
-            Some(pool) => together(build, &step, pool)?,
-            None => step,
-        });
+    let pairs: Vec<bool> = (0..steps.len()).map(|at| is_pair(&steps[at..])).collect();
+    let mut joined: Vec<UncertainStep> = Vec::with_capacity(steps.len());
+    for (at, step) in steps.into_iter().enumerate() {
+        // A pool is no convolution: no step is in two pairs.
+        match joined.pop_if(|_| at > 0 && pairs[at - 1]) {
+            Some(before) => joined.push(together(build, &before, step)?),
+            None => joined.push(step),
+        }
     }
     Ok(joined)
 }
 
-fn is_pair(steps: &[UncertainStep], at: usize) -> bool {
-    let [step, pool, later @ ..] = &steps[at..] else { return false };
-    let Rule::Product(product) = &step.rule else { return false };
+/// Whether the output of the first step is read by the second and by no other.
+fn is_read_by_next(steps: &[UncertainStep]) -> bool {
+    let [step, next, later @ ..] = steps else { return false };
     let output = &step.means.output.0;
     let reads = |step: &UncertainStep| step.means.inputs.iter().any(|input| input.0 == *output);
     // Other values may be there later.
     let replaced = |step: &UncertainStep| step.means.output.0.start == output.start;
     let again = later.iter().take_while(|step| !replaced(step)).any(reads);
+    reads(next) && !again
+}
+
+fn is_pair(steps: &[UncertainStep]) -> bool {
+    let [step, pool, ..] = steps else { return false };
+    let Rule::Product(product) = &step.rule else { return false };
     matches!((&step.means.kind, &pool.rule), (StepKind::Conv2d { .. }, Rule::MaxPool(_)))
-        && reads(pool)
-        && !again
+        && is_read_by_next(steps)
         && step.means.inputs.len() == 1
         && product.pruned.is_none()
+}
+
+/// Channels of a block.
+fn channels(layout: &Layout, lanes: usize) -> usize {
+    let bytes = layout.plane() * lanes * 4;
+    (NEAR / bytes.max(1) / GROUP * GROUP).max(GROUP)
+}
+
+/// The largest under windows of the first step, if the second gives that and nothing else reads it: a step for
+/// each block of channels, all of which it reads where the first ones are.
+pub(super) fn pools(steps: &[UncertainStep], lanes: usize) -> Vec<Step> {
+    let Some(UncertainStep { means: pool, rule: Rule::Means, .. }) = steps.get(1) else {
+        return Vec::new();
+    };
+    let StepKind::Pool { pool: Pool::Max, window } = pool.kind else { return Vec::new() };
+    if !is_read_by_next(steps) {
+        return Vec::new();
+    }
+    let ((input, from), (output, to)) = (&pool.inputs[0], &pool.output);
+    let each = channels(from, lanes);
+    let block = |first: usize| {
+        let channels = each.min(from.shape.channels - first);
+        let part =
+            |layout: &Layout| Layout { shape: Shape { channels, ..layout.shape }, ..*layout };
+        let start = output.start + first * to.plane();
+        Step {
+            node: pool.node,
+            kind: StepKind::Pool { pool: Pool::Max, window },
+            inputs: vec![(input.clone(), part(from))],
+            output: (start..output.end, part(to)),
+            then: pool.then,
+            cost: pool.cost,
+        }
+    };
+    (0..from.shape.channels).step_by(each).map(block).collect()
 }
 
 fn together(build: &Build<'_>, step: &UncertainStep, pool: UncertainStep) -> Result<UncertainStep> {
@@ -76,8 +114,7 @@ fn together(build: &Build<'_>, step: &UncertainStep, pool: UncertainStep) -> Res
         return Ok(pool);
     };
     let (range, layout) = &step.means.output;
-    let bytes = layout.plane() * build.engine.most_lanes * 4;
-    let channels = (NEAR / bytes.max(1) / GROUP * GROUP).max(GROUP);
+    let channels = channels(layout, build.engine.most_lanes);
     let mut blocks = Vec::new();
     for first in (0..layout.shape.channels).step_by(channels) {
         let count = channels.min(layout.shape.channels - first);

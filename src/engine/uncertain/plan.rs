@@ -70,6 +70,8 @@ pub(super) struct First {
     pub(super) step: usize,
     /// Ranges of what steps behind it read of what is before, and they may write to.
     pub(super) kept: Vec<std::ops::Range<usize>>,
+    /// The pool behind it, some channels at a time, each read where the first ones are; none if there is none.
+    pub(super) pools: Vec<Step>,
 }
 
 impl UncertainEngine {
@@ -108,7 +110,7 @@ impl UncertainEngine {
         let (first, variances) = match how {
             Uncertainty::Moments => (None, 2 * engine.arena + scratch),
             Uncertainty::MonteCarlo { .. } => {
-                let first = First::of(&steps);
+                let first = First::of(&steps, engine.most_lanes);
                 let kept = first.as_ref().map_or(0, |first| {
                     let ranges = first.kept.iter().map(std::ops::Range::len).sum::<usize>();
                     ranges + 2 * steps[first.step].means.output.0.len()
@@ -180,7 +182,7 @@ impl Planned {
 }
 
 impl First {
-    fn of(steps: &[UncertainStep]) -> Option<Self> {
+    fn of(steps: &[UncertainStep], lanes: usize) -> Option<Self> {
         let step = steps.iter().position(|step| !matches!(step.rule, Rule::Means))?;
         // Who wrote last where a value begins: steps up to the first noisy one, or later ones.
         let mut later = HashMap::new();
@@ -200,7 +202,8 @@ impl First {
             inputs.map(|(range, _)| range).any(|other| other == range)
         };
         kept.retain(|range| read_later(range) || !own.iter().any(|(own, _)| own == range));
-        Some(Self { step, kept })
+        let pools = blocks::pools(&steps[step..], lanes);
+        Some(Self { step, kept, pools })
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Draw<'a> {
     pub(super) table: &'a Table,
     pub(super) layer: u32,
     pub(super) which: Lanes,
+    /// The first one's number in the whole value.
+    pub(super) place: usize,
     pub(super) m: Option<&'a [f32]>,
     pub(super) s: &'a [f32],
     pub(super) y: &'a mut [f32],
@@ -64,7 +66,7 @@ impl Kernel for Draw<'_> {
 impl Draw<'_> {
     #[inline(always)]
     fn all<V: Vector<Element = f32>>(self) {
-        let Self { table, layer, which, m, s, y, layout, lanes } = self;
+        let Self { table, layer, which, place, m, s, y, layout, lanes } = self;
         let Shape { channels, height, width } = layout.shape;
         let (runs, length) = match layout.is_contiguous() {
             true => (1, channels * height * width),
@@ -75,7 +77,7 @@ impl Draw<'_> {
             let start = layout.row(run / height, run % height) * lanes;
             let own = start..start + length * lanes;
             let (s, y) = (&s[own.clone()], &mut y[own.clone()]);
-            draw.row::<V>(run * length, m.map(|m| &m[own]), s, y);
+            draw.row::<V>(place + run * length, m.map(|m| &m[own]), s, y);
         }
     }
 }
