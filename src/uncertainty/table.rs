@@ -96,7 +96,8 @@ mod tests {
             mean(a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)))
         };
         let other = [draws(&table, 1, 4, 64), draws(&Table::new(2), 0, 4, 64)];
-        let most = 4.5 / (samples as f64).sqrt();
+        // The largest of thousands, where groups share stretches.
+        let most = 7.0 / (samples as f64).sqrt();
         for a in 0..64 {
             for b in 0..a {
                 assert!(together(&places[a], &places[b]).abs() < most, "{a} {b}");
