@@ -12,6 +12,7 @@ use crate::engine::execute::Panel;
 use crate::engine::kernels::GROUP;
 use crate::engine::layout::Layout;
 use crate::engine::memory;
+use crate::engine::plan::Engine;
 use crate::engine::step::{Pool, Step, StepKind};
 use crate::error::Result;
 use crate::network::{Activation, Shape, Window};
@@ -65,12 +66,51 @@ fn is_read_by_next(steps: &[UncertainStep]) -> bool {
     reads(next) && !again
 }
 
+fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+/// Moves what pools write behind all other values where it would lie over what their convolution reads: in blocks
+/// that is still read.
+pub(super) fn move_pools(engine: &mut Engine, steps: &mut [Step]) {
+    for at in 1..steps.len() {
+        let (before, later) = steps.split_at_mut(at);
+        let [.., convolution] = before else { continue };
+        let [pool, later @ ..] = later else { continue };
+        let over = |input: &(Range<usize>, Layout)| overlap(&input.0, &pool.output.0);
+        let pair = matches!(convolution.kind, StepKind::Conv2d { .. })
+            && matches!(pool.kind, StepKind::Pool { pool: Pool::Max, .. })
+            && pool.inputs[0].0 == convolution.output.0;
+        if !pair || !convolution.inputs.iter().any(over) {
+            continue;
+        }
+        let new = engine.arena..engine.arena + pool.output.0.len();
+        engine.arena = new.end;
+        let old = std::mem::replace(&mut pool.output.0, new.clone());
+        let mut replaced = false;
+        for step in later {
+            step.inputs.iter_mut().filter(|input| input.0 == old).for_each(|input| {
+                input.0 = new.clone();
+            });
+            // Who reads there from now on reads another value.
+            replaced = overlap(&step.output.0, &old);
+            if replaced {
+                break;
+            }
+        }
+        if !replaced && engine.output_range == old {
+            engine.output_range = new;
+        }
+    }
+}
+
 fn is_pair(steps: &[UncertainStep]) -> bool {
     let [step, pool, ..] = steps else { return false };
     let Rule::Product(product) = &step.rule else { return false };
     matches!((&step.means.kind, &pool.rule), (StepKind::Conv2d { .. }, Rule::MaxPool(_)))
         && is_read_by_next(steps)
         && step.means.inputs.len() == 1
+        && !overlap(&step.means.inputs[0].0, &pool.means.output.0)
         && product.pruned.is_none()
 }
 

@@ -11,7 +11,7 @@
 //! functions have closed forms (`moments`).
 //!
 //! **Monte Carlo**: what products give is drawn from `N(W x, S x^2)`, the local reparameterization (Kingma,
-//! Salimans and Welling, NIPS 2015), with noise that depends on seed, sample, layer and place alone: the same
+//! Salimans and Welling, NIPS 2015), with noise that depends on seed, sample, layer and place alone (`uncertainty::table`): the same
 //! for every input, whatever it is run with. Until the first noisy layer all samples are one. Every operation
 //! goes.
 

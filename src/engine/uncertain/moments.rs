@@ -38,7 +38,7 @@ fn settled(variance: f32) -> f32 {
 /// with the constants of Kadlec that make the largest error least.
 #[inline(always)]
 fn root_of_inverse<V: Vector>(x: f32) -> f32 {
-    let guess = f32::from_bits(0x5f1f_fff9 - (x.to_bits() >> 1));
+    let guess = f32::from_bits(0x5f1f_fff9_u32.wrapping_sub(x.to_bits() >> 1));
     0.703_952_3 * guess * V::multiply_add(-x * guess, guess, 2.389_244_6)
 }
 
@@ -90,7 +90,8 @@ pub(super) fn maximum<V: Vector>((m, v): Moments, (n, w): Moments) -> Moments {
 /// variance may be of rounding alone.
 #[inline(always)]
 fn larger<V: Vector, const EXACT: bool>((m, v): Moments, (n, w): Moments) -> Moments {
-    let (apart, sum) = ((m - n).abs(), v + w + LEAST);
+    let both = if v + w > 0.0 { v + w } else { 0.0 };
+    let (apart, sum) = ((m - n).abs(), both + LEAST);
     let inverse = root_of_inverse::<V>(sum);
     let u = apart * inverse;
     let (phi, g) = if EXACT { tails::<V>(u) } else { rough_tails::<V>(u) };
@@ -101,8 +102,9 @@ fn larger<V: Vector, const EXACT: bool>((m, v): Moments, (n, w): Moments) -> Mom
     (mean, V::multiply_add(-sum * g, u + g, variance))
 }
 
-/// Of the largest of four, the larger of each two being taken for normal: off by a fortieth of a deviation and
-/// a twentieth of the variance.
+/// Of the largest of four, the larger of each two being taken for normal. That alone is off by a twentieth of the
+/// variance where all are alike, and by a seventh where they are apart and differ in theirs; the rough tails
+/// add three hundredths, and a hundredth of a deviation to the mean.
 #[inline(always)]
 pub(super) fn largest<V: Vector>(x: [Moments; 4]) -> Moments {
     let above = larger::<V, false>(x[0], x[1]);
@@ -396,16 +398,29 @@ mod tests {
         }
     }
 
+    /// Clark's moments of the larger of two.
+    fn clark((m, v): (f64, f64), (n, w): (f64, f64)) -> (f64, f64) {
+        let t = (v + w).sqrt();
+        let a = (m - n) / t;
+        let g = |a: f64| a * phi(a) + density(a);
+        (n + t * g(a), v * phi(a) + w * phi(-a) - t * t * g(a) * g(-a))
+    }
+
     #[test]
-    fn the_largest_of_four_is_near_that_of_samples() {
+    fn the_largest_of_four_is_that_of_pairs_and_near_that_of_samples() {
         let mut z = vec![0.0f32; 1 << 20];
         crate::uncertainty::noise::Stream { seed: 4, layer: 0 }.places(0, 0, &mut z);
-        let alike = [(0.3, 1.0); 4];
+        let alike = [(0.3f32, 1.0f32); 4];
         let apart = [(0.0, 1.0), (1.0, 0.25), (-2.0, 4.0), (0.5, 0.5)];
         let one = [(5.0, 0.5), (0.0, 0.25), (1.0, 0.1), (0.0, 1.0)];
         for four in [alike, apart, one] {
             let mut found = [(0.0, 0.0); 2];
             Isa::best().run(Larger(four, &mut found));
+            let (m, v) = (f64::from(found[1].0), f64::from(found[1].1));
+            let [a, b, c, d] = four.map(|(m, v)| (f64::from(m), f64::from(v)));
+            let (mean, variance) = clark(clark(a, b), clark(c, d));
+            assert!((m - mean).abs() < 0.015 * variance.sqrt(), "{m}, exactly {mean}");
+            assert!((v / variance - 1.0).abs() < 0.04, "{v}, exactly {variance}");
             let draws = z.chunks_exact(4).map(|z| {
                 let each = four.iter().zip(z).map(|((m, v), z)| m + f32::sqrt(*v) * z);
                 f64::from(each.fold(f32::NEG_INFINITY, f32::max))
@@ -413,9 +428,8 @@ mod tests {
             let all: Vec<f64> = draws.collect();
             let mean = all.iter().sum::<f64>() / all.len() as f64;
             let variance = all.iter().map(|y| (y - mean).powi(2)).sum::<f64>() / all.len() as f64;
-            let (m, v) = (f64::from(found[1].0), f64::from(found[1].1));
             assert!((m - mean).abs() < 0.025 * variance.sqrt(), "{m}, by samples {mean}");
-            assert!((v / variance - 1.0).abs() < 0.07, "{v}, by samples {variance}");
+            assert!((v / variance - 1.0).abs() < 0.2, "{v}, by samples {variance}");
         }
     }
 

@@ -97,7 +97,10 @@ impl UncertainEngine {
         let batch = if how == Uncertainty::Moments { options.batch } else { None };
         let options = Options { batch, ..options };
         let mut engine = Engine::planned(model, isa, options, false)?;
-        let steps = std::mem::take(&mut engine.steps);
+        let mut steps = std::mem::take(&mut engine.steps);
+        if how == Uncertainty::Moments {
+            blocks::move_pools(&mut engine, &mut steps);
+        }
         let mut plan = Planned { values: Values::default(), scratch: 0 };
         let samples = how != Uncertainty::Moments;
         let build = rules::Build { model, variances, engine: &engine, options, samples };

@@ -416,7 +416,7 @@ fn some_rows(weights: &LayerWeights, rows: Range<usize>) -> Result<LayerWeights>
 const NEGLIGIBLE: f32 = 0.04;
 
 /// Entries of a row that have to be there for some to be left out.
-const MANY: usize = 12;
+const MANY: usize = 48;
 
 /// The largest entries of a row, which together are all of its sum but a little, and stand for the rest: a map
 /// has no output that sees but one of them, and what they multiply are neighbors. The 4 % of squares

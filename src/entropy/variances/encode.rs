@@ -1,7 +1,7 @@
 //! The form of a layer's variances that is worth its bits.
 
 use super::{CodedLayer, Departures, Law, MOST, ONE, logarithm, used};
-use crate::entropy::range_coder::Encoder;
+use crate::entropy::range_coder::{BitCoder, Encoder};
 use crate::error::Result;
 use crate::model::{LayerVariances, LayerWeights, Model, Pattern, Variances};
 
