@@ -1,5 +1,6 @@
 //! The largest of two by two inputs, of means and variances: the usual pool, whose sixteen numbers a place are
 //! read once.
+#![allow(clippy::needless_range_loop)] // eight slices are read at the same place
 
 use super::moments::{activate, largest, relu};
 use super::pool::{Pair, copy};

@@ -422,10 +422,10 @@ const MANY: usize = 48;
 /// has no output that sees but one of them, and what they multiply are neighbors. The 4 % of squares
 /// and variances that are the smallest are a quarter to a half of them.
 fn most_of(mut entries: Vec<(u32, f32)>) -> Vec<(u32, f32)> {
-    if entries.len() < MANY {
+    let sum: f32 = entries.iter().map(|entry| entry.1).sum();
+    if entries.len() < MANY || sum <= 0.0 {
         return entries;
     }
-    let sum: f32 = entries.iter().map(|entry| entry.1).sum();
     entries.sort_by(|a, b| b.1.total_cmp(&a.1));
     let mut kept = 0.0;
     let enough = entries.iter().position(|entry| {
@@ -436,4 +436,26 @@ fn most_of(mut entries: Vec<(u32, f32)>) -> Vec<(u32, f32)> {
     entries.sort_by_key(|entry| entry.0);
     entries.iter_mut().for_each(|entry| entry.1 *= sum / kept);
     entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_little_and_the_sum_stays() {
+        let entries = |count: u32| -> Vec<(u32, f32)> {
+            (0..count).map(|at| (at, 1.1f32.powi((at * 37 % count) as i32))).collect()
+        };
+        let sum = |entries: &[(u32, f32)]| entries.iter().map(|entry| entry.1).sum::<f32>();
+        let (all, few) = (entries(200), entries(20));
+        let most = most_of(all.clone());
+        assert!(most.len() < 60 && most.is_sorted_by_key(|entry| entry.0), "{}", most.len());
+        assert!((sum(&most) / sum(&all) - 1.0).abs() < 1e-5);
+        let scale = most[0].1 / all[most[0].0 as usize].1;
+        assert!((1.0..=1.0 / 0.96).contains(&scale), "{scale}");
+        assert_eq!(most_of(few.clone()), few);
+        let none: Vec<(u32, f32)> = (0..100).map(|at| (at, 0.0)).collect();
+        assert_eq!(most_of(none.clone()), none);
+    }
 }
