@@ -95,6 +95,7 @@ impl Vector for F32x8 {
         lanes!(_mm256_fmadd_ps, self, b, c)
     }
 
+    #[cfg(feature = "uncertainty")]
     #[inline(always)]
     fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
         a.mul_add(b, c)

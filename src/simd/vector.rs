@@ -70,6 +70,7 @@ pub trait Vector: Copy + Arithmetic {
     fn fma(self, b: Self, c: Self) -> Self;
 
     /// The same of plain numbers, for loops that compilers make vectors of.
+    #[cfg(feature = "uncertainty")]
     #[inline(always)]
     fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
         a * b + c
