@@ -97,6 +97,12 @@ impl Vector for F32x16 {
         lanes!(_mm512_fmadd_ps, self, b, c)
     }
 
+    #[cfg(feature = "uncertainty")]
+    #[inline(always)]
+    fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+
     #[inline(always)]
     fn relu(self) -> Self {
         // SAFETY: the token proves AVX-512F. The second operand is the result where one is NaN.

@@ -88,6 +88,12 @@ impl Vector for F32x8 {
         lanes!(vfmaq_f32, c, self, b)
     }
 
+    #[cfg(feature = "uncertainty")]
+    #[inline(always)]
+    fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+
     /// The maximum is NaN if an operand is.
     #[inline(always)]
     fn relu(self) -> Self {

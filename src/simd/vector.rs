@@ -85,6 +85,13 @@ pub trait Vector: Copy + Arithmetic {
     /// `self * b + c`, rounded once where the instruction set can.
     fn fma(self, b: Self, c: Self) -> Self;
 
+    /// The same of plain numbers, for loops that compilers make vectors of.
+    #[cfg(feature = "uncertainty")]
+    #[inline(always)]
+    fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+        a * b + c
+    }
+
     /// `max(self, 0)`; NaN stays NaN.
     fn relu(self) -> Self;
 

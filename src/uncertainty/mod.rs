@@ -3,7 +3,8 @@
 //! A network whose weights have a posterior gives a distribution of logits. [`link`] makes class
 //! probabilities of it, [`predictive`] says how uncertain they are and why, [`scores`] how honest that is on
 //! labelled samples, [`ranking`] how well it tells samples apart: right from wrong ones, known from foreign
-//! ones. [`noise`] has the random numbers, which depend on nothing but where they are used.
+//! ones. [`noise`] has the random numbers, which depend on nothing but where they are used, [`table`] those of
+//! whole maps.
 //!
 //! The engine that propagates the posterior is [`crate::engine::uncertain`]. Measures have the names of
 //! TorchUncertainty.
@@ -13,3 +14,4 @@ pub mod noise;
 pub mod predictive;
 pub mod ranking;
 pub mod scores;
+pub mod table;

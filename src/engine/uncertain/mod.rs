@@ -7,20 +7,22 @@
 //! **Moments**: each value has means and variances in two arenas, and each step a rule for both (`rules`).
 //! Values are taken to be independent and normal where a rule needs that, as in probabilistic forward passes
 //! (Roth, *Bayesian neural networks*; Haussmann et al., UAI 2019; arXiv 2511.23440). With `W` the means and `S` the variances of weights,
-//! `W m` and `(W^2 + S) v + S m^2` are the moments of a product with inputs of means `m` and variances `v`;
+//! `W m` and `W^2 v + S (v + m^2)` are the moments of a product with inputs of means `m` and variances `v`;
 //! functions have closed forms (`moments`).
 //!
 //! **Monte Carlo**: what products give is drawn from `N(W x, S x^2)`, the local reparameterization (Kingma,
-//! Salimans and Welling, NIPS 2015), with noise that depends on seed, sample, layer and place alone: the same
+//! Salimans and Welling, NIPS 2015), with noise that depends on seed, sample, layer and place alone (`uncertainty::table`): the same
 //! for every input, whatever it is run with. Until the first noisy layer all samples are one. Every operation
 //! goes.
 
+mod blocks;
 mod how;
 mod moments;
 mod plan;
 mod pool;
 mod predict;
 mod propagate;
+mod quads;
 mod rules;
 mod run;
 mod sample;

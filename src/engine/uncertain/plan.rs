@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use super::super::options::Options;
 use super::super::plan::Engine;
 use super::rules::{Rule, Values};
-use super::{Uncertainty, rules};
+use super::{Uncertainty, blocks, rules};
 use crate::engine::step::{Step, StepKind};
 use crate::error::{Error, Result};
 use crate::model::{Model, Variances};
 use crate::network::{Activation, Op, Shape, Source};
 use crate::simd::Isa;
+use crate::uncertainty::table::Table;
 
 /// A model and its posterior ready to run; like an [`Engine`], immutable and shared by callers.
 ///
@@ -49,6 +50,8 @@ pub struct UncertainEngine {
     /// Positions of each arena behind the first, of the means.
     pub(super) variances: usize,
     pub(super) first: Option<First>,
+    /// The noise of samples.
+    pub(super) table: Option<Table>,
 }
 
 /// A step and its rule.
@@ -67,6 +70,8 @@ pub(super) struct First {
     pub(super) step: usize,
     /// Ranges of what steps behind it read of what is before, and they may write to.
     pub(super) kept: Vec<std::ops::Range<usize>>,
+    /// The pool behind it, some channels at a time, each read where the first ones are; none if there is none.
+    pub(super) pools: Vec<Step>,
 }
 
 impl UncertainEngine {
@@ -92,17 +97,23 @@ impl UncertainEngine {
         let batch = if how == Uncertainty::Moments { options.batch } else { None };
         let options = Options { batch, ..options };
         let mut engine = Engine::planned(model, isa, options, false)?;
-        let steps = std::mem::take(&mut engine.steps);
+        let mut steps = std::mem::take(&mut engine.steps);
+        if how == Uncertainty::Moments {
+            blocks::move_pools(&mut engine, &mut steps);
+        }
         let mut plan = Planned { values: Values::default(), scratch: 0 };
         let samples = how != Uncertainty::Moments;
         let build = rules::Build { model, variances, engine: &engine, options, samples };
         let planned = steps.into_iter().map(|step| plan.step(&build, step));
-        let steps = planned.collect::<Result<Vec<_>>>()?;
+        let mut steps = planned.collect::<Result<Vec<_>>>()?;
+        if !samples {
+            steps = blocks::join(&build, steps)?;
+        }
         let scratch = plan.scratch;
         let (first, variances) = match how {
             Uncertainty::Moments => (None, 2 * engine.arena + scratch),
             Uncertainty::MonteCarlo { .. } => {
-                let first = First::of(&steps);
+                let first = First::of(&steps, engine.most_lanes);
                 let kept = first.as_ref().map_or(0, |first| {
                     let ranges = first.kept.iter().map(std::ops::Range::len).sum::<usize>();
                     ranges + 2 * steps[first.step].means.output.0.len()
@@ -111,7 +122,11 @@ impl UncertainEngine {
             }
         };
         let outputs = engine.output.elements()?;
-        Ok(Self { engine, steps, how, outputs, variances, first })
+        let table = match how {
+            Uncertainty::Moments => None,
+            Uncertainty::MonteCarlo { seed, .. } => Some(Table::new(seed)),
+        };
+        Ok(Self { engine, steps, how, outputs, variances, first, table })
     }
 
     /// The shape of one input sample.
@@ -170,7 +185,7 @@ impl Planned {
 }
 
 impl First {
-    fn of(steps: &[UncertainStep]) -> Option<Self> {
+    fn of(steps: &[UncertainStep], lanes: usize) -> Option<Self> {
         let step = steps.iter().position(|step| !matches!(step.rule, Rule::Means))?;
         // Who wrote last where a value begins: steps up to the first noisy one, or later ones.
         let mut later = HashMap::new();
@@ -190,7 +205,8 @@ impl First {
             inputs.map(|(range, _)| range).any(|other| other == range)
         };
         kept.retain(|range| read_later(range) || !own.iter().any(|(own, _)| own == range));
-        Some(Self { step, kept })
+        let pools = blocks::pools(&steps[step..], lanes);
+        Some(Self { step, kept, pools })
     }
 }
 

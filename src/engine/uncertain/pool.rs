@@ -1,18 +1,17 @@
 //! The largest under a window, of means and variances.
 
-use super::moments::maximum;
+use super::moments::{activate, maximum};
+use super::quads::Quads;
 use crate::engine::execute::Panel;
 use crate::engine::layout::Layout;
-use crate::network::{Shape, Window};
+use crate::network::{Activation, Shape, Window};
+use crate::simd::{Kernel, MAX_LANES, MIN_LANES, Vector};
 
 /// Means and variances that lie alike.
 pub(super) type Pair<'a> = (&'a [f32], &'a [f32]);
 
 /// Floats of a piece of outputs: as many as stay in the first-level cache with what they are made from.
 const PIECE: usize = 512;
-
-/// Floats of the longest vector, which a piece is filled up to.
-const VECTOR: usize = 16;
 
 /// Below every mean: what is not on the map.
 const LOWEST: f32 = -1e30;
@@ -25,128 +24,178 @@ struct Run {
     count: usize,
 }
 
-/// Some outputs of a channel, which all inputs under their windows are folded into.
+/// Some outputs of a channel, which all inputs under their windows are folded into. A vector more than fits is
+/// there, so that the end of a row is copied as one, and the next row over what goes too far.
 struct Piece {
     /// Means and variances of the largest so far.
-    largest: [[f32; PIECE]; 2],
+    largest: [[f32; PIECE + MAX_LANES]; 2],
     /// Those of the inputs that are next.
-    next: [[f32; PIECE]; 2],
+    next: [[f32; PIECE + MAX_LANES]; 2],
 }
 
-/// The largest of the inputs under each window, taken one after the other, as if what there is so far were
-/// normal.
-pub(super) fn max_pool(
-    panel: Panel<'_>,
-    window: &Window,
-    (x, from): (Pair<'_>, &Layout),
-    (y, to): ((&mut [f32], &mut [f32]), &Layout),
-) {
-    let (lanes, y) = (panel.lanes, [y.0, y.1]);
-    panel.compiled(|| {
+/// A pool, and the activation of what it gives.
+pub(super) struct MaxPool<'a> {
+    pub(super) window: &'a Window,
+    pub(super) then: Option<Activation>,
+    pub(super) x: Pair<'a>,
+    pub(super) from: &'a Layout,
+    pub(super) y: (&'a mut [f32], &'a mut [f32]),
+    pub(super) to: &'a Layout,
+    pub(super) lanes: usize,
+}
+
+impl MaxPool<'_> {
+    /// The largest of the inputs under each window, taken one after the other, as if what there is so far were
+    /// normal.
+    pub(super) fn by(self, panel: Panel<'_>) {
+        panel.isa.run(self);
+    }
+}
+
+impl Kernel for MaxPool<'_> {
+    #[inline(always)]
+    fn run<V: Vector<Element = f32>>(self) {
+        let Self { window, then, x, from, y, to, lanes } = self;
+        if window.kernel == [2, 2] && window.stride == [2, 2] && window.padding == [0; 4] {
+            return Quads { then, x, from, to, lanes }.all::<V>(y);
+        }
         let Shape { channels, height, width } = to.shape;
-        let mut piece = Piece { largest: [[0.0; PIECE]; 2], next: [[0.0; PIECE]; 2] };
+        let nothing = || [[0.0; PIECE + MAX_LANES]; 2];
+        let mut piece = Piece { largest: nothing(), next: nothing() };
         // Whole rows, or parts of one.
         let columns = width.min(PIECE / lanes);
         let rows = (PIECE / (columns * lanes)).max(1);
         for channel in 0..channels {
-            for (row, first) in (0..height)
-                .step_by(rows)
-                .flat_map(|r| (0..width).step_by(columns).map(move |c| (r, c)))
-            {
-                let count = columns.min(width - first);
-                let some = rows.min(height - row);
-                let runs = (row..row + some).map(|row| Run { row, first, count });
-                piece.fold(window, (x, from), (channel, runs.clone()), lanes);
-                for (at, run) in runs.enumerate() {
-                    let own = at * count * lanes..(at + 1) * count * lanes;
-                    let start = (to.row(channel, run.row) + run.first) * lanes;
-                    y[0][start..start + count * lanes]
-                        .copy_from_slice(&piece.largest[0][own.clone()]);
-                    y[1][start..start + count * lanes].copy_from_slice(&piece.largest[1][own]);
+            for first in (0..width).step_by(columns) {
+                for row in (0..height).step_by(rows) {
+                    let count = columns.min(width - first);
+                    let some = rows.min(height - row);
+                    let runs = (row..row + some).map(|row| Run { row, first, count });
+                    let all = piece.fold::<V>(window, (x, from), (channel, runs.clone()), lanes);
+                    let [means, variances] = &mut piece.largest;
+                    if let Some(then) = then {
+                        activate::<V>(then, &mut means[..all], &mut variances[..all]);
+                    }
+                    for (at, run) in runs.enumerate() {
+                        let start = (to.row(channel, run.row) + run.first) * lanes;
+                        let own = at * count * lanes;
+                        copy::<V>(&means[own..], &mut y.0[start..], count * lanes);
+                        copy::<V>(&variances[own..], &mut y.1[start..], count * lanes);
+                    }
                 }
             }
         }
-    });
+    }
+}
+
+/// Copies so many floats, and as far as both go what fills up eight of them.
+#[inline(always)]
+pub(super) fn copy<V: Vector<Element = f32>>(x: &[f32], y: &mut [f32], count: usize) {
+    let whole = count.next_multiple_of(MIN_LANES);
+    if count.is_multiple_of(V::LANES) {
+        vectors::<V>(&x[..count], &mut y[..count]);
+    } else if x.len() < whole || y.len() < whole {
+        y[..count].copy_from_slice(&x[..count]);
+    } else {
+        vectors::<V::Eight>(&x[..whole], &mut y[..whole]);
+    }
+}
+
+#[inline(always)]
+fn vectors<V: Vector<Element = f32>>(x: &[f32], y: &mut [f32]) {
+    for (x, y) in x.chunks_exact(V::LANES).zip(y.chunks_exact_mut(V::LANES)) {
+        V::load(x).store(y);
+    }
 }
 
 impl Piece {
-    /// The largest under each window of outputs.
+    /// The largest under each window of outputs; how many floats, those of whole vectors.
     #[inline(always)]
-    fn fold(
+    fn fold<V: Vector<Element = f32>>(
         &mut self,
         window: &Window,
         (x, from): (Pair<'_>, &Layout),
         (channel, runs): (usize, impl Iterator<Item = Run> + Clone),
         lanes: usize,
-    ) {
+    ) -> usize {
         let [kh, kw] = window.kernel;
+        let mut whole = 0;
         for (offset, (down, right)) in
             (0..kh).flat_map(|a| (0..kw).map(move |b| (a, b))).enumerate()
         {
+            let into = if offset == 0 { &mut self.largest } else { &mut self.next };
             let mut end = 0;
             for run in runs.clone() {
-                self.gather(window, (x, from), (channel, run), [down, right], (end, lanes));
+                gather::<V>(into, window, (x, from), (channel, run), [down, right], (end, lanes));
                 end += run.count * lanes;
             }
-            let whole = end.next_multiple_of(VECTOR).min(PIECE);
-            let [means, variances] = &mut self.largest;
-            let [m, v] = &self.next;
-            let (means, variances) = (&mut means[..whole], &mut variances[..whole]);
-            let (m, v) = (&m[..whole], &v[..whole]);
+            whole = end.next_multiple_of(MAX_LANES);
             if offset == 0 {
-                means.copy_from_slice(m);
-                variances.copy_from_slice(v);
                 continue;
             }
-            let so_far = means.iter_mut().zip(variances);
-            for ((mean, variance), (&m, &v)) in so_far.zip(m.iter().zip(v)) {
-                (*mean, *variance) = maximum((*mean, *variance), (m, v));
+            let [means, variances] = &mut self.largest;
+            let [m, v] = &self.next;
+            let so_far = means[..whole].iter_mut().zip(&mut variances[..whole]);
+            for ((mean, variance), (&m, &v)) in so_far.zip(m[..whole].iter().zip(&v[..whole])) {
+                (*mean, *variance) = maximum::<V>((*mean, *variance), (m, v));
             }
         }
+        whole
     }
+}
 
-    /// The inputs of a row of outputs at one place of their windows.
-    #[inline(always)]
-    fn gather(
-        &mut self,
-        window: &Window,
-        (x, from): (Pair<'_>, &Layout),
-        (channel, run): (usize, Run),
-        [down, right]: [usize; 2],
-        (at, lanes): (usize, usize),
-    ) {
-        let [top, left, ..] = window.padding;
-        let Shape { height, width, .. } = from.shape;
-        let [m, v] = &mut self.next;
-        let length = run.count * lanes;
-        let (m, v) = (&mut m[at..at + length], &mut v[at..at + length]);
-        let row = (run.row * window.stride[0] + down).wrapping_sub(top);
-        let column = |output: usize| (output * window.stride[1] + right).wrapping_sub(left);
-        let last = run.first + run.count - 1;
-        // Columns ascend, but those left of the map are beyond all.
-        let inside = column(run.first) <= column(last) && column(last) < width;
-        if row >= height {
-            m.fill(LOWEST);
-            v.fill(0.0);
-        } else if inside && lanes == 1 {
-            let start = from.row(channel, row) + column(run.first);
-            let own = start..start + (run.count - 1) * window.stride[1] + 1;
-            let step = window.stride[1];
-            m.iter_mut().zip(x.0[own.clone()].iter().step_by(step)).for_each(|(m, x)| *m = *x);
-            v.iter_mut().zip(x.1[own].iter().step_by(step)).for_each(|(v, x)| *v = *x);
-        } else {
-            let places = m.chunks_exact_mut(lanes).zip(v.chunks_exact_mut(lanes));
-            for (output, (m, v)) in (run.first..).zip(places) {
-                let column = column(output);
-                if column < width {
-                    let start = (from.row(channel, row) + column) * lanes;
-                    m.copy_from_slice(&x.0[start..start + lanes]);
-                    v.copy_from_slice(&x.1[start..start + lanes]);
-                } else {
-                    m.fill(LOWEST);
-                    v.fill(0.0);
+/// The inputs of a row of outputs at one place of their windows.
+#[inline(always)]
+fn gather<V: Vector<Element = f32>>(
+    [means, variances]: &mut [[f32; PIECE + MAX_LANES]; 2],
+    window: &Window,
+    (x, from): (Pair<'_>, &Layout),
+    (channel, run): (usize, Run),
+    [down, right]: [usize; 2],
+    (at, lanes): (usize, usize),
+) {
+    let [top, left, ..] = window.padding;
+    let Shape { height, width, .. } = from.shape;
+    let length = run.count * lanes;
+    let (m, v) = (&mut means[at..], &mut variances[at..]);
+    let row = (run.row * window.stride[0] + down).wrapping_sub(top);
+    let column = |output: usize| (output * window.stride[1] + right).wrapping_sub(left);
+    let last = run.first + run.count - 1;
+    // Columns ascend, but those left of the map are beyond all.
+    let inside = column(run.first) <= column(last) && column(last) < width;
+    if row >= height {
+        m[..length].fill(LOWEST);
+        v[..length].fill(0.0);
+        return;
+    }
+    if inside && (lanes == 1 || window.stride[1] == 1) {
+        let start = (from.row(channel, row) + column(run.first)) * lanes;
+        for (x, y) in [(&x.0[start..], &mut *m), (&x.1[start..], &mut *v)] {
+            match window.stride[1] {
+                1 => copy::<V>(x, y, length),
+                step => {
+                    for (y, x) in y[..length].iter_mut().zip(x.iter().step_by(step)) {
+                        *y = *x;
+                    }
                 }
             }
         }
+        return;
+    }
+    let places = m[..length].chunks_exact_mut(lanes).zip(v[..length].chunks_exact_mut(lanes));
+    for (output, (m, v)) in (run.first..).zip(places) {
+        let column = column(output);
+        if column >= width {
+            m.fill(LOWEST);
+            v.fill(0.0);
+            continue;
+        }
+        let start = (from.row(channel, row) + column) * lanes;
+        if lanes == 1 {
+            (m[0], v[0]) = (x.0[start], x.1[start]);
+            continue;
+        }
+        copy::<V>(&x.0[start..], m, lanes);
+        copy::<V>(&x.1[start..], v, lanes);
     }
 }

@@ -2,16 +2,15 @@
 
 use std::ops::Range;
 
-use super::moments::{self};
+use super::moments::Activate;
 use super::plan::UncertainStep;
-use super::pool::max_pool;
+use super::pool::MaxPool;
 use super::rules::{By, Product, Pruned, Rule, doubled};
 use crate::engine::elementwise;
 use crate::engine::execute::Panel;
 use crate::engine::layout::Layout;
 use crate::engine::memory;
 use crate::engine::parallel::Team;
-use crate::network::{Activation, Shape};
 use crate::simd::Isa;
 
 /// Positions as floats.
@@ -34,11 +33,12 @@ impl UncertainStep {
         let zero = |zeros: &[Range<usize>], variances: &mut [f32]| {
             zeros.iter().for_each(|range| variances[floats(range, lanes)].fill(0.0));
         };
-        if !matches!(self.rule, Rule::MaxPool(_)) {
+        if !matches!(self.rule, Rule::MaxPool(_) | Rule::Blocks(_)) {
             self.means.run(isa, means, lanes, team);
         }
         match &self.rule {
             Rule::Means => return,
+            Rule::Blocks(blocks) => return blocks.run(panel, means, variances),
             Rule::Product(product) => {
                 zero(&product.zeros, variances);
                 let (from, layout) = &self.means.inputs[0];
@@ -63,17 +63,23 @@ impl UncertainStep {
                 let (read, written) =
                     (floats(&doubled(input), lanes), floats(&doubled(output), lanes));
                 let ([xv], yv) = memory::borrow(variances, [read], written);
-                max_pool(panel, window, ((x, xv), from), ((y, yv), to));
+                let y_of_both = (&mut *y, &mut *yv);
+                let (then, x) = (self.then, (x, xv));
+                MaxPool { window, then, x, from, y: y_of_both, to, lanes }.by(panel);
                 for y in [y, yv] {
                     to.clear_border(lanes, y);
                     to.clear_end(lanes, &mut y[..to.positions() * lanes]);
                 }
+                return;
             }
         }
         if let Some(activation) = self.then {
             let m = &mut means[floats(output, lanes)];
             let v = &mut variances[floats(&doubled(output), lanes)];
-            activate(panel, activation, (m, v), to);
+            Activate { activation, means: &mut *m, variances: &mut *v, layout: to, lanes }
+                .by(panel);
+            to.clear_border(lanes, m);
+            to.clear_border(lanes, v);
         }
     }
 }
@@ -89,24 +95,40 @@ impl Product {
         let (sums, from) = &step.output;
         let ([x], y) = memory::borrow(variances, [floats(sums, lanes)], floats(output, lanes));
         let length = to.shape.width * lanes;
-        panel.compiled(|| {
-            for (channel, factor) in rows.iter().enumerate() {
-                for row in 0..to.shape.height {
-                    let x = &x[from.row(channel / rows_of_group, row) * lanes..][..length];
-                    let y = &mut y[to.row(channel, row) * lanes..][..length];
-                    y.iter_mut().zip(x).for_each(|(y, x)| *y += factor * x);
+        panel.compiled(
+            #[inline(always)]
+            || {
+                for (channel, factor) in rows.iter().enumerate() {
+                    for row in 0..to.shape.height {
+                        let x = &x[from.row(channel / rows_of_group, row) * lanes..][..length];
+                        let y = &mut y[to.row(channel, row) * lanes..][..length];
+                        y.iter_mut().zip(x).for_each(|(y, x)| *y += factor * x);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 }
 
-/// Squares of a value, behind as many variances if `both` are read.
+/// Squares of a value, or if `both` are read the means of squares, behind as many variances.
 pub(super) fn square(panel: Panel<'_>, x: &[f32], layout: &Layout, (y, both): (&mut [f32], bool)) {
     let count = layout.shape.channels * layout.plane() * panel.lanes;
-    let start = if both { count } else { 0 };
-    let (squares, end) = y[start..].split_at_mut(count);
-    panel.compiled(|| squares.iter_mut().zip(x).for_each(|(y, x)| *y = x * x));
+    let (variances, y) = y.split_at_mut(if both { count } else { 0 });
+    let (squares, end) = y.split_at_mut(count);
+    panel.compiled(
+        #[inline(always)]
+        || {
+            if both {
+                for (y, (x, v)) in squares.iter_mut().zip(x.iter().zip(&*variances)) {
+                    *y = v + x * x;
+                }
+            } else {
+                for (y, x) in squares.iter_mut().zip(x) {
+                    *y = x * x;
+                }
+            }
+        },
+    );
     if panel.lanes == 1 {
         // What kernels may read past the end.
         end.iter_mut().take(16).for_each(|y| *y = 0.0);
@@ -121,28 +143,4 @@ fn again(by: By, from: &Layout, (y, to): (&mut [f32], &Layout), lanes: usize) {
         }
         By::Channel => y.iter_mut().for_each(|y| *y /= from.shape.area() as f32),
     }
-}
-
-/// An activation on means and variances.
-fn activate(
-    panel: Panel<'_>,
-    activation: Activation,
-    (m, v): (&mut [f32], &mut [f32]),
-    layout: &Layout,
-) {
-    let Shape { channels, height, width } = layout.shape;
-    // A channel is one run, gaps and all, and a value without gaps is one.
-    let (runs, length) = match layout.is_contiguous() {
-        true => (1, channels * height * width),
-        false => (channels, (height - 1) * layout.pitch + width),
-    };
-    panel.compiled(|| {
-        for run in 0..runs {
-            let start = layout.row(run, 0) * panel.lanes;
-            let own = start..start + length * panel.lanes;
-            moments::activate(activation, &mut m[own.clone()], &mut v[own]);
-        }
-    });
-    layout.clear_border(panel.lanes, m);
-    layout.clear_border(panel.lanes, v);
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::blocks::Blocks;
 use super::plan::product_of;
 use crate::engine::layers::{convolution, linear};
 use crate::engine::layout::Layout;
@@ -27,6 +28,8 @@ pub(super) enum Rule {
     Average { step: Step, by: By },
     /// The largest of each window.
     MaxPool(Window),
+    /// The same of a product.
+    Blocks(Box<Blocks>),
     /// Only an activation.
     Copied { step: Step },
 }
@@ -44,7 +47,7 @@ pub(super) enum By {
 #[derive(Debug)]
 pub(super) struct Product {
     pub(super) layer: usize,
-    /// `(W^2 + S) v + S m^2` of inputs `[v; m^2]`, or `S m^2` of `m^2`.
+    /// `W^2 v + S (v + m^2)` of inputs `[v; v + m^2]`, or `S m^2` of `m^2`.
     pub(super) step: Step,
     /// Whether there are `v`.
     pub(super) both: bool,
@@ -240,6 +243,25 @@ impl Build<'_> {
         Ok(Product { layer, step, both, pruned, zeros })
     }
 
+    /// A product of some channels, of means and of variances.
+    pub(super) fn rows(
+        &self,
+        step: &Step,
+        product: &Product,
+        rows: Range<usize>,
+        to: &Layout,
+    ) -> Result<[StepKind; 2]> {
+        let (weights, variances) =
+            (&self.model.weights[product.layer], &self.variances.layers[product.layer]);
+        let [alone, both] = [false, product.both].map(|both| Columns::new(self.model, step, both));
+        let own = some_rows(&alone.with_one_group(weights)?, rows.clone())?;
+        let spread = some_rows(&both.widened(weights, variances)?, rows)?;
+        Ok([
+            self.kind(step, &alone, &own, (&step.inputs[0].1, to)),
+            self.kind(step, &both, &spread, (&product.step.inputs[0].1, to)),
+        ])
+    }
+
     fn kind(
         &self,
         step: &Step,
@@ -316,22 +338,25 @@ impl Columns {
         Layout { shape: Shape { channels: x.shape.channels * times, ..x.shape }, ..x }
     }
 
-    /// `[W^2 + S | S]`, or `S`, with one group.
+    /// `[W^2 | S]`, or `S`, with one group.
     fn widened(&self, weights: &LayerWeights, variances: &LayerVariances) -> Result<LayerWeights> {
         let (pattern, means) = (&weights.pattern, weights.values.to_f32());
         let spread = |entry: usize| variances.weights.get(entry).copied().unwrap_or(0.0);
         let (mut wide, mut values) = (Pattern::with_columns(self.width()), Vec::new());
         let rows_of_group = (pattern.rows() / self.groups).max(1);
+        let mut left = |offset: usize, entries: Vec<(u32, f32)>| {
+            let entries = if self.kernel.is_some() { most_of(entries) } else { entries };
+            values.extend(entries.iter().map(|entry| entry.1));
+            entries.into_iter().map(move |entry| entry.0 + offset as u32)
+        };
         for row in 0..pattern.rows() {
             let first = (row / rows_of_group * self.own) as u32;
-            let own = || pattern.row(row).iter().map(move |column| first + column);
-            let squares = self.both.then(|| own().map(|column| column + self.all as u32));
-            wide.push_row(own().chain(squares.into_iter().flatten()))?;
-            if self.both {
-                let of = |entry: usize| means[entry] * means[entry] + spread(entry);
-                values.extend(pattern.entries(row).map(of));
-            }
-            values.extend(pattern.entries(row).map(spread));
+            let own = || pattern.row(row).iter().map(|column| first + column);
+            let squares = own().zip(pattern.entries(row).map(|entry| means[entry].powi(2)));
+            let spreads = own().zip(pattern.entries(row).map(spread));
+            let squares = self.both.then(|| left(0, squares.collect()));
+            let spreads = left(if self.both { self.all } else { 0 }, spreads.collect());
+            wide.push_row(squares.into_iter().flatten().chain(spreads))?;
         }
         let bias = (!variances.bias.is_empty()).then(|| variances.bias.clone());
         Ok(LayerWeights {
@@ -341,19 +366,96 @@ impl Columns {
         })
     }
 
-    /// For each group a row: the factors of its columns, for variances as for squares.
+    /// The weights themselves, over all channels.
+    fn with_one_group(&self, weights: &LayerWeights) -> Result<LayerWeights> {
+        let pattern = &weights.pattern;
+        let mut wide = Pattern::with_columns(self.all);
+        let rows_of_group = (pattern.rows() / self.groups).max(1);
+        for row in 0..pattern.rows() {
+            let first = (row / rows_of_group * self.own) as u32;
+            wide.push_row(pattern.row(row).iter().map(|column| first + column))?;
+        }
+        Ok(LayerWeights {
+            pattern: wide,
+            values: weights.values.clone(),
+            bias: weights.bias.clone(),
+        })
+    }
+
+    /// For each group a row: the factors of its columns, for squares.
     fn sums(&self, pruned: &RankOne) -> Result<LayerWeights> {
         let (mut wide, mut values) = (Pattern::with_columns(self.width()), Vec::new());
+        let before = if self.both { self.all } else { 0 };
         for group in 0..self.groups {
-            let own = (group * self.own) as u32..((group + 1) * self.own) as u32;
-            let squares = self.both.then(|| own.clone().map(|column| column + self.all as u32));
-            wide.push_row(own.clone().chain(squares.into_iter().flatten()))?;
-            (0..if self.both { 2 } else { 1 }).for_each(|_| values.extend(&pruned.columns));
+            let first = before + group * self.own;
+            wide.push_row(first as u32..(first + self.own) as u32)?;
+            values.extend(&pruned.columns);
         }
         Ok(LayerWeights { pattern: wide, values: crate::model::Values::F32(values), bias: None })
     }
 
     fn width(&self) -> usize {
         self.all * if self.both { 2 } else { 1 }
+    }
+}
+
+/// A matrix of some of the rows.
+fn some_rows(weights: &LayerWeights, rows: Range<usize>) -> Result<LayerWeights> {
+    let mut pattern = Pattern::with_columns(weights.pattern.cols());
+    let (all, mut values) = (weights.values.to_f32(), Vec::new());
+    for row in rows.clone() {
+        pattern.push_row(weights.pattern.row(row).iter().copied())?;
+        values.extend(&all[weights.pattern.entries(row)]);
+    }
+    let values = crate::model::Values::F32(values);
+    let bias = weights.bias.as_ref().map(|bias| bias.to_f32()[rows].to_vec());
+    Ok(LayerWeights { pattern, values, bias: bias.map(crate::model::Values::F32) })
+}
+
+/// What of a row's sum may be left out.
+const NEGLIGIBLE: f32 = 0.04;
+
+/// Entries of a row that have to be there for some to be left out.
+const MANY: usize = 48;
+
+/// The largest entries of a row, which together are all of its sum but a little, and stand for the rest: a map
+/// has no output that sees but one of them, and what they multiply are neighbors. The 4 % of squares
+/// and variances that are the smallest are a quarter to a half of them.
+fn most_of(mut entries: Vec<(u32, f32)>) -> Vec<(u32, f32)> {
+    let sum: f32 = entries.iter().map(|entry| entry.1).sum();
+    if entries.len() < MANY || sum <= 0.0 {
+        return entries;
+    }
+    entries.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut kept = 0.0;
+    let enough = entries.iter().position(|entry| {
+        kept += entry.1;
+        kept >= (1.0 - NEGLIGIBLE) * sum
+    });
+    entries.truncate(enough.map_or(entries.len(), |last| last + 1));
+    entries.sort_by_key(|entry| entry.0);
+    entries.iter_mut().for_each(|entry| entry.1 *= sum / kept);
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_little_and_the_sum_stays() {
+        let entries = |count: u32| -> Vec<(u32, f32)> {
+            (0..count).map(|at| (at, 1.1f32.powi((at * 37 % count) as i32))).collect()
+        };
+        let sum = |entries: &[(u32, f32)]| entries.iter().map(|entry| entry.1).sum::<f32>();
+        let (all, few) = (entries(200), entries(20));
+        let most = most_of(all.clone());
+        assert!(most.len() < 60 && most.is_sorted_by_key(|entry| entry.0), "{}", most.len());
+        assert!((sum(&most) / sum(&all) - 1.0).abs() < 1e-5);
+        let scale = most[0].1 / all[most[0].0 as usize].1;
+        assert!((1.0..=1.0 / 0.96).contains(&scale), "{scale}");
+        assert_eq!(most_of(few.clone()), few);
+        let none: Vec<(u32, f32)> = (0..100).map(|at| (at, 0.0)).collect();
+        assert_eq!(most_of(none.clone()), none);
     }
 }

@@ -6,13 +6,14 @@ use super::Uncertainty;
 use super::plan::{First, UncertainEngine, UncertainStep};
 use super::propagate::{floats, square};
 use super::rules::{Rule, doubled};
-use super::sample::{Lanes, deviations, draw, finish};
+use super::sample::{Draw, Lanes, deviations, finish};
 use crate::engine::execute::Panel;
 use crate::engine::kernels::{Aligned, WIDTH};
 use crate::engine::layout::Layout;
 use crate::engine::parallel::{Team, in_parts};
 use crate::error::Result;
-use crate::uncertainty::noise::Stream;
+use crate::network::Shape;
+use crate::uncertainty::table::Table;
 
 /// The memory of a run, made once and used again.
 #[derive(Debug)]
@@ -141,7 +142,8 @@ impl UncertainEngine {
                 let variances = random.then(|| &rest[floats(&doubled(at), cut.lanes)]);
                 store(variances, self.outputs);
             }
-            Uncertainty::MonteCarlo { samples, seed } => {
+            Uncertainty::MonteCarlo { samples, .. } => {
+                let Some(table) = &self.table else { return };
                 if cut.inputs == 1 {
                     // One input in all lanes.
                     let all: Vec<f32> = x.repeat(cut.lanes);
@@ -150,7 +152,7 @@ impl UncertainEngine {
                     self.engine.load(&mut means[range], cut.lanes, x);
                 }
                 let panel = Panel { isa: self.engine.isa, lanes: cut.lanes, team };
-                let mut sampler = Sampler { engine: self, panel, means, rest, seed };
+                let mut sampler = Sampler { engine: self, panel, means, rest, table };
                 sampler.run(cut, samples.max(1), y);
             }
         }
@@ -186,7 +188,7 @@ struct Sampler<'a> {
     panel: Panel<'a>,
     means: &'a mut [f32],
     rest: &'a mut [f32],
-    seed: u64,
+    table: &'a Table,
 }
 
 impl Sampler<'_> {
@@ -208,11 +210,11 @@ impl Sampler<'_> {
             };
             if let (Some(first), Some(save)) = (first, &mut save) {
                 self.restore(first, *save, sample > 0);
-                self.sample(&engine.steps[first.step], which, Some(*save));
-                for step in &engine.steps[first.step + 1..] {
+                let done = self.sample_first(first, which, *save);
+                for step in &engine.steps[first.step + done..] {
                     match step.rule {
                         Rule::Means => run(step, self.means),
-                        _ => self.sample(step, which, None),
+                        _ => self.sample(step, which),
                     }
                 }
             }
@@ -262,26 +264,58 @@ impl Sampler<'_> {
         }
     }
 
-    /// Draws what a noisy step gives; of the first one, means and deviations are there.
-    fn sample(&mut self, step: &UncertainStep, which: Lanes, prepared: Option<usize>) {
-        let Rule::Product(product) = &step.rule else { return };
+    /// Draws what the first noisy step gives, whose means and deviations are there, and pools it, if a pool is
+    /// what reads it: some channels at a time. The number of steps that are done.
+    fn sample_first(&mut self, first: &First, which: Lanes, saved: usize) -> usize {
+        let step = &self.engine.steps[first.step];
+        let Rule::Product(product) = &step.rule else { return 1 };
         let (lanes, (output, layout)) = (self.panel.lanes, &step.means.output);
         let own = floats(output, lanes);
-        let stream = Stream { seed: self.seed, layer: product.layer as u32 };
-        let length = own.len();
-        let (m, s) = match prepared {
-            Some(start) => {
-                let (m, s) = self.rest[start..start + 2 * length].split_at(length);
-                (Some(m), s)
-            }
-            None => {
-                step.means.run(self.panel.isa, self.means, lanes, self.panel.team);
-                self.deviate(step);
-                (None, &self.rest[floats(&product.step.output.0, lanes)])
-            }
+        let (m, s) = self.rest[saved..saved + 2 * own.len()].split_at(own.len());
+        let layer = product.layer as u32;
+        let plane = layout.plane() * lanes;
+        let mut channel = 0;
+        let mut draw = |means: &mut [f32], channels: usize| {
+            let layout = Layout { shape: Shape { channels, ..layout.shape }, ..*layout };
+            let (m, s) = (&m[channel * plane..], &s[channel * plane..]);
+            let (y, place) = (&mut means[own.clone()], channel * layout.shape.area());
+            let draw = Draw {
+                table: self.table,
+                layer,
+                which,
+                place,
+                m: Some(m),
+                s,
+                y,
+                layout: &layout,
+                lanes,
+            };
+            draw.by(self.panel);
+            finish(self.panel, step.then, (&mut means[own.clone()], &layout));
+            channel += channels;
         };
-        let y = &mut self.means[own];
-        draw(self.panel, stream, which, (m, s), (y, layout));
+        if first.pools.is_empty() {
+            draw(self.means, layout.shape.channels);
+            return 1;
+        }
+        for pool in &first.pools {
+            draw(self.means, pool.output.1.shape.channels);
+            pool.run(self.panel.isa, self.means, lanes, self.panel.team);
+        }
+        2
+    }
+
+    /// Draws what a noisy step gives.
+    fn sample(&mut self, step: &UncertainStep, which: Lanes) {
+        let Rule::Product(product) = &step.rule else { return };
+        let (lanes, (output, layout)) = (self.panel.lanes, &step.means.output);
+        step.means.run(self.panel.isa, self.means, lanes, self.panel.team);
+        self.deviate(step);
+        let s = &self.rest[floats(&product.step.output.0, lanes)];
+        let y = &mut self.means[floats(output, lanes)];
+        let (table, layer) = (self.table, product.layer as u32);
+        Draw { table, layer, which, place: 0, m: None, s, y: &mut *y, layout, lanes }
+            .by(self.panel);
         finish(self.panel, step.then, (y, layout));
     }
 
