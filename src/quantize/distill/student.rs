@@ -2,8 +2,8 @@
 
 use super::super::gradient::Gradient;
 use super::super::propagate::Propagation;
-use super::super::rate_distortion::{RateDistortion, even_level};
-use super::super::reconstruction::ReconstructionLevels;
+use super::super::rate_distortion::RateDistortion;
+use super::super::reconstruction::{ReconstructionLevels, even_level};
 use crate::entropy::adaptive::Models;
 use crate::entropy::spec::Geometry;
 use crate::model::{LayerWeights, Scale, Values};
