@@ -62,6 +62,12 @@ impl RateDistortion {
         self.step * RELATIVE_ERROR
     }
 
+    /// The error of a large weight, as a share of it, however fine the step is: companded levels are such
+    /// a share apart.
+    fn companding_error(&self) -> f64 {
+        f64::from(self.companding) / 64.0 / 12f64.sqrt()
+    }
+
     /// What is promised of a layer with a posterior: the root mean square over its units of
     /// |w - w'| / sqrt(|w|^2 + |sigma|^2). Of coarser settings than [`RateDistortion::SMALL`] nothing is
     /// promised: who asks for them measures what they do.
@@ -88,11 +94,15 @@ impl RateDistortion {
         geometry: Geometry,
         fit: Option<Fit<'_>>,
     ) -> (Values, Option<Values>, Safeguards) {
+        let posterior = posterior_unit(layer);
+        if posterior.is_none() && fit.is_none() && self.companding_error() > self.relative_error() {
+            let even = Self { companding: 0, ..*self };
+            return even.quantize(layer, geometry, None);
+        }
         let exact = layer.weights.data();
         let limit = outliers::limit(exact);
         // Levels reach twice as far as the weights that are not far from the others.
         let finest = 2.0 * outliers::largest_within(exact, limit) / reach(self.companding);
-        let posterior = posterior_unit(layer);
         let unit = posterior.unwrap_or_else(|| size_unit(layer, limit));
         let mut safeguards = Safeguards::default();
         if let Some(fit) = fit {
@@ -285,6 +295,15 @@ mod tests {
             assert!(within * 10 >= 9 * changes.len(), "{step}: {within} of {}", changes.len());
             assert!(matches!(values, Values::Levels { .. }));
         }
+    }
+
+    #[test]
+    fn without_a_posterior_companding_gives_way_to_the_bound() {
+        let layer = PrunedLayer { log_sigma2: None, ..layer() };
+        let (values, _, safeguards) =
+            RateDistortion::SMALL.quantize(&layer, Geometry::flat(60), None);
+        assert!(matches!(values, Values::Levels { scale, .. } if scale.companding == 0));
+        assert!(!safeguards.exact);
     }
 
     #[test]

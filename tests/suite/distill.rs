@@ -26,6 +26,24 @@ fn run(checkpoint: &Checkpoint, rd: RateDistortion, labelled: bool) -> Done {
         .unwrap()
 }
 
+/// Coarse steps, and layers that feel errors very unevenly: fewer bytes and nearer, not fewer bytes alone.
+#[test]
+fn convolutions_keep_what_matters() {
+    let checkpoint = open("lenet5_mnist");
+    let (images, labels) = fixtures::mnist(&checkpoint);
+    let at = |distill| {
+        let rd = RateDistortion { step: 1.3, companding: 0, distill, ..RateDistortion::SMALL };
+        let (values, labels) = (&images[2000 * 784..4000 * 784], Some(&labels[2000..4000]));
+        let job = Job::new(&checkpoint).quantizer(Quantizer::RateDistortion(rd)).strip(true);
+        let job = job.calibrate(&images[..2000 * 784]).validate(Samples { values, labels });
+        let done = job.sweep(Vec::new()).run().unwrap();
+        (done.file.bytes().len(), done.report.validation.unwrap().divergence)
+    };
+    let (before, after) = (at(0), at(40));
+    assert!(after.1 < before.1, "{after:?} {before:?}");
+    assert!(after.0 as f64 <= 1.02 * before.0 as f64, "{after:?} {before:?}");
+}
+
 /// Without distillation a file that is as near takes more bytes.
 #[test]
 fn distilled_files_are_smaller_and_nearer() {

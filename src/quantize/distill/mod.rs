@@ -125,11 +125,12 @@ impl<'a> Distillation<'a> {
                 _ => net.replace(layer, weights),
             }
         }
-        let still = MOST_STILL.min(steps / 3);
+        let still = MOST_STILL.min(steps / 4);
         for step in 0..steps {
             students.iter().for_each(|student| student.show(&mut net));
             let Slopes { gradients, curvatures } = self.slopes(&net, step);
-            // At first the curvature is only looked at: of few batches it is zero in most weights, which would go.
+            // At first the curvature is only looked at: of few batches it is zero in most weights, which
+            // would go.
             let moved = step.checked_sub(still);
             let left = moved.map(|moved| {
                 let share = moved as f64 / (steps - still) as f64;

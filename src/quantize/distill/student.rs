@@ -144,10 +144,11 @@ impl Student {
         all.zip(moves).for_each(|(value, by)| *value -= by);
     }
 
-    /// The roots of the curvature in weights that are not zero, their sum and number.
+    /// The sum of the roots of the curvature in all weights, zeros among them, and their number: the fewer
+    /// are left, the more each of them counts.
     pub fn sensitivity(&self) -> (f64, usize) {
-        let kept = self.curvature.iter().zip(&self.levels).filter(|(_, level)| **level != 0);
-        kept.fold((0.0, 0), |(sum, count), (h, _)| (sum + f64::from(*h).sqrt(), count + 1))
+        let weights = &self.curvature[..self.levels.len()];
+        (weights.iter().map(|&h| f64::from(h).sqrt()).sum(), weights.len())
     }
 
     /// Levels near the weights. A squared error counts as the root of the curvature says, in units of the
