@@ -205,7 +205,11 @@ impl<'a> Wishes<'a> {
     }
 
     /// Has the variances of weights go with a network, if they are wanted.
-    pub(super) fn keep_variances(&self, pruned: &mut PrunedModel, thresholds: &Thresholds) -> Result<()> {
+    pub(super) fn keep_variances(
+        &self,
+        pruned: &mut PrunedModel,
+        thresholds: &Thresholds,
+    ) -> Result<()> {
         if !self.variances {
             return Ok(());
         }

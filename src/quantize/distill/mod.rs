@@ -125,7 +125,7 @@ impl<'a> Distillation<'a> {
                 _ => net.replace(layer, weights),
             }
         }
-        let still = MOST_STILL.min(steps / 4);
+        let still = MOST_STILL.min(steps / 3);
         for step in 0..steps {
             students.iter().for_each(|student| student.show(&mut net));
             let Slopes { gradients, curvatures } = self.slopes(&net, step);
@@ -137,18 +137,13 @@ impl<'a> Distillation<'a> {
                 (moved + 1, 0.5 + 0.5 * libm::cos(std::f64::consts::PI * share))
             });
             students.par_iter_mut().for_each(|student| {
-                student.notice(&curvatures[student.layer], step + 1);
-            });
-            let all = students.iter().map(Student::sensitivity);
-            let (sum, count) = all.fold((0.0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
-            let usual = (sum / count.max(1) as f64).max(f64::MIN_POSITIVE);
-            if let Some((number, left)) = left {
-                students.par_iter_mut().for_each(|student| {
-                    let layer = student.layer;
+                let layer = student.layer;
+                student.notice(&curvatures[layer], step + 1);
+                if let Some((number, left)) = left {
                     student.step(&gradients[layer], (RATE * left) as f32, number);
-                    student.choose(settings, geometries[layer], usual);
-                });
-            }
+                    student.choose(settings, geometries[layer]);
+                }
+            });
             monitor.tell(Event::Distilling { done: step + 1, total: steps })?;
         }
         let mut found: Vec<_> = quantized.iter().map(|_| None).collect();

@@ -11,8 +11,8 @@ use crate::prune::PrunedLayer;
 
 /// Share of the mean of gradients, of their squares and of the curvature that a step leaves.
 const DECAYS: [f32; 3] = [0.9, 0.99, 0.99];
-/// How far what an error in a weight counts is from the network's mean, as a factor.
-const WIDEST: f64 = 10.0;
+/// How far the curvature in a weight counts from the layer's mean, as a factor.
+const WIDEST: f64 = 5.0;
 
 pub(super) struct Student {
     /// Its number.
@@ -144,19 +144,14 @@ impl Student {
         all.zip(moves).for_each(|(value, by)| *value -= by);
     }
 
-    /// The sum of the roots of the curvature in all weights, zeros among them, and their number: the fewer
-    /// are left, the more each of them counts.
-    pub fn sensitivity(&self) -> (f64, usize) {
-        let weights = &self.curvature[..self.levels.len()];
-        (weights.iter().map(|&h| f64::from(h).sqrt()).sum(), weights.len())
-    }
-
-    /// Levels near the weights. A squared error counts as the root of the curvature says, in units of the
-    /// `usual` one of the network: less than the curvature itself, which is that of one weight alone, known
-    /// from some samples.
-    pub fn choose(&mut self, settings: &RateDistortion, geometry: Geometry, usual: f64) {
+    /// Levels near the weights, a squared error counting as the curvature says, within bounds: the curvature
+    /// of one weight alone is known from some samples only, and would have most weights go in a layer where
+    /// few feel nearly all of it.
+    pub fn choose(&mut self, settings: &RateDistortion, geometry: Geometry) {
         let curvature = &self.curvature[..self.levels.len()];
-        let relative = |&h: &f32| (f64::from(h).sqrt() / usual).clamp(1.0 / WIDEST, WIDEST);
+        let sum: f64 = curvature.iter().map(|&h| f64::from(h)).sum();
+        let mean = (sum / curvature.len().max(1) as f64).max(1e-30);
+        let relative = |&h: &f32| (f64::from(h) / mean).clamp(1.0 / WIDEST, WIDEST);
         let sensitivity = curvature.iter().map(relative).collect();
         let (levels, models) = (&mut self.levels, &mut self.models);
         let near = &self.reconstruction;
