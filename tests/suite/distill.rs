@@ -58,7 +58,7 @@ fn distilled_files_are_smaller_and_nearer() {
             assert!(nats(&distilled) < nats(&plain), "{} {}", nats(&distilled), nats(&plain));
             break;
         }
-        rd.step *= 0.92;
+        rd.step *= 0.97;
     }
     assert!(rd.step < coarse.step);
 }
