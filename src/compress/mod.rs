@@ -24,6 +24,7 @@ mod distilled;
 mod encode;
 mod huffman;
 mod job;
+mod run;
 mod search;
 mod summary;
 mod thresholds;

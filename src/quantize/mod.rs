@@ -1,6 +1,7 @@
 //! Quantization: kept weights in the form in which they will be stored.
 
 mod activations;
+mod adaptive_rate;
 mod calibrate;
 mod codebook;
 mod distill;

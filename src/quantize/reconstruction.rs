@@ -1,6 +1,6 @@
 //! What levels stand for, in steps, and the levels around a value.
 
-use crate::model::Scale;
+use crate::model::{Scale, Values};
 
 /// The values of the levels in steps.
 #[derive(Debug)]
@@ -59,6 +59,20 @@ impl ReconstructionLevels {
         let distance = |level| self.value(level).map_or(f64::INFINITY, |v| (v - size).abs());
         let level = if distance(below + 1) < distance(below) { below + 1 } else { below };
         if value < 0.0 { -level } else { level }
+    }
+}
+
+/// The level next to a value, on a scale without companding.
+pub(super) fn even_level(value: f64, scale: Scale) -> i32 {
+    let most = f64::from(scale.most() - 1);
+    (value / f64::from(scale.step)).round_ties_even().clamp(-most, most) as i32
+}
+
+/// What one of some levels on such a scale stands for; 0 of values that are no levels.
+pub(super) fn even_value(values: &Values, at: usize) -> f64 {
+    match values {
+        Values::Levels { scale, levels } => f64::from(levels[at]) * f64::from(scale.step),
+        _ => 0.0,
     }
 }
 

@@ -82,6 +82,7 @@ pub(crate) fn compress(
     fast: bool,
     validate: Option<(PyReadonlyArray1<'_, f32>, Option<PyReadonlyArray1<'_, u32>>)>,
     calibrate: Option<PyReadonlyArray1<'_, f32>>,
+    distill: usize,
     recalibrate: Option<PyReadonlyArray1<'_, f32>>,
     goal: Option<(String, f64)>,
     effort: u32,
@@ -89,7 +90,10 @@ pub(crate) fn compress(
     own: bool,
 ) -> PyResult<Answer> {
     let goal = goal.map(|(name, bound)| named_goal(&name, bound)).transpose().map_err(raised)?;
-    let quantizer = quantizer(quantize, bits, goal.is_some()).map_err(raised)?;
+    let mut quantizer = quantizer(quantize, bits, goal.is_some()).map_err(raised)?;
+    if let Quantizer::RateDistortion(settings) = &mut quantizer {
+        settings.distill = distill;
+    }
     let validate = match &validate {
         Some((values, labels)) => {
             let labels = labels.as_ref().map(|labels| labels.as_slice()).transpose()?;

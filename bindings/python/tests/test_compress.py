@@ -130,6 +130,13 @@ def test_calibration_fits_weights_to_the_outputs(fixtures, images):
     assert change(fitted) < 0.8 * change(plain)
     small = svdo.compress(path, quantize="rd", calibrate=samples, max_bytes=4500, effort=1)
     assert small.file_bytes <= 4500
+    distilled = svdo.compress(path, quantize="rd", calibrate=samples, distill=60)
+    assert change(distilled) < 0.9 * change(fitted)
+    assert any("distill 60" in note for note in distilled.notes)
+    with pytest.raises(ValueError, match="samples for calibrate"):
+        svdo.compress(path, quantize="rd", distill=60)
+    with pytest.raises(ValueError, match="number of steps"):
+        svdo.compress(path, quantize="rd", calibrate=samples, distill=-1)
     with pytest.raises(ValueError, match='needs quantize="rd"'):
         svdo.compress(path, quantize="exact", calibrate=samples)
     with pytest.raises(svdo.SvdoError, match="not whole samples"):

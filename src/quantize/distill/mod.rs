@@ -33,6 +33,8 @@ use student::Student;
 const BATCH: usize = 16 * LANES;
 /// How far a weight goes in a step at first, in steps of its level; it falls to zero as a cosine.
 const RATE: f64 = 0.05;
+/// Steps before the first in which weights move, at most.
+const MOST_STILL: usize = 100;
 /// Values of the reference's outputs that are kept.
 const MOST_OUTPUTS: usize = 1 << 26;
 
@@ -123,15 +125,24 @@ impl<'a> Distillation<'a> {
                 _ => net.replace(layer, weights),
             }
         }
+        let still = MOST_STILL.min(steps / 3);
         for step in 0..steps {
             students.iter().for_each(|student| student.show(&mut net));
             let Slopes { gradients, curvatures } = self.slopes(&net, step);
-            let left = 0.5 + 0.5 * libm::cos(std::f64::consts::PI * step as f64 / steps as f64);
+            // At first the curvature is only looked at: of few batches it is zero in most weights, which
+            // would go.
+            let moved = step.checked_sub(still);
+            let left = moved.map(|moved| {
+                let share = moved as f64 / (steps - still) as f64;
+                (moved + 1, 0.5 + 0.5 * libm::cos(std::f64::consts::PI * share))
+            });
             students.par_iter_mut().for_each(|student| {
                 let layer = student.layer;
-                let rate = (RATE * left) as f32;
-                student.step(&gradients[layer], &curvatures[layer], rate, step + 1);
-                student.choose(settings, geometries[layer]);
+                student.notice(&curvatures[layer], step + 1);
+                if let Some((number, left)) = left {
+                    student.step(&gradients[layer], (RATE * left) as f32, number);
+                    student.choose(settings, geometries[layer]);
+                }
             });
             monitor.tell(Event::Distilling { done: step + 1, total: steps })?;
         }

@@ -2,8 +2,8 @@
 
 use super::super::gradient::Gradient;
 use super::super::propagate::Propagation;
-use super::super::rate_distortion::{RateDistortion, even_level};
-use super::super::reconstruction::ReconstructionLevels;
+use super::super::rate_distortion::RateDistortion;
+use super::super::reconstruction::{ReconstructionLevels, even_level};
 use crate::entropy::adaptive::Models;
 use crate::entropy::spec::Geometry;
 use crate::model::{LayerWeights, Scale, Values};
@@ -12,7 +12,7 @@ use crate::prune::PrunedLayer;
 /// Share of the mean of gradients, of their squares and of the curvature that a step leaves.
 const DECAYS: [f32; 3] = [0.9, 0.99, 0.99];
 /// How far the curvature in a weight counts from the layer's mean, as a factor.
-const WIDEST: f64 = 30.0;
+const WIDEST: f64 = 5.0;
 
 pub(super) struct Student {
     /// Its number.
@@ -106,21 +106,28 @@ impl Student {
         (Values::Levels { scale: self.scale, levels: self.levels }, bias)
     }
 
-    /// Follows a gradient, and chooses levels near the weights as they are then. `rate` is how far one
-    /// goes in steps, where the gradient has one sign; `number` counts from 1.
-    pub fn step(&mut self, gradient: &Gradient, curvature: &Gradient, rate: f32, number: usize) {
+    /// Notes the curvature of the loss as one batch has it; `number` counts from 1.
+    pub fn notice(&mut self, curvature: &Gradient, number: usize) {
         let step = self.scale.step;
-        let correction = DECAYS.map(|decay| 1.0 - libm::powf(decay, number as f32));
+        // The mean of all, until there are many.
+        let share = (1.0 - DECAYS[2]).max(1.0 / number as f32);
         let both = curvature.weights.iter().chain(&curvature.bias);
         for (mean, c) in self.curvature.iter_mut().zip(both) {
-            *mean += (1.0 - DECAYS[2]) * (c * step * step - *mean);
+            *mean += share * (c * step * step - *mean);
         }
+    }
+
+    /// Follows a gradient. `rate` is how far one goes in steps, where the gradient has one sign; `number`
+    /// counts from 1.
+    pub fn step(&mut self, gradient: &Gradient, rate: f32, number: usize) {
+        let step = self.scale.step;
+        let correction = [DECAYS[0], DECAYS[1]].map(|decay| 1.0 - libm::powf(decay, number as f32));
         // Towards the levels, as the curvature of the loss says: where both gradients cancel, a weight is
         // where a Newton step from its level would end.
         let weights = self.free.weights.data().iter().zip(&self.levels).zip(&self.curvature);
         let pulls = weights.map(|((w, &level), h)| {
             let apart = f64::from(*w) - self.reconstruction.dequantize(level);
-            h / correction[2] * (apart as f32 / step)
+            h * (apart as f32 / step)
         });
         let slopes = gradient.weights.iter().zip(pulls).map(|(g, pull)| g * step + pull);
         let slopes = slopes.chain(gradient.bias.iter().map(|g| g * step));
@@ -137,7 +144,9 @@ impl Student {
         all.zip(moves).for_each(|(value, by)| *value -= by);
     }
 
-    /// Levels near the weights, a squared error counting as the curvature says.
+    /// Levels near the weights, a squared error counting as the curvature says, within bounds: the curvature
+    /// of one weight alone is known from some samples only, and would have most weights go in a layer where
+    /// few feel nearly all of it.
     pub fn choose(&mut self, settings: &RateDistortion, geometry: Geometry) {
         let curvature = &self.curvature[..self.levels.len()];
         let sum: f64 = curvature.iter().map(|&h| f64::from(h)).sum();

@@ -41,6 +41,7 @@ def compress(
     fast: bool = False,
     validate: tuple[npt.ArrayLike, npt.ArrayLike | None] | None = None,
     calibrate: npt.ArrayLike | None = None,
+    distill: int = 0,
     recalibrate: npt.ArrayLike | None = None,
     max_error_increase: float | None = None,
     max_output_error: float | None = None,
@@ -97,6 +98,9 @@ def compress(
         calibrate: samples [batch, *input_shape] of raw values, without labels, as those of the
             training; a few thousand are enough. Weights are fitted to the pruned network's outputs
             on them as they are quantized: for ``quantize="rd"``.
+        distill: in so many steps, 500 to 1000, move the levels of all layers together by gradients on
+            the samples of ``calibrate``, towards the pruned network's outputs, a bit at its price; with a
+            search, from the best that it finds otherwise on.
         recalibrate: samples as for ``calibrate``, on which the mean and variance of every batch
             normalization are measured again, behind the pruned and quantized layers before it; the
             checkpoint's were gathered under noise and without pruning. ``Report.recalibration`` says
@@ -128,6 +132,10 @@ def compress(
         raise ValueError(f"threads={threads}: expected 1 to 1024")
     if calibrate is not None and quantize != "rd":
         raise ValueError(f'calibrate: needs quantize="rd", not {quantize!r}')
+    if distill < 0:
+        raise ValueError(f"distill={distill}: expected a number of steps")
+    if distill and calibrate is None:
+        raise ValueError("distill: needs samples for calibrate")
     goals = {
         "max_error_increase": max_error_increase,
         "max_output_error": max_output_error,
@@ -160,6 +168,7 @@ def compress(
         fast,
         None if validate is None else _labelled(*validate),
         None if calibrate is None else _labelled(calibrate, None)[0],
+        distill,
         None if recalibrate is None else _labelled(recalibrate, None)[0],
         goal[0] if goal else None,
         effort,

@@ -110,6 +110,7 @@ def compress(
     fast: bool,
     validate: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32] | None] | None,
     calibrate: npt.NDArray[np.float32] | None,
+    distill: int,
     recalibrate: npt.NDArray[np.float32] | None,
     goal: tuple[str, float] | None,
     effort: int,
