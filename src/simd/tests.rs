@@ -92,8 +92,8 @@ impl Kernel for Basics {
             for lane in 0..MAX_LANES {
                 assert!(same(first[lane], if lane < count { a[lane] } else { -3.0 }));
             }
-            // SAFETY: the part has `count` numbers, and its end is that of the memory.
             let part = a[..count].to_vec().into_boxed_slice();
+            // SAFETY: the part has `count` numbers, and its end is that of the memory.
             unsafe { V::read_first(part.as_ptr(), count) }.store(&mut first);
             for lane in 0..V::LANES {
                 assert!(same(first[lane], if lane < count { a[lane] } else { 0.0 }));
