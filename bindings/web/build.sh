@@ -26,9 +26,10 @@ version=$(cargo metadata --locked --no-deps --format-version 1 | sed -E 's/.*"na
 cp bindings/web/{svdo.js,svdo.d.ts,README.md} LICENSE-* "$out/svdo-web"
 cp "$CARGO_TARGET_DIR/$target/edge/svdo_web.wasm" "$out/svdo-web/svdo.wasm"
 sed "s/\"0\.0\.0\"/\"$version\"/" bindings/web/package.json >"$out/svdo-web/package.json"
-# Small, with variances; 0.86 % errors on the test set, by which the step was chosen among a few.
+# With variances, by the finest of a few steps that makes less than 6,000 bytes; 0.62 % errors on training images, as many
+# as before it was quantized.
 compress=${SVDO_COMPRESS:-$CARGO_TARGET_DIR/release/svdo-compress}
 [ -x "$compress" ] || { cargo build --locked --release --quiet --bin svdo-compress; compress=$CARGO_TARGET_DIR/release/svdo-compress; }
-"$compress" fixtures/lenet5_mnist.safetensors --thresh 2 --step 0.6 --variances -o "$out/lenet5.svdo" >/dev/null
+"$compress" fixtures/lenet5_mnist.safetensors --thresh 2 --step 0.5 --variances -o "$out/lenet5.svdo" >/dev/null
 python3 web/inline.py "$out/svdo-web" "$out/lenet5.svdo" "$out/svdo.html"
 ls -l "$out/svdo-web/svdo.wasm" "$out/lenet5.svdo" "$out/svdo.html"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the package svdo-web and the page, and tests both: kernels of WebAssembly's vectors under WASI, the
-# package in Node beside svdo-infer, the page and HTML reports in headless Chromium. What cannot be had here is skipped with a
-# word; screenshots stay in target/web/screenshots.
+# Builds the package svdo-web and the page, and tests both: the package in Node beside svdo-infer, the page and HTML
+# reports in headless Chromium. With --kernels also the library's tests of vectors and kernels under WASI, which takes
+# minutes to build. What cannot be had here is skipped with a word; screenshots stay in target/web/screenshots.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
@@ -29,7 +29,9 @@ for model in "$out/lenet5.svdo" "$work/lenet300.svdo"; do
     node bindings/web/test.mjs "$out/svdo-web" "$model" "$work/x.f32" "$work/y.json" $predictions
 done
 
-if rustup target add wasm32-wasip1 >/dev/null 2>&1; then
+if [ "${1:-}" != --kernels ]; then
+    echo "the kernels are tested by the package's outputs; --kernels tests each under WASI"
+elif rustup target add wasm32-wasip1 >/dev/null 2>&1; then
     export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS=-Ctarget-feature=+simd128
     export CARGO_TARGET_WASM32_WASIP1_RUNNER="node --no-warnings $PWD/bindings/web/wasi.mjs"
     features=infer,uncertainty,data,winograd
