@@ -33,7 +33,6 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
     }
 
     /// The names of its arrays.
-    #[cfg(feature = "train")]
     pub(super) fn names(&mut self) -> Result<Vec<String>> {
         Ok(self.arrays()?.into_iter().map(|(name, _)| name).collect())
     }
