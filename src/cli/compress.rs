@@ -199,7 +199,9 @@ impl Arguments {
         let validate = self.validate.as_ref();
         let labelled = validate
             .map(|images| {
-                Labelled::read(images, self.labels.as_deref(), shape, &checkpoint.classes())
+                let outputs = checkpoint.network().output_shape_of_all()?.elements()?;
+                let (labels, shapes) = (self.labels.as_deref(), (shape, outputs));
+                Labelled::read(images, labels, shapes, &checkpoint.classes())
             })
             .transpose()?;
         let read = |path: &Option<PathBuf>| {

@@ -219,7 +219,7 @@ impl Arguments {
         let named = self.classes.as_deref().map(|path| class_names(path, outputs)).transpose()?;
         let named = named.unwrap_or_default();
         let (array, labels) = (self.array.as_deref(), self.labels.as_deref());
-        let mut found = labelled_of(&self.input, array, labels, shape, &named)?;
+        let mut found = labelled_of(&self.input, array, labels, (shape, outputs), &named)?;
         if !named.is_empty() {
             found.classes = named;
         }

@@ -187,11 +187,11 @@ impl Labelled {
     fn read(
         images: &PathBuf,
         labels: Option<&std::path::Path>,
-        shape: Shape,
+        (shape, outputs): (Shape, usize),
         classes: &[String],
     ) -> anyhow::Result<Self> {
         let paths = std::slice::from_ref(images);
-        let found = samples::labelled_of(paths, None, labels, shape, classes)?;
+        let found = samples::labelled_of(paths, None, labels, (shape, outputs), classes)?;
         let count = found.values.len() / shape.elements()?;
         let Some(known) = found.labels else {
             anyhow::bail!(

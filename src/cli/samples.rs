@@ -32,24 +32,42 @@ pub(super) fn class_names(path: &Path, outputs: usize) -> anyhow::Result<Vec<Str
 }
 
 /// Samples to test on, and their labels: of a file of their own, or else those that come with the samples. Of a
-/// data set, its test part.
+/// data set, its test part. Names get the numbers of those in `classes`; where none are known, the samples have to
+/// name as many as the network has outputs, or their numbers cannot be told.
 pub(super) fn labelled_of(
     paths: &[PathBuf],
     array: Option<&str>,
     labels: Option<&Path>,
-    shape: Shape,
+    (shape, outputs): (Shape, usize),
     classes: &[String],
-) -> crate::Result<Labelled> {
-    let mut found = match (paths, array) {
-        ([path], None) => data::read_labelled(path, Part::Test, shape, classes)?,
-        _ => {
-            let values = data::read_samples(paths, array, shape)?.values;
-            Labelled { values, labels: None, classes: Vec::new() }
-        }
-    };
+) -> anyhow::Result<Labelled> {
+    let mut found = tested(paths, array, shape, classes)?;
     if let Some(path) = labels {
         found.labels = Some(data::read_labels(path)?);
         found.classes.clear();
     }
+    let named = found.classes.len();
+    anyhow::ensure!(
+        named == 0 || named == outputs || !classes.is_empty(),
+        "{}: classes have names, {named} of them, and the network has {outputs} outputs: which is which cannot be \
+         told; give numbers with --labels, or all names (svdo-infer --classes)",
+        paths.first().map(|path| path.display().to_string()).unwrap_or_default()
+    );
     Ok(found)
+}
+
+/// Samples of any classes to test on: of a data set, its test part.
+pub(super) fn tested(
+    paths: &[PathBuf],
+    array: Option<&str>,
+    shape: Shape,
+    classes: &[String],
+) -> crate::Result<Labelled> {
+    match (paths, array) {
+        ([path], None) => data::read_labelled(path, Part::Test, shape, classes),
+        _ => {
+            let values = data::read_samples(paths, array, shape)?.values;
+            Ok(Labelled { values, labels: None, classes: Vec::new() })
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 
 use super::output::{self, Reports};
-use super::samples::labelled_of;
+use super::samples::{labelled_of, tested};
 use super::{Outcome, isa, share};
 use crate::container;
 use crate::data::Labelled;
@@ -71,9 +71,9 @@ impl UncertaintyOptions {
     pub(super) fn run(&self, inputs: &Inputs<'_>, reports: &Reports) -> anyhow::Result<Outcome> {
         let how = self.uncertainty.unwrap_or(How::Mean);
         let engine = self.engine(inputs, how)?;
-        let shape = engine.input_shape();
+        let shapes = (engine.input_shape(), engine.outputs());
         let Labelled { values: samples, labels, .. } =
-            labelled_of(inputs.input, inputs.array, inputs.labels, shape, &[])?;
+            labelled_of(inputs.input, inputs.array, inputs.labels, shapes, &[])?;
         let start = Instant::now();
         let predictions = engine.predict(&samples, self.seed)?;
         let seconds = start.elapsed().as_secs_f64() / predictions.len().max(1) as f64;
@@ -82,7 +82,7 @@ impl UncertaintyOptions {
         let ood = match self.ood.is_empty() {
             true => None,
             false => {
-                let samples = labelled_of(&self.ood, None, None, shape, &[])?;
+                let samples = tested(&self.ood, None, engine.input_shape(), &[])?;
                 let foreign = engine.predict(&samples.values, self.seed)?;
                 Some(Foreign::new(&predictions, &foreign)?)
             }

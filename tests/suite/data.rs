@@ -104,6 +104,8 @@ fn classes_have_their_names() {
     // A folder that has one class of two: by its name, not by its place.
     fs::remove_dir_all(folder.path().join("data/test/bright")).unwrap();
     let arguments = ["net.svdo", "-i", "data/test", "--json", "-"];
+    let (code, _, err) = infer(folder.path(), &arguments);
+    assert!(code == 2 && err.contains("1 of them, and the network has 2 outputs"), "{err}");
     let named = [&arguments[..], &["--classes", "names.txt"]].concat();
     let (code, out, err) = infer(folder.path(), &named);
     assert_eq!(code, 0, "{err}");

@@ -15,6 +15,7 @@ import sys
 
 import svdo.torch as st
 import torch
+from graphed import Graphed
 from networks import NETWORKS
 from svdo.torch import functional
 from torch.nn import functional as F
@@ -77,17 +78,10 @@ class Step:
         self.target = torch.randint(10, (256,), device="cuda")
         groups = st.parameter_groups(model, lr=1e-3)
         self.optimizer = torch.optim.Adam(groups, fused=True, capturable=graphed)
-        self.graph = None
-        if graphed:
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(5):
-                    self.eager()
-            torch.cuda.current_stream().wait_stream(side)
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self.eager()
+        self.step = Graphed(self.eager, enabled=graphed)
+        self.step()
+        if graphed and self.step.graph is None:
+            raise RuntimeError("the step was not captured")
 
     def eager(self):
         self.optimizer.zero_grad(set_to_none=True)
@@ -98,9 +92,10 @@ class Step:
             loss = loss + st.kl(self.model) * (0.1 / 45_000)
         loss.backward()
         self.optimizer.step()
+        return loss
 
     def __call__(self):
-        self.eager() if self.graph is None else self.graph.replay()
+        self.step()
 
 
 def milliseconds(step, count=20):
