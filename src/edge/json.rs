@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// Text as a JSON string, in quotes.
-pub(super) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let mut json = String::from('"');
     for c in text.chars() {
         match c {

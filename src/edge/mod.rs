@@ -21,6 +21,8 @@ use crate::text::{best_classes, duration, group, percent, printable};
 use crate::{container, data, files, serve};
 use arguments::{Arguments, Request};
 
+pub use json::quoted;
+
 /// Runs the program on the process's arguments and standard streams.
 pub fn main() -> ExitCode {
     let isa = std::env::var("SVDO_CPU").ok();
@@ -198,7 +200,7 @@ impl Arguments {
 
     /// The report of `formats/report.schema.json`.
     fn as_json(&self, engine: &Engine, times: &Times, evaluation: Option<&Evaluation>) -> String {
-        let model = json::quoted(&self.model.to_string_lossy());
+        let model = quoted(&self.model.to_string_lossy());
         let samples = times.samples;
         let mut json = format!(
             "{{\n  \"report\": \"infer\",\n  \"model\": {model},\n  \"samples\": {samples},\n"

@@ -1,8 +1,7 @@
 //! What is said of a network, as JSON.
 
-use std::fmt::Write;
-
 use svdo::Result;
+use svdo::edge::quoted;
 use svdo::model::Values;
 use svdo::network::Shape;
 
@@ -65,20 +64,4 @@ impl Network {
 
 fn shape_json(shape: Shape) -> String {
     format!("[{},{},{}]", shape.channels, shape.height, shape.width)
-}
-
-/// Text as a JSON string.
-fn quoted(text: &str) -> String {
-    let mut json = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => json.extend(['\\', c]),
-            c if c < ' ' => {
-                let _ = write!(json, "\\u{:04x}", u32::from(c));
-            }
-            c => json.push(c),
-        }
-    }
-    json.push('"');
-    json
 }
