@@ -205,7 +205,7 @@ impl Attention {
         let rows = |part: usize| blocks.first(range(part).end) - blocks.first(range(part).start);
         let scratch = Mutex::new(scratch.chunks_exact_mut(scores));
         let row = v.width * lanes;
-        in_parts(parts, &rows, (y, row), panel.team, &|part, begin, y| {
+        in_parts(parts, &rows, [(y, row)], panel.team, &|part, begin, [y]| {
             let scores = scratch.lock().unwrap_or_else(PoisonError::into_inner).next();
             // There are as many as parts.
             let Some(scores) = scores else { return };

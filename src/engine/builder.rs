@@ -36,6 +36,8 @@ struct UnplacedStep {
 /// Steps over an arena of some length, in elements of a sample.
 pub(super) struct PlacedSteps {
     pub(super) steps: Vec<Step>,
+    /// For each step, whether threads go on from parts of it to the same ones of the next.
+    pub(super) chained: Vec<bool>,
     pub(super) input: (Range<usize>, Layout),
     pub(super) output: (Range<usize>, Layout),
     pub(super) arena: usize,
@@ -89,11 +91,17 @@ impl PlanBuilder {
         self.push(node, StepKind::Copy, vec![value], Layout::contiguous(layout.shape), None)
     }
 
-    /// Gives every value its range of the arena; `last` is the output.
+    /// Gives every value its range of the arena; `last` is the output. `chain` if steps may go on to the
+    /// next one part by part.
     ///
     /// # Errors
     /// [`Error::Limit`] if the values alive at once are more than 2^28 elements.
-    pub(super) fn place(self, last: usize) -> Result<PlacedSteps> {
+    pub(super) fn place(self, last: usize, chain: bool) -> Result<PlacedSteps> {
+        let chains = |pair: &[UnplacedStep]| {
+            let [step, next] = pair else { return false };
+            chain && step.kind.chains(&next.kind) && next.inputs[0] == step.output
+        };
+        let chained: Vec<bool> = self.steps.windows(2).map(chains).chain([false]).collect();
         let mut lives: Vec<memory::Value> = Vec::with_capacity(self.values.len());
         for (value, layout) in self.values.iter().enumerate() {
             layout.shape.elements()?;
@@ -102,7 +110,8 @@ impl PlanBuilder {
         }
         for (at, step) in self.steps.iter().enumerate() {
             for &input in &step.inputs {
-                lives[self.memory[input]].last_read = at + 1;
+                // The next step may begin while others still read.
+                lives[self.memory[input]].last_read = at + 1 + usize::from(chained[at]);
             }
             lives[step.output].made = at + 1;
             lives[step.output].last_read = at + 1;
@@ -142,6 +151,7 @@ impl PlanBuilder {
             output: at(step.output),
             then: step.then,
         });
-        Ok(PlacedSteps { steps: steps.collect(), input: at(0), output: at(last), arena })
+        let (steps, input, output) = (steps.collect(), at(0), at(last));
+        Ok(PlacedSteps { steps, chained, input, output, arena })
     }
 }

@@ -11,7 +11,7 @@ use super::layout::Layout;
 use super::options::Options;
 use super::step::{Step, StepKind};
 use crate::network::Activation;
-use crate::simd::Isa;
+use crate::simd::{Isa, MAX_LANES};
 
 /// Samples in the widest panel of a network with maps: more would not fit the caches.
 pub(super) const LANES_OF_MAPS: usize = 16;
@@ -49,9 +49,11 @@ pub(super) struct Cost {
     lane: f32,
 }
 
-/// Nanoseconds of a multiply-add with a number gathered, with one of a tile of a map and with one of a panel.
+/// Nanoseconds of a multiply-add with a number gathered, with one of a tile of a map and with one of a panel;
+/// and of a tap of a row of a map beside its multiply-adds, however few.
 const GATHERED: f32 = 0.2;
 const TAP_OF_MAP: f32 = 0.03;
+const TAP: f32 = 0.5;
 const TAP_OF_PANEL: f32 = 0.025;
 
 /// Nanoseconds of reading or writing a float, and of a function that is no maximum: of those that run in
@@ -104,10 +106,10 @@ pub(super) fn of(
             }
         }
         StepKind::Conv2d { parts, .. } => {
-            let taps = parts.iter().map(TapRows::entries).sum::<usize>() * output.shape.area();
+            let taps = parts.iter().map(TapRows::entries).sum::<usize>();
             Cost {
-                single: taps as f32 * TAP_OF_MAP + then,
-                lane: taps as f32 * TAP_OF_PANEL + then,
+                single: taps as f32 * tap_of_map(output) + then,
+                lane: (taps * output.shape.area()) as f32 * TAP_OF_PANEL + then,
             }
         }
         StepKind::ToTiles(_) => both(elements(output) * OF_TILES),
@@ -116,8 +118,15 @@ pub(super) fn of(
             Some([taps, functions]) => both(taps as f32 * TAP_OF_MAP + functions as f32 * FUNCTION),
             None => both(moved * 4.0),
         },
+        StepKind::Pool { .. } => both(moved * 2.0),
         _ => both(moved),
     }
+}
+
+/// A tap at all positions of a map of one sample, which go by in whole vectors.
+fn tap_of_map(map: &Layout) -> f32 {
+    let positions = (map.shape.height - 1) * map.pitch + map.shape.width;
+    TAP + TAP_OF_MAP * positions.next_multiple_of(MAX_LANES) as f32
 }
 
 /// Whether a step of this cost should be shared.
@@ -286,20 +295,20 @@ pub(super) fn block_of_maps(
 }
 
 /// Rows of about as many entries for each thread, if the layer is worth more than one, multiples of
-/// `together` of them; `uses` is how often a sample uses an entry.
+/// `together` of them; `map` is the output, if it is one.
 pub(super) fn parts(
     rows: &[Vec<(u32, f32)>],
-    uses: usize,
+    map: Option<&Layout>,
     most_lanes: usize,
     together: usize,
     options: Options,
 ) -> Vec<Range<usize>> {
     let lanes = options.batch.unwrap_or(most_lanes).clamp(1, most_lanes);
     let all = entries(rows);
-    let each = match (lanes, uses) {
-        (1, 1) => GATHERED,
-        (1, _) => TAP_OF_MAP * uses as f32,
-        _ => TAP_OF_PANEL * (uses * lanes) as f32,
+    let each = match (lanes, map) {
+        (1, None) => GATHERED,
+        (1, Some(map)) => tap_of_map(map),
+        _ => TAP_OF_PANEL * (map.map_or(1, |map| map.shape.area()) * lanes) as f32,
     };
     let cost = all as f32 * each;
     let threads = if cost < WORTH_WORKERS { 1 } else { options.threads.max(1) };

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::cost;
-use super::kernels::{Residual, Span, Spans, TapRows, WIDTH, pool};
+use super::kernels::{Span, pool};
 use super::layers::{LinearPart, MatrixVector};
 use super::layout::Layout;
 use super::parallel::{Team, in_parts};
@@ -74,7 +74,7 @@ impl Panel<'_> {
     ) {
         let share = rows.div_ceil(self.threads()).next_multiple_of(together).max(1);
         let count = |part: usize| share.min(rows - part * share);
-        in_parts(rows.div_ceil(share), &count, (y, floats), self.team, &|part, first, y| {
+        in_parts(rows.div_ceil(share), &count, [(y, floats)], self.team, &|part, first, [y]| {
             f(first, &mut y[..count(part) * floats]);
         });
     }
@@ -103,20 +103,32 @@ impl Panel<'_> {
     }
 }
 
-/// Channels from `first` on, as many as `like` has.
+/// So many channels, from `first` on.
 fn channels<'a>(
     (x, from): (&'a [f32], &Layout),
     first: usize,
-    like: &Layout,
+    count: usize,
     lanes: usize,
 ) -> (&'a [f32], Layout) {
-    let shape = Shape { channels: like.shape.channels, ..from.shape };
+    let shape = Shape { channels: count, ..from.shape };
     (&x[first * from.plane() * lanes..], Layout { shape, ..*from })
 }
 
 impl Step {
     /// Runs the step on a panel of `lanes` samples, shared by the `team` where it is worth it.
     pub(super) fn run(&self, isa: Isa, arena: &mut [f32], lanes: usize, team: Option<Team<'_>>) {
+        self.run_with(isa, arena, lanes, team, None);
+    }
+
+    /// The same, and with it the next step, if that is chained to this.
+    pub(super) fn run_with(
+        &self,
+        isa: Isa,
+        arena: &mut [f32],
+        lanes: usize,
+        team: Option<Team<'_>>,
+        next: Option<&Self>,
+    ) {
         let team = team.filter(|_| cost::worth_workers(self.cost, lanes));
         let panel = Panel { isa, lanes, team };
         match &self.kind {
@@ -124,15 +136,17 @@ impl Step {
                 self.without_gaps(panel, whole, arena);
                 self.finish_all(panel, arena);
             }
-            _ => self.with_gaps(panel, arena),
+            _ => self.with_gaps(panel, arena, next),
         }
-        let (output, to) = &self.output;
-        to.clear_end(lanes, &mut arena[panel.floats(output)]);
+        for step in next.into_iter().chain([self]) {
+            let (output, to) = &step.output;
+            to.clear_end(lanes, &mut arena[panel.floats(output)]);
+        }
     }
 
     /// What is done with channels of the output at the end, if `activated` it is not: the activation,
     /// and the zeros around.
-    fn finish(&self, panel: Panel<'_>, y: &mut [f32], to: &Layout, activated: bool) {
+    pub(super) fn finish(&self, panel: Panel<'_>, y: &mut [f32], to: &Layout, activated: bool) {
         if let Some(activation) = self.then.filter(|_| !activated) {
             panel.compiled(
                 #[inline(always)]
@@ -167,30 +181,32 @@ impl Step {
         whole.run(panel, inputs, (out, to.shape));
     }
 
-    fn relu(&self) -> bool {
+    pub(super) fn relu(&self) -> bool {
         self.then == Some(Activation::Relu)
     }
 
     /// All that reads maps with their gaps.
-    fn with_gaps(&self, panel: Panel<'_>, arena: &mut [f32]) {
+    fn with_gaps(&self, panel: Panel<'_>, arena: &mut [f32], next: Option<&Self>) {
         let Panel { isa, lanes, team } = panel;
         let (first, from) = &self.inputs[0];
         let (output, to) = &self.output;
         let relu = self.relu();
         let second = self.inputs.get(1).unwrap_or(&self.inputs[0]);
         let reads = [panel.floats(first), panel.floats(&second.0)];
-        let ([x, other], y) = memory::borrow(arena, reads, panel.floats(output));
+        let of_next = next.map_or(0..0, |next| panel.floats(&next.output.0));
+        let ([x, other], [y, z]) =
+            memory::borrow_two(arena, reads, [panel.floats(output), of_next]);
         match &self.kind {
             StepKind::Linear(parts) => {
                 let rows = |part: usize| parts[part].rows;
-                in_parts(parts.len(), &rows, (y, lanes), team, &|part, _, y| {
+                in_parts(parts.len(), &rows, [(y, lanes)], team, &|part, _, [y]| {
                     parts[part].run(isa, x, y, lanes, relu);
                     let shape = Shape::vector(parts[part].rows);
                     self.finish(panel, y, &Layout { shape, ..*to }, relu);
                 });
             }
             StepKind::Conv2d { parts, padding, .. } => {
-                self.convolve(panel, (parts, *padding), (x, other), y);
+                self.convolve(panel, (parts, *padding), (x, other), y, next.map(|next| (next, z)));
             }
             StepKind::ToTiles(grid) => winograd::transform(panel, *grid, (x, from), (y, to)),
             StepKind::FromTiles { grid, bias } => panel.by_channels((y, to), 1, &|first, to, y| {
@@ -202,38 +218,14 @@ impl Step {
                 winograd::transform_back(panel, how, (x, from), residual, (y, to), (first, relu));
                 self.finish(panel, y, to, relu);
             }),
-            StepKind::Split { stride, phases, padding } => {
-                let how = (*stride, *phases, *padding);
-                let maps = phases[0] * phases[1];
-                panel.by_channels((y, to), maps, &|first, to, y| {
-                    let x = &x[first / maps * from.plane() * lanes..];
-                    elementwise::split(isa, (x, from), (y, to), lanes, how);
-                    self.finish(panel, y, to, false);
+            StepKind::Split { .. } | StepKind::Pool { .. } | StepKind::GlobalAvgPool => {
+                let together = to.shape.channels / from.shape.channels;
+                panel.by_channels((y, to), together, &|first, to, y| {
+                    let [first, count] = [first, to.shape.channels].map(|at| at / together);
+                    let (x, from) = channels((x, from), first, count, lanes);
+                    self.of_channels(panel, (x, &from), (y, to));
                 });
             }
-            StepKind::Pool { pool: kind, window } => {
-                panel.by_channels((y, to), 1, &|first, to, y| {
-                    let (x, from) = channels((x, from), first, to, lanes);
-                    let max = *kind == Pool::Max;
-                    match kind {
-                        Pool::Max => pool::<true>(isa, window, (x, &from), (y, to), lanes, relu),
-                        Pool::Average { count_include_pad } => {
-                            pool::<false>(isa, window, (x, &from), (y, to), lanes, false);
-                            let whole = *count_include_pad;
-                            elementwise::average(window, &from, (y, to), lanes, whole);
-                        }
-                    }
-                    self.finish(panel, y, to, max && relu);
-                });
-            }
-            StepKind::GlobalAvgPool => panel.by_channels((y, to), 1, &|first, to, y| {
-                let (x, from) = channels((x, from), first, to, lanes);
-                panel.compiled(
-                    #[inline(always)]
-                    || elementwise::global_average((x, &from), (y, to), lanes),
-                );
-                self.finish(panel, y, to, false);
-            }),
             StepKind::Copy if from.shape != to.shape => {
                 elementwise::copy((x, from), (y, to), lanes);
                 self.finish_all(panel, arena);
@@ -248,40 +240,36 @@ impl Step {
         }
     }
 
-    /// The sums of a convolution, added to the second input if there is one.
-    fn convolve(
+    /// What becomes of some channels alone.
+    pub(super) fn of_channels(
         &self,
         panel: Panel<'_>,
-        (parts, padding): (&[TapRows], [usize; 2]),
-        (x, other): (&[f32], &[f32]),
-        y: &mut [f32],
+        (x, from): (&[f32], &Layout),
+        (y, to): (&mut [f32], &Layout),
     ) {
-        let Panel { isa, lanes, team } = panel;
-        let (from, to) = (&self.inputs[0].1, &self.output.1);
-        let residual = self.inputs.get(1).map(|(_, layout)| layout);
-        let height = to.shape.height;
-        // Row by row where rows fill tiles, else the whole map with the gaps.
-        let by_row = lanes > 1 && to.shape.width * lanes / WIDTH >= 6 || to.pitch != from.pitch;
-        let gaps = if by_row { 0 } else { (height - 1) * to.pitch };
-        let first = Span {
-            input: from.before() - padding[0] * from.pitch - padding[1],
-            output: to.before(),
-            residual: residual.map_or(0, Layout::before),
-            positions: gaps + to.shape.width,
-        };
-        let steps = [from.pitch, to.pitch, residual.map_or(0, |residual| residual.pitch)];
-        let spans = Spans { first, count: if by_row { height } else { 1 }, steps };
-        let pitch = to.plane() * lanes;
-        let rows = |part: usize| parts[part].rows();
-        in_parts(parts.len(), &rows, (y, pitch), team, &|part, first, y| {
-            let residual = residual.map(|layout| {
-                let pitch = layout.plane() * lanes;
-                Residual { values: &other[first * pitch..], pitch }
-            });
-            parts[part].run(isa, spans, lanes, (x, residual), (y, pitch), self.relu());
-            let shape = Shape { channels: rows(part), ..to.shape };
-            self.finish(panel, y, &Layout { shape, ..*to }, self.relu());
-        });
+        let Panel { isa, lanes, .. } = panel;
+        let relu = self.relu();
+        let mut rectified = false;
+        match &self.kind {
+            StepKind::Split { stride, phases, padding } => {
+                let how = (*stride, *phases, *padding);
+                elementwise::split(isa, (x, from), (y, to), lanes, how);
+            }
+            StepKind::Pool { pool: Pool::Max, window } => {
+                pool::<true>(isa, window, (x, from), (y, to), lanes, relu);
+                rectified = relu;
+            }
+            StepKind::Pool { pool: Pool::Average { count_include_pad }, window } => {
+                pool::<false>(isa, window, (x, from), (y, to), lanes, false);
+                elementwise::average(window, from, (y, to), lanes, *count_include_pad);
+            }
+            StepKind::GlobalAvgPool => panel.compiled(
+                #[inline(always)]
+                || elementwise::global_average((x, from), (y, to), lanes),
+            ),
+            _ => unreachable!("it reads all channels"),
+        }
+        self.finish(panel, y, to, rectified);
     }
 
     /// Sums, products and copies of values of one shape.
@@ -303,8 +291,9 @@ impl Step {
             let ends = done == self.inputs.len();
             let relu = add && ends && self.relu() && !(begins && next == 1);
             panel.by_channels((y, to), 1, &|first, to, y| {
-                let (x, from) = channels((x, from), first, to, lanes);
-                let b = second.map(|(_, layout)| channels((other, layout), first, to, lanes));
+                let (x, from) = channels((x, from), first, to.shape.channels, lanes);
+                let b = second
+                    .map(|(_, layout)| channels((other, layout), first, to.shape.channels, lanes));
                 let b = b.as_ref().map(|(b, layout)| (*b, layout));
                 if begins && b.is_none() {
                     elementwise::copy((x, &from), (y, to), lanes);
@@ -334,7 +323,7 @@ impl Step {
             let y = &mut y[before * to.plane() * lanes..];
             let part = Layout { shape: from.shape, ..*to };
             panel.by_channels((y, &part), 1, &|first, to, y| {
-                let (x, from) = channels((x, from), first, to, lanes);
+                let (x, from) = channels((x, from), first, to.shape.channels, lanes);
                 elementwise::copy((x, &from), (y, to), lanes);
             });
             before += from.shape.channels;

@@ -114,7 +114,7 @@ pub(super) fn linear(
         });
         LinearPart { rows: rows.len(), single, panel }
     };
-    cost::parts(&rows, 1, most_lanes, GROUP, options).into_iter().map(part).collect()
+    cost::parts(&rows, None, most_lanes, GROUP, options).into_iter().map(part).collect()
 }
 
 /// Samples of a panel for which a convolution's kernel is chosen: one where the batch is not known.
@@ -192,7 +192,7 @@ pub(super) fn convolution(
         let taps: Vec<_> = range.clone().map(taps).collect();
         TapRows::new(&taps, seen.div_ceil(block), &bias[range], grouped)
     };
-    cost::parts(&rows, y.shape.area(), most_lanes, GROUP, options).into_iter().map(part).collect()
+    cost::parts(&rows, Some(y), most_lanes, GROUP, options).into_iter().map(part).collect()
 }
 
 /// Adds a zero to a row for every column without a tap.

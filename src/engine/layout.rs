@@ -44,13 +44,8 @@ impl Layout {
 
     /// Positions of all channels, and a few that kernels may read past the end.
     pub(super) fn positions(&self) -> usize {
-        self.readable().next_multiple_of(16)
-    }
-
-    /// The same, not rounded up: what follows any channel.
-    pub(super) fn readable(&self) -> usize {
         const SLACK: usize = 16;
-        self.shape.channels * self.plane() + SLACK
+        (self.shape.channels * self.plane() + SLACK).next_multiple_of(16)
     }
 
     /// Where row `y` of channel `c` begins.

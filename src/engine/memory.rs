@@ -50,14 +50,35 @@ pub(super) fn borrow<T, const N: usize>(
     reads: [Range<usize>; N],
     write: Range<usize>,
 ) -> ([&[T]; N], &mut [T]) {
-    let (low, high) = arena.split_at_mut(write.start);
-    let (written, high) = high.split_at_mut(write.len());
-    let (low, high) = (&*low, &*high);
-    let read = |range: Range<usize>| match range.end <= write.start {
-        true => &low[range],
-        false => &high[range.start - write.end..range.end - write.end],
+    let (reads, [written, _]) = borrow_two(arena, reads, [write, 0..0]);
+    (reads, written)
+}
+
+/// The same with two to be written.
+pub(super) fn borrow_two<T, const N: usize>(
+    arena: &mut [T],
+    reads: [Range<usize>; N],
+    writes: [Range<usize>; 2],
+) -> ([&[T]; N], [&mut [T]; 2]) {
+    let [a, b] = &writes;
+    // By their ends too: an empty one may begin where the other does.
+    let swapped = (b.start, b.end) < (a.start, a.end);
+    let (low, high) = if swapped { (b, a) } else { (a, b) };
+    let (below, rest) = arena.split_at_mut(low.start);
+    let (first, rest) = rest.split_at_mut(low.len());
+    let (between, rest) = rest.split_at_mut(high.start - low.end);
+    let (second, above) = rest.split_at_mut(high.len());
+    let (below, between, above) = (&*below, &*between, &*above);
+    let read = |range: Range<usize>| {
+        let (part, start) = match () {
+            () if range.end <= low.start => (below, 0),
+            () if range.end <= high.start => (between, low.end),
+            () => (above, high.end),
+        };
+        &part[range.start - start..range.end - start]
     };
-    (reads.map(read), written)
+    let reads = reads.map(read);
+    (reads, if swapped { [second, first] } else { [first, second] })
 }
 
 #[cfg(test)]
@@ -82,6 +103,25 @@ mod tests {
                     prop_assert!(!together || apart);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_borrowed_is_what_was_asked_for() {
+        let mut arena: Vec<usize> = (0..20).collect();
+        for writes in [
+            [8..10, 3..5],
+            [3..5, 8..10],
+            [3..5, 0..0],
+            [3..5, 20..20],
+            [3..5, 5..10],
+            [0..3, 0..0],
+        ] {
+            let reads = [writes[0].end.max(writes[1].end)..20, 10..10, 10..20, 12..13];
+            let (read, [a, b]) = borrow_two(&mut arena, reads.clone(), writes.clone());
+            assert!(read.iter().zip(reads).all(|(read, range)| read.iter().copied().eq(range)));
+            assert!(a.iter().copied().eq(writes[0].clone()));
+            assert!(b.iter().copied().eq(writes[1].clone()));
         }
     }
 

@@ -10,9 +10,9 @@
 //! transposed convolutions, `winograd` of those of 3x3 with few zeros, `attention` finds attention and runs it
 //! as one step, `recurrent` has cells.
 //!
-//! **Running** (often, `run`): samples to lanes, each step (`execute`) by `kernels` or, without weights,
-//! `elementwise` and `whole`, shared with the engine's
-//! threads by `parallel`, lanes to samples. Nothing is allocated, no thread started.
+//! **Running** (often, `run`): samples to lanes, each step (`execute`, `convolve`) by `kernels` or, without weights,
+//! `elementwise` and `whole`, shared with the engine's threads by `parallel`, of which each goes on to the next step with
+//! the channels it has made where it can; lanes to samples. Nothing is allocated, no thread started.
 //!
 //! **Checking**: [`verify`] runs the engine beside [`dense`], theta in f64 without any of this;
 //! [`evaluate`] counts errors on labels.
@@ -21,6 +21,7 @@
 mod arrays;
 mod attention;
 mod builder;
+mod convolve;
 mod cores;
 mod cost;
 #[cfg(feature = "compress")]

@@ -19,19 +19,19 @@ impl Team<'_> {
     }
 }
 
-/// Runs each part, given its number and first row, on its rows of y, `floats` for each: one after the
-/// other, with all that follows in y, or by a `team`, whoever is free the next one.
-pub(super) fn in_parts(
+/// Runs each part, given its number and first row, on its rows of each y, so many floats for each: one after
+/// the other, with all that follows in y, or by a `team`, whoever is free the next one.
+pub(super) fn in_parts<const N: usize>(
     parts: usize,
     rows: &(dyn Fn(usize) -> usize + Sync),
-    (y, floats): (&mut [f32], usize),
+    mut y: [(&mut [f32], usize); N],
     team: Option<Team<'_>>,
-    run: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
+    run: &(dyn Fn(usize, usize, [&mut [f32]; N]) + Sync),
 ) {
     let Some(team) = team.filter(|_| parts > 1) else {
         let mut first = 0;
         for part in 0..parts {
-            run(part, first, &mut y[first * floats..]);
+            run(part, first, y.each_mut().map(|(y, floats)| &mut y[first * *floats..]));
             first += rows(part);
         }
         return;
@@ -43,9 +43,13 @@ pub(super) fn in_parts(
         let (part, first, y) = &mut *left;
         (*part < parts).then(|| {
             let count = rows(*part);
-            let (mine, later) = std::mem::take(y).split_at_mut(count * floats);
+            let mine = y.each_mut().map(|(y, floats)| {
+                let (mine, later) = std::mem::take(y).split_at_mut(count * *floats);
+                *y = later;
+                mine
+            });
             let taken = (*part, *first, mine);
-            (*part, *first, *y) = (*part + 1, *first + count, later);
+            (*part, *first) = (*part + 1, *first + count);
             taken
         })
     };

@@ -50,6 +50,9 @@ pub struct Engine {
     pub(super) output_range: Range<usize>,
     pub(super) output_layout: Layout,
     pub(super) steps: Vec<Step>,
+    /// For each step, whether threads go on from parts of it to the same ones of the next: each of them
+    /// finds what it has just made in its caches.
+    pub(super) chained: Vec<bool>,
     pub(super) arena: usize,
     pub(super) isa: Isa,
     pub(super) most_lanes: usize,
@@ -118,6 +121,7 @@ impl Engine {
             output_range: placed.output.0,
             output_layout: placed.output.1,
             steps: placed.steps,
+            chained: placed.chained,
             arena: placed.arena,
             isa,
             most_lanes,

@@ -78,7 +78,7 @@ impl<'a> Planner<'a> {
     pub(super) fn all(mut self) -> Result<PlacedSteps> {
         (0..self.value_of.len()).try_for_each(|index| self.plan(index))?;
         let last = self.value_of[self.value_of.len() - 1];
-        self.builder.place(last)
+        self.builder.place(last, self.options.threads > 1)
     }
 
     /// Adds the steps of a node, if it has any of its own.

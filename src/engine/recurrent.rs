@@ -204,7 +204,7 @@ impl Recurrent {
 /// A matrix times a vector that goes on for at least a vector more, by parts.
 fn product(panel: Panel<'_>, parts: &[LinearPart], x: &[f32], y: &mut [f32]) {
     let Panel { isa, lanes, team } = panel;
-    in_parts(parts.len(), &|part| parts[part].rows, (y, lanes), team, &|part, _, y| {
+    in_parts(parts.len(), &|part| parts[part].rows, [(y, lanes)], team, &|part, _, [y]| {
         parts[part].run(isa, x, y, lanes, false);
     });
 }

@@ -200,7 +200,7 @@ impl Engine {
         let share = output.len() / outs / at_once;
         let arenas = Mutex::new(memory.chunks_exact_mut(self.arena * lanes));
         let rows = |_| share;
-        in_parts(at_once, &rows, (output, outs), Some(team), &|_, first, y| {
+        in_parts(at_once, &rows, [(output, outs)], Some(team), &|_, first, [y]| {
             let arena = arenas.lock().unwrap_or_else(PoisonError::into_inner).next();
             let x = &input[first * ins..][..share * ins];
             let panels = x.chunks(lanes * ins).zip(y.chunks_mut(lanes * outs));
@@ -234,9 +234,12 @@ impl Engine {
     ) {
         let range = self.input_range.start * lanes..self.input_range.end * lanes;
         self.load(&mut arena[range], lanes, input);
-        for (at, step) in self.steps.iter().enumerate() {
-            step.run(self.isa, arena, lanes, team);
+        let mut steps = self.steps.iter().enumerate();
+        while let Some((at, step)) = steps.next() {
+            let next = if self.chained[at] { steps.next() } else { None };
+            step.run_with(self.isa, arena, lanes, team, next.map(|(_, step)| step));
             done(at);
+            next.into_iter().for_each(|(at, _)| done(at));
         }
         let values = &arena[self.output_range.start * lanes..self.output_range.end * lanes];
         self.store(values, lanes, output);

@@ -66,6 +66,18 @@ pub(super) enum Pool {
 }
 
 impl StepKind {
+    /// Whether threads that have made some channels by this may go on to what `next` makes of the same
+    /// ones.
+    pub(super) fn chains(&self, next: &Self) -> bool {
+        let by_channels = match next {
+            // Sums may be added in another order where a channel ends.
+            Self::Pool { pool, .. } => *pool == Pool::Max,
+            Self::Split { .. } | Self::GlobalAvgPool => true,
+            _ => false,
+        };
+        by_channels && matches!(self, Self::Conv2d { outputs: 1, .. })
+    }
+
     /// What it does, for a profile.
     pub(super) fn name(&self) -> &'static str {
         match self {

@@ -81,6 +81,38 @@ fn threads_that_share_steps_without_weights_change_no_bit() {
     same_bits(&model, KernelChoice::Dense, &[1, 9], Noise::next);
 }
 
+/// Steps that go on, channel by channel, from what a convolution has just made: pools, also with padding and
+/// with an activation, the input of a convolution with a stride, the average of a map; and a value that is read
+/// again later, and one that a step only seems to follow.
+#[test]
+fn threads_that_go_on_to_the_next_step_change_no_bit() {
+    let nodes = serde_json::json!([
+        {"op": "conv2d", "layer": "a", "padding": [1, 1, 1, 1], "name": "a"},
+        {"op": "max_pool2d", "kernel": [3, 3], "stride": [2, 2], "padding": [1, 1, 1, 1]},
+        {"op": "relu"},
+        {"op": "conv2d", "layer": "b", "padding": [1, 1, 1, 1]},
+        {"op": "relu", "name": "b"},
+        {"op": "conv2d", "layer": "c", "stride": [2, 2], "padding": [1, 1, 1, 1], "name": "c"},
+        {"op": "max_pool2d", "kernel": [2, 2], "stride": [2, 2], "inputs": ["b"], "name": "p"},
+        {"op": "add", "inputs": ["c", "p"]},
+        {"op": "conv2d", "layer": "d", "padding": [0, 1, 0, 1]},
+        {"op": "max_pool2d", "kernel": [2, 2], "stride": [1, 2], "name": "d"},
+        {"op": "conv2d", "layer": "e", "name": "e"},
+        {"op": "global_avg_pool2d"}, {"op": "sigmoid"}, {"op": "flatten", "name": "mean"},
+        {"op": "flatten", "inputs": ["e"], "name": "all"},
+        {"op": "concat", "inputs": ["mean", "all"]},
+    ]);
+    let layers: [(&str, &[usize]); 5] = [
+        ("a", &[30, 3, 3, 3]),
+        ("b", &[34, 30, 3, 3]),
+        ("c", &[34, 34, 3, 3]),
+        ("d", &[67, 34, 3, 3]),
+        ("e", &[40, 67, 1, 1]),
+    ];
+    let model = model(&[3, 48, 52], &nodes, &layers);
+    same_bits(&model, KernelChoice::Auto, &[1, 3, 16], Noise::next);
+}
+
 /// Embedding, normalization, attention with a remainder of queries, a matrix product, softmax, functions of
 /// two and three, views, padding, interpolation and every kind of cell, all large enough to be shared.
 #[test]

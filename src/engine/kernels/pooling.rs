@@ -153,7 +153,7 @@ impl<const MAX: bool> Pooling<'_, MAX> {
         // Copies, which stores to y leave as they are: what follows from them is worked out once.
         let (window, from, to) = (*window, *from, *to);
         let end = to.shape.channels * to.plane() * lanes;
-        assert!(x.len() >= from.readable() * lanes && y.len() >= end);
+        assert!(x.len() >= from.shape.channels * from.plane() * lanes && y.len() >= end);
         let [top, left, ..] = window.padding;
         let [kh, kw] = window.kernel;
         let [down, right] = window.stride;
@@ -170,10 +170,13 @@ impl<const MAX: bool> Pooling<'_, MAX> {
                 let y = &mut y[to.row(c, oy) * lanes..];
                 let mut ox = 0;
                 while ox < width {
-                    if lanes == 1 && right <= 2 && rows > 0 && whole.contains(&ox) {
-                        let first = x[row + ox * right - left..].as_ptr();
-                        // Constants for the usual window. SAFETY: the window lies on the map, behind
-                        // the last position of which there are sixteen more.
+                    let in_vectors = lanes == 1 && right <= 2 && rows > 0 && whole.contains(&ox);
+                    let start = (row + ox * right).wrapping_sub(left);
+                    let end = start.wrapping_add((rows.max(1) - 1) * pitch + kw + 2 * WIDTH);
+                    if in_vectors && end <= x.len() {
+                        let first = x[start..].as_ptr();
+                        // Constants for the usual window. SAFETY: the window lies on the map, and sixteen
+                        // floats behind it are there.
                         let eight: E = unsafe {
                             match (rows, kw, right) {
                                 (2, 2, 2) => {

@@ -97,8 +97,8 @@ struct Tiles<'a> {
 impl Kernel for Tiles<'_> {
     #[inline(always)]
     fn run<V: Vector<Element = f32>>(self) {
-        // Panels narrower than a vector would leave half of it idle.
-        if !self.lanes.is_multiple_of(V::LANES) && self.lanes.is_multiple_of(WIDTH) {
+        // The only position of a panel narrower than a vector would leave half of it idle.
+        if self.spans.first.positions * self.lanes <= WIDTH {
             self.fill::<V::Eight>();
         } else {
             self.fill::<V>();

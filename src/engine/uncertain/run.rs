@@ -80,7 +80,7 @@ impl UncertainEngine {
         let rows = |panel: usize| cut.inputs.min(samples - panel * cut.inputs);
         let most = lock().len();
         let team = Team { threads: threads.min(most), ..team }.some();
-        in_parts(panels, &rows, (output, row), team, &|panel, first, y| {
+        in_parts(panels, &rows, [(output, row)], team, &|panel, first, [y]| {
             // There are as many arenas as threads.
             let taken = lock().pop();
             if let Some(arena) = taken {
