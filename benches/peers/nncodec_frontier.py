@@ -28,12 +28,16 @@ def read_checkpoint(path):
     with open(path, "rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
         data = file.read()
-    tensor = lambda t: np.frombuffer(data[slice(*t["data_offsets"])], "<f4").reshape(t["shape"])
+    kinds = {"F32": "<f4", "F16": "<f2", "I64": "<i8"}
+    tensor = lambda t: np.frombuffer(data[slice(*t["data_offsets"])], kinds[t["dtype"]]).reshape(t["shape"])
     tensors = {name: tensor(t) for name, t in header.items() if name != "__metadata__"}
     return tensors, json.loads(header["__metadata__"]["svdo"])["network"]
 
 
-def read_idx(path):
+def read_samples(path):
+    """Images or labels: IDX, also compressed, or NumPy's."""
+    if path.endswith(".npy"):
+        return np.load(path)
     raw = gzip.open(path).read() if path.endswith(".gz") else open(path, "rb").read()
     dims = struct.unpack(">" + "I" * raw[3], raw[4 : 4 + 4 * raw[3]])
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(dims)
@@ -52,16 +56,27 @@ def pruned(tensors, threshold):
     return kept
 
 
+# What `run` knows.
+OPERATIONS = {"conv2d", "linear", "max_pool2d", "relu", "flatten"}
+
+
 def run(network, tensors, images):
+    """Outputs, so many samples at a time that memory is small."""
+    return torch.cat([run_batch(network, tensors, part) for part in torch.tensor(images).split(250)])
+
+
+def run_batch(network, tensors, images):
     settings = network["input"]
-    x = torch.tensor(images, dtype=torch.float32).reshape(-1, *settings["shape"])
-    x = (x * settings["scale"] - settings.get("mean", [0])[0]) / settings.get("std", [1])[0]
+    x = images.float().reshape(-1, *settings["shape"])
+    each = lambda name, default: torch.tensor(settings.get(name, default)).reshape(-1, *[1] * (x.dim() - 2))
+    x = (x * settings.get("scale", 1) - each("mean", [0.0])) / each("std", [1.0])
     for node in network["nodes"]:
         weights = lambda: (torch.tensor(tensors[f"{node['layer']}.{k}"]) for k in ("weight", "bias"))
         if node["op"] == "conv2d":
-            x = F.conv2d(x, *weights(), stride=node.get("stride", 1))
+            top, left, bottom, right = node.get("padding", [0] * 4)
+            x = F.conv2d(F.pad(x, (left, right, top, bottom)), *weights(), stride=node.get("stride", 1))
         elif node["op"] == "linear":
-            x = F.linear(x, *weights())
+            x = F.linear(x.flatten(1), *weights())
         elif node["op"] == "max_pool2d":
             x = F.max_pool2d(x, node["kernel"], node["stride"])
         else:
@@ -90,8 +105,8 @@ def bytes_at(frontier, loss):
 
 def main(checkpoint, images_path, labels_path, calibrate=None):
     tensors, network = read_checkpoint(checkpoint)
-    images = read_idx(images_path)
-    labels = torch.tensor(read_idx(labels_path).astype(np.int64))
+    images = read_samples(images_path)
+    labels = torch.tensor(read_samples(labels_path).astype(np.int64))
     torch.set_num_threads(1)
     with torch.no_grad():
         reference = run(network, pruned(tensors, 3.0), images)

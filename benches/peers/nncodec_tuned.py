@@ -8,7 +8,8 @@ NNCodec stream that changes the outputs no more, as tab-separated values.
 
 svdo is $SVDO; the last 10,000 training images choose, or as many as $CHOOSING says; $THRESHOLDS, separated by
 spaces, are tried, the first of them the pruned network that outputs are compared with. A table printed before is
-read instead of swept again if $FRONTIER names it. Linear and convolution layers with ReLU and max pooling.
+read instead of swept again if $FRONTIER names it. Linear and convolution layers with ReLU and max pooling; batch
+normalization is folded, and such layers are tried without dead units alone.
 """
 import itertools
 import os
@@ -19,7 +20,7 @@ import tempfile
 import numpy as np
 import torch
 import torch.nn.functional as F
-from nncodec_frontier import pruned, read_checkpoint, read_idx, run
+from nncodec_frontier import OPERATIONS, pruned, read_checkpoint, read_samples, run
 
 THRESHOLDS = [float(t) for t in os.environ.get("THRESHOLDS", "3 2.5 2 1.5 1 0.5 0").split()]
 # Streams that change the outputs by more than this, in nats, are no network any more.
@@ -39,7 +40,7 @@ def compacted(checkpoint, threshold, folder):
     file = os.path.join(folder, "c.svdo")
     how = ["--thresh", str(threshold), "--quantize", "exact", "-o", file]
     subprocess.run([os.environ["SVDO"], "compress", checkpoint, *how], check=True, capture_output=True)
-    return exported(file, folder)[0]
+    return exported(file, folder)
 
 
 def exported(file, folder):
@@ -76,22 +77,24 @@ def frontier(points):
 
 
 def sweep(checkpoint, tensors, validation):
-    """(bytes, divergence, settings, tensors) of the streams on the frontier, and how many were made."""
+    """(bytes, divergence, settings, tensors, network) of the streams on the frontier, and how many were made."""
     from nncodec import nnc
 
     with tempfile.TemporaryDirectory() as folder:
         stream = os.path.join(folder, "stream.nnc")
         networks, points = {}, {}
         for threshold in THRESHOLDS:
-            networks[threshold, "raw"] = pruned(tensors, threshold)
+            if tensors is not None:
+                networks[threshold, "raw"] = pruned(tensors, threshold), None
             networks[threshold, "compacted"] = compacted(checkpoint, threshold, folder)
 
         def point(key, qp, settings):
             name = (key, qp, *settings.values())
             if name not in points:
-                nnc.compress(networks[key], bitstream_path=stream, qp=qp, **settings)
+                nnc.compress(networks[key][0], bitstream_path=stream, qp=qp, **settings)
                 decoded = {k: np.array(v) for k, v in nnc.decompress(stream).items()}
-                points[name] = (os.path.getsize(stream), validation(decoded)[0], name, decoded, settings)
+                network = networks[key][1]
+                points[name] = (os.path.getsize(stream), validation(decoded, network)[0], name, decoded, settings)
 
         for key, qp in itertools.product(networks, range(-30, -7, 2)):
             point(key, qp, START)
@@ -106,7 +109,8 @@ def sweep(checkpoint, tensors, validation):
                 for knob, values in KNOBS.items():
                     for value in values:
                         point(key, qp, {**settings, knob: value})
-        return frontier(points.values()), len(points)
+        found = frontier(points.values())
+        return [(*p[:4], networks[p[2][0]][1]) for p in found], len(points)
 
 
 def read_table(path):
@@ -121,18 +125,23 @@ def main(checkpoint, train_images, train_labels, test_images, test_labels, *file
     torch.set_num_threads(int(os.environ.get("THREADS", 1)))
     tensors, network = read_checkpoint(checkpoint)
     count = int(os.environ.get("CHOOSING", 10000))
-    reference = pruned(tensors, THRESHOLDS[0])
-    choosing = (read_idx(p)[-count:] for p in (train_images, train_labels))
+    if all(node["op"] in OPERATIONS for node in network["nodes"]):
+        reference = pruned(tensors, THRESHOLDS[0])
+    else:
+        tensors = None
+        with tempfile.TemporaryDirectory() as folder:
+            reference, network = compacted(checkpoint, THRESHOLDS[0], folder)
+    choosing = (read_samples(p)[-count:] for p in (train_images, train_labels))
     validation = Measure(network, reference, *choosing)
-    test = Measure(network, reference, read_idx(test_images), read_idx(test_labels))
+    test = Measure(network, reference, read_samples(test_images), read_samples(test_labels))
     if path := os.environ.get("FRONTIER"):
         found = read_table(path)
     else:
         best, count = sweep(checkpoint, tensors, validation)
         print("nncodec bytes\tdivergence\tsettings\ttest error %\ttest cross-entropy")
         found = []
-        for size, divergence, name, decoded, _ in best:
-            _, error, loss = test(decoded)
+        for size, divergence, name, decoded, network in best:
+            _, error, loss = test(decoded, network)
             found.append((size, divergence, error, loss))
             settings = " ".join(map(str, (*name[0], *name[1:])))
             print(f"{size}\t{divergence:.5f}\t{settings}\t{100 * error:.2f}\t{loss:.4f}")

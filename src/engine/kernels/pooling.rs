@@ -163,6 +163,8 @@ impl<const MAX: bool> Pooling<'_, MAX> {
         let whole = left.div_ceil(right).min(width)..whole.min(width);
         let pitch = from.pitch * lanes;
         for c in 0..channels {
+            let behind = x.len() - (c + 1) * from.plane() * lanes;
+            let in_vectors = lanes == 1 && right <= 2 && behind >= 2 * WIDTH;
             for oy in 0..height {
                 let rows = covered(oy, down, top, kh, from.shape.height);
                 let row = from.row(c, rows.start) * lanes;
@@ -170,13 +172,10 @@ impl<const MAX: bool> Pooling<'_, MAX> {
                 let y = &mut y[to.row(c, oy) * lanes..];
                 let mut ox = 0;
                 while ox < width {
-                    let in_vectors = lanes == 1 && right <= 2 && rows > 0 && whole.contains(&ox);
-                    let start = (row + ox * right).wrapping_sub(left);
-                    let end = start.wrapping_add((rows.max(1) - 1) * pitch + kw + 2 * WIDTH);
-                    if in_vectors && end <= x.len() {
-                        let first = x[start..].as_ptr();
-                        // Constants for the usual window. SAFETY: the window lies on the map, and sixteen
-                        // floats behind it are there.
+                    if in_vectors && rows > 0 && whole.contains(&ox) {
+                        let first = x[row + ox * right - left..].as_ptr();
+                        // Constants for the usual window. SAFETY: the window lies on the map, behind
+                        // which there are sixteen floats more.
                         let eight: E = unsafe {
                             match (rows, kw, right) {
                                 (2, 2, 2) => {
