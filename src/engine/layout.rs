@@ -66,16 +66,22 @@ impl Layout {
             return;
         }
         let Shape { channels, height, width } = self.shape;
-        for channel in
-            values[..channels * self.plane() * lanes].chunks_exact_mut(self.plane() * lanes)
-        {
-            let (before, map) = channel.split_at_mut(self.before() * lanes);
-            before.fill(0.0);
-            let (rows, after) = map.split_at_mut(height * self.pitch * lanes);
-            for row in rows.chunks_exact_mut(self.pitch * lanes) {
-                row[width * lanes..].fill(0.0);
+        let [plane, before, pitch, width] =
+            [self.plane(), self.before(), self.pitch, width].map(|positions| positions * lanes);
+        let values = &mut values[..channels * plane];
+        values[..before].fill(0.0);
+        for channel in 0..channels {
+            let first = channel * plane + before;
+            let last = first + (height - 1) * pitch;
+            // A call for each gap takes longer than to set it, where it is one number.
+            if pitch == width + 1 {
+                values[first..last].iter_mut().skip(width).step_by(pitch).for_each(|v| *v = 0.0);
+            } else {
+                values[first..last].chunks_exact_mut(pitch).for_each(|row| row[width..].fill(0.0));
             }
-            after.fill(0.0);
+            // From the last row on to the next channel's first.
+            let next = (first + plane).min(channels * plane);
+            values[last + width..next].fill(0.0);
         }
     }
 }

@@ -139,6 +139,41 @@ impl<const MAX: bool> Pooling<'_, MAX> {
     }
 }
 
+impl<const MAX: bool> Pooling<'_, MAX> {
+    /// Windows of two rows and columns, two apart, over one map of one sample: most of all pools, often so small
+    /// that what comes before a row would take longer than the row.
+    ///
+    /// # Safety
+    /// The inputs under the windows can be read, and fifteen floats past the last one.
+    #[inline(always)]
+    unsafe fn usual<E: Eight>(
+        (x, from): (*const f32, usize),
+        (y, to): (&mut [f32], usize),
+        [height, width]: [usize; 2],
+        relu: bool,
+    ) {
+        for row in 0..height {
+            let (x, start) = (x.wrapping_add(2 * row * from), row * to);
+            for at in (0..width).step_by(WIDTH) {
+                let first = x.wrapping_add(2 * at);
+                // SAFETY: the caller's promise.
+                let eight: E =
+                    unsafe { Self::neighbors(Seen { first, pitch: from, rows: 2, columns: 2 }, 2) };
+                let eight = if relu { eight.relu() } else { eight };
+                // What goes too far is overwritten, or lies behind the last row.
+                match y.get_mut(start + at..start + at + WIDTH) {
+                    Some(y) => eight.store(y),
+                    None => {
+                        let mut last = [0.0; WIDTH];
+                        eight.store(&mut last);
+                        y[start + at..start + width].copy_from_slice(&last[..width - at]);
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl<const MAX: bool> Kernel for Pooling<'_, MAX> {
     #[inline(always)]
     fn run<V: Vector<Element = f32>>(self) {
@@ -162,9 +197,21 @@ impl<const MAX: bool> Pooling<'_, MAX> {
         let whole = (from.shape.width + left).checked_sub(kw).map_or(0, |last| last / right + 1);
         let whole = left.div_ceil(right).min(width)..whole.min(width);
         let pitch = from.pitch * lanes;
+        let usual = ([kh, kw], [down, right], window.padding) == ([2, 2], [2, 2], [0; 4])
+            && 2 * height <= from.shape.height
+            && 2 * width <= from.shape.width;
         for c in 0..channels {
             let behind = x.len() - (c + 1) * from.plane() * lanes;
             let in_vectors = lanes == 1 && right <= 2 && behind >= 2 * WIDTH;
+            if in_vectors && usual {
+                let x = &x[from.row(c, 0)..];
+                let y = &mut y[to.row(c, 0)..];
+                // SAFETY: the windows lie on the map, behind which there are sixteen floats more.
+                unsafe {
+                    Self::usual::<E>((x.as_ptr(), pitch), (y, to.pitch), [height, width], relu)
+                };
+                continue;
+            }
             for oy in 0..height {
                 let rows = covered(oy, down, top, kh, from.shape.height);
                 let row = from.row(c, rows.start) * lanes;
@@ -174,19 +221,9 @@ impl<const MAX: bool> Pooling<'_, MAX> {
                 while ox < width {
                     if in_vectors && rows > 0 && whole.contains(&ox) {
                         let first = x[row + ox * right - left..].as_ptr();
-                        // Constants for the usual window. SAFETY: the window lies on the map, behind
-                        // which there are sixteen floats more.
+                        // SAFETY: the window lies on the map, behind which there are sixteen floats more.
                         let eight: E = unsafe {
-                            match (rows, kw, right) {
-                                (2, 2, 2) => {
-                                    let seen = Seen { first, pitch, rows: 2, columns: 2 };
-                                    Self::neighbors(seen, 2)
-                                }
-                                _ => {
-                                    let seen = Seen { first, pitch, rows, columns: kw };
-                                    Self::neighbors(seen, right)
-                                }
-                            }
+                            Self::neighbors(Seen { first, pitch, rows, columns: kw }, right)
                         };
                         let eight = if relu { eight.relu() } else { eight };
                         // What goes too far is overwritten, or lies behind the last row.
