@@ -1,5 +1,6 @@
 //! Running a convolution: its rows of taps over the positions of a map.
 
+use super::cost;
 use super::execute::Panel;
 use super::kernels::{Residual, Span, Spans, TapRows};
 use super::layout::Layout;
@@ -22,9 +23,7 @@ impl Step {
         let (from, to) = (&self.inputs[0].1, &self.output.1);
         let residual = self.inputs.get(1).map(|(_, layout)| layout);
         let height = to.shape.height;
-        // Row by row where rows fill tiles, else the whole map with the gaps.
-        let by_row =
-            lanes > 1 && to.shape.width * lanes / isa.lanes() >= 6 || to.pitch != from.pitch;
+        let by_row = to.pitch != from.pitch || cost::by_row(isa, to, lanes);
         let gaps = if by_row { 0 } else { (height - 1) * to.pitch };
         let first = Span {
             input: from.before() - padding[0] * from.pitch - padding[1],

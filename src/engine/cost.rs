@@ -10,7 +10,7 @@ use super::layers::LinearPart;
 use super::layout::Layout;
 use super::options::Options;
 use super::step::{Step, StepKind};
-use crate::network::Activation;
+use crate::network::{Activation, Shape};
 use crate::simd::{Isa, MAX_LANES};
 
 /// Samples in the widest panel of a network with maps: more would not fit the caches.
@@ -146,6 +146,16 @@ pub(super) fn panels_at_once(steps: &[Step], lanes: usize, panels: usize, thread
     let at_once = panels.min(threads);
     let worth = alone * panels as f32 >= WORTH_WORKERS && alone <= shared * at_once as f32;
     if worth { at_once } else { 1 }
+}
+
+/// Whether a convolution of a panel goes through a map row by row, or through all of it with the gaps between rows:
+/// by the vectors, and one more for each tile of up to twelve.
+pub(super) fn by_row(isa: Isa, map: &Layout, lanes: usize) -> bool {
+    let vectors = |positions: usize| (positions * lanes).div_ceil(isa.lanes());
+    let tiles = |vectors: usize| vectors + vectors.div_ceil(12);
+    let Shape { height, width, .. } = map.shape;
+    let whole = (height - 1) * map.pitch + width;
+    lanes > 1 && height * tiles(vectors(width)) < tiles(vectors(whole))
 }
 
 /// Whether a dense product with a vector is the faster one: by the entries that the
