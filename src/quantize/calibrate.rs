@@ -15,7 +15,7 @@ use super::feedback::{Factor, Unit};
 use super::propagate::{BlockValues, LANES, Propagation, Tap, Weights};
 use crate::data::finite;
 use crate::error::{Error, Result};
-use crate::network::{Network, Op, Source, check_ids};
+use crate::network::{Network, Op, Source, check_domains};
 use crate::prune::PrunedModel;
 
 /// Layers with more columns are quantized as without calibration: memory grows with their square.
@@ -158,9 +158,7 @@ impl<'a> Calibration<'a> {
             )));
         }
         finite("calibration element", samples, elements)?;
-        if let Some(vocabulary) = network.vocabulary()? {
-            check_ids(samples, elements, vocabulary)?;
-        }
+        check_domains(&network.domains()?, samples, elements)?;
         let net = Propagation::new(network, reference)?;
         let all = samples.len() / elements;
         let mut left_out = Vec::new();
