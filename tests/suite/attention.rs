@@ -96,9 +96,13 @@ fn masks_by_the_input_are_not_spread_over_heads() {
         assert_eq!(attention(&engine, &model), 1, "{name}");
         // Six tokens, two heads: nothing is as large as all scores.
         let shapes = model.network.shapes().unwrap();
-        let scores: Vec<usize> = (0..shapes.len()).filter(|&at| shapes[at].elements().unwrap() == 72).collect();
+        let scores: Vec<usize> =
+            (0..shapes.len()).filter(|&at| shapes[at].elements().unwrap() == 72).collect();
         let steps = engine.steps(&model);
-        assert!(!scores.is_empty() && steps.iter().all(|step| !scores.contains(&step.node)), "{name}");
+        assert!(
+            !scores.is_empty() && steps.iter().all(|step| !scores.contains(&step.node)),
+            "{name}"
+        );
     }
 }
 

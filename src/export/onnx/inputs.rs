@@ -18,7 +18,10 @@ pub(super) struct Part {
 pub(super) fn several(network: &Network) -> Result<Vec<Part>> {
     let made = |(part, domain): (&crate::network::InputPart, Domain)| {
         let map = part.shape.area() > 1;
-        Part { domain, value: Value { name: part.name.clone(), shape: part.shape, map, batched: true } }
+        Part {
+            domain,
+            value: Value { name: part.name.clone(), shape: part.shape, map, batched: true },
+        }
     };
     Ok(network.input.parts.iter().zip(network.domains()?).map(made).collect())
 }
