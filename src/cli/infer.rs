@@ -55,7 +55,8 @@ pub struct Arguments {
     /// Values as stored: the model's own preprocessing is applied. Of one file or folder that has classes,
     /// too, errors are counted: a folder of PNG or JPEG files for each class (perhaps under train and test),
     /// MNIST's or CIFAR-10's files, a .npz with x and y or x_test and y_test, a .csv with a class in the last
-    /// column.
+    /// column. Of a network with several inputs: a .npz with an array for each by its name (and lengths of
+    /// sequences in the place of a mask), or a .jsonl with a sample on each line.
     #[arg(short, long, value_name = "FILE", num_args = 1.., required_unless_present_any = ["verify", "bench", "serve_stdin"])]
     input: Vec<PathBuf>,
 

@@ -282,7 +282,7 @@ impl Arguments<'_> {
         if x.batch == Some(at) {
             return Err("picks samples of the batch".into());
         }
-        self.picked(x, at, &indices.integers()?, &indices.dims)
+        self.picked(x, at, indices.integers()?, &indices.dims)
     }
 
     /// Rows of indices into the first axes, of which one has more than one step.

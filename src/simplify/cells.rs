@@ -49,21 +49,22 @@ impl Units<'_> {
         Ok(gates * count)
     }
 
-    /// Removes the features of an embedding that no later layer reads; says whether there were any.
-    pub(super) fn remove_features(&mut self, layer: usize, readers: &[Reader]) -> Result<bool> {
+    /// Removes the features of an embedding that no later layer reads; says how many there were.
+    pub(super) fn remove_features(&mut self, layer: usize, readers: &[Reader]) -> Result<usize> {
         let mut read = vec![false; self.of[layer].read.len()];
         readers.iter().for_each(|reader| self.mark_read(reader, &mut read));
         let mut removed: Vec<bool> = read.iter().map(|read| !read).collect();
         if !removed.contains(&false) {
             removed[0] = false;
         }
-        if !removed.contains(&true) {
-            return Ok(false);
+        let count = removed.iter().filter(|&&gone| gone).count();
+        if count == 0 {
+            return Ok(0);
         }
         for reader in readers {
             self.remove_columns(reader.layer, [reader.columns, reader.first], &removed)?;
         }
         self.remove_columns(layer, [1, 0], &removed)?;
-        Ok(true)
+        Ok(count)
     }
 }

@@ -29,6 +29,8 @@ pub struct Simplified {
     pub units: usize,
     /// Units that no later layer reads.
     pub dead: usize,
+    /// Features of a table of embeddings, its columns, that no later layer reads.
+    pub features: usize,
     /// Units without inputs, folded into the next biases.
     pub constant: usize,
     /// Weights that went with them.
@@ -45,9 +47,15 @@ impl Simplified {
         Self { units, left: (0..units as u32).collect(), ..Self::default() }
     }
 
+    /// Whether nothing was removed.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.dead + self.constant + self.features == 0
+    }
+
     /// Adds what a later simplification of the same layer removed.
     pub(crate) fn add(&mut self, later: Self) {
         self.dead += later.dead;
+        self.features += later.features;
         self.constant += later.constant;
         self.weights += later.weights;
         self.kept = later.kept;
@@ -88,7 +96,9 @@ pub fn simplify(model: &mut PrunedModel) -> Result<Vec<Simplified>> {
             report.kept.clear();
             match (&wiring.readers[index], node.op, wiring.inputs_of_cell[index]) {
                 (Ok(readers), Op::Embedding { .. }, _) => {
-                    changed |= units.remove_features(layer, readers)?;
+                    let features = units.remove_features(layer, readers)?;
+                    report.features += features;
+                    changed |= features > 0;
                 }
                 (Ok(readers), Op::Recurrent { recurrence, .. }, Some(inputs)) => {
                     let gates = recurrence.cell.gates();

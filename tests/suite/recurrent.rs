@@ -137,6 +137,41 @@ fn units_that_only_units_like_them_read_go_exactly() {
 }
 
 #[test]
+fn features_of_a_table_that_nothing_reads_go_exactly() {
+    let description = r#"{"version": 1, "input": {"shape": [1, 1, 6]}, "nodes": [
+        {"op": "embedding", "layer": "words"}, {"op": "tanh"}, {"op": "conv2d", "layer": "ih"},
+        {"op": "gru", "layer": "hh"}]}"#;
+    let mut noise = Noise::new(12);
+    let mut tensors = Vec::new();
+    for (name, [rows, columns]) in [("words", [9, 30]), ("ih", [12, 30]), ("hh", [12, 4])] {
+        // More features go than there are ids.
+        let gone = |at: usize| name == "ih" && at % columns >= 7;
+        let log_sigma2: Vec<f32> =
+            (0..rows * columns).map(|at| if gone(at) { 8.0 } else { -20.0 }).collect();
+        tensors.push(tensor(
+            &format!("{name}.theta"),
+            &[rows, columns],
+            &noise.vec(rows * columns),
+        ));
+        tensors.push(tensor(&format!("{name}.log_sigma2"), &[rows, columns], &log_sigma2));
+    }
+    let description = Description::from_json(description).unwrap();
+    let checkpoint = fixtures::open(&fixtures::safetensors(&tensors, Some(&description))).unwrap();
+    let compressed = encode(prune(&checkpoint, 3.0).unwrap(), &EXACT).unwrap();
+    let model = compressed.model().unwrap();
+    let shape = |name: &str| {
+        let mut layers = model.network.layers.iter();
+        layers.find(|layer| layer.name == name).map(|layer| layer.shape.clone()).unwrap()
+    };
+    assert_eq!((shape("words"), shape("ih")), (vec![9, 7], vec![12, 7, 1, 1]));
+    assert_eq!(compressed.simplified.iter().map(|layer| layer.features).sum::<usize>(), 23);
+    let engine = Engine::new(&model, Isa::best()).unwrap();
+    let x: Vec<f32> = (0..24).map(|at| (at * 7 % 9) as f32).collect();
+    let found = verify(&engine, &checkpoint, 3.0, &x).unwrap().engine;
+    assert!(found.max_abs_error < 2e-6, "{found:?}");
+}
+
+#[test]
 fn a_matrix_of_states_is_fitted_to_them() {
     let description = r#"{"version": 1, "input": {"shape": [4, 1, 12]}, "nodes": [{"op": "conv2d", "layer": "ih"},
         {"op": "lstm", "layer": "hh"}]}"#;
