@@ -136,7 +136,7 @@ impl Domain {
                         "{} is {}: whole numbers from 0 to {} are ids of this network",
                         self.place("token", at, sample),
                         values[at],
-                        ids - 1
+                        ids.saturating_sub(1)
                     ))),
                 }
             }

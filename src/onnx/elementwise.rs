@@ -179,20 +179,25 @@ impl Reader {
     /// `Where`: the condition, what stands where it holds, what else.
     pub(super) fn choose(&mut self, node: &NodeProto) -> Reason<Value> {
         let [condition, a, b] = &node.input[..] else { return Err("takes three inputs".into()) };
-        if self.truths.contains(condition)
-            && let (Some(there), Some(else_)) = (self.uniform(a), self.uniform(b))
-        {
-            // 0 or 1 times the difference: the numbers themselves.
-            let (there, else_) = (finite(there), finite(else_));
-            let condition = self.value(condition)?;
-            let dims = self.constants.tensor(a)?.dims.clone();
-            let dims = broadcast(&dims, &self.constants.tensor(b)?.dims)?;
-            let condition = self.spread(condition, &dims)?;
-            let line = Activation::Affine { scale: there - else_, shift: else_ };
-            return self.activate(condition, line);
+        if let Some(made) = self.choose_number(condition, a, b)? {
+            return Ok(made);
         }
         let all = [self.operand(condition)?, self.operand(a)?, self.operand(b)?];
         self.apply(Op::Where, &all)
+    }
+
+    /// One number where a truth value is 1 and another where it is 0, if a line through both gives them exactly.
+    fn choose_number(&mut self, condition: &str, a: &str, b: &str) -> Reason<Option<Value>> {
+        let (Some(one), Some(zero)) = (self.uniform(a), self.uniform(b)) else { return Ok(None) };
+        let (one, zero) = (finite(one), finite(zero));
+        if !self.truths.contains(condition) || one - zero + zero != one {
+            return Ok(None);
+        }
+        let dims = self.constants.tensor(a)?.dims.clone();
+        let dims = broadcast(&dims, &self.constants.tensor(b)?.dims)?;
+        let condition = self.value(condition)?;
+        let condition = self.spread(condition, &dims)?;
+        self.activate(condition, Activation::Affine { scale: one - zero, shift: zero }).map(Some)
     }
 
     /// The number that all elements of a constant are.

@@ -50,6 +50,14 @@ pub(super) fn read(
     let is_there = outputs.iter().any(|name| nodes.iter().any(|node| node.output.contains(name)));
     let nodes = pattern::prepare(nodes, &mut outputs, &constants).map_err(problem)?;
     let stated: Vec<_> = input.iter().filter(|input| !constants.has(&input.name)).collect();
+    let of_past = |name: &str| name.starts_with("past_key") || name.starts_with("past.");
+    if let Some(past) = stated.iter().find(|input| of_past(&input.name)) {
+        return Err(unsupported(format!(
+            "its input {:?} holds keys and values of earlier tokens, which are not kept here: export it without \
+             a cache (use_cache=False), for whole sequences",
+            past.name
+        )));
+    }
     let is_read =
         |input: &&&ValueInfoProto| nodes.iter().any(|node| node.input.contains(&input.name));
     let mut inputs: Vec<_> = stated.iter().filter(is_read).collect();

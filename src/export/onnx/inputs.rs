@@ -3,7 +3,7 @@
 use super::graph::{Graph, Value, value_info};
 use super::message::{BOOL, FLOAT, INT64, int};
 use crate::error::{Error, Result};
-use crate::network::{Domain, DomainKind, Network, Node, Op, Source, View};
+use crate::network::{Domain, DomainKind, InputPart, Network, Node, Op, Source, View};
 
 /// One of several inputs, by its elements of a sample.
 pub(super) struct Part {
@@ -14,9 +14,9 @@ pub(super) struct Part {
 /// The inputs where there are several: ids are whole numbers, masks truth values.
 ///
 /// # Errors
-/// [`Error::Network`] if a node reads them in another way than one by one.
+/// As [`Network::domains`].
 pub(super) fn several(network: &Network) -> Result<Vec<Part>> {
-    let made = |(part, domain): (&crate::network::InputPart, Domain)| {
+    let made = |(part, domain): (&InputPart, Domain)| {
         let map = part.shape.area() > 1;
         Part {
             domain,
