@@ -69,7 +69,8 @@ impl Input {
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
         self.parts.iter().scan(0usize, |next, part| {
             let start = *next;
-            *next = start.saturating_add(part.shape.channels * part.shape.area());
+            // What is too large is refused elsewhere.
+            *next = start.saturating_add(part.shape.elements().unwrap_or(usize::MAX));
             Some(start..*next)
         })
     }

@@ -96,14 +96,21 @@ pub(super) enum Elements {
 }
 
 impl GraphInput<'_> {
-    /// As one of several. Whole numbers that are called so are a mask, unless a table is read by them.
+    /// As one of several. Whole numbers and truth values `[batch, length]` are sequences; whole numbers that are
+    /// called so are a mask, unless a table is read by them.
     fn part(&self) -> InputPart {
         let mask = match self.elements {
             Elements::Reals => false,
             Elements::Integers => self.name.contains("mask"),
             Elements::Truths => true,
         };
-        InputPart { name: printable(self.name), shape: self.shape, mask }
+        let shape = match (self.elements, self.shape) {
+            (Elements::Integers | Elements::Truths, Shape { channels, height: 1, width: 1 }) => {
+                Shape::new(1, 1, channels)
+            }
+            (_, shape) => shape,
+        };
+        InputPart { name: printable(self.name), shape, mask }
     }
 }
 
@@ -170,7 +177,8 @@ impl Reader {
                 None => Source::Input,
                 Some(range) => {
                     let axis = Axis { size: range.len(), stride: 1 };
-                    let view = View::new(input.shape, range.start, &[axis]);
+                    let shape = self.network.input.parts[at].shape;
+                    let view = View::new(shape, range.start, &[axis]);
                     let view =
                         view.ok_or_else(|| format!("its input {:?} is too large", input.name))?;
                     self.push(Op::Rearrange(view), vec![Source::Input])?
