@@ -105,7 +105,7 @@ fn sequences_of_different_lengths_run_in_one_call() {
     let found = infer(&model_path, &input, &output);
     assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
     let shape = Shape::vector(TOKENS * FEATURES);
-    let outputs = data::read_samples(&[output.clone()], None, shape).unwrap().values;
+    let outputs = data::read_samples(std::slice::from_ref(&output), None, shape).unwrap().values;
     #[rustfmt::skip]
     let x = [
         1., 2., 3., 4., 0., 0.,  1., 1., 1., 1., 0., 0.,  0., 0., 1., 1., 0., 0.,

@@ -72,6 +72,7 @@ def parsed(arguments):
     parser.add_argument("--kl-ramp", type=float, default=0.5, help="share of the epochs in which the KL rises")
     parser.add_argument("--ratios", type=float, nargs="+", default=[8.0, 16.0], help="all weights over those kept")
     parser.add_argument("--shift", type=int, default=2, help="pixels that training images are moved by, at most")
+    parser.add_argument("--images", type=int, help="train on these first images alone")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args(arguments)
 
@@ -90,7 +91,9 @@ class Run:
     def __init__(self, options):
         self.options = options
         images, labels = read(options.data, "train")
-        self.images, self.labels = images[:-HELD], labels[:-HELD]
+        last = len(images) - HELD
+        last = min(last, options.images or last)
+        self.images, self.labels = images[:last], labels[:last]
         self.held = images[-HELD:], labels[-HELD:]
         self.log = (options.out / "log.csv").open("w")
         print("phase,epoch,loss,held_out_error,weight_ratio,seconds", file=self.log, flush=True)
