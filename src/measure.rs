@@ -2,6 +2,7 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::network::drawn;
 
 /// Times of runs, in one unit.
 pub(crate) struct Times(Vec<f64>);
@@ -42,8 +43,8 @@ impl Times {
     }
 }
 
-/// Uniform samples over the range that preprocessing maps to 0..1, or of all token ids, the same at every
-/// run.
+/// Uniform samples over the range that preprocessing maps to 0..1, or of all token ids, with masks; the same at
+/// every run.
 ///
 /// # Errors
 /// [`Error::Data`] if they are too many to number.
@@ -58,12 +59,8 @@ pub(crate) fn random_samples(engine: &Engine, count: usize) -> Result<Vec<f32>> 
         z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ z >> 31) >> 40) as f32 / (1 << 24) as f32
     };
-    Ok(match engine.vocabulary() {
-        Some(ids) => {
-            (0..total).map(|i| (uniform(i) * ids as f32).floor().min(ids as f32 - 1.0)).collect()
-        }
-        None => (0..total).map(|i| uniform(i) * scale).collect(),
-    })
+    let domains = engine.domains();
+    Ok((0..total).map(|i| drawn(domains, i % elements, uniform(i), scale)).collect())
 }
 
 /// The most memory that this process has held, where the system says.

@@ -97,7 +97,7 @@ impl Server<'_> {
         let piece = (PIECE / self.outs.max(1)).max(1);
         // Nothing of a reply is sent before all of the request is known to be good.
         let mut refused = data::finite("element", &self.samples, self.ins)
-            .and_then(|()| self.engine.check_ids(&self.samples))
+            .and_then(|()| self.engine.check_input(&self.samples))
             .err();
         put_header(&mut self.reply, DONE, 4 * (count * self.outs) as u32);
         for first in (0..count).step_by(piece) {

@@ -4,6 +4,7 @@
 use svdo::container;
 use svdo::engine::{Engine, Isa, Options};
 use svdo::model::Model;
+use svdo::network::DomainKind;
 
 /// The bytes behind a header's mark, under a checksum.
 pub fn sealed(bytes: &[u8]) -> Vec<u8> {
@@ -52,8 +53,15 @@ fn run(model: &Model) {
         };
         let length = |shape: svdo::network::Shape| shape.elements().unwrap();
         for samples in [1, 5] {
-            let value = if engine.vocabulary().is_some() { 0.0 } else { 0.5 };
-            let x = vec![value; samples * length(engine.input_shape())];
+            let mut x = vec![0.5; length(engine.input_shape())];
+            for domain in engine.domains() {
+                x[domain.range.clone()].fill(match domain.kind {
+                    DomainKind::Real => 0.5,
+                    DomainKind::Ids(_) => 0.0,
+                    DomainKind::Mask => 1.0,
+                });
+            }
+            let x = x.repeat(samples);
             let mut y = vec![0.0; samples * length(engine.output_shape())];
             engine.run(&mut engine.workspace(samples), &x, &mut y).unwrap();
         }

@@ -68,7 +68,10 @@ impl<'a> Builder<'a> {
         unpadded(&output)?;
         ordered(&output)?;
         let shape = self.input.unwrap_or_default();
-        Ok((InputDescription { shape, scale: self.scale, mean: self.mean, std: None }, self.nodes))
+        Ok((
+            InputDescription { shape, scale: self.scale, mean: self.mean, ..Default::default() },
+            self.nodes,
+        ))
     }
 
     /// A layer over what it reads.

@@ -144,7 +144,7 @@ fn of_layers(found: &Found, options: &Options) -> Description {
         Some(&[_, i, o, _]) => vec![if kernel == KernelLayout::Oihw { i } else { o }, 0, 0],
         _ => vec![0],
     };
-    let input = InputDescription { shape, scale: None, mean: None, std: None };
+    let input = InputDescription { shape, ..Default::default() };
     Description { version: 1, input, nodes }
 }
 

@@ -195,17 +195,17 @@ impl Arguments {
         }
         let quantizer = self.quantization.quantizer(self.goal().is_some())?;
         let checkpoint = self.import.open(&self.input, self.network.as_deref())?;
-        let shape = checkpoint.network().input.shape;
+        let input = &checkpoint.network().input;
         let validate = self.validate.as_ref();
         let labelled = validate
             .map(|images| {
                 let outputs = checkpoint.network().output_shape_of_all()?.elements()?;
-                let (labels, shapes) = (self.labels.as_deref(), (shape, outputs));
-                Labelled::read(images, labels, shapes, &checkpoint.classes())
+                let (labels, sizes) = (self.labels.as_deref(), (input, outputs));
+                Labelled::read(images, labels, sizes, &checkpoint.classes())
             })
             .transpose()?;
         let read = |path: &Option<PathBuf>| {
-            path.as_deref().map(|path| samples_of(path, shape)).transpose()
+            path.as_deref().map(|path| samples_of(path, input)).transpose()
         };
         let samples = read(&self.calibrate)?;
         let batches = read(&self.recalibrate)?;

@@ -18,7 +18,7 @@ use crate::engine::{Engine, Options};
 use crate::error::IoContext;
 use crate::measure::random_samples;
 use crate::model::{Model, Values};
-use crate::network::Shape;
+use crate::network::Input;
 use crate::report::gate::Gate;
 use crate::report::{Inference, Report, Verified, display};
 use crate::text::named_classes;
@@ -55,7 +55,8 @@ pub struct Arguments {
     /// Values as stored: the model's own preprocessing is applied. Of one file or folder that has classes,
     /// too, errors are counted: a folder of PNG or JPEG files for each class (perhaps under train and test),
     /// MNIST's or CIFAR-10's files, a .npz with x and y or x_test and y_test, a .csv with a class in the last
-    /// column.
+    /// column. Of a network with several inputs: a .npz with an array for each by its name (and lengths of
+    /// sequences in the place of a mask), or a .jsonl with a sample on each line.
     #[arg(short, long, value_name = "FILE", num_args = 1.., required_unless_present_any = ["verify", "bench", "serve_stdin"])]
     input: Vec<PathBuf>,
 
@@ -215,11 +216,11 @@ impl Arguments {
     }
 
     /// Samples with their labels, if there are any, and the names of classes.
-    fn samples(&self, shape: Shape, outputs: usize) -> anyhow::Result<Labelled> {
+    fn samples(&self, input: &Input, outputs: usize) -> anyhow::Result<Labelled> {
         let named = self.classes.as_deref().map(|path| class_names(path, outputs)).transpose()?;
         let named = named.unwrap_or_default();
         let (array, labels) = (self.array.as_deref(), self.labels.as_deref());
-        let mut found = labelled_of(&self.input, array, labels, (shape, outputs), &named)?;
+        let mut found = labelled_of(&self.input, array, labels, (input, outputs), &named)?;
         if !named.is_empty() {
             found.classes = named;
         }
@@ -228,8 +229,7 @@ impl Arguments {
 
     fn infer(&self, engine: &Engine, load_seconds: f64) -> anyhow::Result<Outcome> {
         let outs = engine.output_shape().elements()?;
-        let Labelled { values: samples, labels, classes } =
-            self.samples(engine.input_shape(), outs)?;
+        let Labelled { values: samples, labels, classes } = self.samples(engine.input(), outs)?;
         let labelled = labels.is_some();
         anyhow::ensure!(
             labelled || self.assert_max_error.is_none(),
@@ -298,7 +298,7 @@ impl Arguments {
                 labels: None,
                 classes: Vec::new(),
             },
-            false => self.samples(engine.input_shape(), outs)?,
+            false => self.samples(engine.input(), outs)?,
         };
         let found = verify(engine, &checkpoint, thresholds.clone(), &samples)?;
         let files = (self.model.as_path(), path);

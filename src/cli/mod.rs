@@ -35,7 +35,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::network::Shape;
+use crate::network::Input;
 use crate::text::printable;
 
 const EXAMPLES: &str = "\
@@ -187,12 +187,12 @@ impl Labelled {
     fn read(
         images: &PathBuf,
         labels: Option<&std::path::Path>,
-        (shape, outputs): (Shape, usize),
+        (input, outputs): (&Input, usize),
         classes: &[String],
     ) -> anyhow::Result<Self> {
         let paths = std::slice::from_ref(images);
-        let found = samples::labelled_of(paths, None, labels, (shape, outputs), classes)?;
-        let count = found.values.len() / shape.elements()?;
+        let found = samples::labelled_of(paths, None, labels, (input, outputs), classes)?;
+        let count = found.values.len() / input.shape.elements()?;
         let Some(known) = found.labels else {
             anyhow::bail!(
                 "{} says nothing of classes: give them with --labels, or a folder for each class, a .npz \

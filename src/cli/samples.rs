@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::{Checkpoint, Options};
 use crate::data::{self, Labelled, Part};
 use crate::error::IoContext;
-use crate::network::Shape;
+use crate::network::Input;
 
 /// Samples without labels, to fit something to: of a data set, its training part.
-pub(super) fn samples_of(path: &Path, shape: Shape) -> crate::Result<Vec<f32>> {
-    Ok(data::read_labelled(path, Part::Train, shape, &[])?.values)
+pub(super) fn samples_of(path: &Path, input: &Input) -> crate::Result<Vec<f32>> {
+    match &input.parts[..] {
+        [] => Ok(data::read_labelled(path, Part::Train, input.shape, &[])?.values),
+        parts => Ok(data::read_inputs(path, parts)?.values),
+    }
 }
 
 /// The names of all classes of a network, a line each, or of the data that a checkpoint was trained on.
@@ -38,10 +41,10 @@ pub(super) fn labelled_of(
     paths: &[PathBuf],
     array: Option<&str>,
     labels: Option<&Path>,
-    (shape, outputs): (Shape, usize),
+    (input, outputs): (&Input, usize),
     classes: &[String],
 ) -> anyhow::Result<Labelled> {
-    let mut found = tested(paths, array, shape, classes)?;
+    let mut found = tested(paths, array, input, classes)?;
     if let Some(path) = labels {
         found.labels = Some(data::read_labels(path)?);
         found.classes.clear();
@@ -60,13 +63,14 @@ pub(super) fn labelled_of(
 pub(super) fn tested(
     paths: &[PathBuf],
     array: Option<&str>,
-    shape: Shape,
+    input: &Input,
     classes: &[String],
 ) -> crate::Result<Labelled> {
     match (paths, array) {
-        ([path], None) => data::read_labelled(path, Part::Test, shape, classes),
+        ([path], None) if !input.parts.is_empty() => data::read_inputs(path, &input.parts),
+        ([path], None) => data::read_labelled(path, Part::Test, input.shape, classes),
         _ => {
-            let values = data::read_samples(paths, array, shape)?.values;
+            let values = data::read_samples(paths, array, input.shape)?.values;
             Ok(Labelled { values, labels: None, classes: Vec::new() })
         }
     }

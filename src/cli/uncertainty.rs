@@ -15,6 +15,7 @@ use crate::engine::Options;
 use crate::engine::uncertain::{How, UncertainEngine};
 use crate::error::IoContext;
 use crate::files::Claims;
+use crate::network::Input;
 use crate::report::gate::Gate;
 use crate::report::{Foreign, Means, One, Report, Scored, Uncertain, display, html};
 
@@ -71,9 +72,10 @@ impl UncertaintyOptions {
     pub(super) fn run(&self, inputs: &Inputs<'_>, reports: &Reports) -> anyhow::Result<Outcome> {
         let how = self.uncertainty.unwrap_or(How::Mean);
         let engine = self.engine(inputs, how)?;
-        let shapes = (engine.input_shape(), engine.outputs());
+        let input = Input::plain(engine.input_shape());
+        let sizes = (&input, engine.outputs());
         let Labelled { values: samples, labels, .. } =
-            labelled_of(inputs.input, inputs.array, inputs.labels, shapes, &[])?;
+            labelled_of(inputs.input, inputs.array, inputs.labels, sizes, &[])?;
         let start = Instant::now();
         let predictions = engine.predict(&samples, self.seed)?;
         let seconds = start.elapsed().as_secs_f64() / predictions.len().max(1) as f64;
@@ -82,7 +84,7 @@ impl UncertaintyOptions {
         let ood = match self.ood.is_empty() {
             true => None,
             false => {
-                let samples = tested(&self.ood, None, engine.input_shape(), &[])?;
+                let samples = tested(&self.ood, None, &input, &[])?;
                 let foreign = engine.predict(&samples.values, self.seed)?;
                 Some(Foreign::new(&predictions, &foreign)?)
             }

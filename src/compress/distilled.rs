@@ -46,7 +46,7 @@ impl Encoding<'_> {
                 break;
             }
             let again = simplify(&mut network)?;
-            if again.iter().all(|layer| layer.dead + layer.constant == 0) {
+            if again.iter().all(Simplified::is_nothing) {
                 break;
             }
             simplified.iter_mut().zip(again).for_each(|(all, again)| all.add(again));

@@ -177,7 +177,7 @@ impl Encoding<'_> {
                 break (stages, quantized);
             }
             let again = simplify(&mut pruned)?;
-            if again.iter().all(|layer| layer.dead + layer.constant == 0) {
+            if again.iter().all(Simplified::is_nothing) {
                 break (stages, quantized);
             }
             simplified.iter_mut().zip(again).for_each(|(all, again)| all.add(again));

@@ -11,6 +11,7 @@ use crate::engine::evaluate::{Evaluation, evaluate};
 use crate::engine::{Engine, Isa, Options};
 use crate::error::Result;
 use crate::model::Model;
+use crate::network::drawn;
 use crate::progress::{Event, Monitor};
 use crate::prune::{PrunedModel, Thresholds, prune_monitored};
 use crate::quantize::{Calibration, Distillation, Drift, Quantizer, Recalibration};
@@ -232,20 +233,20 @@ impl Run<'_, '_> {
     }
 }
 
-/// Uniform raw values that become activations between 0 and 1, or token ids.
+/// Uniform raw values that become activations between 0 and 1, token ids or masks.
 fn random_inputs(checkpoint: &Checkpoint) -> Result<Vec<f32>> {
     const SAMPLES: usize = 256;
     let input = &checkpoint.network().input;
-    let vocabulary = checkpoint.network().vocabulary()?;
+    let domains = checkpoint.network().domains()?;
+    let elements = input.shape.elements()?;
     let most = if input.scale > 0.0 { 1.0 / input.scale } else { 1.0 };
     let mut state = 1u64;
-    let next = || {
+    let mut next = |at: usize| {
         // The low bits of a linear congruence are poor, the high ones are not (Knuth's MMIX).
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let uniform = (state >> 40) as f32 / (1u32 << 24) as f32;
-        vocabulary
-            .map_or(uniform * most, |ids| (uniform * ids as f32).floor().min(ids as f32 - 1.0))
+        drawn(&domains, at % elements, uniform, most)
     };
-    Ok(std::iter::repeat_with(next).take(SAMPLES * input.shape.elements()?).collect())
+    Ok((0..SAMPLES * elements).map(&mut next).collect())
 }

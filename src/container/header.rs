@@ -10,7 +10,7 @@ use super::operations;
 use crate::entropy::spec::{Coding, ValueEncoding};
 use crate::error::Result;
 use crate::model::Scale;
-use crate::network::{Input, Layer, MOST_PARTS, Network, Node, Shape, Source};
+use crate::network::{Input, InputPart, Layer, MOST_PARTS, Network, Node, Shape, Source};
 
 /// The steps that take one byte: `(8 + m) 2^(e - 27)` for m in its lower three bits, e in the upper
 /// five.
@@ -34,6 +34,7 @@ pub(super) struct Header {
 const NAMES: u64 = 1;
 const THRESHOLD: u64 = 2;
 const VARIANCES: u64 = 4;
+const PARTS: u64 = 8;
 const ENCODING_MASK: u8 = 0x07;
 const CURVED: u8 = 0x08;
 const CONVOLUTION: u8 = 0x10;
@@ -50,14 +51,23 @@ impl Header {
             || self.network.nodes.iter().any(|node| !node.name.is_empty());
         let threshold = self.threshold.map_or(0, |_| THRESHOLD);
         let variances = if self.variances { VARIANCES } else { 0 };
-        put(&mut out, if names { NAMES } else { 0 } | threshold | variances);
+        let parts = if self.network.input.parts.is_empty() { 0 } else { PARTS };
+        put(&mut out, if names { NAMES } else { 0 } | threshold | variances | parts);
         self.threshold.iter().for_each(|&t| put_f32(&mut out, t));
-        let Input { shape, scale, mean, std } = &self.network.input;
+        let Input { shape, scale, mean, std, parts } = &self.network.input;
         put_all(&mut out, &[shape.channels, shape.height, shape.width]);
         put_f32(&mut out, *scale);
         for values in [mean, std] {
             put(&mut out, values.len() as u64);
             values.iter().for_each(|&v| put_f32(&mut out, v));
+        }
+        if !parts.is_empty() {
+            put(&mut out, parts.len() as u64);
+        }
+        for InputPart { name, shape, mask } in parts {
+            put_text(&mut out, name);
+            put_all(&mut out, &[shape.channels, shape.height, shape.width]);
+            out.push(u8::from(*mask));
         }
         put(&mut out, self.network.layers.len() as u64);
         for (layer, (coding, weights, bias)) in self.network.layers.iter().zip(&self.encodings) {
@@ -149,7 +159,7 @@ impl Header {
 impl Fields<'_> {
     fn header(&mut self) -> Result<Header> {
         let flags = self.number()?;
-        if flags & !(NAMES | THRESHOLD | VARIANCES) != 0 {
+        if flags & !(NAMES | THRESHOLD | VARIANCES | PARTS) != 0 {
             return Err(malformed("unknown flags"));
         }
         let names = flags & NAMES != 0;
@@ -160,6 +170,7 @@ impl Fields<'_> {
             scale: self.real()?,
             mean: self.reals()?,
             std: self.reals()?,
+            parts: if flags & PARTS != 0 { self.inputs()? } else { Vec::new() },
         };
         let (mut layers, mut encodings) = (Vec::new(), Vec::new());
         for _ in 0..self.parts()? {
@@ -186,6 +197,24 @@ impl Fields<'_> {
         }
         let variances = flags & VARIANCES != 0;
         Ok(Header { network: Network { input, layers, nodes }, threshold, variances, encodings })
+    }
+
+    /// Several inputs.
+    fn inputs(&mut self) -> Result<Vec<InputPart>> {
+        let mut parts = Vec::new();
+        for _ in 0..self.parts()? {
+            let name = self.text()?;
+            let [channels, height, width] = self.numbers()?;
+            let mask = match self.byte()? {
+                mask @ (0 | 1) => mask == 1,
+                other => return Err(malformed(format!("an input of kind {other}"))),
+            };
+            parts.push(InputPart { name, shape: Shape::new(channels, height, width), mask });
+        }
+        match parts.len() {
+            0 => Err(malformed("no inputs")),
+            _ => Ok(parts),
+        }
     }
 
     /// A number of layers or nodes. One of few bytes takes hundreds in memory.

@@ -44,6 +44,22 @@ impl<'a> Array<'a> {
         self.values(|v| v as f32)
     }
 
+    /// All values of `[N, steps]`, or of one sequence, as sequences of `most` steps, zeros behind the last.
+    #[cfg(feature = "data")]
+    pub(super) fn padded(self, most: usize) -> Result<Vec<f32>> {
+        let steps = match self.dims[..] {
+            [count, steps] if count > 0 && steps > 0 && steps < most as u64 => steps as usize,
+            _ => return self.samples(Shape::new(1, 1, most)),
+        };
+        let values = self.values(|v| v as f32)?;
+        let mut padded = room((values.len() / steps).saturating_mul(most))?;
+        for sequence in values.chunks_exact(steps) {
+            padded.extend_from_slice(sequence);
+            padded.resize(padded.len() + most - steps, 0.0);
+        }
+        Ok(padded)
+    }
+
     /// All values as class labels.
     pub(super) fn labels(self) -> Result<Vec<u32>> {
         let (dims, kind) = (&self.dims, self.element.kind);
@@ -75,6 +91,16 @@ impl<'a> Array<'a> {
         let values = self.stream.values(product(&self.dims), self.element, convert)?;
         let vector = self.dims.iter().filter(|&&d| d > 1).count() < 2;
         Ok(if self.fortran_order && !vector { to_c_order(&values, &self.dims) } else { values })
+    }
+}
+
+/// A vector that so many values fit into.
+#[cfg(feature = "data")]
+pub(super) fn room(count: usize) -> Result<Vec<f32>> {
+    let mut values = Vec::new();
+    match values.try_reserve_exact(count) {
+        Ok(()) => Ok(values),
+        Err(_) => Err(Error::data(format!("there is no memory for {count} values"))),
     }
 }
 

@@ -10,6 +10,8 @@ mod cifar;
 mod element;
 mod idx;
 #[cfg(feature = "data")]
+mod inputs;
+#[cfg(feature = "data")]
 mod jpeg;
 #[cfg(feature = "data")]
 mod labelled;
@@ -46,6 +48,8 @@ use stream::Stream;
 #[cfg(feature = "data")]
 pub use arrays::write_array;
 pub use cifar::read_cifar10;
+#[cfg(feature = "data")]
+pub use inputs::read_inputs;
 #[cfg(feature = "data")]
 pub use labelled::{Labelled, Part, read_labelled};
 #[cfg(feature = "train")]

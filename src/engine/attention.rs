@@ -22,10 +22,11 @@ const PARTS: usize = 32;
 /// Attention that ends in a node: what it reads, and what it does with the scores.
 #[derive(Debug, Clone)]
 pub(super) struct Attention {
-    /// Queries `[heads, T, d]`, keys `[heads, d, S]`, values `[heads, S, e]`, perhaps a mask `[heads, T,
-    /// S]`, which is added.
+    /// Queries `[heads, T, d]`, keys `[heads, d, S]`, values `[heads, S, e]`, perhaps a mask, which is added.
     pub(super) inputs: Vec<Source>,
     scale: f32,
+    /// Elements of the mask from one head to the next, and from one query: 0 where they share them.
+    mask: [usize; 2],
 }
 
 /// For each node the attention that ends there, and whether it is a part of one that ends later.
@@ -48,11 +49,19 @@ pub(super) fn find(network: &Network, shapes: &[Shape]) -> Found {
     }
     let walk = Walk { network, shapes, readers };
     let mut found = Found { ends: vec![None; n], inside: vec![false; n] };
+    // How often each spread mask was taken as it is before it was spread.
+    let mut taken = vec![0usize; n];
     for at in 0..n {
-        if let Some((attention, parts)) = walk.attention(at) {
+        if let Some((mut attention, parts)) = walk.attention(at) {
+            if let Some(spread) = walk.unspread(&mut attention) {
+                taken[spread] += 1;
+            }
             found.ends[at] = Some(attention);
             parts.into_iter().for_each(|part| found.inside[part] = true);
         }
+    }
+    for at in (0..n).filter(|&at| taken[at] > 0 && taken[at] == walk.readers[at]) {
+        found.inside[at] = true;
     }
     found
 }
@@ -112,7 +121,7 @@ impl Walk<'_> {
             match (node.op, &node.inputs[..]) {
                 (Op::MatMul, &[queries, keys]) => {
                     let inputs = [queries, keys, values].into_iter().chain(mask).collect();
-                    return Some((Attention { inputs, scale }, parts));
+                    return Some((Attention { inputs, scale, mask: [t * s, s] }, parts));
                 }
                 (Op::Activation(Activation::Affine { scale: factor, shift: 0.0 }), &[x]) => {
                     // What is scaled after a mask was added scales the mask, too.
@@ -139,6 +148,29 @@ impl Walk<'_> {
                 _ => return None,
             }
         }
+    }
+}
+
+impl Walk<'_> {
+    /// Takes a mask that is spread over heads, or over queries, too, as it is before that; gives the node that
+    /// spreads it.
+    fn unspread(&self, attention: &mut Attention) -> Option<usize> {
+        let &[queries, keys, _, Source::Node(at)] = &attention.inputs[..] else { return None };
+        let node = &self.network.nodes[at];
+        let (Op::Rearrange(view), &[source]) = (node.op, &node.inputs[..]) else { return None };
+        let (queries, keys) = (self.shape(queries), self.shape(keys).width);
+        let (heads, queries) = (queries.channels, queries.height);
+        let of = self.shape(source);
+        let elements = of.channels * of.area();
+        let strides = if elements == keys && runs(&view, &[(heads * queries, 0), (keys, 1)]) {
+            [0, 0]
+        } else if elements == queries * keys && runs(&view, &[(heads, 0), (queries * keys, 1)]) {
+            [0, keys]
+        } else {
+            return None;
+        };
+        (attention.inputs[3], attention.mask) = (source, strides);
+        Some(at)
     }
 }
 
@@ -235,7 +267,9 @@ impl Attention {
         matmul(isa, [q, k], 0, scores, lanes);
         let mut factors = [0.0; ROWS_OF_PANELS * PARTS];
         for (i, scores) in scores.chunks_exact_mut(row).enumerate() {
-            let mask = (!mask.is_empty()).then(|| &mask[(range.start + i) * row..][..row]);
+            let query = (range.start + i) % of_q.height;
+            let at = (head * self.mask[0] + query * self.mask[1]) * lanes;
+            let mask = (!mask.is_empty()).then(|| &mask[at..][..row]);
             let factors = &mut factors[i * lanes..][..lanes];
             isa.run(Compiled(
                 #[inline(always)]

@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::checkpoint::{Block, Checkpoint};
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model};
-use crate::network::{Network, Op, Shape, Source, Window, check_ids, plain, row_of};
+use crate::network::{Network, Op, Shape, Source, Window, check_domains, plain, row_of};
 use crate::prune::Thresholds;
 
 /// A network over dense f64 weights.
@@ -77,9 +77,7 @@ impl DenseNetwork {
                 input.shape
             )));
         }
-        if let Some(vocabulary) = self.network.vocabulary()? {
-            check_ids(sample, sample.len(), vocabulary)?;
-        }
+        check_domains(&self.network.domains()?, sample, sample.len())?;
         let first: Vec<f64> = sample
             .iter()
             .enumerate()

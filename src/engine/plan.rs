@@ -10,7 +10,7 @@ use super::planner::Planner;
 use super::step::{Step, StepKind};
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model};
-use crate::network::{Input, Layer, Op, Shape};
+use crate::network::{Domain, Input, Layer, Op, Shape};
 use crate::simd::Isa;
 
 /// A model ready to run, with the threads that share its runs. Immutable: one engine serves many callers
@@ -42,6 +42,7 @@ use crate::simd::Isa;
 #[derive(Debug)]
 pub struct Engine {
     pub(super) input: Input,
+    pub(super) domains: Vec<Domain>,
     pub(super) vocabulary: Option<usize>,
     pub(super) stream: bool,
     pub(super) input_range: Range<usize>,
@@ -113,6 +114,7 @@ impl Engine {
         let placed = Planner::new(model, isa, options, (shapes, most_lanes), tiles)?.all()?;
         Ok(Self {
             input: network.input.clone(),
+            domains: network.domains()?,
             vocabulary: network.vocabulary()?,
             stream: options.stream,
             input_range: placed.input.0,
@@ -127,6 +129,11 @@ impl Engine {
             most_lanes,
             workers: Workers::new(options.threads.saturating_sub(1)),
         })
+    }
+
+    /// What the network takes.
+    pub fn input(&self) -> &Input {
+        &self.input
     }
 
     /// The shape of one input sample.
@@ -144,7 +151,12 @@ impl Engine {
         self.input.scale
     }
 
-    /// How many token ids there are, if the input is such.
+    /// What the values of a sample may be.
+    pub fn domains(&self) -> &[Domain] {
+        &self.domains
+    }
+
+    /// How many token ids there are, if all of the input is such.
     pub fn vocabulary(&self) -> Option<usize> {
         self.vocabulary
     }

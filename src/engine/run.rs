@@ -8,7 +8,7 @@ use super::layout::Layout;
 use super::parallel::{Team, in_parts};
 use super::plan::Engine;
 use crate::error::{Error, Result};
-use crate::network::check_ids;
+use crate::network::check_domains;
 
 /// The memory of a run: the activations of a panel of samples, or of several panels that threads run at
 /// once. Made once, used again.
@@ -157,7 +157,7 @@ impl Engine {
         self.samples(input, output).map(|_| ())
     }
 
-    /// The number of samples, if they are whole, and of token ids that there are.
+    /// The number of samples, if they are whole and of values that may be.
     fn samples(&self, input: &[f32], output: &[f32]) -> Result<usize> {
         self.samples_of(input, output, self.lengths().1)
     }
@@ -167,7 +167,7 @@ impl Engine {
         let ins = self.lengths().0;
         let samples = input.len() / ins;
         if input.len() == samples * ins && output.len() == samples * outs {
-            self.check_ids(input)?;
+            self.check_input(input)?;
             return Ok(samples);
         }
         Err(Error::data(format!(
@@ -216,12 +216,9 @@ impl Engine {
         (length(&self.input_layout), length(&self.output_layout))
     }
 
-    /// Refuses token ids that there are not.
-    pub(crate) fn check_ids(&self, input: &[f32]) -> Result<()> {
-        match self.vocabulary {
-            Some(vocabulary) => check_ids(input, self.lengths().0, vocabulary),
-            None => Ok(()),
-        }
+    /// Refuses token ids that there are not, and what is no mask.
+    pub(crate) fn check_input(&self, input: &[f32]) -> Result<()> {
+        check_domains(&self.domains, input, self.lengths().0)
     }
 
     fn run_panel(

@@ -1,6 +1,7 @@
 //! The network description: JSON in, JSON out. `formats/network.md` is its specification.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,7 @@ pub use super::node::NodeDescription;
 
 use super::node::shortest;
 use super::shapes::MOST_PARTS;
-use super::{Input, Layer, Network, Node, Op, Shape, Source};
+use super::{Axis, Input, InputPart, Layer, Network, Node, Op, Shape, Source, View};
 use crate::error::{Error, Result};
 
 /// A description as it stands in a file, its layers still names.
@@ -53,10 +54,11 @@ fn few_nodes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<NodeDescri
 }
 
 /// Shape and preprocessing of the input.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputDescription {
-    /// `[n]` or `[channels, height, width]`.
+    /// `[n]` or `[channels, height, width]`; of several inputs `[elements]`, or missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shape: Vec<usize>,
     /// Factor for raw values; 1 if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,6 +69,91 @@ pub struct InputDescription {
     /// Divided by at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f64>>,
+    /// Several inputs, in the order in which a sample has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parts: Option<Vec<PartDescription>>,
+}
+
+/// One of several inputs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartDescription {
+    /// For nodes to refer to.
+    pub name: String,
+    /// `[n]` or `[channels, height, width]`.
+    pub shape: Vec<usize>,
+    /// Whether it is a padding mask, of ones and zeros; false if missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mask: bool,
+}
+
+impl InputDescription {
+    fn resolve(&self) -> Result<Input> {
+        let narrow = |values: &Option<Vec<f64>>| {
+            values.iter().flatten().map(|&v| v as f32).collect::<Vec<_>>()
+        };
+        let several = match &self.parts {
+            None => None,
+            Some(parts) if parts.is_empty() => {
+                return Err(Error::network("input has an empty list of parts"));
+            }
+            Some(parts) => {
+                let part = |part: &PartDescription| {
+                    let (name, shape) = (part.name.clone(), shape_of(&part.shape)?);
+                    Ok(InputPart { name, shape, mask: part.mask })
+                };
+                let parts = parts.iter().map(part).collect::<Result<Vec<_>>>()?;
+                Some(Input::of_parts(parts)?)
+            }
+        };
+        let shape = match &several {
+            Some(input) if self.shape.is_empty() => input.shape,
+            _ => shape_of(&self.shape)?,
+        };
+        Ok(Input {
+            shape,
+            scale: self.scale.unwrap_or(1.0) as f32,
+            mean: narrow(&self.mean),
+            std: narrow(&self.std),
+            parts: several.map_or_else(Vec::new, |input| input.parts),
+        })
+    }
+
+    fn of(input: &Input) -> Self {
+        let widen = |values: &[f32]| {
+            (!values.is_empty()).then(|| values.iter().map(|&v| shortest(v)).collect())
+        };
+        let part = |part: &InputPart| PartDescription {
+            name: part.name.clone(),
+            shape: dimensions(part.shape),
+            mask: part.mask,
+        };
+        let several = !input.parts.is_empty();
+        Self {
+            shape: if several { Vec::new() } else { dimensions(input.shape) },
+            scale: (input.scale != 1.0).then(|| shortest(input.scale)),
+            mean: widen(&input.mean),
+            std: widen(&input.std),
+            parts: several.then(|| input.parts.iter().map(part).collect()),
+        }
+    }
+}
+
+fn shape_of(dimensions: &[usize]) -> Result<Shape> {
+    match *dimensions {
+        [n] => Ok(Shape::vector(n)),
+        [c, h, w] => Ok(Shape::new(c, h, w)),
+        _ => Err(Error::network(format!(
+            "input shape {dimensions:?}: [n] or [channels, height, width] is understood"
+        ))),
+    }
+}
+
+fn dimensions(shape: Shape) -> Vec<usize> {
+    match shape.area() {
+        1 => vec![shape.channels],
+        _ => vec![shape.channels, shape.height, shape.width],
+    }
 }
 
 impl Description {
@@ -103,27 +190,9 @@ impl Description {
     /// # Errors
     /// [`Error::Network`] names the first node that does not fit.
     pub fn resolve(&self, layers: Vec<Layer>) -> Result<Network> {
-        let shape = match self.input.shape[..] {
-            [n] => Shape::vector(n),
-            [c, h, w] => Shape::new(c, h, w),
-            _ => {
-                return Err(Error::network(format!(
-                    "input shape {:?}: [n] or [channels, height, width] is understood",
-                    self.input.shape
-                )));
-            }
-        };
-        let narrow = |values: &Option<Vec<f64>>| {
-            values.iter().flatten().map(|&v| v as f32).collect::<Vec<_>>()
-        };
-        let input = Input {
-            shape,
-            scale: self.input.scale.unwrap_or(1.0) as f32,
-            mean: narrow(&self.input.mean),
-            std: narrow(&self.input.std),
-        };
+        let input = self.input.resolve()?;
         let layers = self.with_kernels(layers);
-        let nodes = self.resolve_nodes(&layers)?;
+        let nodes = self.resolve_nodes(&input, &layers)?;
         let network = Network { input, layers, nodes };
         network.shapes()?;
         Ok(network)
@@ -144,13 +213,38 @@ impl Description {
         layers
     }
 
-    fn resolve_nodes(&self, layers: &[Layer]) -> Result<Vec<Node>> {
+    /// Nodes that give those of several inputs that other nodes name.
+    fn inputs(&self, input: &Input) -> Vec<Node> {
+        let own = |part: &InputPart| {
+            self.nodes.iter().all(|node| node.name.as_deref() != Some(&part.name))
+        };
+        let read = |part: &InputPart| {
+            let mut named = self.nodes.iter().flat_map(|node| node.inputs.iter().flatten());
+            named.any(|name| *name == part.name)
+        };
+        // The first node reads the first of them, if it does not say what.
+        let first = self.nodes.first().is_some_and(|node| node.inputs.is_none());
+        let parts = input.parts.iter().zip(input.ranges()).enumerate();
+        let wanted = parts.filter(|(at, (part, _))| own(part) && (read(part) || *at == 0 && first));
+        let view = |(_, (part, range)): (usize, (&InputPart, Range<usize>))| {
+            let axis = Axis { size: range.len(), stride: 1 };
+            let view = View::new(part.shape, range.start, &[axis])?;
+            let (name, op) = (part.name.clone(), Op::Rearrange(view));
+            Some(Node { name, op, inputs: vec![Source::Input] })
+        };
+        wanted.filter_map(view).collect()
+    }
+
+    fn resolve_nodes(&self, input: &Input, layers: &[Layer]) -> Result<Vec<Node>> {
         let mut numbers = BTreeMap::new();
         for (number, layer) in layers.iter().enumerate() {
             numbers.entry(layer.name.as_str()).or_insert(number);
         }
         let mut sources = BTreeMap::from([("input", Source::Input)]);
-        let mut nodes: Vec<Node> = Vec::with_capacity(self.nodes.len());
+        let mut nodes = self.inputs(input);
+        let parts: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+        sources.extend(parts.iter().enumerate().map(|(at, name)| (&name[..], Source::Node(at))));
+        let given = |index: usize| Source::Node(index + parts.len());
         for (index, node) in self.nodes.iter().enumerate() {
             let here = |e: Error| match e {
                 Error::Network { problem } => Error::network(format!("nodes[{index}]: {problem}")),
@@ -166,12 +260,13 @@ impl Description {
             };
             let inputs = match &node.inputs {
                 None if matches!(op, Op::Constant { .. }) => Vec::new(),
-                None if index == 0 => vec![Source::Input],
-                None => vec![Source::Node(index - 1)],
+                None if index == 0 && parts.is_empty() => vec![Source::Input],
+                None if index == 0 => vec![Source::Node(0)],
+                None => vec![given(index - 1)],
                 Some(names) => names.iter().map(source).collect::<Result<_>>()?,
             };
             let name = node.name.as_deref().unwrap_or_default();
-            if !name.is_empty() && sources.insert(name, Source::Node(index)).is_some() {
+            if !name.is_empty() && sources.insert(name, given(index)).is_some() {
                 return Err(here(Error::network(format!("the name {name:?} is taken"))));
             }
             nodes.push(Node { name: name.to_owned(), op, inputs });
@@ -181,18 +276,7 @@ impl Description {
 
     /// The description of a network, the inverse of [`Description::resolve`].
     pub fn of(network: &Network) -> Self {
-        let Shape { channels, height, width } = network.input.shape;
-        let shape =
-            if height * width == 1 { vec![channels] } else { vec![channels, height, width] };
-        let widen = |values: &[f32]| {
-            (!values.is_empty()).then(|| values.iter().map(|&v| shortest(v)).collect())
-        };
-        let input = InputDescription {
-            shape,
-            scale: (network.input.scale != 1.0).then(|| shortest(network.input.scale)),
-            mean: widen(&network.input.mean),
-            std: widen(&network.input.std),
-        };
+        let input = InputDescription::of(&network.input);
         let given: BTreeSet<&str> = network.nodes.iter().map(|node| node.name.as_str()).collect();
         let name_of = |index: usize| {
             let mut name = network.nodes[index].name.clone();
@@ -216,7 +300,9 @@ impl Description {
         let mut nodes = Vec::with_capacity(network.nodes.len());
         for (index, node) in network.nodes.iter().enumerate() {
             let mut described = NodeDescription::of(&node.op, &network.layers);
-            if node.inputs != [before(index)] {
+            // Without a word, the first of several inputs is meant.
+            let all = index == 0 && !network.input.parts.is_empty();
+            if all || node.inputs != [before(index)] {
                 let name = |source: &Source| match *source {
                     Source::Input => "input".into(),
                     Source::Node(index) => name_of(index),
@@ -255,8 +341,7 @@ impl Description {
                 ..Default::default()
             });
         }
-        let input =
-            InputDescription { shape: vec![first.shape[1]], scale: None, mean: None, std: None };
+        let input = InputDescription::of(&Input::plain(Shape::vector(first.shape[1])));
         Some(Self { version: 1, input, nodes })
     }
 }

@@ -1,5 +1,7 @@
 //! Layers, nodes and what they are made of.
 
+use std::ops::Range;
+
 use super::parameters::{Binary, Pad, Reduction, Resize, View};
 use super::{Activation, Recurrence};
 use crate::error::{Error, Result};
@@ -27,12 +29,55 @@ pub struct Input {
     pub mean: Vec<f32>,
     /// Per channel, or one for all; empty for 1.
     pub std: Vec<f32>,
+    /// Where a network has several inputs, these: a sample is a vector of their elements, one input after
+    /// the other.
+    pub parts: Vec<InputPart>,
+}
+
+/// One of several inputs of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputPart {
+    /// What it is called.
+    pub name: String,
+    /// Its shape in one sample.
+    pub shape: Shape,
+    /// Whether it is a padding mask: 1 where there is something, else 0.
+    pub mask: bool,
 }
 
 impl Input {
     /// Raw values are taken as they are.
     pub fn plain(shape: Shape) -> Self {
-        Self { shape, scale: 1.0, mean: Vec::new(), std: Vec::new() }
+        Self { shape, scale: 1.0, mean: Vec::new(), std: Vec::new(), parts: Vec::new() }
+    }
+
+    /// Several inputs.
+    ///
+    /// # Errors
+    /// [`Error::Network`] if they have more than 2^48 elements.
+    pub fn of_parts(parts: Vec<InputPart>) -> Result<Self> {
+        let mut elements = 0usize;
+        for part in &parts {
+            elements = elements.saturating_add(part.shape.elements()?);
+        }
+        let shape = Shape::vector(elements);
+        shape.elements()?;
+        Ok(Self { parts, ..Self::plain(shape) })
+    }
+
+    /// The elements of a sample that are each of the parts.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        self.parts.iter().scan(0usize, |next, part| {
+            let start = *next;
+            // What is too large is refused elsewhere.
+            *next = start.saturating_add(part.shape.elements().unwrap_or(usize::MAX));
+            Some(start..*next)
+        })
+    }
+
+    /// Whether raw values are activations.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.scale == 1.0 && self.mean.is_empty() && self.std.is_empty()
     }
 
     /// Factor and offset of a channel: an activation is `raw * factor + offset`.

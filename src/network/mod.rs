@@ -6,6 +6,7 @@ mod cells;
 mod combined;
 #[cfg(feature = "compress")]
 pub mod describe;
+mod domain;
 mod function;
 #[cfg(feature = "compress")]
 mod further;
@@ -25,11 +26,13 @@ mod tokens;
 pub use activation::Activation;
 #[cfg(test)]
 pub(crate) use activation::EXAMPLES;
+pub use domain::{Domain, DomainKind};
+pub(crate) use domain::{check_domains, drawn};
 pub use function::Function;
 pub(crate) use shapes::MOST_PARTS;
-pub(crate) use tokens::{check_ids, row_of};
+pub(crate) use tokens::row_of;
 
-pub use graph::{Input, Layer, Network, Node, Op, Shape, Source, Window};
+pub use graph::{Input, InputPart, Layer, Network, Node, Op, Shape, Source, Window};
 pub use parameters::{
     Axis, Binary, Coordinates, Fill, Interpolation, Pad, Reduction, Resize, Rounding, View,
 };

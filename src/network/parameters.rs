@@ -49,12 +49,23 @@ impl View {
 
     /// Whether every element lies in a source of so many.
     pub fn fits(&self, elements: usize) -> bool {
-        let reach = |sign: isize| {
-            let steps = self.axes().iter().filter(|axis| axis.stride.signum() == sign);
-            steps.map(|axis| axis.stride as i128 * (axis.size as i128 - 1)).sum::<i128>()
-        };
-        let (first, last) = (self.offset as i128 + reach(-1), self.offset as i128 + reach(1));
+        let [first, last] = self.ends();
         self.axes().iter().all(|axis| axis.size > 0) && first >= 0 && last < elements as i128
+    }
+
+    /// From the first element of the source that is read to behind the last.
+    pub(crate) fn reach(&self) -> std::ops::Range<usize> {
+        let [first, last] = self.ends().map(|at| usize::try_from(at).unwrap_or(0));
+        first..last.saturating_add(1)
+    }
+
+    /// The first element that is read, and the last.
+    fn ends(&self) -> [i128; 2] {
+        [-1, 1].map(|sign| {
+            let steps = self.axes().iter().filter(|axis| axis.stride.signum() == sign);
+            let reach = steps.map(|axis| axis.stride as i128 * (axis.size as i128 - 1));
+            self.offset as i128 + reach.sum::<i128>()
+        })
     }
 }
 

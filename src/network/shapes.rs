@@ -58,7 +58,7 @@ impl Network {
             shapes.push(shape);
         }
         self.check_planned()?;
-        self.vocabulary()?;
+        self.domains()?;
         Ok(shapes)
     }
 

@@ -124,15 +124,8 @@ impl Steps<'_> {
         let window = |name| usize::try_from(node.int(name, -1)).unwrap_or(usize::MAX);
         let (before, behind) = (window("left_window_size"), window("right_window_size"));
         let behind = if node.int("is_causal", 0) != 0 { 0 } else { behind };
-        let mask = match node.input(3) {
-            Some(name) if self.reader.constants.has(name) => {
-                Some(self.reader.constants.tensor(name)?)
-            }
-            Some(_) => {
-                return Err(
-                    "with a mask that depends on the input: numbers or truth values?".into()
-                );
-            }
+        let mask = match node.input(3).filter(|name| self.reader.constants.has(name)) {
+            Some(name) => Some(self.reader.constants.tensor(name)?),
             None if (before, behind) == (usize::MAX, usize::MAX) => return Ok(None),
             None => None,
         };
@@ -168,6 +161,29 @@ impl Steps<'_> {
         }
         dims.extend([queries, keys]);
         self.constant(Tensor::reals(dims, made)).map(Some)
+    }
+
+    /// What a mask that depends on the input adds to the scores, if there is one.
+    fn masked(&mut self, node: &NodeProto, queries: usize, keys: usize) -> Reason<Option<String>> {
+        let name = match node.input(3) {
+            Some(name) if !self.reader.constants.has(name) => name.to_owned(),
+            _ => return Ok(None),
+        };
+        let dims = self.dims(&name)?;
+        let fits = match dims[..] {
+            [.., rows, last] => (rows == queries || rows == 1) && last == keys,
+            _ => false,
+        };
+        if !fits {
+            return Err(format!("a mask of shape {dims:?} for {queries} queries and {keys} keys"));
+        }
+        if !self.reader.truths.contains(&name) {
+            return Ok(Some(name));
+        }
+        let [seen, hidden] = [0.0, f32::NEG_INFINITY];
+        let seen = self.constant(Tensor::reals(vec![], vec![seen]))?;
+        let hidden = self.constant(Tensor::reals(vec![], vec![hidden]))?;
+        self.step("Where", &[&name, &seen, &hidden], &[]).map(Some)
     }
 }
 
@@ -216,7 +232,12 @@ impl Reader {
             let bounded = steps.step("Tanh", &[&small], &[])?;
             scores = steps.with_number("Mul", &bounded, softcap)?;
         }
-        if let Some(hidden) = steps.hidden(node, queries, keys)? {
+        let added = steps.masked(node, queries, keys)?;
+        let hidden = match (added, steps.hidden(node, queries, keys)?) {
+            (Some(added), Some(hidden)) => Some(steps.step("Add", &[&added, &hidden], &[])?),
+            (added, hidden) => added.or(hidden),
+        };
+        if let Some(hidden) = hidden {
             scores = steps.step("Add", &[&scores, &hidden], &[])?;
         }
         let weights = steps.step("Softmax", &[&scores], &[("axis", &[-1])])?;

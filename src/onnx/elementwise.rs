@@ -2,7 +2,7 @@
 
 use super::affine::FOLD_VALUES;
 use super::proto::NodeProto;
-use super::reader::{Reader, Value, positions, shape_of};
+use super::reader::{Reader, Value, finite, positions, shape_of};
 use super::view::{Strided, broadcast};
 use super::{Fold, Reason};
 use crate::network::{Activation, Binary, Function, Op, Shape, Source};
@@ -37,7 +37,7 @@ impl Reader {
     /// `Add`, `Sub`, `Mul`, `Div` and all other functions of two.
     pub(super) fn combine(&mut self, node: &NodeProto) -> Reason<Value> {
         let op = node.op_type.as_str();
-        if let ([a, b], "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min") =
+        if let ([a, b], "Add" | "And" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min") =
             (&node.input[..], op)
             && self.constants.has(a) != self.constants.has(b)
             && let Some(made) = self.with_constant(op, a, b)?
@@ -179,8 +179,43 @@ impl Reader {
     /// `Where`: the condition, what stands where it holds, what else.
     pub(super) fn choose(&mut self, node: &NodeProto) -> Reason<Value> {
         let [condition, a, b] = &node.input[..] else { return Err("takes three inputs".into()) };
+        if let Some(made) = self.choose_number(condition, a, b)? {
+            return Ok(made);
+        }
         let all = [self.operand(condition)?, self.operand(a)?, self.operand(b)?];
         self.apply(Op::Where, &all)
+    }
+
+    /// One number where a truth value is 1 and another where it is 0, if a line through both gives them exactly.
+    fn choose_number(&mut self, condition: &str, a: &str, b: &str) -> Reason<Option<Value>> {
+        let (Some(one), Some(zero)) = (self.uniform(a), self.uniform(b)) else { return Ok(None) };
+        let (one, zero) = (finite(one), finite(zero));
+        if !self.truths.contains(condition) || one - zero + zero != one {
+            return Ok(None);
+        }
+        let dims = self.constants.tensor(a)?.dims.clone();
+        let dims = broadcast(&dims, &self.constants.tensor(b)?.dims)?;
+        let condition = self.value(condition)?;
+        let condition = self.spread(condition, &dims)?;
+        self.activate(condition, Activation::Affine { scale: one - zero, shift: zero }).map(Some)
+    }
+
+    /// The number that all elements of a constant are.
+    fn uniform(&self, name: &str) -> Option<f32> {
+        let tensor = self.constants.has(name).then(|| self.constants.tensor(name).ok())??;
+        let values = tensor.to_reals();
+        let first = *values.first()?;
+        values.iter().all(|&value| value == first).then_some(first)
+    }
+
+    /// A value seen as often as it takes to have the sizes of another, too.
+    fn spread(&self, x: Value, dims: &[usize]) -> Reason<Value> {
+        let all = broadcast(&x.dims(), dims)?;
+        let batch = x.view.batch.map(|at| at + all.len() - x.view.rank());
+        if batch.is_some_and(|at| all[at] != 1) {
+            return Err(format!("spreads samples of a batch over shape {all:?}"));
+        }
+        Ok(x.seen(x.view.expanded(&all)?))
     }
 
     /// A value and a constant, where that is simpler than with two values.
@@ -188,6 +223,11 @@ impl Reader {
         let first = self.constants.has(a);
         let (name, constant) = if first { (b, a) } else { (a, b) };
         let x = self.value(name)?;
+        if op == "And" {
+            let all = self.truths.contains(name) && self.uniform(constant) == Some(1.0);
+            let dims = if all { self.constants.tensor(constant)?.dims.clone() } else { vec![] };
+            return if all { self.spread(x, &dims).map(Some) } else { Ok(None) };
+        }
         let numbers = self.constants.tensor(constant)?;
         if numbers.len() == 1 && numbers.dims.len() <= x.view.rank() {
             return self.with_number(op, name, x, f64::from(numbers.to_reals()[0]), first);

@@ -1,10 +1,10 @@
-//! `Gather` of the rows of a constant table by ids that are the network's input.
+//! `Gather` of the rows of a constant table by ids that are an input of the network.
 
 use super::proto::NodeProto;
 use super::reader::{Reader, Value};
 use super::view::{Strided, axis};
 use super::{Reason, Weights};
-use crate::network::{Op, Shape, Source};
+use crate::network::{Op, Shape};
 
 impl Reader {
     /// Whether a node looks rows up in a table.
@@ -27,8 +27,11 @@ impl Reader {
         }
         let x = self.value(node.input(1).ok_or("has no indices")?)?;
         let x = self.settled(x)?;
-        if x.source != Source::Input {
-            return Err("by indices that are not the graph's input".into());
+        let Some(input) = self.inputs.iter().position(|&input| input == x.source) else {
+            return Err("by indices that are no input of the graph".into());
+        };
+        if let Some(part) = self.network.input.parts.get_mut(input) {
+            part.mask = false;
         }
         let order: Vec<usize> = (0..x.view.rank()).collect();
         let ids = self.rearranged(&x, &order, Shape::new(1, 1, x.view.elements()))?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::constant::Constants;
 use super::operations::is_known;
 use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
-use super::reader::{GraphInput, Reader, shape_of};
+use super::reader::{Elements, GraphInput, Reader, shape_of};
 use super::view::{MOST_DIMENSIONS, Strided, elements};
 use super::{Imported, Reading, pattern, problem, unsupported};
 use crate::error::Result;
@@ -49,29 +49,52 @@ pub(super) fn read(
     let mut outputs: Vec<String> = output.into_iter().map(|output| output.name).collect();
     let is_there = outputs.iter().any(|name| nodes.iter().any(|node| node.output.contains(name)));
     let nodes = pattern::prepare(nodes, &mut outputs, &constants).map_err(problem)?;
-    let inputs: Vec<_> = input.iter().filter(|input| !constants.has(&input.name)).collect();
-    let ([input], [output]) = (&inputs[..], &outputs[..]) else {
+    let stated: Vec<_> = input.iter().filter(|input| !constants.has(&input.name)).collect();
+    let of_past = |name: &str| name.starts_with("past_key") || name.starts_with("past.");
+    if let Some(past) = stated.iter().find(|input| of_past(&input.name)) {
         return Err(unsupported(format!(
-            "with {} inputs and {} outputs, one of each is understood: export the part between one \
-             input and one output (onnx.utils.extract_model)",
+            "its input {:?} holds keys and values of earlier tokens, which are not kept here: export it without \
+             a cache (use_cache=False), for whole sequences",
+            past.name
+        )));
+    }
+    let is_read =
+        |input: &&&ValueInfoProto| nodes.iter().any(|node| node.input.contains(&input.name));
+    let mut inputs: Vec<_> = stated.iter().filter(is_read).collect();
+    let unread: Vec<_> = stated.iter().filter(|input| !is_read(input)).collect();
+    if inputs.is_empty() {
+        inputs.extend(stated.first());
+    }
+    let (false, [output]) = (inputs.is_empty(), &outputs[..]) else {
+        return Err(unsupported(format!(
+            "with {} inputs and {} outputs, one output of inputs is understood: export the part up to one \
+             output (onnx.utils.extract_model)",
             inputs.len(),
             outputs.len()
         )));
     };
-    let input = graph_input(input, &nodes, reading, first)?;
-    let mut reader = Reader::new(&input, &nodes, output, constants, opset)?;
-    let channels_first = Strided::contiguous(&input.view.dims());
-    if first == FirstDimension::OfTheSample {
-        reader.notes.push(format!(
-            "the graph mixes what stands in the first dimension of its input, so that all of it, {:?}, is \
-             one sample",
-            input.view.dims()
-        ));
-    } else if input.view.axes != channels_first.axes && input.shape.channels > 1 {
-        let shape = input.shape;
-        reader.notes.push(format!(
-            "the graph takes [height, width, channels], the compressed model {shape}"
-        ));
+    check_names(&stated, reading)?;
+    let inputs = inputs.into_iter().map(|input| graph_input(input, &nodes, reading, first));
+    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    let mut reader = Reader::new(&inputs, &nodes, output, constants, opset)?;
+    if stated.len() > 1 {
+        let names = unread.iter().map(|input| format!("nothing reads its input {:?}", input.name));
+        reader.notes.extend(names);
+    }
+    for input in &inputs {
+        let channels_first = Strided::contiguous(&input.view.dims());
+        if first == FirstDimension::OfTheSample {
+            reader.notes.push(format!(
+                "the graph mixes what stands in the first dimension of its input, so that all of it, {:?}, \
+                 is one sample",
+                input.view.dims()
+            ));
+        } else if input.view.axes != channels_first.axes && input.shape.channels > 1 {
+            let shape = input.shape;
+            reader.notes.push(format!(
+                "the graph takes [height, width, channels], the compressed model {shape}"
+            ));
+        }
     }
     // What reads the output of a refused node is not refused for that.
     let mut unknown: BTreeSet<String> = BTreeSet::new();
@@ -149,6 +172,21 @@ fn branch(node: &mut NodeProto, constants: &mut Constants) -> Option<Vec<NodePro
     Some(nodes)
 }
 
+/// Refuses sizes for an input that there is not.
+fn check_names(inputs: &[&ValueInfoProto], reading: &Reading) -> Result<()> {
+    let known = |name: &String| name.is_empty() || inputs.iter().any(|input| input.name == *name);
+    match reading.input_shapes.iter().find(|(name, _)| !known(name)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let names = inputs.iter().map(|input| format!("{:?}", input.name));
+            let names = names.collect::<Vec<_>>().join(", ");
+            Err(unsupported(format!(
+                "its input is called {names}, not {name:?} as --input-shape says"
+            )))
+        }
+    }
+}
+
 /// The sizes of a graph's input, 0 where they are not known.
 fn stated(input: &ValueInfoProto, reading: &Reading) -> Result<Vec<usize>> {
     let shape = input.kind.as_ref().and_then(|k| k.tensor.as_ref()?.shape.as_ref());
@@ -156,17 +194,9 @@ fn stated(input: &ValueInfoProto, reading: &Reading) -> Result<Vec<usize>> {
         let size = |value: Option<i64>| usize::try_from(value.unwrap_or(0)).unwrap_or(0);
         shape.dim.iter().map(|dim| size(dim.value)).collect()
     });
-    let given =
-        reading.input_shapes.iter().find(|(name, _)| name.is_empty() || *name == input.name);
-    let Some((_, given)) = given else {
-        return match reading.input_shapes.first() {
-            Some((name, _)) => Err(unsupported(format!(
-                "its input is called {:?}, not {name:?} as --input-shape says",
-                input.name
-            ))),
-            None => Ok(of_graph),
-        };
-    };
+    let named = reading.input_shapes.iter().find(|(name, _)| *name == input.name);
+    let given = named.or_else(|| reading.input_shapes.iter().find(|(name, _)| name.is_empty()));
+    let Some((_, given)) = given else { return Ok(of_graph) };
     let fits = shape.is_none()
         || given.len() == of_graph.len()
             && given.iter().zip(&of_graph).all(|(&given, &stated)| stated == 0 || stated == given);
@@ -203,12 +233,16 @@ fn graph_input<'a>(
         )));
     }
     const INTEGERS: [i32; 8] = [2, 3, 4, 5, 6, 7, 12, 13];
+    const BOOL: i32 = 9;
     let of_checkpoint = reading.of_checkpoint;
     let tensor = input.kind.as_ref().and_then(|kind| kind.tensor.as_ref());
-    let of_integers = tensor.is_some_and(|tensor| INTEGERS.contains(&tensor.elem_type));
-    let made = |shape, view, batch| {
-        Ok(GraphInput { name, shape, view, batch, of_checkpoint, of_integers })
+    let elements = match tensor.map(|tensor| tensor.elem_type) {
+        Some(BOOL) => Elements::Truths,
+        Some(kind) if INTEGERS.contains(&kind) => Elements::Integers,
+        _ => Elements::Reals,
     };
+    let made =
+        |shape, view, batch| Ok(GraphInput { name, shape, view, batch, of_checkpoint, elements });
     if first == FirstDimension::OfTheSample {
         return made(shape_of(&dims), Strided::contiguous(&dims), 1);
     }

@@ -320,6 +320,17 @@ mod tests {
     }
 
     #[test]
+    fn keys_and_values_of_the_past_are_refused_by_name() {
+        let nodes = vec![node("Concat", &["past_key_values.0.key", "x"], "y")];
+        let input = vec![value("x", &[1, 2]), value("past_key_values.0.key", &[1, 2])];
+        let graph =
+            GraphProto { node: nodes, input, output: vec![value("y", &[])], ..Default::default() };
+        let bytes = ModelProto { graph: Some(graph), ..Default::default() }.encode_to_vec();
+        let message = parse(&bytes, None).unwrap_err().to_string();
+        assert!(message.contains("\"past_key_values.0.key\" holds keys and values"), "{message}");
+    }
+
+    #[test]
     fn shapes_are_compared_by_dimension() {
         let refused = |dims: &[i64], nodes: Vec<NodeProto>, tensors| {
             let error = parse(&encoded(dims, nodes, tensors), None).unwrap_err().to_string();

@@ -45,11 +45,12 @@ pub(super) struct Arguments<'a> {
 }
 
 /// The movements.
-pub(super) const MOVEMENTS: [&str; 13] = [
+pub(super) const MOVEMENTS: [&str; 14] = [
     "DepthToSpace",
     "Expand",
     "Flatten",
     "Gather",
+    "GatherND",
     "Identity",
     "Reshape",
     "Slice",
@@ -70,6 +71,7 @@ impl Arguments<'_> {
             "Expand" => self.expand(node, x)?.into(),
             "Flatten" => flatten(node, x)?,
             "Gather" => self.gather(node, x)?,
+            "GatherND" => self.gather_nd(node, x)?,
             "Reshape" => self.reshape(node, x)?,
             "Slice" => self.slice(node, x)?.into(),
             "Split" => return self.split(node, x),
@@ -280,8 +282,39 @@ impl Arguments<'_> {
         if x.batch == Some(at) {
             return Err("picks samples of the batch".into());
         }
+        self.picked(x, at, indices.integers()?, &indices.dims)
+    }
+
+    /// Rows of indices into the first axes, of which one has more than one step.
+    fn gather_nd(&self, node: &NodeProto, x: &Strided) -> Reason<Moved> {
+        let indices = self.constants.tensor(node.input(1).ok_or("has no indices")?)?;
+        let (Some((&count, dims)), 0) = (indices.dims.split_last(), node.int("batch_dims", 0))
+        else {
+            return Err("has no indices, or batch_dims".into());
+        };
+        let axes = x.axes.get(..count).ok_or_else(|| format!("of shape {:?}", x.dims()))?;
+        let mut long = (0..count).filter(|&at| axes[at].size != 1);
+        let at = match (long.next(), long.next(), x.batch) {
+            (at, None, None) if count > 0 => at.unwrap_or(count - 1),
+            (.., Some(_)) => return Err("picks samples of the batch".into()),
+            _ => return Err(format!("by {count} indices of shape {:?}", x.dims())),
+        };
+        let all = indices.integers()?;
+        let rows = all.chunks_exact(count);
+        let fine = |row: &[i64]| (0..count).all(|i| i == at || matches!(row[i], 0 | -1));
+        if !rows.clone().all(fine) {
+            return Err("by an index that there is not".into());
+        }
+        let found: Vec<i64> = rows.map(|row| row[at]).collect();
+        let others = (0..count).rev().filter(|&i| i != at);
+        let x = others.fold(x.clone(), |x, at| x.without(at));
+        self.picked(&x, 0, &found, dims)
+    }
+
+    /// Steps of an axis, in its place those of these sizes.
+    fn picked(&self, x: &Strided, at: usize, indices: &[i64], sizes: &[usize]) -> Reason<Moved> {
         let size = x.axes[at].size;
-        let found = indices.integers()?.iter().map(|&v| axis(v, size));
+        let found = indices.iter().map(|&v| axis(v, size));
         let found = found.collect::<Reason<Vec<usize>>>()?;
         let &first = found.first().ok_or("picks nothing")?;
         let runs = runs(&found).ok_or(IRREGULAR)?;
@@ -293,7 +326,7 @@ impl Arguments<'_> {
         view.axes.splice(at..=at, steps);
         view.batch = x.batch.map(|batch| if batch > at { batch + count - 1 } else { batch });
         let dims = x.dims();
-        let dims = [&dims[..at], &indices.dims, &dims[at + 1..]].concat();
+        let dims = [&dims[..at], sizes, &dims[at + 1..]].concat();
         Ok(Moved::reshaped(view, dims))
     }
 

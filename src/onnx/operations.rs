@@ -9,7 +9,7 @@ use super::proto::NodeProto;
 use super::reader::{Reader, Value, positions};
 use super::tensor::Tensor;
 use super::view::axis;
-use crate::network::{Activation, Binary, Function, Op, Source};
+use crate::network::{Activation, Binary, Function, Op};
 
 /// What [`Reader::operation`] understands beside what can be worked out of constants, too.
 const OF_VALUES: [&str; 29] = [
@@ -44,6 +44,9 @@ const OF_VALUES: [&str; 29] = [
     "Upsample",
 ];
 
+/// The type of truth values.
+const BOOL: i64 = 9;
+
 /// Whether there is such an operation, whatever its inputs.
 pub(super) fn is_known(node: &NodeProto) -> bool {
     let plain = matches!(node.domain.as_str(), "" | "ai.onnx");
@@ -75,6 +78,9 @@ impl Reader {
             "LSTM" | "GRU" | "RNN" => self.recurrent(node)?,
             _ => vec![self.operation(node)?],
         };
+        if self.gives_truths(node) {
+            self.truths.extend(node.output.iter().cloned());
+        }
         if node.output.len() < made.len() && MOVEMENTS.contains(&op) {
             return Err("has fewer outputs than parts".into());
         }
@@ -82,6 +88,20 @@ impl Reader {
             self.bind(output, value, first)?;
         }
         Ok(())
+    }
+
+    /// Whether what a node makes is 0 or 1.
+    fn gives_truths(&self, node: &NodeProto) -> bool {
+        match node.op_type.as_str() {
+            "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "Not" | "And"
+            | "Or" | "Xor" => true,
+            "Cast" if node.int("to", 0) == BOOL => true,
+            // Movements, and casts to other types.
+            op if op == "Cast" || MOVEMENTS.contains(&op) => {
+                node.input(0).is_some_and(|name| self.truths.contains(name))
+            }
+            _ => false,
+        }
     }
 
     /// The sizes of a value, those of a batch as the graph fixes them.
@@ -112,7 +132,9 @@ impl Reader {
         let arguments =
             Arguments { constants: &self.constants, batch: self.batch, may_be_empty: false };
         let moved = match arguments.moved(node, &x.view) {
-            Err(reason) if reason == IRREGULAR => return Ok(vec![self.picked(node, x)?]),
+            Err(reason) if reason == IRREGULAR && node.op_type == "Gather" => {
+                return Ok(vec![self.picked(node, x)?]);
+            }
             other => other?,
         };
         moved.into_iter().map(|moved| self.seen(&x, moved)).collect()
@@ -263,7 +285,6 @@ impl Reader {
 
     /// A truth value, or a rounding to half precision; casts between wider types are gone already.
     fn cast(&mut self, node: &NodeProto) -> Reason<Value> {
-        const BOOL: i64 = 9;
         const INTEGERS: [i64; 8] = [2, 3, 4, 5, 6, 7, 12, 13];
         let to = node.int("to", 0);
         let x = self.value(node.input(0).ok_or("has no input")?)?;
@@ -274,7 +295,7 @@ impl Reader {
         if is_whole_real(to) {
             return Ok(x);
         }
-        if INTEGERS.contains(&to) && x.source == Source::Input && self.of_integers {
+        if INTEGERS.contains(&to) && self.of_integers.contains(&x.source) {
             return Ok(x);
         }
         if INTEGERS.contains(&to) {

@@ -146,18 +146,37 @@ impl<'a> Graph<'a> {
         None
     }
 
+    /// Whether a value is one constant where something holds and another elsewhere.
+    fn is_mask(&self, mut name: &'a str) -> bool {
+        const MOST: usize = 8;
+        for _ in 0..MOST {
+            let Some(&node) = self.makers.get(name) else { return false };
+            name = match (node.op_type.as_str(), &node.input[..]) {
+                ("Where", [_, a, b]) => return self.constants.has(a) && self.constants.has(b),
+                ("Expand" | "Identity" | "Reshape" | "Unsqueeze", [x, ..]) => x,
+                _ => return false,
+            };
+        }
+        false
+    }
+
     /// Probabilities with zeros for what is not a number, where none can be: a softmax of scores that a
-    /// constant mask leaves at least one of, in each row.
+    /// constant mask leaves at least one of, in each row; or of those that a mask by the input is added to,
+    /// whose numbers are finite here. A row that it leaves nothing of is one of padding.
     fn guarded(&self, root: &'a NodeProto) -> Option<Function<'a>> {
         let [condition, other, softmax] = &root.input[..] else { return None };
         let zero = self.constants.scalar(other)? == 0.0;
         let guard = self.maker(condition, "IsNaN")?.input(0)? == softmax;
         let node = self.maker(softmax, "Softmax").filter(|node| node.int("axis", 1) == -1)?;
         let [a, b] = &self.maker(node.input(0)?, "Add")?.input[..] else { return None };
-        let mask = [a, b].into_iter().find(|name| self.constants.has(name))?;
-        let (dims, values) = self.constants.reals(mask).ok()?;
-        let row = dims.last().copied().unwrap_or(1).max(1);
-        let open = values.chunks(row).all(|row| row.iter().any(|value| value.is_finite()));
+        let open = match [a, b].into_iter().find(|name| self.constants.has(name)) {
+            Some(mask) => {
+                let (dims, values) = self.constants.reals(mask).ok()?;
+                let row = dims.last().copied().unwrap_or(1).max(1);
+                values.chunks(row).all(|row| row.iter().any(|value| value.is_finite()))
+            }
+            None => [a, b].into_iter().any(|name| self.is_mask(name)),
+        };
         (zero && guard && open).then(|| ("Identity", Vec::new(), softmax.as_str()))
     }
 

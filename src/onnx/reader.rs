@@ -7,10 +7,15 @@ use super::proto::NodeProto;
 use super::view::{Strided, product};
 use super::{Fold, Imported, Reason, Weights, printable, problem, unsupported};
 use crate::error::Result;
-use crate::network::{Axis, Input, Layer, Network, Node, Op, Shape, Source, View};
+use crate::network::{Axis, Input, InputPart, Layer, Network, Node, Op, Shape, Source, View};
 
 /// What stands for the infinite numbers of a constant: large, and its sums are finite.
 const INFINITE: f32 = 1e30;
+
+/// The number, or what stands for an infinite one.
+pub(super) fn finite(number: f32) -> f32 {
+    if number.is_infinite() { INFINITE.copysign(number) } else { number }
+}
 
 /// What a name of the graph stands for: elements of a value of the network.
 #[derive(Debug, Clone)]
@@ -48,8 +53,11 @@ pub(super) struct Reader {
     pub(super) batch: usize,
     /// Whether the weights stand in a checkpoint.
     pub(super) of_checkpoint: bool,
-    /// Whether the graph takes whole numbers.
-    pub(super) of_integers: bool,
+    /// The graph's inputs, and those of whole numbers.
+    pub(super) inputs: Vec<Source>,
+    pub(super) of_integers: Vec<Source>,
+    /// Names of truth values, 0 and 1.
+    pub(super) truths: BTreeSet<String>,
     /// How often each name is read.
     pub(super) readers: BTreeMap<String, usize>,
     /// The constant that an `Add` gives to each name.
@@ -76,19 +84,49 @@ pub(super) struct GraphInput<'a> {
     /// Samples at once, 1 where the graph does not fix them.
     pub(super) batch: usize,
     pub(super) of_checkpoint: bool,
-    pub(super) of_integers: bool,
+    pub(super) elements: Elements,
+}
+
+/// What the elements of a graph's input are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Elements {
+    Reals,
+    Integers,
+    Truths,
+}
+
+impl GraphInput<'_> {
+    /// As one of several. Whole numbers and truth values `[batch, length]` are sequences; whole numbers that are
+    /// called so are a mask, unless a table is read by them.
+    fn part(&self) -> InputPart {
+        let mask = match self.elements {
+            Elements::Reals => false,
+            Elements::Integers => self.name.contains("mask"),
+            Elements::Truths => true,
+        };
+        let shape = match (self.elements, self.shape) {
+            (Elements::Integers | Elements::Truths, Shape { channels, height: 1, width: 1 }) => {
+                Shape::new(1, 1, channels)
+            }
+            (_, shape) => shape,
+        };
+        InputPart { name: printable(self.name), shape, mask }
+    }
 }
 
 impl Reader {
     pub(super) fn new(
-        input: &GraphInput<'_>,
+        inputs: &[GraphInput<'_>],
         nodes: &[NodeProto],
         output: &str,
         constants: Constants,
         opset: i64,
     ) -> Result<Self> {
-        let shape = input.shape;
-        shape.elements()?;
+        let first = inputs.first().ok_or_else(|| problem("there is no input"))?;
+        if inputs.iter().any(|input| input.batch != first.batch) {
+            return Err(unsupported("its inputs have batches of different sizes"));
+        }
+        first.shape.elements()?;
         let mut readers = BTreeMap::new();
         let read = nodes.iter().flat_map(|node| node.input.iter().map(String::as_str));
         for name in read.chain([output]) {
@@ -103,19 +141,22 @@ impl Reader {
                 }
             }
         }
-        let first =
-            Value { source: Source::Input, copied: None, view: input.view.clone(), shared: false };
-        let network = Network { input: Input::plain(shape), layers: Vec::new(), nodes: Vec::new() };
-        Ok(Self {
+        let input = match inputs {
+            [one] => Input::plain(one.shape),
+            several => Input::of_parts(several.iter().map(GraphInput::part).collect())?,
+        };
+        let mut reader = Self {
             constants,
             opset,
-            batch: input.batch,
-            of_checkpoint: input.of_checkpoint,
-            of_integers: input.of_integers,
+            batch: first.batch,
+            of_checkpoint: first.of_checkpoint,
+            inputs: Vec::new(),
+            of_integers: Vec::new(),
+            truths: BTreeSet::new(),
             readers,
             biases,
-            values: BTreeMap::from([(input.name.to_owned(), first)]),
-            network,
+            values: BTreeMap::new(),
+            network: Network { input, layers: Vec::new(), nodes: Vec::new() },
             shapes: Vec::new(),
             weights: Vec::new(),
             input: None,
@@ -123,7 +164,37 @@ impl Reader {
             operands: BTreeMap::new(),
             names: BTreeSet::from(["input".to_owned()]),
             notes: Vec::new(),
-        })
+        };
+        reader.take_inputs(inputs).map_err(unsupported)?;
+        Ok(reader)
+    }
+
+    /// Gives each input its name; of several, each is a part of what the network takes.
+    fn take_inputs(&mut self, inputs: &[GraphInput<'_>]) -> Reason<()> {
+        let ranges: Vec<_> = self.network.input.ranges().collect();
+        for (at, input) in inputs.iter().enumerate() {
+            let source = match ranges.get(at) {
+                None => Source::Input,
+                Some(range) => {
+                    let axis = Axis { size: range.len(), stride: 1 };
+                    let shape = self.network.input.parts[at].shape;
+                    let view = View::new(shape, range.start, &[axis]);
+                    let view =
+                        view.ok_or_else(|| format!("its input {:?} is too large", input.name))?;
+                    self.push(Op::Rearrange(view), vec![Source::Input])?
+                }
+            };
+            self.inputs.push(source);
+            if input.elements == Elements::Integers {
+                self.of_integers.push(source);
+            }
+            if input.elements == Elements::Truths {
+                self.truths.insert(input.name.to_owned());
+            }
+            let value = Value { source, copied: None, view: input.view.clone(), shared: false };
+            self.bind(input.name, value, 0)?;
+        }
+        Ok(())
     }
 
     /// What a name stands for.
@@ -160,7 +231,7 @@ impl Reader {
         self.constants.charge::<f32>(values.len())?;
         // What masks add before a softmax: any number from which nothing is left there.
         let infinite = values.iter_mut().filter(|value| value.is_infinite());
-        if infinite.map(|value| *value = INFINITE.copysign(*value)).count() > 0 {
+        if infinite.map(|value| *value = finite(*value)).count() > 0 {
             let name = printable(name);
             self.notes.push(format!("{name} holds infinite numbers, taken as {INFINITE:e}"));
         }

@@ -6,6 +6,7 @@
 //! of its inputs, and of inputs and the reference's outputs. An error counts the same in every unit:
 //! weighing units by how much the network's outputs feel them saved nothing.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -15,7 +16,7 @@ use super::feedback::{Factor, Unit};
 use super::propagate::{BlockValues, LANES, Propagation, Tap, Weights};
 use crate::data::finite;
 use crate::error::{Error, Result};
-use crate::network::{Network, Op, Source, check_ids};
+use crate::network::{Cell, Network, Op, Source, check_domains};
 use crate::prune::PrunedModel;
 
 /// Layers with more columns are quantized as without calibration: memory grows with their square.
@@ -158,9 +159,7 @@ impl<'a> Calibration<'a> {
             )));
         }
         finite("calibration element", samples, elements)?;
-        if let Some(vocabulary) = network.vocabulary()? {
-            check_ids(samples, elements, vocabulary)?;
-        }
+        check_domains(&network.domains()?, samples, elements)?;
         let net = Propagation::new(network, reference)?;
         let all = samples.len() / elements;
         let mut left_out = Vec::new();
@@ -171,12 +170,13 @@ impl<'a> Calibration<'a> {
             let (node, again) = (nodes.next(), nodes.next());
             let (columns, rows) = (spec.cols(), spec.rows());
             let fits = |&node: &usize| {
-                !matches!(
-                    network.nodes[node].op,
-                    Op::Constant { .. } | Op::Recurrent { .. } | Op::Embedding { .. }
-                ) && net.patches(node, layer).is_whole()
-                    && again.is_none()
-                    && columns <= MOST_COLUMNS
+                let of_its_kind = match network.nodes[node].op {
+                    // The candidate's rows see another vector than the gates' do.
+                    Op::Recurrent { recurrence, .. } => recurrence.cell != Cell::GruResetBefore,
+                    Op::Constant { .. } | Op::Embedding { .. } => false,
+                    _ => net.patches(node, layer).is_whole(),
+                };
+                of_its_kind && again.is_none() && columns <= MOST_COLUMNS
             };
             let Some(node) = node.filter(fits) else {
                 left_out.push(layer);
@@ -195,10 +195,16 @@ impl<'a> Calibration<'a> {
         found.sort_by_key(|(_, l)| l.node);
         let mut activations = Activations::new(selection);
         for (layer, mut reference) in found {
-            let inputs = sees_input(network, reference.node)
+            let cell = matches!(network.nodes[reference.node].op, Op::Recurrent { .. });
+            let inputs = (cell || sees_input(network, reference.node))
                 .then(|| this.inputs(&net, &mut activations, layer, &reference));
             this.kept = this.kept.max(activations.memory(&net, reference.node));
-            reference.outputs = this.outputs(&net, &mut activations, &reference);
+            // What a cell's matrix makes of the states before each step stands nowhere else.
+            reference.outputs = match &inputs {
+                Some(states) if cell => net.weights[layer].products(states, reference.columns),
+                _ => this.outputs(&net, &mut activations, &reference),
+            };
+            let inputs = inputs.filter(|_| !cell);
             if !reference.outputs.iter().all(|v| v.is_finite()) {
                 return Err(Error::network(format!(
                     "layer {} gives values that are not finite on the samples to calibrate with",
@@ -211,8 +217,8 @@ impl<'a> Calibration<'a> {
         Ok(this)
     }
 
-    /// Layers that are quantized as without calibration: grouped, used twice, too wide, of a hidden
-    /// state, a table, or values of their own.
+    /// Layers that are quantized as without calibration: grouped, used twice, too wide, of a GRU that resets
+    /// before the product, a table, or values of their own.
     pub fn left_out(&self) -> &[usize] {
         &self.left_out
     }
@@ -258,21 +264,20 @@ impl<'a> Calibration<'a> {
     }
 
     /// Runs the nodes before one; gathers, for each sample of a layer in turn, what `each` puts behind
-    /// what is there: for a lane of a block's values, at the positions of a sample.
+    /// what is there: for a lane of what `all` gives of a block's values, at the positions of a sample.
     fn gather(
         &self,
-        net: &Propagation<'_>,
-        activations: &mut Activations,
-        end: usize,
+        (net, activations, end): (&Propagation<'_>, &mut Activations, usize),
         positions: Positions,
-        each: impl Fn(&BlockValues, usize, usize, &mut Vec<f32>) + Sync,
+        all: impl Fn(&BlockValues) -> Cow<'_, [f32]> + Sync,
+        each: impl Fn(&[f32], usize, usize, &mut Vec<f32>) + Sync,
     ) -> Vec<f32> {
         let some = Selection { samples: positions.samples, of: self.selection.samples };
         let gather = |range: std::ops::Range<usize>, values: &BlockValues| {
-            let mut found = Vec::new();
+            let (mut found, values) = (Vec::new(), all(values));
             for at in some.within(&range) {
                 let lane = some.sample(at) - range.start;
-                positions.of_sample(at).for_each(|p| each(values, lane, p, &mut found));
+                positions.of_sample(at).for_each(|p| each(&values, lane, p, &mut found));
             }
             found
         };
@@ -287,11 +292,15 @@ impl<'a> Calibration<'a> {
         reference: &Reference,
     ) -> Vec<f32> {
         let Reference { node, positions, rows, .. } = *reference;
-        self.gather(net, activations, node + 1, positions, |values, lane, position, found| {
-            let y = values.of(Source::Node(node));
-            let element = |row: usize| (row * positions.area + position) * LANES + lane;
-            found.extend((0..rows).map(|row| y[element(row)]));
-        })
+        self.gather(
+            (net, activations, node + 1),
+            positions,
+            |values| values.of(Source::Node(node)).into(),
+            |y, lane, position, found| {
+                let element = |row: usize| (row * positions.area + position) * LANES + lane;
+                found.extend((0..rows).map(|row| y[element(row)]));
+            },
+        )
     }
 
     /// The inputs of a layer's node and 1, `[position][column]`.
@@ -303,16 +312,65 @@ impl<'a> Calibration<'a> {
         reference: &Reference,
     ) -> Vec<f32> {
         let Reference { node, positions, .. } = *reference;
+        if let Op::Recurrent { recurrence, .. } = net.network().nodes[node].op {
+            return self.states(net, activations, layer, reference, recurrence.reverse);
+        }
         let (patches, source) = (net.patches(node, layer), net.source(node));
         let taps: Vec<Tap> = (0..net.columns(layer)).map(|column| patches.tap(column)).collect();
-        self.gather(net, activations, node, positions, |values, lane, position, found| {
-            let (x, place) = (values.of(source), patches.place(position));
-            found.extend(taps.iter().map(|&tap| {
-                let element = patches.element(0, place, tap);
-                element.map_or(0.0, |element| x[element * LANES + lane])
-            }));
-            found.push(1.0);
-        })
+        self.gather(
+            (net, activations, node),
+            positions,
+            |values| values.of(source).into(),
+            |x, lane, position, found| {
+                let place = patches.place(position);
+                found.extend(taps.iter().map(|&tap| {
+                    let element = patches.element(0, place, tap);
+                    element.map_or(0.0, |element| x[element * LANES + lane])
+                }));
+                found.push(1.0);
+            },
+        )
+    }
+}
+
+impl Calibration<'_> {
+    /// The hidden states before each step and 1, `[position][unit]`: zeros before the first, unless a first
+    /// state is given.
+    fn states(
+        &self,
+        net: &Propagation<'_>,
+        activations: &mut Activations,
+        layer: usize,
+        reference: &Reference,
+        reverse: bool,
+    ) -> Vec<f32> {
+        let Reference { node, positions, .. } = *reference;
+        let (units, steps) = (net.columns(layer), positions.area);
+        let first = net.network().nodes[node].inputs.get(1).copied();
+        self.gather(
+            (net, activations, node),
+            positions,
+            |values| {
+                let mut states = net.output(node, values);
+                match first {
+                    Some(first) => states.extend_from_slice(values.of(first)),
+                    None => states.resize(states.len() + units * LANES, 0.0),
+                }
+                states.into()
+            },
+            |states, lane, position, found| {
+                let before = match reverse {
+                    true => Some(position + 1).filter(|&before| before < steps),
+                    false => position.checked_sub(1),
+                };
+                let element = |unit: usize| match before {
+                    Some(before) => unit * steps + before,
+                    None => units * steps + unit,
+                };
+                found.extend((0..units).map(|unit| states[element(unit) * LANES + lane]));
+                found.push(1.0);
+            },
+        )
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Plain loops in f32 whose sums have one order on every CPU: what is computed here reaches files.
 
+use rayon::prelude::*;
+
 use crate::error::Result;
 use crate::model::{LayerWeights, Values};
 use crate::network::{Network, Op, Shape, Source, Window, plain, row_of};
@@ -28,6 +30,15 @@ impl Weights {
             values: layer.weights.data().to_vec(),
             bias: layer.bias.clone(),
         }
+    }
+
+    /// The sums of all rows and their biases for vectors of `columns` numbers and 1, `[vector][row]`.
+    pub(super) fn products(&self, x: &[f32], columns: usize) -> Vec<f32> {
+        let vector = |x: &[f32]| {
+            let x: Vec<f64> = x.iter().map(|&x| x.into()).collect();
+            (0..self.starts.len() - 1).map(move |row| self.row_sum(row, &x) as f32).collect()
+        };
+        x.par_chunks_exact(columns).map(vector).collect::<Vec<Vec<f32>>>().concat()
     }
 
     /// The sum of a row with a vector, and its bias.

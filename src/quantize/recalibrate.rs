@@ -10,7 +10,7 @@ use super::propagate::{LANES, Propagation, Weights};
 use crate::checkpoint::{Checkpoint, Normalization};
 use crate::data::finite;
 use crate::error::{Error, Result};
-use crate::network::{Source, check_ids};
+use crate::network::{Source, check_domains};
 use crate::prune::{PrunedLayer, PrunedModel};
 
 /// Samples on which statistics are measured, at most.
@@ -59,9 +59,7 @@ impl<'a> Recalibration<'a> {
             )));
         }
         finite("recalibration element", samples, elements)?;
-        if let Some(vocabulary) = network.vocabulary()? {
-            check_ids(samples, elements, vocabulary)?;
-        }
+        check_domains(&network.domains()?, samples, elements)?;
         let mut left_out = Vec::new();
         let node_of = |layer: usize| {
             checkpoint.normalization(layer)?;

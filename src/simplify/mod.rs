@@ -7,17 +7,18 @@
 //!
 //! The outputs stay the same up to the rounding of the folded biases, which are summed in f64. What
 //! cannot be removed exactly is left alone and counted with the reason: a constant other than zero
-//! is no longer constant behind zero padding; sums, products and concatenations tie the units of
-//! their inputs together.
+//! is no longer constant behind zero padding; sums and products tie the units of their inputs together.
 //!
 //! Where variances of weights are kept, those of the weights that read a constant c become a variance of the
 //! next biases, `c^2 sigma^2` each, and a unit whose bias varies is no constant.
 
+mod cells;
 mod wiring;
 
 use std::collections::BTreeMap;
 
 use crate::error::Result;
+use crate::network::Op;
 use crate::prune::{PrunedLayer, PrunedModel, csr};
 use wiring::{Reader, Wiring, carry};
 
@@ -28,6 +29,8 @@ pub struct Simplified {
     pub units: usize,
     /// Units that no later layer reads.
     pub dead: usize,
+    /// Features of a table of embeddings, its columns, that no later layer reads.
+    pub features: usize,
     /// Units without inputs, folded into the next biases.
     pub constant: usize,
     /// Weights that went with them.
@@ -44,9 +47,15 @@ impl Simplified {
         Self { units, left: (0..units as u32).collect(), ..Self::default() }
     }
 
+    /// Whether nothing was removed.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.dead + self.constant + self.features == 0
+    }
+
     /// Adds what a later simplification of the same layer removed.
     pub(crate) fn add(&mut self, later: Self) {
         self.dead += later.dead;
+        self.features += later.features;
         self.constant += later.constant;
         self.weights += later.weights;
         self.kept = later.kept;
@@ -81,13 +90,26 @@ pub fn simplify(model: &mut PrunedModel) -> Result<Vec<Simplified>> {
     let mut changed = true;
     while changed {
         changed = false;
-        for (node, readers) in network.nodes.iter().zip(&wiring.readers) {
+        for (index, node) in network.nodes.iter().enumerate() {
             let Some(layer) = node.op.layer() else { continue };
             let report = &mut done[layer];
             report.kept.clear();
-            match readers {
-                Ok(readers) => changed |= units.remove(layer, readers, report)?,
-                Err(reason) => {
+            match (&wiring.readers[index], node.op, wiring.inputs_of_cell[index]) {
+                (Ok(readers), Op::Embedding { .. }, _) => {
+                    let features = units.remove_features(layer, readers)?;
+                    report.features += features;
+                    changed |= features > 0;
+                }
+                (Ok(readers), Op::Recurrent { recurrence, .. }, Some(inputs)) => {
+                    let gates = recurrence.cell.gates();
+                    let rows = units.remove_from_cell([inputs, layer], gates, readers)?;
+                    for layer in [inputs, layer] {
+                        done[layer].dead += rows;
+                    }
+                    changed |= rows > 0;
+                }
+                (Ok(readers), ..) => changed |= units.remove(layer, readers, report)?,
+                (Err(reason), ..) => {
                     let empty = units.of[layer].empty.iter().filter(|&&empty| empty).count();
                     if empty > 0 {
                         report.kept.insert(reason, empty);
@@ -152,14 +174,18 @@ impl LayerUnits {
     }
 
     /// Adds what constant inputs contribute to the bias.
-    fn absorb(&mut self, layer: &PrunedLayer, columns: usize, constants: &[f64]) {
+    fn absorb(&mut self, layer: &PrunedLayer, reader: &Reader, constants: &[f64]) {
         if constants.iter().all(|&c| c == 0.0) {
             return;
         }
+        let constant = |column: usize| {
+            let unit = column.checked_sub(reader.first).map(|column| column / reader.columns);
+            unit.and_then(|unit| constants.get(unit)).copied().unwrap_or(0.0)
+        };
         let bias = self.bias.get_or_insert_with(|| vec![0.0; layer.weights.rows()]);
         for (bias, row) in bias.iter_mut().zip(layer.weights.outer_iterator()) {
             for (column, &weight) in row.iter() {
-                *bias += f64::from(weight) * constants[column / columns];
+                *bias += f64::from(weight) * constant(column);
             }
         }
         if let (Some(spread), Some(log_sigma2)) = (&mut self.spread, &layer.log_sigma2) {
@@ -167,7 +193,7 @@ impl LayerUnits {
             let mut variances = log_sigma2.iter().map(|&log| libm::exp(f64::from(log)));
             for (spread, row) in spread.iter_mut().zip(layer.weights.outer_iterator()) {
                 for (&column, variance) in row.indices().iter().zip(&mut variances) {
-                    *spread += variance * constants[column as usize / columns].powi(2);
+                    *spread += variance * constant(column as usize).powi(2);
                 }
             }
         }
@@ -197,8 +223,7 @@ impl Units<'_> {
         let units = self.of[layer].empty.len();
         let mut read = vec![false; units];
         for reader in readers {
-            let columns = self.of[reader.layer].read.chunks(reader.columns);
-            read.iter_mut().zip(columns).for_each(|(read, of)| *read |= of.contains(&true));
+            self.mark_read(reader, &mut read);
         }
         let mut removed = vec![false; units];
         // For each reader, the constants that it is to absorb, 0 elsewhere.
@@ -243,22 +268,47 @@ impl Units<'_> {
         report.constant += folded;
         for (reader, constants) in readers.iter().zip(&constants) {
             let whole = self.model.layer(reader.layer)?;
-            self.of[reader.layer].absorb(&whole, reader.columns, constants);
-            let rest = without_columns(&whole, reader.columns, &removed)?;
-            self.of[reader.layer].update(&rest);
-            self.model.replace(reader.layer, &rest);
+            self.of[reader.layer].absorb(&whole, reader, constants);
+            self.remove_columns(reader.layer, [reader.columns, reader.first], &removed)?;
         }
-        let rest = without_rows(&self.model.layer(layer)?, &removed)?;
-        if let Some(bias) = &mut self.of[layer].bias {
-            retain(bias, &removed);
-        }
-        if let Some(spread) = self.of[layer].spread.as_mut().filter(|spread| !spread.is_empty()) {
-            retain(spread, &removed);
-        }
-        retain(&mut self.of[layer].left, &removed);
+        self.remove_rows(layer, &removed)?;
+        Ok(true)
+    }
+
+    /// Marks the units that a layer reads.
+    fn mark_read(&self, reader: &Reader, read: &mut [bool]) {
+        let columns = self.of[reader.layer].read.get(reader.first..).unwrap_or_default();
+        let columns = columns.chunks(reader.columns);
+        read.iter_mut().zip(columns).for_each(|(read, of)| *read |= of.contains(&true));
+    }
+
+    /// Removes the columns of units, so many of each and so many before the first unit's.
+    fn remove_columns(
+        &mut self,
+        layer: usize,
+        columns: [usize; 2],
+        removed: &[bool],
+    ) -> Result<()> {
+        let rest = without_columns(&self.model.layer(layer)?, columns, removed)?;
         self.of[layer].update(&rest);
         self.model.replace(layer, &rest);
-        Ok(true)
+        Ok(())
+    }
+
+    /// Removes rows and their biases.
+    fn remove_rows(&mut self, layer: usize, removed: &[bool]) -> Result<()> {
+        let rest = without_rows(&self.model.layer(layer)?, removed)?;
+        let of = &mut self.of[layer];
+        if let Some(bias) = &mut of.bias {
+            retain(bias, removed);
+        }
+        if let Some(spread) = of.spread.as_mut().filter(|spread| !spread.is_empty()) {
+            retain(spread, removed);
+        }
+        retain(&mut of.left, removed);
+        of.update(&rest);
+        self.model.replace(layer, &rest);
+        Ok(())
     }
 }
 
@@ -268,8 +318,12 @@ fn retain<T>(values: &mut Vec<T>, removed: &[bool]) {
     values.retain(|_| !gone.next().copied().unwrap_or(false));
 }
 
-/// A layer whose inputs lost units of `columns` columns each.
-fn without_columns(layer: &PrunedLayer, columns: usize, removed: &[bool]) -> Result<PrunedLayer> {
+/// A layer whose inputs lost units of `columns` columns each, of which `first` stand before those of all units.
+fn without_columns(
+    layer: &PrunedLayer,
+    [columns, first]: [usize; 2],
+    removed: &[bool],
+) -> Result<PrunedLayer> {
     let mut renumbered = Vec::with_capacity(removed.len());
     let mut left = 0;
     for &gone in removed {
@@ -277,14 +331,22 @@ fn without_columns(layer: &PrunedLayer, columns: usize, removed: &[bool]) -> Res
         left += usize::from(!gone);
     }
     let mut shape = layer.shape.clone();
-    shape[1] = shape[1] / removed.len() * left;
+    let gone = removed.len() - left;
+    shape[1] -= gone * columns / shape[2..].iter().product::<usize>();
     rebuilt(
         layer,
         shape,
         |_| true,
         |column| {
-            let unit = column / columns;
-            (!removed[unit]).then(|| column - (unit - renumbered[unit]) * columns)
+            let unit = match column.checked_sub(first).map(|column| column / columns) {
+                None => return Some(column),
+                Some(unit) => unit,
+            };
+            match removed.get(unit) {
+                Some(true) => None,
+                Some(false) => Some(column - (unit - renumbered[unit]) * columns),
+                None => Some(column - gone * columns),
+            }
         },
     )
 }

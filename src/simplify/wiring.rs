@@ -5,7 +5,6 @@ use crate::network::{Activation, Network, Op, Shape, Source};
 const FEEDS_OUTPUT: &str = "feeds the output";
 const FEEDS_SUM: &str = "feeds a sum";
 const FEEDS_PRODUCT: &str = "feeds a product";
-const FEEDS_CONCATENATION: &str = "feeds a concatenation";
 const FEEDS_SOFTMAX: &str = "feeds a softmax";
 const FEEDS_NORM: &str = "feeds a normalization over its units";
 const FEEDS_REDUCTION: &str = "feeds a reduction";
@@ -17,7 +16,8 @@ const FEEDS_RESIZE: &str = "feeds an interpolation";
 const TRANSPOSED: &str = "transposed convolution";
 const CONSTANT: &str = "constant value";
 const EMBEDDING: &str = "rows of a table";
-const RECURRENT: &str = "recurrent cell";
+const FIRST_STATES: &str = "recurrent cell with first states";
+const CELL_INPUTS: &str = "recurrent cell whose inputs are others', too";
 const FEEDS_RECURRENT: &str = "feeds a recurrent cell";
 const GROUPS: &str = "grouped convolution";
 const SHARED: &str = "layer used twice";
@@ -27,6 +27,8 @@ pub(super) struct Reader {
     pub(super) layer: usize,
     /// Columns of the reading layer for each unit, side by side.
     pub(super) columns: usize,
+    /// Columns before those of the first unit.
+    pub(super) first: usize,
     /// What happens to a unit's value on the way.
     pub(super) path: Vec<Step>,
 }
@@ -41,13 +43,20 @@ pub(super) enum Step {
 /// For each node with weights, the layers that read its units, or why they cannot be told apart.
 pub(super) struct Wiring {
     pub(super) readers: Vec<Result<Vec<Reader>, &'static str>>,
+    /// For each recurrent cell, the layer of its inputs.
+    pub(super) inputs_of_cell: Vec<Option<usize>>,
 }
 
 impl Wiring {
     pub(super) fn new(network: &Network, shapes: &[Shape]) -> Self {
         let walk = Walk::new(network, shapes);
         let readers = (0..network.nodes.len()).map(|node| walk.readers(node)).collect();
-        Self { readers }
+        let cell = |node: usize| match network.nodes[node].op {
+            Op::Recurrent { .. } => walk.inputs_of_cell(node).ok(),
+            _ => None,
+        };
+        let inputs_of_cell = (0..network.nodes.len()).map(cell).collect();
+        Self { readers, inputs_of_cell }
     }
 }
 
@@ -87,24 +96,42 @@ impl<'a> Walk<'a> {
             Op::Conv2d { groups, .. } if groups > 1 => return Err(GROUPS),
             Op::ConvTranspose2d { .. } => return Err(TRANSPOSED),
             Op::Constant { .. } => return Err(CONSTANT),
-            Op::Recurrent { .. } => return Err(RECURRENT),
-            Op::Embedding { .. } => return Err(EMBEDDING),
-            Op::Linear { .. } | Op::Conv2d { .. } => {}
+            Op::Embedding { layer } | Op::Recurrent { layer, .. } if self.uses[layer] > 1 => {
+                return Err(SHARED);
+            }
+            Op::Recurrent { .. } => self.inputs_of_cell(node).map(|_| ())?,
+            Op::Linear { .. } | Op::Conv2d { .. } | Op::Embedding { .. } => {}
             _ => return Ok(Vec::new()),
         }
         let mut found = Vec::new();
-        self.follow(node, 1, &mut Vec::new(), &mut found)?;
+        self.follow(node, [1, 0], &mut Vec::new(), &mut found)?;
         match found.iter().any(|reader| self.uses[reader.layer] > 1) {
             true => Err(SHARED),
             false => Ok(found),
         }
     }
 
-    /// Walks forward from a node's output to every layer that reads it.
+    /// The layer of a cell's inputs, whose rows are the gates of its units as those of its own.
+    fn inputs_of_cell(&self, node: usize) -> Result<usize, &'static str> {
+        let &[Source::Node(from)] = &self.network.nodes[node].inputs[..] else {
+            return Err(FIRST_STATES);
+        };
+        match self.network.nodes[from].op {
+            Op::Conv2d { layer, groups: 1, .. }
+                if self.uses[layer] == 1 && self.next[from] == [node] =>
+            {
+                Ok(layer)
+            }
+            _ => Err(CELL_INPUTS),
+        }
+    }
+
+    /// Walks forward from a node's output to every layer that reads it: so many of its channels are each unit's,
+    /// and so many stand before them.
     fn follow(
         &self,
         from: usize,
-        columns: usize,
+        [columns, first]: [usize; 2],
         path: &mut Vec<Step>,
         found: &mut Vec<Reader>,
     ) -> Result<(), &'static str> {
@@ -113,15 +140,16 @@ impl<'a> Walk<'a> {
         }
         for &index in &self.next[from] {
             let steps = path.len();
-            let mut onward = |columns, step: Option<Step>, found: &mut Vec<Reader>| {
+            let mut onward = |channels: [usize; 2], step: Option<Step>, found: &mut Vec<Reader>| {
                 path.extend(step);
-                let result = self.follow(index, columns, path, found);
+                let result = self.follow(index, channels, path, found);
                 path.truncate(steps);
                 result
             };
+            let same = [columns, first];
             match self.network.nodes[index].op {
                 Op::Linear { layer } => {
-                    found.push(Reader { layer, columns, path: path.clone() });
+                    found.push(Reader { layer, columns, first, path: path.clone() });
                 }
                 Op::Conv2d { groups: 2.., .. } => return Err(GROUPS),
                 Op::Conv2d { layer, padding, .. } => {
@@ -130,21 +158,35 @@ impl<'a> Walk<'a> {
                     };
                     let border = (padding != [0; 4]).then_some(Step::ZeroBorder);
                     let path = path.iter().copied().chain(border).collect();
-                    found.push(Reader { layer, columns: columns * height * width, path });
+                    let [columns, first] = same.map(|channels| channels * height * width);
+                    found.push(Reader { layer, columns, first, path });
                 }
                 Op::Activation(activation) => {
-                    onward(columns, Some(Step::Apply(activation)), found)?;
+                    onward(same, Some(Step::Apply(activation)), found)?;
                 }
                 Op::AvgPool2d { window, count_include_pad: true } if window.padding != [0; 4] => {
-                    onward(columns, Some(Step::ZeroBorder), found)?;
+                    onward(same, Some(Step::ZeroBorder), found)?;
                 }
                 Op::MaxPool2d(_) | Op::AvgPool2d { .. } | Op::GlobalAvgPool2d => {
-                    onward(columns, None, found)?;
+                    onward(same, None, found)?;
                 }
-                Op::Flatten => onward(columns * self.shapes[from].area(), None, found)?,
+                Op::Flatten => {
+                    onward(same.map(|channels| channels * self.shapes[from].area()), None, found)?;
+                }
                 Op::Add => return Err(FEEDS_SUM),
                 Op::Mul => return Err(FEEDS_PRODUCT),
-                Op::Concat => return Err(FEEDS_CONCATENATION),
+                Op::Concat => {
+                    let mut before = 0;
+                    for source in &self.network.nodes[index].inputs {
+                        if *source == Source::Node(from) {
+                            onward([columns, first + before], None, found)?;
+                        }
+                        before += match *source {
+                            Source::Input => self.network.input.shape.channels,
+                            Source::Node(at) => self.shapes[at].channels,
+                        };
+                    }
+                }
                 Op::Softmax | Op::LogSoftmax => return Err(FEEDS_SOFTMAX),
                 Op::LayerNorm { .. } => return Err(FEEDS_NORM),
                 Op::Reduce(_) => return Err(FEEDS_REDUCTION),

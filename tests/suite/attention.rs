@@ -88,6 +88,25 @@ fn attention_is_one_step_and_gives_what_the_dense_path_gives() {
 }
 
 #[test]
+fn masks_by_the_input_are_not_spread_over_heads() {
+    for name in ["mask_numbers", "mask_chosen", "mask_causal", "mask_filled", "mask_fused"] {
+        let model = svdo::onnx::open(&fixtures::path(&format!("onnx/{name}.onnx"))).unwrap();
+        let model = model.into_model().unwrap();
+        let engine = Engine::new(&model, Isa::best()).unwrap();
+        assert_eq!(attention(&engine, &model), 1, "{name}");
+        // Six tokens, two heads: nothing is as large as all scores.
+        let shapes = model.network.shapes().unwrap();
+        let scores: Vec<usize> =
+            (0..shapes.len()).filter(|&at| shapes[at].elements().unwrap() == 72).collect();
+        let steps = engine.steps(&model);
+        assert!(
+            !scores.is_empty() && steps.iter().all(|step| !scores.contains(&step.node)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn attention_of_graphs_is_found() {
     let model = svdo::onnx::open(&fixtures::path("onnx/attention.onnx")).unwrap();
     let model = model.into_model().unwrap();

@@ -31,6 +31,10 @@ fn network_examples_resolve() {
         ("lstm.ih_l0", &[32, 40]),
         ("lstm.hh_l0", &[32, 8]),
         ("fc", &[5, 8]),
+        ("words", &[20, 8]),
+        ("q", &[8, 8]),
+        ("k", &[8, 8]),
+        ("v", &[8, 8]),
     ];
     let layers: Vec<Layer> = layers
         .iter()

@@ -127,6 +127,7 @@ fn golden() -> Vec<(&'static str, Model, Writer)> {
         scale: 1.0 / 255.0,
         mean: vec![0.5, 0.25],
         std: vec![0.5],
+        parts: vec![],
     };
     let layers: [(&str, &[usize], Kind, usize); 3] = [
         ("stem", &[8, 2, 3, 3], Kind::Curved, 2),

@@ -28,6 +28,7 @@ mod import_words;
 mod imports;
 mod job;
 mod lenets;
+mod masks;
 mod memory;
 mod noise;
 mod onnx;

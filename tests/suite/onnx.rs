@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use svdo::checkpoint::{self, Checkpoint};
 use svdo::engine::{Engine, Isa, KernelChoice, Options, verify::verify};
 use svdo::model::Model;
+use svdo::network::DomainKind;
 use svdo::{container, data, export, onnx};
 
 /// Every model of fixtures/onnx.
@@ -305,8 +306,15 @@ proptest! {
                 let inputs = engine.input_shape().elements().unwrap();
                 let outputs = engine.output_shape().elements().unwrap();
                 if inputs + outputs < 1 << 16 {
-                    let value = if engine.vocabulary().is_some() { 0.0 } else { 0.5 };
-                    let (x, mut y) = (vec![value; inputs], vec![0.0; outputs]);
+                    let mut x = vec![0.5; inputs];
+                    for domain in engine.domains() {
+                        x[domain.range.clone()].fill(match domain.kind {
+                            DomainKind::Real => 0.5,
+                            DomainKind::Ids(_) => 0.0,
+                            DomainKind::Mask => 1.0,
+                        });
+                    }
+                    let mut y = vec![0.0; outputs];
                     engine.run(&mut engine.workspace(1), &x, &mut y).unwrap();
                 }
             }

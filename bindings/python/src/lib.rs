@@ -8,6 +8,7 @@ mod arrays;
 mod checkpoint;
 mod error;
 mod graph;
+mod inputs;
 mod model;
 mod options;
 mod predict;

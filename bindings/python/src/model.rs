@@ -17,6 +17,7 @@ use svdo::network::describe::Description;
 use svdo::{Error, Result, container, data};
 
 use crate::error::raised;
+use crate::inputs::joined;
 
 /// See the stub.
 #[pyclass(frozen, module = "svdo")]
@@ -129,7 +130,7 @@ impl Model {
         if threads == Some(0) {
             return Err(PyValueError::new_err("threads=0: expected at least 1"));
         }
-        let x = contiguous_f32(x)?;
+        let x = contiguous_f32(&self.array(x)?)?;
         let (ins, outs) =
             (dimensions(self.engine.input_shape()), dimensions(self.engine.output_shape()));
         let batch = self.batch(x.shape(), &ins)?;
@@ -164,7 +165,7 @@ impl Model {
         seed: u64,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let x = contiguous_f32(x)?;
+        let x = contiguous_f32(&self.array(x)?)?;
         let ins = dimensions(self.engine.input_shape());
         let batch = self.batch(x.shape(), &ins)?.to_vec();
         let input = x.try_readonly()?;
@@ -220,6 +221,14 @@ impl Model {
 }
 
 impl Model {
+    /// What was given, or the samples of arrays by name.
+    fn array<'py>(&self, x: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match x.cast::<PyDict>() {
+            Ok(arrays) => joined(arrays, &self.engine.input().parts),
+            Err(_) => Ok(x.clone()),
+        }
+    }
+
     /// The dimensions before those of a sample.
     fn batch<'a>(&self, shape: &'a [usize], sample: &[usize]) -> PyResult<&'a [usize]> {
         shape.strip_suffix(sample).ok_or_else(|| {
@@ -233,7 +242,7 @@ impl Model {
 }
 
 /// The array itself if it is f32 in C order; otherwise a converted copy.
-fn contiguous_f32<'py>(x: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+pub(crate) fn contiguous_f32<'py>(x: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
     if let Ok(array) = x.cast::<PyArrayDyn<f32>>()
         && array.is_c_contiguous()
     {
@@ -269,7 +278,7 @@ fn checked_output<'py>(
 }
 
 /// `(n,)` of a vector, `(channels, height, width)` of a map.
-fn dimensions(shape: Shape) -> Vec<usize> {
+pub(crate) fn dimensions(shape: Shape) -> Vec<usize> {
     match shape {
         Shape { channels, height: 1, width: 1 } => vec![channels],
         Shape { channels, height, width } => vec![channels, height, width],
@@ -277,7 +286,7 @@ fn dimensions(shape: Shape) -> Vec<usize> {
 }
 
 /// A shape as Python writes it.
-fn tuple(shape: &[usize]) -> String {
+pub(crate) fn tuple(shape: &[usize]) -> String {
     let list = shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     if shape.len() == 1 { format!("({list},)") } else { format!("({list})") }
 }

@@ -232,6 +232,36 @@ class DistilBert(nn.Module):
         return self.body(input_ids=ids).logits
 
 
+class MaskedEncoder(nn.Module):
+    """Classes of tokens, behind an encoder that looks at no padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, input_ids, attention_mask):
+        hidden = attention_mask == 0
+        return self.head(self.body(self.embedding(input_ids), src_key_padding_mask=hidden))
+
+
+class MaskedBert(nn.Module):
+    """As exported from the library `transformers`."""
+
+    def __init__(self, implementation):
+        super().__init__()
+        transformers = pytest.importorskip("transformers")
+        config = transformers.BertConfig(
+            vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+            max_position_embeddings=12, attn_implementation=implementation)
+        self.body = transformers.BertModel(config, add_pooling_layer=False)
+
+    def forward(self, input_ids, attention_mask, token_type_ids):
+        return self.body(input_ids, attention_mask, token_type_ids)[0]
+
+
 def ids(count, *shape):
     """Samples of token ids below a number."""
     return lambda batch: torch.randint(count, (batch, *shape))
@@ -392,3 +422,38 @@ def test_statistics_are_measured_again_while_compressing(tmp_path):
     st.recalibrate(model, [x])
     with torch.no_grad():
         assert np.abs(model(x).numpy() - expected).max() <= 1e-2 * np.abs(expected).max()
+
+
+MASKED = {
+    "encoder": (MaskedEncoder, ()),
+    "bert, sdpa": (lambda: MaskedBert("sdpa"), ("token_type_ids",)),
+    "bert, eager": (lambda: MaskedBert("eager"), ("token_type_ids",)),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masks_are_inputs(name, tmp_path):
+    make, more = MASKED[name]
+    torch.manual_seed(3)
+    model = st.convert(make(), init_log_sigma2=-4.0).eval()
+    example = {"input_ids": torch.randint(20, (4, 9)), "attention_mask": torch.randint(2, (4, 9))}
+    example["attention_mask"][:, 2] = 1
+    example |= {kind: torch.randint(2, (4, 9)) for kind in more}
+    path = tmp_path / "model.safetensors"
+    st.save(model, path, example)
+    compressed = svdo.load(svdo.compress(path, quantize="exact").data)
+    assert [part["name"] for part in compressed.network["input"]["parts"]] == list(example)
+    with torch.no_grad():
+        expected = model(**example).numpy()
+    found = compressed(example).reshape(expected.shape)
+    seen = example["attention_mask"].numpy() == 1
+    assert np.abs(found - expected)[seen].max() <= 1e-4
+    # And what is no mask is told.
+    with pytest.raises(svdo.SvdoError, match="a mask has 1 for what counts and 0 for padding"):
+        compressed({**example, "attention_mask": example["attention_mask"] * 2})
+    with pytest.raises(svdo.SvdoError, match="nothing is left to look at"):
+        compressed({**example, "attention_mask": example["attention_mask"] * 0})
+    with pytest.raises(ValueError, match="there is no attention_mask"):
+        compressed({"input_ids": example["input_ids"]})
+    with pytest.raises(ValueError, match=r"attention_mask: shape \(4, 8\), expected \(9,\)"):
+        compressed({**example, "attention_mask": example["attention_mask"][:, :8]})

@@ -5,6 +5,8 @@
 pub(super) const FLOAT: u64 = 1;
 /// The element type of whole numbers.
 pub(super) const INT64: u64 = 7;
+/// The element type of truth values.
+pub(super) const BOOL: u64 = 9;
 
 /// A protocol buffer.
 #[derive(Default)]

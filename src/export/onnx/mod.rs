@@ -3,6 +3,7 @@
 mod activation;
 mod further;
 mod graph;
+mod inputs;
 mod message;
 mod recurrent;
 
@@ -29,7 +30,11 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
     let shape = network.input.shape;
     let input = Value { name: "input".into(), shape, map, batched: true };
     let of_ids = network.vocabulary()?.is_some();
-    let input_info = value_info("input", &input, if of_ids { INT64 } else { FLOAT });
+    let parts = inputs::several(network)?;
+    let input_infos = match parts.is_empty() {
+        true => vec![value_info("input", &input, if of_ids { INT64 } else { FLOAT })],
+        false => inputs::described(&parts),
+    };
     let as_ids = |op: &Op| matches!(op, Op::Embedding { .. } | Op::Rearrange(_) | Op::Flatten);
     let mut readers = network.nodes.iter().filter(|node| node.inputs.contains(&Source::Input));
     if of_ids && !readers.all(|node| as_ids(&node.op)) {
@@ -54,6 +59,12 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
         let (shape, map) = (shapes[index], shapes[index].area() > 1);
         let batched = inputs.iter().any(|input| input.batched);
         let mut value = Value { name, shape, map, batched: batched || last };
+        let (mut node, mut inputs) = (node.clone(), inputs);
+        if !parts.is_empty() && node.inputs.contains(&Source::Input) {
+            let here = |e: Error| Error::network(format!("node {index}: {e}"));
+            let (part, view) = inputs::read(&mut graph, &parts, &node).map_err(here)?;
+            (node.op, inputs) = (Op::Rearrange(view), vec![part]);
+        }
         let written = match node.op {
             Op::Recurrent { layer, recurrence } => {
                 let taken = |source: &Source| match *source {
@@ -64,7 +75,7 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
                 let cell = (layer, recurrence);
                 recurrent::write(&mut graph, model, cell, of_inputs, inputs, &mut value)
             }
-            _ => write_node(&mut graph, model, node, inputs, &mut value),
+            _ => write_node(&mut graph, model, &node, inputs, &mut value),
         };
         written.map_err(|e| Error::network(format!("node {index}: {e}")))?;
         values.push(value);
@@ -77,7 +88,7 @@ pub fn onnx(model: &Model, sparse: bool) -> Result<Vec<u8>> {
     message.text(2, "svdo");
     let mut content = std::mem::take(&mut graph.message);
     content.text(2, "svdo");
-    content.bytes(11, &input_info);
+    input_infos.iter().for_each(|info| content.bytes(11, info));
     content.bytes(12, &output_info);
     message.bytes(7, &content.0);
     let mut opset = Message::default();

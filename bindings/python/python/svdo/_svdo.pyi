@@ -1,4 +1,5 @@
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -36,7 +37,7 @@ class Model:
         """The bytes of the .svdo file."""
     def __call__(
         self,
-        x: npt.ArrayLike,
+        x: npt.ArrayLike | Mapping[str, npt.ArrayLike],
         /,
         *,
         out: npt.NDArray[np.float32] | None = None,
@@ -46,7 +47,8 @@ class Model:
 
         Args:
             x: [*batch, *input_shape] with any batch dimensions, or none. A C-contiguous float32
-                array is read where it lies; anything else that holds numbers is converted.
+                array is read where it lies; anything else that holds numbers is converted. Of a network
+                with several inputs (token ids, a mask) also a dict of arrays by name, each [*batch, *shape].
             out: a C-contiguous float32 array [*batch, *output_shape] to write into.
             threads: threads to use at most; if None, as many as the work is worth. The outputs
                 do not depend on it. The interpreter's lock is released meanwhile.
@@ -64,7 +66,7 @@ class Model:
 
     def predict(
         self,
-        x: npt.ArrayLike,
+        x: npt.ArrayLike | Mapping[str, npt.ArrayLike],
         /,
         *,
         uncertainty: str = "moments",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ _APART = ".apart"
 
 def describe(
     model: nn.Module,
-    example_input: Tensor | Sequence[int],
+    example_input: Tensor | Sequence[int] | Mapping[str, Tensor],
     *,
     scale: float = 1.0,
     mean: Sequence[float] | None = None,
@@ -37,7 +37,9 @@ def describe(
 
     Args:
         example_input: a batch [batch, *sample], or the shape of one sample; of a model that takes
-            token ids a batch of them, as integers.
+            token ids a batch of them, as integers; of a model with several inputs a dict of batches by
+            the names of its arguments. Integers whose name has "mask" in it, and truth values, are a
+            mask, of ones and zeros.
         scale, mean, std: what turns raw values into what the model is trained on, for each
             channel: ``(x * scale - mean) / std``. Pixels from 0 to 255 need ``scale=1/255`` if
             the model was trained on 0 to 1.
@@ -52,7 +54,7 @@ def describe(
 def save(
     model: nn.Module,
     path: PathLike,
-    example_input: Tensor | Sequence[int] | None = None,
+    example_input: Tensor | Sequence[int] | Mapping[str, Tensor] | None = None,
     *,
     scale: float = 1.0,
     mean: Sequence[float] | None = None,
@@ -132,7 +134,7 @@ def load(path: PathLike, model: nn.Module) -> nn.Module:
 
 def compress(
     model: nn.Module,
-    example_input: Tensor | Sequence[int],
+    example_input: Tensor | Sequence[int] | Mapping[str, Tensor],
     thresh: float | str = 3.0,
     *,
     scale: float = 1.0,
@@ -163,14 +165,14 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def _stored(
     model: nn.Module,
-    example_input: Tensor | Sequence[int],
+    example_input: Tensor | Sequence[int] | Mapping[str, Tensor],
     scale: float,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> tuple[dict[str, Any], StateDict]:
     """The description of a model and the tensors of its checkpoint."""
     model = unwrap(model)
-    if not isinstance(example_input, Tensor):
+    if not isinstance(example_input, (Tensor, Mapping)):
         example_input = torch.zeros(1, *(int(size) for size in example_input))
     read = graph.read(model, example_input)
     given = scale != 1.0 or mean is not None or std is not None
@@ -191,6 +193,10 @@ def _preprocessing(
     own: dict[str, Any], scale: float, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> dict[str, Any]:
     """What is done to raw values: as given, then as the model itself begins."""
+    if "parts" in own:
+        if scale != 1.0 or mean is not None or std is not None:
+            raise ValueError("scale, mean and std: the model takes several inputs, which stay as they are")
+        return own
     given: dict[str, Any] = {"shape": own["shape"]}
     if set(own) == {"shape"}:
         if scale != 1.0:

@@ -16,7 +16,8 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -91,12 +92,27 @@ class _Marked:
     bias: np.ndarray | None
 
 
-def read(model: nn.Module, example_input: Tensor) -> Graph:
+Example = Union[Tensor, Mapping[str, Tensor]]
+
+
+class _Named(nn.Module):
+    """A model that takes its inputs one after the other."""
+
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *values: Tensor) -> Any:
+        return self.model(**dict(zip(self.names, values)))
+
+
+def read(model: nn.Module, example_input: Example) -> Graph:
     """The graph of a model in evaluation mode, and what its layers are stored as.
 
     Args:
         example_input: [batch, *sample], on the model's device; its values do not matter, but token ids
-            have to be ids that there are.
+            have to be ids that there are. Of a model with several inputs a dict of them by the names of
+            its arguments.
 
     Raises:
         SvdoError: an operation of the graph is not understood, or the graph mixes samples.
@@ -120,20 +136,29 @@ class _Constant(Exception):
         self.layers = layers
 
 
-def _read(model: nn.Module, example_input: Tensor, constant: set[str]) -> Graph:
+def _read(model: nn.Module, example_input: Example, constant: set[str]) -> Graph:
     """See :func:`read`; the layers of ``constant`` keep their own weights."""
-    if not isinstance(example_input, Tensor) or example_input.dim() < 2:
-        raise ValueError("example_input: expected one tensor [batch, *sample]")
-    if len(example_input) < 1:
-        raise ValueError("example_input: expected one sample at least")
+    several = isinstance(example_input, Mapping)
+    given = dict(example_input) if isinstance(example_input, Mapping) else {"input": example_input}
+    for name, tensor in given.items():
+        told = f"example_input[{name!r}]" if several else "example_input"
+        if not isinstance(tensor, Tensor) or tensor.dim() < 2:
+            raise ValueError(f"{told}: expected one tensor [batch, *sample]")
+        if len(tensor) < 1:
+            raise ValueError(f"{told}: expected one sample at least")
     replica, marked = _replica(model, constant)
-    example = example_input.detach().cpu()[[0, -1]]
-    if not (has_ids(model) and example.dtype in (torch.int32, torch.int64)):
-        example = example.float()
-    _check_samples(type(model).__name__, replica, example)
+    examples = {name: tensor.detach().cpu()[[0, -1]] for name, tensor in given.items()}
+    if several:
+        replica = _Named(replica, list(examples)).eval()
+    whole = (torch.int32, torch.int64, torch.bool)
+    for name, example in examples.items():
+        if not ((several or has_ids(model)) and example.dtype in whole):
+            examples[name] = example.float()
+    _check_samples(type(model).__name__, replica, tuple(examples.values()), has_ids(model))
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.onnx")
-        _export(type(model).__name__, replica, example[:1], path)
+        one = {name: example[:1] for name, example in examples.items()}
+        _export(type(model).__name__, replica, one, path)
         try:
             text, layers = _svdo.graph(path)
         except SvdoError as error:
@@ -161,23 +186,28 @@ def has_ids(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _check_samples(name: str, model: nn.Module, example: Tensor) -> None:
+def _check_samples(
+    name: str, model: nn.Module, examples: tuple[Tensor, ...], of_ids: bool
+) -> None:
     """Makes sure that one sample says nothing of another's output, as the graph is read for one."""
+    example, *others = examples
     if torch.equal(example[0], example[1]):
         other = example[0] * 0.5 + 0.25 if example.is_floating_point() else example[0] * 0
         example = torch.stack([example[0], other])
+    shapes = ", ".join(str(list(tensor.shape)) for tensor in examples)
     try:
-        both = model(example)
+        both = model(example, *others)
     except Exception as error:
         hint = ""
-        if has_ids(model) and example.is_floating_point():
+        if of_ids and example.is_floating_point():
             hint = "; token ids are a tensor of integers"
         raise ValueError(
-            f"{name} does not run on example_input {list(example.shape)}: {_root(error)}{hint}"
+            f"{name} does not run on example_input {shapes}: {_root(error)}{hint}"
         ) from error
     if not isinstance(both, Tensor):
         raise ValueError(f"{name} gives {type(both).__name__}: expected one tensor [batch, *sample]")
-    one_by_one = [model(example[:1]), model(example[1:])]
+    first, second = (tuple(tensor[[at]] for tensor in (example, *others)) for at in (0, 1))
+    one_by_one = [model(*first), model(*second)]
     sizes = [len(x) if x.dim() else 0 for x in (both, *one_by_one)]
     if sizes != [2, 1, 1] or not torch.allclose(both, torch.cat(one_by_one), 1e-3, 1e-4):
         raise SvdoError(
@@ -186,28 +216,40 @@ def _check_samples(name: str, model: nn.Module, example: Tensor) -> None:
         )
 
 
-def _export(name: str, model: nn.Module, example: Tensor, path: str) -> None:
+def _export(name: str, model: nn.Module, examples: dict[str, Tensor], path: str) -> None:
     """Writes the ONNX graph by the exporter there is."""
     if importlib.util.find_spec("onnx") is None:
         raise ImportError("saving a model needs the package onnx (and onnxscript): pip install 'svdo[torch]'")
-    settings: dict[str, Any] = {"input_names": ["input"], "output_names": ["output"]}
+    settings: dict[str, Any] = {"input_names": list(examples), "output_names": ["output"]}
+    values = tuple(examples.values())
     newer = "dynamo" in inspect.signature(torch.onnx.export).parameters
     # The newer exporter spells every step of such a layer out.
     spelled_out = any(isinstance(m, nn.RNN) for m in model.modules())
     failed: Exception | None = None
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _no_fast_paths():
         warnings.simplefilter("ignore")
         if newer and not spelled_out and importlib.util.find_spec("onnxscript") is not None:
             try:
-                torch.onnx.export(model, (example,), path, dynamo=True, verbose=False, **settings)
+                torch.onnx.export(model, values, path, dynamo=True, verbose=False, **settings)
                 return
             except Exception as error:  # noqa: BLE001 it is told below, if nothing else works
                 failed = error
         try:
             older = {"dynamo": False} if newer else {}
-            torch.onnx.export(model, (example,), path, **settings, **older)
+            torch.onnx.export(model, values, path, **settings, **older)
         except Exception as error:
             raise SvdoError(f"{name} cannot be exported to ONNX: {_root(failed or error)}") from error
+
+
+@contextmanager
+def _no_fast_paths() -> Iterator[None]:
+    """Attention spelled out: what replaces it at inference is in no graph."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _root(error: BaseException) -> str:
