@@ -111,7 +111,7 @@ function duration(milliseconds) {
 function show(name, next) {
   network?.close();
   network = next;
-  const { layers, steps, bytes, input, output, variances, isa, version, threshold } = network.description;
+  const { layers, steps, bytes, input, output, variances, isa, program, threshold } = network.description;
   const [kept, total] = [(l) => l.kept, (l) => l.rows * l.columns].map((f) => layers.reduce((sum, l) => sum + f(l), 0));
   const multiplyAdds = steps.reduce((sum, step) => sum + step.multiplyAdds, 0);
   $("draw").hidden = !drawable(network.description);
@@ -119,7 +119,7 @@ function show(name, next) {
   $("bytes").textContent = `${grouped(bytes)} bytes`;
   $("weights").textContent = grouped(kept);
   $("time").textContent = "…";
-  $("engine").textContent = `svdo ${version}, ${isa} kernels.`;
+  $("engine").textContent = `${program}, ${isa} kernels.`;
   $("about").textContent =
     `${name}: ${grouped(bytes)} bytes, ${grouped(kept)} of ${grouped(total)} weights in ${layers.length} layers, ` +
     `${input.join("×")} to ${output.join("×")}, ${grouped(multiplyAdds)} multiply-adds a run` +

@@ -31,9 +31,11 @@ export interface Step {
   multiplyAdds: number;
 }
 
+/** What `formats/web.schema.json` says. */
 export interface Description {
-  /** Of svdo. */
-  version: string;
+  schema: "web.schema.json";
+  /** `svdo` and its version. */
+  program: string;
   /** Of the kernels: `simd128`, or `portable`. */
   isa: string;
   /** Of the file. */

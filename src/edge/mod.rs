@@ -200,11 +200,8 @@ impl Arguments {
 
     /// The report of `formats/report.schema.json`.
     fn as_json(&self, engine: &Engine, times: &Times, evaluation: Option<&Evaluation>) -> String {
-        let model = quoted(&self.model.to_string_lossy());
-        let samples = times.samples;
-        let mut json = format!(
-            "{{\n  \"report\": \"infer\",\n  \"model\": {model},\n  \"samples\": {samples},\n"
-        );
+        let mut json = json::opening("infer", &self.model);
+        json += &format!("  \"samples\": {},\n", times.samples);
         if let Some(found) = evaluation {
             json += &format!(
                 "  \"error_rate\": {:?},\n  \"cross_entropy\": {:?},\n",

@@ -9,6 +9,7 @@ use super::trainer::{Progress, Trainer};
 
 /// An epoch in numbers, one line of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Epoch {
     /// Epochs done.
     pub epoch: u32,

@@ -22,10 +22,10 @@ impl Network {
             format!("{{\"kernel\":{kernel},\"layer\":{layer},\"multiplyAdds\":{multiply_adds}}}")
         });
         Ok(format!(
-            "{{\"version\":{},\"isa\":{},\"bytes\":{},\"threshold\":{threshold},\"variances\":{},\
+            "{{\"schema\":\"web.schema.json\",\"program\":\"svdo {}\",\"isa\":{},\"bytes\":{},\"threshold\":{threshold},\"variances\":{},\
              \"input\":{},\"inputElements\":{},\"inputScale\":{:?},\"vocabulary\":{},\"output\":{},\"outputElements\":{},\
              \"layers\":[{}],\"steps\":[{}]}}",
-            quoted(env!("CARGO_PKG_VERSION")),
+            env!("CARGO_PKG_VERSION"),
             quoted(engine.isa().name()),
             self.bytes,
             self.variances.is_some(),

@@ -25,6 +25,8 @@ mod saving;
 mod settings;
 mod tensorboard;
 mod watch;
+#[cfg(test)]
+pub(super) use watch::{LogHead, LogLine};
 
 const EXAMPLES: &str = "\
 Examples:

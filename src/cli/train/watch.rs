@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use super::saving::note;
 use super::tensorboard::EventFile;
 use crate::error::IoContext;
+use crate::report::json::PROGRAM;
 use crate::text::printable;
 use crate::train::recipe::{Config, Task};
 use crate::train::trainer::{Epoch, Trainer};
@@ -121,13 +123,10 @@ impl Watch {
     fn write(&mut self, epoch: &Epoch, seconds: f64) -> anyhow::Result<()> {
         if let Some(path) = &self.log {
             let csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
-            let text = if csv {
-                let empty = std::fs::metadata(path).map_or(0, |data| data.len()) == 0;
-                table(epoch, seconds, empty)
-            } else {
-                let mut value = serde_json::to_value(epoch)?;
-                value["seconds"] = seconds.into();
-                format!("{value}\n")
+            let empty = std::fs::metadata(path).map_or(0, |data| data.len()) == 0;
+            let text = match csv {
+                true => table(epoch, seconds, empty),
+                false => lines(epoch, seconds, empty)?,
             };
             let mut file = OpenOptions::new().create(true).append(true).open(path).at(path)?;
             file.write_all(text.as_bytes()).at(path)?;
@@ -153,6 +152,33 @@ fn numbers(epoch: &Epoch) -> Vec<(String, f64)> {
     all.extend(epoch.validation_error.map(|v| ("validation/error".into(), v)));
     all.extend(epoch.sparsity.iter().map(|(name, share)| (format!("sparsity/{name}"), *share)));
     all
+}
+
+/// What the other lines of a log in JSON are; the first.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct LogHead {
+    #[cfg_attr(test, schemars(extend("const" = "train-log.schema.json")))]
+    schema: &'static str,
+    program: &'static str,
+    #[cfg_attr(test, schemars(extend("const" = "train")))]
+    report: &'static str,
+}
+
+/// Any other line: an epoch and the seconds that it took.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct LogLine<'a> {
+    #[serde(flatten)]
+    epoch: &'a Epoch,
+    seconds: f64,
+}
+
+/// An epoch as a line of JSON, below what the lines are if it is the first.
+fn lines(epoch: &Epoch, seconds: f64, first: bool) -> anyhow::Result<String> {
+    let head = LogHead { schema: "train-log.schema.json", program: PROGRAM, report: "train" };
+    let head = if first { serde_json::to_string(&head)? + "\n" } else { String::new() };
+    Ok(head + &serde_json::to_string(&LogLine { epoch, seconds })? + "\n")
 }
 
 /// An epoch as a line of CSV, below the names of the columns if it is the first.
