@@ -53,6 +53,8 @@ export interface Description {
   vocabulary: number | null;
   output: Shape;
   outputElements: number;
+  /** Names of the outputs, by number; empty where the file has none. */
+  classes: string[];
   layers: Layer[];
   steps: Step[];
 }

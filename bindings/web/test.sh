@@ -11,6 +11,7 @@ programs=${SVDO_PROGRAMS:-$CARGO_TARGET_DIR/release}
 command -v node >/dev/null || { echo "SKIPPED: no node, svdo-web is not tested" >&2; exit 0; }
 SVDO_COMPRESS=$programs/svdo-compress bindings/web/build.sh "$out" || exit $(($? == 3 ? 0 : 1))
 
+cargo test --locked --quiet -p svdo-web
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # Sixty-four images.

@@ -12,7 +12,7 @@ pub(super) fn samples_of(path: &Path, shape: Shape) -> crate::Result<Vec<f32>> {
     Ok(data::read_labelled(path, Part::Train, shape, &[])?.values)
 }
 
-/// The names of all classes of a network, a line each, or of the data that a checkpoint was trained on.
+/// The names of all classes of a network, a line each, or those that a checkpoint has.
 pub(super) fn class_names(path: &Path, outputs: usize) -> anyhow::Result<Vec<String>> {
     let safetensors = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"));
     let names: Vec<String> = match safetensors {

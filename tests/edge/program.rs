@@ -73,6 +73,15 @@ fn inputs_outputs_and_gates() {
 }
 
 #[test]
+fn classes_have_the_names_of_the_file() {
+    let folder = Folder::new();
+    folder.write("named.svdo", &crate::named());
+    folder.write("x.f32", &bytes(&[1.0, 2.0, 3.0]));
+    let best = run(&folder, "named.svdo -i x.f32 --top 2");
+    assert_eq!(best.out, "0\tup (0.2500)\tdown (-4.0000)\n", "{}", best.err);
+}
+
+#[test]
 fn benchmarks() {
     let folder = Folder::new();
     let text = run(&folder, "m.svdo --bench -b 1,3 --warmup-ms 0 --min-ms 1");
