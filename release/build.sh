@@ -112,5 +112,6 @@ if [[ " $* " == *" $host "* ]]; then
         ARGUMENTS='--assert-ratio 40' bash .github/compress.sh >/dev/null
     grep -q '^size-ratio=' "$work/outputs" && grep -q 'conv1' "$work/summary.md"
     echo "the action: $((SECONDS - begun)) s"
+    python3 .github/test.py "$work/runner/svdo/bin"
 fi
 ls -l "$out"
