@@ -78,7 +78,10 @@ fn main() -> Result<()> {
     let sample = vec![0.5; input.iter().product()];
     println!("{:?}", server.run(&sample)?);
     // What is refused ends nothing.
-    println!("refused: {}", server.run(&sample[1..]).err().map_or_else(String::new, |e| e.to_string()));
+    println!(
+        "refused: {}",
+        server.run(&sample[1..]).err().map_or_else(String::new, |e| e.to_string())
+    );
     println!("{:?}", server.run(&sample)?);
     drop(server.process.stdin.take());
     println!("it ended with {}", server.process.wait()?);

@@ -21,6 +21,7 @@ use crate::train::trainer::Trainer;
 use crate::train::{checkpoint, warm_start};
 
 mod auto;
+mod page;
 mod saving;
 mod settings;
 mod tensorboard;
@@ -120,6 +121,10 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 
+    /// Write curves as one self-contained HTML page, anew at the end of each epoch
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
     /// Write event files for TensorBoard to this folder
     #[arg(long, value_name = "FOLDER")]
     tensorboard: Option<PathBuf>,
@@ -215,7 +220,7 @@ impl Arguments {
         let left = u64::from(trainer.config.epochs.saturating_sub(trainer.progress.epoch))
             * u64::from(trainer.steps(data));
         let left = left.saturating_sub(trainer.progress.step.into());
-        let logs = [&self.log, &self.tensorboard].map(Option::as_deref);
+        let logs = [&self.log, &self.tensorboard, &self.html].map(Option::as_deref);
         let mut watch = Watch::new(trainer, left, String::new(), logs)?;
         let every = Duration::from_secs(self.save_every.into());
         let mut saver = Saver::new(&self.output, self.fallback.as_deref(), every);
@@ -228,7 +233,7 @@ impl Arguments {
             steps += 1;
             let none_is_better = trainer.progress.best.is_none();
             if let Some(epoch) = epoch {
-                watch.epoch(&epoch);
+                watch.epoch(&epoch, trainer);
                 if waits && epoch.keep {
                     saver.save(trainer, true)?;
                 }
@@ -348,7 +353,7 @@ impl Arguments {
                 claims.reads(name, &path)?;
             }
         }
-        output::claim(&mut claims, &inputs, &[("--log", &self.log)])?;
+        output::claim(&mut claims, &inputs, &[("--log", &self.log), ("--html", &self.html)])?;
         let name = self.output.file_name().unwrap_or_default();
         let elsewhere = self.fallback.as_ref().map(|folder| folder.join(name));
         for path in std::iter::once(&self.output).chain(&elsewhere) {
