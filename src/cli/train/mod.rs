@@ -90,7 +90,8 @@ pub struct Arguments {
     /// A folder has MNIST's train-images-idx3-ubyte and train-labels-idx1-ubyte (.gz), CIFAR-10's
     /// data_batch_1.bin to data_batch_5.bin, or a folder of PNG or JPEG files for each class (under train and test,
     /// if there is a test set). A .npz has the arrays x and y, or x_train, y_train, x_test and y_test. A
-    /// .csv has a sample to a line, its values and then the class or the targets.
+    /// .csv has a sample to a line, its values and then the class or the targets. Samples may have weights: the
+    /// array w or w_train of a .npz, or a last column of a .csv that its first line calls weight.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
 
