@@ -28,9 +28,9 @@ pub(super) fn page(trainer: &Trainer, name: &str) -> crate::Result<String> {
         Section::new("Training", "", vec![Block::Pictures(curves(config, history))]),
     ];
     if let Some(picture) = log_alpha(history)? {
-        let about = "Weights by log alpha = log sigma^2 - log theta^2: a column is an epoch, from left to right; a row \
-                     is half a unit of log alpha, from -20 below to 20 above; the darker, the more weights (by the root \
-                     of their number). Pruning takes what is above the threshold.";
+        let about = "Weights by log alpha = log sigma^2 - log theta^2: a row is half a unit of it, the \
+                     last ones all that is beyond 20 or -20; the darker, the more weights (by the root of their number). \
+                     Pruning takes what is above the threshold.";
         sections.push(Section::new("Log alpha", about, vec![Block::Pictures(vec![picture])]));
     }
     let document = Document {
@@ -132,17 +132,32 @@ fn curves(config: &Config, history: &[Epoch]) -> Vec<Picture> {
 fn log_alpha(history: &[Epoch]) -> crate::Result<Option<Picture>> {
     let counted: Vec<&Epoch> = history.iter().filter(|epoch| !epoch.log_alpha.is_empty()).collect();
     let [Some(first), Some(last)] = [counted.first(), counted.last()] else { return Ok(None) };
-    let caption = format!("log alpha of all weights, epochs {} to {}", first.epoch, last.epoch);
-    let bins = Histogram::BINS + 2;
-    let mut counts = Vec::with_capacity(bins * counted.len());
-    for bin in (0..bins).rev() {
-        counts.extend(counted.iter().map(|e| e.log_alpha.get(bin).map_or(0.0, |&n| n as f32)));
+    let of = |epoch: &Epoch, bin: usize| epoch.log_alpha.get(bin).map_or(0.0, |&n| n as f32);
+    let holds = |bin: &usize| counted.iter().any(|epoch| of(epoch, *bin) > 0.0);
+    let bins = 0..Histogram::BINS + 2;
+    let (lowest, highest) =
+        (bins.clone().find(holds).unwrap_or(0), bins.rev().find(holds).unwrap_or(0));
+    // Three times as wide as high, however many epochs there are.
+    let rows = highest + 1 - lowest;
+    let columns = 3 * rows;
+    let mut counts = Vec::with_capacity(rows * columns);
+    for bin in (lowest..=highest).rev() {
+        let at = |column: usize| counted[column * counted.len() / columns];
+        counts.extend((0..columns).map(|column| of(at(column), bin)));
     }
+    let edge = |bin: usize| Histogram::FIRST + Histogram::WIDTH * (bin as f64 - 1.0);
+    let caption = format!(
+        "log alpha of all weights from {} (below) to {} (above), epochs {} to {} from left to right",
+        edge(lowest),
+        edge(highest + 1),
+        first.epoch,
+        last.epoch
+    );
     let map = HeatMap {
         title: caption.clone(),
         caption: String::new(),
         label: "weights",
-        tile: [counted.len(), bins],
+        tile: [columns, rows],
         units: vec![counts],
     };
     Ok(Some(Picture { svg: map.element()?, caption }))
