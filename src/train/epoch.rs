@@ -31,7 +31,7 @@ pub struct Epoch {
     pub validation_error: Option<f64>,
     /// Its mean negative log likelihood there, in nats.
     pub validation_nll: Option<f64>,
-    /// Weights by log alpha, in the bins of [`Histogram`](crate::prune::Histogram); empty without a posterior.
+    /// Weights by log alpha: below -20, in 80 bins of 0.5, and at 20 or more; without a posterior there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_alpha: Vec<u64>,
     /// Whether the checkpoint of this epoch is to be kept: always, unless the training waits for a

@@ -87,7 +87,7 @@ fn errors_are_counted_on_folders_and_tables() {
         assert_eq!(infer(folder.path(), &gate).0, 1, "{input}");
     }
     let (code, out, _) = infer(folder.path(), &["net.svdo", "-i", "bare.csv"]);
-    assert_eq!((code, out.lines().nth(3)), (0, Some("3\t1 (6.0000)")));
+    assert_eq!((code, out.lines().nth(3)), (0, Some("3\tdark (6.0000)")));
     let (code, _, err) =
         infer(folder.path(), &["net.svdo", "-i", "bare.csv", "--assert-max-error", "0.5"]);
     assert!(code == 2 && err.contains("--labels"), "{err}");
