@@ -67,6 +67,6 @@ fn labels_beside(path: &Path) -> Vec<String> {
     let names: Option<Vec<String>> =
         (0..labels.len()).map(|id| labels.get(&id.to_string()).cloned()).collect();
     let chosen =
-        |name: &String| !name.strip_prefix("LABEL_").is_some_and(|n| n.parse::<u64>().is_ok());
+        |name: &String| name.strip_prefix("LABEL_").is_none_or(|n| n.parse::<u64>().is_err());
     names.filter(|names| names.iter().any(chosen)).unwrap_or_default()
 }

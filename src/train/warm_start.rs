@@ -88,6 +88,7 @@ pub fn teacher(path: &Path, student: &Trainer) -> Result<Trainer> {
 ///
 /// # Errors
 /// If the checkpoint cannot be read or is not of that training.
+#[cfg(any(feature = "cli", test))]
 pub(crate) fn from_own(path: &Path, training: &Trainer) -> Result<Trainer> {
     let network = training.network.clone();
     let checkpoint = open(path, Some(&network))?;
