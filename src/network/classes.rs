@@ -15,7 +15,7 @@ impl Network {
     /// Names the outputs, which may have names already; none takes these away.
     ///
     /// # Errors
-    /// [`Error::Network`] unless there is one for each output, without line breaks.
+    /// [`Error::Network`] unless there is one for each output, without line feeds.
     pub fn name_classes<T: AsRef<str>>(&mut self, names: &[T]) -> Result<()> {
         let outputs = self.outputs().map_err(Error::network)?;
         if !names.is_empty() && names.len() != outputs {
@@ -24,8 +24,8 @@ impl Network {
                 names.len()
             )));
         }
-        if let Some(name) = names.iter().find(|name| name.as_ref().contains(['\n', '\r'])) {
-            return Err(Error::network(format!("class {:?} has a line break", name.as_ref())));
+        if let Some(name) = names.iter().find(|name| name.as_ref().contains('\n')) {
+            return Err(Error::network(format!("class {:?} has a line feed", name.as_ref())));
         }
         let own = self.own_name(self.nodes.len().saturating_sub(1)).to_owned();
         if let Some(last) = self.nodes.last_mut() {
@@ -89,7 +89,7 @@ mod tests {
         let error = net.name_classes(&["a", "b"]).unwrap_err().to_string();
         assert!(error.contains("2 names of classes, the network has 3 outputs"), "{error}");
         assert!(
-            net.name_classes(&["a", "b", "c\nd"]).unwrap_err().to_string().contains("line break")
+            net.name_classes(&["a", "b", "c\nd"]).unwrap_err().to_string().contains("line feed")
         );
         assert_eq!(net, network(""));
     }

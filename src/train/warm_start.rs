@@ -96,6 +96,7 @@ pub(crate) fn from_own(path: &Path, training: &Trainer) -> Result<Trainer> {
         Trainer::new(network, Config { batch_norm: false, ..training.config.clone() })?;
     fill(&mut trainer, &checkpoint, true, |_, _| true).map_err(|e| e.in_file(path))?;
     trainer.progress = training.progress;
+    trainer.classes.clone_from(&training.classes);
     Ok(trainer)
 }
 
