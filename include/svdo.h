@@ -54,6 +54,9 @@ void svdo_free(svdo_model *model);
 svdo_shape svdo_input_shape(const svdo_model *model);
 svdo_shape svdo_output_shape(const svdo_model *model);
 
+/* The name of a class, UTF-8, as long as the model lives; NULL if the file has none of it. */
+const char *svdo_class_name(const svdo_model *model, size_t class_number);
+
 /* Bytes of a workspace with which `batch` samples run at a time, side by side where that is faster.
  * Less runs fewer at a time; the least is that for a batch of 1. */
 size_t svdo_workspace_bytes(const svdo_model *model, size_t batch);

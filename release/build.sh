@@ -58,6 +58,7 @@ for target; do
     cp "$built"/svdo{,-compress,-infer,-train} README.md CHANGELOG.md LICENSE-* "$work/$name"
     "$strip" "$work/$name"/svdo{,-compress,-infer,-train}
     archive "$name"
+    python3 release/binstall.py "$out" "$target"
     if [ -n "$static" ]; then
         if ldd "$built/svdo" >/dev/null 2>&1; then echo "$built/svdo is not static" >&2; exit 1; fi
     else
@@ -112,5 +113,6 @@ if [[ " $* " == *" $host "* ]]; then
         ARGUMENTS='--assert-ratio 40' bash .github/compress.sh >/dev/null
     grep -q '^size-ratio=' "$work/outputs" && grep -q 'conv1' "$work/summary.md"
     echo "the action: $((SECONDS - begun)) s"
+    python3 .github/test.py "$work/runner/svdo/bin"
 fi
 ls -l "$out"

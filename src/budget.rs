@@ -47,6 +47,7 @@ impl AllocationBudget {
 #[derive(Debug)]
 pub(crate) struct ReadBudget {
     bytes: AllocationBudget,
+    #[cfg_attr(not(feature = "compress"), expect(dead_code))]
     steps: AllocationBudget,
 }
 
@@ -57,6 +58,7 @@ impl ReadBudget {
     /// Steps of some nanoseconds, likewise.
     const STEPS: [u64; 2] = [1 << 25, 64];
     /// Structures within structures.
+    #[cfg(feature = "compress")]
     pub(crate) const DEPTH: usize = 32;
 
     /// For files of so many bytes, all of them together.

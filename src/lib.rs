@@ -119,7 +119,7 @@ pub mod compress;
 #[cfg(feature = "train")]
 pub mod train;
 
-#[cfg(feature = "train")]
+#[cfg(all(feature = "cli", feature = "train"))]
 pub(crate) mod experiment;
 
 #[cfg(feature = "cli")]

@@ -49,12 +49,7 @@ pub(crate) fn workflow_message(text: &str) -> String {
     printable(text).replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
-/// A line for each sample: its number, then the best classes with their outputs.
-pub(crate) fn best_classes(outputs: &[f32], outs: usize, count: usize) -> String {
-    named_classes(outputs, outs, count, &[])
-}
-
-/// The same with the names of classes, where there is one for each.
+/// A line for each sample: its number, then the best classes with their outputs, by names where each has one.
 pub(crate) fn named_classes(
     outputs: &[f32],
     outs: usize,
@@ -140,7 +135,7 @@ mod tests {
         assert_eq!([0, 999, 1000, 1_234_567].map(group), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([5e-7, 0.0021, 3.0].map(duration), ["0.50 us", "2.10 ms", "3.00 s"]);
         assert_eq!([0.0, 0.012_345, 1.0].map(percent), ["0.00 %", "1.23 %", "100.00 %"]);
-        assert_eq!(best_classes(&[1.0, 3.0, 2.0], 3, 2), "0\t1 (3.0000)\t2 (2.0000)\n");
+        assert_eq!(named_classes(&[1.0, 3.0, 2.0], 3, 2, &[]), "0\t1 (3.0000)\t2 (2.0000)\n");
         let names = ["cat".into(), "dog".into(), "a\tb".into()];
         let named = named_classes(&[1.0, 3.0, 2.0], 3, 1, &names);
         assert_eq!(named, "0\tdog (3.0000)\n");

@@ -20,6 +20,9 @@ async function bytesOf(name, address) {
 
 let svdo;
 let network;
+
+/** The name of a class, or its number where the file names none. */
+const nameOf = (of) => network.description.classes[of] ?? String(of);
 const pad = new Pad($("pad"), answer, (words) => ($("cell").textContent = words));
 
 /** Whether the network takes what can be drawn. */
@@ -52,7 +55,7 @@ function answer() {
   const best = found.probabilities.indexOf(Math.max(...found.probabilities));
   const sure = found.probabilities[best];
   const words = sure > 0.9 ? "This is a" : sure > 0.5 ? "This may be a" : "Hard to say: perhaps a";
-  $("answer").textContent = `${words} ${best} (${percent(sure)}).`;
+  $("answer").textContent = `${words} ${nameOf(best)} (${percent(sure)}).`;
   bars(found, best);
   if (!found.std) {
     $("doubt").textContent = "The file has no variances: how far to trust this it cannot say.";
@@ -77,7 +80,7 @@ function bars({ probabilities, std }, best) {
     const item = element(
       "li",
       {},
-      element("span", { class: "class" }, String(of)),
+      element("span", { class: "class" }, nameOf(of)),
       track,
       element("span", { class: "value" }, percent(value)),
     );
@@ -111,7 +114,7 @@ function duration(milliseconds) {
 function show(name, next) {
   network?.close();
   network = next;
-  const { layers, steps, bytes, input, output, variances, isa, version, threshold } = network.description;
+  const { layers, steps, bytes, input, output, variances, isa, program, threshold } = network.description;
   const [kept, total] = [(l) => l.kept, (l) => l.rows * l.columns].map((f) => layers.reduce((sum, l) => sum + f(l), 0));
   const multiplyAdds = steps.reduce((sum, step) => sum + step.multiplyAdds, 0);
   $("draw").hidden = !drawable(network.description);
@@ -119,7 +122,7 @@ function show(name, next) {
   $("bytes").textContent = `${grouped(bytes)} bytes`;
   $("weights").textContent = grouped(kept);
   $("time").textContent = "…";
-  $("engine").textContent = `svdo ${version}, ${isa} kernels.`;
+  $("engine").textContent = `${program}, ${isa} kernels.`;
   $("about").textContent =
     `${name}: ${grouped(bytes)} bytes, ${grouped(kept)} of ${grouped(total)} weights in ${layers.length} layers, ` +
     `${input.join("×")} to ${output.join("×")}, ${grouped(multiplyAdds)} multiply-adds a run` +

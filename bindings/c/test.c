@@ -44,15 +44,30 @@ static void *thread(void *model) {
     return NULL;
 }
 
+/* The bytes of a file; 0 if it cannot be read. */
+static size_t contents(const char *path, unsigned char *bytes, size_t room) {
+    FILE *file = fopen(path, "rb");
+    size_t length = file ? fread(bytes, 1, room, file) : 0;
+    if (file) {
+        fclose(file);
+    }
+    return length;
+}
+
 int main(int count, char **arguments) {
-    FILE *file = count > 1 ? fopen(arguments[1], "rb") : NULL;
-    if (!file) {
-        fprintf(stderr, "usage: test EXAMPLE.svdo\n");
+    unsigned char bytes[4096];
+    size_t length = count > 2 ? contents(arguments[2], bytes, sizeof bytes) : 0;
+    if (length == 0) {
+        fprintf(stderr, "usage: test EXAMPLE.svdo NAMED.svdo\n");
         return 2;
     }
-    unsigned char bytes[4096];
-    size_t length = fread(bytes, 1, sizeof bytes, file);
-    fclose(file);
+    svdo_model *named = NULL;
+    check(svdo_load(bytes, length, &named) == SVDO_OK, "a file with names of classes");
+    const char *names[] = {svdo_class_name(named, 0), svdo_class_name(named, 1)};
+    check(names[0] && strcmp(names[0], "down") == 0 && names[1] && strcmp(names[1], "up") == 0, "their names");
+    check(svdo_class_name(named, 2) == NULL && svdo_class_name(NULL, 0) == NULL, "no further name");
+    svdo_free(named);
+    length = contents(arguments[1], bytes, sizeof bytes);
 
     /* What cannot be loaded: a status, a message, no model. */
     svdo_model *model = (svdo_model *)bytes;
@@ -75,6 +90,7 @@ int main(int count, char **arguments) {
     svdo_shape in = svdo_input_shape(model), out = svdo_output_shape(model);
     check(in.channels == 3 && in.height == 1 && in.width == 1, "input shape");
     check(out.channels == 2 && out.height == 1 && out.width == 1, "output shape");
+    check(svdo_class_name(model, 0) == NULL, "no names of classes");
     svdo_shape none = svdo_input_shape(NULL);
     check(none.channels == 0 && svdo_workspace_bytes(NULL, 1) == 0, "shapes of NULL");
     check(svdo_workspace_bytes(model, 64) >= svdo_workspace_bytes(model, 1), "workspaces grow");

@@ -20,10 +20,17 @@ diff <(echo "$declared") <(echo "$defined") || { echo "include/svdo.h and libsvd
 hex=$(sed -n '/^## Example/,$p' formats/svdo-v1.md | sed -nE 's/^    (([0-9a-f]{2} ?)+)  .*/\1/p' | tr -d ' \n')
 printf "$(sed 's/../\\x&/g' <<<"$hex")" >"$work/example.svdo"
 
+# The same with names of its classes; its checksum as gzip has it.
+hex=5356444f011e010301010000803f00000100${hex:34:8}${hex:42:4}0180080a646f776e0a757000${hex:52:12}
+{
+    printf "$(sed 's/../\\x&/g' <<<"$hex")"
+    printf "$(sed 's/../\\x&/g' <<<"$hex")" | gzip -c | tail -c 8 | head -c 4
+} >"$work/named.svdo"
+
 flags=(-std=c99 -D_POSIX_C_SOURCE=200809L -O1 -Wall -Wextra -Wpedantic -Werror -Iinclude)
 system=(-lm -lpthread -ldl)
 "$cc" "${flags[@]}" bindings/c/test.c "$built/libsvdo_c.a" "${system[@]}" -o "$work/static"
-"$work/static" "$work/example.svdo"
+"$work/static" "$work/example.svdo" "$work/named.svdo"
 # The shared one as it is installed, moved, and found by pkg-config.
 bindings/c/install.sh "$built" "$work/there"
 mv "$work/there" "$work/prefix"
@@ -34,7 +41,7 @@ if command -v pkg-config >/dev/null; then
     read -r -a libs <<<"$(pkg-config --cflags --libs svdo)"
 fi
 "$cc" "${flags[@]}" bindings/c/test.c "${libs[@]}" "${system[@]}" -Wl,-rpath,"$work/prefix/lib" -o "$work/shared"
-"$work/shared" "$work/example.svdo"
+"$work/shared" "$work/example.svdo" "$work/named.svdo"
 if command -v "${CXX:-c++}" >/dev/null; then
     echo '#include "svdo.h"' | "${CXX:-c++}" -x c++ -Wall -Wextra -Werror -Iinclude -fsyntax-only -
 fi

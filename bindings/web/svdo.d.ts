@@ -31,9 +31,11 @@ export interface Step {
   multiplyAdds: number;
 }
 
+/** What `formats/web.schema.json` says. */
 export interface Description {
-  /** Of svdo. */
-  version: string;
+  schema: "web.schema.json";
+  /** `svdo` and its version. */
+  program: string;
   /** Of the kernels: `simd128`, or `portable`. */
   isa: string;
   /** Of the file. */
@@ -51,6 +53,8 @@ export interface Description {
   vocabulary: number | null;
   output: Shape;
   outputElements: number;
+  /** Names of the outputs, by number; empty where the file has none. */
+  classes: string[];
   layers: Layer[];
   steps: Step[];
 }

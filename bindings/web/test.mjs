@@ -19,6 +19,9 @@ const network = svdo.open(model);
 const { description } = network;
 assert.equal(description.bytes, model.length);
 assert.equal(description.isa, "simd128");
+assert.equal(description.schema, "web.schema.json");
+assert.match(description.program, /^svdo \d/);
+assert.deepEqual(description.classes, []);
 assert.deepEqual(description.input, [1, 28, 28]);
 assert.equal(description.inputElements * expected.length, x.length);
 

@@ -11,6 +11,7 @@ programs=${SVDO_PROGRAMS:-$CARGO_TARGET_DIR/release}
 command -v node >/dev/null || { echo "SKIPPED: no node, svdo-web is not tested" >&2; exit 0; }
 SVDO_COMPRESS=$programs/svdo-compress bindings/web/build.sh "$out" || exit $(($? == 3 ? 0 : 1))
 
+cargo test --locked --quiet -p svdo-web
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # Sixty-four images.
@@ -61,5 +62,11 @@ export CHROMIUM SVDO_NODE_MODULES
     -o "$work/lenet5.svdo" >/dev/null
 "$programs/svdo-infer" "$out/lenet5.svdo" --input fixtures/t10k-images-idx3-ubyte.gz \
     --labels fixtures/t10k-labels-idx1-ubyte.gz --uncertainty moments --html "$work/uncertain.html" >/dev/null
+mkdir "$work/mnist"
+for kind in images-idx3-ubyte labels-idx1-ubyte; do
+    ln -s "$PWD/fixtures/t10k-$kind.gz" "$work/mnist/train-$kind.gz"
+done
+[ ! -x "$programs/svdo-train" ] || "$programs/svdo-train" --recipe lenet-300-100 --data "$work/mnist" --epochs 4 --validation 10% \
+    --html "$work/training.html" -o "$work/trained.safetensors" >/dev/null
 node web/reports.mjs "$out/screenshots" "$work"/*.html
 node web/test.mjs "$out/svdo.html" "$work/lenet300.svdo" "$out/screenshots"

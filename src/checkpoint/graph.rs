@@ -99,5 +99,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Checkpoint> {
     });
     let layers: Vec<LayerViews> = layers.collect();
     let (path, source) = (path.into(), Box::new(source));
-    Ok(Checkpoint { path, source, layers, network, notes, ignore_masks: false })
+    let mut checkpoint = Checkpoint { path, source, layers, network, notes, ignore_masks: false };
+    checkpoint.find_classes();
+    Ok(checkpoint)
 }

@@ -36,7 +36,7 @@ pub(super) fn description(config: &str, found: &mut Found) -> Result<Option<Desc
             other => return Err(format!("a model of class {other:?}")),
         };
         let (input, nodes) = builder.finish(output)?;
-        Ok(Some(Description { version: 1, input, nodes }))
+        Ok(Some(Description { version: 1, input, nodes, classes: Vec::new() }))
     };
     read().map_err(|reason: String| {
         let reason: String = reason.chars().take(MOST_OF_A_REASON).collect();

@@ -4,6 +4,7 @@
 //! memory.
 
 mod archive;
+mod classes;
 mod constants;
 mod container;
 mod conventions;
@@ -154,6 +155,7 @@ impl Checkpoint {
         }
         let evidence = checkpoint.evidence_notes()?;
         checkpoint.notes.extend(evidence);
+        checkpoint.find_classes();
         Ok(checkpoint)
     }
 
@@ -202,18 +204,6 @@ impl Checkpoint {
     /// large reads are cheaper than many small ones.
     pub fn is_reordered(&self, layer: usize) -> bool {
         self.layers[layer].theta.as_ref().is_some_and(|theta| !theta.is_contiguous())
-    }
-
-    /// Names of the network's classes by number, where the file has them: the member `classes` of its own
-    /// metadata, which svdo-train writes for data that names them.
-    pub fn classes(&self) -> Vec<String> {
-        #[derive(serde::Deserialize)]
-        struct Named {
-            #[serde(default)]
-            classes: Vec<String>,
-        }
-        let named = self.source.metadata("svdo").map(serde_json::from_str::<Named>);
-        named.and_then(Result::ok).map(|named| named.classes).unwrap_or_default()
     }
 
     /// The accuracy that the file says its network has, 0 to 1.

@@ -145,7 +145,7 @@ fn of_layers(found: &Found, options: &Options) -> Description {
         _ => vec![0],
     };
     let input = InputDescription { shape, ..Default::default() };
-    Description { version: 1, input, nodes }
+    Description { version: 1, input, nodes, classes: Vec::new() }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use clap::Parser;
 
 use super::output::{self, CompressionReports, Progress, Reports, is_stdout};
 use super::quantization::{Quantization, positive};
-use super::samples::samples_of;
+use super::samples::{class_names, samples_of};
 use super::sweep::{Sweep, thresholds};
 use super::{Labelled, Outcome, Threads, heat_map, import, interrupt, isa, share};
 use crate::checkpoint::Checkpoint;
@@ -95,6 +95,11 @@ pub struct Arguments {
     /// Class numbers of --validate, if it has none itself
     #[arg(long, value_name = "FILE", requires = "validate", help_heading = "Data")]
     labels: Option<PathBuf>,
+
+    /// Names of the classes, in place of the checkpoint's: a file with one on each line, or a checkpoint that has
+    /// them
+    #[arg(long, value_name = "FILE", conflicts_with = "strip", help_heading = "Data")]
+    classes: Option<PathBuf>,
 
     /// For --quantize rd: samples without labels, as those of the training, to fit weights to
     ///
@@ -194,7 +199,12 @@ impl Arguments {
             return Ok(Outcome::Passed);
         }
         let quantizer = self.quantization.quantizer(self.goal().is_some())?;
-        let checkpoint = self.import.open(&self.input, self.network.as_deref())?;
+        let mut checkpoint = self.import.open(&self.input, self.network.as_deref())?;
+        if let Some(path) = &self.classes {
+            let outputs = checkpoint.network().output_shape_of_all()?.elements()?;
+            checkpoint.name_classes(&class_names(path, outputs)?).map_err(|e| e.in_file(path))?;
+        }
+        let checkpoint = checkpoint;
         let input = &checkpoint.network().input;
         let validate = self.validate.as_ref();
         let labelled = validate
@@ -284,6 +294,7 @@ impl Arguments {
             ("--network", &self.network),
             ("--validate", &self.validate),
             ("--labels", &self.labels),
+            ("--classes", &self.classes),
             ("--calibrate", &self.calibrate),
             ("--recalibrate", &self.recalibrate),
         ];

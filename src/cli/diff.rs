@@ -55,7 +55,7 @@ impl Arguments {
         diff.gates
             .extend(self.max_growth.map(|limit| Gate::at_most("max-growth", limit, diff.growth)));
         let text = match (self.json, self.markdown) {
-            (true, _) => json::pretty(&diff)?,
+            (true, _) => json::stamped("diff.schema.json", &diff)?,
             (_, true) => diff.markdown(),
             _ => diff.text(),
         };

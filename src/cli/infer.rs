@@ -72,7 +72,7 @@ pub struct Arguments {
     #[arg(short, long, value_name = "FILE", requires = "input")]
     output: Option<PathBuf>,
 
-    /// Names of the classes: a file with one on each line, or the checkpoint that svdo-train wrote
+    /// Names of the classes, in place of the model's: a file with one on each line, or a checkpoint that has them
     #[arg(long, value_name = "FILE", requires = "input")]
     classes: Option<PathBuf>,
 
@@ -183,7 +183,7 @@ impl Arguments {
                 let threads = self.threads;
                 threads.pool(|| self.verify(&model, &engine, checkpoint))?
             }
-            None => self.infer(&engine, load_seconds),
+            None => self.infer(&model, &engine, load_seconds),
         }
     }
 
@@ -216,9 +216,15 @@ impl Arguments {
     }
 
     /// Samples with their labels, if there are any, and the names of classes.
-    fn samples(&self, input: &Input, outputs: usize) -> anyhow::Result<Labelled> {
-        let named = self.classes.as_deref().map(|path| class_names(path, outputs)).transpose()?;
-        let named = named.unwrap_or_default();
+    fn samples(
+        &self,
+        model: &Model,
+        (input, outputs): (&Input, usize),
+    ) -> anyhow::Result<Labelled> {
+        let named = match &self.classes {
+            Some(path) => class_names(path, outputs)?,
+            None => model.network.classes().into_iter().map(str::to_owned).collect(),
+        };
         let (array, labels) = (self.array.as_deref(), self.labels.as_deref());
         let mut found = labelled_of(&self.input, array, labels, (input, outputs), &named)?;
         if !named.is_empty() {
@@ -227,9 +233,10 @@ impl Arguments {
         Ok(found)
     }
 
-    fn infer(&self, engine: &Engine, load_seconds: f64) -> anyhow::Result<Outcome> {
+    fn infer(&self, model: &Model, engine: &Engine, load_seconds: f64) -> anyhow::Result<Outcome> {
         let outs = engine.output_shape().elements()?;
-        let Labelled { values: samples, labels, classes } = self.samples(engine.input(), outs)?;
+        let Labelled { values: samples, labels, classes } =
+            self.samples(model, (engine.input(), outs))?;
         let labelled = labels.is_some();
         anyhow::ensure!(
             labelled || self.assert_max_error.is_none(),
@@ -298,7 +305,7 @@ impl Arguments {
                 labels: None,
                 classes: Vec::new(),
             },
-            false => self.samples(engine.input(), outs)?,
+            false => self.samples(model, (engine.input(), outs))?,
         };
         let found = verify(engine, &checkpoint, thresholds.clone(), &samples)?;
         let files = (self.model.as_path(), path);

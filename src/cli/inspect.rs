@@ -64,7 +64,7 @@ impl Arguments {
             false => Inspection::Checkpoint(self.checkpoint()?),
         };
         let text = match self.json {
-            true => json::pretty(&found)?,
+            true => json::stamped("inspect.schema.json", &found)?,
             false => text::document(&found.document()),
         };
         output::write(Path::new("-"), text.as_bytes())?;

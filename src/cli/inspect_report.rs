@@ -123,7 +123,8 @@ impl InspectedCheckpoint {
         }
         let network = self.network.as_ref().map(network_line);
         let problem = self.problem.as_ref().map(|p| format!("cannot be compressed as it is: {p}"));
-        blocks.push(Block::Lines(network.into_iter().chain(problem).collect()));
+        let classes = self.network.as_ref().and_then(classes_line);
+        blocks.push(Block::Lines(network.into_iter().chain(classes).chain(problem).collect()));
         Document {
             sections: vec![Section::new("", "", blocks)],
             notes: self.notes.clone().unwrap_or_default(),
@@ -151,7 +152,12 @@ impl InspectedModel {
         let blocks = vec![
             Block::Lines(head),
             Block::Table(Table::new(headings, layers)),
-            Block::Lines(vec![network_line(&self.network)]),
+            Block::Lines(
+                [network_line(&self.network)]
+                    .into_iter()
+                    .chain(classes_line(&self.network))
+                    .collect(),
+            ),
         ];
         Document { sections: vec![Section::new("", "", blocks)], ..Document::default() }
     }
@@ -162,6 +168,13 @@ fn network_line(network: &Value) -> String {
     let nodes = network["nodes"].as_array().into_iter().flatten();
     let operations: Vec<&str> = nodes.filter_map(|node| node["op"].as_str()).collect();
     format!("network: {} -> {}", network["input"]["shape"], operations.join(" -> "))
+}
+
+/// Names of the outputs, if they have any.
+fn classes_line(network: &Value) -> Option<String> {
+    let names: Vec<&str> =
+        network["classes"].as_array()?.iter().filter_map(Value::as_str).collect();
+    Some(format!("classes: {}", names.join(", ")))
 }
 
 fn list(shape: &[usize]) -> String {

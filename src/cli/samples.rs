@@ -15,7 +15,7 @@ pub(super) fn samples_of(path: &Path, input: &Input) -> crate::Result<Vec<f32>> 
     }
 }
 
-/// The names of all classes of a network, a line each, or of the data that a checkpoint was trained on.
+/// The names of all classes of a network, a line each, or those that a checkpoint has.
 pub(super) fn class_names(path: &Path, outputs: usize) -> anyhow::Result<Vec<String>> {
     let safetensors = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"));
     let names: Vec<String> = match safetensors {

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::bench_report::Benchmark;
 use super::inspect_report::Inspection;
+#[cfg(feature = "train")]
+use super::train::{LogHead, LogLine};
 use crate::report::Report;
 use crate::report::diff::Diff;
 
@@ -22,22 +24,40 @@ enum Written {
 fn report_schema_is_that_of_the_types() {
     let about = "What svdo-compress, svdo-infer, svdo-infer --verify and svdo-infer --bench write \
                  with --json.";
-    holds::<Written>("report.schema.json", "svdo report", about);
+    holds::<Written>("report.schema.json", "svdo report", about, stamp);
 }
 
 #[test]
 fn diff_schema_is_that_of_the_types() {
-    holds::<Diff>("diff.schema.json", "svdo diff", "What svdo diff writes with --json.");
+    holds::<Diff>("diff.schema.json", "svdo diff", "What svdo diff writes with --json.", stamp);
 }
 
 #[test]
 fn inspect_schema_is_that_of_the_types() {
     let about = "What svdo inspect writes with --json.";
-    holds::<Inspection>("inspect.schema.json", "svdo inspect", about);
+    holds::<Inspection>("inspect.schema.json", "svdo inspect", about, stamp);
 }
 
-/// Compares a schema with the file, or writes it if `SVDO_WRITE_SCHEMAS` is set.
-fn holds<T: JsonSchema>(file: &str, title: &str, about: &str) {
+/// A line of the log of a training.
+#[cfg(feature = "train")]
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code)]
+enum Logged {
+    Head(LogHead),
+    Line(LogLine<'static>),
+}
+
+#[cfg(feature = "train")]
+#[test]
+fn log_schema_is_that_of_the_types() {
+    let about = "A line of what svdo-train writes with --log: the first says what the others are.";
+    holds::<Logged>("train-log.schema.json", "svdo training log", about, |_, _, _| ());
+}
+
+/// Compares a schema with the file, or writes it if `SVDO_WRITE_SCHEMAS` is set. `stamp` adds what the writer
+/// adds.
+fn holds<T: JsonSchema>(file: &str, title: &str, about: &str, stamp: fn(&mut Value, &str, &str)) {
     let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
     let mut schema = generator.into_root_schema_for::<T>().to_value();
     let mut tagged = Vec::new();
@@ -48,6 +68,7 @@ fn holds<T: JsonSchema>(file: &str, title: &str, about: &str) {
         // Its tag stands outside; the variant that holds both is closed.
         definition.as_object_mut().unwrap().remove("additionalProperties");
     }
+    stamp(&mut schema, "", file);
     schema["title"] = json!(title);
     schema["description"] = json!(about);
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("formats").join(file);
@@ -61,6 +82,28 @@ fn holds<T: JsonSchema>(file: &str, title: &str, about: &str) {
         written == schema,
         "formats/{file} is not that of the types: run SVDO_WRITE_SCHEMAS=1 cargo test --lib schemas"
     );
+}
+
+/// Adds the members that every report begins with, to each form that a part of a schema has.
+fn stamp(schema: &mut Value, part: &str, file: &str) {
+    let Some(Value::Object(object)) = schema.pointer_mut(part) else { panic!("{file}: {part}") };
+    if let Some(Value::Object(properties)) = object.get_mut("properties") {
+        properties.insert("schema".into(), json!({"const": file, "type": "string"}));
+        let program = "The program that wrote it, and its version.";
+        let program = json!({"description": program, "pattern": "^svdo [0-9]", "type": "string"});
+        properties.insert("program".into(), program);
+        let required = object.entry("required").or_insert(json!([])).as_array_mut().unwrap();
+        required.extend([json!("schema"), json!("program")]);
+    } else if let Some(Value::String(target)) = object.get("$ref") {
+        let target = target.trim_start_matches('#').to_owned();
+        stamp(schema, &target, file);
+    } else {
+        let forms =
+            ["anyOf", "oneOf"].into_iter().find(|forms| object.contains_key(*forms)).unwrap();
+        for at in 0..object[forms].as_array().unwrap().len() {
+            stamp(schema, &format!("{part}/{forms}/{at}"), file);
+        }
+    }
 }
 
 /// Variants with a tag beside a definition admit nothing else; `tagged` gets the definitions.

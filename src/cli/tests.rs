@@ -27,10 +27,12 @@ const HEADINGS: [&str; 15] = [
 
 /// Names that several commands use for one thing, which each describes in its own words or under another
 /// heading.
-const SHARED: [&str; 10] = [
+const SHARED: [&str; 12] = [
     "assert-max-error", // a bound on the error rate
     "batch",            // samples that run at a time
+    "classes",          // names of classes
     "data",             // a folder of images and labels
+    "html",             // a page
     "json",             // the report as JSON
     "labels",           // class numbers
     "markdown",         // the report as Markdown

@@ -71,11 +71,11 @@ impl UncertaintyOptions {
     /// Runs the samples and reports.
     pub(super) fn run(&self, inputs: &Inputs<'_>, reports: &Reports) -> anyhow::Result<Outcome> {
         let how = self.uncertainty.unwrap_or(How::Mean);
-        let engine = self.engine(inputs, how)?;
+        let (engine, classes) = self.engine(inputs, how)?;
         let input = Input::plain(engine.input_shape());
         let sizes = (&input, engine.outputs());
         let Labelled { values: samples, labels, .. } =
-            labelled_of(inputs.input, inputs.array, inputs.labels, sizes, &[])?;
+            labelled_of(inputs.input, inputs.array, inputs.labels, sizes, &classes)?;
         let start = Instant::now();
         let predictions = engine.predict(&samples, self.seed)?;
         let seconds = start.elapsed().as_secs_f64() / predictions.len().max(1) as f64;
@@ -119,7 +119,12 @@ impl UncertaintyOptions {
         Ok(Outcome::of(passed))
     }
 
-    fn engine(&self, inputs: &Inputs<'_>, how: How) -> anyhow::Result<UncertainEngine> {
+    /// With the names of the classes.
+    fn engine(
+        &self,
+        inputs: &Inputs<'_>,
+        how: How,
+    ) -> anyhow::Result<(UncertainEngine, Vec<String>)> {
         let path = inputs.model;
         let in_file = |e: crate::Error| e.in_file(path);
         let onnx = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"));
@@ -128,6 +133,7 @@ impl UncertaintyOptions {
         let (model, found) = container::read_with_variances(&bytes).map_err(in_file)?;
         let options = Options { threads: inputs.threads, ..Options::default() };
         let engine = UncertainEngine::of_file((&model, found), how, self.seed, isa()?, options);
-        Ok(engine.map_err(in_file)?)
+        let classes = model.network.classes().into_iter().map(str::to_owned).collect();
+        Ok((engine.map_err(in_file)?, classes))
     }
 }

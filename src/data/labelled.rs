@@ -195,14 +195,16 @@ fn pictures(folders: &[PathBuf], shape: Shape, classes: &[String]) -> Result<Lab
     Ok(Labelled { values, labels: Some(labels), classes: names.to_vec() })
 }
 
-/// The numbers of classes that are written as numbers or names, and the names.
+/// The numbers of classes that are written as numbers or names, and the names. Numbers are none where `classes` has
+/// one of them as a name.
 pub(crate) fn classes_of(
     written: &[String],
     classes: &[String],
 ) -> Result<(Vec<u32>, Vec<String>)> {
     let numbers = written.iter().map(|name| name.parse().ok()).collect::<Option<Vec<u32>>>();
-    if let (Some(labels), true) = (numbers, classes.is_empty()) {
-        return Ok((labels, Vec::new()));
+    let named = written.iter().any(|name| classes.contains(name));
+    if let (Some(labels), false) = (numbers, named) {
+        return Ok((labels, classes.to_vec()));
     }
     let found: BTreeSet<&String> = written.iter().collect();
     let all: Vec<String> = match classes {

@@ -13,6 +13,9 @@ pub(crate) struct Table {
     pub(crate) rest: Vec<String>,
     /// Columns of that.
     pub(crate) width: usize,
+    /// The weight of each, where the last column is called `weight` or `sample_weight`.
+    #[cfg_attr(not(feature = "train"), allow(dead_code))]
+    pub(crate) weights: Vec<f32>,
     /// The line of each sample, from 1 on.
     lines: Vec<usize>,
 }
@@ -23,13 +26,20 @@ impl Table {
         Self::parse(&std::fs::read_to_string(path).at(path)?, inputs, widths)
     }
 
-    /// The same of text. A first line whose first value is no number holds names.
+    /// The same of text. A first line whose first value is no number holds names. If by them the last column is
+    /// one more than there are to be, and called `weight` or `sample_weight`, it is that.
     pub(crate) fn parse(text: &str, inputs: usize, widths: &[usize]) -> Result<Self> {
-        let mut table = Self::default();
+        let (mut table, mut weighted) = (Self::default(), false);
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         for (index, line) in lines {
-            let fields: Vec<&str> =
+            let mut fields: Vec<&str> =
                 line.split(',').map(|field| field.trim().trim_matches('"')).collect();
+            let names =
+                table.lines.is_empty() && fields.first().is_some_and(|v| number(v).is_none());
+            if names {
+                weighted = weighs(&fields, inputs, widths);
+            }
+            let weight = if weighted { fields.pop() } else { None };
             let width = fields.len().wrapping_sub(inputs);
             let known = if table.lines.is_empty() { widths } else { &[table.width] };
             if !known.contains(&width) {
@@ -41,8 +51,8 @@ impl Table {
                 )));
             }
             let (values, rest) = fields.split_at(inputs);
-            if table.lines.is_empty() && values.first().is_some_and(|v| number(v).is_none()) {
-                continue; // The names of the columns.
+            if names {
+                continue;
             }
             table.width = width;
             table.lines.push(index + 1);
@@ -51,6 +61,10 @@ impl Table {
                 table.values.push(value.ok_or_else(|| wrong(index + 1, column, field))?);
             }
             table.rest.extend(rest.iter().map(|field| (*field).to_owned()));
+            if let Some(field) = weight {
+                let value = number(field);
+                table.weights.push(value.ok_or_else(|| wrong(index + 1, fields.len(), field))?);
+            }
         }
         match table.lines.is_empty() {
             true => Err(Error::data("it has no samples")),
@@ -69,6 +83,16 @@ impl Table {
         };
         self.rest.iter().enumerate().map(target).collect()
     }
+}
+
+/// Whether the last of these columns has weights.
+fn weighs(names: &[&str], inputs: usize, widths: &[usize]) -> bool {
+    let called =
+        |name: &&str| ["weight", "sample_weight"].contains(&name.to_ascii_lowercase().as_str());
+    let more = names.len().wrapping_sub(inputs);
+    names.last().is_some_and(called)
+        && !widths.contains(&more)
+        && widths.contains(&more.wrapping_sub(1))
 }
 
 /// A finite number.
@@ -92,6 +116,18 @@ mod tests {
         assert_eq!((table.width, &table.rest[..]), (1, &["no".to_owned(), "yes".into()][..]));
         let bare = Table::parse("1,2\n3,4", 2, &[0, 1]).unwrap();
         assert_eq!((bare.values, bare.width), (vec![1.0, 2.0, 3.0, 4.0], 0));
+    }
+
+    #[test]
+    fn a_last_column_may_have_weights() {
+        let table = Table::parse("a,b,kind,Weight\n1,2,no,0.5\n3,4,yes,2\n", 2, &[1]).unwrap();
+        assert_eq!((&table.weights[..], table.width), (&[0.5, 2.0][..], 1));
+        assert_eq!(table.rest, ["no", "yes"]);
+        // What is asked for is no weight, whatever it is called.
+        let table = Table::parse("a,b,weight\n1,2,7\n", 2, &[1]).unwrap();
+        assert_eq!((table.weights.len(), &table.rest[..]), (0, &["7".to_owned()][..]));
+        let error = Table::parse("a,b,c,weight\n1,2,0,x\n", 2, &[1]).unwrap_err().to_string();
+        assert!(error.contains("line 2, column 4: \"x\" is not a finite number"), "{error}");
     }
 
     #[test]

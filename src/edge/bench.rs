@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::arguments::Arguments;
-use super::json::quoted;
+use super::json::opening;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::measure::{Times, peak_rss_kib, random_samples};
@@ -32,10 +32,10 @@ pub(super) fn bench(
          {weight_bytes} bytes\n{:>6} {:>11} {:>11} {:>11} {:>11} {:>11} {:>12}\n",
         "batch", "median us", "mean us", "std", "p99", "first us", "samples/s"
     );
-    let mut json = format!(
-        "{{\n  \"model\": {},\n  \"cpu\": \"{cpu}\",\n  \"threads\": {threads},\n  \"load_ms\": \
-         {load_ms},\n  \"weight_bytes\": {weight_bytes},\n",
-        quoted(&model)
+    let mut json = opening("bench", &arguments.model);
+    json += &format!(
+        "  \"isa\": \"{cpu}\",\n  \"kernel\": \"auto\",\n  \"threads\": {threads},\n  \"pinned\": [],\n  \
+         \"time_unit\": \"us\",\n  \"load_ms\": {load_ms},\n  \"weight_bytes\": {weight_bytes},\n"
     );
     if let Some(peak) = peak_rss_kib() {
         json += &format!("  \"peak_rss_kib\": {peak},\n");
@@ -44,8 +44,8 @@ pub(super) fn bench(
     for (at, b) in batches.iter().enumerate() {
         let (batch, first, runs) = (b.batch, b.first, b.times.runs());
         let (mean, std, median) = (b.times.mean(), b.times.std(), b.times.median());
-        let (min, p90, p99) =
-            (b.times.quantile(0.0), b.times.quantile(0.9), b.times.quantile(0.99));
+        let [min, p90, p95, p99, max] =
+            [0.0, 0.9, 0.95, 0.99, 1.0].map(|share| b.times.quantile(share));
         let rate = batch as f64 * 1e6 / median;
         text += &format!(
             "{batch:>6} {median:>11.2} {mean:>11.2} {std:>11.2} {p99:>11.2} {first:>11.2} \
@@ -55,7 +55,7 @@ pub(super) fn bench(
         json += &format!(
             "{comma}\n    {{\"batch\": {batch}, \"first_inference\": {first}, \"runs\": {runs}, \
              \"mean\": {mean}, \"std\": {std}, \"min\": {min}, \"median\": {median}, \"p90\": {p90}, \
-             \"p99\": {p99}, \"items_per_sec\": {rate}}}"
+             \"p95\": {p95}, \"p99\": {p99}, \"max\": {max}, \"items_per_sec\": {rate}}}"
         );
     }
     Ok((text, json + "\n  ]\n}\n"))

@@ -18,6 +18,16 @@ pub fn quoted(text: &str) -> String {
     json
 }
 
+/// How a report begins: by what the workstation's reports begin with.
+pub(super) fn opening(report: &str, model: &std::path::Path) -> String {
+    format!(
+        "{{\n  \"schema\": \"report.schema.json\",\n  \"program\": \"svdo {}\",\n  \"report\": \"{report}\",\n  \
+         \"model\": {},\n",
+        env!("CARGO_PKG_VERSION"),
+        quoted(&model.to_string_lossy())
+    )
+}
+
 /// Finite outputs as JSON: a list for each sample.
 pub(super) fn rows(outputs: &[f32], outs: usize) -> String {
     let mut json = String::from('[');

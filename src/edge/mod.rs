@@ -17,7 +17,7 @@ use std::time::Instant;
 use crate::engine::evaluate::{Evaluation, compare};
 use crate::engine::{Engine, Isa, Options, physical_cores};
 use crate::error::{Error, IoContext, Result};
-use crate::text::{best_classes, duration, group, percent, printable};
+use crate::text::{duration, group, named_classes, percent, printable};
 use crate::{container, data, files, serve};
 use arguments::{Arguments, Request};
 
@@ -104,13 +104,11 @@ impl Arguments {
                 ));
             }
             let model = container::read(&std::fs::read(&self.model).at(&self.model)?)?;
-            Engine::with_options(
-                &model,
-                isa,
-                Options { threads, stream: self.stream, ..Options::default() },
-            )
+            let options = Options { threads, stream: self.stream, ..Options::default() };
+            let classes = model.network.classes().into_iter().map(str::to_owned).collect();
+            Ok((Engine::with_options(&model, isa, options)?, classes))
         };
-        let engine = load().map_err(|e| e.in_file(&self.model))?;
+        let (engine, classes): (_, Vec<String>) = load().map_err(|e| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();
         if self.serve_stdin {
             serve::serve(&engine, &mut io::stdin().lock(), out)?;
@@ -121,14 +119,14 @@ impl Arguments {
             self.report(out, &json, &text)?;
             return Ok(true);
         }
-        self.infer(&engine, threads, load_seconds, out)
+        self.infer(&engine, &classes, (threads, load_seconds), out)
     }
 
     fn infer(
         &self,
         engine: &Engine,
-        threads: usize,
-        load_seconds: f64,
+        classes: &[String],
+        (threads, load_seconds): (usize, f64),
         out: &mut dyn Write,
     ) -> Result<bool> {
         let samples = data::read_samples(&self.input, None, engine.input_shape())?.values;
@@ -148,7 +146,7 @@ impl Arguments {
         let stdout_taken = self.json.as_deref() == Some(Path::new("-"));
         let quiet = self.labels.is_none() && (self.output.is_none() || self.top.is_some());
         if (self.top.is_some() || quiet) && !stdout_taken {
-            let text = best_classes(&outputs, outs, self.top.unwrap_or(1));
+            let text = named_classes(&outputs, outs, self.top.unwrap_or(1), classes);
             print(out, Path::new("-"), text.as_bytes())?;
         }
         let times = Times { samples: count, seconds, load_seconds, threads };
@@ -200,11 +198,8 @@ impl Arguments {
 
     /// The report of `formats/report.schema.json`.
     fn as_json(&self, engine: &Engine, times: &Times, evaluation: Option<&Evaluation>) -> String {
-        let model = quoted(&self.model.to_string_lossy());
-        let samples = times.samples;
-        let mut json = format!(
-            "{{\n  \"report\": \"infer\",\n  \"model\": {model},\n  \"samples\": {samples},\n"
-        );
+        let mut json = json::opening("infer", &self.model);
+        json += &format!("  \"samples\": {},\n", times.samples);
         if let Some(found) = evaluation {
             json += &format!(
                 "  \"error_rate\": {:?},\n  \"cross_entropy\": {:?},\n",

@@ -188,10 +188,10 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let summary = json!({"checks": names, "passed": passed, "trained": results});
     Ok(Findings {
         files: vec![
-            super::summary(summary)?,
             ("training.csv".into(), csv(&["method", "epoch", "test_nll"], rows)),
             ("chain.svg".into(), figure.document().into()),
         ],
+        summary,
         text,
         passed,
     })

@@ -108,7 +108,6 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     });
     let mut files = vec![
         ("epochs.csv".into(), csv(&columns, rows)),
-        super::summary(summary)?,
         ("sparsity.svg".into(), figure.document().into()),
     ];
     if trainer.network.input.shape.channels == 1 {
@@ -116,7 +115,7 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
         let _ = writeln!(text, "the first layer: {units}");
         files.push(("first-layer.svg".into(), picture.into()));
     }
-    Ok(Findings { files, text, passed: true })
+    Ok(Findings { files, summary, text, passed: true })
 }
 
 /// Weights left of each layer and accuracy, by epoch.

@@ -16,6 +16,7 @@ pub mod uncertainty;
 use std::fmt::Write;
 use std::path::Path;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -50,10 +51,20 @@ pub struct Resources<'a> {
 pub struct Findings {
     /// Names and contents.
     pub files: Vec<(String, Vec<u8>)>,
+    /// What `summary.json` says.
+    pub summary: Value,
     /// For the terminal.
     pub text: String,
     /// Whether everything that it checks holds.
     pub passed: bool,
+}
+
+/// A summary says what it is of.
+#[derive(Serialize)]
+struct Summary<'a> {
+    experiment: &'static str,
+    #[serde(flatten)]
+    findings: &'a Value,
 }
 
 macro_rules! config {
@@ -210,9 +221,12 @@ impl Experiment {
                 ),
             });
         }
-        let used = pretty(&settings)?;
+        let used = json::pretty(&settings)?.into_bytes();
         let mut findings = (self.run)(settings, resources)?;
-        findings.files.insert(0, ("config.json".into(), used));
+        let summary = Summary { experiment: self.name, findings: &findings.summary };
+        let summary = json::stamped("summary.schema.json", &summary)?.into_bytes();
+        let files = [("config.json".into(), used), ("summary.json".into(), summary)];
+        findings.files.splice(0..0, files);
         Ok(findings)
     }
 }
@@ -232,20 +246,10 @@ fn change(settings: &mut Map<String, Value>, key: String, value: Value) {
     }
 }
 
-/// The summary, which says the program that it is of.
-fn summary(mut summary: Value) -> Result<(String, Vec<u8>)> {
-    summary["program"] = concat!("svdo ", env!("CARGO_PKG_VERSION")).into();
-    Ok(("summary.json".into(), pretty(&summary)?))
-}
-
 /// Settings of one experiment.
 fn read<T: DeserializeOwned>(settings: Value) -> Result<T> {
     serde_json::from_value(settings)
         .map_err(|e| Error::Argument { problem: format!("settings: {e}") })
-}
-
-fn pretty(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    Ok(json::pretty(value)?.into())
 }
 
 /// A table as CSV: a name for each column, then numbers to seven digits, empty where not finite.

@@ -109,9 +109,9 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
         files: vec![
             ("relevance.csv".into(), csv(&columns, rows)),
             ("path.csv".into(), csv(&path_columns, path)),
-            super::summary(summary)?,
             ("relevance.svg".into(), figure.document().into()),
         ],
+        summary,
         text,
         passed,
     })

@@ -172,9 +172,9 @@ fn findings(config: &Config, found: &[Found]) -> Result<Findings> {
     Ok(Findings {
         files: vec![
             ("runs.csv".into(), csv(&columns, rows)),
-            super::summary(summary)?,
             ("seeds.svg".into(), figure.document().into()),
         ],
+        summary,
         text,
         passed: true,
     })

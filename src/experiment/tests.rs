@@ -12,7 +12,13 @@ fn check_files(findings: &Findings) {
     for (name, bytes) in &findings.files {
         let text = std::str::from_utf8(bytes).unwrap();
         if name.ends_with(".json") {
-            let _: Value = serde_json::from_str(text).unwrap();
+            let value: Value = serde_json::from_str(text).unwrap();
+            if name == "summary.json" {
+                let schema = include_str!("../../formats/summary.schema.json");
+                let schema = serde_json::from_str(schema).unwrap();
+                let validator = jsonschema::validator_for(&schema).unwrap();
+                assert!(validator.is_valid(&value), "{text}");
+            }
         } else if name.ends_with(".csv") {
             let columns = text.lines().next().unwrap().split(',').count();
             assert!(text.lines().all(|l| l.split(',').count() == columns), "{name}");

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Findings, Resources, demand, pretty, read};
+use super::{Findings, Resources, demand, read};
 use crate::checkpoint::{Checkpoint, Options};
 use crate::compress::Job;
 use crate::container;
@@ -98,9 +98,9 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     Ok(Findings {
         files: vec![
             ("uncertainty.csv".into(), table(&rows).into()),
-            ("summary.json".into(), pretty(&summary)?),
             ("uncertainty.svg".into(), figure(&rows, &config).document().into()),
         ],
+        summary,
         text,
         passed,
     })

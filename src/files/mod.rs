@@ -40,7 +40,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// As [`write()`].
-#[cfg(all(feature = "compress", any(feature = "train", test)))]
+#[cfg(all(feature = "compress", any(all(feature = "cli", feature = "train"), test)))]
 pub(crate) fn write_keeping(path: &Path, previous: &Path, content: &[u8]) -> Result<()> {
     let write = || match Target::of(path)? {
         Target::File(target) => {

@@ -24,6 +24,9 @@ pub struct Description {
     /// The operations in execution order.
     #[serde(deserialize_with = "few_nodes")]
     pub nodes: Vec<NodeDescription>,
+    /// Names of the outputs, by number; may be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
 }
 
 /// As many nodes as a network may have: one of few bytes in a file takes hundreds in memory.
@@ -193,8 +196,9 @@ impl Description {
         let input = self.input.resolve()?;
         let layers = self.with_kernels(layers);
         let nodes = self.resolve_nodes(&input, &layers)?;
-        let network = Network { input, layers, nodes };
+        let mut network = Network { input, layers, nodes };
         network.shapes()?;
+        network.name_classes(&self.classes)?;
         Ok(network)
     }
 
@@ -277,9 +281,10 @@ impl Description {
     /// The description of a network, the inverse of [`Description::resolve`].
     pub fn of(network: &Network) -> Self {
         let input = InputDescription::of(&network.input);
-        let given: BTreeSet<&str> = network.nodes.iter().map(|node| node.name.as_str()).collect();
+        let given: BTreeSet<&str> =
+            (0..network.nodes.len()).map(|index| network.own_name(index)).collect();
         let name_of = |index: usize| {
-            let mut name = network.nodes[index].name.clone();
+            let mut name = network.own_name(index).to_owned();
             if name.is_empty() {
                 name = format!("n{index}");
                 while given.contains(&name[..]) {
@@ -289,7 +294,8 @@ impl Description {
             name
         };
         let before = |index: usize| index.checked_sub(1).map_or(Source::Input, Source::Node);
-        let mut is_named: Vec<bool> = network.nodes.iter().map(|n| !n.name.is_empty()).collect();
+        let mut is_named: Vec<bool> =
+            (0..network.nodes.len()).map(|index| !network.own_name(index).is_empty()).collect();
         for (index, node) in network.nodes.iter().enumerate() {
             for source in node.inputs.iter().filter(|_| node.inputs != [before(index)]) {
                 if let Source::Node(source) = *source {
@@ -312,7 +318,8 @@ impl Description {
             described.name = is_named[index].then(|| name_of(index));
             nodes.push(described);
         }
-        Self { version: 1, input, nodes }
+        let classes = network.classes().into_iter().map(str::to_owned).collect();
+        Self { version: 1, input, nodes, classes }
     }
 
     /// A chain of linear layers with ReLU between, for tensors that can mean nothing else: the
@@ -342,7 +349,7 @@ impl Description {
             });
         }
         let input = InputDescription::of(&Input::plain(Shape::vector(first.shape[1])));
-        Some(Self { version: 1, input, nodes })
+        Some(Self { version: 1, input, nodes, classes: Vec::new() })
     }
 }
 

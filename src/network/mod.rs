@@ -3,6 +3,7 @@
 pub mod activation;
 #[cfg(feature = "compress")]
 mod cells;
+mod classes;
 mod combined;
 #[cfg(feature = "compress")]
 pub mod describe;

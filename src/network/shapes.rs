@@ -54,7 +54,7 @@ impl Network {
             let shape = self
                 .output_shape(node, &shapes)
                 .and_then(|shape| shape.elements().map(|_| shape))
-                .map_err(|e| e.at_node(index, &node.name))?;
+                .map_err(|e| e.at_node(index, node.label()))?;
             shapes.push(shape);
         }
         self.check_planned()?;

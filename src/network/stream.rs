@@ -45,7 +45,7 @@ impl Network {
                 node.inputs.iter().map(|source| (of(source), shape(source))).collect();
             let out = step_stride(node.op, &inputs, shapes[index], steps, &self.layers);
             let out = out.map_err(|reason| {
-                let name = match node.name.as_str() {
+                let name = match node.label() {
                     "" => format!("node {index}"),
                     name => format!("node {index} ({name})"),
                 };

@@ -12,9 +12,9 @@ impl Histogram {
     pub const FIRST: f64 = -20.0;
     /// Width of a bin.
     pub const WIDTH: f64 = 0.5;
-    pub(super) const BINS: usize = 80;
+    pub(crate) const BINS: usize = 80;
 
-    pub(super) fn add(&mut self, log_alpha: f64) {
+    pub(crate) fn add(&mut self, log_alpha: f64) {
         self.begin();
         let bin = ((log_alpha - Self::FIRST) / Self::WIDTH).floor() + 1.0;
         self.counts[bin.clamp(0.0, (Self::BINS + 1) as f64) as usize] += 1;

@@ -203,6 +203,7 @@ impl Config {
     }
 
     /// Whether there is a setting of this name, as its JSON has it.
+    #[cfg(any(feature = "cli", test))]
     pub(crate) fn has(name: &str) -> bool {
         let all = serde_json::to_value(Self::named(""));
         all.is_ok_and(|all| all.get(name).is_some())

@@ -6,9 +6,12 @@ use super::dataset::Dataset;
 use super::pass::Pass;
 use super::recipe::Config;
 use super::trainer::{Progress, Trainer};
+use crate::posterior::log_alpha;
+use crate::prune::Histogram;
 
 /// An epoch in numbers, one line of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Epoch {
     /// Epochs done.
     pub epoch: u32,
@@ -28,6 +31,9 @@ pub struct Epoch {
     pub validation_error: Option<f64>,
     /// Its mean negative log likelihood there, in nats.
     pub validation_nll: Option<f64>,
+    /// Weights by log alpha: below -20, in 80 bins of 0.5, and at 20 or more; without a posterior there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_alpha: Vec<u64>,
     /// Whether the checkpoint of this epoch is to be kept: always, unless the training waits for a
     /// better bound and this one is not.
     #[serde(skip)]
@@ -57,6 +63,7 @@ impl Trainer {
             weight_ratio: 0.0,
             validation_error: None,
             validation_nll: None,
+            log_alpha: self.log_alpha().counts,
             keep: true,
         };
         let (mut total, mut kept) = (0, 0);
@@ -80,6 +87,17 @@ impl Trainer {
     fn kl(&self) -> f64 {
         let form = self.config.posterior().then_some(self.config.kl);
         form.map_or(0.0, |form| self.net.weights.iter().map(|weights| weights.kl(form)).sum())
+    }
+
+    /// How many weights have which log alpha, none without a posterior.
+    fn log_alpha(&self) -> Histogram {
+        let mut histogram = Histogram::default();
+        if self.config.posterior() {
+            let mut count =
+                |theta: f64, log: f64| histogram.add(log_alpha(theta as f32, log as f32));
+            self.net.weights.iter().for_each(|weights| weights.for_each(&mut count));
+        }
+        histogram
     }
 
     /// The end of an epoch: averages its parameters if they are to be, and settles those of the last.

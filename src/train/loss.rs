@@ -7,7 +7,8 @@ use super::vector::Real;
 /// What a batch cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Outcome {
-    /// Sum of negative log likelihoods, in nats; in training with what smoothing and a teacher add.
+    /// Sum of negative log likelihoods, in nats; in training with what smoothing and a teacher add, and by the
+    /// samples' weights.
     pub nll: f64,
     /// Samples whose largest output is not their label's (NaN counts as an error). With several labels
     /// the sum of shares of wrong ones, in regression that of mean squared errors.
@@ -33,17 +34,24 @@ pub(crate) struct Objective<'a> {
     pub label_smoothing: f64,
     /// A teacher's logits, in rows [`padded`], and their part in the loss.
     pub teacher: Option<(&'a [f32], Distillation)>,
+    /// What each sample's likelihood is multiplied by; empty for 1.
+    pub weights: &'a [f32],
 }
 
 impl Objective<'_> {
     /// The likelihood of one class for each sample.
-    pub(crate) const CLASSES: Self =
-        Self { task: Task::Classes, target_deviation: 1.0, label_smoothing: 0.0, teacher: None };
+    pub(crate) const CLASSES: Self = Self {
+        task: Task::Classes,
+        target_deviation: 1.0,
+        label_smoothing: 0.0,
+        teacher: None,
+        weights: &[],
+    };
 
     /// To measure by: nothing but the likelihood.
     pub(crate) fn plain(config: &Config) -> Self {
         let &Config { task, target_deviation, .. } = config;
-        Self { task, target_deviation, label_smoothing: 0.0, teacher: None }
+        Self { task, target_deviation, ..Self::CLASSES }
     }
 
     /// The loss of a batch, and `scale` times its gradient by the outputs: `width` to a sample, rows
@@ -63,24 +71,27 @@ impl Objective<'_> {
             Targets::Values(values) => values.len() / width.max(1),
         };
         for sample in 0..samples {
-            let at = sample * padded(width);
+            let (at, mut own) = (sample * padded(width), Outcome::default());
             y.iter_mut().zip(&outputs[at..]).for_each(|(y, output)| *y = output.wide());
             match targets {
                 Targets::Classes(labels) => {
-                    self.class(&y, labels[sample] as usize, &mut slopes, &mut outcome);
+                    self.class(&y, labels[sample] as usize, &mut slopes, &mut own);
                     if let Some((logits, how)) = self.teacher {
-                        outcome.nll += distill(&y, &logits[at..], how, &mut slopes);
+                        own.nll += distill(&y, &logits[at..], how, &mut slopes);
                     }
                 }
                 Targets::Values(values) => {
                     let values = &values[sample * width..][..width];
                     match self.task {
-                        Task::Regression => self.normal(&y, values, &mut slopes, &mut outcome),
-                        _ => self.sigmoids(&y, values, &mut slopes, &mut outcome),
+                        Task::Regression => self.normal(&y, values, &mut slopes, &mut own),
+                        _ => self.sigmoids(&y, values, &mut slopes, &mut own),
                     }
                 }
             }
-            let gradient = gradient[at..at + width].iter_mut();
+            let weight = self.weights.get(sample).map_or(1.0, |weight| f64::from(*weight));
+            outcome.nll += weight * own.nll;
+            outcome.errors += own.errors;
+            let (gradient, scale) = (gradient[at..at + width].iter_mut(), weight * scale);
             gradient.zip(&slopes).for_each(|(g, slope)| *g = T::of(scale * slope));
         }
         outcome
@@ -189,6 +200,8 @@ mod tests {
             (Objective { label_smoothing: 0.1, teacher: Some((&logits, how)), ..PLAIN }, classes),
             (Objective { task: several, label_smoothing: 0.1, ..PLAIN }, numbers),
             (Objective { task: regression, ..PLAIN }, numbers),
+            (Objective { weights: &[0.25, 3.0], ..PLAIN }, classes),
+            (Objective { task: regression, weights: &[0.0, 2.0], ..PLAIN }, numbers),
         ] {
             let mut gradient = vec![0.0; outputs.len()];
             let mut unused = gradient.clone();
@@ -236,6 +249,23 @@ mod tests {
         let how = Distillation { share: 1.0, temperature: 2.0 };
         let taught = Objective { teacher: Some((&logits, how)), ..PLAIN };
         assert!(loss(taught, Targets::Classes(&[0, 1])).nll.abs() < 1e-15);
+    }
+
+    /// A sample of weight 2 is two samples, but one error.
+    #[test]
+    fn weights_count_samples() {
+        let (outputs, _) = values();
+        let wide = padded(3);
+        let twice = [&outputs[..], &outputs[wide..]].concat();
+        let mut slopes = vec![0.0; 3 * wide];
+        let mut loss = |outputs: &[f64], labels: &[u32], weights: &[f32]| {
+            let objective = Objective { weights, ..PLAIN };
+            objective.loss(outputs, 3, Targets::Classes(labels), 1.0, &mut slopes)
+        };
+        let (weighted, each) =
+            (loss(&outputs, &[0, 1], &[1.0, 2.0]), loss(&twice, &[0, 1, 1], &[]));
+        assert!((weighted.nll - each.nll).abs() < 1e-14);
+        assert_eq!(weighted.errors, loss(&outputs, &[0, 1], &[]).errors);
     }
 
     #[test]

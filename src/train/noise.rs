@@ -33,6 +33,7 @@ pub(crate) const AUGMENT: u32 = (1 << 17) + 1;
 /// [`Stream::purpose`] of which samples are held out.
 pub(crate) const SPLIT: u32 = (1 << 17) + 2;
 /// [`Stream::purpose`] of everything experiments draw.
+#[cfg(feature = "cli")]
 pub(crate) const EXPERIMENT: u32 = 1 << 18;
 
 impl Stream {

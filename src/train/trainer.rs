@@ -41,6 +41,7 @@ pub struct Trainer {
     order: Vec<u32>,
     labels: Vec<u32>,
     targets: Vec<f32>,
+    weights: Vec<f32>,
 }
 
 /// How far a training is. The next step is `step` of `epoch`.
@@ -95,6 +96,7 @@ impl Trainer {
             order: Vec::new(),
             labels: Vec::new(),
             targets: Vec::new(),
+            weights: Vec::new(),
         })
     }
 
@@ -138,8 +140,8 @@ impl Trainer {
     /// Fills the network's input with samples, and what they are to give.
     pub(super) fn gather(&mut self, data: &Dataset, indices: impl Iterator<Item = usize>) {
         let row = self.net.row();
-        let (labels, targets) = (&mut self.labels, &mut self.targets);
-        let mut batch = Batch { rows: &mut self.net.input, row, labels, targets };
+        let (labels, targets, weights) = (&mut self.labels, &mut self.targets, &mut self.weights);
+        let mut batch = Batch { rows: &mut self.net.input, row, labels, targets, weights };
         data.gather(indices, &mut batch);
     }
 
@@ -173,8 +175,8 @@ impl Trainer {
         let batch = config.batch.min(data.len() - first);
         let indices = self.order[first..first + batch].iter().map(|i| *i as usize);
         let row = self.net.row();
-        let (labels, targets) = (&mut self.labels, &mut self.targets);
-        let mut samples = Batch { rows: &mut self.net.input, row, labels, targets };
+        let (labels, targets, weights) = (&mut self.labels, &mut self.targets, &mut self.weights);
+        let mut samples = Batch { rows: &mut self.net.input, row, labels, targets, weights };
         data.gather(indices.clone(), &mut samples);
         if config.augmentation.changes() {
             let moment = [config.seed, epoch.into()];
@@ -223,7 +225,8 @@ impl Trainer {
         let taught = config.distillation.zip(self.teacher.as_mut());
         let teacher = taught.map(|(how, teacher)| (teacher.teach(&self.net.input, batch), how));
         let label_smoothing = config.label_smoothing;
-        let objective = Objective { label_smoothing, teacher, ..Objective::plain(config) };
+        let weights = &self.weights;
+        let objective = Objective { label_smoothing, teacher, weights, ..Objective::plain(config) };
         let targets = targets(&self.labels, &self.targets);
         let outcome = self.net.loss(&objective, targets, samples as f64 / batch as f64);
         let diverged = |layer: String| Error::Data {

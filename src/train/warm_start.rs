@@ -88,6 +88,7 @@ pub fn teacher(path: &Path, student: &Trainer) -> Result<Trainer> {
 ///
 /// # Errors
 /// If the checkpoint cannot be read or is not of that training.
+#[cfg(any(feature = "cli", test))]
 pub(crate) fn from_own(path: &Path, training: &Trainer) -> Result<Trainer> {
     let network = training.network.clone();
     let checkpoint = open(path, Some(&network))?;
@@ -95,6 +96,7 @@ pub(crate) fn from_own(path: &Path, training: &Trainer) -> Result<Trainer> {
         Trainer::new(network, Config { batch_norm: false, ..training.config.clone() })?;
     fill(&mut trainer, &checkpoint, true, |_, _| true).map_err(|e| e.in_file(path))?;
     trainer.progress = training.progress;
+    trainer.classes.clone_from(&training.classes);
     Ok(trainer)
 }
 

@@ -21,6 +21,17 @@ fn example() -> Vec<u8> {
     bytes.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
 }
 
+/// The same with names of its classes.
+fn named() -> Vec<u8> {
+    let plain = example();
+    let mut file = [&plain[..5], &[0x1e, 0x01], &plain[7..17], &[0x00], &plain[17..24]].concat();
+    file.extend(b"\x80\x08\ndown\nup\x00");
+    file.extend(&plain[26..32]);
+    let sum = crc32fast::hash(&file);
+    file.extend(sum.to_le_bytes());
+    file
+}
+
 /// A folder of its own for a test, removed at its end.
 struct Folder(tempfile::TempDir);
 

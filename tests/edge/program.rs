@@ -25,6 +25,14 @@ fn idx(dimensions: &[u32], values: &[u8]) -> Vec<u8> {
     file
 }
 
+/// Fails unless a report is one of the workstation's kind.
+fn fits(report: &serde_json::Value) {
+    let schema = include_str!("../../formats/report.schema.json");
+    let validator = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
+    let problems: Vec<String> = validator.iter_errors(report).map(|e| e.to_string()).collect();
+    assert!(problems.is_empty(), "{problems:?} in {report}");
+}
+
 #[test]
 fn inputs_outputs_and_gates() {
     let folder = Folder::new();
@@ -53,6 +61,7 @@ fn inputs_outputs_and_gates() {
     }
     let failed = run(&folder, "m.svdo -i x.idx -l y.idx --assert-max-error 10% --json -");
     let report: serde_json::Value = serde_json::from_str(&failed.out).unwrap();
+    fits(&report);
     assert_eq!((failed.code, &report["error_rate"]), (1, &0.5.into()), "{}", failed.out);
     assert_eq!((&report["report"], &report["model"]), (&"infer".into(), &"m.svdo".into()));
     let gate = serde_json::json!({
@@ -64,12 +73,22 @@ fn inputs_outputs_and_gates() {
 }
 
 #[test]
+fn classes_have_the_names_of_the_file() {
+    let folder = Folder::new();
+    folder.write("named.svdo", &crate::named());
+    folder.write("x.f32", &bytes(&[1.0, 2.0, 3.0]));
+    let best = run(&folder, "named.svdo -i x.f32 --top 2");
+    assert_eq!(best.out, "0\tup (0.2500)\tdown (-4.0000)\n", "{}", best.err);
+}
+
+#[test]
 fn benchmarks() {
     let folder = Folder::new();
     let text = run(&folder, "m.svdo --bench -b 1,3 --warmup-ms 0 --min-ms 1");
     assert_eq!((text.code, text.out.lines().count()), (0, 4), "{}{}", text.out, text.err);
     let json = run(&folder, "m.svdo --bench --batch 2 --warmup-ms 0 --min-ms 1 --json -");
     let report: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    fits(&report);
     assert_eq!(report["batches"][0]["batch"], 2);
     for key in ["first_inference", "runs", "mean", "min", "median", "p99", "items_per_sec"] {
         assert!(report["batches"][0][key].as_f64().unwrap() > 0.0, "{key}: {}", json.out);

@@ -87,7 +87,7 @@ fn errors_are_counted_on_folders_and_tables() {
         assert_eq!(infer(folder.path(), &gate).0, 1, "{input}");
     }
     let (code, out, _) = infer(folder.path(), &["net.svdo", "-i", "bare.csv"]);
-    assert_eq!((code, out.lines().nth(3)), (0, Some("3\t1 (6.0000)")));
+    assert_eq!((code, out.lines().nth(3)), (0, Some("3\tdark (6.0000)")));
     let (code, _, err) =
         infer(folder.path(), &["net.svdo", "-i", "bare.csv", "--assert-max-error", "0.5"]);
     assert!(code == 2 && err.contains("--labels"), "{err}");
@@ -103,11 +103,17 @@ fn classes_have_their_names() {
     }
     // A folder that has one class of two: by its name, not by its place.
     fs::remove_dir_all(folder.path().join("data/test/bright")).unwrap();
-    let arguments = ["net.svdo", "-i", "data/test", "--json", "-"];
+    let strip = ["net.safetensors", "--thresh", "0", "--strip", "-o", "bare.svdo"];
+    assert_eq!(compress(folder.path(), &strip).0, 0);
+    let arguments = ["bare.svdo", "-i", "data/test", "--json", "-"];
     let (code, _, err) = infer(folder.path(), &arguments);
     assert!(code == 2 && err.contains("1 of them, and the network has 2 outputs"), "{err}");
     let named = [&arguments[..], &["--classes", "names.txt"]].concat();
     let (code, out, err) = infer(folder.path(), &named);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["error_rate"], 0.5);
+    // The file's own names will do.
+    let (code, out, err) = infer(folder.path(), &["net.svdo", "-i", "data/test", "--json", "-"]);
     assert_eq!(code, 0, "{err}");
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["error_rate"], 0.5);
     fs::write(folder.path().join("names.txt"), "bright\ngrey\n").unwrap();

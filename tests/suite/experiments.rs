@@ -48,7 +48,9 @@ fn the_same_settings_give_the_same_files() {
         ["config.json", "kl.csv", "kl.svg", "summary.json"]
             .map(|name| std::fs::read(folder.path().join(out).join(name)).unwrap())
     };
-    assert_eq!(run("a", "1"), run("b", "2"));
+    let files = run("a", "1");
+    crate::formats::fits(&serde_json::from_slice(&files[3]).unwrap(), "summary.schema.json");
+    assert_eq!(files, run("b", "2"));
 }
 
 /// A folder in which the test images stand in for the training data too.
@@ -94,6 +96,8 @@ fn a_training_that_was_stopped_goes_on() {
             .map(|out| std::fs::read(folder.path().join(out).join(name)).unwrap());
         assert!(whole == parts, "{name}");
     }
+    let summary = std::fs::read(folder.path().join("whole/summary.json")).unwrap();
+    crate::formats::fits(&serde_json::from_slice(&summary).unwrap(), "summary.schema.json");
 }
 
 #[test]

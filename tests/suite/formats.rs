@@ -60,7 +60,7 @@ fn network_contract_names_every_operation() {
 }
 
 /// Fails unless a value fits a schema.
-fn fits(value: &Value, schema: &str) {
+pub(crate) fn fits(value: &Value, schema: &str) {
     let schema = serde_json::from_str(&contract(schema)).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let problems: Vec<String> =
@@ -119,12 +119,48 @@ fn reports_fit_their_schemas() {
     fits(&run("diff OLD OLD --max-growth 2% --json"), "diff.schema.json");
     fits(&run("inspect SVDO --json"), "inspect.schema.json");
     fits(&run("inspect CHECKPOINT --json"), "inspect.schema.json");
+    fits(&run("inspect NORMED --json"), "inspect.schema.json");
+    assert_eq!(first["program"], concat!("svdo ", env!("CARGO_PKG_VERSION")));
+
+    // No command writes JSON that is not among those above; --log and summaries are tested with trainings.
+    let help = |command: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_svdo")).args(command).arg("--help").output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let all = help(&[]);
+    let list = all.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
+    let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let writing = names.filter(|name| help(&[name]).contains("--json"));
+    assert_eq!(writing.collect::<Vec<_>>(), ["inspect", "compress", "infer", "diff"]);
+}
+
+/// What is checked in is as a program writes it, but that older ones did not say what they were.
+#[test]
+fn summaries_of_experiments_fit_their_schema() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments");
+    let mut found = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let Ok(text) = std::fs::read_to_string(entry.path().join("summary.json")) else { continue };
+        let mut summary: Value = serde_json::from_str(&text).unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let stamp =
+            [("schema", "summary.schema.json"), ("program", "svdo 0"), ("experiment", &name)];
+        for (member, value) in stamp {
+            summary.as_object_mut().unwrap().entry(member).or_insert(value.into());
+        }
+        fits(&summary, "summary.schema.json");
+        found += 1;
+    }
+    assert!(found > 5);
 }
 
 #[test]
 fn schemas_refuse_what_they_do_not_name() {
     for (schema, value) in [
         ("report.schema.json", serde_json::json!({"report": "compress"})),
+        ("train-log.schema.json", serde_json::json!({"report": "train"})),
+        ("summary.schema.json", serde_json::json!({"experiment": "kl", "passed": true})),
         ("diff.schema.json", serde_json::json!({"old_bytes": 1})),
         ("inspect.schema.json", serde_json::json!({"container": "npz", "file": "a", "more": 1})),
     ] {

@@ -6,6 +6,7 @@ mod bad_checkpoints;
 mod bench;
 mod budgets;
 mod calibration;
+mod classes;
 mod coders;
 mod commands;
 mod damaged_files;

@@ -53,18 +53,46 @@ fn a_stopped_training_resumes_to_the_same_bytes_on_any_threads() {
         assert_eq!(code, 0, "{err}");
         (out, err)
     };
-    let log = ["-o", "a.safetensors", "--threads", "1", "--log", "log.jsonl", "--test"];
+    let log = [
+        "-o",
+        "a.safetensors",
+        "--threads",
+        "1",
+        "--log",
+        "log.jsonl",
+        "--html",
+        "page.html",
+        "--test",
+    ];
     let (out, err) = run(&[&SHORT[..], &log].concat());
     assert!(out.contains("weight ratio |W|/|W != 0|") && err.is_empty(), "{out}{err}");
     assert!(out.contains("on the validation split") && out.contains("on the test set"), "{out}");
     let log = std::fs::read_to_string(here.join("log.jsonl")).unwrap();
     let epochs: Vec<serde_json::Value> =
         log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(epochs.len(), 2);
+    epochs.iter().for_each(|line| crate::formats::fits(line, "train-log.schema.json"));
+    let (head, epochs) = epochs.split_first().unwrap();
+    assert!(head["report"] == "train" && epochs.len() == 2, "{log}");
     for key in ["nll", "kl", "error", "validation_error", "weight_ratio", "seconds"] {
         assert!(epochs[1][key].is_number(), "{key}: {}", epochs[1]);
     }
     assert!(epochs[1]["nll"].as_f64() < epochs[0]["nll"].as_f64(), "it learns");
+    // Every weight is in the histogram.
+    let counts = epochs[1]["log_alpha"].as_array().unwrap().iter().filter_map(|n| n.as_u64());
+    assert_eq!(counts.sum::<u64>(), 784 * 300 + 300 * 100 + 100 * 10);
+    let page = std::fs::read_to_string(here.join("page.html")).unwrap();
+    for part in [
+        "<h1>Training of lenet-300-100",
+        "fc1: weights left",
+        "learning rate",
+        "weight of the KL",
+        "epochs 1 to 2",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    // Three layers, five curves, and the histograms.
+    assert_eq!(page.matches("<svg").count(), 9);
+    assert!(!page.contains("NaN") && !page.contains("<script") && !page.contains("http"));
 
     let stop = ["-o", "b.safetensors", "--threads", "2", "--max-steps", "13"];
     let (out, err) = run(&[&SHORT[..], &stop].concat());

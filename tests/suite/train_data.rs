@@ -138,6 +138,48 @@ fn archives_have_training_and_test_arrays() {
     }
 }
 
+/// Two of three samples have a wrong class, and weigh nothing.
+#[test]
+fn samples_weigh_what_the_data_says() {
+    let folder = perceptron(2);
+    let here = folder.path();
+    let inside = |x: f64, y: f64| u8::from(x + y > 0.02);
+    let line = |(x, y): (f64, f64)| {
+        let (right, wrong) = (inside(x, y), 1 - inside(x, y));
+        format!("{x},{y},{right},2\n{x},{y},{wrong},0\n{x},{y},{wrong},0\n")
+    };
+    let lines: String = points().map(line).collect();
+    std::fs::write(here.join("data.csv"), format!("x,y,class,weight\n{lines}")).unwrap();
+    let right: String = points().map(|(x, y)| format!("{x},{y},{}\n", inside(x, y))).collect();
+    std::fs::write(here.join("right.csv"), right).unwrap();
+    let x: Vec<f32> = points().flat_map(|(x, y)| [x as f32, y as f32].repeat(3)).collect();
+    let y: Vec<f32> =
+        points().flat_map(|(x, y)| [0, 1, 1].map(|flip| f32::from(inside(x, y) ^ flip))).collect();
+    let w: Vec<f32> = [2.0, 0.0, 0.0].repeat(400);
+    let arrays = |w: &[f32], shape: &[usize]| {
+        let (x, y) = (npy(&[1200, 2], &x, false), npy(&[1200], &y, true));
+        npz(&here.join("data.npz"), &[("x", x), ("y", y), ("w", npy(shape, w, false))]);
+    };
+    arrays(&w, &[1200]);
+    for data in ["data.csv", "data.npz"] {
+        let test = ["--data", data, "--test", "--test-data", "right.csv", "--validation", "30"];
+        let (code, out, err) = train(here, &[&DENSE[..], &test].concat());
+        assert_eq!(code, 0, "{data}: {err}");
+        assert!(error_of(&out, "test set") < 3.0, "{data}: {out}");
+        // Errors count every sample once.
+        assert!(error_of(&out, "validation split") > 60.0, "{data}: {out}");
+    }
+    for (weights, words) in [
+        (vec![0.0; 1200], "all samples have weight 0"),
+        (vec![-1.0; 1200], "a sample's weight is -1, expected at least 0"),
+        (vec![1.0; 7], "1200 samples have 7 weights"),
+    ] {
+        arrays(&weights, &[weights.len()]);
+        let (code, _, err) = train(here, &[&DENSE[..], &["--data", "data.npz"]].concat());
+        assert!(code == 2 && err.contains("data.npz") && err.contains(words), "{err}");
+    }
+}
+
 fn picture(path: &Path, pixels: &[u8; 16]) {
     let mut encoder = png::Encoder::new(std::fs::File::create(path).unwrap(), 4, 4);
     encoder.set_color(png::ColorType::Grayscale);

@@ -13,7 +13,10 @@ use svdo::{Error, container, data};
 
 /// `svdo_model`.
 #[derive(Debug)]
-pub struct Model(Engine);
+pub struct Model {
+    engine: Engine,
+    classes: Vec<CString>,
+}
 
 /// `svdo_shape`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -115,8 +118,11 @@ pub unsafe extern "C" fn svdo_load(
         // SAFETY: the caller promises `length` bytes.
         let bytes = unsafe { slice(bytes.cast::<u8>(), length, "bytes") }?;
         let isa = Isa::detect(None).map_err(failure)?;
-        let engine = container::read(bytes).and_then(|file| Engine::new(&file, isa));
-        let loaded = Box::into_raw(Box::new(Model(engine.map_err(failure)?)));
+        let file = container::read(bytes).map_err(failure)?;
+        let engine = Engine::new(&file, isa).map_err(failure)?;
+        let name = |name: &str| CString::new(name.replace('\0', " ")).unwrap_or_default();
+        let classes = file.network.classes().into_iter().map(name).collect();
+        let loaded = Box::into_raw(Box::new(Model { engine, classes }));
         // SAFETY: as above.
         unsafe { model.write(loaded) };
         Ok(())
@@ -144,7 +150,7 @@ pub unsafe extern "C" fn svdo_free(model: *mut Model) {
 /// Null, or a model of `svdo_load` that is not freed during `'a`.
 unsafe fn engine<'a>(model: *const Model) -> Option<&'a Engine> {
     // SAFETY: the caller's promise.
-    unsafe { model.as_ref() }.map(|model| &model.0)
+    unsafe { model.as_ref() }.map(|model| &model.engine)
 }
 
 fn shape(shape: Shape) -> CShape {
@@ -169,6 +175,20 @@ pub unsafe extern "C" fn svdo_input_shape(model: *const Model) -> CShape {
 pub unsafe extern "C" fn svdo_output_shape(model: *const Model) -> CShape {
     // SAFETY: the caller's promise.
     unsafe { engine(model) }.map_or_else(CShape::default, |engine| shape(engine.output_shape()))
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_class_name(
+    model: *const Model,
+    class_number: usize,
+) -> *const c_char {
+    // SAFETY: null, or a model of `svdo_load` that is not freed, as the caller promises.
+    let name = unsafe { model.as_ref() }.and_then(|model| model.classes.get(class_number));
+    name.map_or(std::ptr::null(), |name| name.as_ptr())
 }
 
 /// See `svdo.h`.

@@ -73,6 +73,7 @@ pub(crate) fn compress(
     quantize: &str,
     bits: Option<u32>,
     mut network: Option<Network>,
+    classes: Option<Vec<String>>,
     read_as: BTreeMap<String, String>,
     output: Option<PathBuf>,
     simplify: bool,
@@ -114,7 +115,8 @@ pub(crate) fn compress(
     };
     let run = || -> Result<_> {
         claim(arrays.is_none().then_some(&*path), network.as_ref(), output.as_deref())?;
-        let checkpoint = open(&path, arrays, network, &read_as)?;
+        let mut checkpoint = open(&path, arrays, network, &read_as)?;
+        classes.iter().try_for_each(|names| checkpoint.name_classes(names))?;
         let mut job = Job::new(&checkpoint)
             .threshold(thresh.map_or(Threshold::Valley, Threshold::At))
             .quantizer(quantizer)

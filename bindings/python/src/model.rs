@@ -26,6 +26,7 @@ pub(crate) struct Model {
     /// The file, for copies and other processes.
     bytes: Py<PyBytes>,
     network: String,
+    classes: Vec<String>,
     threshold: Option<f32>,
 }
 
@@ -98,13 +99,14 @@ pub(crate) fn export(
 struct Planned {
     engine: Engine,
     network: String,
+    classes: Vec<String>,
     threshold: Option<f32>,
 }
 
 impl Planned {
     fn with(self, bytes: Py<PyBytes>) -> Model {
-        let Self { engine, network, threshold } = self;
-        Model { engine, bytes, network, threshold }
+        let Self { engine, network, classes, threshold } = self;
+        Model { engine, bytes, network, classes, threshold }
     }
 }
 
@@ -114,7 +116,8 @@ fn plan(content: &[u8]) -> Result<Planned> {
     let engine = Engine::with_options(&model, isa()?, options)?;
     let network = serde_json::to_string(&Description::of(&model.network))
         .map_err(|e| Error::Data { problem: format!("network: {e}") })?;
-    Ok(Planned { engine, network, threshold: model.threshold })
+    let classes = model.network.classes().into_iter().map(str::to_owned).collect();
+    Ok(Planned { engine, network, classes, threshold: model.threshold })
 }
 
 #[pymethods]
@@ -194,6 +197,11 @@ impl Model {
     #[getter]
     fn network<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         py.import("json")?.call_method1("loads", (&self.network,))
+    }
+
+    #[getter]
+    fn classes(&self) -> Vec<String> {
+        self.classes.clone()
     }
 
     #[getter]

@@ -22,10 +22,10 @@ impl Network {
             format!("{{\"kernel\":{kernel},\"layer\":{layer},\"multiplyAdds\":{multiply_adds}}}")
         });
         Ok(format!(
-            "{{\"version\":{},\"isa\":{},\"bytes\":{},\"threshold\":{threshold},\"variances\":{},\
+            "{{\"schema\":\"web.schema.json\",\"program\":\"svdo {}\",\"isa\":{},\"bytes\":{},\"threshold\":{threshold},\"variances\":{},\
              \"input\":{},\"inputElements\":{},\"inputScale\":{:?},\"vocabulary\":{},\"output\":{},\"outputElements\":{},\
-             \"layers\":[{}],\"steps\":[{}]}}",
-            quoted(env!("CARGO_PKG_VERSION")),
+             \"classes\":[{}],\"layers\":[{}],\"steps\":[{}]}}",
+            env!("CARGO_PKG_VERSION"),
             quoted(engine.isa().name()),
             self.bytes,
             self.variances.is_some(),
@@ -35,6 +35,7 @@ impl Network {
             engine.vocabulary().map_or("null".into(), |ids| ids.to_string()),
             shape_json(engine.output_shape()),
             engine.output_shape().elements()?,
+            model.network.classes().into_iter().map(quoted).collect::<Vec<_>>().join(","),
             layers.collect::<Vec<_>>().join(","),
             steps.collect::<Vec<_>>().join(","),
         ))
@@ -64,4 +65,31 @@ impl Network {
 
 fn shape_json(shape: Shape) -> String {
     format!("[{},{},{}]", shape.channels, shape.height, shape.width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of the format, with names of its classes.
+    fn named() -> Vec<u8> {
+        let mut file =
+            b"SVDO\x01\x1e\x01\x03\x01\x01\0\0\x80\x3f\0\0\x01\0\x44\xb8\x02\x03\x04\xb0\x01"
+                .to_vec();
+        file.extend(b"\x80\x08\ndown\nup\0\x05\x59\xb7\xeb\x0e\x50");
+        let sum = crc32fast::hash(&file);
+        file.extend(sum.to_le_bytes());
+        file
+    }
+
+    #[test]
+    fn a_description_fits_its_schema() {
+        let text = Network::open(&named()).unwrap().describe().unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let schema = include_str!("../../../formats/web.schema.json");
+        let validator = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
+        let problems: Vec<String> = validator.iter_errors(&value).map(|e| e.to_string()).collect();
+        assert!(problems.is_empty(), "{problems:?} in {text}");
+        assert_eq!(value["classes"], serde_json::json!(["down", "up"]));
+    }
 }

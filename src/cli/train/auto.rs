@@ -105,14 +105,14 @@ impl Auto {
                 trainer.learn_from(warm_start::teacher_of(trained)?)?;
             }
             let steps = u64::from(self.tune_epochs) * u64::from(trainer.steps(data));
-            let mut watch = Watch::new(&trainer, steps, format!("thresh {thresh}, "), [None; 2])?;
+            let mut watch = Watch::new(&trainer, steps, format!("thresh {thresh}, "), [None; 3])?;
             while !trainer.is_done() {
                 if signals.came() {
                     watch.finish();
                     return Ok(None);
                 }
                 if let Some(epoch) = trainer.step(data, validation)? {
-                    watch.epoch(&epoch);
+                    watch.epoch(&epoch, &trainer);
                 }
                 watch.step();
             }

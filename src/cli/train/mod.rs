@@ -21,10 +21,13 @@ use crate::train::trainer::Trainer;
 use crate::train::{checkpoint, warm_start};
 
 mod auto;
+mod page;
 mod saving;
 mod settings;
 mod tensorboard;
 mod watch;
+#[cfg(test)]
+pub(super) use watch::{LogHead, LogLine};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -87,7 +90,8 @@ pub struct Arguments {
     /// A folder has MNIST's train-images-idx3-ubyte and train-labels-idx1-ubyte (.gz), CIFAR-10's
     /// data_batch_1.bin to data_batch_5.bin, or a folder of PNG or JPEG files for each class (under train and test,
     /// if there is a test set). A .npz has the arrays x and y, or x_train, y_train, x_test and y_test. A
-    /// .csv has a sample to a line, its values and then the class or the targets.
+    /// .csv has a sample to a line, its values and then the class or the targets. Samples may have weights: the
+    /// array w or w_train of a .npz, or a last column of a .csv that its first line calls weight.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
 
@@ -117,6 +121,10 @@ pub struct Arguments {
     /// Append a line for each epoch to this file: of CSV if it is a .csv, else JSON
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+
+    /// Write curves as one self-contained HTML page, anew at the end of each epoch
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 
     /// Write event files for TensorBoard to this folder
     #[arg(long, value_name = "FOLDER")]
@@ -213,7 +221,7 @@ impl Arguments {
         let left = u64::from(trainer.config.epochs.saturating_sub(trainer.progress.epoch))
             * u64::from(trainer.steps(data));
         let left = left.saturating_sub(trainer.progress.step.into());
-        let logs = [&self.log, &self.tensorboard].map(Option::as_deref);
+        let logs = [&self.log, &self.tensorboard, &self.html].map(Option::as_deref);
         let mut watch = Watch::new(trainer, left, String::new(), logs)?;
         let every = Duration::from_secs(self.save_every.into());
         let mut saver = Saver::new(&self.output, self.fallback.as_deref(), every);
@@ -226,7 +234,7 @@ impl Arguments {
             steps += 1;
             let none_is_better = trainer.progress.best.is_none();
             if let Some(epoch) = epoch {
-                watch.epoch(&epoch);
+                watch.epoch(&epoch, trainer);
                 if waits && epoch.keep {
                     saver.save(trainer, true)?;
                 }
@@ -346,7 +354,7 @@ impl Arguments {
                 claims.reads(name, &path)?;
             }
         }
-        output::claim(&mut claims, &inputs, &[("--log", &self.log)])?;
+        output::claim(&mut claims, &inputs, &[("--log", &self.log), ("--html", &self.html)])?;
         let name = self.output.file_name().unwrap_or_default();
         let elsewhere = self.fallback.as_ref().map(|folder| folder.join(name));
         for path in std::iter::once(&self.output).chain(&elsewhere) {

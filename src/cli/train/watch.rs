@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
+use super::page::page;
 use super::saving::note;
 use super::tensorboard::EventFile;
 use crate::error::IoContext;
+use crate::files;
+use crate::report::json::PROGRAM;
 use crate::text::printable;
 use crate::train::recipe::{Config, Task};
 use crate::train::trainer::{Epoch, Trainer};
@@ -23,6 +27,8 @@ pub(super) struct Watch {
     bar: ProgressBar,
     /// In front of each line.
     what: String,
+    /// Of the training.
+    name: String,
     task: Task,
     epochs: u32,
     /// Of this run, and all that are left for it.
@@ -30,6 +36,7 @@ pub(super) struct Watch {
     left: u64,
     log: Option<PathBuf>,
     events: Option<EventFile>,
+    html: Option<PathBuf>,
     failed: bool,
     begun: Instant,
     /// When the epoch began, and when the last line was written.
@@ -43,7 +50,7 @@ impl Watch {
         trainer: &Trainer,
         left: u64,
         what: String,
-        [log, events]: [Option<&Path>; 2],
+        [log, events, html]: [Option<&Path>; 3],
     ) -> anyhow::Result<Self> {
         let bar = if std::io::stderr().is_terminal() {
             let style = "{bar:20} {pos}/{len} steps, {eta} left  {msg}";
@@ -56,12 +63,14 @@ impl Watch {
         Ok(Self {
             bar,
             what,
+            name: trainer.config.recipe.clone(),
             task,
             epochs,
             steps: 0,
             left,
             log: log.map(Into::into),
             events: events.map(EventFile::create).transpose()?,
+            html: html.map(Into::into),
             failed: false,
             begun: now,
             epoch: now,
@@ -75,8 +84,8 @@ impl Watch {
         self.steps += 1;
     }
 
-    /// An epoch is done. That its numbers cannot be written ends nothing.
-    pub(super) fn epoch(&mut self, epoch: &Epoch) {
+    /// An epoch of a training is done. That its numbers cannot be written ends nothing.
+    pub(super) fn epoch(&mut self, epoch: &Epoch, trainer: &Trainer) {
         let text = line(epoch, self.task);
         if std::io::stderr().is_terminal() {
             self.bar.set_message(printable(&text).into_owned());
@@ -95,7 +104,7 @@ impl Watch {
         }
         let seconds = self.epoch.elapsed().as_secs_f64();
         self.epoch = Instant::now();
-        if let Err(failed) = self.write(epoch, seconds)
+        if let Err(failed) = self.write(epoch, seconds, trainer)
             && !std::mem::replace(&mut self.failed, true)
         {
             note(&format!("{failed}; the training goes on"));
@@ -118,16 +127,13 @@ impl Watch {
         }
     }
 
-    fn write(&mut self, epoch: &Epoch, seconds: f64) -> anyhow::Result<()> {
+    fn write(&mut self, epoch: &Epoch, seconds: f64, trainer: &Trainer) -> anyhow::Result<()> {
         if let Some(path) = &self.log {
             let csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
-            let text = if csv {
-                let empty = std::fs::metadata(path).map_or(0, |data| data.len()) == 0;
-                table(epoch, seconds, empty)
-            } else {
-                let mut value = serde_json::to_value(epoch)?;
-                value["seconds"] = seconds.into();
-                format!("{value}\n")
+            let empty = std::fs::metadata(path).map_or(0, |data| data.len()) == 0;
+            let text = match csv {
+                true => table(epoch, seconds, empty),
+                false => lines(epoch, seconds, empty)?,
             };
             let mut file = OpenOptions::new().create(true).append(true).open(path).at(path)?;
             file.write_all(text.as_bytes()).at(path)?;
@@ -135,6 +141,9 @@ impl Watch {
         if let Some(events) = &mut self.events {
             let numbers = numbers(epoch);
             events.scalars(epoch.epoch.into(), &numbers)?;
+        }
+        if let Some(path) = &self.html {
+            files::write(path, page(trainer, &self.name)?.as_bytes())?;
         }
         Ok(())
     }
@@ -153,6 +162,33 @@ fn numbers(epoch: &Epoch) -> Vec<(String, f64)> {
     all.extend(epoch.validation_error.map(|v| ("validation/error".into(), v)));
     all.extend(epoch.sparsity.iter().map(|(name, share)| (format!("sparsity/{name}"), *share)));
     all
+}
+
+/// What the other lines of a log in JSON are; the first.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct LogHead {
+    #[cfg_attr(test, schemars(extend("const" = "train-log.schema.json")))]
+    schema: &'static str,
+    program: &'static str,
+    #[cfg_attr(test, schemars(extend("const" = "train")))]
+    report: &'static str,
+}
+
+/// Any other line: an epoch and the seconds that it took.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct LogLine<'a> {
+    #[serde(flatten)]
+    epoch: &'a Epoch,
+    seconds: f64,
+}
+
+/// An epoch as a line of JSON, below what the lines are if it is the first.
+fn lines(epoch: &Epoch, seconds: f64, first: bool) -> anyhow::Result<String> {
+    let head = LogHead { schema: "train-log.schema.json", program: PROGRAM, report: "train" };
+    let head = if first { serde_json::to_string(&head)? + "\n" } else { String::new() };
+    Ok(head + &serde_json::to_string(&LogLine { epoch, seconds })? + "\n")
 }
 
 /// An epoch as a line of CSV, below the names of the columns if it is the first.
@@ -221,6 +257,7 @@ mod tests {
             weight_ratio: 2.0,
             validation_error: None,
             validation_nll: Some(0.75),
+            log_alpha: Vec::new(),
             keep: true,
         }
     }

@@ -2,31 +2,22 @@
 
 use std::path::Path;
 
-use super::Wanted;
 use super::source::check;
+use super::{Raw, Wanted};
 use crate::data::{Table, classes_of};
 use crate::error::{Error, IoContext, Result};
 use crate::network::Network;
 use crate::train::config::Task;
 
 /// Reads a table. Its last column is the class, by number or by name; for other tasks, its last columns
-/// are a number for each output. A first line whose values are no numbers holds names.
-pub(super) fn read(
-    task: Task,
-    path: &Path,
-    network: &Network,
-    classes: &[String],
-) -> Result<(Vec<f32>, Wanted)> {
+/// are a number for each output. A first line whose values are no numbers holds names; a further last column
+/// that it calls `weight` has the samples' weights.
+pub(super) fn read(task: Task, path: &Path, network: &Network, classes: &[String]) -> Result<Raw> {
     let text = std::fs::read_to_string(path).at(path)?;
     parse(task, &text, network, classes)
 }
 
-fn parse(
-    task: Task,
-    text: &str,
-    network: &Network,
-    classes: &[String],
-) -> Result<(Vec<f32>, Wanted)> {
+fn parse(task: Task, text: &str, network: &Network, classes: &[String]) -> Result<Raw> {
     let inputs = network.input.shape.elements()?;
     let outputs = network.output_shape_of_all()?.channels;
     let wanted = if task == Task::Classes { 1 } else { outputs };
@@ -34,7 +25,11 @@ fn parse(
     if task != Task::Classes {
         let targets = table.targets()?;
         check(task, &targets)?;
-        return Ok((table.values, Wanted::Values(targets)));
+        return Ok(Raw {
+            values: table.values,
+            wanted: Wanted::Values(targets),
+            weights: table.weights,
+        });
     }
     let (labels, names) = classes_of(&table.rest, classes)?;
     if names.len() > outputs {
@@ -43,7 +38,8 @@ fn parse(
             names.len()
         )));
     }
-    Ok((table.values, Wanted::Classes(labels, names)))
+    let wanted = Wanted::Classes(labels, names);
+    Ok(Raw { values: table.values, wanted, weights: table.weights })
 }
 
 #[cfg(test)]
@@ -61,7 +57,7 @@ mod tests {
 
     fn parsed(task: Task, text: &str, classes: &[&str]) -> Result<(Vec<f32>, Wanted)> {
         let classes: Vec<String> = classes.iter().map(|c| (*c).into()).collect();
-        parse(task, text, &network(), &classes)
+        parse(task, text, &network(), &classes).map(|raw| (raw.values, raw.wanted))
     }
 
     #[test]

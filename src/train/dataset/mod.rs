@@ -22,6 +22,8 @@ pub struct Dataset {
     targets: Vec<f32>,
     /// How many they are.
     width: usize,
+    /// What each counts in training, where that differs.
+    weights: Vec<f32>,
     /// Names of the classes, if the data has them.
     pub classes: Vec<String>,
     sample: usize,
@@ -37,6 +39,14 @@ enum Wanted {
     Values(Vec<f32>),
 }
 
+/// What a file has.
+struct Raw {
+    values: Vec<f32>,
+    wanted: Wanted,
+    /// One for each sample, or none.
+    weights: Vec<f32>,
+}
+
 /// Where the samples of a batch go.
 pub(crate) struct Batch<'a> {
     /// Rows of values.
@@ -46,6 +56,8 @@ pub(crate) struct Batch<'a> {
     /// Labels, or the numbers in their place.
     pub labels: &'a mut Vec<u32>,
     pub targets: &'a mut Vec<f32>,
+    /// Empty where all count the same.
+    pub weights: &'a mut Vec<f32>,
 }
 
 impl Dataset {
@@ -100,6 +112,24 @@ impl Dataset {
         Self::of(raw, Wanted::Values(targets), network)
     }
 
+    /// The same samples, of which each counts as so many in the likelihood that is trained.
+    ///
+    /// # Errors
+    /// Unless there is a finite weight of at least 0 for each, one of them above it.
+    pub fn with_weights(self, weights: Vec<f32>) -> Result<Self> {
+        if weights.len() != self.len() {
+            let problem = format!("{} samples have {} weights", self.len(), weights.len());
+            return Err(Error::data(problem));
+        }
+        if let Some(weight) = weights.iter().find(|w| !(w.is_finite() && **w >= 0.0)) {
+            return Err(Error::data(format!("a sample's weight is {weight}, expected at least 0")));
+        }
+        if weights.iter().all(|weight| *weight == 0.0) {
+            return Err(Error::data("all samples have weight 0: there is nothing to learn from"));
+        }
+        Ok(Self { weights, ..self })
+    }
+
     fn of(raw: &[f32], wanted: Wanted, network: &Network) -> Result<Self> {
         let (input, outputs) = (&network.input, network.output_shape_of_all()?.channels);
         let first = network.nodes.first().map(|node| node.op);
@@ -142,7 +172,8 @@ impl Dataset {
         }
         let layout = if flat { Layout::ChannelsFirst } else { Layout::ChannelsLast };
         let image = (input.shape, layout);
-        Ok(Self { values, labels, targets, width: outputs, classes, sample, image })
+        let weights = Vec::new();
+        Ok(Self { values, labels, targets, width: outputs, weights, classes, sample, image })
     }
 
     /// Number of samples.
@@ -172,6 +203,7 @@ impl Dataset {
             labels: self.labels.split_off(first.min(self.labels.len())),
             targets: self.targets.split_off((first * self.width).min(self.targets.len())),
             values: self.values.split_off(first * self.sample),
+            weights: self.weights.split_off(first.min(self.weights.len())),
             classes: self.classes.clone(),
             ..*self
         }
@@ -198,6 +230,7 @@ impl Dataset {
             values: rows(&self.values, self.sample),
             targets: rows(&self.targets, self.width),
             labels: indices.iter().filter_map(|at| self.labels.get(*at)).copied().collect(),
+            weights: indices.iter().filter_map(|at| self.weights.get(*at)).copied().collect(),
             classes: self.classes.clone(),
             ..*self
         }
@@ -207,9 +240,11 @@ impl Dataset {
     pub(crate) fn gather(&self, indices: impl Iterator<Item = usize>, batch: &mut Batch<'_>) {
         batch.labels.clear();
         batch.targets.clear();
+        batch.weights.clear();
         for (index, to) in indices.zip(batch.rows.chunks_mut(batch.row)) {
             to[..self.sample].copy_from_slice(&self.values[index * self.sample..][..self.sample]);
             batch.labels.extend(self.labels.get(index));
+            batch.weights.extend(self.weights.get(index));
             if !self.targets.is_empty() {
                 batch.targets.extend(&self.targets[index * self.width..][..self.width]);
             }

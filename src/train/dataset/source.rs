@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, Wanted, csv};
+use super::{Dataset, Raw, Wanted, csv};
 use crate::data::{
     Labelled, Part, array_names, arrays_of, class_folders, read_labelled, read_labels_of,
     read_samples,
@@ -22,8 +22,11 @@ pub(super) fn read(
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let part = if test { Part::Test } else { Part::Train };
     let read = || -> Result<Dataset> {
-        let (raw, wanted) = match extension {
-            _ if path.is_dir() => folder(task, path, part, network.input.shape, classes)?,
+        let raw = match extension {
+            _ if path.is_dir() => {
+                let (values, wanted) = folder(task, path, part, network.input.shape, classes)?;
+                Raw { values, wanted, weights: Vec::new() }
+            }
             "npz" => archive(task, path, part, network)?,
             "csv" if test => {
                 return Err(Error::data("one file has no test data: give --test-data"));
@@ -35,7 +38,9 @@ pub(super) fn read(
                 ));
             }
         };
-        Dataset::of(&raw, wanted, network)
+        let data = Dataset::of(&raw.values, raw.wanted, network)?;
+        // Errors count every sample once.
+        if raw.weights.is_empty() || test { Ok(data) } else { data.with_weights(raw.weights) }
     };
     read().map_err(|e| e.in_file(path))
 }
@@ -99,8 +104,8 @@ fn mixed(values: &[f32], labels: &[u32], classes: Vec<String>) -> (Vec<f32>, Wan
     (rows.copied().collect(), Wanted::Classes(labels.collect(), classes))
 }
 
-/// `x_train` and `y_train`, `x_test` and `y_test`, or for training `x` and `y`.
-fn archive(task: Task, path: &Path, part: Part, network: &Network) -> Result<(Vec<f32>, Wanted)> {
+/// `x_train` and `y_train`, `x_test` and `y_test`, or for training `x` and `y`; and the weights `w_train` or `w`.
+fn archive(task: Task, path: &Path, part: Part, network: &Network) -> Result<Raw> {
     let found = arrays_of(path, part)?;
     let Some([x, y]) = found.filter(|[x, _]| part == Part::Train || x != "x") else {
         return Err(Error::data(format!(
@@ -110,7 +115,12 @@ fn archive(task: Task, path: &Path, part: Part, network: &Network) -> Result<(Ve
             array_names(path)?.join(", ")
         )));
     };
-    let raw = read_samples(&[path.into()], Some(&x), network.input.shape)?.values;
+    let values = read_samples(&[path.into()], Some(&x), network.input.shape)?.values;
+    let weights = x.replacen('x', "w", 1);
+    let weights = match array_names(path)?.contains(&weights) {
+        true => read_samples(&[path.into()], Some(&weights), Shape::vector(1))?.values,
+        false => Vec::new(),
+    };
     let wanted = if task == Task::Classes {
         Wanted::Classes(read_labels_of(path, Some(&y))?, Vec::new())
     } else {
@@ -119,7 +129,7 @@ fn archive(task: Task, path: &Path, part: Part, network: &Network) -> Result<(Ve
         check(task, &values)?;
         Wanted::Values(values)
     };
-    Ok((raw, wanted))
+    Ok(Raw { values, wanted, weights })
 }
 
 /// Whether targets are such as the task has.

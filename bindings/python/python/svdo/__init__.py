@@ -45,4 +45,8 @@ def __getattr__(name: str) -> object:
         import importlib
 
         return importlib.import_module("svdo.torch")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("svdo")
     raise AttributeError(f"module 'svdo' has no attribute {name!r}")

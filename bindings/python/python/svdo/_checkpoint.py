@@ -28,6 +28,7 @@ def compress(
     quantize: str = "rd",
     bits: int | None = None,
     network: Network | None = None,
+    classes: Iterable[str] | None = None,
     profile: str | None = None,
     variance: str | None = None,
     layout: str | None = None,
@@ -74,6 +75,8 @@ def compress(
             if None.
         network: the network description (formats/network.md) as a dict or a file. Needed if the
             checkpoint carries none and is no plain chain of linear layers.
+        classes: names of the outputs, by number, for :attr:`Model.classes` and ``svdo-infer``; None for
+            those that the checkpoint or its network has, if any.
         profile: the code base that wrote the checkpoint, as formats/checkpoints.md names it; found
             if None.
         variance: what the variances hold: ``"log_sigma2"``, ``"log_sigma"``, ``"log_alpha"``, ``"rho"`` or
@@ -159,6 +162,7 @@ def compress(
         quantize,
         bits,
         _network(network),
+        None if classes is None else [str(name) for name in classes],
         read_as,
         None if output is None else Path(output),
         simplify,

@@ -31,6 +31,9 @@ class Model:
     def network(self) -> dict[str, Any]:
         """The network description (formats/network.md)."""
     @property
+    def classes(self) -> list[str]:
+        """Names of the outputs, by number; empty if the file has none."""
+    @property
     def cpu(self) -> str:
         """The kernels it runs on; the environment variable SVDO_CPU clamps them."""
     def to_bytes(self) -> bytes:
@@ -103,6 +106,7 @@ def compress(
     quantize: str,
     bits: int | None,
     network: str | Path | None,
+    classes: list[str] | None,
     read_as: dict[str, str],
     output: Path | None,
     simplify: bool,

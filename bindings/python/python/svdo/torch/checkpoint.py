@@ -24,6 +24,9 @@ from svdo.torch.posterior import Posterior
 _OF_THE_NETWORK = ("theta", "log_sigma2", "running_mean", "running_var")
 _APART = ".apart"
 
+# Models of transformers with an output for each label.
+_CLASSIFIERS = tuple(f"For{kind}Classification" for kind in ("Sequence", "Image", "Audio"))
+
 
 def describe(
     model: nn.Module,
@@ -179,7 +182,9 @@ def _stored(
     if given and any(node["op"] == "embedding" for node in read.nodes):
         raise ValueError("scale, mean and std: the model takes token ids, which stay as they are")
     given = _preprocessing(read.input, scale, mean, std)
-    description = {"version": 1, "input": given, "nodes": read.nodes}
+    description: dict[str, Any] = {"version": 1, "input": given, "nodes": read.nodes}
+    if names := _labels(model):
+        description["classes"] = names
     tensors = dict(read.tensors)
     # What the network does not need, and a model that is loaded does.
     for name, tensor in model.state_dict().items():
@@ -187,6 +192,16 @@ def _stored(
             apart = name.endswith(_OF_THE_NETWORK)
             tensors[f"{name}{_APART}" if apart else name] = tensor.detach()
     return description, tensors
+
+
+def _labels(model: nn.Module) -> list[str]:
+    """The labels of a Hugging Face classifier, unless they are LABEL_0, LABEL_1 ..."""
+    labels = getattr(getattr(model, "config", None), "id2label", None)
+    if not isinstance(labels, dict) or not type(model).__name__.endswith(_CLASSIFIERS):
+        return []
+    names = [labels.get(id, labels.get(str(id))) for id in range(len(labels))]
+    chosen = any(name != f"LABEL_{id}" for id, name in enumerate(names))
+    return [str(name) for name in names] if chosen and None not in names else []
 
 
 def _preprocessing(
