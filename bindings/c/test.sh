@@ -20,10 +20,20 @@ diff <(echo "$declared") <(echo "$defined") || { echo "include/svdo.h and libsvd
 hex=$(sed -n '/^## Example/,$p' formats/svdo-v1.md | sed -nE 's/^    (([0-9a-f]{2} ?)+)  .*/\1/p' | tr -d ' \n')
 printf "$(sed 's/../\\x&/g' <<<"$hex")" >"$work/example.svdo"
 
+# And a file with variances, from the compressor, if it has been built.
+compress=${SVDO_COMPRESS:-$built/svdo-compress}
+posterior=()
+if [ -x "$compress" ]; then
+    posterior=("$work/posterior.svdo")
+    "$compress" fixtures/lenet300_mnist.safetensors --variances -o "${posterior[0]}" >/dev/null
+else
+    echo "no $compress: predictions with variances are not tested" >&2
+fi
+
 flags=(-std=c99 -D_POSIX_C_SOURCE=200809L -O1 -Wall -Wextra -Wpedantic -Werror -Iinclude)
 system=(-lm -lpthread -ldl)
 "$cc" "${flags[@]}" bindings/c/test.c "$built/libsvdo_c.a" "${system[@]}" -o "$work/static"
-"$work/static" "$work/example.svdo"
+"$work/static" "$work/example.svdo" "${posterior[@]}"
 # The shared one as it is installed, moved, and found by pkg-config.
 bindings/c/install.sh "$built" "$work/there"
 mv "$work/there" "$work/prefix"
@@ -34,7 +44,7 @@ if command -v pkg-config >/dev/null; then
     read -r -a libs <<<"$(pkg-config --cflags --libs svdo)"
 fi
 "$cc" "${flags[@]}" bindings/c/test.c "${libs[@]}" "${system[@]}" -Wl,-rpath,"$work/prefix/lib" -o "$work/shared"
-"$work/shared" "$work/example.svdo"
+"$work/shared" "$work/example.svdo" "${posterior[@]}"
 if command -v "${CXX:-c++}" >/dev/null; then
     echo '#include "svdo.h"' | "${CXX:-c++}" -x c++ -Wall -Wextra -Werror -Iinclude -fsyntax-only -
 fi

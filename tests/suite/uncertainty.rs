@@ -284,6 +284,38 @@ fn moments_are_those_of_samples() {
     near(&v, &spreads, 0.1);
 }
 
+/// Behind two hidden layers, whose units share inputs, variances are those of samples for one input and for panels.
+#[test]
+fn variances_of_logits_know_that_units_share_inputs() {
+    let mut random = Random(41);
+    for then in [Activation::Relu, Activation::LeakyRelu { slope: 0.2 }, Activation::Tanh] {
+        let layers: [(&[usize], f32); 3] = [(&[60, 50], 0.3), (&[40, 60], 0.3), (&[10, 40], 0.5)];
+        let nodes = vec![
+            (Op::Linear { layer: 0 }, None),
+            (Op::Activation(then), None),
+            (Op::Linear { layer: 1 }, None),
+            (Op::Activation(then), None),
+            (Op::Linear { layer: 2 }, None),
+        ];
+        let (model, mut variances) = model(&mut random, Shape::vector(50), &layers, nodes);
+        // Most noise is the first layer's, which all later units share.
+        variances.layers[1..]
+            .iter_mut()
+            .flat_map(|layer| &mut layer.weights)
+            .for_each(|v| *v *= 0.2);
+        let x = random.many(16 * 50);
+        let (_, spreads) = sampled(&model, &variances, 6000, &x);
+        let (_, together) = moments(&model, &variances, &x);
+        let alone: Vec<f32> = x.chunks(50).flat_map(|x| moments(&model, &variances, x).1).collect();
+        for v in [&together, &alone] {
+            let total = v.iter().sum::<f32>() / spreads.iter().sum::<f32>();
+            assert!((total - 1.0).abs() < 0.02, "{then:?}: {total}");
+            near(v, &spreads, 0.08);
+        }
+        near(&together, &alone, 0.02);
+    }
+}
+
 #[test]
 fn samples_are_the_same_bits_however_they_are_run() {
     let mut random = Random(17);

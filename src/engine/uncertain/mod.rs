@@ -17,6 +17,7 @@
 
 mod blocks;
 mod how;
+mod linear;
 mod moments;
 mod plan;
 mod pool;
