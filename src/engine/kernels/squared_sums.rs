@@ -14,9 +14,10 @@ use crate::simd::{Isa, Kernel, MAX_LANES, MIN_LANES, Vector};
 /// Rows of a matrix by entries of column and value.
 pub(in crate::engine) type Rows = Vec<Vec<(u32, f32)>>;
 
-/// Share of the products of both layers' weights that panels go through: the largest, by what they stand for in
-/// inputs that vary as is usual. What the rest changes of a variance is a third of a percent.
-const SHARE: f64 = 0.75;
+/// What panels leave out: the products of both layers' weights that are the smallest in inputs which vary as is usual,
+/// and whose squares are together less than this of all squares. In pruned networks a third of them; a variance
+/// changes by a percent.
+const NEGLIGIBLE: f64 = 3e-4;
 
 /// What two layers have in common.
 #[derive(Debug, Clone)]
@@ -117,11 +118,14 @@ impl Panel {
         let products = pairs()
             .flat_map(|&(unit, u)| first[unit as usize].iter().map(move |&entry| size(u, entry)));
         let mut sizes: Vec<f32> = products.collect();
-        let left_out = (sizes.len() as f64 * (1.0 - SHARE)) as usize;
-        let least = match sizes.is_empty() {
-            true => 0.0,
-            false => *sizes.select_nth_unstable_by(left_out, f32::total_cmp).1,
-        };
+        sizes.sort_unstable_by(f32::total_cmp);
+        let left_out = NEGLIGIBLE * sizes.iter().map(|&size| f64::from(size)).sum::<f64>();
+        let mut sum = 0.0;
+        let least = sizes.iter().find(|&&size| {
+            sum += f64::from(size);
+            sum > left_out
+        });
+        let least = least.copied().unwrap_or(0.0);
         let mut all = Self::default();
         let mut own: Rows = vec![Vec::new(); usual.len()];
         for row in second {
@@ -301,6 +305,8 @@ mod tests {
         }
         let mut y = vec![0.5; outputs * lanes];
         layers.add(isa, (&gates, &inherited, &d), &mut y, lanes);
+        // What is left out is little of all, but may be much of an output that inputs hardly reach.
+        let (mut apart_by, mut most) = (0.0f64, 0.0f64);
         for output in 0..outputs {
             for lane in 0..lanes {
                 let (mut slopes, mut apart) = (vec![0.0f64; inputs], 0.0);
@@ -314,11 +320,12 @@ mod tests {
                 let square =
                     |(k, slope): (usize, &f64)| f64::from(d[k * lanes + lane]) * slope * slope;
                 let together = slopes.iter().enumerate().map(square).sum::<f64>();
-                let (found, exact) = (f64::from(y[output * lanes + lane]), 0.5 + together - apart);
-                let most = tolerance * (together + apart) + 1e-4;
-                assert!((found - exact).abs() < most, "{found}, exactly {exact}");
+                let found = f64::from(y[output * lanes + lane]);
+                apart_by = apart_by.max((found - (0.5 + together - apart)).abs());
+                most = most.max(together + apart);
             }
         }
+        assert!(apart_by < tolerance * most + 1e-4, "off by {apart_by} of {most}");
     }
 
     test_every_isa! {
@@ -326,7 +333,7 @@ mod tests {
             for [inputs, units, outputs] in [[13, 9, 10], [40, 21, 35], [1, 1, 1], [5, 3, 16]] {
                 check(isa, [inputs, units, outputs, 1], 1e-5);
                 for lanes in [8, 16, 32] {
-                    check(isa, [inputs, units, outputs, lanes], 0.25);
+                    check(isa, [inputs, units, outputs, lanes], 0.05);
                 }
             }
         }
@@ -337,8 +344,8 @@ mod tests {
         let state = &mut 3;
         let (first, second) = (rows(state, 20, 30), rows(state, 10, 20));
         let panel = Panel::new(&second, &first, &[1.0; 30]);
-        let share = panel.terms.len() as f64 / SquaredSums::products(&second, &first) as f64;
-        assert!((share - SHARE).abs() < 0.01, "{share}");
+        let all = SquaredSums::products(&second, &first);
+        assert!(panel.terms.len() < all && panel.terms.len() > all / 2, "{}", panel.terms.len());
         let least = panel.terms.iter().fold(f32::MAX, |least, term| least.min(term.1.abs()));
         let products = second
             .iter()
