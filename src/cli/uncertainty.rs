@@ -35,11 +35,11 @@ pub(super) struct UncertaintyOptions {
     seed: u64,
 
     /// Reject this share of the samples, the least confident: 0.01 or 1%
-    #[arg(long, value_name = "SHARE", value_parser = share, requires = "uncertainty", requires = "input")]
+    #[arg(long, value_name = "SHARE", value_parser = share, requires = "uncertainty")]
     reject: Option<f64>,
 
     /// Samples of another kind, to be told from those of --input: AUROC and FPR95
-    #[arg(long, value_name = "FILE", num_args = 1.., requires = "uncertainty", requires = "input")]
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "uncertainty")]
     ood: Vec<PathBuf>,
 
     /// Write the report as one self-contained HTML page with plots
@@ -127,6 +127,10 @@ impl UncertaintyOptions {
 
     /// Answers requests on standard input.
     pub(super) fn serve(&self, model: &Path, threads: usize) -> anyhow::Result<Outcome> {
+        anyhow::ensure!(
+            self.reject.is_none() && self.ood.is_empty() && self.html.is_none(),
+            "--reject, --ood and --html are for --input, not for --serve-stdin"
+        );
         let engine = self.engine(model, threads, self.uncertainty.unwrap_or(How::Mean))?;
         let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
         crate::serve::serve_predictions(&engine, self.seed, &mut stdin, &mut stdout)?;
