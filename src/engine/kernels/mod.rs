@@ -47,7 +47,7 @@ pub(super) use moment_rows::{MomentRows, SUMS, Weight};
 pub(super) use pooling::{covered, every_other, pool};
 pub(super) use sliced_rows::SlicedRows;
 #[cfg(feature = "uncertainty")]
-pub(super) use squared_sums::{Rows, SquaredSums};
+pub(super) use squared_sums::{Lane, MOST_OUTPUTS, Rows, SquaredSums};
 pub(super) use tap_rows::{GROUP, TapRows};
 pub(super) use tiles::{Residual, Span, Spans};
 pub(super) use transpose::{deinterleave, interleave};

@@ -91,6 +91,77 @@ impl SquaredSums {
     }
 }
 
+/// Most outputs whose covariances are known.
+pub(in crate::engine) const MOST_OUTPUTS: usize = 64;
+
+/// What makes outputs of two layers vary together in one lane: the gates of units, their own variances behind the
+/// activation, and the variances of inputs.
+pub(in crate::engine) struct Lane<'a> {
+    pub(in crate::engine) gates: &'a [f32],
+    pub(in crate::engine) own: &'a [f32],
+    pub(in crate::engine) d: &'a [f32],
+    /// Of so many.
+    pub(in crate::engine) lane: usize,
+    pub(in crate::engine) lanes: usize,
+}
+
+impl SquaredSums {
+    /// The covariances of outputs, each with each, but for the noise that an output has itself.
+    ///
+    /// # Panics
+    /// If there are more than [`MOST_OUTPUTS`], or no room.
+    pub(in crate::engine) fn covariances(&self, isa: Isa, lane: Lane<'_>, y: &mut [f32]) {
+        assert!(self.outputs <= MOST_OUTPUTS, "too many outputs");
+        isa.run(Covariances { layers: self, lane, y: &mut y[..self.outputs * self.outputs] });
+    }
+}
+
+struct Covariances<'a> {
+    layers: &'a SquaredSums,
+    lane: Lane<'a>,
+    y: &'a mut [f32],
+}
+
+impl Kernel for Covariances<'_> {
+    #[inline(always)]
+    fn run<V: Vector<Element = f32>>(self) {
+        let Self { layers, lane: Lane { gates, own, d, lane, lanes }, y } = self;
+        let Single { pitch, outgoing, incoming, starts } = &layers.single;
+        let outputs = layers.outputs;
+        y.fill(0.0);
+        if outputs == 0 {
+            return;
+        }
+        // Rows of the outer product of a vector.
+        macro_rules! add {
+            ($factor:expr, $t:expr) => {
+                for (y, t) in y.chunks_exact_mut(outputs).zip($t) {
+                    let factor = $factor * t;
+                    if factor != 0.0 {
+                        for (y, t) in y.iter_mut().zip($t) {
+                            *y = V::multiply_add(factor, *t, *y);
+                        }
+                    }
+                }
+            };
+        }
+        for (input, bounds) in starts.windows(2).enumerate() {
+            let mut t = [0.0; MOST_OUTPUTS];
+            for &(unit, w) in &incoming[bounds[0] as usize..bounds[1] as usize] {
+                let slope = w * gates[unit as usize * lanes + lane];
+                let row = &outgoing[unit as usize * pitch..][..outputs];
+                for (t, u) in t.iter_mut().zip(row) {
+                    *t = V::multiply_add(slope, *u, *t);
+                }
+            }
+            add!(d[input * lanes + lane], &t[..outputs]);
+        }
+        for unit in 0..layers.units {
+            add!(own[unit * lanes + lane], &outgoing[unit * pitch..][..outputs]);
+        }
+    }
+}
+
 impl Single {
     fn new(second: &Rows, first: &Rows, inputs: usize) -> Self {
         let pitch = second.len().next_multiple_of(MAX_LANES);
@@ -334,6 +405,48 @@ mod tests {
                 check(isa, [inputs, units, outputs, 1], 1e-5);
                 for lanes in [8, 16, 32] {
                     check(isa, [inputs, units, outputs, lanes], 0.05);
+                }
+            }
+        }
+    }
+
+    test_every_isa! {
+        fn covariances_are_those_of_plain_loops(isa) {
+            let state = &mut 11;
+            let (inputs, units, outputs, lanes) = (13, 9, 10, 8);
+            let (first, second) = (rows(state, units, inputs), rows(state, outputs, units));
+            let layers = SquaredSums::new(&second, &first, &vec![1.0; inputs]);
+            let mut some = |count: usize| -> Vec<f32> {
+                (0..count * lanes).map(|_| random(state).abs()).collect()
+            };
+            let (gates, own, d) = (some(units), some(units), some(inputs));
+            for lane in 0..lanes {
+                let mut y = vec![f32::NAN; outputs * outputs];
+                let (gates, own, d) = (&gates[..], &own[..], &d[..]);
+                layers.covariances(isa, Lane { gates, own, d, lane, lanes }, &mut y);
+                // Each output by what it sees of inputs, and then of units.
+                let seen = |output: usize| {
+                    let mut all = vec![0.0f64; inputs + units];
+                    for &(unit, u) in &second[output] {
+                        let (unit, u) = (unit as usize, f64::from(u));
+                        all[inputs + unit] = u;
+                        for &(input, w) in &first[unit] {
+                            all[input as usize] += u * f64::from(gates[unit * lanes + lane] * w);
+                        }
+                    }
+                    all
+                };
+                let variance = |at: usize| match at.checked_sub(inputs) {
+                    None => f64::from(d[at * lanes + lane]),
+                    Some(unit) => f64::from(own[unit * lanes + lane]),
+                };
+                for a in 0..outputs {
+                    for b in 0..outputs {
+                        let both = seen(a).into_iter().zip(seen(b)).enumerate();
+                        let exact: f64 = both.map(|(at, (a, b))| variance(at) * a * b).sum();
+                        let found = f64::from(y[a * outputs + b]);
+                        assert!((found - exact).abs() < 1e-5, "{found}, exactly {exact}");
+                    }
                 }
             }
         }

@@ -15,14 +15,14 @@ use super::propagate::floats;
 use super::rules::{Build, Rule, doubled};
 use crate::engine::cost;
 use crate::engine::execute::Panel;
-use crate::engine::kernels::{MomentRows, Rows, SUMS, SquaredSums, Weight};
+use crate::engine::kernels::{Lane, MOST_OUTPUTS, MomentRows, Rows, SUMS, SquaredSums, Weight};
 use crate::engine::memory;
 use crate::engine::options::KernelChoice;
 use crate::engine::parallel::in_parts;
 use crate::engine::step::{Step, StepKind};
 use crate::model::LayerWeights;
 use crate::network::Activation;
-use crate::simd::{Kernel, Vector};
+use crate::simd::{Isa, Kernel, Vector};
 
 /// Products of two layers' weights for each weight of them that their difference may cost.
 const MOST_PRODUCTS: usize = 16;
@@ -54,6 +54,49 @@ struct Units {
     /// Variances that units inherit, times squares of gates; behind the gates.
     inherited: Range<usize>,
     difference: Range<usize>,
+    /// The variances of inputs, kept where nothing comes behind the next layer.
+    inputs: Option<Range<usize>>,
+}
+
+/// The logits of two linear layers at the end, and what makes them vary together.
+pub(super) struct Logits<'a> {
+    units: &'a Units,
+    /// The variances of units behind their activation.
+    behind: Range<usize>,
+}
+
+impl<'a> Logits<'a> {
+    /// Of a plan that ends with two linear layers.
+    pub(super) fn of(steps: &'a [UncertainStep], outputs: usize) -> Option<Self> {
+        let [.., UncertainStep { rule: Rule::Linear(first), .. }, last] = steps else {
+            return None;
+        };
+        let units = first.units.as_ref().filter(|units| units.inputs.is_some())?;
+        let fit = outputs <= MOST_OUTPUTS && last.then.is_none() && last.means.then.is_none();
+        fit.then(|| Self { units, behind: doubled(&last.means.inputs[0].0) })
+    }
+
+    /// The covariances of all logits of a lane, each with each, from the memory of variances behind a run. An
+    /// output's covariance with itself is not all of its variance.
+    pub(super) fn covariances(
+        &self,
+        isa: Isa,
+        variances: &mut [f32],
+        (lane, lanes): (usize, usize),
+        y: &mut [f32],
+    ) {
+        let Units { layers, gates, inherited, inputs, .. } = self.units;
+        let Some(inputs) = inputs else { return };
+        if lane == 0 {
+            // What is not inherited is a unit's own.
+            let (behind, own) = (floats(&self.behind, lanes), floats(inherited, lanes));
+            let ([behind], own) = memory::borrow(variances, [behind], own);
+            own.iter_mut().zip(behind).for_each(|(own, all)| *own = (all - *own).max(0.0));
+        }
+        let [gates, own, d] =
+            [gates, inherited, inputs].map(|range| &variances[floats(range, lanes)]);
+        layers.covariances(isa, Lane { gates, own, d, lane, lanes }, y);
+    }
 }
 
 fn take(scratch: &mut usize, length: usize) -> Range<usize> {
@@ -143,7 +186,11 @@ pub(super) fn join(build: &Build<'_>, steps: &mut [UncertainStep], scratch: &mut
             _ => None,
         };
         if let Some(layers) = layers.filter(|_| is_read_by_next(&steps[at..])) {
-            let units = Units::new(build, layers, usual.as_deref(), scratch);
+            let mut units = Units::new(build, layers, usual.as_deref(), scratch);
+            if let Some(units) = units.as_mut().filter(|_| at + 2 == steps.len()) {
+                let inputs = build.model.weights[layers.0].pattern.cols();
+                units.inputs = Some(take(scratch, inputs));
+            }
             let difference = units.as_ref().map(|units| units.difference.clone());
             if let Rule::Linear(first) = &mut steps[at].rule {
                 first.units = units;
@@ -193,7 +240,7 @@ impl Units {
         let layers = SquaredSums::new(&second, &first, &usual);
         let [gates, inherited] = [0, 1].map(|_| take(scratch, first.len()));
         let difference = take(scratch, second.len());
-        Some(Self { layers, gates, inherited, difference })
+        Some(Self { layers, gates, inherited, difference, inputs: None })
     }
 }
 
@@ -238,6 +285,10 @@ impl Linear {
                 own[at].copy_from_slice(c);
             }
             isa.run(Gates { then, m: &means[floats(output, lanes)], v, gates, own });
+            if let Some(inputs) = &units.inputs {
+                let ([d], kept) = memory::borrow(variances, [d.clone()], floats(inputs, lanes));
+                kept.copy_from_slice(&d[..kept.len()]);
+            }
             let reads = [floats(&units.gates, lanes), floats(&units.inherited, lanes), d];
             let ([gates, own, d], y) =
                 memory::borrow(variances, reads, floats(&units.difference, lanes));

@@ -53,7 +53,8 @@ impl UncertainEngine {
         seed: u64,
         each: &mut dyn FnMut(Prediction),
     ) -> Result<()> {
-        let (ins, row, outs) = (self.input_shape().elements()?, self.row(), self.outputs());
+        let (ins, outs) = (self.input_shape().elements()?, self.outputs());
+        let row = self.wide_row().unwrap_or(self.row());
         finite("element", input, ins)?;
         let draws = Draws::new(seed, DRAWS, outs);
         let batch = (MOST / row).clamp(1, BATCH);
@@ -62,13 +63,14 @@ impl UncertainEngine {
         for x in input.chunks(batch * ins) {
             output.clear();
             output.resize(x.len() / ins * row, 0.0);
-            self.run(&mut workspace, x, &mut output)?;
+            self.run_rows(&mut workspace, x, (&mut output, row))?;
             finite("logit", &output, row)?;
             output.chunks_exact(row).for_each(|row| {
                 each(match self.how {
                     Uncertainty::Moments => {
-                        let (mean, variance) = row.split_at(outs);
-                        monte_carlo(&draws, mean, variance)
+                        let (mean, rest) = row.split_at(outs);
+                        let (variance, covariances) = rest.split_at(outs);
+                        monte_carlo(&draws, mean, variance, covariances)
                     }
                     Uncertainty::MonteCarlo { .. } => {
                         let mut all = Predictive::new(outs);
