@@ -14,7 +14,8 @@ const BATCH: usize = 256;
 
 impl UncertainEngine {
     /// The predictive distribution of each raw sample, the logits being those of classes: from moments, by draws
-    /// of logits under the seed that is given, and from samples of the posterior as they are.
+    /// of logits under the seed that is given, which vary together as two linear layers at the end make them; and
+    /// from samples of the posterior as they are.
     ///
     /// # Errors
     /// [`Error::Data`](crate::Error::Data) if the lengths are not those of whole samples, or an input or a logit
