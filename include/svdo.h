@@ -7,6 +7,9 @@
  * Ownership: the library owns models, from svdo_load to svdo_free; everything else is the caller's.
  * svdo_run allocates nothing unless it fails.
  *
+ * Predictors, from svdo_predictor_load to svdo_predictor_free, are the same for predictions under the
+ * posterior, of files that hold variances.
+ *
  * Threads: a model never changes and serves any number of threads at once, each with a workspace of
  * its own. svdo_free must come after the last use. Messages belong to the thread.
  *
@@ -19,6 +22,7 @@
 #define SVDO_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -71,6 +75,29 @@ size_t svdo_workspace_bytes(const svdo_model *model, size_t batch);
  * are then all there, but none of them is a class. */
 int svdo_run(const svdo_model *model, void *workspace, size_t workspace_bytes, const float *input,
              size_t samples, float *output);
+
+/* A network whose weights have variances (svdo-compress --variances), ready to predict. */
+typedef struct svdo_predictor svdo_predictor;
+
+/* Reads a .svdo file from memory, which may be freed afterwards. `how` is "moments", one pass with means
+ * and variances; "mc=N", N samples of the posterior; or "mean", without it. The same `seed` gives the same
+ * numbers. Any number of threads may share a predictor. On success *predictor is to be given to
+ * svdo_predictor_free, else it is NULL. */
+int svdo_predictor_load(const void *bytes, size_t length, const char *how, uint64_t seed,
+                        svdo_predictor **predictor);
+
+/* Frees a predictor; NULL is allowed. */
+void svdo_predictor_free(svdo_predictor *predictor);
+
+/* What a sample of the input is, and the number of classes; zero for NULL. */
+svdo_shape svdo_predictor_input_shape(const svdo_predictor *predictor);
+size_t svdo_predictor_classes(const svdo_predictor *predictor);
+
+/* Predicts `samples` samples of raw values from `input` into `output`: for each sample a row of
+ * 2 classes + 2 floats, the probabilities of classes, their standard deviations over the posterior, the
+ * entropy of the probabilities and the mutual information of class and weights, both in nats. Allocates
+ * memory. What is not finite is refused as by svdo_run. */
+int svdo_predict(const svdo_predictor *predictor, const float *input, size_t samples, float *output);
 
 /* One line on this thread's last call that returns a status; empty after success. Valid until the
  * thread's next call. */

@@ -7,8 +7,9 @@
 use std::io::{self, Read, Write};
 
 use crate::data;
-use crate::engine::Engine;
+use crate::engine::{Engine, Workspace};
 use crate::error::{Error, Result};
+use crate::network::Shape;
 
 /// The version that the greeting names.
 pub const PROTOCOL: u32 = 1;
@@ -28,6 +29,18 @@ const PIECE: usize = 1 << 22;
 const DONE: u32 = 0;
 const REFUSED: u32 = 1;
 
+/// What answers requests: rows of outputs for samples.
+trait Served {
+    /// Of a sample and of its row.
+    fn shapes(&self) -> [Shape; 2];
+
+    /// Refuses samples of finite numbers that are none of the network's.
+    fn check(&self, samples: &[f32]) -> Result<()>;
+
+    /// Runs whole samples.
+    fn run(&mut self, samples: &[f32], outputs: &mut [f32]) -> Result<()>;
+}
+
 /// Greets, then answers every request from `input` on `output`, in order, until `input` ends between
 /// two requests or nobody reads `output` any more. Requests share the engine's threads.
 ///
@@ -35,7 +48,71 @@ const REFUSED: u32 = 1;
 /// [`Error::Data`] if the input ends inside a request, [`Error::Io`] if it cannot be read or the
 /// output cannot be written.
 pub fn serve(engine: &Engine, input: &mut dyn Read, output: &mut dyn Write) -> Result<()> {
-    let (ins, outs) = (engine.input_shape(), engine.output_shape());
+    let outs = engine.output_shape().elements()?;
+    let workspace = engine.workspace(BATCH.min(PIECE / outs.max(1)).max(1));
+    serve_with(Plain { engine, workspace }, input, output)
+}
+
+/// An engine and its memory.
+struct Plain<'a> {
+    engine: &'a Engine,
+    workspace: Workspace,
+}
+
+impl Served for Plain<'_> {
+    fn shapes(&self) -> [Shape; 2] {
+        [self.engine.input_shape(), self.engine.output_shape()]
+    }
+
+    fn check(&self, samples: &[f32]) -> Result<()> {
+        self.engine.check_input(samples)
+    }
+
+    fn run(&mut self, samples: &[f32], outputs: &mut [f32]) -> Result<()> {
+        self.engine.run(&mut self.workspace, samples, outputs)
+    }
+}
+
+/// The same with predictions under the posterior, drawn by a seed: a row is that of
+/// [`Prediction::write`](crate::uncertainty::predictive::Prediction::write).
+///
+/// # Errors
+/// As [`serve`].
+#[cfg(feature = "uncertainty")]
+pub fn serve_predictions(
+    engine: &crate::engine::uncertain::UncertainEngine,
+    seed: u64,
+    input: &mut dyn Read,
+    output: &mut dyn Write,
+) -> Result<()> {
+    serve_with(Posterior { engine, seed }, input, output)
+}
+
+#[cfg(feature = "uncertainty")]
+struct Posterior<'a> {
+    engine: &'a crate::engine::uncertain::UncertainEngine,
+    seed: u64,
+}
+
+#[cfg(feature = "uncertainty")]
+impl Served for Posterior<'_> {
+    fn shapes(&self) -> [Shape; 2] {
+        use crate::uncertainty::predictive::Prediction;
+        let row = Prediction::numbers(self.engine.outputs());
+        [self.engine.input_shape(), Shape::vector(row)]
+    }
+
+    fn check(&self, samples: &[f32]) -> Result<()> {
+        self.engine.check_input(samples)
+    }
+
+    fn run(&mut self, samples: &[f32], outputs: &mut [f32]) -> Result<()> {
+        self.engine.predict_into(samples, self.seed, outputs)
+    }
+}
+
+fn serve_with(served: impl Served, input: &mut dyn Read, output: &mut dyn Write) -> Result<()> {
+    let [ins, outs] = served.shapes();
     let shapes = [ins, outs].into_iter().flat_map(|s| [s.channels, s.height, s.width]);
     let mut greeting = PROTOCOL.to_le_bytes().to_vec();
     for size in shapes {
@@ -44,10 +121,9 @@ pub fn serve(engine: &Engine, input: &mut dyn Read, output: &mut dyn Write) -> R
     }
     let (ins, outs) = (ins.elements()?, outs.elements()?);
     let mut server = Server {
-        engine,
+        served,
         ins,
         outs,
-        workspace: engine.workspace(BATCH.min(PIECE / outs.max(1)).max(1)),
         request: Vec::new(),
         samples: Vec::new(),
         outputs: Vec::new(),
@@ -62,19 +138,18 @@ pub fn serve(engine: &Engine, input: &mut dyn Read, output: &mut dyn Write) -> R
     }
 }
 
-/// The engine with the memory that requests share.
-struct Server<'a> {
-    engine: &'a Engine,
+/// What answers with the memory that requests share.
+struct Server<S> {
+    served: S,
     ins: usize,
     outs: usize,
-    workspace: crate::engine::Workspace,
     request: Vec<u8>,
     samples: Vec<f32>,
     outputs: Vec<f32>,
     reply: Vec<u8>,
 }
 
-impl Server<'_> {
+impl<S: Served> Server<S> {
     fn answer_all(&mut self, input: &mut dyn Read, output: &mut dyn Write) -> Result<()> {
         while let Some(length) = next_length(input)? {
             match self.read(input, length)? {
@@ -97,7 +172,7 @@ impl Server<'_> {
         let piece = (PIECE / self.outs.max(1)).max(1);
         // Nothing of a reply is sent before all of the request is known to be good.
         let mut refused = data::finite("element", &self.samples, self.ins)
-            .and_then(|()| self.engine.check_input(&self.samples))
+            .and_then(|()| self.served.check(&self.samples))
             .err();
         put_header(&mut self.reply, DONE, 4 * (count * self.outs) as u32);
         for first in (0..count).step_by(piece) {
@@ -141,7 +216,7 @@ impl Server<'_> {
         } else if !length.is_multiple_of(sample.max(1)) {
             format!(
                 "{length} bytes of f32, expected a multiple of {sample} for samples of shape {}",
-                self.engine.input_shape()
+                self.served.shapes()[0]
             )
         } else if (length / sample.max(1)) as u64 * 4 * self.outs as u64 > MOST_REPLY_BYTES {
             format!(
@@ -162,7 +237,7 @@ impl Server<'_> {
         let input = &self.samples[samples.start * self.ins..samples.end * self.ins];
         self.outputs.clear();
         self.outputs.resize(samples.len() * self.outs, 0.0);
-        self.engine.run(&mut self.workspace, input, &mut self.outputs)?;
+        self.served.run(input, &mut self.outputs)?;
         data::finite_from(samples.start, "output", &self.outputs, self.outs)
     }
 }

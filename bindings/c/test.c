@@ -1,4 +1,5 @@
-/* Uses every function of svdo.h on the example of formats/svdo-v1.md, given as the first argument:
+/* Uses every function of svdo.h on the example of formats/svdo-v1.md, given as the first argument, on the same
+ * with names of its classes, the second, and, if there is one, on a classifier with variances, the third:
  * y = [x1 - 2 x2, x0 / 2 - 1/4]. */
 #include "svdo.h"
 
@@ -54,11 +55,89 @@ static size_t contents(const char *path, unsigned char *bytes, size_t room) {
     return length;
 }
 
+/* The same, to be freed. */
+static unsigned char *read_file(const char *path, size_t *length) {
+    unsigned char *bytes = malloc(1 << 20);
+    *length = bytes ? contents(path, bytes, 1 << 20) : 0;
+    return bytes;
+}
+
+/* Predictions by the example, which has no variances: those of means. */
+static void predict(const char *path) {
+    size_t length;
+    unsigned char *bytes = read_file(path, &length);
+    svdo_predictor *predictor = (svdo_predictor *)bytes;
+    check(svdo_predictor_load(bytes, length, "moments", 0, &predictor) == SVDO_INVALID_ARGUMENT, "no variances");
+    check(predictor == NULL && strstr(svdo_message(), "the file holds no variances") != NULL, "says so");
+    check(svdo_predictor_load(bytes, length, "mc=0", 0, &predictor) == SVDO_INVALID_ARGUMENT, "no samples");
+    check(svdo_predictor_load(bytes, length, NULL, 0, &predictor) == SVDO_INVALID_ARGUMENT, "how is NULL");
+    check(svdo_predictor_load(bytes, length, "mean", 0, NULL) == SVDO_INVALID_ARGUMENT, "predictor is NULL");
+    check(svdo_predictor_load(NULL, 9, "mean", 0, &predictor) == SVDO_INVALID_ARGUMENT, "bytes are NULL");
+    check(svdo_predictor_load(bytes, length, "mean", 0, &predictor) == SVDO_OK, "svdo_predictor_load");
+    free(bytes);
+    if (!predictor) {
+        return;
+    }
+    check(svdo_predictor_input_shape(predictor).channels == 3, "input shape of a predictor");
+    check(svdo_predictor_classes(predictor) == 2 && svdo_predictor_classes(NULL) == 0, "classes");
+    float x[6] = {2, 1, 0, 0, 3, 1}, y[12];
+    check(svdo_predict(predictor, x, 2, y) == SVDO_OK, "svdo_predict");
+    for (int i = 0; i < 2; i++) {
+        const float *in = x + 3 * i, *row = y + 6 * i;
+        float first = in[1] - 2 * in[2], second = in[0] / 2 - 0.25f;
+        float p = 1 / (1 + expf(second - first));
+        check(fabsf(row[0] - p) < 1e-6f && fabsf(row[1] - (1 - p)) < 1e-6f, "probabilities");
+        check(row[2] < 1e-6f && row[3] < 1e-6f && row[5] < 1e-6f, "means leave nothing to learn");
+        check(fabsf(row[4] + p * logf(p) + (1 - p) * logf(1 - p)) < 1e-5f, "entropy");
+    }
+    x[4] = INFINITY;
+    check(svdo_predict(predictor, x, 2, y) == SVDO_NOT_FINITE, "an infinite input");
+    check(svdo_predict(predictor, x, 0, y) == SVDO_OK, "no samples are allowed");
+    check(svdo_predict(predictor, NULL, 1, y) == SVDO_INVALID_ARGUMENT, "no input");
+    check(svdo_predict(NULL, x, 1, y) == SVDO_INVALID_ARGUMENT, "no predictor");
+    check(svdo_predict(predictor, x, (size_t)-1, y) == SVDO_INVALID_ARGUMENT, "too many samples");
+    svdo_predictor_free(predictor);
+}
+
+/* Predictions by a classifier whose file holds variances. */
+static void posterior(const char *path) {
+    static const char *const ways[] = {"mean", "moments", "mc=16"};
+    size_t length;
+    unsigned char *bytes = read_file(path, &length);
+    for (int way = 0; way < 3; way++) {
+        svdo_predictor *predictor = NULL;
+        check(svdo_predictor_load(bytes, length, ways[way], 7, &predictor) == SVDO_OK, "a posterior");
+        if (!predictor) {
+            break;
+        }
+        svdo_shape in = svdo_predictor_input_shape(predictor);
+        size_t size = in.channels * in.height * in.width, classes = svdo_predictor_classes(predictor);
+        float *x = calloc(size, sizeof *x), *rows = calloc(4 * classes + 4, sizeof *rows);
+        for (size_t i = 0; i < size; i++) {
+            x[i] = (float)(i % 251);
+        }
+        check(svdo_predict(predictor, x, 1, rows) == SVDO_OK, "svdo_predict");
+        check(svdo_predict(predictor, x, 1, rows + 2 * classes + 2) == SVDO_OK, "and again");
+        check(memcmp(rows, rows + 2 * classes + 2, (2 * classes + 2) * sizeof *rows) == 0, "the same");
+        float sum = 0, spread = 0;
+        for (size_t i = 0; i < classes; i++) {
+            sum += rows[i];
+            spread += rows[classes + i];
+        }
+        check(fabsf(sum - 1) < 1e-5f, "probabilities are of all classes");
+        check((spread > 1e-5f) == (way > 0), "networks of the posterior differ");
+        free(x);
+        free(rows);
+        svdo_predictor_free(predictor);
+    }
+    free(bytes);
+}
+
 int main(int count, char **arguments) {
     unsigned char bytes[4096];
     size_t length = count > 2 ? contents(arguments[2], bytes, sizeof bytes) : 0;
     if (length == 0) {
-        fprintf(stderr, "usage: test EXAMPLE.svdo NAMED.svdo\n");
+        fprintf(stderr, "usage: test EXAMPLE.svdo NAMED.svdo [WITH_VARIANCES.svdo]\n");
         return 2;
     }
     svdo_model *named = NULL;
@@ -131,12 +210,18 @@ int main(int count, char **arguments) {
     check(svdo_run(model, workspace, two, large + 3, 1, results) == SVDO_OK, "works again");
     free(workspace);
 
+    svdo_free(model);
+    predict(arguments[1]);
+
     for (int status = SVDO_OK; status <= SVDO_NOT_FINITE; status++) {
         check(strcmp(svdo_status_name(status), svdo_status_name(-1)) != 0, "names of statuses");
     }
     check(svdo_version()[0] >= '0' && svdo_version()[0] <= '9', "svdo_version");
-    svdo_free(model);
     svdo_free(NULL);
+    svdo_predictor_free(NULL);
+    if (count > 3) {
+        posterior(arguments[3]);
+    }
     if (failures == 0) {
         printf("the C interface of svdo %s works\n", svdo_version());
     }

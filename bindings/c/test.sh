@@ -27,10 +27,20 @@ hex=5356444f011e010301010000803f00000100${hex:34:8}${hex:42:4}0180080a646f776e0a
     printf "$(sed 's/../\\x&/g' <<<"$hex")" | gzip -c | tail -c 8 | head -c 4
 } >"$work/named.svdo"
 
+# And a file with variances, from the compressor, if it has been built.
+compress=${SVDO_COMPRESS:-$built/svdo-compress}
+posterior=()
+if [ -x "$compress" ]; then
+    posterior=("$work/posterior.svdo")
+    "$compress" fixtures/lenet300_mnist.safetensors --variances -o "${posterior[0]}" >/dev/null
+else
+    echo "no $compress: predictions with variances are not tested" >&2
+fi
+
 flags=(-std=c99 -D_POSIX_C_SOURCE=200809L -O1 -Wall -Wextra -Wpedantic -Werror -Iinclude)
 system=(-lm -lpthread -ldl)
 "$cc" "${flags[@]}" bindings/c/test.c "$built/libsvdo_c.a" "${system[@]}" -o "$work/static"
-"$work/static" "$work/example.svdo" "$work/named.svdo"
+"$work/static" "$work/example.svdo" "$work/named.svdo" "${posterior[@]}"
 # The shared one as it is installed, moved, and found by pkg-config.
 bindings/c/install.sh "$built" "$work/there"
 mv "$work/there" "$work/prefix"
@@ -41,7 +51,7 @@ if command -v pkg-config >/dev/null; then
     read -r -a libs <<<"$(pkg-config --cflags --libs svdo)"
 fi
 "$cc" "${flags[@]}" bindings/c/test.c "${libs[@]}" "${system[@]}" -Wl,-rpath,"$work/prefix/lib" -o "$work/shared"
-"$work/shared" "$work/example.svdo" "$work/named.svdo"
+"$work/shared" "$work/example.svdo" "$work/named.svdo" "${posterior[@]}"
 if command -v "${CXX:-c++}" >/dev/null; then
     echo '#include "svdo.h"' | "${CXX:-c++}" -x c++ -Wall -Wextra -Werror -Iinclude -fsyntax-only -
 fi

@@ -155,6 +155,9 @@ impl Arguments {
             let found = self.measure.run(name, threads, || self.model())?;
             return self.reports.write_other(&found.json()?, &found.text());
         }
+        if self.uncertainty.is_wanted() && self.serve_stdin {
+            return self.uncertainty.serve(&self.model, self.threads.or(1));
+        }
         if self.uncertainty.is_wanted() {
             let inputs = uncertainty::Inputs {
                 model: &self.model,

@@ -1,5 +1,6 @@
 //! `svdo-infer --uncertainty`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
@@ -25,8 +26,9 @@ use crate::report::{Foreign, Means, One, Report, Scored, Uncertain, display, htm
 pub(super) struct UncertaintyOptions {
     /// Predict under the posterior: `moments` in one pass, `mc=N` by N samples of it, `mean` without it
     ///
-    /// The file must hold variances (svdo-compress --variances). With --labels: NLL, ECE, Brier and AURC.
-    #[arg(long, value_name = "HOW", value_parser = How::from_str, requires = "input", conflicts_with_all = ["verify", "bench", "serve_stdin", "stream", "output", "top"])]
+    /// The file must hold variances (svdo-compress --variances). With --labels: NLL, ECE, Brier and AURC. With
+    /// --serve-stdin each answer is a row of probabilities, their standard deviations, entropy and mutual information.
+    #[arg(long, value_name = "HOW", value_parser = How::from_str, conflicts_with_all = ["verify", "bench", "stream", "output", "top"])]
     uncertainty: Option<How>,
 
     /// Seed of the noise
@@ -42,7 +44,13 @@ pub(super) struct UncertaintyOptions {
     ood: Vec<PathBuf>,
 
     /// Write the report as one self-contained HTML page with plots
-    #[arg(long, value_name = "FILE", requires = "uncertainty", help_heading = "Reports")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "uncertainty",
+        requires = "input",
+        help_heading = "Reports"
+    )]
     html: Option<PathBuf>,
 }
 
@@ -71,7 +79,7 @@ impl UncertaintyOptions {
     /// Runs the samples and reports.
     pub(super) fn run(&self, inputs: &Inputs<'_>, reports: &Reports) -> anyhow::Result<Outcome> {
         let how = self.uncertainty.unwrap_or(How::Mean);
-        let (engine, classes) = self.engine(inputs, how)?;
+        let (engine, classes) = self.engine(inputs.model, inputs.threads, how)?;
         let input = Input::plain(engine.input_shape());
         let sizes = (&input, engine.outputs());
         let Labelled { values: samples, labels, .. } =
@@ -119,19 +127,31 @@ impl UncertaintyOptions {
         Ok(Outcome::of(passed))
     }
 
+    /// Answers requests on standard input.
+    pub(super) fn serve(&self, model: &Path, threads: usize) -> anyhow::Result<Outcome> {
+        anyhow::ensure!(
+            self.reject.is_none() && self.ood.is_empty() && self.html.is_none(),
+            "--reject, --ood and --html are for --input, not for --serve-stdin"
+        );
+        let (engine, _) = self.engine(model, threads, self.uncertainty.unwrap_or(How::Mean))?;
+        let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
+        crate::serve::serve_predictions(&engine, self.seed, &mut stdin, &mut stdout)?;
+        Ok(Outcome::Passed)
+    }
+
     /// With the names of the classes.
     fn engine(
         &self,
-        inputs: &Inputs<'_>,
+        path: &Path,
+        threads: usize,
         how: How,
     ) -> anyhow::Result<(UncertainEngine, Vec<String>)> {
-        let path = inputs.model;
         let in_file = |e: crate::Error| e.in_file(path);
         let onnx = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"));
         anyhow::ensure!(!onnx, "{}: a graph has no posterior; compress one", path.display());
         let bytes = std::fs::read(path).at(path)?;
         let (model, found) = container::read_with_variances(&bytes).map_err(in_file)?;
-        let options = Options { threads: inputs.threads, ..Options::default() };
+        let options = Options { threads, ..Options::default() };
         let engine = UncertainEngine::of_file((&model, found), how, self.seed, isa()?, options);
         let classes = model.network.classes().into_iter().map(str::to_owned).collect();
         Ok((engine.map_err(in_file)?, classes))

@@ -1,13 +1,12 @@
-//! Samples of networks of several inputs: the arrays of a .npz by their names, sequences as lines of JSON.
-//! Sequences shorter than the network's are padded, and their masks say so.
+//! Samples of networks of several inputs: the arrays of a .npz by their names, or lines of JSON. Sequences
+//! shorter than the network's are padded, and their masks say so.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::array::room;
 use super::labelled::Labelled;
 use super::{Source, finite, read_samples};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, Result};
 use crate::network::{InputPart, Shape};
 
 /// The array of a .npz that says how long each sequence is, in the place of a mask.
@@ -26,7 +25,7 @@ pub fn read_inputs(path: &Path, parts: &[InputPart]) -> Result<Labelled> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let read = || match extension {
         #[cfg(feature = "compress")]
-        "jsonl" => lines(path, parts),
+        "jsonl" => super::json_lines::read(path, parts),
         _ => match Source::open(path)? {
             Source::Archive(mut archive) => {
                 let names = archive.names()?;
@@ -89,7 +88,7 @@ fn by_name(
 }
 
 /// The values of each sample, one input behind the other.
-fn side_by_side(parts: &[InputPart], all: &[Vec<f32>]) -> Result<Vec<f32>> {
+pub(super) fn side_by_side(parts: &[InputPart], all: &[Vec<f32>]) -> Result<Vec<f32>> {
     let each: Vec<usize> = parts.iter().map(|p| p.shape.channels * p.shape.area()).collect();
     let counts: Vec<usize> = all.iter().zip(&each).map(|(v, each)| v.len() / each).collect();
     if let Some(at) = (1..counts.len()).find(|&at| counts[at] != counts[0]) {
@@ -121,72 +120,9 @@ fn masks(lengths: &[f32], steps: usize) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-fn listed(parts: &[InputPart]) -> String {
+pub(super) fn listed(parts: &[InputPart]) -> String {
     let names = parts.iter().map(|part| format!("{:?} {}", part.name, part.shape));
     names.collect::<Vec<_>>().join(", ")
-}
-
-/// A sample on each line.
-#[cfg(feature = "compress")]
-fn lines(path: &Path, parts: &[InputPart]) -> Result<Labelled> {
-    use std::io::{BufRead, BufReader};
-    let file = std::fs::File::open(path).at(path)?;
-    let mut all: Vec<Vec<f32>> = vec![Vec::new(); parts.len()];
-    for (at, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.at(path)?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let here = |e: Error| Error::data(format!("line {}: {e}", at + 1));
-        let mut given = sequences(&line, parts).map_err(here)?;
-        let longest = given.values().map(Vec::len).max().unwrap_or(0);
-        for (part, values) in parts.iter().zip(&mut all) {
-            let most = part.shape.channels * part.shape.area();
-            let own = match given.remove(&part.name) {
-                Some(own) => own,
-                None if part.mask => vec![1.0; longest],
-                None => {
-                    let problem = format!("no {:?}: the inputs are {}", part.name, listed(parts));
-                    return Err(here(Error::data(problem)));
-                }
-            };
-            let padded = part.shape.area() == part.shape.width && part.shape.channels == 1;
-            if own.len() > most || own.is_empty() || own.len() < most && !padded {
-                return Err(here(Error::data(format!(
-                    "{} numbers for {:?}, the network takes {most}{}",
-                    own.len(),
-                    part.name,
-                    if padded { " at most" } else { "" }
-                ))));
-            }
-            finite(&format!("line {}: element", at + 1), &own, own.len())?;
-            values.extend(own.iter().copied().chain(std::iter::repeat_n(0.0, most - own.len())));
-        }
-        if let Some(name) = given.keys().next() {
-            let problem = format!("{name:?} is no input of the network: {}", listed(parts));
-            return Err(here(Error::data(problem)));
-        }
-    }
-    if all.iter().any(Vec::is_empty) {
-        return Err(Error::data("no samples: it has no line"));
-    }
-    Ok(Labelled { values: side_by_side(parts, &all)?, labels: None, classes: Vec::new() })
-}
-
-/// The lists of a line, by name.
-#[cfg(feature = "compress")]
-fn sequences(line: &str, parts: &[InputPart]) -> Result<BTreeMap<String, Vec<f32>>> {
-    let wrong = |e: serde_json::Error| Error::data(format!("an object of lists is expected: {e}"));
-    if !line.trim_start().starts_with('[') {
-        return serde_json::from_str(line).map_err(wrong);
-    }
-    let mut others = parts.iter().filter(|part| !part.mask);
-    match (others.next(), others.next()) {
-        (Some(only), None) => {
-            Ok(BTreeMap::from([(only.name.clone(), serde_json::from_str(line).map_err(wrong)?)]))
-        }
-        _ => Err(Error::data(format!("a list says not which input it is: {}", listed(parts)))),
-    }
 }
 
 #[cfg(test)]
@@ -238,23 +174,5 @@ mod tests {
         assert!(fewer.contains("2 samples in \"ids\", but 1 in \"seen\""), "{fewer}");
         let wide = read("x.npz", &archive(&[("ids", &[1, 4], &[0.0; 4]), lengths])).unwrap_err();
         assert!(wide.contains("shape [1, 4]"), "{wide}");
-    }
-
-    #[test]
-    fn lines_are_sequences_of_any_length() {
-        let text = "[5, 6]\n{\"seen\": [0, 1, 1], \"ids\": [1, 2, 3]}\n\n";
-        let found = read("x.jsonl", text.as_bytes()).unwrap().values;
-        assert_eq!(found, [5.0, 6.0, 0.0, 1.0, 1.0, 0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 1.0]);
-        for (text, expected) in [
-            ("[1, 2, 3, 4]", "line 1: 4 numbers for \"ids\", the network takes 3 at most"),
-            ("[1]\n{\"seen\": [1]}", "line 2: no \"ids\""),
-            ("[]", "line 1: 0 numbers"),
-            ("{\"ids\": [1], \"idz\": [1]}", "line 1: \"idz\" is no input"),
-            ("{\"ids\": 1}", "line 1: an object of lists is expected"),
-            ("", "no samples"),
-        ] {
-            let found = read("x.jsonl", text.as_bytes()).unwrap_err();
-            assert!(found.contains(expected), "{found} lacks {expected}");
-        }
     }
 }

@@ -13,6 +13,8 @@ mod idx;
 mod inputs;
 #[cfg(feature = "data")]
 mod jpeg;
+#[cfg(feature = "compress")]
+mod json_lines;
 #[cfg(feature = "data")]
 mod labelled;
 mod npy;

@@ -116,11 +116,13 @@ fn channels<'a>(
 
 impl Step {
     /// Runs the step on a panel of `lanes` samples, shared by the `team` where it is worth it.
+    #[cfg(feature = "uncertainty")]
     pub(super) fn run(&self, isa: Isa, arena: &mut [f32], lanes: usize, team: Option<Team<'_>>) {
         self.run_with(isa, arena, lanes, team, None);
     }
 
-    /// The same, and with it the next step, if that is chained to this.
+    /// Runs the step on a panel of `lanes` samples, and with it the next step, if that is chained to this, shared by
+    /// the `team` where it is worth it.
     pub(super) fn run_with(
         &self,
         isa: Isa,

@@ -19,6 +19,9 @@ impl Team<'_> {
     }
 }
 
+/// What is done with a part, given its number, its first row and its rows of each y.
+pub(super) type OnPart<'a, const N: usize> = dyn Fn(usize, usize, [&mut [f32]; N]) + Sync + 'a;
+
 /// Runs each part, given its number and first row, on its rows of each y, so many floats for each: one after
 /// the other, with all that follows in y, or by a `team`, whoever is free the next one.
 pub(super) fn in_parts<const N: usize>(
@@ -26,7 +29,7 @@ pub(super) fn in_parts<const N: usize>(
     rows: &(dyn Fn(usize) -> usize + Sync),
     mut y: [(&mut [f32], usize); N],
     team: Option<Team<'_>>,
-    run: &(dyn Fn(usize, usize, [&mut [f32]; N]) + Sync),
+    run: &OnPart<'_, N>,
 ) {
     let Some(team) = team.filter(|_| parts > 1) else {
         let mut first = 0;

@@ -45,11 +45,55 @@ impl Draws {
     }
 }
 
-/// The predictive distribution of classes under independent normal logits.
-pub fn monte_carlo(draws: &Draws, mean: &[f32], variance: &[f32]) -> Prediction {
+/// The root of a symmetric matrix of these variances on its diagonal, and of what `covariances` says elsewhere: lower
+/// triangular, row by row. What rounding or approximation left without a root is 0 (Cholesky's decomposition).
+fn root(variance: &[f32], covariances: &[f32]) -> Vec<f64> {
+    let n = variance.len();
+    let mut root = vec![0.0f64; n * n];
+    for i in 0..n {
+        for j in 0..=i {
+            let (a, b) = (&root[i * n..i * n + j], &root[j * n..j * n + j]);
+            let known: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+            let own = if i == j { variance[i] } else { covariances[i * n + j] };
+            let rest = f64::from(own) - known;
+            let pivot = root[j * n + j];
+            root[i * n + j] = match i == j {
+                true => rest.max(0.0).sqrt(),
+                false if pivot * pivot > 1e-6 * f64::from(variance[j]) => rest / pivot,
+                false => 0.0,
+            };
+        }
+    }
+    root
+}
+
+/// The predictive distribution of classes under normal logits, of these `covariances`, each with each, or
+/// independent ones if there are none.
+///
+/// # Panics
+/// If covariances are neither none nor as many as pairs of classes.
+pub fn monte_carlo(
+    draws: &Draws,
+    mean: &[f32],
+    variance: &[f32],
+    covariances: &[f32],
+) -> Prediction {
     let mut predictive = Predictive::new(mean.len());
     if variance.iter().all(|&v| v == 0.0) {
         predictive.add(mean.iter().map(|&m| f64::from(m)));
+        return predictive.prediction();
+    }
+    if !covariances.is_empty() {
+        let n = mean.len();
+        assert_eq!(covariances.len(), n * n, "covariances of other logits");
+        let root = root(variance, covariances);
+        for z in draws.normals.chunks_exact(draws.classes.max(1)) {
+            let logit = |(i, &m): (usize, &f32)| {
+                let row = root[i * n..=i * n + i].iter().zip(z);
+                f64::from(m) + row.map(|(r, &z)| r * f64::from(z)).sum::<f64>()
+            };
+            predictive.add(mean.iter().enumerate().map(logit));
+        }
         return predictive.prediction();
     }
     let std: Vec<f64> = variance.iter().map(|&v| f64::from(v).max(0.0).sqrt()).collect();
@@ -95,7 +139,7 @@ mod tests {
             // The difference of two logits of half the variance each.
             let exact = expected_sigmoid(m, v);
             let half = (v / 2.0) as f32;
-            let found = monte_carlo(&draws, &[m as f32, 0.0], &[half, half]);
+            let found = monte_carlo(&draws, &[m as f32, 0.0], &[half, half], &[]);
             let error = found.probabilities[0] - exact;
             assert!(error.abs() < 4.0 * found.std[0] / 64.0 + 1e-6, "{m} {v}: {error}");
             // The probit link knows of each logit's variance alone.
@@ -105,12 +149,35 @@ mod tests {
     }
 
     #[test]
+    fn logits_that_go_together_differ_by_what_is_left() {
+        let draws = Draws::new(2, 4096, 2);
+        for covariance in [-0.9f32, 0.0, 0.5, 1.0] {
+            // Their difference has the variance 2 - 2 covariance.
+            let exact = expected_sigmoid(1.0, f64::from(2.0 - 2.0 * covariance));
+            let all = [1.0, covariance, covariance, 1.0];
+            let found = monte_carlo(&draws, &[1.0, 0.0], &[1.0, 1.0], &all);
+            assert!((found.probabilities[0] - exact).abs() < 0.01, "{covariance}: {exact}");
+        }
+        let matrix = [4.0f32, 2.0, -1.0, 2.0, 5.0, 0.5, -1.0, 0.5, 3.0];
+        let lower = root(&[4.0, 5.0, 3.0], &matrix);
+        for i in 0..3 {
+            for j in 0..3 {
+                let product: f64 = (0..3).map(|k| lower[3 * i + k] * lower[3 * j + k]).sum();
+                assert!((product - f64::from(matrix[3 * i + j])).abs() < 1e-12);
+            }
+        }
+        // No covariances of any numbers: still finite.
+        let odd = root(&[1.0, 1.0], &[1.0, 7.0, 7.0, 1.0]);
+        assert!(odd.iter().all(|value| value.is_finite()) && odd[3] == 0.0);
+    }
+
+    #[test]
     fn without_variance_a_link_is_the_softmax() {
         let logits = [1.0f32, -0.5, 3.0];
         let mut exact = logits.map(f64::from);
         softmax(&mut exact);
         let draws = Draws::new(5, 64, 3);
-        for found in [monte_carlo(&draws, &logits, &[0.0; 3]), probit(&logits, &[0.0; 3])] {
+        for found in [monte_carlo(&draws, &logits, &[0.0; 3], &[]), probit(&logits, &[0.0; 3])] {
             for (p, exact) in found.probabilities.iter().zip(exact) {
                 assert!((p - exact).abs() < 1e-12);
             }

@@ -29,6 +29,19 @@ impl Prediction {
     pub fn confidence(&self) -> f64 {
         self.probabilities[self.class()]
     }
+
+    /// Numbers of a row of [`Prediction::write`].
+    pub fn numbers(classes: usize) -> usize {
+        2 * classes + 2
+    }
+
+    /// Writes a row: all probabilities, all standard deviations, the entropy, the mutual information. What does not
+    /// fit stays out.
+    pub fn write(&self, row: &mut [f32]) {
+        let rest = [self.entropy, self.mutual_information];
+        let all = self.probabilities.iter().chain(&self.std).chain(&rest);
+        row.iter_mut().zip(all).for_each(|(to, &value)| *to = value as f32);
+    }
 }
 
 /// Probabilities of classes over samples of the posterior, summed.

@@ -7,6 +7,8 @@ use serde_json::Value;
 use svdo::checkpoint::{Checkpoint, Options};
 use svdo::compress::Job;
 use svdo::container;
+use svdo::engine::uncertain::UncertainEngine;
+use svdo::engine::{self, Isa};
 use svdo::model::{LayerVariances, RankOne, Variances};
 
 use crate::fixtures;
@@ -226,5 +228,117 @@ fn what_does_not_go_is_refused_with_the_way_out() {
     ] {
         let (code, _, err) = run(arguments);
         assert!(code == 2 && err.contains(words), "{arguments}: {err}");
+    }
+}
+
+/// A file of the small network with its variances.
+fn lenet300() -> Vec<u8> {
+    Job::new(&open("lenet300_mnist.safetensors"))
+        .variances(true)
+        .run()
+        .unwrap()
+        .file
+        .bytes()
+        .to_vec()
+}
+
+fn images(count: usize) -> Vec<f32> {
+    let path = fixtures::path("t10k-images-idx3-ubyte.gz");
+    let shape = svdo::network::Shape::new(1, 28, 28);
+    let mut all = svdo::data::read_samples(&[path], None, shape).unwrap().values;
+    all.truncate(count * 784);
+    all
+}
+
+fn engine(file: &[u8], how: &str, seed: u64) -> UncertainEngine {
+    let (model, variances) = container::read_with_variances(file).unwrap();
+    let how = how.parse().unwrap();
+    UncertainEngine::of_file(
+        (&model, variances),
+        how,
+        seed,
+        Isa::best(),
+        engine::Options::default(),
+    )
+    .unwrap()
+}
+
+/// Variances of logits on real images, alone and in panels, are those of samples: within 5 % over all of them.
+#[test]
+fn variances_of_a_trained_networks_logits_are_those_of_samples() {
+    let file = lenet300();
+    let x = images(16);
+    let sampled = engine(&file, "mc=3000", 1);
+    let mut logits = vec![0.0; 16 * sampled.row()];
+    sampled.infer(&x, &mut logits).unwrap();
+    let of = |image: usize, class: usize| {
+        let all = logits[image * sampled.row()..][..sampled.row()].iter().skip(class).step_by(10);
+        all.map(|&v| f64::from(v))
+    };
+    let moments = engine(&file, "moments", 0);
+    let mut together = vec![0.0; 16 * 20];
+    moments.infer(&x, &mut together).unwrap();
+    let mut alone = vec![0.0; 16 * 20];
+    for (x, y) in x.chunks(784).zip(alone.chunks_mut(20)) {
+        moments.infer(x, y).unwrap();
+    }
+    for found in [together, alone] {
+        let mut ratios = Vec::new();
+        for (image, row) in found.chunks(20).enumerate() {
+            for class in 0..10 {
+                let mean = of(image, class).sum::<f64>() / 3000.0;
+                let variance = of(image, class).map(|v| (v - mean).powi(2)).sum::<f64>() / 2999.0;
+                let error = (f64::from(row[class]) - mean) / variance.sqrt();
+                assert!(error.abs() < 0.2, "image {image}, class {class}: {error}");
+                ratios.push(f64::from(row[10 + class]) / variance);
+            }
+        }
+        let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+        let apart = ratios.iter().map(|r| (r - 1.0).powi(2)).sum::<f64>() / ratios.len() as f64;
+        assert!((mean - 1.0).abs() < 0.03 && apart.sqrt() < 0.06, "{mean}, {}", apart.sqrt());
+    }
+}
+
+/// Over pipes come the rows of predictions, whatever requests they are cut into.
+#[test]
+fn predictions_are_served() {
+    let (file, x) = (lenet300(), images(5));
+    for how in ["mean", "moments", "mc=8"] {
+        let engine = engine(&file, how, 3);
+        let mut requests = Vec::new();
+        let cut = [&x[..784], &x[784..], &x[..0], &x[..3]];
+        for x in cut {
+            requests.extend((4 * x.len() as u32).to_le_bytes());
+            requests.extend(x.iter().flat_map(|v| v.to_le_bytes()));
+        }
+        let mut replies = Vec::new();
+        svdo::serve::serve_predictions(&engine, 3, &mut &requests[..], &mut replies).unwrap();
+        let words = |bytes: &[u8]| -> Vec<u32> {
+            bytes.as_chunks().0.iter().map(|&word| u32::from_le_bytes(word)).collect()
+        };
+        // The greeting: a row has ten probabilities, as many deviations, and two numbers more.
+        assert_eq!(words(&replies[..36]), [0, 28, 1, 1, 28, 28, 22, 1, 1]);
+        let mut at = 36;
+        for x in &cut[..3] {
+            let exact = engine.predict(x, 3).unwrap();
+            assert_eq!(words(&replies[at..at + 8]), [0, exact.len() as u32 * 88]);
+            at += 8;
+            for prediction in exact {
+                let row: Vec<f32> =
+                    words(&replies[at..at + 88]).into_iter().map(f32::from_bits).collect();
+                let all = prediction.probabilities.iter().chain(&prediction.std);
+                let all = all.chain([&prediction.entropy, &prediction.mutual_information]);
+                // Means and moments are those of the panel that an image is run in.
+                assert!(
+                    row.iter().zip(all).all(|(a, &b)| (f64::from(*a) - b).abs() < 2e-6),
+                    "{how}"
+                );
+                at += 88;
+            }
+        }
+        assert_eq!(words(&replies[at..at + 4]), [1]);
+        assert!(
+            String::from_utf8_lossy(&replies[at + 8..]).contains("expected a multiple of 3136")
+        );
     }
 }

@@ -284,6 +284,82 @@ fn moments_are_those_of_samples() {
     near(&v, &spreads, 0.1);
 }
 
+/// Behind two hidden layers, whose units share inputs, variances are those of samples for one input and for panels.
+#[test]
+fn variances_of_logits_know_that_units_share_inputs() {
+    let mut random = Random(41);
+    for then in [Activation::Relu, Activation::LeakyRelu { slope: 0.2 }, Activation::Tanh] {
+        let layers: [(&[usize], f32); 3] = [(&[60, 50], 0.3), (&[40, 60], 0.3), (&[10, 40], 0.5)];
+        let nodes = vec![
+            (Op::Linear { layer: 0 }, None),
+            (Op::Activation(then), None),
+            (Op::Linear { layer: 1 }, None),
+            (Op::Activation(then), None),
+            (Op::Linear { layer: 2 }, None),
+        ];
+        let (model, mut variances) = model(&mut random, Shape::vector(50), &layers, nodes);
+        // Most noise is the first layer's, which all later units share.
+        variances.layers[1..]
+            .iter_mut()
+            .flat_map(|layer| &mut layer.weights)
+            .for_each(|v| *v *= 0.2);
+        let x = random.many(16 * 50);
+        let (_, spreads) = sampled(&model, &variances, 6000, &x);
+        let (_, together) = moments(&model, &variances, &x);
+        let alone: Vec<f32> = x.chunks(50).flat_map(|x| moments(&model, &variances, x).1).collect();
+        for v in [&together, &alone] {
+            let total = v.iter().sum::<f32>() / spreads.iter().sum::<f32>();
+            assert!((total - 1.0).abs() < 0.02, "{then:?}: {total}");
+            near(v, &spreads, 0.08);
+        }
+        near(&together, &alone, 0.02);
+    }
+}
+
+/// Two outputs of the same weights without noise of their own vary together: as classes they never disagree.
+#[test]
+fn predictions_know_that_logits_vary_together() {
+    let mut random = Random(47);
+    let layers: [(&[usize], f32); 3] = [(&[30, 20], 0.5), (&[24, 30], 0.5), (&[3, 24], 0.7)];
+    let nodes = vec![
+        (Op::Linear { layer: 0 }, None),
+        (RELU, None),
+        (Op::Linear { layer: 1 }, None),
+        (RELU, None),
+        (Op::Linear { layer: 2 }, None),
+    ];
+    let (mut model, mut variances) = model(&mut random, Shape::vector(20), &layers, nodes);
+    let head = &mut model.weights[2];
+    let row: Vec<u32> = head.pattern.row(0).to_vec();
+    let own: Vec<f32> = head.values.to_f32()[..row.len()].to_vec();
+    let mut pattern = Pattern::with_columns(24);
+    (0..3).for_each(|_| pattern.push_row(row.iter().copied()).unwrap());
+    let third = own.iter().map(|w| -w);
+    let values = own.iter().chain(&own).copied().chain(third).collect();
+    *head = LayerWeights { pattern, values: Values::F32(values), bias: None };
+    variances.layers[2].weights = vec![0.0; 3 * row.len()];
+    variances.layers[..2].iter_mut().flat_map(|layer| &mut layer.weights).for_each(|v| *v *= 4.0);
+    let x = random.many(12 * 20);
+    let predict = |how, x: &[f32]| {
+        UncertainEngine::new(&model, &variances, how, Isa::best(), Options::default())
+            .unwrap()
+            .predict(x, 1)
+            .unwrap()
+    };
+    let exact = predict(Uncertainty::MonteCarlo { samples: 4000, seed: 9 }, &x);
+    let together = predict(Uncertainty::Moments, &x);
+    let alone = x.chunks(20).flat_map(|x| predict(Uncertainty::Moments, x));
+    for (found, exact) in together.into_iter().chain(alone).zip(exact.iter().cycle()) {
+        let p = &found.probabilities;
+        assert!((p[0] - p[1]).abs() < 0.01, "{p:?}");
+        for (a, b) in p.iter().zip(&exact.probabilities) {
+            assert!((a - b).abs() < 0.03, "{p:?}, by samples {:?}", exact.probabilities);
+        }
+        assert!((found.entropy - exact.entropy).abs() < 0.04);
+        assert!((found.mutual_information - exact.mutual_information).abs() < 0.04);
+    }
+}
+
 #[test]
 fn samples_are_the_same_bits_however_they_are_run() {
     let mut random = Random(17);

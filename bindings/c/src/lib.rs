@@ -7,8 +7,10 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use svdo::engine::{Engine, Isa};
+use svdo::engine::uncertain::UncertainEngine;
+use svdo::engine::{Engine, Isa, Options};
 use svdo::network::Shape;
+use svdo::uncertainty::predictive::Prediction;
 use svdo::{Error, container, data};
 
 /// `svdo_model`.
@@ -16,6 +18,13 @@ use svdo::{Error, container, data};
 pub struct Model {
     engine: Engine,
     classes: Vec<CString>,
+}
+
+/// `svdo_predictor`.
+#[derive(Debug)]
+pub struct Predictor {
+    engine: UncertainEngine,
+    seed: u64,
 }
 
 /// `svdo_shape`.
@@ -110,22 +119,14 @@ pub unsafe extern "C" fn svdo_load(
     model: *mut *mut Model,
 ) -> c_int {
     guarded(|| {
-        if model.is_null() {
-            return Err(invalid("model is null"));
-        }
-        // SAFETY: not null; the caller promises a place for a pointer.
-        unsafe { model.write(std::ptr::null_mut()) };
-        // SAFETY: the caller promises `length` bytes.
-        let bytes = unsafe { slice(bytes.cast::<u8>(), length, "bytes") }?;
-        let isa = Isa::detect(None).map_err(failure)?;
-        let file = container::read(bytes).map_err(failure)?;
-        let engine = Engine::new(&file, isa).map_err(failure)?;
-        let name = |name: &str| CString::new(name.replace('\0', " ")).unwrap_or_default();
-        let classes = file.network.classes().into_iter().map(name).collect();
-        let loaded = Box::into_raw(Box::new(Model { engine, classes }));
-        // SAFETY: as above.
-        unsafe { model.write(loaded) };
-        Ok(())
+        let make = |bytes: &[u8], isa| {
+            let file = container::read(bytes)?;
+            let name = |name: &str| CString::new(name.replace('\0', " ")).unwrap_or_default();
+            let classes = file.network.classes().into_iter().map(name).collect();
+            Ok(Model { engine: Engine::new(&file, isa)?, classes })
+        };
+        // SAFETY: the caller's promise.
+        unsafe { load((bytes, length), (model, "model"), make) }
     })
 }
 
@@ -247,6 +248,127 @@ pub unsafe extern "C" fn svdo_run(
         finite("element", x, engine.input_shape())?;
         engine.run_within(arena, x, y).map_err(failure)?;
         finite("output", y, engine.output_shape())
+    })
+}
+
+/// Reads a file that C has in memory and makes something of it, into a place of C's.
+///
+/// # Safety
+/// `to` is null or a place for a pointer, `bytes` as in [`slice`].
+unsafe fn load<T>(
+    (bytes, length): (*const c_void, usize),
+    (to, name): (*mut *mut T, &str),
+    make: impl FnOnce(&[u8], Isa) -> svdo::Result<T>,
+) -> Result<(), Failure> {
+    if to.is_null() {
+        return Err(invalid(&format!("{name} is null")));
+    }
+    // SAFETY: not null; the caller promises a place for a pointer.
+    unsafe { to.write(std::ptr::null_mut()) };
+    // SAFETY: the caller promises `length` bytes.
+    let bytes = unsafe { slice(bytes.cast::<u8>(), length, "bytes") }?;
+    let isa = Isa::detect(None).map_err(failure)?;
+    let loaded = Box::into_raw(Box::new(make(bytes, isa).map_err(failure)?));
+    // SAFETY: as above.
+    unsafe { to.write(loaded) };
+    Ok(())
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_predictor_load(
+    bytes: *const c_void,
+    length: usize,
+    how: *const c_char,
+    seed: u64,
+    predictor: *mut *mut Predictor,
+) -> c_int {
+    guarded(|| {
+        let make = |bytes: &[u8], isa| {
+            let problem = |problem: &str| Error::Argument { problem: problem.into() };
+            if how.is_null() {
+                return Err(problem("how is null"));
+            }
+            // SAFETY: not null; the caller promises a string of C's.
+            let how = unsafe { CStr::from_ptr(how) }.to_str();
+            let how = how.map_err(|_| problem("how is no UTF-8"))?.parse()?;
+            let file = container::read_with_variances(bytes)?;
+            let file = (&file.0, file.1);
+            let engine = UncertainEngine::of_file(file, how, seed, isa, Options::default())?;
+            Ok(Predictor { engine, seed })
+        };
+        // SAFETY: the caller's promise.
+        unsafe { load((bytes, length), (predictor, "predictor"), make) }
+    })
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_predictor_free(predictor: *mut Predictor) {
+    guarded(|| {
+        if !predictor.is_null() {
+            // SAFETY: the caller promises a pointer that `svdo_predictor_load` gave and nobody uses any more.
+            drop(unsafe { Box::from_raw(predictor) });
+        }
+        Ok(())
+    });
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_predictor_input_shape(predictor: *const Predictor) -> CShape {
+    // SAFETY: the caller's promise.
+    let predictor = unsafe { predictor.as_ref() };
+    predictor.map_or_else(CShape::default, |predictor| shape(predictor.engine.input_shape()))
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_predictor_classes(predictor: *const Predictor) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { predictor.as_ref() }.map_or(0, |predictor| predictor.engine.outputs())
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_predict(
+    predictor: *const Predictor,
+    input: *const f32,
+    samples: usize,
+    output: *mut f32,
+) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let predictor = unsafe { predictor.as_ref() };
+        let Predictor { engine, seed } = predictor.ok_or_else(|| invalid("predictor is null"))?;
+        let each = engine.input_shape().elements().map_err(failure)?;
+        let row = Prediction::numbers(engine.outputs());
+        let length =
+            |each: usize| each.checked_mul(samples).ok_or_else(|| invalid("samples are too many"));
+        // SAFETY: the caller promises both arrays, apart from each other.
+        let (x, y) = unsafe {
+            (slice(input, length(each)?, "input")?, slice_mut(output, length(row)?, "output")?)
+        };
+        let not_finite = |error: Error| (NOT_FINITE, error.line());
+        data::finite("element", x, each).map_err(not_finite)?;
+        engine.check_input(x).map_err(failure)?;
+        // What else may go wrong is a logit.
+        engine.predict_into(x, *seed, y).map_err(not_finite)
     })
 }
 

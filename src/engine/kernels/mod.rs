@@ -5,6 +5,8 @@
 //! | [`SlicedRows`] | sparse matrix times vector | linear layers, one sample |
 //! | [`DenseRows`] | dense matrix times vector | linear layers with few zeros, one sample |
 //! | [`TapRows`] | sparse rows times a map | linear layers of a panel of samples; convolutions |
+//! | [`MomentRows`] | sparse rows times means and variances | linear layers under the posterior |
+//! | [`SquaredSums`] | what units have in common | variances behind two linear layers |
 //! | [`matmul`] | matrix times matrix, both values | products of values |
 //! | [`to_tiles`], [`from_tiles`] | transforms of tiles | convolutions of 3x3 with few zeros |
 //! | [`pool`] | windows of a map | max and average pooling |
@@ -23,8 +25,12 @@ mod bounds;
 mod columns;
 mod dense_rows;
 mod matmul;
+#[cfg(feature = "uncertainty")]
+mod moment_rows;
 mod pooling;
 mod sliced_rows;
+#[cfg(feature = "uncertainty")]
+mod squared_sums;
 mod tap_rows;
 mod tiles;
 mod transpose;
@@ -36,8 +42,12 @@ pub use bounds::{Bounds, peak_gflops};
 pub(super) use columns::{ColumnBlocks, Columns};
 pub(super) use dense_rows::DenseRows;
 pub(super) use matmul::{ROWS, matmul};
+#[cfg(feature = "uncertainty")]
+pub(super) use moment_rows::{MomentRows, SUMS, Weight};
 pub(super) use pooling::{covered, every_other, pool};
 pub(super) use sliced_rows::SlicedRows;
+#[cfg(feature = "uncertainty")]
+pub(super) use squared_sums::{Lane, MOST_OUTPUTS, Rows, SquaredSums};
 pub(super) use tap_rows::{GROUP, TapRows};
 pub(super) use tiles::{Residual, Span, Spans};
 pub(super) use transpose::{deinterleave, interleave};

@@ -23,6 +23,7 @@ const NEAR: usize = 1 << 17;
 /// A convolution, by blocks of its channels, and the pool behind it.
 #[derive(Debug)]
 pub(super) struct Blocks {
+    layer: usize,
     /// All that is convolved, and whether it has variances.
     input: (Range<usize>, Layout),
     both: bool,
@@ -56,7 +57,7 @@ pub(super) fn join(build: &Build<'_>, steps: Vec<UncertainStep>) -> Result<Vec<U
 }
 
 /// Whether the output of the first step is read by the second and by no other.
-fn is_read_by_next(steps: &[UncertainStep]) -> bool {
+pub(super) fn is_read_by_next(steps: &[UncertainStep]) -> bool {
     let [step, next, later @ ..] = steps else { return false };
     let output = &step.means.output.0;
     let reads = |step: &UncertainStep| step.means.inputs.iter().any(|input| input.0 == *output);
@@ -177,6 +178,7 @@ fn together(build: &Build<'_>, step: &UncertainStep, pool: UncertainStep) -> Res
         });
     }
     let blocks = Blocks {
+        layer: product.layer,
         input: step.means.inputs[0].clone(),
         both: product.both,
         then: [step.then, pool.then],
@@ -188,6 +190,10 @@ fn together(build: &Build<'_>, step: &UncertainStep, pool: UncertainStep) -> Res
 }
 
 impl Blocks {
+    pub(super) fn layer(&self) -> usize {
+        self.layer
+    }
+
     pub(super) fn run(&self, panel: Panel<'_>, means: &mut [f32], variances: &mut [f32]) {
         let Panel { isa, lanes, team } = panel;
         let (input, from) = &self.input;

@@ -8,7 +8,8 @@
 //! Values are taken to be independent and normal where a rule needs that, as in probabilistic forward passes
 //! (Roth, *Bayesian neural networks*; Haussmann et al., UAI 2019; arXiv 2511.23440). With `W` the means and `S` the variances of weights,
 //! `W m` and `W^2 v + S (v + m^2)` are the moments of a product with inputs of means `m` and variances `v`;
-//! functions have closed forms (`moments`).
+//! functions have closed forms (`moments`). Of linear layers in a row the later ones know what units have in
+//! common (`linear`).
 //!
 //! **Monte Carlo**: what products give is drawn from `N(W x, S x^2)`, the local reparameterization (Kingma,
 //! Salimans and Welling, NIPS 2015), with noise that depends on seed, sample, layer and place alone (`uncertainty::table`): the same
@@ -17,6 +18,7 @@
 
 mod blocks;
 mod how;
+mod linear;
 mod moments;
 mod plan;
 mod pool;

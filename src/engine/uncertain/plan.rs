@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::super::options::Options;
 use super::super::plan::Engine;
 use super::rules::{Rule, Values};
-use super::{Uncertainty, blocks, rules};
+use super::{Uncertainty, blocks, linear, rules};
 use crate::engine::step::{Step, StepKind};
 use crate::error::{Error, Result};
 use crate::model::{Model, Variances};
@@ -111,7 +111,11 @@ impl UncertainEngine {
         }
         let scratch = plan.scratch;
         let (first, variances) = match how {
-            Uncertainty::Moments => (None, 2 * engine.arena + scratch),
+            Uncertainty::Moments => {
+                let mut end = 2 * engine.arena + scratch;
+                linear::join(&build, &mut steps, &mut end);
+                (None, end)
+            }
             Uncertainty::MonteCarlo { .. } => {
                 let first = First::of(&steps, engine.most_lanes);
                 let kept = first.as_ref().map_or(0, |first| {

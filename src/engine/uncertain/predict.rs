@@ -14,37 +14,74 @@ const BATCH: usize = 256;
 
 impl UncertainEngine {
     /// The predictive distribution of each raw sample, the logits being those of classes: from moments, by draws
-    /// of logits under the seed that is given, and from samples of the posterior as they are.
+    /// of logits under the seed that is given, which vary together as two linear layers at the end make them; and
+    /// from samples of the posterior as they are.
     ///
     /// # Errors
     /// [`Error::Data`](crate::Error::Data) if the lengths are not those of whole samples, or an input or a logit
     /// is not finite.
     pub fn predict(&self, input: &[f32], seed: u64) -> Result<Vec<Prediction>> {
-        let (ins, row, outs) = (self.input_shape().elements()?, self.row(), self.outputs());
+        let mut predictions =
+            Vec::with_capacity(input.len() / self.input_shape().elements()?.max(1));
+        self.predict_each(input, seed, &mut |prediction| predictions.push(prediction))?;
+        Ok(predictions)
+    }
+
+    /// The same as a row of [`Prediction::write`] for each sample, of [`Prediction::numbers`] floats.
+    ///
+    /// # Errors
+    /// As [`UncertainEngine::predict`], and if the output is not as many rows.
+    pub fn predict_into(&self, input: &[f32], seed: u64, output: &mut [f32]) -> Result<()> {
+        let row = Prediction::numbers(self.outputs());
+        self.engine.samples_of(input, output, row)?;
+        let mut rows = output.chunks_exact_mut(row);
+        self.predict_each(input, seed, &mut |prediction| {
+            rows.next().into_iter().for_each(|row| prediction.write(row));
+        })
+    }
+
+    /// Refuses token ids that there are not.
+    ///
+    /// # Errors
+    /// [`Error::Data`](crate::Error::Data), naming the first.
+    pub fn check_input(&self, input: &[f32]) -> Result<()> {
+        self.engine.check_input(input)
+    }
+
+    fn predict_each(
+        &self,
+        input: &[f32],
+        seed: u64,
+        each: &mut dyn FnMut(Prediction),
+    ) -> Result<()> {
+        let (ins, outs) = (self.input_shape().elements()?, self.outputs());
+        let row = self.wide_row().unwrap_or(self.row());
         finite("element", input, ins)?;
         let draws = Draws::new(seed, DRAWS, outs);
         let batch = (MOST / row).clamp(1, BATCH);
         let mut workspace = self.workspace(batch.min(input.len() / ins));
-        let mut predictions = Vec::with_capacity(input.len() / ins);
         let mut output = Vec::new();
         for x in input.chunks(batch * ins) {
             output.clear();
             output.resize(x.len() / ins * row, 0.0);
-            self.run(&mut workspace, x, &mut output)?;
+            self.run_rows(&mut workspace, x, (&mut output, row))?;
             finite("logit", &output, row)?;
-            predictions.extend(output.chunks_exact(row).map(|row| match self.how {
-                Uncertainty::Moments => {
-                    let (mean, variance) = row.split_at(outs);
-                    monte_carlo(&draws, mean, variance)
-                }
-                Uncertainty::MonteCarlo { .. } => {
-                    let mut all = Predictive::new(outs);
-                    let samples = row.chunks_exact(outs);
-                    samples.for_each(|logits| all.add(logits.iter().map(|&v| f64::from(v))));
-                    all.prediction()
-                }
-            }));
+            output.chunks_exact(row).for_each(|row| {
+                each(match self.how {
+                    Uncertainty::Moments => {
+                        let (mean, rest) = row.split_at(outs);
+                        let (variance, covariances) = rest.split_at(outs);
+                        monte_carlo(&draws, mean, variance, covariances)
+                    }
+                    Uncertainty::MonteCarlo { .. } => {
+                        let mut all = Predictive::new(outs);
+                        let samples = row.chunks_exact(outs);
+                        samples.for_each(|logits| all.add(logits.iter().map(|&v| f64::from(v))));
+                        all.prediction()
+                    }
+                })
+            });
         }
-        Ok(predictions)
+        Ok(())
     }
 }

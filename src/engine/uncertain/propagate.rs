@@ -33,7 +33,7 @@ impl UncertainStep {
         let zero = |zeros: &[Range<usize>], variances: &mut [f32]| {
             zeros.iter().for_each(|range| variances[floats(range, lanes)].fill(0.0));
         };
-        if !matches!(self.rule, Rule::MaxPool(_) | Rule::Blocks(_)) {
+        if !matches!(self.rule, Rule::MaxPool(_) | Rule::Blocks(_) | Rule::Linear(_)) {
             self.means.run(isa, means, lanes, team);
         }
         match &self.rule {
@@ -45,6 +45,11 @@ impl UncertainStep {
                 let squared = &mut variances[floats(&doubled(from), lanes)];
                 square(panel, &means[floats(from, lanes)], layout, (squared, product.both));
                 product.run(panel, variances);
+            }
+            Rule::Linear(linear) => {
+                linear.run(panel, (&self.means, self.then), (means, variances));
+                to.clear_end(lanes, &mut means[floats(output, lanes)]);
+                to.clear_end(lanes, &mut variances[floats(&doubled(output), lanes)]);
             }
             Rule::Same { step, zeros } => {
                 zero(zeros, variances);

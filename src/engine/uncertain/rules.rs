@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::blocks::Blocks;
+use super::linear::{Linear, is_plain};
 use super::plan::product_of;
 use crate::engine::layers::{convolution, linear};
 use crate::engine::layout::Layout;
@@ -22,6 +23,8 @@ pub(super) enum Rule {
     Means,
     /// A product, by a step over variances and squares.
     Product(Box<Product>),
+    /// That of a linear layer.
+    Linear(Box<Linear>),
     /// They go the way of the means: moved or added.
     Same { step: Step, zeros: Vec<Range<usize>> },
     /// They are averaged, and divided by the number averaged once more.
@@ -106,6 +109,11 @@ impl Build<'_> {
                 return Ok(Rule::Means);
             }
             let both = random(&step.inputs[0]);
+            if let Some(linear) =
+                is_plain(step).then(|| self.linear(step, layer, both, (room, scratch))).flatten()
+            {
+                return Ok(Rule::Linear(Box::new(linear)));
+            }
             let zeros = step.inputs[1..].iter().filter(|input| !random(input));
             let zeros = zeros.map(|(range, _)| doubled(range)).collect();
             let at = |range: &Range<usize>| doubled(range);

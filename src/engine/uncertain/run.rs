@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::Uncertainty;
+use super::linear::Logits;
 use super::plan::{First, UncertainEngine, UncertainStep};
 use super::propagate::{floats, square};
 use super::rules::{Rule, doubled};
@@ -52,9 +53,26 @@ impl UncertainEngine {
         input: &[f32],
         output: &mut [f32],
     ) -> Result<()> {
-        let samples = self.engine.samples_of(input, output, self.row())?;
+        self.run_rows(workspace, input, (output, self.row()))
+    }
+
+    /// Floats of a row with the covariances of logits, each with each, behind their moments, if they are known.
+    pub(super) fn wide_row(&self) -> Option<usize> {
+        let known =
+            self.how == Uncertainty::Moments && Logits::of(&self.steps, self.outputs).is_some();
+        known.then_some((2 + self.outputs) * self.outputs)
+    }
+
+    /// The same for rows of that many floats, or of [`UncertainEngine::row`].
+    pub(super) fn run_rows(
+        &self,
+        workspace: &mut UncertainWorkspace,
+        input: &[f32],
+        (output, row): (&mut [f32], usize),
+    ) -> Result<()> {
+        let samples = self.engine.samples_of(input, output, row)?;
         let cut = self.cut(samples);
-        let (ins, row) = (self.engine.lengths().0, self.row());
+        let ins = self.engine.lengths().0;
         let needed = (self.engine.arena + self.variances) * cut.lanes;
         if workspace.panel < needed {
             *workspace = self.workspace(samples);
@@ -70,7 +88,7 @@ impl UncertainEngine {
             for arena in arenas.into_iter().take(1) {
                 let rows = output.chunks_mut(cut.inputs * row);
                 for (x, y) in input.chunks(cut.inputs * ins).zip(rows) {
-                    self.run_panel(arena, cut, (x, y), team);
+                    self.run_panel(arena, cut, (x, y, row), team);
                 }
             }
             return Ok(());
@@ -85,7 +103,7 @@ impl UncertainEngine {
             let taken = lock().pop();
             if let Some(arena) = taken {
                 let x = &input[first * ins..][..rows(panel) * ins];
-                self.run_panel(arena, cut, (x, &mut y[..rows(panel) * row]), None);
+                self.run_panel(arena, cut, (x, &mut y[..rows(panel) * row], row), None);
                 lock().push(arena);
             }
         });
@@ -121,7 +139,7 @@ impl UncertainEngine {
         &self,
         arena: &mut [f32],
         cut: Cut,
-        (x, y): (&[f32], &mut [f32]),
+        (x, y, row): (&[f32], &mut [f32], usize),
         team: Option<Team<'_>>,
     ) {
         let (means, rest) = arena.split_at_mut(self.engine.arena * cut.lanes);
@@ -136,11 +154,18 @@ impl UncertainEngine {
                     self.steps.last().is_some_and(|step| !matches!(step.rule, Rule::Means));
                 let at = &self.engine.output_range;
                 let mut store = |values: Option<&[f32]>, column| {
-                    self.store(values, cut.lanes, (y, self.row(), column));
+                    self.store(values, cut.lanes, (y, row, column));
                 };
                 store(Some(&means[floats(at, cut.lanes)]), 0);
                 let variances = random.then(|| &rest[floats(&doubled(at), cut.lanes)]);
                 store(variances, self.outputs);
+                let logits = Logits::of(&self.steps, self.outputs);
+                if let Some(logits) = logits.filter(|_| row > self.row()) {
+                    for (lane, y) in y.chunks_exact_mut(row).enumerate().take(cut.lanes) {
+                        let place = (lane, cut.lanes);
+                        logits.covariances(self.engine.isa, rest, place, &mut y[self.row()..]);
+                    }
+                }
             }
             Uncertainty::MonteCarlo { samples, .. } => {
                 let Some(table) = &self.table else { return };
