@@ -42,7 +42,7 @@ def test_reports_are_dicts_with_attributes_and_the_files_bytes(fixtures, tmp_pat
     assert report.validation is None
     for same in [pickle.loads(pickle.dumps(report)), copy.deepcopy(report)]:
         assert same == report and same.data == report.data and str(same) == str(report)
-    with pytest.raises(AttributeError, match="no member 'ratio'; there are report, input"):
+    with pytest.raises(AttributeError, match="no member 'ratio'; there are schema, program, report, input"):
         _ = report.ratio
 
 
