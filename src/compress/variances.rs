@@ -103,7 +103,10 @@ mod tests {
         let engine =
             UncertainEngine::new(&model, &variances, how, Isa::best(), Options::default()).unwrap();
         let mut out = vec![0.0; x.len() / 5 * engine.row()];
-        engine.infer(x, &mut out).unwrap();
+        // One by one: panels leave out products that hardly matter, others after a simplification.
+        for (x, out) in x.chunks(5).zip(out.chunks_mut(engine.row())) {
+            engine.infer(x, out).unwrap();
+        }
         out
     }
 
