@@ -385,7 +385,8 @@ mod tests {
             for activation in KINKED {
                 let exact = exact(m.into(), v.into(), |x| activation.apply(x as f32).into());
                 let scale = f64::from(v.sqrt()) + 1e-2 * f64::from(m.abs()) + 1e-2;
-                close(of(activation, m, v), exact, scale, 2e-3);
+                // Two rectified normals, each as near as the test below says.
+                close(of(activation, m, v), exact, scale, 4e-3);
             }
         }
 
