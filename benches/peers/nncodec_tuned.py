@@ -7,7 +7,8 @@ NNCodec stream that changes the outputs no more, as tab-separated values.
     nncodec_tuned.py CHECKPOINT TRAIN-IMAGES TRAIN-LABELS TEST-IMAGES TEST-LABELS FILE.svdo ...
 
 svdo is $SVDO; the last 10,000 training images choose, or as many as $CHOOSING says; $THRESHOLDS, separated by
-spaces, are tried, the first of them the pruned network that outputs are compared with. A table printed before is
+spaces, are tried, the first of them the pruned network that outputs are compared with; the sweep begins with every
+second qp from the first to the second of $QPS. A table printed before is
 read instead of swept again if $FRONTIER names it. Linear and convolution layers with ReLU and max pooling; batch
 normalization is folded, and such layers are tried without dead units alone.
 """
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from nncodec_frontier import OPERATIONS, pruned, read_checkpoint, read_samples, run
 
 THRESHOLDS = [float(t) for t in os.environ.get("THRESHOLDS", "3 2.5 2 1.5 1 0.5 0").split()]
+QPS = [int(qp) for qp in os.environ.get("QPS", "-30 -7").split()]
 # Streams that change the outputs by more than this, in nats, are no network any more.
 MOST = 0.05
 START = dict(opt_qp=True, nonweight_qp=-16, lambda_scale=0, row_skipping=False, use_dq=True)
@@ -96,8 +98,9 @@ def sweep(checkpoint, tensors, validation):
                 network = networks[key][1]
                 points[name] = (os.path.getsize(stream), validation(decoded, network)[0], name, decoded, settings)
 
-        for key, qp in itertools.product(networks, range(-30, -7, 2)):
-            point(key, qp, START)
+        # Biases of folded normalizations want finer steps than those of plain layers.
+        for key, qp, nonweight in itertools.product(networks, range(*QPS, 2), (-16, -32)):
+            point(key, qp, {**START, "nonweight_qp": nonweight})
         # From the frontier on, one knob at a time, until none helps.
         turned = set()
         while new := [p for p in frontier(points.values()) if p[2] not in turned]:
