@@ -31,40 +31,36 @@ impl Units<'_> {
                 }
             }
         }
-        let mut removed: Vec<bool> = live.iter().map(|live| !live).collect();
-        if !removed.contains(&false) {
-            // As of every layer, one unit stays.
-            removed[0] = false;
-        }
-        let count = removed.iter().filter(|&&gone| gone).count();
-        if count == 0 {
-            return Ok(0);
-        }
-        for reader in readers {
-            self.remove_columns(reader.layer, [reader.columns, reader.first], &removed)?;
-        }
-        self.remove_columns(own, [1, 0], &removed)?;
+        let removed = self.remove_units(own, readers, &live)?;
         let rows = removed.repeat(gates);
-        layers.into_iter().try_for_each(|layer| self.remove_rows(layer, &rows))?;
-        Ok(gates * count)
+        let count = rows.iter().filter(|&&gone| gone).count();
+        if count > 0 {
+            layers.into_iter().try_for_each(|layer| self.remove_rows(layer, &rows))?;
+        }
+        Ok(count)
     }
 
     /// Removes the features of an embedding that no later layer reads; says how many there were.
     pub(super) fn remove_features(&mut self, layer: usize, readers: &[Reader]) -> Result<usize> {
         let mut read = vec![false; self.of[layer].read.len()];
         readers.iter().for_each(|reader| self.mark_read(reader, &mut read));
+        let removed = self.remove_units(layer, readers, &read)?;
+        Ok(removed.iter().filter(|&&gone| gone).count())
+    }
+
+    /// Removes the columns of units that are not read, from their own layer and from its readers, but as of every
+    /// layer one unit stays; says which went.
+    fn remove_units(&mut self, own: usize, readers: &[Reader], read: &[bool]) -> Result<Vec<bool>> {
         let mut removed: Vec<bool> = read.iter().map(|read| !read).collect();
-        if !removed.contains(&false) {
-            removed[0] = false;
+        if !read.contains(&true) {
+            removed.iter_mut().take(1).for_each(|first| *first = false);
         }
-        let count = removed.iter().filter(|&&gone| gone).count();
-        if count == 0 {
-            return Ok(0);
+        if removed.contains(&true) {
+            for reader in readers {
+                self.remove_columns(reader.layer, [reader.columns, reader.first], &removed)?;
+            }
+            self.remove_columns(own, [1, 0], &removed)?;
         }
-        for reader in readers {
-            self.remove_columns(reader.layer, [reader.columns, reader.first], &removed)?;
-        }
-        self.remove_columns(layer, [1, 0], &removed)?;
-        Ok(count)
+        Ok(removed)
     }
 }
