@@ -110,6 +110,15 @@ def fully_connected(zeros, batch, path):
     return builder.shape
 
 
+def convolutions(channels, size, zeros, batch, path):
+    """Two layers of 3x3."""
+    builder = Builder((channels, size, size), 4)
+    builder.conv(channels, 3, zeros)
+    builder.conv(channels, 3, zeros)
+    builder.save(path, batch)
+    return builder.shape
+
+
 def resnet50(zeros, batch, path):
     """The first convolution is dense, as it is in published sparse ResNets."""
     builder = Builder((3, 224, 224), 3)
@@ -145,3 +154,6 @@ MODELS |= {f"vgg-b{b}": lambda path, b=b: vgg(b, path) for b in (1, 16)}
 MODELS |= {f"fc4096-{z}-b{b}": lambda path, z=z, b=b: fully_connected(z / 100, b, path)
            for z in (80, 90, 95, 99) for b in (1, 64)}
 MODELS |= {f"resnet50-{z}-b1": lambda path, z=z: resnet50(z / 100, 1, path) for z in (90, 95, 98)}
+# Not among those that run if none is named.
+SWEEP = {f"conv{c}x{s}-{z}-b{b}": lambda path, c=c, s=s, z=z, b=b: convolutions(c, s, z / 100, b, path)
+         for b in (1, 16) for c, s in ((64, 56), (128, 28), (256, 14)) for z in (0, 50, 60, 70, 80, 90, 98)}
