@@ -182,10 +182,11 @@ struct Nanoseconds {
     /// A tap of a row alone, and one that four rows share, at a position of a map and at one of a panel.
     alone: [f32; 2],
     shared: [f32; 2],
-    /// A multiply-add of the products of tiles, and reading a weight of them.
-    product: f32,
+    /// A multiply-add of the products of tiles of a sample and of a panel, and reading a weight of them.
+    product: [f32; 2],
     weight: f32,
-    /// What a number of the transforms takes more where they fill the second cache, and the third one.
+    /// A number of the transforms, and what it takes more where they fill the second cache, and the third one.
+    number: f32,
     far_number: [f32; 2],
     /// The same for a transformed weight.
     far_weight: [f32; 2],
@@ -198,19 +199,31 @@ const FAR_WEIGHTS: [usize; 2] = [1 << 20, 1 << 22];
 impl Nanoseconds {
     fn of(isa: Isa) -> Self {
         match isa {
+            // Measured on Zen 5.
+            Isa::Avx512 if isa.of_gathers() == Isa::Avx2 => Self {
+                alone: [0.0215, 0.0178],
+                shared: [0.0165, 0.0155],
+                product: [0.0065, 0.0125],
+                weight: 0.17,
+                number: 0.25,
+                far_number: [0.1, 0.42],
+                far_weight: [0.0, 0.05],
+            },
             Isa::Avx512 => Self {
                 alone: [0.0255, 0.0178],
                 shared: [0.0143, 0.015],
-                product: 0.0135,
+                product: [0.0135; 2],
                 weight: 0.2,
+                number: 0.4,
                 far_number: [0.3, 0.95],
                 far_weight: [0.0, 0.27],
             },
             Isa::Portable | Isa::Neon | Isa::Simd128 | Isa::Avx2 => Self {
                 alone: [0.032, 0.0275],
                 shared: [0.024, 0.0205],
-                product: 0.029,
+                product: [0.029; 2],
                 weight: 0.0,
+                number: 0.4,
                 far_number: [0.45, 1.7],
                 far_weight: [0.0, 0.4],
             },
@@ -237,28 +250,34 @@ pub(super) fn shared_taps_of_maps(isa: Isa, rows: &[Vec<(u32, f32)>], lanes: usi
     shared < apart
 }
 
-/// Whether a convolution of 3x3 in one group is faster by so many tiles than by positions of its output, for
-/// so many samples at a time.
-pub(super) fn tiles(
+/// Nanoseconds that a convolution in one group takes for so many samples at a time, by positions of its output.
+pub(super) fn by_positions(
     isa: Isa,
     rows: &[Vec<(u32, f32)>],
-    channels: usize,
-    tiles: usize,
     positions: usize,
     lanes: usize,
-) -> bool {
+) -> f32 {
+    let [apart, shared] = Nanoseconds::of(isa).taps(rows, lanes);
+    apart.min(shared) * (positions * lanes) as f32
+}
+
+/// The same by so many tiles, if it is of 3x3.
+pub(super) fn by_tiles(
+    isa: Isa,
+    outputs: usize,
+    channels: usize,
+    tiles: usize,
+    lanes: usize,
+) -> f32 {
     let times = Nanoseconds::of(isa);
-    let [apart, shared] = times.taps(rows, lanes);
-    let direct = apart.min(shared) * (positions * lanes) as f32;
-    let weights = 36 * rows.len() * channels;
+    let weights = 36 * outputs * channels;
     let products = weights as f32 * (tiles * lanes).next_multiple_of(isa.lanes()) as f32;
-    let numbers = 36 * (rows.len() + channels) * tiles * lanes;
-    let by_tiles = products * times.product
+    let numbers = 36 * (outputs + channels) * tiles * lanes;
+    products * times.product[usize::from(lanes > 1)]
         + weights as f32 * times.weight
-        + numbers as f32 * OF_TILES
+        + numbers as f32 * times.number
         + far(numbers, FAR_NUMBERS, times.far_number)
-        + far(weights, FAR_WEIGHTS, times.far_weight);
-    by_tiles < direct
+        + far(weights, FAR_WEIGHTS, times.far_weight)
 }
 
 /// Taps of all rows, and of groups of four that share them.

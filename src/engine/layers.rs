@@ -90,8 +90,9 @@ pub(super) fn linear(
     let dense_vector = dense || auto && cost::dense_vector(isa, &rows, columns);
     let grouped = dense || auto && cost::shared_taps(&rows, batch);
     let block = cost::block_of_vectors(&rows, columns, most_lanes, grouped);
-    let singles = batch.is_none_or(|b| b < cost::WORTH_A_PANEL || b % most_lanes != 0);
-    let panels = batch.is_none_or(|b| b >= cost::WORTH_A_PANEL);
+    let one = most_lanes == 1;
+    let singles = one || batch.is_none_or(|b| b < cost::WORTH_A_PANEL || b % most_lanes != 0);
+    let panels = !one && batch.is_none_or(|b| b >= cost::WORTH_A_PANEL);
     let part = |range: Range<usize>| {
         let (rows, bias) = (&rows[range.clone()], &bias[range]);
         let single = match singles {
@@ -122,33 +123,56 @@ fn samples(most_lanes: usize, options: Options) -> usize {
     options.batch.map_or(1, |batch| batch.clamp(1, most_lanes))
 }
 
-/// Whether a convolution of 3x3 in one group is to be done by so many tiles.
-pub(super) fn by_tiles(
-    isa: Isa,
-    weights: &LayerWeights,
-    channels: usize,
-    tiles: usize,
-    y: &Layout,
-    most_lanes: usize,
-    options: Options,
-) -> bool {
-    let lanes = options.batch.unwrap_or(most_lanes).clamp(1, most_lanes);
-    let outputs = weights.pattern.rows();
-    let numbers = channels.saturating_add(outputs).saturating_mul(lanes).saturating_mul(tiles);
-    if numbers.max(channels.saturating_mul(outputs)) > cost::MOST_OF_TILES {
-        return false;
+/// A convolution of which it is to be said how it is done.
+pub(super) struct Ways<'a> {
+    pub(super) weights: &'a LayerWeights,
+    /// Channels that an output sees.
+    pub(super) channels: usize,
+    /// So many, if it can be done by tiles.
+    pub(super) tiles: Option<usize>,
+    /// Of the output, with those between rows.
+    pub(super) positions: usize,
+}
+
+impl Ways<'_> {
+    /// Nanoseconds for so many samples at a time: by positions, and by tiles.
+    fn times(&self, isa: Isa, lanes: usize) -> [f32; 2] {
+        let by_positions = cost::by_positions(isa, &rows(self.weights).0, self.positions, lanes);
+        [by_positions, self.by_so_many(isa, lanes).unwrap_or(f32::INFINITY)]
     }
-    match options.kernel {
-        KernelChoice::Auto => {
-            let positions = y.shape.height * y.pitch;
-            let rows = rows(weights).0;
-            let faster = |lanes| cost::tiles(isa, &rows, channels, tiles, positions, lanes);
+
+    fn by_so_many(&self, isa: Isa, lanes: usize) -> Option<f32> {
+        let (outputs, channels, tiles) = (self.weights.pattern.rows(), self.channels, self.tiles?);
+        let numbers = channels.saturating_add(outputs).saturating_mul(lanes).saturating_mul(tiles);
+        let too_many = numbers.max(channels.saturating_mul(outputs)) > cost::MOST_OF_TILES;
+        (!too_many).then(|| cost::by_tiles(isa, outputs, channels, tiles, lanes))
+    }
+
+    /// Nanoseconds for each of so many samples.
+    pub(super) fn least(&self, isa: Isa, lanes: usize, options: Options) -> f32 {
+        let [by_positions, by_tiles] = self.times(isa, lanes);
+        let dense = options.kernel == KernelChoice::Dense && by_tiles.is_finite();
+        (if dense { by_tiles } else { by_tiles.min(by_positions) }) / lanes as f32
+    }
+
+    /// Whether it is to be done by tiles.
+    pub(super) fn by_tiles(&self, isa: Isa, most_lanes: usize, options: Options) -> bool {
+        let faster = |lanes| {
+            let [by_positions, by_tiles] = self.times(isa, lanes);
+            by_tiles < by_positions
+        };
+        let samples = samples(most_lanes, options);
+        match options.kernel {
             // Where the batch is not known, tiles have to be worth it for one sample and for many.
-            let many = options.batch.is_some() || most_lanes == 1 || faster(most_lanes);
-            many && faster(samples(most_lanes, options))
+            KernelChoice::Auto => {
+                faster(samples) && (options.batch.is_some() || faster(most_lanes))
+            }
+            KernelChoice::Dense => {
+                let lanes = if options.batch.is_some() { samples } else { most_lanes };
+                self.by_so_many(isa, lanes).is_some()
+            }
+            KernelChoice::Sparse => false,
         }
-        KernelChoice::Dense => true,
-        KernelChoice::Sparse => false,
     }
 }
 

@@ -111,7 +111,9 @@ impl Engine {
             Some(batch) => most_lanes.min(batch.next_power_of_two()),
             None => most_lanes,
         };
-        let placed = Planner::new(model, isa, options, (shapes, most_lanes), tiles)?.all()?;
+        let planner = Planner::new(model, isa, options, (shapes, most_lanes), tiles)?;
+        let most_lanes = planner.most_lanes();
+        let placed = planner.all()?;
         Ok(Self {
             input: network.input.clone(),
             domains: network.domains()?,

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::attention::{self, Attention};
 use super::builder::{PlacedSteps, PlanBuilder};
+use super::cost;
 use super::fuse::{Fused, fuse};
 use super::kernels::Grid;
-use super::layers::{by_tiles, convolution, linear};
+use super::layers::{Ways, convolution, linear};
 use super::layout::{self, Layout, Layouts};
 use super::options::{KernelChoice, Options};
 use super::recurrent::Recurrent;
@@ -57,7 +58,7 @@ impl<'a> Planner<'a> {
         let builder = PlanBuilder::new(layouts.values[0]);
         let (value_of, layers) = (vec![0; network.nodes.len()], network.layers.len());
         let (constants, tables) = (vec![None; layers], vec![None; layers]);
-        Ok(Self {
+        let mut planner = Self {
             model,
             isa,
             options,
@@ -71,7 +72,14 @@ impl<'a> Planner<'a> {
             value_of,
             constants,
             tables,
-        })
+        };
+        planner.most_lanes = planner.lanes(most_lanes);
+        Ok(planner)
+    }
+
+    /// Samples in the widest panel.
+    pub(super) fn most_lanes(&self) -> usize {
+        self.most_lanes
     }
 
     /// The steps of all nodes, with their values in one arena.
@@ -368,15 +376,41 @@ impl<'a> Planner<'a> {
 
     /// The tiles of a convolution of stride 1 in one group, if it is faster by them.
     fn grid(&self, layer: usize, padding: [usize; 4], y: &Layout) -> Option<Grid> {
+        let ways = self.ways(layer, Some(padding), y);
+        ways.by_tiles(self.isa, self.most_lanes, self.options)
+            .then(|| winograd::grid(y.shape, padding))
+    }
+
+    /// How a convolution may be done: by tiles, too, if it is of stride 1 in one group, with so much padding.
+    fn ways(&self, layer: usize, padding: Option<[usize; 4]>, y: &Layout) -> Ways<'a> {
         let dims = &self.model.network.layers[layer].shape;
-        let [_, seen, 3, 3] = dims[..] else { return None };
-        if !winograd::HERE || !self.tiles {
-            return None;
+        let tiles = padding.filter(|_| winograd::HERE && self.tiles && dims[2..] == [3, 3]);
+        let tiles = tiles.and_then(|padding| {
+            let [down, right] = winograd::grid(y.shape, padding).tiles;
+            down.checked_mul(right)
+        });
+        let positions = y.shape.height * y.pitch;
+        Ways { weights: &self.model.weights[layer], channels: dims[1], tiles, positions }
+    }
+
+    /// Samples in the widest panel, of so many at most: one where convolutions by tiles would fill the caches
+    /// with those of a panel.
+    fn lanes(&self, most: usize) -> usize {
+        let panels = self.options.batch.is_none_or(|batch| batch >= cost::WORTH_A_PANEL);
+        if !winograd::HERE || !panels || most == 1 {
+            return most;
         }
-        let grid = winograd::grid(y.shape, padding);
-        let tiles = grid.tiles[0].checked_mul(grid.tiles[1])?;
-        let weights = &self.model.weights[layer];
-        by_tiles(self.isa, weights, seen, tiles, y, self.most_lanes, self.options).then_some(grid)
+        let convolution = |(index, node): (usize, &Node)| {
+            let Op::Conv2d { layer, stride, padding, groups } = node.op else { return None };
+            let padding = (stride == [1, 1] && groups == 1).then_some(padding);
+            Some(self.ways(layer, padding, &self.layouts.values[index + 1]))
+        };
+        let all = || self.model.network.nodes.iter().enumerate().filter_map(convolution);
+        if !all().any(|ways| ways.tiles.is_some() && ways.by_tiles(self.isa, 1, self.options)) {
+            return most;
+        }
+        let time = |lanes| all().map(|ways| ways.least(self.isa, lanes, self.options)).sum::<f32>();
+        if time(1) < time(most) { 1 } else { most }
     }
 
     /// A convolution by tiles, of the first input, added to the second if there is one.

@@ -170,6 +170,17 @@ impl Eight for F32x8 {
     }
 
     #[inline(always)]
+    fn zip(self, other: Self) -> (Self, Self) {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let low = _mm256_unpacklo_ps(self.0, other.0);
+            let high = _mm256_unpackhi_ps(self.0, other.0);
+            let first = _mm256_permute2f128_ps::<0x20>(low, high);
+            (Self(first), Self(_mm256_permute2f128_ps::<0x31>(low, high)))
+        }
+    }
+
+    #[inline(always)]
     fn transpose(rows: [Self; 8]) -> [Self; 8] {
         // SAFETY: the token proves AVX2.
         unsafe {

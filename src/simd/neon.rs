@@ -131,6 +131,17 @@ impl Eight for F32x8 {
     }
 
     #[inline(always)]
+    fn zip(self, other: Self) -> (Self, Self) {
+        // SAFETY: the token proves NEON.
+        unsafe {
+            (
+                Self(vzip1q_f32(self.0, other.0), vzip2q_f32(self.0, other.0)),
+                Self(vzip1q_f32(self.1, other.1), vzip2q_f32(self.1, other.1)),
+            )
+        }
+    }
+
+    #[inline(always)]
     fn transpose(rows: [Self; 8]) -> [Self; 8] {
         // SAFETY: the token proves NEON.
         let four = |a, b, c, d| unsafe {

@@ -106,6 +106,15 @@ impl Eight for F32x8 {
     }
 
     #[inline(always)]
+    fn zip(self, other: Self) -> (Self, Self) {
+        let (a, b) = (self.0, other.0);
+        let half = |i: usize| {
+            Self([a[i], b[i], a[i + 1], b[i + 1], a[i + 2], b[i + 2], a[i + 3], b[i + 3]])
+        };
+        (half(0), half(4))
+    }
+
+    #[inline(always)]
     fn transpose(rows: [Self; 8]) -> [Self; 8] {
         let mut columns = [Self([0.0; MIN_LANES]); 8];
         for (i, row) in rows.iter().enumerate() {

@@ -107,6 +107,14 @@ impl Eight for F32x8 {
     }
 
     #[inline(always)]
+    fn zip(self, other: Self) -> (Self, Self) {
+        let low = |a, b| i32x4_shuffle::<0, 4, 1, 5>(a, b);
+        let high = |a, b| i32x4_shuffle::<2, 6, 3, 7>(a, b);
+        let both = |a, b| Self(low(a, b), high(a, b));
+        (both(self.0, other.0), both(self.1, other.1))
+    }
+
+    #[inline(always)]
     fn transpose(rows: [Self; 8]) -> [Self; 8] {
         let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
         let (top_left, top_right) = (four(r0.0, r1.0, r2.0, r3.0), four(r0.1, r1.1, r2.1, r3.1));

@@ -119,6 +119,11 @@ fn eight<V: Eight>() {
             let both = if lane < 4 { &a[2 * lane..] } else { &b[2 * lane - 8..] };
             assert!(same(even[lane], both[0]) && same(odd[lane], both[1]));
         }
+        let (first, second) = V::load(&even).zip(V::load(&odd));
+        let (mut back, mut other) = ([0.0; 8], [0.0; 8]);
+        first.store(&mut back);
+        second.store(&mut other);
+        assert!((0..8).all(|lane| same(back[lane], a[lane]) && same(other[lane], b[lane])));
     }
     let mut rows = [V::splat(0.0); 8];
     for (i, row) in rows.iter_mut().enumerate() {

@@ -126,6 +126,9 @@ pub trait Eight: Vector<Element = f32, Eight = Self> {
     /// Lanes 0, 2, 4 and 6 of self, then of `other`; and the others.
     fn unzip(self, other: Self) -> (Self, Self);
 
+    /// Lanes of self and of `other` in turn: the first four of both, and the others.
+    fn zip(self, other: Self) -> (Self, Self);
+
     /// Rows to columns of eight by eight.
     fn transpose(rows: [Self; 8]) -> [Self; 8];
 }

@@ -318,21 +318,41 @@ impl FromTiles<'_> {
         outputs(products, self.ends.bias)
     }
 
-    /// Writes outputs of a row of the map, or of one position of it.
+    /// Writes the first `count` outputs of a row of the map, or of one position of it.
     #[inline(always)]
-    fn write(&mut self, found: &[f32], [row, column]: [usize; 2], lane: usize) {
+    fn write<E: Vector<Element = f32>>(
+        &mut self,
+        mut outputs: E,
+        [row, column]: [usize; 2],
+        lane: usize,
+        count: usize,
+    ) {
+        if count == 0 {
+            return;
+        }
         let at = |pitch: usize| (row * pitch + column) * self.lanes + lane;
-        let y = &mut self.y[self.plane.before * self.lanes + at(self.plane.pitch)..][..found.len()];
-        match self.ends.residual {
-            Some((residual, pitch)) => {
-                let residual = &residual[at(pitch)..][..found.len()];
-                let sums = found.iter().zip(residual);
-                y.iter_mut().zip(sums).for_each(|(y, (found, residual))| *y = found + residual);
-            }
-            None => y.copy_from_slice(found),
+        if let Some((residual, pitch)) = self.ends.residual {
+            let residual = &residual[at(pitch)..];
+            let residual = match residual.len() < E::LANES {
+                false => E::load(residual),
+                true => {
+                    let mut lanes = [0.0; MAX_LANES];
+                    lanes[..count].copy_from_slice(&residual[..count]);
+                    E::load(&lanes)
+                }
+            };
+            outputs = E::splat(1.0).fma(outputs, residual);
         }
         if self.ends.relu {
-            y.iter_mut().for_each(|y| *y = if *y < 0.0 { 0.0 } else { *y });
+            outputs = outputs.relu();
+        }
+        let y = &mut self.y[self.plane.before * self.lanes + at(self.plane.pitch)..];
+        if count == E::LANES {
+            outputs.store(y);
+        } else {
+            let mut lanes = [0.0; MAX_LANES];
+            outputs.store(&mut lanes);
+            y[..count].copy_from_slice(&lanes[..count]);
         }
     }
 
@@ -340,22 +360,17 @@ impl FromTiles<'_> {
     #[inline(always)]
     fn row<E: Eight>(&mut self, [down, right]: [usize; 2]) {
         let found: [[E; OUT]; OUT] = self.tile(down * self.grid.tiles[1] + right);
-        let mut rows = [[0.0; OUT * WIDTH]; OUT];
-        for pair in 0..2 {
-            let ([a, b, c, d], [e, f, g, h]) = (found[2 * pair], found[2 * pair + 1]);
-            let both = E::transpose([a, b, c, d, e, f, g, h]);
-            for tile in 0..WIDTH {
-                let mut lanes = [0.0; WIDTH];
-                both[tile].store(&mut lanes);
-                let (upper, lower) = lanes.split_at(OUT);
-                rows[2 * pair][tile * OUT..][..OUT].copy_from_slice(upper);
-                rows[2 * pair + 1][tile * OUT..][..OUT].copy_from_slice(lower);
-            }
-        }
         let [height, width] = self.plane.size;
-        for (i, found) in rows.iter().enumerate().take(height - down * OUT) {
-            let count = found.len().min(width - right * OUT);
-            self.write(&found[..count], [down * OUT + i, right * OUT], 0);
+        for i in 0..OUT.min(height - down * OUT) {
+            // Two tiles of a row to a vector.
+            let [a, b, c, d] = found[i];
+            let ((ac, later), (bd, later_too)) = (a.zip(c), b.zip(d));
+            let ((first, second), (third, fourth)) = (ac.zip(bd), later.zip(later_too));
+            for (pair, outputs) in [first, second, third, fourth].into_iter().enumerate() {
+                let at = [down * OUT + i, right * OUT + pair * WIDTH];
+                let count = width.saturating_sub(at[1]).min(WIDTH);
+                self.write(outputs, at, 0, count);
+            }
         }
     }
 
@@ -367,9 +382,7 @@ impl FromTiles<'_> {
         let [height, width] = self.plane.size;
         for i in 0..OUT.min(height - down * OUT) {
             for j in 0..OUT.min(width - right * OUT) {
-                let mut lanes = [0.0; MAX_LANES];
-                found[i][j].store(&mut lanes);
-                self.write(&lanes[..E::LANES], [down * OUT + i, right * OUT + j], lane);
+                self.write(found[i][j], [down * OUT + i, right * OUT + j], lane, E::LANES);
             }
         }
     }
