@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::kernels::{GROUP, TapRows};
+use super::kernels::{GROUP, TapRows, WIDTH};
 use super::layers::LinearPart;
 use super::layout::Layout;
 use super::options::Options;
@@ -20,7 +20,7 @@ pub(super) const LANES_OF_MAPS: usize = 16;
 /// often and each sum twice as often: no faster at 90 % zeros, slower at 99 %.
 pub(super) const LANES_OF_VECTORS: usize = 32;
 
-/// Samples below which they run one by one rather than as a part-filled panel.
+/// Samples below which they run one by one rather than as a part-filled panel, at least.
 pub(super) const WORTH_A_PANEL: usize = 3;
 
 /// Share of weights, in percent, from which on a dense product with a vector is the faster one: a
@@ -60,6 +60,9 @@ const TAP_OF_PANEL: f32 = 0.025;
 /// vectors; for the others it is too little, so that some are not shared that could be.
 const MOVED: f32 = 0.08;
 const FUNCTION: f32 = 1.0;
+
+/// Nanoseconds of a convolution's output, however many its taps: of a single sample, and of a lane of a panel.
+const OUTPUT: [f32; 2] = [0.4, 0.15];
 
 /// Nanoseconds of a number of a tile's transform.
 const OF_TILES: f32 = 0.5;
@@ -107,9 +110,10 @@ pub(super) fn of(
         }
         StepKind::Conv2d { parts, .. } => {
             let taps = parts.iter().map(TapRows::entries).sum::<usize>();
+            let [single, lane] = OUTPUT.map(|each| elements(output) * each + then);
             Cost {
-                single: taps as f32 * tap_of_map(output) + then,
-                lane: (taps * output.shape.area()) as f32 * TAP_OF_PANEL + then,
+                single: taps as f32 * tap_of_map(output) + single,
+                lane: (taps * output.shape.area()) as f32 * TAP_OF_PANEL + lane,
             }
         }
         StepKind::ToTiles(_) => both(elements(output) * OF_TILES),
@@ -132,6 +136,14 @@ fn tap_of_map(map: &Layout) -> f32 {
 /// Whether a step of this cost should be shared.
 pub(super) fn worth_workers(cost: Cost, lanes: usize) -> bool {
     cost.nanoseconds(lanes) >= WORTH_WORKERS
+}
+
+/// Samples from which on the narrowest panel, which takes as long for one as for eight, is faster than one after
+/// the other.
+pub(super) fn worth_a_panel(steps: &[Step]) -> usize {
+    let sum = |of: fn(Cost) -> f32| steps.iter().map(|step| of(step.cost)).sum::<f32>();
+    let samples = WIDTH as f32 * sum(|cost| cost.lane) / sum(|cost| cost.single);
+    (samples.ceil() as usize).clamp(WORTH_A_PANEL, WIDTH)
 }
 
 /// How many of `panels` of `lanes` samples are best run at once, each on a thread of its own, where
@@ -206,8 +218,8 @@ impl Nanoseconds {
                 product: [0.0065, 0.0125],
                 weight: 0.17,
                 number: 0.25,
-                far_number: [0.1, 0.42],
-                far_weight: [0.0, 0.05],
+                far_number: [0.3, 0.65],
+                far_weight: [0.0, 0.1],
             },
             Isa::Avx512 => Self {
                 alone: [0.0255, 0.0178],
@@ -215,8 +227,8 @@ impl Nanoseconds {
                 product: [0.0135; 2],
                 weight: 0.2,
                 number: 0.4,
-                far_number: [0.3, 0.95],
-                far_weight: [0.0, 0.27],
+                far_number: [0.4, 1.9],
+                far_weight: [0.0, 0.5],
             },
             Isa::Portable | Isa::Neon | Isa::Simd128 | Isa::Avx2 => Self {
                 alone: [0.032, 0.0275],
@@ -224,8 +236,8 @@ impl Nanoseconds {
                 product: [0.029; 2],
                 weight: 0.0,
                 number: 0.4,
-                far_number: [0.45, 1.7],
-                far_weight: [0.0, 0.4],
+                far_number: [0.6, 3.6],
+                far_weight: [0.0, 0.7],
             },
         }
     }
@@ -238,10 +250,11 @@ impl Nanoseconds {
     }
 }
 
-/// What so many cost more, each of them, than they would if all were near.
-fn far(count: usize, fill: [usize; 2], cost: [f32; 2]) -> f32 {
-    let each = if count > fill[1] { cost[1] } else { cost[0] };
-    if count > fill[0] { count as f32 * each } else { 0.0 }
+/// What so many cost more than they would if all were near: those that the second cache does not hold, and those
+/// that the third does not.
+fn far(count: usize, [second, third]: [usize; 2], [each, each_beyond]: [f32; 2]) -> f32 {
+    let beyond = count.saturating_sub(third);
+    (count.saturating_sub(second) - beyond) as f32 * each + beyond as f32 * each_beyond
 }
 
 /// The same as [`shared_taps`] for a convolution of so many samples at a time.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::cost;
-use super::kernels::{DenseRows, GROUP, SlicedRows, TapRows};
+use super::kernels::{DenseRows, GROUP, SlicedRows, TapRows, WIDTH};
 use super::layout::Layout;
 use super::options::{KernelChoice, Options};
 use crate::model::LayerWeights;
@@ -91,7 +91,7 @@ pub(super) fn linear(
     let grouped = dense || auto && cost::shared_taps(&rows, batch);
     let block = cost::block_of_vectors(&rows, columns, most_lanes, grouped);
     let one = most_lanes == 1;
-    let singles = one || batch.is_none_or(|b| b < cost::WORTH_A_PANEL || b % most_lanes != 0);
+    let singles = one || batch.is_none_or(|b| b < WIDTH || b % most_lanes != 0);
     let panels = !one && batch.is_none_or(|b| b >= cost::WORTH_A_PANEL);
     let part = |range: Range<usize>| {
         let (rows, bias) = (&rows[range.clone()], &bias[range]);

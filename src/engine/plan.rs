@@ -57,6 +57,7 @@ pub struct Engine {
     pub(super) arena: usize,
     pub(super) isa: Isa,
     pub(super) most_lanes: usize,
+    pub(super) worth_a_panel: usize,
     pub(super) workers: Workers,
 }
 
@@ -124,6 +125,7 @@ impl Engine {
             output: network.output_shape_of_all()?,
             output_range: placed.output.0,
             output_layout: placed.output.1,
+            worth_a_panel: cost::worth_a_panel(&placed.steps),
             steps: placed.steps,
             chained: placed.chained,
             arena: placed.arena,

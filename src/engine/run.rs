@@ -49,12 +49,18 @@ impl Engine {
     /// a vector.
     pub(super) fn lanes(&self, samples: usize) -> usize {
         let mut lanes = self.most_lanes.max(WIDTH);
-        if samples.min(self.most_lanes) < cost::WORTH_A_PANEL {
+        if self.most_lanes < cost::WORTH_A_PANEL || samples < self.worth_a_panel {
             return 1;
         }
-        // The widest panel that is full, or nearly so; half of a vector takes as long as all of it.
+        // The widest panel that is full, or nearly so; half of a vector takes as long as all of it. A few samples
+        // more than half of the lanes run one by one behind the narrower panel.
         let vector = self.isa.lanes();
-        while lanes > WIDTH && samples * 8 <= lanes * if lanes > vector { 6 } else { 4 } {
+        let few = (self.worth_a_panel - 2) / 2;
+        let narrow = |lanes: usize| {
+            let nearly = if lanes > vector { 6 } else { 4 };
+            samples * 8 <= lanes * nearly || samples <= lanes / 2 + few
+        };
+        while lanes > WIDTH && narrow(lanes) {
             lanes /= 2;
         }
         lanes
