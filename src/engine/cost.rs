@@ -213,17 +213,17 @@ impl Nanoseconds {
         match isa {
             // Measured on Zen 5.
             Isa::Avx512 if isa.of_gathers() == Isa::Avx2 => Self {
-                alone: [0.0215, 0.0178],
-                shared: [0.0165, 0.0155],
-                product: [0.0065, 0.0125],
-                weight: 0.17,
+                alone: [0.0205, 0.0156],
+                shared: [0.0088, 0.01],
+                product: [0.007, 0.0125],
+                weight: 0.21,
                 number: 0.25,
-                far_number: [0.3, 0.65],
+                far_number: [0.45, 0.65],
                 far_weight: [0.0, 0.1],
             },
             Isa::Avx512 => Self {
-                alone: [0.0255, 0.0178],
-                shared: [0.0143, 0.015],
+                alone: [0.0255, 0.019],
+                shared: [0.0143, 0.016],
                 product: [0.0135; 2],
                 weight: 0.2,
                 number: 0.4,
@@ -231,8 +231,8 @@ impl Nanoseconds {
                 far_weight: [0.0, 0.5],
             },
             Isa::Portable | Isa::Neon | Isa::Simd128 | Isa::Avx2 => Self {
-                alone: [0.032, 0.0275],
-                shared: [0.024, 0.0205],
+                alone: [0.032, 0.0295],
+                shared: [0.024, 0.022],
                 product: [0.029; 2],
                 weight: 0.0,
                 number: 0.4,

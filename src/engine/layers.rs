@@ -130,14 +130,19 @@ pub(super) struct Ways<'a> {
     pub(super) channels: usize,
     /// So many, if it can be done by tiles.
     pub(super) tiles: Option<usize>,
-    /// Of the output, with those between rows.
-    pub(super) positions: usize,
+    /// Where the output lies.
+    pub(super) output: &'a Layout,
 }
 
 impl Ways<'_> {
     /// Nanoseconds for so many samples at a time: by positions, and by tiles.
     fn times(&self, isa: Isa, lanes: usize) -> [f32; 2] {
-        let by_positions = cost::by_positions(isa, &rows(self.weights).0, self.positions, lanes);
+        let positions = match lanes {
+            // With those between rows.
+            1 => self.output.shape.height * self.output.pitch,
+            _ => self.output.shape.area(),
+        };
+        let by_positions = cost::by_positions(isa, &rows(self.weights).0, positions, lanes);
         [by_positions, self.by_so_many(isa, lanes).unwrap_or(f32::INFINITY)]
     }
 

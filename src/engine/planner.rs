@@ -382,15 +382,14 @@ impl<'a> Planner<'a> {
     }
 
     /// How a convolution may be done: by tiles, too, if it is of stride 1 in one group, with so much padding.
-    fn ways(&self, layer: usize, padding: Option<[usize; 4]>, y: &Layout) -> Ways<'a> {
+    fn ways<'b>(&'b self, layer: usize, padding: Option<[usize; 4]>, y: &'b Layout) -> Ways<'b> {
         let dims = &self.model.network.layers[layer].shape;
         let tiles = padding.filter(|_| winograd::HERE && self.tiles && dims[2..] == [3, 3]);
         let tiles = tiles.and_then(|padding| {
             let [down, right] = winograd::grid(y.shape, padding).tiles;
             down.checked_mul(right)
         });
-        let positions = y.shape.height * y.pitch;
-        Ways { weights: &self.model.weights[layer], channels: dims[1], tiles, positions }
+        Ways { weights: &self.model.weights[layer], channels: dims[1], tiles, output: y }
     }
 
     /// Samples in the widest panel, of so many at most: one where convolutions by tiles would fill the caches
