@@ -3,6 +3,7 @@
 
 #[cfg(feature = "compress")]
 mod arrays;
+mod lengths;
 #[cfg(feature = "uncertainty")]
 mod variances;
 
@@ -10,6 +11,8 @@ use crate::error::{Error, Result};
 use crate::network::Network;
 #[cfg(feature = "compress")]
 pub use arrays::Csr;
+#[cfg(feature = "compress")]
+pub(crate) use lengths::corner;
 #[cfg(feature = "uncertainty")]
 pub use variances::{LayerVariances, RankOne, Variances};
 

@@ -196,7 +196,10 @@ fn stated(input: &ValueInfoProto, reading: &Reading) -> Result<Vec<usize>> {
     });
     let named = reading.input_shapes.iter().find(|(name, _)| *name == input.name);
     let given = named.or_else(|| reading.input_shapes.iter().find(|(name, _)| name.is_empty()));
-    let Some((_, given)) = given else { return Ok(of_graph) };
+    let Some((_, given)) = given else {
+        let free = |(at, size)| if at > 0 && size == 0 { reading.steps.unwrap_or(0) } else { size };
+        return Ok(of_graph.into_iter().enumerate().map(free).collect());
+    };
     let fits = shape.is_none()
         || given.len() == of_graph.len()
             && given.iter().zip(&of_graph).all(|(&given, &stated)| stated == 0 || stated == given);

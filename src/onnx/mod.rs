@@ -17,6 +17,7 @@ mod embedding;
 mod evaluate;
 mod functions;
 mod graph;
+mod lengths;
 mod movement;
 mod operations;
 mod pattern;
@@ -80,6 +81,11 @@ pub struct Fold {
 pub struct Reading {
     /// Sizes of inputs that the graph leaves free, by name; an empty name stands for any.
     pub input_shapes: Vec<(String, Vec<usize>)>,
+    /// Steps of the longest sequence, where the graph leaves their number free; else it is told by what the graph
+    /// can be read for, up to 512.
+    pub longest: Option<usize>,
+    /// Every size of an input that the graph leaves free, but the batch: one length in the place of all.
+    pub steps: Option<usize>,
     /// Whether the weights are those of a checkpoint: columns of linear layers keep their order, and what
     /// the graph does to weights alone is refused.
     pub of_checkpoint: bool,
@@ -119,6 +125,18 @@ fn parse_as(bytes: &[u8], folder: Option<&Path>, reading: &Reading) -> Result<Im
     let decode = || proto::ModelProto::decode(bytes).map_err(|e| Error::parse("ONNX", e));
     let length = bytes.len() as u64;
     let model = decode()?;
+    if lengths::has_free_time(&model, reading) {
+        return lengths::read_all(reading, &|steps| {
+            let reading = Reading { steps: Some(steps), ..reading.clone() };
+            graph::read(decode()?, length, folder, &reading, FirstDimension::Batch)
+        });
+    }
+    if let Some(longest) = reading.longest {
+        return Err(unsupported(format!(
+            "it leaves no number of steps free, or several sizes: --max-time {longest} has no meaning (--input-shape \
+             gives sizes)"
+        )));
+    }
     let one_sample = graph::may_be_one_sample(&model, reading);
     let found = graph::read(model, length, folder, reading, FirstDimension::Batch);
     if found.is_ok() || !one_sample {
@@ -257,7 +275,10 @@ mod tests {
     }
 
     fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
-        let dim = dims.iter().map(|&value| DimensionProto { value: Some(value) }).collect();
+        let dim = dims
+            .iter()
+            .map(|&value| DimensionProto { value: Some(value), ..Default::default() })
+            .collect();
         let tensor =
             Some(TensorTypeProto { shape: Some(ShapeProto { dim }), ..Default::default() });
         ValueInfoProto { name: name.into(), kind: Some(TypeProto { tensor }) }

@@ -83,6 +83,7 @@ fn model(
                 .map(|(name, shape, ..)| Layer { name: (*name).into(), shape: shape.to_vec() })
                 .collect(),
             nodes,
+            time: None,
         },
     }
 }

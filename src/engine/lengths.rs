@@ -1,0 +1,156 @@
+//! Sequences of any length: a plan for each length that comes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::kernels::Workers;
+use super::options::Options;
+use super::plan::Engine;
+use super::shared::LayerKernels;
+use crate::data::finite;
+use crate::error::{Error, Result};
+use crate::model::{LayerWeights, Model, Pattern, Values};
+use crate::network::{Layer, Op, Time};
+use crate::simd::Isa;
+
+/// Plans that are kept, those that were used last.
+const KEPT: usize = 16;
+
+/// What plans for other lengths are made of.
+#[derive(Debug)]
+pub(super) struct Lengths {
+    /// Without the weights of layers whose kernels serve all lengths.
+    model: Model,
+    isa: Isa,
+    options: Options,
+    workers: Arc<Workers>,
+    made: Mutex<Made>,
+}
+
+#[derive(Debug)]
+struct Made {
+    kernels: LayerKernels,
+    /// By their lengths; the one that was used last is the last.
+    engines: Vec<(usize, Arc<Engine>)>,
+}
+
+impl Lengths {
+    /// For a model whose longest sequences were planned with these kernels; nothing if it takes no others.
+    pub(super) fn new(
+        model: &Model,
+        isa: Isa,
+        options: Options,
+        (kernels, workers): (LayerKernels, Arc<Workers>),
+    ) -> Option<Self> {
+        let network = &model.network;
+        network.time.as_ref()?;
+        let mut needed = vec![false; network.layers.len()];
+        for node in &network.nodes {
+            let wide = |layer: &Layer| layer.shape[2..] != [1, 1];
+            match node.op {
+                Op::Conv2d { layer, .. } => needed[layer] |= wide(&network.layers[layer]),
+                Op::ConvTranspose2d { layer, .. } | Op::Constant { layer } => needed[layer] = true,
+                _ => {}
+            }
+        }
+        let nothing = || LayerWeights {
+            pattern: Pattern::with_columns(0),
+            values: Values::F32(Vec::new()),
+            bias: None,
+        };
+        let kept = |(weights, needed): (&LayerWeights, bool)| match needed {
+            true => weights.clone(),
+            false => nothing(),
+        };
+        let weights = model.weights.iter().zip(needed).map(kept).collect();
+        let model = Model { network: network.clone(), threshold: model.threshold, weights };
+        let made = Mutex::new(Made { kernels, engines: Vec::new() });
+        Some(Self { model, isa, options, workers, made })
+    }
+
+    fn at(&self, steps: usize) -> Result<Arc<Engine>> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let Made { kernels, engines } = &mut *made;
+        if let Some(at) = engines.iter().position(|(length, _)| *length == steps) {
+            engines[at..].rotate_left(1);
+            return Ok(engines[engines.len() - 1].1.clone());
+        }
+        let (model, parts) = (self.model.at(steps)?, (kernels, self.workers.clone()));
+        let engine = Arc::new(Engine::planned(&model, self.isa, self.options, true, parts)?);
+        if engines.len() == KEPT {
+            engines.remove(0);
+        }
+        engines.push((steps, engine.clone()));
+        Ok(engine)
+    }
+}
+
+impl Engine {
+    /// Which sequences the engine takes besides the longest, if any.
+    pub fn time(&self) -> Option<&Time> {
+        self.lengths.as_ref().and_then(|lengths| lengths.model.network.time.as_ref())
+    }
+
+    /// The engine for sequences of so many steps: an engine of its own as far as its users are concerned, which
+    /// shares threads with this one, and the kernels of all layers but convolutions over several steps. The first
+    /// call for a length makes a plan; the last 16 plans are kept. A [`Workspace`](super::Workspace) of this engine
+    /// serves it, too.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the network takes no sequences of that length.
+    pub fn at(&self, steps: usize) -> Result<Arc<Self>> {
+        match &self.lengths {
+            Some(lengths) => lengths.at(steps),
+            None => Err(Error::data("the network takes inputs of one size: its time is not free")),
+        }
+    }
+
+    /// Runs sequences of raw values, one behind the other, of so many steps each: those of one length together.
+    /// Gives their outputs, one behind the other.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a length that the network does not take, if the values are not as many as the lengths
+    /// say, and for a value or an output that is no finite number.
+    pub fn infer_sequences(&self, steps: &[usize], input: &[f32]) -> Result<Vec<Vec<f32>>> {
+        let mut outputs = vec![Vec::new(); steps.len()];
+        let mut lengths: Vec<usize> = steps.to_vec();
+        lengths.sort_unstable();
+        lengths.dedup();
+        let mut starts = vec![0usize; steps.len() + 1];
+        let mut sizes = Vec::with_capacity(lengths.len());
+        for &length in &lengths {
+            sizes.push(self.at(length)?.lengths());
+        }
+        let size = |steps: &usize| sizes[lengths.partition_point(|length| length < steps)].0;
+        for (at, steps) in steps.iter().enumerate() {
+            starts[at + 1] = starts[at].saturating_add(size(steps));
+        }
+        if starts[steps.len()] != input.len() {
+            return Err(Error::data(format!(
+                "{} input values, sequences of these lengths have {}",
+                input.len(),
+                starts[steps.len()]
+            )));
+        }
+        for &length in &lengths {
+            let engine = self.at(length)?;
+            let (ins, outs) = engine.lengths();
+            let own: Vec<usize> = (0..steps.len()).filter(|&at| steps[at] == length).collect();
+            let values: Vec<&[f32]> =
+                own.iter().map(|&at| &input[starts[at]..starts[at + 1]]).collect();
+            let values = values.concat();
+            let told = |e: Error| match &own[..] {
+                // Their numbers are those of all.
+                [only] => Error::data(format!("sequence {only}: {e}")),
+                _ => Error::data(format!("sequences of {length} steps: {e}")),
+            };
+            finite("element", &values, ins).map_err(told)?;
+            let mut y = vec![0.0; own.len() * outs];
+            engine.infer(&values, &mut y).map_err(told)?;
+            finite("output", &y, outs).map_err(told)?;
+            for (&at, y) in own.iter().zip(y.chunks_exact(outs)) {
+                outputs[at] = y.to_vec();
+            }
+        }
+        Ok(outputs)
+    }
+}
