@@ -11,8 +11,6 @@ use crate::error::{Error, Result};
 use crate::network::Network;
 #[cfg(feature = "compress")]
 pub use arrays::Csr;
-#[cfg(feature = "compress")]
-pub(crate) use lengths::corner;
 #[cfg(feature = "uncertainty")]
 pub use variances::{LayerVariances, RankOne, Variances};
 

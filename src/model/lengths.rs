@@ -2,7 +2,7 @@
 
 use super::{LayerWeights, Model, Pattern, Values};
 use crate::error::{Error, Result};
-use crate::network::Layer;
+use crate::network::{Layer, corner};
 
 impl Model {
     /// The model for sequences of so many steps, an ordinary one: of layers that are values, the first rows and
@@ -20,18 +20,6 @@ impl Model {
         let weights = layers.zip(&self.weights).map(cut).collect::<Result<_>>()?;
         Ok(Self { network, threshold: self.threshold, weights })
     }
-}
-
-/// Where the elements of `[channels, 1, height, width]` lie that are left of a smaller shape: for each, whether it
-/// is one and at which place; `None` if it is not smaller.
-pub(crate) fn corner(from: &[usize], to: &[usize]) -> Option<impl Fn(usize) -> Option<usize>> {
-    let (&[channels, 1, height, width], &[c, 1, h, w]) = (from, to) else { return None };
-    let at = move |place: usize| {
-        let [channel, row, column] =
-            [place / (height * width), place / width % height, place % width];
-        (channel < c && row < h && column < w).then(|| (channel * h + row) * w + column)
-    };
-    (c <= channels && h <= height && w <= width).then_some(at)
 }
 
 impl LayerWeights {

@@ -43,4 +43,5 @@ pub use parameters::{
     Axis, Binary, Coordinates, Fill, Interpolation, Pad, Reduction, Resize, Rounding, View,
 };
 pub use recurrent::{Cell, Gate, Recurrence};
+pub(crate) use time::corner;
 pub use time::{FreeSize, Place, Polynomial, Time};

@@ -79,6 +79,31 @@ impl Time {
     }
 }
 
+impl Time {
+    /// What sequences of so many steps are, given what the longest are.
+    ///
+    /// # Errors
+    /// As [`Time::check`].
+    pub fn input(&self, longest: &Input, steps: usize) -> Result<Input> {
+        self.check(steps)?;
+        let mut input = longest.clone();
+        for FreeSize { of, number, .. } in &self.sizes {
+            let shape = match *of {
+                Place::Input => Some(&mut input.shape),
+                Place::Part(part) => input.parts.get_mut(part).map(|part| &mut part.shape),
+                Place::Layer(_) | Place::Node(_) => None,
+            };
+            // Free sizes of an input are its steps.
+            let mut set = |at, size| Some(if at == *number { steps as i64 } else { size });
+            shape.and_then(|shape| each_size_of_shape(shape, &mut set));
+        }
+        match input.parts.is_empty() {
+            true => Ok(input),
+            false => Input::of_parts(input.parts),
+        }
+    }
+}
+
 impl Network {
     /// The network for sequences of so many steps, an ordinary one. Layers that are values have the shapes of
     /// what counts of them ([`Model::at`](crate::model::Model::at) cuts their weights).
@@ -218,4 +243,16 @@ pub(super) fn each_size_of(op: &mut Op, change: Change<'_>) -> Option<()> {
         }
         _ => Some(()),
     }
+}
+
+/// Where the elements of `[channels, 1, height, width]` lie that are left of a smaller shape: for each, whether it
+/// is one and at which place; `None` if it is not smaller.
+pub(crate) fn corner(from: &[usize], to: &[usize]) -> Option<impl Fn(usize) -> Option<usize>> {
+    let (&[channels, 1, height, width], &[c, 1, h, w]) = (from, to) else { return None };
+    let at = move |place: usize| {
+        let [channel, row, column] =
+            [place / (height * width), place / width % height, place % width];
+        (channel < c && row < h && column < w).then(|| (channel * h + row) * w + column)
+    };
+    (c <= channels && h <= height && w <= width).then_some(at)
 }

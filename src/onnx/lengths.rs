@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use super::proto::{DimensionProto, ModelProto, NodeProto, ValueInfoProto};
 use super::{Imported, Reading, Weights, unsupported};
 use crate::error::{Error, Result};
-use crate::model::corner;
-use crate::network::{Network, Time};
+use crate::network::{Network, Time, corner};
 
 /// The longest sequences where nobody says how long they are, and the graph takes longer ones.
 const LONGEST: usize = 512;
