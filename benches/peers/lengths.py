@@ -43,17 +43,17 @@ class Unmasked(nn.Module):
 class Positions(nn.Module):
     """Causal attention over features with a table of positions that is cut to the sequence."""
 
-    def __init__(self):
+    def __init__(self, heads=2):
         super().__init__()
+        self.heads = heads
         self.positions = nn.Parameter(torch.randn(1, 40, 16))
-        self.body = nn.TransformerEncoder(
-            nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2, enable_nested_tensor=False)
-        self.classes = nn.Linear(16, 5)
+        self.inside, self.outside, self.classes = nn.Linear(16, 48), nn.Linear(16, 16), nn.Linear(16, 5)
 
     def forward(self, features):
-        time = features.shape[1]
-        mask = torch.full((time, time), float("-inf")).triu(1)
-        x = self.body(features + self.positions[:, :time], mask=mask)
+        x = features + self.positions[:, :features.shape[1]]
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.inside(x).chunk(3, 2))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.outside(y.transpose(1, 2).flatten(2))
         return self.classes(x), self.classes(x[:, -1])
 
 
@@ -101,6 +101,16 @@ def cases():
         yield name, Chosen(Positions(), which), rows(16), 1
 
 
+def seeded(cases):
+    """The same weights and samples in each run, whatever is left out."""
+    while True:
+        torch.manual_seed(0)
+        case = next(cases, None)
+        if case is None:
+            return
+        yield case
+
+
 def export(model, inputs, axis, path, dynamo):
     names = list(inputs)
     if dynamo:
@@ -124,10 +134,9 @@ def main():
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     torch.backends.mha.set_fastpath_enabled(False)
-    torch.manual_seed(0)
     failed = False
     print("| model | exporter | largest error, of the graph | of the file |\n|---|---|---|---|")
-    for name, model, inputs, axis in cases():
+    for name, model, inputs, axis in seeded(cases()):
         if options.models and name not in options.models:
             continue
         model.eval()
@@ -149,7 +158,7 @@ def main():
                     print(f"| {name} | {exporter} | not exported: {str(e).splitlines()[0][:80]} | |", flush=True)
                     continue
             file = path.with_suffix(".svdo")
-            compress = [options.programs / "svdo-compress", path, "--quantization", "none", "--output", file]
+            compress = [options.programs / "svdo-compress", path, "--quantize", "exact", "--output", file]
             done = subprocess.run(compress, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             if done.returncode:
                 print(f"| {name} | {exporter} | {done.stderr.strip()} | |", flush=True)

@@ -20,6 +20,8 @@ const FIRST_OPSET: i64 = 6;
 pub(super) enum FirstDimension {
     /// The batch: a network is the graph for one sample.
     Batch,
+    /// The same where it is free, of one sample: what goes through its samples goes through one.
+    BatchOfOne,
     /// A part of the one sample that the graph takes.
     OfTheSample,
 }
@@ -229,7 +231,10 @@ fn graph_input<'a>(
     first: FirstDimension,
 ) -> Result<GraphInput<'a>> {
     let name = input.name.as_str();
-    let dims = stated(input, reading)?;
+    let mut dims = stated(input, reading)?;
+    if let (FirstDimension::BatchOfOne, Some(batch @ 0)) = (first, dims.first_mut()) {
+        *batch = 1;
+    }
     if elements(&dims).is_none() {
         return Err(unsupported(format!(
             "its input {name:?} has shape {dims:?}, which is too large"

@@ -123,7 +123,17 @@ fn longest_of(read: &dyn Fn(usize) -> Result<Imported>) -> Result<(usize, Import
             Err(_) => above = steps,
         }
     }
-    let Some(mut best) = best else { return Err::<_, Error>(refused) };
+    let Some(mut best) = best else {
+        return Err(match refused {
+            Error::Unsupported { format, problem } => Error::Unsupported {
+                format,
+                problem: format!(
+                    "{problem}. That was for sequences of {LONGEST} steps: --input-shape says of how many the graph is"
+                ),
+            },
+            other => other,
+        });
+    };
     while above - best.0 > 1 {
         let middle = best.0.midpoint(above);
         match read(middle) {

@@ -30,6 +30,7 @@ mod tensor;
 mod view;
 mod weights;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -126,9 +127,18 @@ fn parse_as(bytes: &[u8], folder: Option<&Path>, reading: &Reading) -> Result<Im
     let length = bytes.len() as u64;
     let model = decode()?;
     if lengths::has_free_time(&model, reading) {
+        let batch = Cell::new(FirstDimension::Batch);
         return lengths::read_all(reading, &|steps| {
             let reading = Reading { steps: Some(steps), ..reading.clone() };
-            graph::read(decode()?, length, folder, &reading, FirstDimension::Batch)
+            let found = graph::read(decode()?, length, folder, &reading, batch.get());
+            if found.is_ok() || batch.get() == FirstDimension::BatchOfOne {
+                return found;
+            }
+            let one = graph::read(decode()?, length, folder, &reading, FirstDimension::BatchOfOne);
+            if one.is_ok() {
+                batch.set(FirstDimension::BatchOfOne);
+            }
+            one.or(found)
         });
     }
     if let Some(longest) = reading.longest {
