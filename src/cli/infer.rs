@@ -56,7 +56,8 @@ pub struct Arguments {
     /// too, errors are counted: a folder of PNG or JPEG files for each class (perhaps under train and test),
     /// MNIST's or CIFAR-10's files, a .npz with x and y or x_test and y_test, a .csv with a class in the last
     /// column. Of a network with several inputs: a .npz with an array for each by its name (and lengths of
-    /// sequences in the place of a mask), or a .jsonl with a sample on each line.
+    /// sequences in the place of a mask), or a .jsonl with a sample on each line. Of a network that takes sequences of
+    /// any length: .npy, .npz (perhaps with lengths) and .jsonl, each sequence with as many steps as it has.
     #[arg(short, long, value_name = "FILE", num_args = 1.., required_unless_present_any = ["verify", "bench", "serve_stdin"])]
     input: Vec<PathBuf>,
 
@@ -171,6 +172,7 @@ impl Arguments {
         }
         let start = Instant::now();
         let model = self.model()?;
+        let model = if self.stream { self.parts_of_stream(model)? } else { model };
         let threads = if self.serve_stdin { self.threads.or(1) } else { self.threads.count() };
         let options = Options { threads, stream: self.stream, ..Options::default() };
         let engine =
@@ -234,6 +236,17 @@ impl Arguments {
             found.classes = named;
         }
         Ok(found)
+    }
+
+    /// The model for parts of a stream as long as those that the input files have.
+    fn parts_of_stream(&self, model: Model) -> crate::Result<Model> {
+        let Some(time) = model.network.time.as_ref().filter(|_| !self.input.is_empty()) else {
+            return Ok(model);
+        };
+        let (array, input) = (self.array.as_deref(), (&model.network.input, time));
+        let parts = data::read_sequences(&self.input, array, input)?;
+        let steps = parts.part_steps()?;
+        model.at(steps)
     }
 
     /// What the input files hold.

@@ -29,6 +29,18 @@ pub struct Sequences {
 }
 
 impl Sequences {
+    /// How many steps all of them have, which are parts of one.
+    pub(crate) fn part_steps(&self) -> Result<usize> {
+        let first = self.steps.first().copied().unwrap_or(0);
+        match self.steps.iter().position(|&steps| steps != first) {
+            None => Ok(first),
+            Some(at) => Err(Error::data(format!(
+                "parts of a stream have one length: that of part 0 is {first}, of part {at} {}",
+                self.steps[at]
+            ))),
+        }
+    }
+
     /// Adds those of another file.
     fn append(&mut self, more: Self) -> Result<()> {
         reserve(&mut self.values, more.values.len())?;

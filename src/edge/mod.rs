@@ -103,7 +103,14 @@ impl Arguments {
                     "the edge build reads no ONNX: use the workstation's svdo-infer",
                 ));
             }
-            let model = container::read(&std::fs::read(&self.model).at(&self.model)?)?;
+            let mut model = container::read(&std::fs::read(&self.model).at(&self.model)?)?;
+            if let Some(time) =
+                model.network.time.as_ref().filter(|_| self.stream && !self.serve_stdin)
+            {
+                let parts = data::read_sequences(&self.input, None, (&model.network.input, time))?;
+                let steps = parts.part_steps()?;
+                model = model.at(steps)?;
+            }
             let options = Options { threads, stream: self.stream, ..Options::default() };
             let classes = model.network.classes().into_iter().map(str::to_owned).collect();
             Ok((Engine::with_options(&model, isa, options)?, classes))

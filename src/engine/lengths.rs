@@ -42,7 +42,8 @@ impl Lengths {
         (kernels, workers): (LayerKernels, Arc<Workers>),
     ) -> Option<Self> {
         let network = &model.network;
-        network.time.as_ref()?;
+        // What a stream keeps lies where one plan has it.
+        network.time.as_ref().filter(|_| !options.stream)?;
         let mut needed = vec![false; network.layers.len()];
         for node in &network.nodes {
             let wide = |layer: &Layer| layer.shape[2..] != [1, 1];

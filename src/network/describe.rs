@@ -219,6 +219,7 @@ impl Description {
 
     /// The network of all lengths up to the longest, unchecked: it is that of a few of them.
     fn network_of_time(&self, longest: usize, layers: Vec<Layer>) -> Result<Network> {
+        Time { longest, sizes: Vec::new() }.check_longest()?;
         let at = |steps: usize| {
             let mut description = self.clone();
             description.input.time = None;
@@ -245,7 +246,7 @@ impl Description {
             }
             Ok(network)
         };
-        let longer = |more: usize| longest.saturating_add(more);
+        let longer = |more: usize| longest + more;
         let networks = [at(longest)?, at(longer(1))?, at(longer(2))?, at(longer(3))?];
         let [first, others @ ..] = &networks;
         let others = others.iter().enumerate().map(|(more, other)| (longer(more + 1), other));

@@ -100,8 +100,9 @@ impl Time {
                 continue;
             }
             let nodes = same.iter().flat_map(|same| same.nodes.iter().zip(&other.nodes));
-            let at = nodes.enumerate().find(|(_, (a, b))| a != b).map_or(0, |(at, _)| at);
-            return Err(format!("{} is another for {steps} steps", first.place(Place::Node(at))));
+            let node = nodes.enumerate().find(|(_, (a, b))| a != b);
+            let what = node.map_or("its input".into(), |(at, _)| first.place(Place::Node(at)));
+            return Err(format!("{what} is another for {steps} steps"));
         }
         Ok(time)
     }

@@ -63,6 +63,16 @@ impl Polynomial {
 }
 
 impl Time {
+    /// Refuses a longest sequence that is none.
+    pub(super) fn check_longest(&self) -> Result<()> {
+        match self.longest {
+            1..=MOST_STEPS => Ok(()),
+            longest => Err(Error::network(format!(
+                "its longest sequence has {longest} steps, 1 to {MOST_STEPS} are understood"
+            ))),
+        }
+    }
+
     /// Refuses a length that no sequence may have.
     ///
     /// # Errors
@@ -167,9 +177,7 @@ impl Network {
     pub(super) fn check_time(&self) -> Result<()> {
         let Some(time) = &self.time else { return Ok(()) };
         let wrong = |problem: &str| Err(Error::network(format!("free time: {problem}")));
-        if !(1..=MOST_STEPS).contains(&time.longest) {
-            return wrong("the longest sequence has no steps, or more than 2^24");
-        }
+        time.check_longest()?;
         let ascending =
             |pair: &[FreeSize]| (pair[0].of, pair[0].number) < (pair[1].of, pair[1].number);
         if !time.sizes.windows(2).all(ascending) {

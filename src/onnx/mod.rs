@@ -329,6 +329,92 @@ mod tests {
         assert_eq!(model.weights[0].bias, Some(Values::F32(vec![3.5, 2.25])));
     }
 
+    /// An input `[batch, time, 2]`, or with other names of its sizes.
+    fn sequence(sizes: [&str; 3]) -> ValueInfoProto {
+        let mut input = value("x", &[0; 3]);
+        let shape = input.kind.as_mut().unwrap().tensor.as_mut().unwrap().shape.as_mut().unwrap();
+        for (dim, size) in shape.dim.iter_mut().zip(sizes) {
+            let value = size.parse().ok();
+            let param = if value.is_some() { String::new() } else { size.to_owned() };
+            *dim = DimensionProto { value, param };
+        }
+        input
+    }
+
+    fn integers(name: &str, values: &[i64]) -> TensorProto {
+        let dims = vec![values.len() as i64];
+        let (data_type, int64_data) = (7, values.to_vec());
+        TensorProto { name: name.into(), dims, data_type, int64_data, ..Default::default() }
+    }
+
+    /// Positions for at most five steps, added to a sequence, and a layer; then `more`, from "a" to "y".
+    fn positions(sizes: [&str; 3], more: Vec<NodeProto>) -> Vec<u8> {
+        let mut node_list = vec![
+            node("Shape", &["x"], "shape"),
+            node("Gather", &["shape", "one"], "steps"),
+            node("Slice", &["positions", "zero", "steps", "one"], "own"),
+            node("Add", &["x", "own"], "sum"),
+            node("MatMul", &["sum", "w"], "a"),
+        ];
+        node_list.extend(more);
+        let table: Vec<f32> = (0..10).map(|at| at as f32 / 4.0).collect();
+        let initializer = vec![
+            integers("zero", &[0]),
+            integers("one", &[1]),
+            tensor("positions", &[1, 5, 2], &table),
+            tensor("w", &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+        ];
+        let (input, output) = (vec![sequence(sizes)], vec![value("y", &[])]);
+        let graph =
+            GraphProto { node: node_list, initializer, input, output, ..Default::default() };
+        ModelProto { graph: Some(graph), ..Default::default() }.encode_to_vec()
+    }
+
+    #[test]
+    fn a_free_number_of_steps_is_any_up_to_what_the_graph_takes() {
+        let bytes = positions(["batch", "time", "2"], vec![node("Relu", &["a"], "y")]);
+        let found = parse(&bytes, None).unwrap();
+        assert_eq!(found.network.time.as_ref().unwrap().longest, 5);
+        assert!(found.notes.iter().any(|note| note.contains("1 to 5 steps")), "{:?}", found.notes);
+        let free = found.into_model().unwrap();
+        for steps in 1..=5 {
+            let fixed = Reading {
+                input_shapes: vec![(String::new(), vec![1, steps, 2])],
+                ..Reading::default()
+            };
+            let fixed = parse_as(&bytes, None, &fixed).unwrap().into_model().unwrap();
+            assert_eq!(free.at(steps).unwrap(), fixed);
+        }
+        let longest = |steps| Reading { longest: Some(steps), ..Reading::default() };
+        let found = parse_as(&bytes, None, &longest(4)).unwrap();
+        assert_eq!(found.network.time.unwrap().longest, 4);
+        parse_as(&bytes, None, &longest(6)).unwrap_err();
+    }
+
+    #[test]
+    fn what_does_not_follow_from_the_steps_is_refused_by_name() {
+        let refused = |sizes, more, reading: &Reading| {
+            let found = parse_as(&positions(sizes, more), None, reading);
+            found.unwrap_err().to_string()
+        };
+        let free = || ["batch", "time", "2"];
+        let cast = NodeProto {
+            attribute: vec![AttributeProto { name: "to".into(), i: 1, ..Default::default() }],
+            ..node("Cast", &["steps"], "count")
+        };
+        // A factor is no size.
+        let mean = vec![cast, node("Relu", &["a"], "b"), node("Div", &["b", "count"], "y")];
+        let problem = refused(free(), mean, &Reading::default());
+        assert!(problem.contains("cannot be of any length"), "{problem}");
+        assert!(problem.contains("--input-shape 1x5"), "{problem}");
+        let relu = || vec![node("Relu", &["a"], "y")];
+        let problem = refused(["batch", "rows", "columns"], relu(), &Reading::default());
+        assert!(problem.contains("0 standing for a size that is not known"), "{problem}");
+        let longest = Reading { longest: Some(4), ..Reading::default() };
+        let problem = refused(["batch", "5", "2"], relu(), &longest);
+        assert!(problem.contains("--max-time 4 has no meaning"), "{problem}");
+    }
+
     #[test]
     fn all_nodes_that_are_not_understood_are_listed_and_no_others() {
         let nodes = vec![

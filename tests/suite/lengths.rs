@@ -418,7 +418,7 @@ fn descriptions_whose_time_says_nothing_are_refused() {
         assert!(problem.contains(expected), "{problem} lacks {expected}");
     };
     refused(&|t| t.replace(",\"time\":12", ""), "says how long sequences are at most");
-    refused(&|t| t.replace("\"time\":12", "\"time\":0"), "no steps");
+    refused(&|t| t.replace("\"time\":12", "\"time\":0"), "longest sequence has 0 steps");
     refused(&|t| t.replace("\"time\":12", "\"time\":13"), "as a constant of 13 steps");
     refused(&|t| t.replace("[1,1,\"T\"]", "[1,1,\"2T\"]"), "sizes that follow from it");
     refused(&|t| t.replace("[1,1,\"T\"]", "[1,1,12]"), "node");
