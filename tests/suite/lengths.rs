@@ -421,7 +421,7 @@ fn descriptions_whose_time_says_nothing_are_refused() {
     refused(&|t| t.replace("\"time\":12", "\"time\":0"), "longest sequence has 0 steps");
     refused(&|t| t.replace("\"time\":12", "\"time\":13"), "as a constant of 13 steps");
     refused(&|t| t.replace("[1,1,\"T\"]", "[1,1,\"2T\"]"), "sizes that follow from it");
-    refused(&|t| t.replace("[1,1,\"T\"]", "[1,1,12]"), "node");
+    refused(&|t| t.replace("[1,1,\"T\"]", "[1,1,12]"), "no size of the input is that of its steps");
     refused(&|t| t.replace("\"T - 1\"", "\"T^3\""), "a whole number, or one by the steps T");
     refused(&|t| t.replace("\"T - 1\"", "\"T\""), "leaves its input");
 }
