@@ -1,5 +1,8 @@
 //! Sequences of any length: a plan for each length that comes.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::kernels::Workers;
@@ -68,6 +71,7 @@ impl Lengths {
         Some(Self { model, isa, options, workers, made })
     }
 
+    #[inline(never)]
     fn at(&self, steps: usize) -> Result<Arc<Engine>> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let Made { kernels, engines } = &mut *made;
@@ -101,7 +105,7 @@ impl Engine {
     pub fn at(&self, steps: usize) -> Result<Arc<Self>> {
         match &self.lengths {
             Some(lengths) => lengths.at(steps),
-            None => Err(Error::data("the network takes inputs of one size: its time is not free")),
+            None => Err(one_size()),
         }
     }
 
@@ -112,46 +116,49 @@ impl Engine {
     /// [`Error::Data`] for a length that the network does not take, if the values are not as many as the lengths
     /// say, and for a value or an output that is no finite number.
     pub fn infer_sequences(&self, steps: &[usize], input: &[f32]) -> Result<Vec<Vec<f32>>> {
-        let mut outputs = vec![Vec::new(); steps.len()];
-        let mut lengths: Vec<usize> = steps.to_vec();
-        lengths.sort_unstable();
-        lengths.dedup();
-        let mut starts = vec![0usize; steps.len() + 1];
-        let mut sizes = Vec::with_capacity(lengths.len());
-        for &length in &lengths {
-            sizes.push(self.at(length)?.lengths());
+        let time = self.time().ok_or_else(one_size)?;
+        // The sequences of each length, and where each begins.
+        let mut lengths: BTreeMap<usize, Vec<Range<usize>>> = BTreeMap::new();
+        let mut places = Vec::with_capacity(steps.len());
+        let mut end = 0usize;
+        for &steps in steps {
+            let own = match lengths.entry(steps) {
+                Entry::Occupied(own) => own.into_mut(),
+                Entry::Vacant(new) => {
+                    time.check(steps)?;
+                    new.insert(Vec::new())
+                }
+            };
+            let size = match own.first() {
+                Some(first) => first.len(),
+                None => time.input(&self.input, steps)?.shape.elements()?,
+            };
+            places.push(own.len());
+            own.push(end..end.saturating_add(size));
+            end = end.saturating_add(size);
         }
-        let size = |steps: &usize| sizes[lengths.partition_point(|length| length < steps)].0;
-        for (at, steps) in steps.iter().enumerate() {
-            starts[at + 1] = starts[at].saturating_add(size(steps));
-        }
-        if starts[steps.len()] != input.len() {
+        if end != input.len() {
             return Err(Error::data(format!(
-                "{} input values, sequences of these lengths have {}",
-                input.len(),
-                starts[steps.len()]
+                "{} input values, sequences of these lengths have {end}",
+                input.len()
             )));
         }
-        for &length in &lengths {
+        let mut outputs: BTreeMap<usize, Vec<Vec<f32>>> = BTreeMap::new();
+        for (length, own) in lengths {
+            let told = |e: Error| Error::data(format!("a sequence of {length} steps: {e}"));
             let engine = self.at(length)?;
-            let (ins, outs) = engine.lengths();
-            let own: Vec<usize> = (0..steps.len()).filter(|&at| steps[at] == length).collect();
-            let values: Vec<&[f32]> =
-                own.iter().map(|&at| &input[starts[at]..starts[at + 1]]).collect();
+            let values: Vec<&[f32]> = own.into_iter().map(|range| &input[range]).collect();
             let values = values.concat();
-            let told = |e: Error| match &own[..] {
-                // Their numbers are those of all.
-                [only] => Error::data(format!("sequence {only}: {e}")),
-                _ => Error::data(format!("sequences of {length} steps: {e}")),
-            };
-            finite("element", &values, ins).map_err(told)?;
-            let mut y = vec![0.0; own.len() * outs];
-            engine.infer(&values, &mut y).map_err(told)?;
-            finite("output", &y, outs).map_err(told)?;
-            for (&at, y) in own.iter().zip(y.chunks_exact(outs)) {
-                outputs[at] = y.to_vec();
-            }
+            finite("element", &values, engine.lengths().0).map_err(told)?;
+            outputs.insert(length, engine.infer_samples(&values).map_err(told)?);
         }
-        Ok(outputs)
+        let mut take = |(length, place): (&usize, usize)| {
+            outputs.get_mut(length).map(|own| std::mem::take(&mut own[place])).unwrap_or_default()
+        };
+        Ok(steps.iter().zip(places).map(&mut take).collect())
     }
+}
+
+fn one_size() -> Error {
+    Error::data("the network takes inputs of one size: its time is not free")
 }

@@ -113,7 +113,8 @@ impl<'a> Planner<'a> {
                 inputs[0] = self.builder.contiguous(index, inputs[0]);
                 let weights = &self.model.weights[layer];
                 let (isa, lanes, options) = (self.isa, self.most_lanes, self.options);
-                let parts = self.kernels.linear(layer, || linear(weights, isa, lanes, options));
+                let parts =
+                    self.kernels.linear.get(layer, 0, || linear(weights, isa, lanes, options));
                 self.push_plain(index, StepKind::Linear(parts), inputs);
                 return Ok(());
             }
@@ -191,7 +192,9 @@ impl<'a> Planner<'a> {
             }
             Op::Embedding { layer } => {
                 let weights = &self.model.weights[layer];
-                Whole::Embedding(self.kernels.table(layer, || Embedding::new(weights)))
+                Whole::Embedding(
+                    self.kernels.tables.get(layer, 0, || Arc::new(Embedding::new(weights))),
+                )
             }
             Op::Rearrange(view) => Whole::Rearrange(Runs::new(&view)),
             Op::Pad(pad) => Whole::Pad(pad),
@@ -278,8 +281,14 @@ impl<'a> Planner<'a> {
     ) -> Result<()> {
         let (shape, weights) = (self.shapes[index], &self.model.weights[layer]);
         let (isa, lanes, options) = (self.isa, self.most_lanes, self.options);
-        let make = || Recurrent::matrices(weights, recurrence, isa, lanes, options);
-        let matrices = self.kernels.cell(layer, recurrence.cell == Cell::GruResetBefore, make)?;
+        let way = usize::from(recurrence.cell == Cell::GruResetBefore);
+        let matrices = match self.kernels.cells.found(layer, way) {
+            Some(found) => found,
+            None => {
+                let made = Recurrent::matrices(weights, recurrence, isa, lanes, options)?;
+                self.kernels.cells.keep(layer, way, made)
+            }
+        };
         let sizes = [shape.channels, shape.width];
         let cell = Recurrent::new(recurrence, matrices, sizes, options.stream);
         for input in &mut inputs {
@@ -435,7 +444,7 @@ impl<'a> Planner<'a> {
         let options = self.options;
         let make = || convolution(weights, dims, stride, groups, layouts, how, options);
         let parts = match dims[2..] {
-            [1, 1] => self.kernels.pointwise(layer, groups, make),
+            [1, 1] => self.kernels.pointwise.get(layer, groups, make),
             _ => make(),
         };
         let padding = if stride == [1, 1] { padding } else { [0, 0] };

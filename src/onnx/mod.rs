@@ -375,7 +375,7 @@ mod tests {
         let bytes = positions(["batch", "time", "2"], vec![node("Relu", &["a"], "y")]);
         let found = parse(&bytes, None).unwrap();
         assert_eq!(found.network.time.as_ref().unwrap().longest, 5);
-        assert!(found.notes.iter().any(|note| note.contains("1 to 5 steps")), "{:?}", found.notes);
+        assert!(found.notes.iter().any(|note| note.contains("up to 5 steps")), "{:?}", found.notes);
         let free = found.into_model().unwrap();
         for steps in 1..=5 {
             let fixed = Reading {
