@@ -1,8 +1,5 @@
 //! Sequences of any length: a plan for each length that comes.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::kernels::Workers;
@@ -117,45 +114,40 @@ impl Engine {
     /// say, and for a value or an output that is no finite number.
     pub fn infer_sequences(&self, steps: &[usize], input: &[f32]) -> Result<Vec<Vec<f32>>> {
         let time = self.time().ok_or_else(one_size)?;
-        // The sequences of each length, and where each begins.
-        let mut lengths: BTreeMap<usize, Vec<Range<usize>>> = BTreeMap::new();
-        let mut places = Vec::with_capacity(steps.len());
-        let mut end = 0usize;
-        for &steps in steps {
-            let own = match lengths.entry(steps) {
-                Entry::Occupied(own) => own.into_mut(),
-                Entry::Vacant(new) => {
-                    time.check(steps)?;
-                    new.insert(Vec::new())
-                }
-            };
-            let size = match own.first() {
-                Some(first) => first.len(),
-                None => time.input(&self.input, steps)?.shape.elements()?,
-            };
-            places.push(own.len());
-            own.push(end..end.saturating_add(size));
-            end = end.saturating_add(size);
+        let (mut starts, mut size) = (vec![0usize], 0);
+        for (at, &own) in steps.iter().enumerate() {
+            if at == 0 || own != steps[at - 1] {
+                size = time.input(&self.input, own)?.shape.elements()?;
+            }
+            starts.push(starts[at].saturating_add(size));
         }
-        if end != input.len() {
+        if starts[steps.len()] != input.len() {
             return Err(Error::data(format!(
-                "{} input values, sequences of these lengths have {end}",
-                input.len()
+                "{} input values, sequences of these lengths have {}",
+                input.len(),
+                starts[steps.len()]
             )));
         }
-        let mut outputs: BTreeMap<usize, Vec<Vec<f32>>> = BTreeMap::new();
-        for (length, own) in lengths {
-            let told = |e: Error| Error::data(format!("a sequence of {length} steps: {e}"));
+        let mut outputs = vec![Vec::new(); steps.len()];
+        for (first, &length) in steps.iter().enumerate() {
+            // It ran with an earlier one.
+            if !outputs[first].is_empty() {
+                continue;
+            }
             let engine = self.at(length)?;
-            let values: Vec<&[f32]> = own.into_iter().map(|range| &input[range]).collect();
-            let values = values.concat();
-            finite("element", &values, engine.lengths().0).map_err(told)?;
-            outputs.insert(length, engine.infer_samples(&values).map_err(told)?);
+            let own: Vec<usize> = (first..steps.len()).filter(|&at| steps[at] == length).collect();
+            let mut values = Vec::with_capacity(own.len() * (starts[first + 1] - starts[first]));
+            own.iter().for_each(|&at| values.extend(&input[starts[at]..starts[at + 1]]));
+            let run = || {
+                finite("element", &values, engine.lengths().0)?;
+                engine.infer_samples(&values)
+            };
+            let told = |e| Error::data(format!("a sequence of {length} steps: {e}"));
+            for (at, y) in own.iter().zip(run().map_err(told)?) {
+                outputs[*at] = y;
+            }
         }
-        let mut take = |(length, place): (&usize, usize)| {
-            outputs.get_mut(length).map(|own| std::mem::take(&mut own[place])).unwrap_or_default()
-        };
-        Ok(steps.iter().zip(places).map(&mut take).collect())
+        Ok(outputs)
     }
 }
 
