@@ -13,11 +13,12 @@ const LONGEST: usize = 512;
 /// Lengths that are tried for the longest, where the graph takes none of [`LONGEST`] steps.
 const SHORTER: [usize; 3] = [32, 8, 2];
 
-/// Lengths at which a graph is read beside the longest. Primes: they are seldom sizes of anything else.
-const OTHERS: [usize; 13] = [7, 11, 13, 31, 61, 127, 251, 383, 509, 5, 3, 2, 1];
+/// Lengths at which a graph is read beside the longest. Primes: they are seldom sizes of anything else. Not 1: an axis of
+/// one step is none.
+const OTHERS: [usize; 12] = [7, 11, 13, 31, 61, 127, 251, 383, 509, 5, 3, 2];
 
-/// How many of these a network is made of beside the longest, where there are as many: a polynomial has three terms, and the
-/// fourth length says whether it holds.
+/// How many of these a network is made of beside the longest, where there are as many: a polynomial has three terms, and
+/// the fourth length says whether it holds.
 const WANTED: usize = 3;
 
 /// Whether a graph leaves one size of its inputs free, beside the batch: the steps of sequences. `None` where it
@@ -66,7 +67,7 @@ pub(super) fn read_all(
     };
     let mut candidates: Vec<usize> = OTHERS.into_iter().filter(|&steps| steps < longest).collect();
     for steps in (longest.saturating_sub(WANTED)..longest).rev() {
-        if steps > 0 && !candidates.contains(&steps) {
+        if steps > 1 && !candidates.contains(&steps) {
             candidates.push(steps);
         }
     }

@@ -377,14 +377,22 @@ mod tests {
         assert_eq!(found.network.time.as_ref().unwrap().longest, 5);
         assert!(found.notes.iter().any(|note| note.contains("up to 5 steps")), "{:?}", found.notes);
         let free = found.into_model().unwrap();
-        for steps in 1..=5 {
-            let fixed = Reading {
-                input_shapes: vec![(String::new(), vec![1, steps, 2])],
-                ..Reading::default()
-            };
-            let fixed = parse_as(&bytes, None, &fixed).unwrap().into_model().unwrap();
-            assert_eq!(free.at(steps).unwrap(), fixed);
+        let fixed = |steps| {
+            let input_shapes = vec![(String::new(), vec![1, steps, 2])];
+            let reading = Reading { input_shapes, ..Reading::default() };
+            parse_as(&bytes, None, &reading).unwrap().into_model().unwrap()
+        };
+        for steps in 2..=5 {
+            assert_eq!(free.at(steps).unwrap(), fixed(steps));
         }
+        // An axis of one step is none in a graph: the shapes are others, the network is the same.
+        assert_ne!(free.at(1).unwrap().network, fixed(1).network);
+        let run = |model: &Model| {
+            let engine = crate::engine::Engine::new(model, crate::engine::Isa::best()).unwrap();
+            engine.infer_samples(&[0.5, 2.0]).unwrap()
+        };
+        assert_eq!(run(&free.at(1).unwrap()), run(&fixed(1)));
+        assert_eq!(run(&fixed(1)), [[9.5, 12.25, 15.0]]);
         let longest = |steps| Reading { longest: Some(steps), ..Reading::default() };
         let found = parse_as(&bytes, None, &longest(4)).unwrap();
         assert_eq!(found.network.time.unwrap().longest, 4);
