@@ -72,7 +72,9 @@ impl TapRows {
     ) {
         let width = isa.lanes();
         for span in spans.iter() {
-            let from = (span.input + self.farthest * unit + span.positions) * lanes + width;
+            let farthest = self.farthest.saturating_mul(unit);
+            let from = farthest.saturating_add(span.input + span.positions).saturating_mul(lanes);
+            let from = from.saturating_add(width);
             let to = (self.rows - 1) * pitch + (span.output + span.positions) * lanes;
             let residual = residual.is_none_or(|residual| {
                 let end = (span.residual + span.positions) * lanes + width;
