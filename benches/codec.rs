@@ -55,6 +55,7 @@ fn model(rows: usize, cols: usize, zeros: f64) -> Model {
         input: Input::plain(Shape::vector(cols)),
         layers: vec![Layer { name: String::new(), shape: vec![rows, cols] }],
         nodes: vec![node],
+        time: None,
     };
     Model { network, threshold: None, weights: vec![LayerWeights { pattern, values, bias: None }] }
 }

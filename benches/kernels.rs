@@ -67,7 +67,8 @@ fn model(shape: &[usize], op: Op, input: Shape, zeros: f64) -> Result<Model> {
     }
     let bias = Some(Values::F32(vec![0.5; layer.rows()]));
     let node = Node { name: String::new(), op, inputs: vec![Source::Input] };
-    let network = Network { input: Input::plain(input), layers: vec![layer], nodes: vec![node] };
+    let network =
+        Network { input: Input::plain(input), layers: vec![layer], nodes: vec![node], time: None };
     let weights = vec![LayerWeights { pattern, values: Values::F32(values), bias }];
     Ok(Model { network, threshold: None, weights })
 }

@@ -54,6 +54,15 @@ int svdo_load(const void *bytes, size_t length, svdo_model **model);
 /* Frees a model; NULL is allowed. */
 void svdo_free(svdo_model *model);
 
+/* Steps of the longest sequence, where shorter ones are taken, too (formats/network.md); 0 where inputs
+ * have one size, and for NULL. */
+size_t svdo_longest(const svdo_model *model);
+
+/* The model for sequences of so many steps, at least 1 and at most the longest; svdo_load gives that of the
+ * longest. It has shapes of its own and is to be given to svdo_free, in any order; weights are shared but for those of
+ * convolutions over several steps. A workspace of the model that it came from serves it, too. */
+int svdo_at(const svdo_model *model, size_t steps, svdo_model **other);
+
 /* What a sample of the input and of the output is; all zero for NULL. */
 svdo_shape svdo_input_shape(const svdo_model *model);
 svdo_shape svdo_output_shape(const svdo_model *model);

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "compress")]
 mod arrays;
+mod lengths;
 #[cfg(feature = "uncertainty")]
 mod variances;
 

@@ -50,14 +50,14 @@ pub(crate) fn workflow_message(text: &str) -> String {
 }
 
 /// A line for each sample: its number, then the best classes with their outputs, by names where each has one.
-pub(crate) fn named_classes(
-    outputs: &[f32],
-    outs: usize,
+pub(crate) fn named_classes<'a>(
+    outputs: impl IntoIterator<Item = &'a [f32]>,
     count: usize,
     names: &[String],
 ) -> String {
     let mut text = String::new();
-    for (sample, row) in outputs.chunks(outs).enumerate() {
+    for (sample, row) in outputs.into_iter().enumerate() {
+        let outs = row.len();
         let order = order(outs, &|a, b| row[b].total_cmp(&row[a]));
         let _ = write!(text, "{sample}");
         for class in order.into_iter().take(count) {
@@ -135,9 +135,9 @@ mod tests {
         assert_eq!([0, 999, 1000, 1_234_567].map(group), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([5e-7, 0.0021, 3.0].map(duration), ["0.50 us", "2.10 ms", "3.00 s"]);
         assert_eq!([0.0, 0.012_345, 1.0].map(percent), ["0.00 %", "1.23 %", "100.00 %"]);
-        assert_eq!(named_classes(&[1.0, 3.0, 2.0], 3, 2, &[]), "0\t1 (3.0000)\t2 (2.0000)\n");
+        assert_eq!(named_classes([&[1.0, 3.0, 2.0][..]], 2, &[]), "0\t1 (3.0000)\t2 (2.0000)\n");
         let names = ["cat".into(), "dog".into(), "a\tb".into()];
-        let named = named_classes(&[1.0, 3.0, 2.0], 3, 1, &names);
+        let named = named_classes([&[1.0, 3.0, 2.0][..]], 1, &names);
         assert_eq!(named, "0\tdog (3.0000)\n");
     }
 }

@@ -1,6 +1,6 @@
 /* Uses every function of svdo.h on the example of formats/svdo-v1.md, given as the first argument, on the same
- * with names of its classes, the second, and, if there is one, on a classifier with variances, the third:
- * y = [x1 - 2 x2, x0 / 2 - 1/4]. */
+ * with names of its classes, the second, on a network over sequences of up to six steps, the third, and, if there is
+ * one, on a classifier with variances, the fourth: y = [x1 - 2 x2, x0 / 2 - 1/4]. */
 #include "svdo.h"
 
 #include <math.h>
@@ -133,11 +133,37 @@ static void posterior(const char *path) {
     free(bytes);
 }
 
+/* Sequences of several lengths, of which the last step counts, by one workspace. */
+static void sequences(const char *path) {
+    size_t length;
+    unsigned char *bytes = read_file(path, &length);
+    svdo_model *model = NULL, *three = NULL, *other = (svdo_model *)bytes;
+    check(svdo_load(bytes, length, &model) == SVDO_OK, "a network over sequences");
+    check(svdo_longest(model) == 6 && svdo_longest(NULL) == 0, "the longest sequence");
+    check(svdo_at(model, 7, &other) == SVDO_INVALID_ARGUMENT && other == NULL, "too long");
+    check(strstr(svdo_message(), "6 at most") != NULL, "says how long it may be");
+    check(svdo_at(model, 0, &other) == SVDO_INVALID_ARGUMENT, "no steps");
+    check(svdo_at(NULL, 3, &other) == SVDO_INVALID_ARGUMENT, "no model");
+    check(svdo_at(model, 3, NULL) == SVDO_INVALID_ARGUMENT, "no place for a model");
+    check(svdo_at(model, 3, &three) == SVDO_OK && svdo_longest(three) == 0, "svdo_at");
+    check(svdo_input_shape(model).width == 6 && svdo_input_shape(three).width == 3, "its input");
+    size_t size = svdo_workspace_bytes(model, 1);
+    void *workspace = calloc(1, size);
+    float x[6] = {1, 2, 3, 4, 5, 6}, changed[6] = {9, 9, 3, 9, 9, 6}, y[6] = {0};
+    check(svdo_run(three, workspace, size, x, 1, y) == SVDO_OK, "three steps");
+    svdo_free(model); /* In any order. */
+    check(svdo_run(three, workspace, size, changed, 1, y + 3) == SVDO_OK, "others before the last");
+    check(y[0] != 0 && memcmp(y, y + 3, 3 * sizeof *y) == 0, "the last step counts");
+    free(workspace);
+    svdo_free(three);
+    free(bytes);
+}
+
 int main(int count, char **arguments) {
     unsigned char bytes[4096];
-    size_t length = count > 2 ? contents(arguments[2], bytes, sizeof bytes) : 0;
+    size_t length = count > 3 ? contents(arguments[2], bytes, sizeof bytes) : 0;
     if (length == 0) {
-        fprintf(stderr, "usage: test EXAMPLE.svdo NAMED.svdo [WITH_VARIANCES.svdo]\n");
+        fprintf(stderr, "usage: test EXAMPLE.svdo NAMED.svdo LENGTHS.svdo [WITH_VARIANCES.svdo]\n");
         return 2;
     }
     svdo_model *named = NULL;
@@ -219,8 +245,9 @@ int main(int count, char **arguments) {
     check(svdo_version()[0] >= '0' && svdo_version()[0] <= '9', "svdo_version");
     svdo_free(NULL);
     svdo_predictor_free(NULL);
-    if (count > 3) {
-        posterior(arguments[3]);
+    sequences(arguments[3]);
+    if (count > 4) {
+        posterior(arguments[4]);
     }
     if (failures == 0) {
         printf("the C interface of svdo %s works\n", svdo_version());

@@ -55,6 +55,7 @@ pub fn round_trip(bytes: &[u8]) {
                 op: Op::Linear { layer: 0 },
                 inputs: vec![Source::Input],
             }],
+            time: None,
         },
         threshold: None,
         weights: vec![LayerWeights { pattern, values: values(levels, encoding), bias }],

@@ -41,7 +41,7 @@ pub fn model(choices: &mut Choices<'_>) -> Option<Model> {
         input.mean = vec![0.25];
         input.std = (0..shape.channels).map(|c| 0.5 + c as f32).collect();
     }
-    let mut network = Network { input, layers: Vec::new(), nodes: Vec::new() };
+    let mut network = Network { input, layers: Vec::new(), nodes: Vec::new(), time: None };
     let mut shapes: Vec<Shape> = Vec::new();
     if kind == 3 {
         Sequences { network: &mut network, shapes: &[] }.embedding(choices);

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::conventions::Found;
 use super::keras_config::Reason;
 use super::keras_values::{Values, is_last, ordered, padded, pair, reshape, unpadded, window};
-use crate::network::describe::{InputDescription, NodeDescription};
+use crate::network::describe::{InputDescription, NodeDescription, Size};
 
 /// Layers that do nothing at inference.
 const NOTHING: [&str; 8] = [
@@ -67,7 +67,7 @@ impl<'a> Builder<'a> {
         }
         unpadded(&output)?;
         ordered(&output)?;
-        let shape = self.input.unwrap_or_default();
+        let shape = self.input.unwrap_or_default().into_iter().map(Size::from).collect();
         Ok((
             InputDescription { shape, scale: self.scale, mean: self.mean, ..Default::default() },
             self.nodes,
@@ -120,7 +120,7 @@ impl<'a> Builder<'a> {
             "Reshape" => reshape(config, x),
             "GlobalAveragePooling2D" => self.global(plain("global_avg_pool2d"), config, x),
             "GlobalMaxPooling2D" => {
-                let kernel = Some(x.map.ok_or("reads no map")?);
+                let kernel = Some(x.map.ok_or("reads no map")?.map(Size::from));
                 self.global(NodeDescription { kernel, ..plain("max_pool2d") }, config, x)
             }
             "MaxPooling2D" => self.pool(plain("max_pool2d"), config, x),
@@ -302,7 +302,7 @@ impl<'a> Builder<'a> {
         let padding = window(&mut x, wide, stride, config)?;
         let node = NodeDescription {
             layer: Some(name.to_owned()),
-            stride: Some(stride),
+            stride: Some(stride.map(Size::from)),
             padding: Some(padding),
             groups,
             dilation,
@@ -328,8 +328,8 @@ impl<'a> Builder<'a> {
         }
         let padding = window(&mut x, kernel, stride, config)?;
         let node = NodeDescription {
-            kernel: Some(kernel),
-            stride: Some(stride),
+            kernel: Some(kernel.map(Size::from)),
+            stride: Some(stride.map(Size::from)),
             padding: Some(padding),
             count_include_pad: average.then_some(zeros),
             ..node

@@ -34,12 +34,19 @@ pub struct Options {
     pub trust_names: bool,
     /// Sizes of an ONNX graph's inputs that it leaves free, by name; an empty name stands for any.
     pub input_shapes: Vec<(String, Vec<usize>)>,
+    /// Steps of the longest sequence, where an ONNX graph leaves their number free.
+    pub longest: Option<usize>,
 }
 
 impl Options {
     /// How an ONNX graph is read; `of_checkpoint` where its weights stand in one.
     pub(crate) fn reading(&self, of_checkpoint: bool) -> crate::onnx::Reading {
-        crate::onnx::Reading { input_shapes: self.input_shapes.clone(), of_checkpoint }
+        crate::onnx::Reading {
+            input_shapes: self.input_shapes.clone(),
+            longest: self.longest,
+            steps: None,
+            of_checkpoint,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::profile::{DenseLayout, KernelLayout, PROFILES};
 use super::{open_source, roles};
 use crate::error::{Error, Result};
 use crate::network::Layer;
-use crate::network::describe::{Description, InputDescription, NodeDescription};
+use crate::network::describe::{Description, InputDescription, NodeDescription, Size};
 
 /// The operation of a template's node whose tensors do not say what they do.
 pub(super) const UNKNOWN: &str = "?";
@@ -71,7 +71,7 @@ pub fn template(path: &Path, options: &Options) -> Result<Description> {
 
 /// Refuses a template that was not filled in.
 pub(super) fn check_filled(description: &Description) -> Result<()> {
-    if description.input.shape.contains(&0) {
+    if description.input.shape.iter().any(|size| *size == 0) {
         return Err(Error::network(format!(
             "input shape {:?}: fill in what is 0, as in [3, 32, 32] (channels, height, width)",
             description.input.shape
@@ -144,6 +144,7 @@ fn of_layers(found: &Found, options: &Options) -> Description {
         Some(&[_, i, o, _]) => vec![if kernel == KernelLayout::Oihw { i } else { o }, 0, 0],
         _ => vec![0],
     };
+    let shape = shape.into_iter().map(Size::from).collect();
     let input = InputDescription { shape, ..Default::default() };
     Description { version: 1, input, nodes, classes: Vec::new() }
 }

@@ -101,6 +101,13 @@ pub(super) struct Reading {
     /// With the input's name before it to be sure: image=1x3x224x224.
     #[arg(long, value_name = "[NAME=]SIZES", value_parser = input_shape)]
     input_shape: Vec<(String, Vec<usize>)>,
+
+    /// Steps of the longest sequence, where an ONNX graph leaves their number free [default: what it takes, up
+    /// to 512]
+    ///
+    /// All lengths up to that one are then taken. --input-shape fixes one length.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    max_time: Option<u32>,
 }
 
 /// `[NAME=]1x3x224x224`.
@@ -159,6 +166,7 @@ impl Reading {
     pub(super) fn onnx(&self) -> crate::onnx::Reading {
         crate::onnx::Reading {
             input_shapes: self.input_shape.clone(),
+            longest: self.max_time.map(|steps| steps as usize),
             ..crate::onnx::Reading::default()
         }
     }
@@ -206,6 +214,7 @@ impl Reading {
             ignore_masks: self.ignore_masks,
             trust_names: self.trust_names,
             input_shapes: self.input_shape.clone(),
+            longest: self.max_time.map(|steps| steps as usize),
         })
     }
 }

@@ -11,9 +11,9 @@ use super::output::{self, Reports};
 use super::samples::{class_names, labelled_of};
 use super::{Outcome, Threads, import, isa, share, uncertainty};
 use crate::container;
-use crate::data::{self, Labelled};
-use crate::engine::evaluate::compare;
-use crate::engine::verify::{arithmetic, verify};
+use crate::data::{self, Labelled, Sequences};
+use crate::engine::evaluate::{compare_rows, same_length};
+use crate::engine::verify::{Inputs, arithmetic, verify};
 use crate::engine::{Engine, Options};
 use crate::error::IoContext;
 use crate::measure::random_samples;
@@ -56,7 +56,8 @@ pub struct Arguments {
     /// too, errors are counted: a folder of PNG or JPEG files for each class (perhaps under train and test),
     /// MNIST's or CIFAR-10's files, a .npz with x and y or x_test and y_test, a .csv with a class in the last
     /// column. Of a network with several inputs: a .npz with an array for each by its name (and lengths of
-    /// sequences in the place of a mask), or a .jsonl with a sample on each line.
+    /// sequences in the place of a mask), or a .jsonl with a sample on each line. Of a network that takes sequences of
+    /// any length: .npy, .npz (perhaps with lengths) and .jsonl, each sequence with as many steps as it has.
     #[arg(short, long, value_name = "FILE", num_args = 1.., required_unless_present_any = ["verify", "bench", "serve_stdin"])]
     input: Vec<PathBuf>,
 
@@ -171,6 +172,7 @@ impl Arguments {
         }
         let start = Instant::now();
         let model = self.model()?;
+        let model = if self.stream { self.parts_of_stream(model)? } else { model };
         let threads = if self.serve_stdin { self.threads.or(1) } else { self.threads.count() };
         let options = Options { threads, stream: self.stream, ..Options::default() };
         let engine =
@@ -236,23 +238,50 @@ impl Arguments {
         Ok(found)
     }
 
+    /// The model for parts of a stream as long as those that the input files have.
+    fn parts_of_stream(&self, model: Model) -> crate::Result<Model> {
+        let Some(time) = model.network.time.as_ref().filter(|_| !self.input.is_empty()) else {
+            return Ok(model);
+        };
+        let (array, input) = (self.array.as_deref(), (&model.network.input, time));
+        let parts = data::read_sequences(&self.input, array, input)?;
+        let steps = parts.part_steps()?;
+        model.at(steps)
+    }
+
+    /// What the input files hold.
+    fn read(&self, model: &Model, engine: &Engine) -> anyhow::Result<Read> {
+        let Some(time) = engine.time() else {
+            let outs = engine.output_shape().elements()?;
+            let Labelled { values, labels, classes } =
+                self.samples(model, (engine.input(), outs))?;
+            return Ok(Read { labels, classes, ..Read::of(Given::Samples(values)) });
+        };
+        let mut found =
+            data::read_sequences(&self.input, self.array.as_deref(), (engine.input(), time))?;
+        let own = found.labels.take();
+        let labels = self.labels.as_deref().map(data::read_labels).transpose()?.or(own);
+        let classes = match &self.classes {
+            Some(path) => class_names(path, engine.output_shape().elements()?)?,
+            None => model.network.classes().into_iter().map(str::to_owned).collect(),
+        };
+        Ok(Read { labels, classes, ..Read::of(Given::Sequences(found)) })
+    }
+
     fn infer(&self, model: &Model, engine: &Engine, load_seconds: f64) -> anyhow::Result<Outcome> {
-        let outs = engine.output_shape().elements()?;
-        let Labelled { values: samples, labels, classes } =
-            self.samples(model, (engine.input(), outs))?;
+        let Read { inputs, labels, classes } = self.read(model, engine)?;
         let labelled = labels.is_some();
         anyhow::ensure!(
             labelled || self.assert_max_error.is_none(),
             "--assert-max-error needs the samples' classes: give them with --labels"
         );
-        let count = samples.len() / engine.input_shape().elements()?;
-        let mut outputs = vec![0.0; count * outs];
         let start = Instant::now();
-        engine.infer(&samples, &mut outputs)?;
+        let outputs = inputs.as_inputs().run(engine)?;
         let seconds = start.elapsed().as_secs_f64();
-        data::finite("output", &outputs, outs)?;
+        let count = outputs.len();
+        let rows: Vec<&[f32]> = outputs.iter().map(Vec::as_slice).collect();
 
-        let evaluation = labels.map(|labels| compare(&outputs, outs, &labels)).transpose()?;
+        let evaluation = labels.map(|labels| compare_rows(&rows, &labels)).transpose()?;
         let mut gates = Vec::new();
         if let (Some(limit), Some(found)) = (self.assert_max_error, &evaluation) {
             gates.push(Gate::at_most("assert-max-error", limit, found.error_rate()));
@@ -270,11 +299,11 @@ impl Arguments {
             gates,
         });
         if let Some(path) = &self.output {
-            output::write(path, &encode_outputs(path, &outputs, outs)?)?;
+            output::write(path, &encode_outputs(path, &rows)?)?;
         }
         let quiet = !labelled && (self.output.is_none() || self.top.is_some());
         if self.top.is_some() || quiet {
-            let text = named_classes(&outputs, outs, self.top.unwrap_or(1), &classes);
+            let text = named_classes(rows, self.top.unwrap_or(1), &classes);
             if !self.reports.take_stdout() {
                 output::write(Path::new("-"), text.as_bytes())?;
             }
@@ -301,27 +330,23 @@ impl Arguments {
         let layers = 0..checkpoint.network().layers.len();
         let threshold = layers.map(|l| thresholds.of(l) as f32).fold(f32::NEG_INFINITY, f32::max);
         let random = self.input.is_empty();
-        let outs = engine.output_shape().elements()?;
-        let Labelled { values: samples, labels, .. } = match random {
-            true => Labelled {
-                values: random_samples(engine, self.samples as usize)?,
-                labels: None,
-                classes: Vec::new(),
-            },
-            false => self.samples(model, (engine.input(), outs))?,
+        let Read { inputs, labels, .. } = match random {
+            true => Read::of(random_inputs(engine, self.samples as usize)?),
+            false => self.read(model, engine)?,
         };
-        let found = verify(engine, &checkpoint, thresholds.clone(), &samples)?;
+        let samples = inputs.as_inputs();
+        let found = verify(engine, &checkpoint, thresholds.clone(), samples)?;
         let files = (self.model.as_path(), path);
         let tolerance = self.tolerance.unwrap_or(1e-4);
         let mut report = Verified::new(files, threshold, tolerance, random, &found);
         let exact = |values: &Values| matches!(values, Values::F32(_));
         if self.tolerance.is_none() && !model.weights.iter().all(|layer| exact(&layer.values)) {
-            report = report.quantized(arithmetic(engine, model, &samples)?);
+            report = report.quantized(arithmetic(engine, model, samples)?);
         }
         if let Some(labels) = labels {
-            let mut outputs = vec![0.0; found.samples * outs];
-            engine.infer(&samples, &mut outputs)?;
-            report.error_rate = Some(compare(&outputs, outs, &labels)?.error_rate());
+            let outputs = samples.run(engine)?;
+            let rows: Vec<&[f32]> = outputs.iter().map(Vec::as_slice).collect();
+            report.error_rate = Some(compare_rows(&rows, &labels)?.error_rate());
         }
         let passed = report.passed;
         self.reports.write(&Report::Verify(report))?;
@@ -329,12 +354,56 @@ impl Arguments {
     }
 }
 
+/// What is run, with its classes and their names.
+struct Read {
+    inputs: Given,
+    labels: Option<Vec<u32>>,
+    classes: Vec<String>,
+}
+
+enum Given {
+    Samples(Vec<f32>),
+    Sequences(Sequences),
+}
+
+impl Read {
+    fn of(inputs: Given) -> Self {
+        Self { inputs, labels: None, classes: Vec::new() }
+    }
+}
+
+impl Given {
+    fn as_inputs(&self) -> Inputs<'_> {
+        match self {
+            Self::Samples(values) => values.into(),
+            Self::Sequences(sequences) => sequences.into(),
+        }
+    }
+}
+
+/// So many random samples; of sequences of any length, the longest and others.
+fn random_inputs(engine: &Engine, count: usize) -> crate::Result<Given> {
+    let Some(time) = engine.time() else {
+        return Ok(Given::Samples(random_samples(engine, count)?));
+    };
+    let longest = time.longest;
+    let mut found = Sequences::default();
+    let lengths = [longest, longest / 2 + 1, longest / 3 + 1, longest.min(7)];
+    for (at, steps) in lengths.into_iter().enumerate() {
+        let own = count / lengths.len() + usize::from(at < count % lengths.len());
+        found.values.extend(random_samples(&*engine.at(steps)?, own)?);
+        found.steps.extend(std::iter::repeat_n(steps, own));
+    }
+    Ok(Given::Sequences(found))
+}
+
 /// The outputs in the format that the file's name asks for.
-fn encode_outputs(path: &Path, outputs: &[f32], outs: usize) -> anyhow::Result<Vec<u8>> {
+fn encode_outputs(path: &Path, rows: &[&[f32]]) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let extension = path.extension().and_then(|e| e.to_str());
     if extension == Some("npy") {
-        data::write_npy(&mut bytes, &[outputs.len() / outs, outs], outputs)?;
+        let outs = same_length(rows).map_err(|e| e.in_file(path))?;
+        data::write_npy(&mut bytes, &[rows.len(), outs], &rows.concat())?;
         return Ok(bytes);
     }
     anyhow::ensure!(
@@ -342,8 +411,7 @@ fn encode_outputs(path: &Path, outputs: &[f32], outs: usize) -> anyhow::Result<V
         "{}: outputs can be written as .npy or .json",
         path.display()
     );
-    let rows: Vec<&[f32]> = outputs.chunks(outs).collect();
-    serde_json::to_writer(&mut bytes, &rows)?;
+    serde_json::to_writer(&mut bytes, rows)?;
     bytes.push(b'\n');
     Ok(bytes)
 }

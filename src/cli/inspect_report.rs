@@ -167,7 +167,28 @@ impl InspectedModel {
 fn network_line(network: &Value) -> String {
     let nodes = network["nodes"].as_array().into_iter().flatten();
     let operations: Vec<&str> = nodes.filter_map(|node| node["op"].as_str()).collect();
-    format!("network: {} -> {}", network["input"]["shape"], operations.join(" -> "))
+    let input = &network["input"];
+    let shape = |of: &Value| shape_line(&of["shape"], input["time"].as_u64());
+    let inputs = match input["parts"].as_array() {
+        None => shape(input),
+        Some(parts) => {
+            let one = |part: &Value| {
+                format!("{} {}", part["name"].as_str().unwrap_or_default(), shape(part))
+            };
+            parts.iter().map(one).collect::<Vec<_>>().join(", ")
+        }
+    };
+    format!("network: {inputs} -> {}", operations.join(" -> "))
+}
+
+/// The shape of an input, in which `T` stands for its steps.
+fn shape_line(shape: &Value, longest: Option<u64>) -> String {
+    let size = |size: &Value| match (size.as_str(), longest) {
+        (Some(_), Some(longest)) => format!("time <= {longest}"),
+        _ => size.to_string(),
+    };
+    let sizes: Vec<String> = shape.as_array().into_iter().flatten().map(size).collect();
+    format!("[{}]", sizes.join(", "))
 }
 
 /// Names of the outputs, if they have any.

@@ -91,7 +91,7 @@ mod tests {
             }
         }
         nodes.pop();
-        let network = Network { input: Input::plain(Shape::vector(5)), layers, nodes };
+        let network = Network { input: Input::plain(Shape::vector(5)), layers, nodes, time: None };
         let mut model = PrunedModel::from_layers(network, pruned).unwrap();
         model.spread = Some(Spread::new(4));
         model

@@ -4,13 +4,16 @@
 
 use super::fields::{Fields, malformed};
 #[cfg(feature = "compress")]
-use super::fields::{put, put_all, put_f32, put_text};
+use super::fields::{put, put_all, put_f32, put_signed, put_text};
 #[cfg(feature = "compress")]
 use super::operations;
 use crate::entropy::spec::{Coding, ValueEncoding};
 use crate::error::Result;
 use crate::model::Scale;
-use crate::network::{Input, InputPart, Layer, MOST_PARTS, Network, Node, Shape, Source};
+use crate::network::{
+    FreeSize, Input, InputPart, Layer, MOST_PARTS, Network, Node, Place, Polynomial, Shape, Source,
+    Time,
+};
 
 /// The steps that take one byte: `(8 + m) 2^(e - 27)` for m in its lower three bits, e in the upper
 /// five.
@@ -35,6 +38,7 @@ const NAMES: u64 = 1;
 const THRESHOLD: u64 = 2;
 const VARIANCES: u64 = 4;
 const PARTS: u64 = 8;
+const TIME: u64 = 16;
 const ENCODING_MASK: u8 = 0x07;
 const CURVED: u8 = 0x08;
 const CONVOLUTION: u8 = 0x10;
@@ -52,7 +56,8 @@ impl Header {
         let threshold = self.threshold.map_or(0, |_| THRESHOLD);
         let variances = if self.variances { VARIANCES } else { 0 };
         let parts = if self.network.input.parts.is_empty() { 0 } else { PARTS };
-        put(&mut out, if names { NAMES } else { 0 } | threshold | variances | parts);
+        let time = self.network.time.as_ref().map_or(0, |_| TIME);
+        put(&mut out, if names { NAMES } else { 0 } | threshold | variances | parts | time);
         self.threshold.iter().for_each(|&t| put_f32(&mut out, t));
         let Input { shape, scale, mean, std, parts } = &self.network.input;
         put_all(&mut out, &[shape.channels, shape.height, shape.width]);
@@ -83,7 +88,24 @@ impl Header {
         for (index, node) in self.network.nodes.iter().enumerate() {
             put_node(&mut out, node, index, names && !node.name.is_empty());
         }
+        self.network.time.iter().for_each(|time| put_time(&mut out, time));
         out
+    }
+}
+
+/// The longest sequence and the sizes that follow from its steps.
+#[cfg(feature = "compress")]
+fn put_time(out: &mut Vec<u8>, time: &Time) {
+    put_all(out, &[time.longest, time.sizes.len()]);
+    for FreeSize { of, number, size } in &time.sizes {
+        let (kind, index) = match *of {
+            Place::Input => (0, 0),
+            Place::Part(part) => (1, part),
+            Place::Layer(layer) => (2, layer),
+            Place::Node(node) => (3, node),
+        };
+        put_all(out, &[4 * index + kind, *number]);
+        size.0.iter().for_each(|&term| put_signed(out, term));
     }
 }
 
@@ -159,7 +181,7 @@ impl Header {
 impl Fields<'_> {
     fn header(&mut self) -> Result<Header> {
         let flags = self.number()?;
-        if flags & !(NAMES | THRESHOLD | VARIANCES | PARTS) != 0 {
+        if flags & !(NAMES | THRESHOLD | VARIANCES | PARTS | TIME) != 0 {
             return Err(malformed("unknown flags"));
         }
         let names = flags & NAMES != 0;
@@ -196,7 +218,29 @@ impl Fields<'_> {
             nodes.push(node);
         }
         let variances = flags & VARIANCES != 0;
-        Ok(Header { network: Network { input, layers, nodes }, threshold, variances, encodings })
+        let time = if flags & TIME != 0 { Some(self.time()?) } else { None };
+        let network = Network { input, layers, nodes, time };
+        Ok(Header { network, threshold, variances, encodings })
+    }
+
+    /// The longest sequence and the sizes that follow from its steps.
+    fn time(&mut self) -> Result<Time> {
+        let [longest, count] = self.numbers()?;
+        let mut sizes = Vec::new();
+        for _ in 0..count {
+            let [of, number] = self.numbers()?;
+            let index = of / 4;
+            let of = match of % 4 {
+                0 if index == 0 => Place::Input,
+                1 => Place::Part(index),
+                2 => Place::Layer(index),
+                3 => Place::Node(index),
+                _ => return Err(malformed("a size of nothing")),
+            };
+            let size = Polynomial([self.signed()?, self.signed()?, self.signed()?]);
+            sizes.push(FreeSize { of, number, size });
+        }
+        Ok(Time { longest, sizes })
     }
 
     /// Several inputs.

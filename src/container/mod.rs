@@ -74,6 +74,7 @@ mod tests {
             input: Input::plain(Shape::vector(3)),
             layers: vec![Layer { name: String::new(), shape: vec![2, 3] }],
             nodes: vec![node],
+            time: None,
         };
         Model { network, threshold: None, weights: vec![weights] }
     }

@@ -38,6 +38,11 @@ impl<'a> Array<'a> {
         Self { stream: self.stream.unpacked_from(length), ..self }
     }
 
+    /// Its dimensions.
+    pub(super) fn dims(&self) -> &[u64] {
+        &self.dims
+    }
+
     /// All values as samples of the shape.
     pub(super) fn samples(self, shape: Shape) -> Result<Vec<f32>> {
         check_fit(&self.dims, shape)?;
@@ -119,7 +124,7 @@ pub(super) fn sample_elements(shape: Shape) -> Result<usize> {
 
 /// Whether an array holds samples of the shape: `[N, ...]` or one sample alone. Dimensions are
 /// compared, never counts of elements: `[1, H, W, C]` has as many as `[C, H, W]`.
-fn check_fit(dims: &[u64], shape: Shape) -> Result<()> {
+pub(super) fn check_fit(dims: &[u64], shape: Shape) -> Result<()> {
     let elements = sample_elements(shape)? as u64;
     let [channels, height, width] = [shape.channels, shape.height, shape.width].map(|d| d as u64);
     let vector = shape.area() == 1;

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::finite;
 use super::inputs::{listed, side_by_side};
 use super::labelled::Labelled;
+use super::sequences::{SequenceReader, Sequences};
 use crate::error::{Error, IoContext, Result};
 use crate::network::InputPart;
 
@@ -20,7 +23,7 @@ pub(super) fn read(path: &Path, parts: &[InputPart]) -> Result<Labelled> {
             continue;
         }
         let here = |e: Error| Error::data(format!("line {}: {e}", at + 1));
-        let mut given = sequences(&line, parts).map_err(here)?;
+        let mut given = lists(&line, parts).map_err(here)?;
         let longest = given.values().map(Vec::len).max().unwrap_or(0);
         for (part, values) in parts.iter().zip(&mut all) {
             let most = part.shape.channels * part.shape.area();
@@ -55,8 +58,108 @@ pub(super) fn read(path: &Path, parts: &[InputPart]) -> Result<Labelled> {
     Ok(Labelled { values: side_by_side(parts, &all)?, labels: None, classes: Vec::new() })
 }
 
+/// Sequences of any length, one on each line.
+pub(super) fn sequences(path: &Path, reader: SequenceReader<'_>) -> Result<Sequences> {
+    let file = std::fs::File::open(path).at(path)?;
+    let parts = &reader.input.parts;
+    let mut all = Sequences::default();
+    for (at, line) in BufReader::new(file).lines().enumerate() {
+        let line = line.at(path)?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let read = || {
+            let mut steps = None;
+            let mut inputs = Vec::new();
+            if parts.is_empty() {
+                let Nested { dims, values } = nested(&line)?;
+                steps = Some(reader.steps(&dims, None)?);
+                inputs.push(values);
+            }
+            let mut given = if parts.is_empty() { BTreeMap::new() } else { lists(&line, parts)? };
+            for (part, own) in parts.iter().enumerate() {
+                let values = given.remove(&own.name);
+                if let Some(values) = &values {
+                    let own_steps = reader.steps(&[values.len() as u64], Some(part))?;
+                    if *steps.get_or_insert(own_steps) != own_steps {
+                        return Err(Error::data(format!(
+                            "{:?} has {own_steps} steps, another input has others",
+                            own.name
+                        )));
+                    }
+                } else if !own.mask {
+                    return Err(Error::data(format!(
+                        "no {:?}: the inputs are {}",
+                        own.name,
+                        listed(parts)
+                    )));
+                }
+                inputs.push(values.unwrap_or_default());
+            }
+            if let Some(name) = given.keys().next() {
+                let inputs = listed(parts);
+                return Err(Error::data(format!("{name:?} is no input of the network: {inputs}")));
+            }
+            let steps = steps.ok_or_else(|| Error::data("there is nothing but masks"))?;
+            for (part, values) in inputs.iter_mut().enumerate().filter(|(_, v)| v.is_empty()) {
+                values.resize(reader.shape(steps, Some(part))?.elements()?, 1.0);
+            }
+            let one = reader.cut(steps, inputs, None)?;
+            match one.steps.len() {
+                1 => Ok(one),
+                several => Err(Error::data(format!("{several} sequences, one is expected"))),
+            }
+        };
+        let one = read().map_err(|e: Error| Error::data(format!("line {}: {e}", at + 1)))?;
+        all.steps.extend(one.steps);
+        all.values.extend(one.values);
+    }
+    match all.steps.is_empty() {
+        true => Err(Error::data("no samples: it has no line")),
+        false => Ok(all),
+    }
+}
+
+/// Numbers in lists in lists, each as long as those beside it.
+struct Nested {
+    dims: Vec<u64>,
+    values: Vec<f32>,
+}
+
+fn nested(line: &str) -> Result<Nested> {
+    let wrong =
+        |e: String| Error::data(format!("a list of numbers, or of lists, is expected: {e}"));
+    let value: Value = serde_json::from_str(line).map_err(|e| wrong(e.to_string()))?;
+    let (mut dims, mut first) = (Vec::new(), &value);
+    while let Value::Array(list) = first {
+        dims.push(list.len() as u64);
+        let Some(next) = list.first() else { break };
+        first = next;
+    }
+    if dims.is_empty() {
+        return Err(wrong("there is none".into()));
+    }
+    fn flatten(value: &Value, dims: &[u64], to: &mut Vec<f32>) -> bool {
+        match (value, dims) {
+            (Value::Array(list), [own, inner @ ..]) if list.len() as u64 == *own => {
+                list.iter().all(|value| flatten(value, inner, to))
+            }
+            (Value::Number(number), []) => {
+                to.push(number.as_f64().unwrap_or(f64::NAN) as f32);
+                true
+            }
+            _ => false,
+        }
+    }
+    let mut values = Vec::new();
+    match flatten(&value, &dims, &mut values) {
+        true => Ok(Nested { dims, values }),
+        false => Err(wrong("lists side by side differ in length, or hold something else".into())),
+    }
+}
+
 /// The lists of a line, by name.
-fn sequences(line: &str, parts: &[InputPart]) -> Result<BTreeMap<String, Vec<f32>>> {
+fn lists(line: &str, parts: &[InputPart]) -> Result<BTreeMap<String, Vec<f32>>> {
     let wrong = |e: serde_json::Error| Error::data(format!("an object of lists is expected: {e}"));
     if !line.trim_start().starts_with('[') {
         return serde_json::from_str(line).map_err(wrong);

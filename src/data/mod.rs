@@ -25,6 +25,7 @@ mod npz;
 mod picture;
 #[cfg(feature = "data")]
 mod png;
+mod sequences;
 mod stream;
 #[cfg(feature = "data")]
 mod table;
@@ -57,6 +58,7 @@ pub use labelled::{Labelled, Part, read_labelled};
 #[cfg(feature = "train")]
 pub(crate) use labelled::{arrays_of, class_folders, classes_of};
 pub use npy::write_npy;
+pub use sequences::{Sequences, read_sequences};
 #[cfg(feature = "train")]
 pub(crate) use table::Table;
 

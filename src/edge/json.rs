@@ -29,9 +29,9 @@ pub(super) fn opening(report: &str, model: &std::path::Path) -> String {
 }
 
 /// Finite outputs as JSON: a list for each sample.
-pub(super) fn rows(outputs: &[f32], outs: usize) -> String {
+pub(super) fn rows(outputs: &[&[f32]]) -> String {
     let mut json = String::from('[');
-    for (sample, row) in outputs.chunks(outs).enumerate() {
+    for (sample, row) in outputs.iter().enumerate() {
         json.push_str(if sample > 0 { ",[" } else { "[" });
         for (at, value) in row.iter().enumerate() {
             let comma = if at > 0 { "," } else { "" };

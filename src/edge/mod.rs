@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::engine::evaluate::{Evaluation, compare};
+use crate::engine::evaluate::{Evaluation, compare_rows, same_length};
 use crate::engine::{Engine, Isa, Options, physical_cores};
 use crate::error::{Error, IoContext, Result};
 use crate::text::{duration, group, named_classes, percent, printable};
@@ -103,7 +103,14 @@ impl Arguments {
                     "the edge build reads no ONNX: use the workstation's svdo-infer",
                 ));
             }
-            let model = container::read(&std::fs::read(&self.model).at(&self.model)?)?;
+            let mut model = container::read(&std::fs::read(&self.model).at(&self.model)?)?;
+            if let Some(time) =
+                model.network.time.as_ref().filter(|_| self.stream && !self.serve_stdin)
+            {
+                let parts = data::read_sequences(&self.input, None, (&model.network.input, time))?;
+                let steps = parts.part_steps()?;
+                model = model.at(steps)?;
+            }
             let options = Options { threads, stream: self.stream, ..Options::default() };
             let classes = model.network.classes().into_iter().map(str::to_owned).collect();
             Ok((Engine::with_options(&model, isa, options)?, classes))
@@ -129,24 +136,32 @@ impl Arguments {
         (threads, load_seconds): (usize, f64),
         out: &mut dyn Write,
     ) -> Result<bool> {
-        let samples = data::read_samples(&self.input, None, engine.input_shape())?.values;
         let labels = self.labels.as_deref().map(data::read_labels).transpose()?;
-        let outs = engine.output_shape().elements()?;
-        let count = samples.len() / engine.input_shape().elements()?;
-        let mut outputs = vec![0.0; count * outs];
-        let start = Instant::now();
-        engine.infer(&samples, &mut outputs)?;
-        let seconds = start.elapsed().as_secs_f64() / count as f64;
-        data::finite("output", &outputs, outs)?;
+        let start;
+        let outputs = match engine.time() {
+            Some(time) => {
+                let read = data::read_sequences(&self.input, None, (engine.input(), time))?;
+                start = Instant::now();
+                engine.infer_sequences(&read.steps, &read.values)?
+            }
+            None => {
+                let samples = data::read_samples(&self.input, None, engine.input_shape())?.values;
+                start = Instant::now();
+                engine.infer_samples(&samples)?
+            }
+        };
+        let (count, seconds) =
+            (outputs.len(), start.elapsed().as_secs_f64() / outputs.len() as f64);
+        let rows: Vec<&[f32]> = outputs.iter().map(Vec::as_slice).collect();
 
-        let evaluation = labels.map(|labels| compare(&outputs, outs, &labels)).transpose()?;
+        let evaluation = labels.map(|labels| compare_rows(&rows, &labels)).transpose()?;
         if let Some(path) = &self.output {
-            print(out, path, &encode(path, &outputs, outs)?)?;
+            print(out, path, &encode(path, &rows)?)?;
         }
         let stdout_taken = self.json.as_deref() == Some(Path::new("-"));
         let quiet = self.labels.is_none() && (self.output.is_none() || self.top.is_some());
         if (self.top.is_some() || quiet) && !stdout_taken {
-            let text = named_classes(&outputs, outs, self.top.unwrap_or(1), classes);
+            let text = named_classes(rows, self.top.unwrap_or(1), classes);
             print(out, Path::new("-"), text.as_bytes())?;
         }
         let times = Times { samples: count, seconds, load_seconds, threads };
@@ -238,15 +253,16 @@ struct Times {
 }
 
 /// The outputs in the format that the file's name asks for.
-fn encode(path: &Path, outputs: &[f32], outs: usize) -> Result<Vec<u8>> {
+fn encode(path: &Path, outputs: &[&[f32]]) -> Result<Vec<u8>> {
     let extension = path.extension().and_then(|e| e.to_str());
     if extension == Some("npy") {
         let mut bytes = Vec::new();
-        data::write_npy(&mut bytes, &[outputs.len() / outs, outs], outputs).at(path)?;
+        let outs = same_length(outputs).map_err(|e| e.in_file(path))?;
+        data::write_npy(&mut bytes, &[outputs.len(), outs], &outputs.concat()).at(path)?;
         return Ok(bytes);
     }
     if extension != Some("json") && path != Path::new("-") {
         return Err(Error::data("outputs can be written as .npy or .json").in_file(path));
     }
-    Ok(json::rows(outputs, outs).into_bytes())
+    Ok(json::rows(outputs).into_bytes())
 }

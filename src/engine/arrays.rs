@@ -75,6 +75,7 @@ mod tests {
                 input: Input::plain(Shape::vector(2)),
                 layers: vec![Layer { name: "fc".into(), shape: vec![1, 2] }],
                 nodes: vec![node],
+                time: None,
             },
             threshold: None,
             weights: vec![LayerWeights::from_csr(weights.view(), None).unwrap()],

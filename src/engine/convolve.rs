@@ -44,7 +44,8 @@ impl Step {
                 let pitch = layout.plane() * lanes;
                 Residual { values: &other[first * pitch..], pitch }
             });
-            parts[part].run(isa, spans, lanes, (x, residual), (y, pitch), self.relu());
+            let unit = parts[part].unit(from.plane());
+            parts[part].run(isa, spans, lanes, (x, unit, residual), (y, pitch), self.relu());
             let some = |layout: &Layout, channels| {
                 let shape = Shape { channels, ..layout.shape };
                 Layout { shape, ..*layout }

@@ -5,19 +5,20 @@
 //! engine.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::checkpoint::{Block, Checkpoint};
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model};
-use crate::network::{Network, Op, Shape, Source, Window, check_domains, plain, row_of};
+use crate::network::{Network, Op, Shape, Source, Window, check_domains, corner, plain, row_of};
 use crate::prune::Thresholds;
 
 /// A network over dense f64 weights.
 pub struct DenseNetwork {
     network: Network,
     shapes: Vec<Shape>,
-    weights: Vec<Vec<f64>>,
-    bias: Vec<Option<Vec<f64>>>,
+    weights: Vec<Arc<[f64]>>,
+    bias: Vec<Option<Arc<[f64]>>>,
 }
 
 impl DenseNetwork {
@@ -61,6 +62,34 @@ impl DenseNetwork {
             |layer: &LayerWeights| Some(layer.bias.as_ref()?.to_f32().iter().map(widen).collect());
         let bias = model.weights.iter().map(bias).collect();
         Ok(Self { network, shapes, weights, bias })
+    }
+
+    /// The same for sequences of so many steps, where the network takes several lengths.
+    ///
+    /// # Errors
+    /// As [`Network::at`].
+    pub fn at(&self, steps: usize) -> Result<Self> {
+        let network = self.network.at(steps)?;
+        let layers = self.network.layers.iter().zip(&network.layers).zip(&self.weights);
+        let weights = layers.map(|((from, to), weights)| {
+            // Of a layer that is a value, what counts.
+            let place = corner(&from.shape, &to.shape).filter(|_| from != to);
+            place.map_or_else(
+                || weights.clone(),
+                |place| {
+                    let kept = weights.iter().enumerate().filter(|(at, _)| place(*at).is_some());
+                    kept.map(|(_, &weight)| weight).collect()
+                },
+            )
+        });
+        let (weights, shapes) = (weights.collect(), network.shapes()?);
+        Ok(Self { network, shapes, weights, bias: self.bias.clone() })
+    }
+
+    /// Values of a sample.
+    pub(super) fn elements(&self) -> usize {
+        let shape = self.network.input.shape;
+        shape.channels * shape.area()
     }
 
     /// The outputs for one sample of raw values.

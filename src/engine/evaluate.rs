@@ -44,6 +44,29 @@ pub fn evaluate(engine: &Engine, samples: &[f32], labels: &[u32]) -> Result<Eval
     compare(&outputs, outs, labels)
 }
 
+/// The length that all rows of outputs have.
+///
+/// # Errors
+/// [`Error::Data`] if sequences of several lengths have as many outputs as steps.
+pub fn same_length(rows: &[&[f32]]) -> Result<usize> {
+    let outs = rows.first().map_or(0, |row| row.len());
+    match rows.iter().position(|row| row.len() != outs) {
+        None => Ok(outs),
+        Some(at) => Err(Error::data(format!(
+            "sequence 0 has {outs} outputs, sequence {at} has {}: an array has rows of one length, .json any",
+            rows[at].len()
+        ))),
+    }
+}
+
+/// Compares outputs, a row for each sample, with labels.
+///
+/// # Errors
+/// As [`compare`] and [`same_length`].
+pub fn compare_rows(rows: &[&[f32]], labels: &[u32]) -> Result<Evaluation> {
+    compare(&rows.concat(), same_length(rows)?, labels)
+}
+
 /// Compares outputs, `outs` for each sample, with labels.
 ///
 /// # Errors

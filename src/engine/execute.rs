@@ -31,7 +31,7 @@ impl LinearPart {
             (Some(MatrixVector::Dense(rows)), _) if lanes == 1 => rows.run(isa, x, y, relu),
             (_, Some(taps)) => {
                 let span = Span { input: 0, output: 0, residual: 0, positions: 1 };
-                taps.run(isa, span.into(), lanes, (x, None), (y, lanes), relu);
+                taps.run(isa, span.into(), lanes, (x, 1, None), (y, lanes), relu);
             }
             (Some(_), None) | (None, None) => unreachable!("planned for single samples"),
         }

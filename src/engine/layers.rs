@@ -1,6 +1,7 @@
 //! From the weights of a layer to the kernels that run them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::cost;
 use super::kernels::{DenseRows, GROUP, SlicedRows, TapRows, WIDTH};
@@ -82,7 +83,7 @@ pub(super) fn linear(
     isa: Isa,
     most_lanes: usize,
     options: Options,
-) -> Vec<LinearPart> {
+) -> Arc<[LinearPart]> {
     let (rows, bias) = rows(weights);
     let columns = weights.pattern.cols();
     let Options { kernel, batch, .. } = options;
@@ -182,7 +183,7 @@ impl Ways<'_> {
 }
 
 /// The taps of a convolution from layout `x` of its input, split by remainders if it has a stride,
-/// to `y`.
+/// to `y`. Those of a kernel of 1 x 1 are of any layouts.
 pub(super) fn convolution(
     weights: &LayerWeights,
     dims: &[usize],
@@ -191,9 +192,11 @@ pub(super) fn convolution(
     (x, y): (&Layout, &Layout),
     (isa, most_lanes): (Isa, usize),
     options: Options,
-) -> Vec<TapRows> {
+) -> Arc<[TapRows]> {
     let (rows, bias) = rows(weights);
-    let [_, seen, kh, kw] = dims[..] else { return Vec::new() };
+    let [_, seen, kh, kw] = dims[..] else { return Arc::new([]) };
+    let by_channel = [kh, kw] == [1, 1];
+    let distance = if by_channel { 1 } else { x.plane() };
     let dense = options.kernel == KernelChoice::Dense;
     let phases = [stride[0].min(kh), stride[1].min(kw)];
     let lanes = samples(most_lanes, options);
@@ -204,7 +207,7 @@ pub(super) fn convolution(
         let column = column as usize;
         let (c, ky, kx) = (column / (kh * kw), column / kw % kh, column % kw);
         let plane = ((first + c) * phases[0] + ky % stride[0]) * phases[1] + kx % stride[1];
-        let offset = plane * x.plane() + ky / stride[0] * x.pitch + kx / stride[1];
+        let offset = plane * distance + ky / stride[0] * x.pitch + kx / stride[1];
         ((c / block) as u32, offset as u32)
     };
     let per_group = rows.len() / groups;
@@ -219,7 +222,7 @@ pub(super) fn convolution(
     };
     let part = |range: Range<usize>| {
         let taps: Vec<_> = range.clone().map(taps).collect();
-        TapRows::new(&taps, seen.div_ceil(block), &bias[range], grouped)
+        TapRows::new(&taps, seen.div_ceil(block), &bias[range], grouped).by_channel(by_channel)
     };
     cost::parts(&rows, Some(y), most_lanes, GROUP, options).into_iter().map(part).collect()
 }

@@ -14,6 +14,9 @@
 //! `elementwise` and `whole`, shared with the engine's threads by `parallel`, of which each goes on to the next step with
 //! the channels it has made where it can; lanes to samples. Nothing is allocated, no thread started.
 //!
+//! **Lengths**: where sequences may be of any length up to one, `lengths` keeps a plan for each length that comes;
+//! kernels that do not depend on it are `shared`.
+//!
 //! **Checking**: [`verify`] runs the engine beside [`dense`], theta in f64 without any of this;
 //! [`evaluate`] counts errors on labels.
 
@@ -34,6 +37,7 @@ mod fuse;
 mod kernels;
 mod layers;
 mod layout;
+mod lengths;
 mod memory;
 mod options;
 mod parallel;
@@ -41,6 +45,7 @@ mod plan;
 mod planner;
 mod recurrent;
 mod run;
+mod shared;
 mod step;
 mod transposed;
 #[cfg(feature = "uncertainty")]

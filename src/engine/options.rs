@@ -9,7 +9,8 @@ pub struct Options {
     /// numbers are left out where that saves memory. Any number still runs.
     pub batch: Option<usize>,
     /// Whether samples are parts of one sequence, one after the other: recurrent cells go on from where
-    /// the sample before left them, for as long as the workspace is the same. A new one begins anew.
+    /// the sample before left them, for as long as the workspace is the same. A new one begins anew. Of a network with
+    /// free time the parts are as long as its longest sequences; [`Model::at`](crate::model::Model::at) gives others.
     pub stream: bool,
     /// Threads that share a run, the caller's among them; the others are started with the engine and wait
     /// for work. Where the system refuses them, fewer do. The outputs are the same for any number; 0 is 1.

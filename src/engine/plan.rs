@@ -1,12 +1,15 @@
 //! From a model to steps over an arena.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::cost;
 use super::kernels::Workers;
 use super::layout::Layout;
+use super::lengths::Lengths;
 use super::options::Options;
 use super::planner::Planner;
+use super::shared::LayerKernels;
 use super::step::{Step, StepKind};
 use crate::error::{Error, Result};
 use crate::model::{LayerWeights, Model};
@@ -29,6 +32,7 @@ use crate::simd::Isa;
 ///     input: Input::plain(Shape::vector(3)),
 ///     layers: vec![Layer { name: "fc".into(), shape: vec![1, 3] }],
 ///     nodes: vec![Node { name: String::new(), op: Op::Linear { layer: 0 }, inputs: vec![Source::Input] }],
+///     time: None,
 /// };
 /// let model = Model { network, threshold: None, weights: vec![weights] };
 ///
@@ -58,7 +62,9 @@ pub struct Engine {
     pub(super) isa: Isa,
     pub(super) most_lanes: usize,
     pub(super) worth_a_panel: usize,
-    pub(super) workers: Workers,
+    pub(super) workers: Arc<Workers>,
+    /// Where sequences have any length up to that of the plan, what the others are made of.
+    pub(super) lengths: Option<Arc<Lengths>>,
 }
 
 /// What a step is, for a profile.
@@ -91,18 +97,29 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`].
     pub fn with_options(model: &Model, isa: Isa, options: Options) -> Result<Self> {
-        Self::planned(model, isa, options, true)
+        let mut kernels = LayerKernels::default();
+        let workers = Arc::new(Workers::new(options.threads.saturating_sub(1)));
+        let plan = |kernels| Self::planned(model, isa, options, true, (kernels, workers.clone()));
+        let engine = check_weights(model).and_then(|()| plan(&mut kernels))?;
+        let lengths = Lengths::new(model, engine.isa, options, (kernels, workers));
+        Ok(Self { lengths: lengths.map(Arc::new), ..engine })
     }
 
-    /// The same, perhaps without convolutions by tiles.
-    pub(super) fn planned(model: &Model, isa: Isa, options: Options, tiles: bool) -> Result<Self> {
+    /// The same at one length, perhaps without convolutions by tiles; of layers that have kernels already, weights
+    /// are not asked for.
+    pub(super) fn planned(
+        model: &Model,
+        isa: Isa,
+        options: Options,
+        tiles: bool,
+        (kernels, workers): (&mut LayerKernels, Arc<Workers>),
+    ) -> Result<Self> {
         let isa = isa.or_portable();
         let network = &model.network;
         let shapes = network.shapes()?;
         if options.stream {
             network.check_stream()?;
         }
-        check_weights(model)?;
         let map =
             |op: &Op| matches!(op, Op::Conv2d { .. } | Op::ConvTranspose2d { .. } | Op::MatMul);
         let maps = network.nodes.iter().any(|node| map(&node.op));
@@ -112,7 +129,8 @@ impl Engine {
             Some(batch) => most_lanes.min(batch.next_power_of_two()),
             None => most_lanes,
         };
-        let planner = Planner::new(model, isa, options, (shapes, most_lanes), tiles)?;
+        let sizes = (shapes, most_lanes);
+        let planner = Planner::new(model, isa, options, sizes, (tiles, kernels))?;
         let most_lanes = planner.most_lanes();
         let placed = planner.all()?;
         Ok(Self {
@@ -131,7 +149,8 @@ impl Engine {
             arena: placed.arena,
             isa,
             most_lanes,
-            workers: Workers::new(options.threads.saturating_sub(1)),
+            workers,
+            lengths: None,
         })
     }
 
@@ -202,7 +221,7 @@ impl Engine {
     }
 }
 
-fn check_weights(model: &Model) -> Result<()> {
+pub(super) fn check_weights(model: &Model) -> Result<()> {
     let fits = |(layer, w): (&Layer, &LayerWeights)| {
         w.pattern.rows() == layer.rows()
             && w.pattern.cols() == layer.cols()

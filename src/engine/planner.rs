@@ -11,13 +11,14 @@ use super::layers::{Ways, convolution, linear};
 use super::layout::{self, Layout, Layouts};
 use super::options::{KernelChoice, Options};
 use super::recurrent::Recurrent;
+use super::shared::LayerKernels;
 use super::step::{Pool, StepKind};
 use super::transposed::{Transposed, corner};
 use super::whole::{Constant, Embedding, Interpolation, Runs, Whole};
 use super::winograd;
 use crate::error::Result;
 use crate::model::Model;
-use crate::network::{Network, Node, Op, Recurrence, Resize, Shape, Source};
+use crate::network::{Cell, Network, Node, Op, Recurrence, Resize, Shape, Source};
 use crate::simd::Isa;
 
 /// A plan of a model in the making.
@@ -38,8 +39,8 @@ pub(super) struct Planner<'a> {
     value_of: Vec<usize>,
     /// Those of layers that are values.
     constants: Vec<Option<Arc<Constant>>>,
-    /// Those of layers that are tables.
-    tables: Vec<Option<Arc<Embedding>>>,
+    /// Those of the other layers.
+    kernels: &'a mut LayerKernels,
 }
 
 impl<'a> Planner<'a> {
@@ -49,7 +50,7 @@ impl<'a> Planner<'a> {
         isa: Isa,
         options: Options,
         (shapes, most_lanes): (Vec<Shape>, usize),
-        tiles: bool,
+        (tiles, kernels): (bool, &'a mut LayerKernels),
     ) -> Result<Self> {
         let network = &model.network;
         let fused = fuse(network);
@@ -57,7 +58,7 @@ impl<'a> Planner<'a> {
         let layouts = layout::choose(network, &shapes, &fused.owner, &fused.residual)?;
         let builder = PlanBuilder::new(layouts.values[0]);
         let (value_of, layers) = (vec![0; network.nodes.len()], network.layers.len());
-        let (constants, tables) = (vec![None; layers], vec![None; layers]);
+        let constants = vec![None; layers];
         let mut planner = Self {
             model,
             isa,
@@ -71,9 +72,13 @@ impl<'a> Planner<'a> {
             builder,
             value_of,
             constants,
-            tables,
+            kernels,
         };
-        planner.most_lanes = planner.lanes(most_lanes);
+        planner.most_lanes = match planner.kernels.most_lanes {
+            Some(lanes) => lanes,
+            None => planner.lanes(most_lanes),
+        };
+        planner.kernels.most_lanes = Some(planner.most_lanes);
         Ok(planner)
     }
 
@@ -119,9 +124,10 @@ impl<'a> Planner<'a> {
             Op::Linear { layer } => {
                 inputs[0] = self.builder.contiguous(index, inputs[0]);
                 let weights = &self.model.weights[layer];
-                let kind =
-                    StepKind::Linear(linear(weights, self.isa, self.most_lanes, self.options));
-                self.push_plain(index, kind, inputs);
+                let (isa, lanes, options) = (self.isa, self.most_lanes, self.options);
+                let parts =
+                    self.kernels.linear.get(layer, 0, || linear(weights, isa, lanes, options));
+                self.push_plain(index, StepKind::Linear(parts), inputs);
                 return Ok(());
             }
             Op::Conv2d { layer, stride: [1, 1], padding, groups: 1 }
@@ -197,8 +203,10 @@ impl<'a> Planner<'a> {
                 Whole::Constant(self.constants[layer].get_or_insert_with(new).clone())
             }
             Op::Embedding { layer } => {
-                let new = || Arc::new(Embedding::new(&self.model.weights[layer]));
-                Whole::Embedding(self.tables[layer].get_or_insert_with(new).clone())
+                let weights = &self.model.weights[layer];
+                Whole::Embedding(
+                    self.kernels.tables.get(layer, 0, || Arc::new(Embedding::new(weights))),
+                )
             }
             Op::Rearrange(view) => Whole::Rearrange(Runs::new(&view)),
             Op::Pad(pad) => Whole::Pad(pad),
@@ -284,9 +292,17 @@ impl<'a> Planner<'a> {
         recurrence: Recurrence,
     ) -> Result<()> {
         let (shape, weights) = (self.shapes[index], &self.model.weights[layer]);
-        let steps = shape.width;
-        let cell =
-            Recurrent::new(weights, recurrence, steps, self.isa, self.most_lanes, self.options)?;
+        let (isa, lanes, options) = (self.isa, self.most_lanes, self.options);
+        let way = usize::from(recurrence.cell == Cell::GruResetBefore);
+        let matrices = match self.kernels.cells.found(layer, way) {
+            Some(found) => found,
+            None => {
+                let made = Recurrent::matrices(weights, recurrence, isa, lanes, options)?;
+                self.kernels.cells.keep(layer, way, made)
+            }
+        };
+        let sizes = [shape.channels, shape.width];
+        let cell = Recurrent::new(recurrence, matrices, sizes, options.stream);
         for input in &mut inputs {
             *input = self.builder.contiguous(index, *input);
         }
@@ -460,15 +476,14 @@ impl<'a> Planner<'a> {
             let kind = StepKind::Split { stride, phases, padding };
             *value = self.builder.push(index, kind, vec![*value], split, None);
         }
-        let parts = convolution(
-            &self.model.weights[layer],
-            dims,
-            stride,
-            groups,
-            (&self.builder.layout(*value), &self.layouts.values[index + 1]),
-            (self.isa, self.most_lanes),
-            self.options,
-        );
+        let layouts = (&self.builder.layout(*value), &self.layouts.values[index + 1]);
+        let (weights, how) = (&self.model.weights[layer], (self.isa, self.most_lanes));
+        let options = self.options;
+        let make = || convolution(weights, dims, stride, groups, layouts, how, options);
+        let parts = match dims[2..] {
+            [1, 1] => self.kernels.pointwise.get(layer, groups, make),
+            _ => make(),
+        };
         let padding = if stride == [1, 1] { padding } else { [0, 0] };
         StepKind::Conv2d { parts, padding, outputs: 1 }
     }

@@ -4,6 +4,8 @@
 //! [unit]`, and in the output's memory an LSTM's cell state, the gates at hand, then the hidden states
 //! `[step][unit]`, the first one ahead of them.
 
+use std::sync::Arc;
+
 use super::elementary::{sigmoid, tanh};
 use super::execute::{Compiled, Panel};
 use super::layers::{LinearPart, linear};
@@ -15,6 +17,10 @@ use crate::model::{LayerWeights, Pattern, Values};
 use crate::network::{Axis, Cell, Gate, Recurrence, Shape};
 use crate::simd::Isa;
 
+/// The kernels of a cell's matrix: of all rows; or of those of the gates and those of the candidate, where that
+/// waits for the reset. Each in parts, one for each thread that a step is worth.
+pub(super) type CellMatrices = Arc<[Arc<[LinearPart]>]>;
+
 /// A cell and the kernels of its matrix.
 #[derive(Debug)]
 pub(super) struct Recurrent {
@@ -23,33 +29,39 @@ pub(super) struct Recurrent {
     steps: usize,
     /// Whether a run goes on from where the one before ended.
     stream: bool,
-    /// All rows; or those of the gates and those of the candidate, where that waits for the reset. Each in
-    /// parts, one for each thread that a step is worth.
-    matrices: Vec<Vec<LinearPart>>,
+    matrices: CellMatrices,
 }
 
 impl Recurrent {
-    /// For so many steps and panels of at most so many samples.
+    /// With kernels of its own or another's, for so many units and steps.
     pub(super) fn new(
+        recurrence: Recurrence,
+        matrices: CellMatrices,
+        [units, steps]: [usize; 2],
+        stream: bool,
+    ) -> Self {
+        Self { recurrence, units, steps, stream, matrices }
+    }
+
+    /// The kernels, for panels of at most so many samples.
+    pub(super) fn matrices(
         weights: &LayerWeights,
         recurrence: Recurrence,
-        steps: usize,
         isa: Isa,
         most_lanes: usize,
         options: Options,
-    ) -> Result<Self> {
+    ) -> Result<CellMatrices> {
         let units = weights.pattern.cols();
-        let matrices = match recurrence.cell {
+        Ok(match recurrence.cell {
             Cell::GruResetBefore => {
                 let mut matrices = Vec::new();
                 for range in [0..2 * units, 2 * units..3 * units] {
                     matrices.push(linear(&rows(weights, range)?, isa, most_lanes, options));
                 }
-                matrices
+                matrices.into()
             }
-            _ => vec![linear(weights, isa, most_lanes, options)],
-        };
-        Ok(Self { recurrence, units, steps, stream: options.stream, matrices })
+            _ => Arc::new([linear(weights, isa, most_lanes, options)]),
+        })
     }
 
     /// What its output's memory has to be.
@@ -79,12 +91,13 @@ impl Recurrent {
 
     /// Bytes of weights, biases and indices in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.matrices.iter().flatten().map(LinearPart::bytes).sum()
+        self.matrices.iter().flat_map(|parts| parts.iter()).map(LinearPart::bytes).sum()
     }
 
     /// Weights that are multiplied, and functions of gates.
     pub(super) fn work(&self) -> [usize; 2] {
-        let entries = self.matrices.iter().flatten().map(LinearPart::single_entries).sum::<usize>();
+        let parts = self.matrices.iter().flat_map(|parts| parts.iter());
+        let entries = parts.map(LinearPart::single_entries).sum::<usize>();
         [self.steps * entries, self.steps * (self.recurrence.cell.gates() + 1) * self.units]
     }
 

@@ -7,6 +7,7 @@ use super::kernels::{Aligned, WIDTH, deinterleave, interleave};
 use super::layout::Layout;
 use super::parallel::{Team, in_parts};
 use super::plan::Engine;
+use crate::data::finite;
 use crate::error::{Error, Result};
 use crate::network::check_domains;
 
@@ -86,6 +87,18 @@ impl Engine {
     pub fn infer(&self, input: &[f32], output: &mut [f32]) -> Result<()> {
         let samples = self.samples(input, output)?;
         self.run(&mut self.workspace(samples), input, output)
+    }
+
+    /// The outputs of each sample, in memory of their own.
+    ///
+    /// # Errors
+    /// As [`Engine::run`]; [`Error::Data`] for an output that is no finite number.
+    pub fn infer_samples(&self, input: &[f32]) -> Result<Vec<Vec<f32>>> {
+        let (ins, outs) = self.lengths();
+        let mut outputs = vec![0.0; input.len() / ins * outs];
+        self.infer(input, &mut outputs)?;
+        finite("output", &outputs, outs)?;
+        Ok(outputs.chunks_exact(outs).map(<[f32]>::to_vec).collect())
     }
 
     /// Like [`Engine::run`], in memory of the caller's of at least [`Engine::workspace_floats`] of 1,

@@ -1,6 +1,7 @@
 //! A step of a plan: one operation over ranges of the arena.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::cost::Cost;
 use super::kernels::{Grid, TapRows};
@@ -25,9 +26,9 @@ pub(super) struct Step {
 #[derive(Debug)]
 pub(super) enum StepKind {
     /// The rows in order, a part for each thread; so for convolutions.
-    Linear(Vec<LinearPart>),
+    Linear(Arc<[LinearPart]>),
     Conv2d {
-        parts: Vec<TapRows>,
+        parts: Arc<[TapRows]>,
         padding: [usize; 2],
         /// Outputs that each product is part of: 16 of tiles, else one.
         outputs: usize,

@@ -1,12 +1,15 @@
 //! The sparse engine beside the dense-theta path.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use rayon::prelude::*;
 
 use super::dense::DenseNetwork;
 use super::evaluate::top;
 use super::plan::Engine;
 use crate::checkpoint::Checkpoint;
-use crate::data::finite;
+use crate::data::{Sequences, finite, finite_from};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::prune::Thresholds;
@@ -36,20 +39,82 @@ pub struct Verification {
     pub pruning: Deviation,
 }
 
+/// Samples of raw values.
+#[derive(Debug, Clone, Copy)]
+pub enum Inputs<'a> {
+    /// Of one size.
+    Samples(&'a [f32]),
+    /// Sequences, one behind the other, of so many steps each.
+    Sequences(&'a [usize], &'a [f32]),
+}
+
+impl<'a, T: AsRef<[f32]> + ?Sized> From<&'a T> for Inputs<'a> {
+    fn from(samples: &'a T) -> Self {
+        Self::Samples(samples.as_ref())
+    }
+}
+
+impl<'a> From<&'a Sequences> for Inputs<'a> {
+    fn from(sequences: &'a Sequences) -> Self {
+        Self::Sequences(&sequences.steps, &sequences.values)
+    }
+}
+
+impl<'a> Inputs<'a> {
+    /// The outputs of each.
+    pub(crate) fn run(self, engine: &Engine) -> Result<Vec<Vec<f32>>> {
+        match self {
+            Self::Samples(values) => {
+                finite("element", values, engine.lengths().0)?;
+                engine.infer_samples(values)
+            }
+            Self::Sequences(steps, values) => engine.infer_sequences(steps, values),
+        }
+    }
+
+    /// The outputs of each by the dense path.
+    fn run_dense(self, network: &DenseNetwork) -> Result<Vec<Vec<f64>>> {
+        let mut networks: BTreeMap<usize, DenseNetwork> = BTreeMap::new();
+        let samples: Vec<(&DenseNetwork, &[f32])> = match self {
+            Self::Samples(values) => {
+                values.chunks_exact(network.elements()).map(|sample| (network, sample)).collect()
+            }
+            Self::Sequences(steps, values) => {
+                for &steps in steps {
+                    if let Entry::Vacant(entry) = networks.entry(steps) {
+                        entry.insert(network.at(steps)?);
+                    }
+                }
+                let mut rest = values;
+                let one = |steps| {
+                    let network = &networks[steps];
+                    let (own, after) = rest.split_at_checked(network.elements())?;
+                    rest = after;
+                    Some((network, own))
+                };
+                steps.iter().map_while(one).collect()
+            }
+        };
+        let run = |(network, sample): (&DenseNetwork, &[f32])| network.run(sample);
+        samples.into_par_iter().map(run).collect()
+    }
+}
+
 /// Runs samples of raw values through the engine and through the checkpoint's theta, masked by
 /// `threshold` and unmasked.
 ///
 /// # Errors
 /// [`Error::Data`] if the checkpoint's network takes or gives other shapes than the engine's, or a
 /// value or an output of any of them is not finite.
-pub fn verify(
+pub fn verify<'a>(
     engine: &Engine,
     checkpoint: &Checkpoint,
     threshold: impl Into<Thresholds>,
-    samples: &[f32],
+    samples: impl Into<Inputs<'a>>,
 ) -> Result<Verification> {
-    let input = checkpoint.network().input.shape;
-    let output = checkpoint.network().output_shape_of_all()?;
+    let samples = samples.into();
+    let network = checkpoint.network();
+    let (input, output) = (network.input.shape, network.output_shape_of_all()?);
     if input != engine.input_shape() || output != engine.output_shape() {
         return Err(Error::data(format!(
             "the checkpoint maps {input} to {output}, the compressed model {} to {}: not the same \
@@ -58,28 +123,23 @@ pub fn verify(
             engine.output_shape()
         )));
     }
-    let (ins, outs) = (input.elements()?, output.elements()?);
-    finite("element", samples, ins)?;
-    let count = samples.len() / ins;
-    let mut sparse = vec![0.0; count * outs];
-    engine.infer(samples, &mut sparse)?;
-    finite("output", &sparse, outs)?;
+    let sparse = samples.run(engine)?;
     crate::threads::ready();
     let masked = DenseNetwork::new(checkpoint, Some(&threshold.into()))?;
     let dense = DenseNetwork::new(checkpoint, None)?;
-    let run = |network: &DenseNetwork| -> Result<Vec<f64>> {
-        let rows = samples.par_chunks_exact(ins).map(|sample| network.run(sample));
-        let found = rows.collect::<Result<Vec<_>>>()?.concat();
-        let rounded: Vec<f32> = found.iter().map(|&v| v as f32).collect();
-        finite("the checkpoint's output", &rounded, outs)?;
+    let run = |network: &DenseNetwork| -> Result<Vec<Vec<f64>>> {
+        let found = samples.run_dense(network)?;
+        for (sample, row) in found.iter().enumerate() {
+            let rounded: Vec<f32> = row.iter().map(|&v| v as f32).collect();
+            finite_from(sample, "the checkpoint's output", &rounded, rounded.len())?;
+        }
         Ok(found)
     };
     let pruned = run(&masked)?;
-    let sparse: Vec<f64> = sparse.into_iter().map(f64::from).collect();
     Ok(Verification {
-        samples: count,
-        engine: deviation(&sparse, &pruned, outs),
-        pruning: deviation(&pruned, &run(&dense)?, outs),
+        samples: sparse.len(),
+        engine: deviation(&widened(sparse), &pruned),
+        pruning: deviation(&pruned, &run(&dense)?),
     })
 }
 
@@ -87,29 +147,35 @@ pub fn verify(
 ///
 /// # Errors
 /// As [`verify`].
-pub fn arithmetic(engine: &Engine, model: &Model, samples: &[f32]) -> Result<Deviation> {
-    let (ins, outs) = (engine.input_shape().elements()?, engine.output_shape().elements()?);
-    let mut sparse = vec![0.0; samples.len() / ins * outs];
-    engine.infer(samples, &mut sparse)?;
-    let dense = DenseNetwork::of_model(model)?;
-    let rows = samples.par_chunks_exact(ins).map(|sample| dense.run(sample));
-    let dense = rows.collect::<Result<Vec<_>>>()?.concat();
-    let sparse: Vec<f64> = sparse.into_iter().map(f64::from).collect();
-    Ok(deviation(&sparse, &dense, outs))
+pub fn arithmetic<'a>(
+    engine: &Engine,
+    model: &Model,
+    samples: impl Into<Inputs<'a>>,
+) -> Result<Deviation> {
+    let samples = samples.into();
+    let sparse = samples.run(engine)?;
+    let dense = samples.run_dense(&DenseNetwork::of_model(model)?)?;
+    Ok(deviation(&widened(sparse), &dense))
 }
 
-fn deviation(found: &[f64], expected: &[f64], outs: usize) -> Deviation {
-    let differences = || found.iter().zip(expected).map(|(a, b)| (a - b).abs());
-    let rows = found.chunks_exact(outs).zip(expected.chunks_exact(outs));
-    let count = found.len().max(1) as f64;
-    let mean = expected.iter().sum::<f64>() / count;
-    let varied = expected.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>();
+fn widened(rows: Vec<Vec<f32>>) -> Vec<Vec<f64>> {
+    rows.into_iter().map(|row| row.into_iter().map(f64::from).collect()).collect()
+}
+
+fn deviation(found: &[Vec<f64>], expected: &[Vec<f64>]) -> Deviation {
+    let rows = found.iter().zip(expected);
+    let differences =
+        || rows.clone().flat_map(|(a, b)| a.iter().zip(b)).map(|(a, b)| (a - b).abs());
+    let count = found.iter().map(Vec::len).sum::<usize>().max(1) as f64;
+    let expected = || expected.iter().flatten();
+    let mean = expected().sum::<f64>() / count;
+    let varied = expected().map(|v| (v - mean) * (v - mean)).sum::<f64>();
     let squares = differences().map(|d| d * d).sum::<f64>();
     let agreeing = rows.clone().filter(|(a, b)| top(a) == top(b)).count();
     Deviation {
         max_abs_error: differences().fold(0.0, f64::max),
         mean_abs_error: differences().sum::<f64>() / count,
-        top1_agreement: agreeing as f64 / rows.len().max(1) as f64,
+        top1_agreement: agreeing as f64 / found.len().max(1) as f64,
         relative_error: if squares == 0.0 { 0.0 } else { (squares / varied.max(1e-30)).sqrt() },
     }
 }

@@ -63,7 +63,7 @@ mod tests {
     fn network(name: &str) -> Network {
         let op = Op::Activation(Activation::Relu);
         let nodes = vec![Node { name: name.into(), op, inputs: vec![Source::Input] }];
-        Network { input: Input::plain(Shape::vector(3)), layers: Vec::new(), nodes }
+        Network { input: Input::plain(Shape::vector(3)), layers: Vec::new(), nodes, time: None }
     }
 
     #[test]

@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 
 pub use super::further::operations;
 pub use super::node::NodeDescription;
+pub use super::size::Size;
 
 use super::node::shortest;
 use super::shapes::MOST_PARTS;
-use super::{Axis, Input, InputPart, Layer, Network, Node, Op, Shape, Source, View};
+use super::{
+    Axis, Input, InputPart, Layer, Network, Node, Op, Place, Polynomial, Shape, Source, Time, View,
+};
 use crate::error::{Error, Result};
 
 /// A description as it stands in a file, its layers still names.
@@ -62,7 +65,10 @@ fn few_nodes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<NodeDescri
 pub struct InputDescription {
     /// `[n]` or `[channels, height, width]`; of several inputs `[elements]`, or missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub shape: Vec<usize>,
+    pub shape: Vec<Size>,
+    /// Steps T of the longest sequence, where shorter ones are taken, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<usize>,
     /// Factor for raw values; 1 if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<f64>,
@@ -84,7 +90,7 @@ pub struct PartDescription {
     /// For nodes to refer to.
     pub name: String,
     /// `[n]` or `[channels, height, width]`.
-    pub shape: Vec<usize>,
+    pub shape: Vec<Size>,
     /// Whether it is a padding mask, of ones and zeros; false if missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mask: bool,
@@ -134,6 +140,7 @@ impl InputDescription {
         let several = !input.parts.is_empty();
         Self {
             shape: if several { Vec::new() } else { dimensions(input.shape) },
+            time: None,
             scale: (input.scale != 1.0).then(|| shortest(input.scale)),
             mean: widen(&input.mean),
             std: widen(&input.std),
@@ -142,20 +149,20 @@ impl InputDescription {
     }
 }
 
-fn shape_of(dimensions: &[usize]) -> Result<Shape> {
+fn shape_of(dimensions: &[Size]) -> Result<Shape> {
     match *dimensions {
-        [n] => Ok(Shape::vector(n)),
-        [c, h, w] => Ok(Shape::new(c, h, w)),
+        [n] => Ok(Shape::vector(n.size()?)),
+        [c, h, w] => Ok(Shape::new(c.size()?, h.size()?, w.size()?)),
         _ => Err(Error::network(format!(
             "input shape {dimensions:?}: [n] or [channels, height, width] is understood"
         ))),
     }
 }
 
-fn dimensions(shape: Shape) -> Vec<usize> {
+fn dimensions(shape: Shape) -> Vec<Size> {
     match shape.area() {
-        1 => vec![shape.channels],
-        _ => vec![shape.channels, shape.height, shape.width],
+        1 => vec![shape.channels.into()],
+        _ => shape.sizes().map(Size::from).into(),
     }
 }
 
@@ -193,13 +200,69 @@ impl Description {
     /// # Errors
     /// [`Error::Network`] names the first node that does not fit.
     pub fn resolve(&self, layers: Vec<Layer>) -> Result<Network> {
-        let input = self.input.resolve()?;
         let layers = self.with_kernels(layers);
-        let nodes = self.resolve_nodes(&input, &layers)?;
-        let mut network = Network { input, layers, nodes };
+        let mut network = match self.input.time {
+            None => self.network(layers)?,
+            Some(longest) => self.network_of_time(longest, layers)?,
+        };
         network.shapes()?;
         network.name_classes(&self.classes)?;
         Ok(network)
+    }
+
+    /// The network of one length, unchecked.
+    fn network(&self, layers: Vec<Layer>) -> Result<Network> {
+        let input = self.input.resolve()?;
+        let nodes = self.resolve_nodes(&input, &layers)?;
+        Ok(Network { input, layers, nodes, time: None })
+    }
+
+    /// The network of all lengths up to the longest, unchecked: it is that of a few of them.
+    fn network_of_time(&self, longest: usize, layers: Vec<Layer>) -> Result<Network> {
+        Time { longest, sizes: Vec::new() }.check_longest()?;
+        let at = |steps: usize| {
+            let mut description = self.clone();
+            description.input.time = None;
+            for size in description.sizes() {
+                let value = size.at(steps);
+                *size = value.ok_or_else(|| Error::network(format!("{size} is too large")))?;
+            }
+            let mut network = description.network(layers.clone())?;
+            let nodes = &description.nodes;
+            for node in nodes.iter().filter(|node| node.op == "constant") {
+                if let (Some(shape), Some(name)) = (node.shape, &node.layer) {
+                    let [channels, height, width] = Size::all(shape)?;
+                    let shape = vec![channels, 1, height, width];
+                    let layer = network.layers.iter_mut().find(|layer| layer.name == *name);
+                    let Some(layer) = layer else { continue };
+                    if steps == longest && layer.shape != shape {
+                        return Err(Error::network(format!(
+                            "layer {name:?} has shape {:?}, as a constant of {longest} steps it has {shape:?}",
+                            layer.shape
+                        )));
+                    }
+                    layer.shape = shape;
+                }
+            }
+            Ok(network)
+        };
+        let longer = |more: usize| longest + more;
+        let networks = [at(longest)?, at(longer(1))?, at(longer(2))?, at(longer(3))?];
+        let [first, others @ ..] = &networks;
+        let others = others.iter().enumerate().map(|(more, other)| (longer(more + 1), other));
+        let all: Vec<(usize, &Network)> = [(longest, first)].into_iter().chain(others).collect();
+        let time = Time::between(&all).map_err(|problem| {
+            Error::network(format!("its sizes do not follow from the steps T: {problem}"))
+        })?;
+        let [network, ..] = networks;
+        Ok(Network { time: Some(time), ..network })
+    }
+
+    /// All sizes that may follow from the steps of a sequence.
+    fn sizes(&mut self) -> Vec<&mut Size> {
+        let parts = self.input.parts.iter_mut().flatten().flat_map(|part| &mut part.shape);
+        let input = self.input.shape.iter_mut().chain(parts);
+        input.chain(self.nodes.iter_mut().flat_map(NodeDescription::sizes)).collect()
     }
 
     /// Matrices that convolutions alone have, as kernels of 1 x 1.
@@ -280,6 +343,45 @@ impl Description {
 
     /// The description of a network, the inverse of [`Description::resolve`].
     pub fn of(network: &Network) -> Self {
+        let all = network.time.as_ref().and_then(|time| Self::of_time(network, time));
+        all.unwrap_or_else(|| Self::of_one_length(network))
+    }
+
+    /// The same with sizes by the steps of a sequence: those that descriptions of a few lengths have.
+    fn of_time(network: &Network, time: &Time) -> Option<Self> {
+        let mut found = Vec::new();
+        // Longer than any: nothing is left out for being 0 or 1.
+        for steps in (1..4).map(|more| time.longest + more) {
+            let one = network.instance(steps)?;
+            let mut description = Self::of_one_length(&one);
+            for (at, node) in description.nodes.iter_mut().enumerate() {
+                let Op::Constant { layer } = one.nodes[at].op else { continue };
+                if time.sizes.iter().any(|size| size.of == Place::Layer(layer)) {
+                    let &[channels, _, height, width] = &one.layers[layer].shape[..] else {
+                        return None;
+                    };
+                    node.shape = Some([channels, height, width].map(Size::from));
+                }
+            }
+            found.push((steps, description));
+        }
+        let mut first = found[0].1.clone();
+        first.classes = network.classes().into_iter().map(str::to_owned).collect();
+        first.input.time = Some(time.longest);
+        let others: Vec<(usize, Vec<Size>)> = found
+            .iter_mut()
+            .map(|(steps, one)| (*steps, one.sizes().into_iter().map(|size| *size).collect()))
+            .collect();
+        for (at, size) in first.sizes().into_iter().enumerate() {
+            let point =
+                |(steps, sizes): &(usize, Vec<Size>)| Some((*steps, sizes.get(at)?.number().ok()?));
+            let points: Vec<(usize, i64)> = others.iter().map(point).collect::<Option<_>>()?;
+            *size = Size(Polynomial::through(&points)?);
+        }
+        Some(first)
+    }
+
+    fn of_one_length(network: &Network) -> Self {
         let input = InputDescription::of(&network.input);
         let given: BTreeSet<&str> =
             (0..network.nodes.len()).map(|index| network.own_name(index)).collect();
@@ -449,7 +551,8 @@ mod tests {
             relu("", &[Source::Input]),
             Node { op: Op::Add, ..relu("", &[Source::Node(1), Source::Node(2)]) },
         ];
-        let network = Network { input: Input::plain(Shape::vector(3)), layers: vec![], nodes };
+        let network =
+            Network { input: Input::plain(Shape::vector(3)), layers: vec![], nodes, time: None };
         let read = Description::of(&network).resolve(vec![]).unwrap();
         let wiring = |n: &Network| n.nodes.iter().map(|n| n.inputs.clone()).collect::<Vec<_>>();
         assert_eq!(wiring(&read), wiring(&network));

@@ -199,7 +199,12 @@ mod tests {
             node(Op::Rearrange(view.unwrap()), Source::Input),
             node(Op::Embedding { layer: 0 }, Source::Node(0)),
         ];
-        Network { input, layers: vec![Layer { name: "words".into(), shape: vec![7, 2] }], nodes }
+        Network {
+            input,
+            layers: vec![Layer { name: "words".into(), shape: vec![7, 2] }],
+            nodes,
+            time: None,
+        }
     }
 
     #[test]

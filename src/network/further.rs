@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::node::{NodeDescription, shortest};
+use super::size::Size;
 use super::{
     Activation, Axis, Binary, Coordinates, Fill, Function, Interpolation, Op, Pad, Reduction,
     Resize, Rounding, Shape, View,
@@ -89,7 +90,7 @@ const COORDINATES: [(&str, Coordinates); 5] = [
 const MEMBERS: [(&str, &[&str]); 17] = [
     ("layer_norm", &["eps"]),
     ("rms_norm", &["eps"]),
-    ("constant", &["layer"]),
+    ("constant", &["layer", "shape"]),
     ("embedding", &["layer"]),
     ("conv_transpose2d", &["layer", "stride", "cut", "groups"]),
     ("rearrange", &["shape", "offset", "sizes", "strides"]),
@@ -156,7 +157,7 @@ impl NodeDescription {
             "embedding" => Op::Embedding { layer: self.layer_index(layers)? },
             "conv_transpose2d" => Op::ConvTranspose2d {
                 layer: self.layer_index(layers)?,
-                stride: self.stride.unwrap_or([1, 1]),
+                stride: self.stride()?.unwrap_or([1, 1]),
                 cut: self.cut.unwrap_or_default(),
                 groups: self.groups.unwrap_or(1),
             },
@@ -201,16 +202,20 @@ impl NodeDescription {
     }
 
     fn view(&self) -> Result<View> {
-        let [channels, height, width] = self.given("shape", self.shape)?;
+        let [channels, height, width] = Size::all(self.given("shape", self.shape)?)?;
         let sizes = self.given("sizes", self.sizes.as_ref())?;
         let strides = self.given("strides", self.strides.as_ref())?;
-        let axis = |(&size, &stride): (&usize, &i64)| {
-            isize::try_from(stride).ok().map(|stride| Axis { size, stride })
+        let offset = self.offset.map_or(Ok(0), Size::size)?;
+        let axis = |(size, stride): (&Size, &Size)| {
+            let stride = isize::try_from(stride.number()?);
+            let stride = stride.map_err(|_| Error::network("a stride is too large"))?;
+            Ok(Axis { size: size.size()?, stride })
         };
-        let axes: Option<Vec<Axis>> = sizes.iter().zip(strides).map(axis).collect();
+        let axes = sizes.iter().zip(strides).map(axis).collect::<Result<Vec<Axis>>>()?;
         let shape = Shape::new(channels, height, width);
-        axes.filter(|_| sizes.len() == strides.len())
-            .and_then(|axes| View::new(shape, self.offset.unwrap_or(0), &axes))
+        Some(axes)
+            .filter(|_| sizes.len() == strides.len())
+            .and_then(|axes| View::new(shape, offset, &axes))
             .ok_or_else(|| {
                 Error::network(format!(
                     "rearrange to {shape} needs as many strides as sizes, at most {}, whose product \
@@ -235,7 +240,8 @@ impl NodeDescription {
                 )));
             }
         };
-        let (before, after) = (self.before.unwrap_or_default(), self.after.unwrap_or_default());
+        let some = |sizes: Option<[Size; 3]>| sizes.map_or(Ok([0; 3]), Size::all);
+        let (before, after) = (some(self.before)?, some(self.after)?);
         Ok(Pad { before, after, fill })
     }
 
@@ -277,16 +283,16 @@ impl NodeDescription {
             Op::Constant { layer: index } => Self { layer: layer(index), ..named("constant") },
             Op::ConvTranspose2d { layer: index, stride, cut, groups } => Self {
                 layer: layer(index),
-                stride: Some(stride),
+                stride: Some(stride.map(Size::from)),
                 cut: (cut != [0; 4]).then_some(cut),
                 groups: (groups != 1).then_some(groups),
                 ..named("conv_transpose2d")
             },
             Op::Rearrange(view) => Self {
-                shape: Some([view.shape.channels, view.shape.height, view.shape.width]),
-                offset: (view.offset != 0).then_some(view.offset),
-                sizes: Some(view.axes().iter().map(|axis| axis.size).collect()),
-                strides: Some(view.axes().iter().map(|axis| axis.stride as i64).collect()),
+                shape: Some(view.shape.sizes().map(Size::from)),
+                offset: (view.offset != 0).then_some(view.offset.into()),
+                sizes: Some(view.axes().iter().map(|axis| axis.size.into()).collect()),
+                strides: Some(view.axes().iter().map(|axis| (axis.stride as i64).into()).collect()),
                 ..named("rearrange")
             },
             Op::Pad(pad) => Self::of_pad(&pad),
@@ -306,7 +312,7 @@ impl NodeDescription {
             Fill::Edge => ("edge", None),
             Fill::Wrap => ("wrap", None),
         };
-        let some = |sizes: [usize; 3]| (sizes != [0; 3]).then_some(sizes);
+        let some = |sizes: [usize; 3]| (sizes != [0; 3]).then_some(sizes.map(Size::from));
         let (before, after) = (some(pad.before), some(pad.after));
         Self { op: "pad".into(), before, after, mode: Some(mode.into()), value, ..Self::default() }
     }

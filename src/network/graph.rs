@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::parameters::{Binary, Pad, Reduction, Resize, View};
-use super::{Activation, Recurrence};
+use super::{Activation, Recurrence, Time};
 use crate::error::{Error, Result};
 
 /// A network over weight layers. Nodes stand in execution order; the last one is the output.
@@ -15,6 +15,9 @@ pub struct Network {
     pub layers: Vec<Layer>,
     /// The operations.
     pub nodes: Vec<Node>,
+    /// Where sequences may be of any length up to one, the sizes that follow from it; all others are those for
+    /// the longest.
+    pub time: Option<Time>,
 }
 
 /// The input's shape and how raw values (pixels) become activations:
@@ -121,6 +124,12 @@ impl Shape {
             .and_then(|n| n.checked_mul(self.width))
             .filter(|&n| n as u64 <= 1 << 48)
             .ok_or_else(|| Error::network(format!("a value of shape {self} is too large")))
+    }
+
+    /// Channels, rows and columns.
+    #[cfg(feature = "compress")]
+    pub(crate) fn sizes(self) -> [usize; 3] {
+        [self.channels, self.height, self.width]
     }
 
     /// Elements of one channel.

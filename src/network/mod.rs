@@ -8,6 +8,8 @@ mod combined;
 #[cfg(feature = "compress")]
 pub mod describe;
 mod domain;
+#[cfg(feature = "compress")]
+mod fit;
 mod function;
 #[cfg(feature = "compress")]
 mod further;
@@ -21,7 +23,10 @@ pub(crate) mod plain;
 mod positions;
 mod recurrent;
 mod shapes;
+#[cfg(feature = "compress")]
+mod size;
 mod stream;
+mod time;
 mod tokens;
 
 pub use activation::Activation;
@@ -38,3 +43,5 @@ pub use parameters::{
     Axis, Binary, Coordinates, Fill, Interpolation, Pad, Reduction, Resize, Rounding, View,
 };
 pub use recurrent::{Cell, Gate, Recurrence};
+pub(crate) use time::corner;
+pub use time::{FreeSize, Place, Polynomial, Time};

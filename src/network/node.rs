@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::further::{self, PLAIN, operations};
+use super::size::Size;
 use super::{Activation, Layer, Op, Window};
 use crate::error::{Error, Result};
 
@@ -25,10 +26,10 @@ pub struct NodeDescription {
     pub layer: Option<String>,
     /// Window size.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kernel: Option<[usize; 2]>,
+    pub kernel: Option<[Size; 2]>,
     /// Window step; 1 for convolutions and the kernel's size for pools if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stride: Option<[usize; 2]>,
+    pub stride: Option<[Size; 2]>,
     /// Top, left, bottom, right; 0 if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub padding: Option<[usize; 4]>,
@@ -60,24 +61,24 @@ pub struct NodeDescription {
     /// For conv_transpose2d: top, left, bottom, right; 0 if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut: Option<[i32; 4]>,
-    /// For rearrange: of the result.
+    /// For rearrange: of the result; for a constant of which fewer rows and columns count for shorter sequences.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub shape: Option<[usize; 3]>,
+    pub shape: Option<[Size; 3]>,
     /// For rearrange: the first element; 0 if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub offset: Option<usize>,
+    pub offset: Option<Size>,
     /// For rearrange: of the axes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sizes: Option<Vec<usize>>,
+    pub sizes: Option<Vec<Size>>,
     /// For rearrange: of the axes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub strides: Option<Vec<i64>>,
+    pub strides: Option<Vec<Size>>,
     /// For pad: channels, rows, columns; 0 if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub before: Option<[usize; 3]>,
+    pub before: Option<[Size; 3]>,
     /// For pad: channels, rows, columns; 0 if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub after: Option<[usize; 3]>,
+    pub after: Option<[Size; 3]>,
     /// For pad, constant if missing, and resize.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
@@ -158,7 +159,7 @@ impl NodeDescription {
             "linear" => Op::Linear { layer: self.layer_index(layers)? },
             "conv2d" => Op::Conv2d {
                 layer: self.layer_index(layers)?,
-                stride: self.stride.unwrap_or([1, 1]),
+                stride: self.stride()?.unwrap_or([1, 1]),
                 padding: self.padding.unwrap_or_default(),
                 groups: self.groups.unwrap_or(1),
             },
@@ -206,7 +207,21 @@ impl NodeDescription {
             .kernel
             .ok_or_else(|| Error::network(format!("{} needs a \"kernel\" of two", self.op)))?;
         let padding = self.padding.unwrap_or_default();
-        Ok(Window { kernel, stride: self.stride.unwrap_or(kernel), padding })
+        let kernel = Size::all(kernel)?;
+        Ok(Window { kernel, stride: self.stride()?.unwrap_or(kernel), padding })
+    }
+
+    pub(super) fn stride(&self) -> Result<Option<[usize; 2]>> {
+        self.stride.map(Size::all).transpose()
+    }
+
+    /// The sizes that may follow from the steps of a sequence.
+    pub(super) fn sizes(&mut self) -> Vec<&mut Size> {
+        let two = [&mut self.kernel, &mut self.stride].into_iter().flatten().flatten();
+        let three =
+            [&mut self.shape, &mut self.before, &mut self.after].into_iter().flatten().flatten();
+        let lists = [&mut self.sizes, &mut self.strides].into_iter().flatten().flatten();
+        two.chain(three).chain(&mut self.offset).chain(lists).collect()
     }
 
     pub(super) fn layer_index(&self, layers: &BTreeMap<&str, usize>) -> Result<usize> {
@@ -231,8 +246,8 @@ impl NodeDescription {
         };
         let some_padding = |padding: [usize; 4]| (padding != [0; 4]).then_some(padding);
         let windowed = |op: &str, window: &Window| NodeDescription {
-            kernel: Some(window.kernel),
-            stride: Some(window.stride),
+            kernel: Some(window.kernel.map(Size::from)),
+            stride: Some(window.stride.map(Size::from)),
             padding: some_padding(window.padding),
             ..named(op)
         };
@@ -242,7 +257,7 @@ impl NodeDescription {
             }
             Op::Conv2d { layer: index, stride, padding, groups } => NodeDescription {
                 layer: layer(index),
-                stride: Some(stride),
+                stride: Some(stride.map(Size::from)),
                 padding: some_padding(padding),
                 groups: (groups != 1).then_some(groups),
                 ..named("conv2d")

@@ -59,6 +59,7 @@ impl Network {
         }
         self.check_planned()?;
         self.domains()?;
+        self.check_time()?;
         Ok(shapes)
     }
 

@@ -20,6 +20,8 @@ const FIRST_OPSET: i64 = 6;
 pub(super) enum FirstDimension {
     /// The batch: a network is the graph for one sample.
     Batch,
+    /// The same where it is free, of one sample: what goes through its samples goes through one.
+    BatchOfOne,
     /// A part of the one sample that the graph takes.
     OfTheSample,
 }
@@ -196,7 +198,10 @@ fn stated(input: &ValueInfoProto, reading: &Reading) -> Result<Vec<usize>> {
     });
     let named = reading.input_shapes.iter().find(|(name, _)| *name == input.name);
     let given = named.or_else(|| reading.input_shapes.iter().find(|(name, _)| name.is_empty()));
-    let Some((_, given)) = given else { return Ok(of_graph) };
+    let Some((_, given)) = given else {
+        let free = |(at, size)| if at > 0 && size == 0 { reading.steps.unwrap_or(0) } else { size };
+        return Ok(of_graph.into_iter().enumerate().map(free).collect());
+    };
     let fits = shape.is_none()
         || given.len() == of_graph.len()
             && given.iter().zip(&of_graph).all(|(&given, &stated)| stated == 0 || stated == given);
@@ -226,7 +231,10 @@ fn graph_input<'a>(
     first: FirstDimension,
 ) -> Result<GraphInput<'a>> {
     let name = input.name.as_str();
-    let dims = stated(input, reading)?;
+    let mut dims = stated(input, reading)?;
+    if let (FirstDimension::BatchOfOne, Some(batch @ 0)) = (first, dims.first_mut()) {
+        *batch = 1;
+    }
     if elements(&dims).is_none() {
         return Err(unsupported(format!(
             "its input {name:?} has shape {dims:?}, which is too large"

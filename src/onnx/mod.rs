@@ -17,6 +17,7 @@ mod embedding;
 mod evaluate;
 mod functions;
 mod graph;
+mod lengths;
 mod movement;
 mod operations;
 mod pattern;
@@ -29,6 +30,7 @@ mod tensor;
 mod view;
 mod weights;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -80,6 +82,11 @@ pub struct Fold {
 pub struct Reading {
     /// Sizes of inputs that the graph leaves free, by name; an empty name stands for any.
     pub input_shapes: Vec<(String, Vec<usize>)>,
+    /// Steps of the longest sequence, where the graph leaves their number free; else it is told by what the graph
+    /// can be read for, up to 512.
+    pub longest: Option<usize>,
+    /// Every size of an input that the graph leaves free, but the batch: one length in the place of all.
+    pub steps: Option<usize>,
     /// Whether the weights are those of a checkpoint: columns of linear layers keep their order, and what
     /// the graph does to weights alone is refused.
     pub of_checkpoint: bool,
@@ -119,6 +126,27 @@ fn parse_as(bytes: &[u8], folder: Option<&Path>, reading: &Reading) -> Result<Im
     let decode = || proto::ModelProto::decode(bytes).map_err(|e| Error::parse("ONNX", e));
     let length = bytes.len() as u64;
     let model = decode()?;
+    if lengths::has_free_time(&model, reading) {
+        let batch = Cell::new(FirstDimension::Batch);
+        return lengths::read_all(reading, &|steps| {
+            let reading = Reading { steps: Some(steps), ..reading.clone() };
+            let found = graph::read(decode()?, length, folder, &reading, batch.get());
+            if found.is_ok() || batch.get() == FirstDimension::BatchOfOne {
+                return found;
+            }
+            let one = graph::read(decode()?, length, folder, &reading, FirstDimension::BatchOfOne);
+            if one.is_ok() {
+                batch.set(FirstDimension::BatchOfOne);
+            }
+            one.or(found)
+        });
+    }
+    if let Some(longest) = reading.longest {
+        return Err(unsupported(format!(
+            "it leaves no number of steps free, or several sizes: --max-time {longest} has no meaning (--input-shape \
+             gives sizes)"
+        )));
+    }
     let one_sample = graph::may_be_one_sample(&model, reading);
     let found = graph::read(model, length, folder, reading, FirstDimension::Batch);
     if found.is_ok() || !one_sample {
@@ -257,7 +285,10 @@ mod tests {
     }
 
     fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
-        let dim = dims.iter().map(|&value| DimensionProto { value: Some(value) }).collect();
+        let dim = dims
+            .iter()
+            .map(|&value| DimensionProto { value: Some(value), ..Default::default() })
+            .collect();
         let tensor =
             Some(TensorTypeProto { shape: Some(ShapeProto { dim }), ..Default::default() });
         ValueInfoProto { name: name.into(), kind: Some(TypeProto { tensor }) }
@@ -296,6 +327,100 @@ mod tests {
         // 3 (x / 3 + 1): the weights come back as they were.
         assert_eq!(model.weights[0].values, Values::F32(vec![1.1, 0.3, 1.5 * 4.7]));
         assert_eq!(model.weights[0].bias, Some(Values::F32(vec![3.5, 2.25])));
+    }
+
+    /// An input `[batch, time, 2]`, or with other names of its sizes.
+    fn sequence(sizes: [&str; 3]) -> ValueInfoProto {
+        let mut input = value("x", &[0; 3]);
+        let shape = input.kind.as_mut().unwrap().tensor.as_mut().unwrap().shape.as_mut().unwrap();
+        for (dim, size) in shape.dim.iter_mut().zip(sizes) {
+            let value = size.parse().ok();
+            let param = if value.is_some() { String::new() } else { size.to_owned() };
+            *dim = DimensionProto { value, param };
+        }
+        input
+    }
+
+    fn integers(name: &str, values: &[i64]) -> TensorProto {
+        let dims = vec![values.len() as i64];
+        let (data_type, int64_data) = (7, values.to_vec());
+        TensorProto { name: name.into(), dims, data_type, int64_data, ..Default::default() }
+    }
+
+    /// Positions for at most five steps, added to a sequence, and a layer; then `more`, from "a" to "y".
+    fn positions(sizes: [&str; 3], more: Vec<NodeProto>) -> Vec<u8> {
+        let mut node_list = vec![
+            node("Shape", &["x"], "shape"),
+            node("Gather", &["shape", "one"], "steps"),
+            node("Slice", &["positions", "zero", "steps", "one"], "own"),
+            node("Add", &["x", "own"], "sum"),
+            node("MatMul", &["sum", "w"], "a"),
+        ];
+        node_list.extend(more);
+        let table: Vec<f32> = (0..10).map(|at| at as f32 / 4.0).collect();
+        let initializer = vec![
+            integers("zero", &[0]),
+            integers("one", &[1]),
+            tensor("positions", &[1, 5, 2], &table),
+            tensor("w", &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+        ];
+        let (input, output) = (vec![sequence(sizes)], vec![value("y", &[])]);
+        let graph =
+            GraphProto { node: node_list, initializer, input, output, ..Default::default() };
+        ModelProto { graph: Some(graph), ..Default::default() }.encode_to_vec()
+    }
+
+    #[test]
+    fn a_free_number_of_steps_is_any_up_to_what_the_graph_takes() {
+        let bytes = positions(["batch", "time", "2"], vec![node("Relu", &["a"], "y")]);
+        let found = parse(&bytes, None).unwrap();
+        assert_eq!(found.network.time.as_ref().unwrap().longest, 5);
+        assert!(found.notes.iter().any(|note| note.contains("up to 5 steps")), "{:?}", found.notes);
+        let free = found.into_model().unwrap();
+        let fixed = |steps| {
+            let input_shapes = vec![(String::new(), vec![1, steps, 2])];
+            let reading = Reading { input_shapes, ..Reading::default() };
+            parse_as(&bytes, None, &reading).unwrap().into_model().unwrap()
+        };
+        for steps in 2..=5 {
+            assert_eq!(free.at(steps).unwrap(), fixed(steps));
+        }
+        // An axis of one step is none in a graph: the shapes are others, the network is the same.
+        assert_ne!(free.at(1).unwrap().network, fixed(1).network);
+        let run = |model: &Model| {
+            let engine = crate::engine::Engine::new(model, crate::engine::Isa::best()).unwrap();
+            engine.infer_samples(&[0.5, 2.0]).unwrap()
+        };
+        assert_eq!(run(&free.at(1).unwrap()), run(&fixed(1)));
+        assert_eq!(run(&fixed(1)), [[9.5, 12.25, 15.0]]);
+        let longest = |steps| Reading { longest: Some(steps), ..Reading::default() };
+        let found = parse_as(&bytes, None, &longest(4)).unwrap();
+        assert_eq!(found.network.time.unwrap().longest, 4);
+        parse_as(&bytes, None, &longest(6)).unwrap_err();
+    }
+
+    #[test]
+    fn what_does_not_follow_from_the_steps_is_refused_by_name() {
+        let refused = |sizes, more, reading: &Reading| {
+            let found = parse_as(&positions(sizes, more), None, reading);
+            found.unwrap_err().to_string()
+        };
+        let free = || ["batch", "time", "2"];
+        let cast = NodeProto {
+            attribute: vec![AttributeProto { name: "to".into(), i: 1, ..Default::default() }],
+            ..node("Cast", &["steps"], "count")
+        };
+        // A factor is no size.
+        let mean = vec![cast, node("Relu", &["a"], "b"), node("Div", &["b", "count"], "y")];
+        let problem = refused(free(), mean, &Reading::default());
+        assert!(problem.contains("cannot be of any length"), "{problem}");
+        assert!(problem.contains("--input-shape 1x5"), "{problem}");
+        let relu = || vec![node("Relu", &["a"], "y")];
+        let problem = refused(["batch", "rows", "columns"], relu(), &Reading::default());
+        assert!(problem.contains("0 standing for a size that is not known"), "{problem}");
+        let longest = Reading { longest: Some(4), ..Reading::default() };
+        let problem = refused(["batch", "5", "2"], relu(), &longest);
+        assert!(problem.contains("--max-time 4 has no meaning"), "{problem}");
     }
 
     #[test]

@@ -151,4 +151,6 @@ pub(crate) struct DimensionProto {
     /// Absent where the dimension has a name instead.
     #[prost(int64, optional, tag = "1")]
     pub value: Option<i64>,
+    #[prost(string, tag = "2")]
+    pub param: String,
 }

@@ -156,7 +156,7 @@ impl Reader {
             readers,
             biases,
             values: BTreeMap::new(),
-            network: Network { input, layers: Vec::new(), nodes: Vec::new() },
+            network: Network { input, layers: Vec::new(), nodes: Vec::new(), time: None },
             shapes: Vec::new(),
             weights: Vec::new(),
             input: None,

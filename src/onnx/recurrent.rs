@@ -368,7 +368,9 @@ mod tests {
             output: vec!["y".into()],
             ..Default::default()
         };
-        let dim = [1, 5, 3].map(|value| DimensionProto { value: Some(value) }).to_vec();
+        let dim = [1, 5, 3]
+            .map(|value| DimensionProto { value: Some(value), ..Default::default() })
+            .to_vec();
         let kind = TensorTypeProto { shape: Some(ShapeProto { dim }), ..Default::default() };
         let info = |name: &str, tensor| ValueInfoProto {
             name: name.into(),

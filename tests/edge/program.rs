@@ -25,6 +25,39 @@ fn idx(dimensions: &[u32], values: &[u8]) -> Vec<u8> {
     file
 }
 
+#[test]
+fn sequences_have_any_length_up_to_the_longest() {
+    let folder = Folder::new();
+    let file = include_bytes!("../../fixtures/golden/lengths.svdo");
+    folder.write("l.svdo", file);
+    folder.write("three.idx", &idx(&[2, 2, 1, 3], &[1, 2, 3, 4, 5, 6, 9, 9, 3, 9, 9, 6]));
+    folder.write("six.idx", &idx(&[1, 2, 1, 6], &[1; 12]));
+    let engine =
+        svdo::engine::Engine::new(&svdo::container::read(file).unwrap(), svdo::engine::Isa::best());
+    let engine = engine.unwrap();
+    let at = |steps: usize, x: &[f32]| engine.at(steps).unwrap().infer_samples(x).unwrap().concat();
+    // Of the three steps the last one counts.
+    let expected = [&at(3, &[1., 2., 3., 4., 5., 6.])[..], &at(6, &[1.0; 12])].concat();
+    let done = run(&folder, "l.svdo -i three.idx six.idx -o -");
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    let rows: Vec<Vec<f32>> = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(rows.len(), 3);
+    assert_eq!((&rows[0], &[&rows[1][..], &rows[2]].concat()), (&rows[1], &expected));
+    assert_eq!(run(&folder, "l.svdo -i three.idx -o y.npy").code, 0);
+    for (dimensions, expected) in [
+        ([1, 2, 1, 7], "a sequence of 7 steps, the network takes 6 at most"),
+        ([1, 3, 1, 2], "does not fit the network's input"),
+    ] {
+        let count = dimensions.iter().product::<u32>() as usize;
+        folder.write("x.idx", &idx(&dimensions, &vec![1; count]));
+        let failed = run(&folder, "l.svdo -i x.idx");
+        assert_eq!((failed.code, failed.out.as_str()), (2, ""), "{}", failed.err);
+        assert!(failed.err.contains(expected), "{:?} lacks {expected:?}", failed.err);
+    }
+    let raw = run(&folder, "l.svdo -i l.svdo");
+    assert_eq!(raw.code, 2);
+}
+
 /// Fails unless a report is one of the workstation's kind.
 fn fits(report: &serde_json::Value) {
     let schema = include_str!("../../formats/report.schema.json");

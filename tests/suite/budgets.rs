@@ -455,6 +455,7 @@ fn stored(layers: usize, shape: [usize; 2], there: impl Fn(usize, u32) -> bool) 
         input: Input::plain(Shape::vector(cols)),
         layers: (0..layers).map(|n| Layer { name: n.to_string(), shape: shape.into() }).collect(),
         nodes: Vec::new(),
+        time: None,
     };
     for layer in 0..layers {
         let op = Op::Linear { layer };

@@ -149,6 +149,7 @@ fn empty_model(layers: usize, rows: usize, cols: usize) -> Model {
             input: Input::plain(Shape::vector(cols)),
             layers: vec![Layer { name: String::new(), shape: vec![rows, cols] }; layers],
             nodes: (0..layers).map(node).collect(),
+            time: None,
         },
         threshold: None,
         weights: vec![weights; layers],

@@ -35,6 +35,10 @@ fn network_examples_resolve() {
         ("q", &[8, 8]),
         ("k", &[8, 8]),
         ("v", &[8, 8]),
+        ("positions", &[8, 1, 1, 128]),
+        ("gru.ih_l0", &[24, 8]),
+        ("gru.hh_l0", &[24, 8]),
+        ("classes", &[5, 8]),
     ];
     let layers: Vec<Layer> = layers
         .iter()

@@ -4,7 +4,10 @@
 use half::f16;
 use svdo::container;
 use svdo::model::{LayerWeights, Model, Pattern, Scale, Values};
-use svdo::network::{Activation, Input, Layer, Network, Node, Op, Shape, Source, Window};
+use svdo::network::{
+    Activation, Axis, FreeSize, Input, Layer, Network, Node, Op, Place, Polynomial, Shape, Source,
+    Time, View, Window,
+};
 
 use crate::fixtures::{self, Noise};
 
@@ -83,6 +86,7 @@ fn model(
                 .map(|(name, shape, ..)| Layer { name: (*name).into(), shape: shape.to_vec() })
                 .collect(),
             nodes,
+            time: None,
         },
     }
 }
@@ -179,7 +183,42 @@ fn golden() -> Vec<(&'static str, Model, Writer)> {
         ("codebook", few.clone(), Writer::Earlier),
         ("codebook_adaptive", few.clone(), Writer::Small),
         ("codebook_gaps", few, Writer::Fast),
+        ("lengths", lengths(), Writer::Small),
     ]
+}
+
+/// Features and positions of up to six steps, of which the last one counts.
+fn lengths() -> Model {
+    let last = View::new(Shape::vector(4), 5, &[Axis { size: 4, stride: 6 }]).unwrap();
+    let conv = Op::Conv2d { layer: 0, stride: [1, 1], padding: [0; 4], groups: 1 };
+    let mut nodes = chain(&[
+        conv,
+        Op::Constant { layer: 1 },
+        Op::Add,
+        Op::Rearrange(last),
+        Op::Linear { layer: 2 },
+    ]);
+    nodes[1].inputs = vec![];
+    nodes[2].inputs = vec![Source::Node(0), Source::Node(1)];
+    let mut model = model(
+        Input::plain(Shape::new(2, 1, 6)),
+        &[
+            ("layer", &[4, 2, 1, 1], Kind::Even, 1),
+            ("positions", &[4, 1, 1, 6], Kind::F32, 1),
+            ("head", &[3, 4], Kind::F16, 1),
+        ],
+        nodes,
+        8,
+    );
+    let free = |of, number, size| FreeSize { of, number, size };
+    let sizes = vec![
+        free(Place::Input, 2, Polynomial::STEPS),
+        free(Place::Layer(1), 3, Polynomial::STEPS),
+        free(Place::Node(3), 3, Polynomial([-1, 1, 0])),
+        free(Place::Node(3), 5, Polynomial::STEPS),
+    ];
+    model.network.time = Some(Time { longest: 6, sizes });
+    model
 }
 
 fn path(name: &str) -> std::path::PathBuf {

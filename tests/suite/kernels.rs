@@ -29,7 +29,8 @@ fn layer(
     let values = Values::F32(dense.iter().copied().filter(|&v| v != 0.0).collect());
     let bias = Some(Values::F32(noise.vec(rows)));
     let node = Node { name: String::new(), op, inputs: vec![Source::Input] };
-    let network = Network { input: Input::plain(input), layers: vec![layer], nodes: vec![node] };
+    let network =
+        Network { input: Input::plain(input), layers: vec![layer], nodes: vec![node], time: None };
     (
         Model { network, threshold: None, weights: vec![LayerWeights { pattern, values, bias }] },
         dense.into_iter().map(f64::from).collect(),

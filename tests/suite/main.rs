@@ -29,6 +29,7 @@ mod import_words;
 mod imports;
 mod job;
 mod lenets;
+mod lengths;
 mod masks;
 mod memory;
 mod noise;

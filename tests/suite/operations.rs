@@ -176,7 +176,7 @@ fn equal_values_are_normalized_to_zero() {
         let op = Op::LayerNorm { eps: 1e-12, centered: true };
         let nodes = vec![Node { name: String::new(), op, inputs: vec![Source::Input] }];
         let input = Input::plain(Shape::new(channels, 1, width));
-        let network = Network { input, layers: Vec::new(), nodes };
+        let network = Network { input, layers: Vec::new(), nodes, time: None };
         let model = Model { network, threshold: None, weights: Vec::new() };
         let engine = Engine::new(&model, Isa::best()).unwrap();
         for value in [0.1, -1e-3, 1234.567] {

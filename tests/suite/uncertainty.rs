@@ -57,6 +57,7 @@ fn model(
             .map(|(at, (shape, _))| Layer { name: format!("l{at}"), shape: shape.to_vec() })
             .collect(),
         nodes: nodes.into_iter().enumerate().map(node).collect(),
+        time: None,
     };
     let made = layers.iter().map(|(shape, share)| random.layer(shape, *share));
     let (weights, variances) = made.unzip();
@@ -153,6 +154,7 @@ fn product(
         input: Input::plain(input),
         layers: vec![model.network.layers[layer].clone()],
         nodes: vec![Node { name: String::new(), op: own, inputs: vec![Source::Input] }],
+        time: None,
     };
     let weights = LayerWeights { pattern: weights.pattern.clone(), values, bias: None };
     Model { network, threshold: None, weights: vec![weights] }

@@ -7,6 +7,8 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use std::sync::Arc;
+
 use svdo::engine::uncertain::UncertainEngine;
 use svdo::engine::{Engine, Isa, Options};
 use svdo::network::Shape;
@@ -16,7 +18,7 @@ use svdo::{Error, container, data};
 /// `svdo_model`.
 #[derive(Debug)]
 pub struct Model {
-    engine: Engine,
+    engine: Arc<Engine>,
     classes: Vec<CString>,
 }
 
@@ -123,10 +125,47 @@ pub unsafe extern "C" fn svdo_load(
             let file = container::read(bytes)?;
             let name = |name: &str| CString::new(name.replace('\0', " ")).unwrap_or_default();
             let classes = file.network.classes().into_iter().map(name).collect();
-            Ok(Model { engine: Engine::new(&file, isa)?, classes })
+            Ok(Model { engine: Arc::new(Engine::new(&file, isa)?), classes })
         };
         // SAFETY: the caller's promise.
         unsafe { load((bytes, length), (model, "model"), make) }
+    })
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_longest(model: *const Model) -> usize {
+    // SAFETY: the caller's promise.
+    let time = unsafe { engine(model) }.and_then(Engine::time);
+    time.map_or(0, |time| time.longest)
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_at(
+    model: *const Model,
+    steps: usize,
+    other: *mut *mut Model,
+) -> c_int {
+    guarded(|| {
+        if other.is_null() {
+            return Err(invalid("other is null"));
+        }
+        // SAFETY: not null; the caller promises a place for a pointer.
+        unsafe { other.write(std::ptr::null_mut()) };
+        // SAFETY: null, or a model of `svdo_load` that is not freed, as the caller promises.
+        let model = unsafe { model.as_ref() }.ok_or_else(|| invalid("model is null"))?;
+        let engine = model.engine.at(steps).map_err(failure)?;
+        let made = Box::new(Model { engine, classes: model.classes.clone() });
+        // SAFETY: as above.
+        unsafe { other.write(Box::into_raw(made)) };
+        Ok(())
     })
 }
 
@@ -151,7 +190,7 @@ pub unsafe extern "C" fn svdo_free(model: *mut Model) {
 /// Null, or a model of `svdo_load` that is not freed during `'a`.
 unsafe fn engine<'a>(model: *const Model) -> Option<&'a Engine> {
     // SAFETY: the caller's promise.
-    unsafe { model.as_ref() }.map(|model| &model.engine)
+    unsafe { model.as_ref() }.map(|model| &*model.engine)
 }
 
 fn shape(shape: Shape) -> CShape {

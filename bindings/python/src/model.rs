@@ -9,7 +9,7 @@ use numpy::{
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use svdo::engine::{Engine, Isa, Options};
 use svdo::files::Claims;
 use svdo::network::Shape;
@@ -133,9 +133,18 @@ impl Model {
         if threads == Some(0) {
             return Err(PyValueError::new_err("threads=0: expected at least 1"));
         }
-        let x = contiguous_f32(&self.array(x)?)?;
-        let (ins, outs) =
-            (dimensions(self.engine.input_shape()), dimensions(self.engine.output_shape()));
+        if let Some(sequences) = self.sequences(x) {
+            if out.is_some() || threads.is_some() {
+                return Err(PyValueError::new_err(
+                    "a list of sequences takes no out and no threads",
+                ));
+            }
+            return self.run_all(&sequences);
+        }
+        let (x, steps) = self.array(x)?;
+        let at = steps.map(|steps| self.engine.at(steps)).transpose().map_err(raised)?;
+        let engine = at.as_deref().unwrap_or(&self.engine);
+        let (ins, outs) = (self.input_at(steps)?, self.output_of(engine));
         let batch = self.batch(x.shape(), &ins)?;
         let shape = [batch, &outs].concat();
         let out = match out {
@@ -150,8 +159,8 @@ impl Model {
         let (each_in, each_out) = (ins.iter().product(), outs.iter().product());
         py.detach(|| {
             data::finite("element", values, each_in)?;
-            let mut workspace = self.engine.workspace(samples).with_threads(threads);
-            self.engine.run(&mut workspace, values, results)?;
+            let mut workspace = engine.workspace(samples).with_threads(threads);
+            engine.run(&mut workspace, values, results)?;
             data::finite("output", results, each_out)
         })
         .map_err(raised)?;
@@ -168,8 +177,16 @@ impl Model {
         seed: u64,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let x = contiguous_f32(&self.array(x)?)?;
+        let (x, steps) = self.array(x)?;
         let ins = dimensions(self.engine.input_shape());
+        if let (Some(steps), Some(time)) = (steps, self.engine.time())
+            && steps != time.longest
+        {
+            return Err(PyValueError::new_err(format!(
+                "predict takes sequences of {} steps, not {steps}: call the model for others",
+                time.longest
+            )));
+        }
         let batch = self.batch(x.shape(), &ins)?.to_vec();
         let input = x.try_readonly()?;
         let (values, file) = (input.as_slice()?, self.bytes.bind(py).as_bytes());
@@ -186,6 +203,11 @@ impl Model {
     #[getter]
     fn output_shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, dimensions(self.engine.output_shape()))
+    }
+
+    #[getter]
+    fn max_time(&self) -> Option<usize> {
+        self.engine.time().map(|time| time.longest)
     }
 
     #[getter]
@@ -229,12 +251,91 @@ impl Model {
 }
 
 impl Model {
-    /// What was given, or the samples of arrays by name.
-    fn array<'py>(&self, x: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        match x.cast::<PyDict>() {
-            Ok(arrays) => joined(arrays, &self.engine.input().parts),
-            Err(_) => Ok(x.clone()),
+    /// What was given, or the samples of arrays by name, as f32; and how many steps they have, where that is free.
+    fn array<'py>(
+        &self,
+        x: &Bound<'py, PyAny>,
+    ) -> PyResult<(Bound<'py, PyArrayDyn<f32>>, Option<usize>)> {
+        let Some(time) = self.engine.time() else {
+            let x = match x.cast::<PyDict>() {
+                Ok(arrays) => joined(arrays, &self.engine.input().parts)?,
+                Err(_) => x.clone(),
+            };
+            return Ok((contiguous_f32(&x)?, None));
+        };
+        let longest = self.engine.input();
+        let input = |steps: usize| time.input(longest, steps).map_err(raised);
+        if let Ok(arrays) = x.cast::<PyDict>() {
+            // The first that is there of those whose size follows from the steps.
+            let one = if time.longest > 1 { input(1)? } else { longest.clone() };
+            let free = |&at: &usize| one.parts[at].shape != longest.parts[at].shape;
+            let mut steps = time.longest;
+            for at in (0..longest.parts.len()).filter(free) {
+                if let Some(array) = arrays.get_item(&longest.parts[at].name)? {
+                    let array = contiguous_f32(&array)?;
+                    let fits = |steps| Ok(sizes(input(steps)?.parts[at].shape, false));
+                    steps = steps_of(array.shape(), &fits, longest.parts[at].shape)?;
+                    break;
+                }
+            }
+            let joined = joined(arrays, &input(steps)?.parts)?;
+            return Ok((contiguous_f32(&joined)?, Some(steps)));
         }
+        let x = contiguous_f32(x)?;
+        let vector = longest.shape.area() == 1;
+        let fits = |steps| Ok(sizes(input(steps)?.shape, vector));
+        let steps = steps_of(x.shape(), &fits, longest.shape)?;
+        Ok((x, Some(steps)))
+    }
+
+    /// The dimensions of a sample of so many steps, where that is free; of one of the longest's rank.
+    fn input_at(&self, steps: Option<usize>) -> PyResult<Vec<usize>> {
+        let longest = self.engine.input();
+        match (self.engine.time(), steps) {
+            (Some(time), Some(steps)) => {
+                let shape = time.input(longest, steps).map_err(raised)?.shape;
+                Ok(sizes(shape, longest.shape.area() == 1))
+            }
+            _ => Ok(dimensions(longest.shape)),
+        }
+    }
+
+    /// The dimensions of an output, of the rank of the longest's.
+    fn output_of(&self, engine: &Engine) -> Vec<usize> {
+        sizes(engine.output_shape(), self.engine.output_shape().area() == 1)
+    }
+
+    /// The elements of a list that are sequences, where these may have any length.
+    fn sequences<'py>(&self, x: &Bound<'py, PyAny>) -> Option<Vec<Bound<'py, PyAny>>> {
+        self.engine.time()?;
+        let list = x.cast::<PyList>().ok()?;
+        let number = |x: &Bound<'_, PyAny>| x.extract::<f64>().is_ok();
+        let all: Vec<_> = list.iter().collect();
+        (!all.is_empty() && !all.iter().any(number)).then_some(all)
+    }
+
+    /// The outputs of sequences of any lengths.
+    fn run_all<'py>(&self, given: &[Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>> {
+        let (mut lengths, mut values) = (Vec::with_capacity(given.len()), Vec::new());
+        for (at, x) in given.iter().enumerate() {
+            let (x, steps) = self.array(x)?;
+            let ins = self.input_at(steps)?;
+            if self.batch(x.shape(), &ins)?.iter().any(|&size| size != 1) {
+                return Err(PyValueError::new_err(format!(
+                    "element {at} has shape {}: of a list, each is one sequence",
+                    tuple(x.shape())
+                )));
+            }
+            lengths.extend(steps);
+            values.extend_from_slice(x.try_readonly()?.as_slice()?);
+        }
+        let py = given[0].py();
+        let found = py.detach(|| self.engine.infer_sequences(&lengths, &values));
+        let rows = found.map_err(raised)?.into_iter().zip(&lengths).map(|(row, &steps)| {
+            let engine = self.engine.at(steps).map_err(raised)?;
+            PyArray::from_vec(py, row).reshape(self.output_of(&engine))
+        });
+        Ok(PyList::new(py, rows.collect::<PyResult<Vec<_>>>()?)?.into_any())
     }
 
     /// The dimensions before those of a sample.
@@ -247,6 +348,37 @@ impl Model {
             ))
         })
     }
+}
+
+/// The dimensions of a value that is a vector, or is not though it may have one place.
+fn sizes(shape: Shape, vector: bool) -> Vec<usize> {
+    match vector {
+        true => vec![shape.channels],
+        false => vec![shape.channels, shape.height, shape.width],
+    }
+}
+
+/// The steps for which an array's dimensions end with those of a sample.
+fn steps_of(
+    shape: &[usize],
+    sample: &dyn Fn(usize) -> PyResult<Vec<usize>>,
+    longest: Shape,
+) -> PyResult<usize> {
+    let mut refused = None;
+    for &steps in shape.iter().rev() {
+        match sample(steps) {
+            Ok(sample) if shape.ends_with(&sample) => return Ok(steps),
+            Ok(_) => {}
+            Err(e) => refused = refused.or(Some(e)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| {
+        PyValueError::new_err(format!(
+            "input shape {}, expected a sequence, {} at most, after any batch dimensions",
+            tuple(shape),
+            tuple(&dimensions(longest))
+        ))
+    }))
 }
 
 /// The array itself if it is f32 in C order; otherwise a converted copy.

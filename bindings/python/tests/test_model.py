@@ -215,3 +215,30 @@ def test_arrays_are_not_copied(model, images):
 
     assert peak(x) < x.nbytes / 10
     assert peak(x.astype(np.float64)) > x.nbytes  # NumPy's memory is counted
+
+
+def test_sequences_have_any_length(fixtures):
+    model = svdo.load(fixtures / "golden" / "lengths.svdo")
+    assert (model.max_time, model.input_shape, model.output_shape) == (6, (2, 1, 6), (3,))
+    random = np.random.default_rng(1)
+    sequences = [random.standard_normal((2, 1, t)).astype(np.float32) for t in (1, 6, 3, 3)]
+    alone = [model(x) for x in sequences]
+    assert all(y.shape == (3,) for y in alone) and not np.array_equal(alone[2], alone[3])
+    for together in (model(sequences), model([x.tolist() for x in sequences])):
+        assert isinstance(together, list)
+        for a, b in zip(together, alone):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+    np.testing.assert_allclose(model(np.stack(sequences[2:])), np.stack(alone[2:]), rtol=1e-6)
+    # Of a sequence the last step counts, and its position.
+    changed = sequences[2].copy()
+    changed[..., :2] += 1
+    np.testing.assert_array_equal(model(changed), alone[2])
+    assert not np.array_equal(model(sequences[2][..., 2:]), alone[2])
+    with pytest.raises(svdo.SvdoError, match="7 steps, the network takes 6 at most"):
+        model(np.zeros((2, 1, 7)))
+    with pytest.raises(svdo.SvdoError, match="no steps"):
+        model(np.zeros((2, 1, 0)))
+    with pytest.raises(ValueError, match="expected a sequence"):
+        model(np.zeros((3, 1, 4)))
+    with pytest.raises(ValueError, match="takes no out"):
+        model(sequences, threads=1)

@@ -38,6 +38,8 @@ pub(in crate::engine) struct TapRows {
     pub(super) bias: Vec<f32>,
     pub(super) blocks: usize,
     pub(super) farthest: usize,
+    /// Whether distances are counted in channels, however long these are, rather than in positions.
+    pub(super) by_channel: bool,
 }
 
 /// Groups of rows with as many taps each in a block.
@@ -69,6 +71,7 @@ impl TapRows {
             bias: bias.to_vec(),
             blocks,
             farthest: 0,
+            by_channel: false,
         };
         all.bias.resize(rows.len().next_multiple_of(group), 0.0);
         for (chunk, rows) in rows.chunks(CHUNK).enumerate() {
@@ -81,6 +84,16 @@ impl TapRows {
         let alone = all.taps.iter().map(|&tap| tap as u32);
         all.farthest = alone.chain(all.offsets.iter().copied()).max().unwrap_or(0) as usize;
         all
+    }
+
+    /// The same, its distances counted in channels.
+    pub(in crate::engine) fn by_channel(self, by_channel: bool) -> Self {
+        Self { by_channel, ..self }
+    }
+
+    /// Positions that a distance of one is over an input of so many in each channel.
+    pub(in crate::engine) fn unit(&self, plane: usize) -> usize {
+        if self.by_channel { plane } else { 1 }
     }
 
     /// Adds the taps that a chunk of rows, from group `first` on, has in a block.

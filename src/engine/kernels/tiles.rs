@@ -59,19 +59,22 @@ pub(in crate::engine) struct Residual<'a> {
 impl TapRows {
     /// Fills the positions of `spans` in every row of y, `pitch` floats from row to row, with the sums
     /// of the taps, the bias and, if given, the residual; then takes `max(y, 0)` if asked. A position is
-    /// `lanes` floats. A vector past the last position must be there in x and the residual.
+    /// `lanes` floats, a distance of taps `unit` positions. A vector past the last position must be there in x and
+    /// the residual.
     pub(in crate::engine) fn run(
         &self,
         isa: Isa,
         spans: Spans,
         lanes: usize,
-        (x, residual): (&[f32], Option<Residual<'_>>),
+        (x, unit, residual): (&[f32], usize, Option<Residual<'_>>),
         (y, pitch): (&mut [f32], usize),
         relu: bool,
     ) {
         let width = isa.lanes();
         for span in spans.iter() {
-            let from = (span.input + self.farthest + span.positions) * lanes + width;
+            let farthest = self.farthest.saturating_mul(unit);
+            let from = farthest.saturating_add(span.input + span.positions).saturating_mul(lanes);
+            let from = from.saturating_add(width);
             let to = (self.rows - 1) * pitch + (span.output + span.positions) * lanes;
             let residual = residual.is_none_or(|residual| {
                 let end = (span.residual + span.positions) * lanes + width;
@@ -79,7 +82,7 @@ impl TapRows {
             });
             assert!(from <= x.len() && to <= y.len() && residual, "a span leaves its map");
         }
-        isa.run(Tiles { rows: self, spans, lanes, x, residual, y, pitch, relu });
+        isa.run(Tiles { rows: self, spans, lanes, unit, x, residual, y, pitch, relu });
     }
 }
 
@@ -87,6 +90,7 @@ struct Tiles<'a> {
     rows: &'a TapRows,
     spans: Spans,
     lanes: usize,
+    unit: usize,
     x: &'a [f32],
     residual: Option<Residual<'a>>,
     y: &'a mut [f32],
@@ -119,7 +123,7 @@ const fn twice_as_many<V: Vector>() -> bool {
 impl Tiles<'_> {
     #[inline(always)]
     fn fill<V: Vector<Element = f32>>(self) {
-        let Self { rows, spans, lanes, x, residual, y, pitch, relu } = self;
+        let Self { rows, spans, lanes, unit, x, residual, y, pitch, relu } = self;
         let most = match (rows.group == GROUP, many::<V>()) {
             (false, true) => 12,
             (false, false) => 4,
@@ -143,7 +147,7 @@ impl Tiles<'_> {
                         (residual.values.as_ptr().wrapping_add(start), residual.pitch)
                     }),
                     y: y.as_mut_ptr().wrapping_add(span.output * lanes + done),
-                    lanes,
+                    step: lanes * unit,
                     pitch,
                     length,
                 };
@@ -212,7 +216,8 @@ struct Origin {
     /// It, and the distance of its rows.
     residual: Option<(*const f32, usize)>,
     y: *mut f32,
-    lanes: usize,
+    /// Floats of a distance.
+    step: usize,
     pitch: usize,
     length: usize,
 }
@@ -331,7 +336,7 @@ unsafe fn some<V: Vector<Element = f32>, const N: usize, const R: usize, const S
         }
         for tap in 0..taps.count {
             if SHARED {
-                let x = at.x.add(*taps.offsets.add(tap) as usize * at.lanes);
+                let x = at.x.add(*taps.offsets.add(tap) as usize * at.step);
                 let x: [V; N] = load(x);
                 for r in 0..R {
                     let weight = V::splat(*taps.weights.add(tap * R + r));
@@ -348,7 +353,7 @@ unsafe fn some<V: Vector<Element = f32>, const N: usize, const R: usize, const S
                     let offset = *tap.cast::<u32>().add(1 - high);
                     let weight = *tap.cast::<f32>().add(high);
                     // A vector at a time: an operand from memory needs no register.
-                    let x = at.x.add(offset as usize * at.lanes);
+                    let x = at.x.add(offset as usize * at.step);
                     let weight = V::splat(weight);
                     for n in 0..N {
                         sums[r][n] = weight.fma(V::read(x.add(n * V::LANES)), sums[r][n]);

@@ -1,11 +1,14 @@
 //! From a model and its variances to a plan.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::super::options::Options;
-use super::super::plan::Engine;
+use super::super::plan::{Engine, check_weights};
 use super::rules::{Rule, Values};
 use super::{Uncertainty, blocks, linear, rules};
+use crate::engine::kernels::Workers;
+use crate::engine::shared::LayerKernels;
 use crate::engine::step::{Step, StepKind};
 use crate::error::{Error, Result};
 use crate::model::{Model, Variances};
@@ -29,6 +32,7 @@ use crate::uncertainty::table::Table;
 ///     input: Input::plain(Shape::vector(3)),
 ///     layers: vec![Layer { name: "fc".into(), shape: vec![1, 3] }],
 ///     nodes: vec![Node { name: String::new(), op: Op::Linear { layer: 0 }, inputs: vec![Source::Input] }],
+///     time: None,
 /// };
 /// let model = Model { network, threshold: None, weights: vec![weights] };
 /// let layer = LayerVariances { weights: vec![0.25, 1.0], ..LayerVariances::default() };
@@ -96,7 +100,10 @@ impl UncertainEngine {
         // Samples come in panels, however few inputs do.
         let batch = if how == Uncertainty::Moments { options.batch } else { None };
         let options = Options { batch, ..options };
-        let mut engine = Engine::planned(model, isa, options, false)?;
+        check_weights(model)?;
+        let workers = Arc::new(Workers::new(options.threads.saturating_sub(1)));
+        let parts = (&mut LayerKernels::default(), workers);
+        let mut engine = Engine::planned(model, isa, options, false, parts)?;
         let mut steps = std::mem::take(&mut engine.steps);
         if how == Uncertainty::Moments {
             blocks::move_pools(&mut engine, &mut steps);

@@ -25,6 +25,9 @@ class Model:
     def output_shape(self) -> tuple[int, ...]:
         """Of one sample's output: (n,) or (channels, height, width)."""
     @property
+    def max_time(self) -> int | None:
+        """Steps of the longest sequence, if shorter ones are taken, too; None if inputs have one size."""
+    @property
     def threshold(self) -> float | None:
         """The threshold on log alpha that pruned it; None if it was left out of the file."""
     @property
@@ -40,24 +43,27 @@ class Model:
         """The bytes of the .svdo file."""
     def __call__(
         self,
-        x: npt.ArrayLike | Mapping[str, npt.ArrayLike],
+        x: npt.ArrayLike | Mapping[str, npt.ArrayLike] | list[Any],
         /,
         *,
         out: npt.NDArray[np.float32] | None = None,
         threads: int | None = None,
-    ) -> npt.NDArray[np.float32]:
+    ) -> Any:
         """Run the network on raw values: its own preprocessing is applied.
 
         Args:
             x: [*batch, *input_shape] with any batch dimensions, or none. A C-contiguous float32
                 array is read where it lies; anything else that holds numbers is converted. Of a network
                 with several inputs (token ids, a mask) also a dict of arrays by name, each [*batch, *shape].
+                If sequences may have any length up to ``max_time``: arrays of any such length, or a list of
+                sequences of several, each an array, a list or a dict, without batch dimensions.
             out: a C-contiguous float32 array [*batch, *output_shape] to write into.
             threads: threads to use at most; if None, as many as the work is worth. The outputs
                 do not depend on it. The interpreter's lock is released meanwhile.
 
         Returns:
-            float32 [*batch, *output_shape]: ``out`` if it was given. All of it is finite.
+            float32 [*batch, *output_shape]: ``out`` if it was given. All of it is finite. Of a list of
+            sequences a list of arrays.
 
         Raises:
             SvdoError: a value of ``x`` is NaN or infinite, or an output is, as where sums
