@@ -121,6 +121,9 @@ impl Kernel for Sums<'_> {
                 // What does not fit is beyond the last column that is read.
                 let enough = m.len() / lanes - (start + from.pitch + 1).min(m.len() / lanes);
                 let length = (count * from.pitch).min(enough) * lanes;
+                if length == 0 {
+                    continue; // behind the last row that is read
+                }
                 let sums = &mut rows[..length];
                 let at = |x: usize| x * lanes..x * lanes + length;
                 let four = [0, 1, from.pitch, from.pitch + 1].map(|apart| at(start + apart));
@@ -191,6 +194,96 @@ fn scatter<V: Vector<Element = f32>>(
             let rows = y[even..].chunks_exact_mut(lanes).take(width);
             for (x, y) in x.chunks(2 * lanes).zip(rows) {
                 copy::<V>(x, y, lanes);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{Isa, test_every_isa};
+
+    fn random(state: &mut u64) -> f32 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (*state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    /// What a convolution over windows reads, by its place: the sum of four inputs, of which those off the map are 0.
+    fn check(isa: Isa, kernel: [usize; 2], padding: usize, gap: usize, lanes: usize, both: bool) {
+        let state = &mut ((kernel[0] * 7 + kernel[1] * 5 + padding + gap + lanes) as u64);
+        let shape = Shape::new(3, 10, 13);
+        let zeros = [padding; 4];
+        let from = Layout { shape, zeros, pitch: shape.width + padding + gap };
+        let pooled = Shape {
+            channels: 1,
+            height: (shape.height + 2 * padding - kernel[0] + 1) / 2,
+            width: (shape.width + 2 * padding - kernel[1] + 1) / 2,
+        };
+        let channels = if both { 6 } else { 3 };
+        let start = 2 * from.positions();
+        let windows = Windows::new(kernel, &from, channels, [padding; 2], pooled, start);
+        let mut means = vec![0.0; from.positions() * lanes];
+        let mut variances = vec![0.0; windows.range().end * lanes];
+        for (channel, row) in (0..3).flat_map(|c| (0..shape.height).map(move |row| (c, row))) {
+            let own = from.row(channel, row) * lanes..(from.row(channel, row) + 13) * lanes;
+            means[own.clone()].iter_mut().for_each(|m| *m = random(state));
+            variances[own].iter_mut().for_each(|v| *v = random(state).powi(2));
+        }
+        let panel = Panel { isa, lanes, team: None };
+        let input = (0..from.positions(), from);
+        windows.sum(panel, &input, (&means, &mut variances), both);
+        let (range, layout) = windows.input();
+        let found = &variances[floats(&range, lanes)];
+        let of = |kind: usize, channel: usize, row: usize, column: usize, lane: usize| {
+            let (y, x) = (row.wrapping_sub(padding), column.wrapping_sub(padding));
+            if y >= shape.height || x >= shape.width {
+                return 0.0;
+            }
+            let at = (from.row(channel, y) + x) * lanes + lane;
+            let (m, v) = (means[at], if both { variances[at] } else { 0.0 });
+            if both && kind == 0 { v } else { v + m * m }
+        };
+        let phases = kernel.map(|side| side.min(2));
+        for kind in 0..channels / 3 {
+            for channel in 0..3 {
+                for (ky, kx) in (0..kernel[0]).flat_map(|y| (0..kernel[1]).map(move |x| (y, x))) {
+                    for (y, x) in
+                        (0..pooled.height).flat_map(|y| (0..pooled.width).map(move |x| (y, x)))
+                    {
+                        let plane = (kind * 3 + channel) * phases[0] * phases[1]
+                            + ky % 2 * phases[1]
+                            + kx % 2;
+                        let at = layout.row(plane, y + ky / 2) + x + kx / 2;
+                        for lane in 0..lanes {
+                            let exact: f32 = [(0, 0), (0, 1), (1, 0), (1, 1)]
+                                .iter()
+                                .map(|(a, b)| {
+                                    of(kind, channel, 2 * y + ky + a, 2 * x + kx + b, lane)
+                                })
+                                .sum();
+                            let found = found[at * lanes + lane];
+                            assert!(
+                                (found - exact).abs() < 1e-5,
+                                "{kernel:?} {padding} {lanes} {kind} {channel}, tap {ky} {kx} at {y} {x}: \
+                                 {found}, exactly {exact}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    test_every_isa! {
+        fn sums_are_those_of_four_inputs(isa) {
+            for kernel in [[5, 5], [3, 3], [4, 2], [1, 1], [1, 3], [2, 1]] {
+                for (padding, gap) in [(0, 0), (0, 3), (1, 0), (2, 1)] {
+                    for lanes in [1, 8, 16, 32] {
+                        check(isa, kernel, padding, gap, lanes, false);
+                        check(isa, kernel, padding, gap, lanes, true);
+                    }
+                }
             }
         }
     }
