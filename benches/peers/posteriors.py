@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 DATA, PROGRAMS = sys.argv[1:3]
 ONLY = sys.argv[3:]
-IMAGES, SAMPLES, STEPS = 200, 2000, 400
+IMAGES, SAMPLES, STEPS = 100, 1000, 300
 torch.manual_seed(1)
 torch.set_num_threads(1)
 
