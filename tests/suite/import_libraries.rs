@@ -101,7 +101,7 @@ fn sigmas_of_weights_and_biases_are_those_of_every_library() {
     let file = folder.path().join("posterior.safetensors");
     for (names, spread) in CONVENTIONS {
         let layer = |name: &str| format!("fc.{name}");
-        let means: Vec<f32> = (0..15).map(|i| 0.1 * (i as f32 - 6.5)).collect();
+        let means: Vec<f32> = (0..15).map(|i| 0.3 + 0.1 * i as f32).collect();
         let values = [
             (layer(names[0]), vec![5, 3], means.clone()),
             (layer(names[1]), vec![5, 3], vec![spread as f32; 15]),

@@ -233,7 +233,7 @@ fn what_does_not_go_is_refused_with_the_way_out() {
             "infer plain.svdo -i other.f32 --uncertainty mean --task classes --target-deviation 1",
             "--task regression",
         ),
-        ("infer plain.svdo -i other.f32 --uncertainty mean --target-deviation -1", "from 0 on"),
+        ("infer plain.svdo -i other.f32 --uncertainty mean --target-deviation=-1", "from 0 on"),
         ("infer plain.svdo -i other.f32 --uncertainty mean --targets other.f32", "other.f32"),
     ] {
         let (code, _, err) = run(arguments);
