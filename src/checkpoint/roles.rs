@@ -146,7 +146,10 @@ pub(super) fn is_bystander(name: &str) -> bool {
             .any(|of| part.starts_with(of))
     };
     let (_, role) = split(name);
-    name.split(['.', '/']).any(state) || ["zero_mask", "zero_weights"].contains(&role)
+    // BLiTZ's samplers hold the layer's own tensors again, and the last noise.
+    let sampler = |part: &str| ["weight_sampler", "bias_sampler"].contains(&part);
+    name.split(['.', '/']).any(|part| state(part) || sampler(part))
+        || ["zero_mask", "zero_weights"].contains(&role)
 }
 
 /// The tensors that share a prefix: their roles and numbers, in the order of the file.
