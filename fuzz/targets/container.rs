@@ -2,8 +2,9 @@
 //! something that reads the same. Checksums are repaired first, so that the parser behind them is met.
 
 use svdo::container;
+use svdo::engine::uncertain::{UncertainEngine, Uncertainty};
 use svdo::engine::{Engine, Isa, Options};
-use svdo::model::Model;
+use svdo::model::{Model, Variances};
 use svdo::network::DomainKind;
 
 /// The bytes behind a header's mark, under a checksum.
@@ -16,6 +17,9 @@ pub fn sealed(bytes: &[u8]) -> Vec<u8> {
 pub fn read(bytes: &[u8]) {
     if let Ok((model, Some(variances))) = container::read_with_variances(&sealed(bytes)) {
         variances.check(&model).unwrap();
+        if is_small(&model) {
+            predict(&model, &variances);
+        }
     }
     let Ok(model) = container::read(&sealed(bytes)) else { return };
     for fast in [false, true] {
@@ -41,6 +45,29 @@ pub fn is_small(model: &Model) -> bool {
         && weights < 1 << 12
         && elements * weights < 1 << 20
         && model.network.nodes.len() < 64
+}
+
+/// Under the posterior, whatever the variances: nothing panics or reads outside.
+fn predict(model: &Model, variances: &Variances) {
+    for how in [Uncertainty::Moments, Uncertainty::MonteCarlo { samples: 3, seed: 1 }] {
+        for isa in Isa::supported() {
+            let options = Options { threads: 2, ..Options::default() };
+            let Ok(engine) = UncertainEngine::new(model, variances, how, isa, options) else {
+                continue;
+            };
+            let ins = engine.input_shape().elements().unwrap();
+            for samples in [1, 9] {
+                let x = vec![0.0; samples * ins];
+                let mut y = vec![0.0; samples * engine.row()];
+                if engine.check_input(&x).is_ok() {
+                    engine.infer(&x, &mut y).unwrap();
+                }
+                // Not finite: an error.
+                let _ = engine.predict(&x, 1);
+                let _ = engine.predict_numbers(&x);
+            }
+        }
+    }
 }
 
 /// Whatever the weights: nothing panics or reads outside.

@@ -20,6 +20,8 @@ pub(super) struct LayerTensors {
     pub(super) theta: usize,
     pub(super) variance: Option<(Variance, usize)>,
     pub(super) bias: Option<usize>,
+    /// Of the bias.
+    pub(super) bias_variance: Option<(Variance, usize)>,
     /// Zero where a weight is pruned already.
     pub(super) mask: Option<usize>,
     /// Zero where a bias is pruned already.
@@ -186,6 +188,7 @@ impl GroupReader<'_> {
             theta,
             variance,
             bias: group.find_any(&roles::BIAS),
+            bias_variance: self.bias_variance(group),
             mask: group.find_any(&roles::MASK),
             bias_mask: group.find(roles::BIAS_MASK),
             group: group_factor,
@@ -268,6 +271,17 @@ impl GroupReader<'_> {
         }
     }
 
+    /// The variance of a group's bias, if it has a mean: in the form that is said of variances where a name leaves it
+    /// open.
+    fn bias_variance(&self, group: &Group<'_>) -> Option<(Variance, usize)> {
+        group.find_any(&roles::BIAS)?;
+        let all = roles::BIAS_VARIANCE.into_iter();
+        let mut found = all.filter_map(|(role, kind)| Some((role, kind, group.find(role)?)));
+        let (role, kind, tensor) = found.next()?;
+        let said = self.options.variance.filter(|_| role == pyro::BIAS_SCALES[3]);
+        Some((said.unwrap_or(kind), tensor))
+    }
+
     fn role(&self, tensor: usize) -> &str {
         split(&self.names[tensor]).1
     }
@@ -286,6 +300,7 @@ impl LayerTensors {
             theta: 0,
             variance: None,
             bias: None,
+            bias_variance: None,
             mask: None,
             bias_mask: None,
             group: None,
@@ -308,6 +323,7 @@ impl LayerTensors {
             Some(self.theta).filter(|_| !self.norm),
             self.variance.map(|(_, tensor)| tensor),
             self.bias,
+            self.bias_variance.map(|(_, tensor)| tensor),
             self.mask,
             self.bias_mask,
         ]
@@ -327,8 +343,9 @@ impl LayerTensors {
         if self.norm {
             return Ok(());
         }
-        let all = [Some(self.theta), self.variance.map(|(_, tensor)| tensor), self.bias];
-        for tensor in all.into_iter().flatten().map(|t| &tensors[t]) {
+        let variances = [self.variance, self.bias_variance].map(|v| v.map(|(_, tensor)| tensor));
+        let all = [Some(self.theta), self.bias].into_iter().chain(variances);
+        for tensor in all.flatten().map(|t| &tensors[t]) {
             if tensor.dtype == DType::Other("complex") {
                 return Err(Error::Tensor {
                     tensor: tensor.name.clone(),
@@ -363,7 +380,9 @@ impl LayerTensors {
     /// Whether the bias has one value for each of `rows` outputs: `[out]`, or with dimensions of 1
     /// around it, as `[1, out]` and `[1, out, 1, 1]`.
     pub(super) fn check_bias(&self, rows: usize, tensors: &[TensorInfo]) -> Result<()> {
-        for bias in [self.bias, self.bias_mask].into_iter().flatten().map(|b| &tensors[b]) {
+        let variance = self.bias_variance.map(|(_, tensor)| tensor);
+        let all = [self.bias, self.bias_mask, variance];
+        for bias in all.into_iter().flatten().map(|b| &tensors[b]) {
             let squeezed: Vec<usize> = bias.shape.iter().copied().filter(|&d| d != 1).collect();
             let single = rows == 1 && squeezed.is_empty() && !bias.shape.is_empty();
             if squeezed != [rows] && !single {

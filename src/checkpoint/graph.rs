@@ -92,6 +92,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Checkpoint> {
         theta: Some(View::of(&source, weight).spread(spread)),
         variance: None,
         bias: bias.map(|bias| View::of(&source, bias)),
+        bias_variance: None,
         mask: None,
         bias_mask: None,
         group: None,

@@ -89,6 +89,7 @@ pub(super) struct LayerViews {
     pub(super) theta: Option<View>,
     pub(super) variance: Option<(Variance, View)>,
     pub(super) bias: Option<View>,
+    pub(super) bias_variance: Option<(Variance, View)>,
     pub(super) mask: Option<View>,
     pub(super) bias_mask: Option<View>,
     pub(super) group: Option<(View, View)>,
@@ -363,6 +364,7 @@ impl LayerViews {
             theta: None,
             variance: None,
             bias: None,
+            bias_variance: None,
             mask: None,
             bias_mask: None,
             group: None,
@@ -445,6 +447,9 @@ impl LayerViews {
             theta: Some(oriented(theta)),
             variance,
             bias: vector(layer.bias),
+            bias_variance: layer
+                .bias_variance
+                .and_then(|(kind, tensor)| Some((kind, vector(Some(tensor))?))),
             mask,
             bias_mask: vector(layer.bias_mask),
             group,

@@ -44,8 +44,8 @@ pub(super) fn normalized(tensors: &[TensorInfo], notes: &mut Vec<String>) -> Res
     }
     separate(&mut names);
     of_flax(&mut names);
-    pyro::of_pyro(&mut names, notes);
-    pyro::of_numpyro(&mut names, tensors, notes);
+    pyro::of_pyro(&mut names);
+    pyro::of_numpyro(&mut names, tensors);
     names.iter_mut().for_each(of_nncf);
     names.iter_mut().for_each(of_cell);
     if shadows > 0 {
@@ -83,7 +83,10 @@ pub(super) fn rename(names: &mut [String], naming: &Naming) -> Result<()> {
                         format!("{of}.{role}")
                     }
                     (of, "bias" | "b") if role == "theta" => format!("{of}.bias"),
-                    // What is not known of a bias is not used.
+                    // Of the same kind as those of weights, if biases can have it.
+                    (of, "bias" | "b") if naming.kind != Variance::LogAlpha => {
+                        format!("{of}.bias_{role}")
+                    }
                     (_, "bias" | "b") => String::new(),
                     _ => format!("{layer}.{role}"),
                 };

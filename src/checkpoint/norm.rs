@@ -433,6 +433,11 @@ impl Fold {
         }
     }
 
+    /// The variances of a bias behind it.
+    pub(super) fn variances(&self, variances: &mut [f64]) {
+        variances.iter_mut().zip(&self.scale).for_each(|(v, scale)| *v *= scale * scale);
+    }
+
     /// The bias behind it.
     pub(super) fn bias(&self, bias: Option<Vec<f32>>) -> Vec<f32> {
         let of = |row: usize| bias.as_ref().map_or(0.0, |bias| f64::from(bias[row]));

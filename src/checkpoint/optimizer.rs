@@ -168,7 +168,7 @@ impl ParamGroup<'_> {
         let mut at = *offset;
         for parameter in parameters {
             let is_matrix = parameter.shape.len() > 1;
-            if let Some(name) = variance_name(&parameter.name).filter(|_| is_matrix) {
+            if let Some(name) = variance_name(&parameter.name, is_matrix) {
                 let text = storage.key.len() + name.len() + size_of_val(&parameter.shape[..]);
                 budget.bytes((size_of::<Found>() + text) as u64)?;
                 let data = Data::Storage { storage: storage.clone(), offset: at };
@@ -196,10 +196,13 @@ fn unassigned(name: &str, groups: &[ParamGroup<'_>]) -> Error {
 }
 
 /// What a parameter's variances are called, if it is a weight: `fc.ivon_sigma2` for `fc.weight`,
-/// `lstm.ivon_sigma2_ih_l0` for `lstm.weight_ih_l0`.
-fn variance_name(parameter: &str) -> Option<String> {
+/// `lstm.ivon_sigma2_ih_l0` for `lstm.weight_ih_l0`; or a bias, `fc.bias_ivon_sigma2`.
+fn variance_name(parameter: &str, is_matrix: bool) -> Option<String> {
     let (layer, role) = split(parameter);
     let before = &parameter[..parameter.len() - role.len()];
+    if !is_matrix {
+        return (role == "bias").then(|| format!("{before}{}", roles::IVON_BIAS));
+    }
     let rest = role.strip_prefix("weight").filter(|rest| rest.is_empty() || rest.starts_with('_'));
     match rest {
         Some(rest) => Some(format!("{before}{}{rest}", roles::IVON)),
@@ -223,11 +226,13 @@ mod tests {
 
     #[test]
     fn variances_are_called_after_weights() {
-        let name = |name| variance_name(name);
+        let name = |name| variance_name(name, true);
         assert_eq!(name("model.fc.weight").unwrap(), "model.fc.ivon_sigma2");
         assert_eq!(name("weight").unwrap(), "ivon_sigma2");
         assert_eq!(name("lstm.weight_hh_l1_reverse").unwrap(), "lstm.ivon_sigma2_hh_l1_reverse");
         assert_eq!(name("fc.W").unwrap(), "fc.ivon_sigma2");
         assert_eq!((name("fc.bias"), name("pos")), (None, None));
+        assert_eq!(variance_name("fc.bias", false).unwrap(), "fc.bias_ivon_sigma2");
+        assert_eq!(variance_name("norm.weight", false), None);
     }
 }

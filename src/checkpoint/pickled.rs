@@ -4,6 +4,7 @@
 use super::optimizer::{self, Curvature, Holder, State};
 use super::pickle::{Id, Node, Pickle};
 use super::pyro::ParamStore;
+use super::roles;
 use super::tensor::DType;
 use crate::budget::ReadBudget;
 use crate::error::{Error, Result};
@@ -74,13 +75,15 @@ pub(super) fn find(
         return Err(invalid(&state.name, problem));
     }
     let variances = optimizer::variances(pickle, &walk.states, &walk.found, &walk.holders, budget)?;
+    let biases = variances.iter().filter(|found| found.name.ends_with(roles::IVON_BIAS)).count();
     notes.extend(walk.states.iter().map(|state| match variances.is_empty() {
         true => format!("{}: the state of an optimizer, ignored", state.name),
         false => format!(
-            "{}: the state of IVON, read for the variances of {} weights, 1 / (ess (hess + \
+            "{}: the state of IVON, read for the variances of {} weights and {} biases, 1 / (ess (hess + \
              weight_decay)); of other parameters the means are read",
             state.name,
-            variances.len()
+            variances.len() - biases,
+            biases
         ),
     }));
     for variance in variances {

@@ -22,6 +22,9 @@ pub(super) const LOG_SCALE: &str = "pyro_log_scale";
 pub(super) const RHO: &str = "pyro_rho";
 /// What may be either of these two.
 pub(super) const UNCONSTRAINED: &str = "scale_unconstrained";
+/// What these four are called of biases.
+pub(super) const BIAS_SCALES: [&str; 4] =
+    ["bias_pyro_scale", "bias_pyro_log_scale", "bias_pyro_rho", "bias_scale_unconstrained"];
 
 /// What `ParamStoreDict.save` writes: parameters and their constraints.
 pub(super) struct ParamStore {
@@ -66,15 +69,13 @@ fn ending(pickle: &Pickle, constraint: Id, depth: usize) -> &'static str {
 }
 
 /// Calls the posteriors of Pyro's `AutoNormal` as others do: `locs.fc1.weight`, `scales.fc1.weight`.
-/// Of biases the means are read.
-pub(super) fn of_pyro(names: &mut [String], notes: &mut Vec<String>) {
+pub(super) fn of_pyro(names: &mut [String]) {
     let parts: Vec<Option<Part<'_>>> = names.iter().map(|name| part_of(name)).collect();
     let of = |is_mean: bool| {
         let parts = parts.iter().flatten().filter(move |part| part.is_mean == is_mean);
         parts.map(|part| (part.guide, part.of)).collect::<BTreeSet<(&str, &str)>>()
     };
     let (means, scales) = (of(true), of(false));
-    let mut biases = 0;
     let renamed = |part: &Option<Part<'_>>| {
         let part = part.as_ref()?;
         let other = if part.is_mean { &scales } else { &means };
@@ -84,18 +85,12 @@ pub(super) fn of_pyro(names: &mut [String], notes: &mut Vec<String>) {
         let (layer, parameter) = split(part.of);
         Some(match (parameter, part.is_mean) {
             ("bias", true) => format!("{layer}.bias"),
-            ("bias", false) => {
-                biases += 1;
-                String::new()
-            }
+            ("bias", false) => format!("{layer}.bias_{}", part.role),
             _ => format!("{layer}.{}", part.role),
         })
     };
     let renamed: Vec<Option<String>> = parts.iter().map(renamed).collect();
     rename(names, renamed);
-    if biases > 0 {
-        notes.push(format!("of {biases} biases with a posterior the means are read"));
-    }
 }
 
 fn rename(names: &mut [String], renamed: Vec<Option<String>>) {
@@ -130,7 +125,7 @@ fn part_of(name: &str) -> Option<Part<'_>> {
 /// Calls the posteriors of NumPyro's `AutoNormal` as others do where a model's sites have names of their
 /// own, `w1_auto_loc` and `w1_auto_scale` with `b1_auto_loc`; and parameters without a posterior as those
 /// beside them, `net$params/Dense_0/bias` as `net/Dense_0.bias`.
-pub(super) fn of_numpyro(names: &mut [String], tensors: &[TensorInfo], notes: &mut Vec<String>) {
+pub(super) fn of_numpyro(names: &mut [String], tensors: &[TensorInfo]) {
     const MEAN: &str = "_auto_loc";
     const SPREAD: &str = "_auto_scale";
     const OURS: [&str; 3] = ["kernel", "weight", "bias"];
@@ -148,7 +143,6 @@ pub(super) fn of_numpyro(names: &mut [String], tensors: &[TensorInfo], notes: &m
     if sites.is_empty() {
         return;
     }
-    let mut biases = 0;
     let renamed = |name: &String| {
         let mean = name.strip_suffix(MEAN).map(|site| (site, true));
         let (site, is_mean) = mean.or(name.strip_suffix(SPREAD).map(|site| (site, false)))?;
@@ -161,16 +155,10 @@ pub(super) fn of_numpyro(names: &mut [String], tensors: &[TensorInfo], notes: &m
         let weights = weights_of(site)
             .into_iter()
             .find(|weights| sites.get(weights.as_str()).is_some_and(fits))?;
-        biases += usize::from(!is_mean);
-        Some(if is_mean { format!("{weights}.bias") } else { String::new() })
+        Some(format!("{weights}.bias{}", if is_mean { "" } else { SPREAD }))
     };
     let renamed: Vec<Option<String>> = names.iter().map(renamed).collect();
     rename(names, renamed);
-    if biases > 0 {
-        notes.push(format!(
-            "of {biases} biases with a posterior (b1 beside w1 and the like) the means are read"
-        ));
-    }
 }
 
 /// What the weights to a bias may be called.
@@ -211,12 +199,12 @@ mod tests {
         };
         let tensors: Vec<TensorInfo> = shapes.iter().map(of).collect();
         let mut names: Vec<String> = tensors.iter().map(|t| t.name.clone()).collect();
-        of_numpyro(&mut names, &tensors, &mut Vec::new());
+        of_numpyro(&mut names, &tensors);
         assert_eq!(
             names,
             [
                 "w1.bias",
-                "",
+                "w1.bias_auto_scale",
                 "w1.theta",
                 "w1.sigma",
                 "noise_auto_loc",
@@ -237,10 +225,12 @@ mod tests {
             "g.locs.c.weight",
             "g.scales.c.weight",
             "scales.of",
+            "locs.a.bias",
+            "scales.a.bias_rho",
         ]
         .map(Into::into)
         .into();
-        of_pyro(&mut names, &mut Vec::new());
+        of_pyro(&mut names);
         assert_eq!(
             names,
             [
@@ -250,7 +240,9 @@ mod tests {
                 "b.pyro_rho",
                 "c.pyro_loc",
                 "c.pyro_scale",
-                "scales.of"
+                "scales.of",
+                "a.bias",
+                "a.bias_pyro_rho"
             ]
         );
     }

@@ -96,6 +96,29 @@ impl Checkpoint {
         })
     }
 
+    /// The variance of a layer's bias, one value for each row; `None` where it has none, or is pruned with the bias.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_bias`].
+    pub(crate) fn read_bias_variance(&self, layer: usize) -> Result<Option<Vec<f64>>> {
+        let entry = &self.layers[layer];
+        let Some((kind, view)) = &entry.bias_variance else { return Ok(None) };
+        let mut stored = vec![0.0; entry.shape[0]];
+        self.read_finite(view, 0, &mut stored, false)?;
+        // No form that biases have needs the mean.
+        let variance = |&stored: &f32| libm::exp(f64::from(kind.log_sigma2(1.0, stored)));
+        let mut variances: Vec<f64> = stored.iter().map(variance).collect();
+        if let Some(view) = entry.bias_mask.as_ref().filter(|_| !self.ignore_masks) {
+            self.read_finite(view, 0, &mut stored, false)?;
+            let each = variances.iter_mut().zip(&stored);
+            each.for_each(|(variance, mask)| *variance *= f64::from(*mask).powi(2));
+        }
+        if let Some(fold) = &entry.fold {
+            fold.variances(&mut variances);
+        }
+        Ok(Some(variances))
+    }
+
     pub(super) fn read_finite(
         &self,
         view: &View,

@@ -38,6 +38,7 @@ pub(super) const PRUNED: &str = "weight_orig";
 pub(super) const PRUNED_BIAS: &str = "bias_orig";
 /// What variances are called that an optimizer's state has of weights.
 pub(super) const IVON: &str = "ivon_sigma2";
+pub(super) const IVON_BIAS: &str = "bias_ivon_sigma2";
 /// Names of the variance, the one to trust first.
 pub(super) const VARIANCE: [(&str, Variance); 26] = [
     ("log_sigma2", Variance::LogSigma2),
@@ -76,6 +77,23 @@ pub(super) const BIAS: [&str; 8] = [
     "mu_bias",
     "bias_posterior_loc",
     "bias_auto_loc",
+];
+/// Names of the variance of a bias.
+pub(super) const BIAS_VARIANCE: [(&str, Variance); 14] = [
+    ("bias_sigma", Variance::Sigma),
+    ("bias_sigma2", Variance::Sigma2),
+    ("bias_logvar", Variance::LogSigma2),
+    ("bias_log_sigma2", Variance::LogSigma2),
+    ("bias_log_sigma", Variance::LogSigma),
+    ("bias_rho", Variance::Rho),
+    ("rho_bias", Variance::Rho),
+    ("bias_posterior_untransformed_scale", Variance::Rho),
+    ("bias_auto_scale", Variance::Sigma),
+    (IVON_BIAS, Variance::Sigma2),
+    (pyro::BIAS_SCALES[0], Variance::Sigma),
+    (pyro::BIAS_SCALES[1], Variance::LogSigma),
+    (pyro::BIAS_SCALES[2], Variance::Rho),
+    (pyro::BIAS_SCALES[3], Variance::Rho),
 ];
 pub(super) const MASK: [&str; 3] = ["mask", "w_mask", "weight_mask"];
 pub(super) const BIAS_MASK: &str = "bias_mask";
@@ -128,7 +146,10 @@ pub(super) fn is_bystander(name: &str) -> bool {
             .any(|of| part.starts_with(of))
     };
     let (_, role) = split(name);
-    name.split(['.', '/']).any(state) || ["zero_mask", "zero_weights"].contains(&role)
+    // BLiTZ's samplers hold the layer's own tensors again, and the last noise.
+    let sampler = |part: &str| ["weight_sampler", "bias_sampler"].contains(&part);
+    name.split(['.', '/']).any(|part| state(part) || sampler(part))
+        || ["zero_mask", "zero_weights"].contains(&role)
 }
 
 /// The tensors that share a prefix: their roles and numbers, in the order of the file.
@@ -175,5 +196,9 @@ pub(super) fn groups(names: &[String]) -> Vec<Group<'_>> {
 /// Whether a layer has a tensor of this name.
 fn is_role(role: &str) -> bool {
     let lists: [&[&str]; 4] = [&THETA, &BIAS, &MASK, &GROUP];
-    is_variance(role) || role == BIAS_MASK || lists.iter().any(|list| list.contains(&role))
+    let of_bias = BIAS_VARIANCE.iter().any(|(name, _)| *name == role);
+    of_bias
+        || is_variance(role)
+        || role == BIAS_MASK
+        || lists.iter().any(|list| list.contains(&role))
 }

@@ -72,7 +72,8 @@ impl Found {
         for name in description.nodes.iter_mut().filter_map(|node| node.layer.as_mut()) {
             let Some(layer) = layers.get(name.as_str()).filter(|l| !l.norm) else { continue };
             let mask = layer.mask.map(|mask| source.first_of(mask));
-            let key = (layer.posterior_of(source), layer.bias, mask);
+            let bias = (layer.bias, layer.bias_variance.map(|(_, tensor)| tensor));
+            let key = (layer.posterior_of(source), bias, mask);
             name.clone_from(firsts.entry(key).or_insert(&layer.name));
         }
     }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Checkpoint, Options};
-use crate::data::{self, Labelled, Part};
+use crate::data::{self, Labelled, Part, Table};
 use crate::error::IoContext;
-use crate::network::Input;
+use crate::network::{Input, Shape};
 
 /// Samples without labels, to fit something to: of a data set, its training part.
 pub(super) fn samples_of(path: &Path, input: &Input) -> crate::Result<Vec<f32>> {
@@ -57,6 +57,45 @@ pub(super) fn labelled_of(
         paths.first().map(|path| path.display().to_string()).unwrap_or_default()
     );
     Ok(found)
+}
+
+/// Samples, and a number for each output of each if there are targets: of a file of their own, or else those that come
+/// with the samples, as the last columns of a .csv or the `y` of a .npz.
+pub(super) fn with_targets(
+    paths: &[PathBuf],
+    array: Option<&str>,
+    targets: Option<&Path>,
+    (input, outputs): (&Input, usize),
+) -> anyhow::Result<(Vec<f32>, Option<Vec<f32>>)> {
+    let numbers = |path: &Path, array: Option<&str>| {
+        Ok::<_, crate::Error>(
+            data::read_samples(&[path.to_owned()], array, Shape::vector(outputs))?.values,
+        )
+    };
+    let is = |path: &Path, extension: &str| {
+        path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
+    };
+    let own = targets.map(|path| numbers(path, None)).transpose()?;
+    match (paths, array) {
+        ([path], None) if is(path, "csv") => {
+            let table = Table::read(path, input.shape.elements()?, &[0, outputs]);
+            let found = table.and_then(|table| {
+                let there = table.width > 0;
+                let targets = there.then(|| table.targets()).transpose()?;
+                Ok((table.values, targets))
+            });
+            let (values, found) = found.map_err(|e| e.in_file(path))?;
+            Ok((values, own.or(found)))
+        }
+        ([path], None) if is(path, "npz") && own.is_none() => {
+            let Some([x, y]) = data::arrays_of(path, Part::Test)? else {
+                return Ok((data::read_samples(paths, None, input.shape)?.values, None));
+            };
+            let values = data::read_samples(paths, Some(&x), input.shape)?.values;
+            Ok((values, Some(numbers(path, Some(&y))?)))
+        }
+        _ => Ok((tested(paths, array, input, &[])?.values, own)),
+    }
 }
 
 /// Samples of any classes to test on: of a data set, its test part.

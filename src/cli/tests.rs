@@ -27,7 +27,7 @@ const HEADINGS: [&str; 15] = [
 
 /// Names that several commands use for one thing, which each describes in its own words or under another
 /// heading.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 14] = [
     "assert-max-error", // a bound on the error rate
     "batch",            // samples that run at a time
     "classes",          // names of classes
@@ -39,6 +39,8 @@ const SHARED: [&str; 12] = [
     "network",          // a description
     "output",           // the file to write
     "seed",             // of random numbers
+    "target-deviation", // of true numbers around outputs
+    "task",             // what outputs are
     "thresh",           // log alpha
 ];
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::output::{self, Reports};
-use super::samples::{labelled_of, tested};
+use super::samples::{labelled_of, tested, with_targets};
 use super::{Outcome, isa, share};
 use crate::container;
 use crate::data::Labelled;
@@ -18,7 +18,10 @@ use crate::error::IoContext;
 use crate::files::Claims;
 use crate::network::Input;
 use crate::report::gate::Gate;
-use crate::report::{Foreign, Means, One, Report, Scored, Uncertain, display, html};
+use crate::report::{
+    Foreign, Means, Numbers, NumbersScored, One, Report, Scored, Uncertain, UncertainNumbers,
+    display, html,
+};
 
 /// Predictions under the posterior that the file holds.
 #[derive(Debug, Clone, Args)]
@@ -30,6 +33,27 @@ pub(super) struct UncertaintyOptions {
     /// --serve-stdin each answer is a row of probabilities, their standard deviations, entropy and mutual information.
     #[arg(long, value_name = "HOW", value_parser = How::from_str, conflicts_with_all = ["verify", "bench", "stream", "output", "top"])]
     uncertainty: Option<How>,
+
+    /// What the outputs are: logits of classes, or numbers
+    ///
+    /// Of numbers mean and standard deviation over the posterior are given; with --targets, or targets in the
+    /// samples' own file, RMSE, NLL and the coverage of central intervals.
+    #[arg(long, value_name = "NAME", value_enum, requires = "uncertainty")]
+    task: Option<Task>,
+
+    /// True numbers, [samples, outputs], if the samples' file (.csv, .npz) has none itself
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "uncertainty",
+        requires = "input",
+        conflicts_with = "labels"
+    )]
+    targets: Option<PathBuf>,
+
+    /// Standard deviation of the true numbers around the outputs, as the network was trained with [default: 0]
+    #[arg(long, value_name = "X", requires = "uncertainty", value_parser = deviation)]
+    target_deviation: Option<f64>,
 
     /// Seed of the noise
     #[arg(long, value_name = "N", default_value_t = 0, requires = "uncertainty")]
@@ -54,6 +78,20 @@ pub(super) struct UncertaintyOptions {
     html: Option<PathBuf>,
 }
 
+/// What a network predicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Task {
+    /// One class for each sample
+    Classes,
+    /// A number for each output
+    Regression,
+}
+
+fn deviation(text: &str) -> Result<f64, String> {
+    let found = text.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0);
+    found.ok_or_else(|| format!("{text:?}: expected a number from 0 on"))
+}
+
 /// What is run.
 pub(super) struct Inputs<'a> {
     pub(super) model: &'a Path,
@@ -73,11 +111,65 @@ impl UncertaintyOptions {
     /// Adds what is read and written to the files of the command.
     pub(super) fn claim(&self, claims: &mut Claims) -> crate::Result<()> {
         self.ood.iter().try_for_each(|path| claims.reads("--ood", path))?;
-        output::claim(claims, &[], &[("--html", &self.html)])
+        output::claim(claims, &[("--targets", &self.targets)], &[("--html", &self.html)])
     }
 
     /// Runs the samples and reports.
     pub(super) fn run(&self, inputs: &Inputs<'_>, reports: &Reports) -> anyhow::Result<Outcome> {
+        let numbers = self.targets.is_some() || self.target_deviation.is_some();
+        match self.task {
+            Some(Task::Regression) => self.run_numbers(inputs, reports),
+            None if numbers => self.run_numbers(inputs, reports),
+            Some(Task::Classes) if numbers => anyhow::bail!(
+                "--targets and --target-deviation are for --task regression, whose outputs are numbers"
+            ),
+            _ => self.run_classes(inputs, reports),
+        }
+    }
+
+    /// The same where outputs are numbers.
+    fn run_numbers(&self, inputs: &Inputs<'_>, reports: &Reports) -> anyhow::Result<Outcome> {
+        anyhow::ensure!(
+            self.reject.is_none()
+                && self.ood.is_empty()
+                && inputs.labels.is_none()
+                && inputs.assert_max_error.is_none(),
+            "--reject, --ood, --labels and --assert-max-error are for classes; outputs that are numbers have --targets"
+        );
+        let how = self.uncertainty.unwrap_or(How::Mean);
+        let (engine, _) = self.engine(inputs.model, inputs.threads, how)?;
+        let input = Input::plain(engine.input_shape());
+        let sizes = (&input, engine.outputs());
+        let (samples, targets) =
+            with_targets(inputs.input, inputs.array, self.targets.as_deref(), sizes)?;
+        let start = Instant::now();
+        let predictions = engine.predict_numbers(&samples)?;
+        let seconds = start.elapsed().as_secs_f64() / predictions.len().max(1) as f64;
+        let deviation = self.target_deviation.unwrap_or(0.0);
+        let scored =
+            targets.map(|t| NumbersScored::new(&predictions, &t, deviation)).transpose()?;
+        let report = Report::UncertainNumbers(Box::new(UncertainNumbers {
+            model: display(inputs.model),
+            uncertainty: how.to_string(),
+            seed: self.seed,
+            samples: predictions.len(),
+            target_deviation: deviation,
+            std: UncertainNumbers::std_of(&predictions),
+            predictions: Numbers::all(predictions),
+            scores: scored,
+            seconds_per_sample: seconds,
+            threads: engine.threads(),
+            cpu: engine.isa().name(),
+            gates: Vec::new(),
+        }));
+        if let Some(path) = &self.html {
+            output::write(path, html::render(&report).as_bytes())?;
+        }
+        reports.write(&report)?;
+        Ok(Outcome::Passed)
+    }
+
+    fn run_classes(&self, inputs: &Inputs<'_>, reports: &Reports) -> anyhow::Result<Outcome> {
         let how = self.uncertainty.unwrap_or(How::Mean);
         let (engine, classes) = self.engine(inputs.model, inputs.threads, how)?;
         let input = Input::plain(engine.input_shape());
@@ -130,8 +222,12 @@ impl UncertaintyOptions {
     /// Answers requests on standard input.
     pub(super) fn serve(&self, model: &Path, threads: usize) -> anyhow::Result<Outcome> {
         anyhow::ensure!(
-            self.reject.is_none() && self.ood.is_empty() && self.html.is_none(),
-            "--reject, --ood and --html are for --input, not for --serve-stdin"
+            self.reject.is_none()
+                && self.ood.is_empty()
+                && self.html.is_none()
+                && self.task.is_none_or(|task| task == Task::Classes)
+                && self.target_deviation.is_none(),
+            "--reject, --ood, --html and --task regression are for --input, not for --serve-stdin"
         );
         let (engine, _) = self.engine(model, threads, self.uncertainty.unwrap_or(How::Mean))?;
         let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());

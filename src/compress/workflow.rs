@@ -214,6 +214,9 @@ impl<'a> Wishes<'a> {
             return Ok(());
         }
         let mut spread = Spread::new(pruned.network().layers.len());
+        for (layer, of) in spread.bias.iter_mut().enumerate() {
+            *of = self.checkpoint.read_bias_variance(layer)?.unwrap_or_default();
+        }
         if self.pruned_variance {
             for (layer, of) in spread.pruned.iter_mut().enumerate() {
                 *of = pruned_variance(self.checkpoint, layer, thresholds.of(layer))?;

@@ -73,7 +73,7 @@ impl Table {
     }
 
     /// What stands behind the values, as numbers.
-    #[cfg(feature = "train")]
+    #[cfg(any(feature = "cli", feature = "train"))]
     pub(crate) fn targets(&self) -> Result<Vec<f32>> {
         let inputs = self.values.len() / self.lines.len();
         let at = |i: usize| (self.lines[i / self.width], inputs + i % self.width);

@@ -12,6 +12,7 @@ mod inference;
 pub mod json;
 mod layout;
 pub mod markdown;
+mod numbers;
 mod pictures;
 pub mod text;
 pub mod timing;
@@ -19,6 +20,7 @@ mod tried;
 mod uncertainty;
 
 pub use inference::{Inference, Pruning, Verified};
+pub use numbers::{Coverage, Numbers, NumbersScored, UncertainNumbers};
 pub use tried::{Coder, SearchPoint, SweepPoint};
 pub use uncertainty::{Foreign, Means, One, Reliability, Scored, Told, Uncertain};
 
@@ -45,6 +47,7 @@ pub enum Report {
     Infer(Inference),
     Verify(Verified),
     Uncertain(Box<Uncertain>),
+    UncertainNumbers(Box<UncertainNumbers>),
 }
 
 impl Report {
@@ -55,6 +58,7 @@ impl Report {
             Self::Infer(report) => report.document(),
             Self::Verify(report) => report.document(),
             Self::Uncertain(report) => report.document(),
+            Self::UncertainNumbers(report) => report.document(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Report {
             Self::Infer(report) => &report.gates,
             Self::Verify(_) => &[],
             Self::Uncertain(report) => &report.gates,
+            Self::UncertainNumbers(report) => &report.gates,
         }
     }
 }

@@ -219,13 +219,7 @@ impl Foreign {
 
 impl Uncertain {
     pub(super) fn document(&self) -> Document {
-        let time = format!(
-            "{} ({} thread{}, {} kernels)",
-            duration(self.seconds_per_sample),
-            self.threads,
-            if self.threads == 1 { "" } else { "s" },
-            self.cpu
-        );
+        let time = time(self.seconds_per_sample, self.threads, self.cpu);
         let mut facts = vec![
             ("samples", group(self.samples as u64)),
             ("uncertainty", self.uncertainty.clone()),
@@ -321,7 +315,13 @@ impl Scored {
     }
 }
 
-fn picture(caption: &str, panel: Panel) -> Picture {
+/// How long a sample took, and on what.
+pub(super) fn time(seconds: f64, threads: usize, cpu: &str) -> String {
+    let more = if threads == 1 { "" } else { "s" };
+    format!("{} ({threads} thread{more}, {cpu} kernels)", duration(seconds))
+}
+
+pub(super) fn picture(caption: &str, panel: Panel) -> Picture {
     let figure = Figure { title: caption.into(), panels: vec![panel] };
     Picture { svg: figure.element(), caption: figure.title }
 }

@@ -120,6 +120,8 @@ fn reports_fit_their_schemas() {
         );
         fits(&run(&command), "report.schema.json");
     }
+    let numbers = "infer SVDO -i IMAGES --task regression --uncertainty moments --json -";
+    fits(&run(numbers), "report.schema.json");
     fits(&run("diff OLD OLD --max-growth 2% --json"), "diff.schema.json");
     fits(&run("inspect SVDO --json"), "inspect.schema.json");
     fits(&run("inspect CHECKPOINT --json"), "inspect.schema.json");

@@ -60,7 +60,7 @@ fn posteriors_of_other_libraries_give_their_own_outputs() {
         ("bayesian_cnn.pt", "profile bayesian-cnn"),
         ("tfp.npz", "profile tfp"),
         ("numpyro.npz", "profile numpyro"),
-        ("pyro.pt", "of 2 biases with a posterior the means are read"),
+        ("pyro.pt", "profile pyro"),
     ] {
         let case = file.split('.').next().unwrap();
         let notes = is_right(file, case, "cases.npz", &auto).notes().join("; ");

@@ -225,10 +225,94 @@ fn what_does_not_go_is_refused_with_the_way_out() {
         ("infer plain.svdo -i other.f32 --uncertainty mean --top 3", "cannot be used with"),
         ("compress lenet5_mnist.safetensors --variances --pruned-variance", "--no-simplify"),
         ("infer plain.svdo -i other.f32 --uncertainty mean --html plain.svdo", "plain.svdo"),
+        (
+            "infer plain.svdo -i other.f32 --uncertainty mean --task regression --reject 1%",
+            "--reject, --ood, --labels and --assert-max-error are for classes",
+        ),
+        (
+            "infer plain.svdo -i other.f32 --uncertainty mean --task classes --target-deviation 1",
+            "--task regression",
+        ),
+        ("infer plain.svdo -i other.f32 --uncertainty mean --target-deviation=-1", "from 0 on"),
+        ("infer plain.svdo -i other.f32 --uncertainty mean --targets other.f32", "other.f32"),
     ] {
         let (code, _, err) = run(arguments);
         assert!(code == 2 && err.contains(words), "{arguments}: {err}");
     }
+}
+
+/// A line through noisy numbers: a network of one weight, one bias and their posteriors, exactly.
+#[test]
+fn numbers_are_predicted_with_what_is_not_known_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &str| svdo(folder.path(), arguments);
+    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let tensors = [
+        ("fc.weight_mu", vec![2, 1], floats(&[2.0, -1.0])),
+        ("fc.weight_log_sigma", vec![2, 1], floats(&[-0.693_147_2; 2])),
+        ("fc.bias_mu", vec![2], floats(&[0.5, 3.0])),
+        ("fc.bias_log_sigma", vec![2], floats(&[-0.693_147_2; 2])),
+    ];
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+        (*name, view.unwrap())
+    });
+    let file = folder.path().join("line.safetensors");
+    std::fs::write(&file, safetensors::serialize(views, None).unwrap()).unwrap();
+    let compress = "compress line.safetensors --layout oi --thresh inf --quantize exact --variances -o line.svdo";
+    let (code, _, err) = run(compress);
+    assert_eq!(code, 0, "{err}");
+    // Targets that are one off, and two.
+    let table = "x,a,b\n1,3.5,4\n-2,-4.5,3\n0,0.5,3\n";
+    std::fs::write(folder.path().join("line.csv"), table).unwrap();
+    let report = |options: &str| -> Value {
+        let (code, out, err) = run(&format!("infer line.svdo --json - {options}"));
+        assert_eq!(code, 0, "{err}");
+        serde_json::from_str(&out).unwrap()
+    };
+    let number = |value: &Value| value.as_f64().unwrap();
+    for (how, tolerance) in [("moments", 1e-5), ("mc=4000", 0.02)] {
+        let options = "-i line.csv --task regression --target-deviation 0.5 --html page.html";
+        let found = report(&format!("{options} --uncertainty {how}"));
+        for (row, x) in found["predictions"].as_array().unwrap().iter().zip([1.0, -2.0, 0.0]) {
+            for (output, mean) in [2.0 * x + 0.5, 3.0 - x].into_iter().enumerate() {
+                // Both deviations are a half, and powers of two are stored as they are.
+                let std = (0.25 * x * x + 0.25f64).sqrt();
+                assert!(
+                    (number(&row["mean"][output]) - mean).abs() < tolerance * (1.0 + std) * 2.0
+                );
+                assert!((number(&row["std"][output]) / std - 1.0).abs() < tolerance * 2.0);
+            }
+        }
+        let scores = &found["scores"];
+        // Errors of 1, 2, 2 (x = 1: 1 and 2; x = -2: -1 and -2; x = 0: 0 and 0).
+        let errors = [1.0f64, 2.0, -1.0, -2.0, 0.0, 0.0];
+        let rmse = (errors.iter().map(|e| e * e).sum::<f64>() / 6.0).sqrt();
+        assert!((number(&scores["rmse"]) - rmse).abs() < 0.03, "{scores}");
+        let of = |(e, x): (&f64, f64)| {
+            let v = 0.25 * x * x + 0.5;
+            0.5 * (e * e / v + (std::f64::consts::TAU * v).ln())
+        };
+        let nll = errors.iter().zip([1.0, 1.0, -2.0, -2.0, 0.0, 0.0]).map(of).sum::<f64>() / 6.0;
+        assert!((number(&scores["nll"]) - nll).abs() < 0.05, "{scores}, exactly {nll}");
+        assert!(scores["calibration"].as_array().unwrap().len() == 19);
+        let page = std::fs::read_to_string(folder.path().join("page.html")).unwrap();
+        assert!(page.contains("targets within (up)") && page.contains("RMSE"), "{page}");
+    }
+    // Without any deviation there is no density, and without targets nothing to score.
+    let mean = report("-i line.csv --task regression --uncertainty mean");
+    assert!(mean["scores"]["nll"].is_null() && number(&mean["scores"]["rmse"]) > 1.0);
+    std::fs::write(folder.path().join("x.f32"), floats(&[1.0, 2.0])).unwrap();
+    std::fs::write(folder.path().join("y.f32"), floats(&[2.5, 2.0, 4.5, 1.0])).unwrap();
+    let bare = report("-i x.f32 --task regression --uncertainty moments");
+    assert!(bare["scores"].is_null() && number(&bare["std"]) > 0.5);
+    let exact = report("-i x.f32 --targets y.f32 --uncertainty moments");
+    assert!(number(&exact["scores"]["rmse"]) < 1e-5);
+    let (code, out, _) = run("infer line.svdo -i x.f32 --targets y.f32 --uncertainty moments");
+    assert!(code == 0 && out.contains("coverage") && out.contains("of 95 %"), "{out}");
+    let (code, _, err) = run("infer line.svdo -i x.f32 --targets x.f32 --uncertainty moments");
+    assert!(code == 2 && err.contains("2 targets") || err.contains("targets for"), "{err}");
 }
 
 /// A file of the small network with its variances.

@@ -7,7 +7,9 @@ use super::moments::Activate;
 use super::plan::UncertainStep;
 use super::pool::MaxPool;
 use super::propagate::{floats, square};
+use super::quads::{Quads, Spread};
 use super::rules::{Build, Rule, doubled};
+use super::windows::{Windows, are_quads};
 use crate::engine::execute::Panel;
 use crate::engine::kernels::GROUP;
 use crate::engine::layout::Layout;
@@ -30,6 +32,8 @@ pub(super) struct Blocks {
     /// Activations of what is convolved and of what is pooled.
     then: [Option<Activation>; 2],
     window: Window,
+    /// If variances are those of windows.
+    windows: Option<Windows>,
     output: (Range<usize>, Layout),
     blocks: Vec<Block>,
 }
@@ -42,14 +46,21 @@ struct Block {
     variances: Step,
 }
 
-/// Joins each convolution with the pool behind it, if nothing else reads it.
-pub(super) fn join(build: &Build<'_>, steps: Vec<UncertainStep>) -> Result<Vec<UncertainStep>> {
+/// Joins each convolution with the pool behind it, if nothing else reads it. `room` is the first position of scratch
+/// memory, of which `scratch` is how much is needed.
+pub(super) fn join(
+    build: &Build<'_>,
+    steps: Vec<UncertainStep>,
+    (room, scratch): (usize, &mut usize),
+) -> Result<Vec<UncertainStep>> {
     let pairs: Vec<bool> = (0..steps.len()).map(|at| is_pair(&steps[at..])).collect();
     let mut joined: Vec<UncertainStep> = Vec::with_capacity(steps.len());
     for (at, step) in steps.into_iter().enumerate() {
         // A pool is no convolution: no step is in two pairs.
         match joined.pop_if(|_| at > 0 && pairs[at - 1]) {
-            Some(before) => joined.push(together(build, &before, step)?),
+            Some(before) => {
+                joined.push(together(build, &before, step, (room, scratch))?);
+            }
             None => joined.push(step),
         }
     }
@@ -150,39 +161,77 @@ pub(super) fn pools(steps: &[UncertainStep], lanes: usize) -> Vec<Step> {
     (0..from.shape.channels).step_by(each).map(block).collect()
 }
 
-fn together(build: &Build<'_>, step: &UncertainStep, pool: UncertainStep) -> Result<UncertainStep> {
+/// Activations of what is convolved and of what is pooled. One that rises everywhere may as well come behind the
+/// pool, where there is less.
+fn activations(step: &UncertainStep, pool: &UncertainStep) -> [Option<Activation>; 2] {
+    match [step.then, pool.then] {
+        [Some(Activation::Relu), None | Some(Activation::Relu)] => [None, Some(Activation::Relu)],
+        both => both,
+    }
+}
+
+fn together(
+    build: &Build<'_>,
+    step: &UncertainStep,
+    pool: UncertainStep,
+    (room, scratch): (usize, &mut usize),
+) -> Result<UncertainStep> {
     let (Rule::Product(product), Rule::MaxPool(window)) = (&step.rule, &pool.rule) else {
         return Ok(pool);
     };
     let (range, layout) = &step.means.output;
+    let then = activations(step, &pool);
     let channels = channels(layout, build.engine.most_lanes);
+    let pooled = pool.means.output.1.shape;
+    let windows = (are_quads(window) && then[0].is_none())
+        .then(|| build.windows(&step.means, product, pooled, room))
+        .flatten();
     let mut blocks = Vec::new();
     for first in (0..layout.shape.channels).step_by(channels) {
         let count = channels.min(layout.shape.channels - first);
-        let shape = Shape { channels: count, ..layout.shape };
-        let to = Layout { shape, ..*layout };
+        let some = |shape: Shape| Shape { channels: count, ..shape };
+        let to = Layout { shape: some(layout.shape), ..*layout };
         let own = range.start..range.start + to.positions();
-        let [means, variances] = build.rows(&step.means, product, first..first + count, &to)?;
+        let rows = first..first + count;
+        let (kinds, from, at) = match &windows {
+            None => {
+                let inputs = &product.step.inputs[0];
+                let kinds = build.rows(&step.means, product, rows, [&inputs.1, &to], None)?;
+                (kinds, inputs.clone(), (doubled(&own), to))
+            }
+            Some(windows) => {
+                let pitch = windows.layout.pitch;
+                let small = Layout { pitch, ..Layout::contiguous(some(pooled)) };
+                let start = windows.range().end;
+                let end = start + small.positions();
+                *scratch = (*scratch).max(end - room);
+                let layouts = [&windows.layout, &small];
+                let kinds = build.rows(&step.means, product, rows, layouts, Some(&to))?;
+                (kinds, windows.input(), (start..end, small))
+            }
+        };
         let new = |kind, input: &(Range<usize>, Layout), output| Step {
             node: step.means.node,
             kind,
             inputs: vec![input.clone()],
-            output: (output, to),
+            output,
             then: None,
             cost: step.means.cost,
         };
+        let [means, variances] = kinds;
         blocks.push(Block {
             first,
-            means: new(means, &step.means.inputs[0], own.clone()),
-            variances: new(variances, &product.step.inputs[0], doubled(&own)),
+            means: new(means, &step.means.inputs[0], (own, to)),
+            variances: new(variances, &from, at),
         });
     }
     let blocks = Blocks {
         layer: product.layer,
         input: step.means.inputs[0].clone(),
         both: product.both,
-        then: [step.then, pool.then],
+        then,
         window: *window,
+        windows,
         output: pool.means.output.clone(),
         blocks,
     };
@@ -197,8 +246,13 @@ impl Blocks {
     pub(super) fn run(&self, panel: Panel<'_>, means: &mut [f32], variances: &mut [f32]) {
         let Panel { isa, lanes, team } = panel;
         let (input, from) = &self.input;
-        let squared = &mut variances[floats(&doubled(input), lanes)];
-        square(panel, &means[floats(input, lanes)], from, (squared, self.both));
+        match &self.windows {
+            Some(windows) => windows.sum(panel, &self.input, (means, variances), self.both),
+            None => {
+                let squared = &mut variances[floats(&doubled(input), lanes)];
+                square(panel, &means[floats(input, lanes)], from, (squared, self.both));
+            }
+        }
         let (output, to) = &self.output;
         let all = [floats(output, lanes), floats(&doubled(output), lanes)];
         for block in &self.blocks {
@@ -217,16 +271,18 @@ impl Blocks {
             let first = block.first * to.plane() * lanes;
             let (y, yv) = (&mut y[first..], &mut yv[first..]);
             let shape = Shape { channels: layout.shape.channels, ..to.shape };
-            let pool = MaxPool {
-                window: &self.window,
-                then: self.then[1],
-                x: (x, xv),
-                from: layout,
-                y: (y, yv),
-                to: &Layout { shape, ..*to },
-                lanes,
-            };
-            pool.by(panel);
+            let to = &Layout { shape, ..*to };
+            let then = self.then[1];
+            if self.windows.is_some() {
+                let variances = Spread::Window(xv, &block.variances.output.1);
+                let quads = Quads { then, means: x, variances, from: layout, to, lanes };
+                quads.by(panel, (y, yv));
+            } else {
+                let window = &self.window;
+                let pool =
+                    MaxPool { window, then, x: (x, xv), from: layout, y: (y, yv), to, lanes };
+                pool.by(panel);
+            }
         }
         for y in [&mut means[all[0].clone()], &mut variances[all[1].clone()]] {
             to.clear_border(lanes, y);

@@ -28,6 +28,7 @@ mod quads;
 mod rules;
 mod run;
 mod sample;
+mod windows;
 
 pub use how::How;
 pub use plan::UncertainEngine;

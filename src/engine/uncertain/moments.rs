@@ -113,6 +113,61 @@ pub(super) fn largest<V: Vector>(x: [Moments; 4]) -> Moments {
     (mean, settled(variance))
 }
 
+/// `1 / sqrt(t)` for t from 0.66 to 1, to within a relative 7e-4.
+#[inline(always)]
+fn root_of_inverse_share<V: Vector>(t: f32) -> f32 {
+    V::multiply_add(V::multiply_add(0.615_696_1, t, -1.696_653_3), t, 2.081_652_7)
+}
+
+/// The largest of four of one variance v, and that or 0 if `RELU`. All variances are shares of v here, between 0.46
+/// and 1, so that one root of it will do. Of the larger of two, with `t^2 = 2 v` and `u = |m - n| / t`, it is
+/// `1 - 2 g(-u) (u + g(-u))`.
+#[inline(always)]
+pub(super) fn largest_of_alike<V: Vector, const RELU: bool>(
+    [a, b, c, d]: [f32; 4],
+    v: f32,
+) -> Moments {
+    let sum = v + v + LEAST;
+    let inverse = root_of_inverse::<V>(sum);
+    let root = sum * inverse;
+    let (m, f) = larger_of_alike::<V>((a, b), root, inverse);
+    let (n, h) = larger_of_alike::<V>((c, d), root, inverse);
+    let both = f + h;
+    let half = 0.5 * both;
+    let q = root_of_inverse_share::<V>(half);
+    let u = (m - n).abs() * (inverse * q);
+    let (phi, g) = rough_tails::<V>(u);
+    let (mean, own) = if m < n { (n, h) } else { (m, f) };
+    let mean = V::multiply_add(root * (half * q), g, mean);
+    let share = share::<V>((both, own), (u, phi, g));
+    if !RELU {
+        return (mean, settled(v * share));
+    }
+    // 1 / sqrt(2 share), for shares from 0.45 on, to within 8e-4.
+    let q = cubic::<V>([1.892_342_3, -2.775_205_8, 2.378_298_3, -0.788_915_7], share);
+    let u = mean.abs() * (inverse * (2.0 * q));
+    let (phi, g) = tails::<V>(u);
+    let (largest, own) = if mean < 0.0 { (0.0, 0.0) } else { (mean, share) };
+    let mean = V::multiply_add(root * (share * q), g, largest);
+    (mean, settled(v * self::share::<V>((share, own), (u, phi, g))))
+}
+
+/// Mean of the larger of two, and the share that its variance is of theirs.
+#[inline(always)]
+fn larger_of_alike<V: Vector>((m, n): Moments, root: f32, inverse: f32) -> Moments {
+    let u = (m - n).abs() * inverse;
+    let (_, g) = rough_tails::<V>(u);
+    let mean = V::multiply_add(root, g, if m < n { n } else { m });
+    (mean, V::multiply_add(-2.0 * g, u + g, 1.0))
+}
+
+/// The variance of the larger of two from the sum of both, its own, and the tails at `u`.
+#[inline(always)]
+fn share<V: Vector>((sum, own): (f32, f32), (u, phi, g): (f32, f32, f32)) -> f32 {
+    let variance = V::multiply_add(phi, V::multiply_add(-2.0, own, sum), own);
+    V::multiply_add(-sum * g, u + g, variance)
+}
+
 /// Of `max(x, 0)`.
 #[inline(always)]
 pub(super) fn relu<V: Vector>(x: Moments) -> Moments {
@@ -332,13 +387,19 @@ mod tests {
         );
     }
 
-    /// The larger of two by one instruction set and by another; the largest of four.
-    struct Larger<'a>([Moments; 4], &'a mut [Moments; 2]);
+    /// The larger of two; the largest of four; that of four of the first one's variance; and that or 0.
+    struct Larger<'a>([Moments; 4], &'a mut [Moments; 4]);
 
     impl Kernel for Larger<'_> {
         #[inline(always)]
         fn run<V: Vector<Element = f32>>(self) {
-            *self.1 = [maximum::<V>(self.0[0], self.0[1]), largest::<V>(self.0)];
+            let means = self.0.map(|x| x.0);
+            *self.1 = [
+                maximum::<V>(self.0[0], self.0[1]),
+                largest::<V>(self.0),
+                largest_of_alike::<V, false>(means, self.0[0].1),
+                largest_of_alike::<V, true>(means, self.0[0].1),
+            ];
         }
     }
 
@@ -352,7 +413,7 @@ mod tests {
 
     fn larger_of(x: Moments, y: Moments) -> Moments {
         every_isa(|isa| {
-            let mut both = [(0.0, 0.0); 2];
+            let mut both = [(0.0, 0.0); 4];
             isa.run(Larger([x, y, x, y], &mut both));
             both[0]
         })
@@ -448,10 +509,27 @@ mod tests {
         let alike = [(0.3f32, 1.0f32); 4];
         let apart = [(0.0, 1.0), (1.0, 0.25), (-2.0, 4.0), (0.5, 0.5)];
         let one = [(5.0, 0.5), (0.0, 0.25), (1.0, 0.1), (0.0, 1.0)];
-        for four in [alike, apart, one] {
-            let mut found = [(0.0, 0.0); 2];
+        let same = [(0.4f32, 0.5f32), (-0.6, 0.5), (1.1, 0.5), (0.2, 0.5)];
+        let none = [(0.4f32, 0.0f32), (-0.6, 0.0), (1.1, 0.0), (0.2, 0.0)];
+        for four in [alike, apart, one, same, none] {
+            let mut found = [(0.0, 0.0); 4];
             Isa::best().run(Larger(four, &mut found));
             let (m, v) = (f64::from(found[1].0), f64::from(found[1].1));
+            if four.iter().all(|x| x.1 == four[0].1) {
+                let (mean, variance) = found[2];
+                assert!((f64::from(mean) - m).abs() < 1e-2 * v.sqrt() + 1e-6, "{mean} {m}");
+                assert!((f64::from(variance) - v).abs() <= 0.02 * v, "{variance} {v}");
+                for below in [0.0, 0.7, 1.5, 4.0] {
+                    let lower = four.map(|(m, v)| (m - below, v));
+                    Isa::best().run(Larger(lower, &mut found));
+                    let apart = larger_of(found[2], (0.0, 0.0));
+                    assert!((found[3].0 - apart.0).abs() < 2e-3 * v.sqrt() as f32 + 1e-6);
+                    assert!((found[3].1 - apart.1).abs() <= 4e-3 * v as f32, "{found:?} {apart:?}");
+                }
+            }
+            if four == none {
+                continue;
+            }
             let [a, b, c, d] = four.map(|(m, v)| (f64::from(m), f64::from(v)));
             let (mean, variance) = clark(clark(a, b), clark(c, d));
             assert!((m - mean).abs() < 0.015 * variance.sqrt(), "{m}, exactly {mean}");

@@ -114,7 +114,8 @@ impl UncertainEngine {
         let planned = steps.into_iter().map(|step| plan.step(&build, step));
         let mut steps = planned.collect::<Result<Vec<_>>>()?;
         if !samples {
-            steps = blocks::join(&build, steps)?;
+            let room = 2 * build.engine.arena;
+            steps = blocks::join(&build, steps, (room, &mut plan.scratch))?;
         }
         let scratch = plan.scratch;
         let (first, variances) = match how {

@@ -1,7 +1,7 @@
 //! The largest under a window, of means and variances.
 
 use super::moments::{activate, maximum};
-use super::quads::Quads;
+use super::quads::{Quads, Spread};
 use crate::engine::execute::Panel;
 use crate::engine::layout::Layout;
 use crate::network::{Activation, Shape, Window};
@@ -57,7 +57,8 @@ impl Kernel for MaxPool<'_> {
     fn run<V: Vector<Element = f32>>(self) {
         let Self { window, then, x, from, y, to, lanes } = self;
         if window.kernel == [2, 2] && window.stride == [2, 2] && window.padding == [0; 4] {
-            return Quads { then, x, from, to, lanes }.all::<V>(y);
+            let (means, variances) = (x.0, Spread::Each(x.1));
+            return Quads { then, means, variances, from, to, lanes }.all::<V>(y);
         }
         let Shape { channels, height, width } = to.shape;
         let nothing = || [[0.0; PIECE + MAX_LANES]; 2];

@@ -1,9 +1,10 @@
-//! Predictive distributions of classes.
+//! Predictive distributions of classes and of numbers.
 
 use super::{UncertainEngine, Uncertainty};
 use crate::data::finite;
 use crate::error::Result;
 use crate::uncertainty::link::{DRAWS, Draws, monte_carlo};
+use crate::uncertainty::normal::Normal;
 use crate::uncertainty::predictive::{Prediction, Predictive};
 
 /// Floats of logits that are held at a time.
@@ -40,6 +41,26 @@ impl UncertainEngine {
         })
     }
 
+    /// Mean and deviation of every output for each raw sample, the outputs being numbers: as moments have them, or of
+    /// samples of the posterior.
+    ///
+    /// # Errors
+    /// As [`UncertainEngine::predict`].
+    pub fn predict_numbers(&self, input: &[f32]) -> Result<Vec<Normal>> {
+        let mut all = Vec::with_capacity(input.len() / self.input_shape().elements()?.max(1));
+        let outs = self.outputs();
+        self.run_each(input, self.row(), &mut |row| {
+            all.push(match self.how {
+                Uncertainty::Moments => {
+                    let (mean, variance) = row.split_at(outs);
+                    Normal::of_moments(mean, variance)
+                }
+                Uncertainty::MonteCarlo { .. } => Normal::of_samples(row, outs),
+            });
+        })?;
+        Ok(all)
+    }
+
     /// Refuses token ids that there are not.
     ///
     /// # Errors
@@ -54,10 +75,29 @@ impl UncertainEngine {
         seed: u64,
         each: &mut dyn FnMut(Prediction),
     ) -> Result<()> {
-        let (ins, outs) = (self.input_shape().elements()?, self.outputs());
-        let row = self.wide_row().unwrap_or(self.row());
-        finite("element", input, ins)?;
+        let outs = self.outputs();
         let draws = Draws::new(seed, DRAWS, outs);
+        self.run_each(input, self.wide_row().unwrap_or(self.row()), &mut |row| {
+            each(match self.how {
+                Uncertainty::Moments => {
+                    let (mean, rest) = row.split_at(outs);
+                    let (variance, covariances) = rest.split_at(outs);
+                    monte_carlo(&draws, mean, variance, covariances)
+                }
+                Uncertainty::MonteCarlo { .. } => {
+                    let mut all = Predictive::new(outs);
+                    let samples = row.chunks_exact(outs);
+                    samples.for_each(|logits| all.add(logits.iter().map(|&v| f64::from(v))));
+                    all.prediction()
+                }
+            });
+        })
+    }
+
+    /// Runs raw samples and gives each one's row, some at a time.
+    fn run_each(&self, input: &[f32], row: usize, each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let ins = self.input_shape().elements()?;
+        finite("element", input, ins)?;
         let batch = (MOST / row).clamp(1, BATCH);
         let mut workspace = self.workspace(batch.min(input.len() / ins));
         let mut output = Vec::new();
@@ -66,21 +106,7 @@ impl UncertainEngine {
             output.resize(x.len() / ins * row, 0.0);
             self.run_rows(&mut workspace, x, (&mut output, row))?;
             finite("logit", &output, row)?;
-            output.chunks_exact(row).for_each(|row| {
-                each(match self.how {
-                    Uncertainty::Moments => {
-                        let (mean, rest) = row.split_at(outs);
-                        let (variance, covariances) = rest.split_at(outs);
-                        monte_carlo(&draws, mean, variance, covariances)
-                    }
-                    Uncertainty::MonteCarlo { .. } => {
-                        let mut all = Predictive::new(outs);
-                        let samples = row.chunks_exact(outs);
-                        samples.for_each(|logits| all.add(logits.iter().map(|&v| f64::from(v))));
-                        all.prediction()
-                    }
-                })
-            });
+            output.chunks_exact(row).for_each(&mut *each);
         }
         Ok(())
     }

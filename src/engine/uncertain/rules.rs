@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::blocks::Blocks;
 use super::linear::{Linear, is_plain};
 use super::plan::product_of;
+use super::windows::{SHARE, Windows};
 use crate::engine::layers::{convolution, linear};
 use crate::engine::layout::Layout;
 use crate::engine::options::Options;
@@ -251,23 +252,48 @@ impl Build<'_> {
         Ok(Product { layer, step, both, pruned, zeros })
     }
 
-    /// A product of some channels, of means and of variances.
+    /// A product of some channels, of means and of variances: those of layouts from and to, or, if means are to lie
+    /// elsewhere, those of windows.
     pub(super) fn rows(
         &self,
         step: &Step,
         product: &Product,
         rows: Range<usize>,
-        to: &Layout,
+        [from, to]: [&Layout; 2],
+        means: Option<&Layout>,
     ) -> Result<[StepKind; 2]> {
         let (weights, variances) =
             (&self.model.weights[product.layer], &self.variances.layers[product.layer]);
-        let [alone, both] = [false, product.both].map(|both| Columns::new(self.model, step, both));
+        let [alone, mut both] =
+            [false, product.both].map(|both| Columns::new(self.model, step, both));
+        if means.is_some() {
+            both = both.of_windows();
+        }
         let own = some_rows(&alone.with_one_group(weights)?, rows.clone())?;
         let spread = some_rows(&both.widened(weights, variances)?, rows)?;
         Ok([
-            self.kind(step, &alone, &own, (&step.inputs[0].1, to)),
-            self.kind(step, &both, &spread, (&product.step.inputs[0].1, to)),
+            self.kind(step, &alone, &own, (&step.inputs[0].1, means.unwrap_or(to))),
+            self.kind(step, &both, &spread, (from, to)),
         ])
+    }
+
+    /// What the variances of a convolution are sums of where those under a pool's windows are one; none if it has a
+    /// stride.
+    pub(super) fn windows(
+        &self,
+        step: &Step,
+        product: &Product,
+        pooled: Shape,
+        room: usize,
+    ) -> Option<Windows> {
+        let columns = Columns::new(self.model, step, product.both);
+        match (&step.kind, columns.kernel, columns.stride) {
+            (StepKind::Conv2d { padding, outputs: 1, .. }, Some(kernel), [1, 1]) => {
+                let (from, channels) = (&step.inputs[0].1, columns.channels());
+                Some(Windows::new(kernel, from, channels, *padding, pooled, room))
+            }
+            _ => None,
+        }
     }
 
     fn kind(
@@ -283,6 +309,7 @@ impl Build<'_> {
         let options = Options { batch, ..self.options };
         match (&step.kind, columns.kernel) {
             (StepKind::Conv2d { padding, outputs, .. }, Some([kh, kw])) => {
+                let padding = if columns.windows { &[0; 2] } else { padding };
                 let dims = [weights.pattern.rows(), columns.channels(), kh, kw];
                 let parts =
                     convolution(weights, &dims, columns.stride, 1, (x, y), (isa, lanes), options);
@@ -313,6 +340,8 @@ struct Columns {
     kernel: Option<[usize; 2]>,
     stride: [usize; 2],
     both: bool,
+    /// Whether inputs are sums over windows, two by two.
+    windows: bool,
     /// Of the layer's matrix.
     own: usize,
 }
@@ -324,14 +353,20 @@ impl Columns {
                 let shape = &model.network.layers[layer].shape;
                 let own = model.network.layers[layer].cols();
                 let kernel = Some([shape[2], shape[3]]);
-                Self { all: own * groups, groups, kernel, stride, both, own }
+                Self { all: own * groups, groups, kernel, stride, both, windows: false, own }
             }
             _ => {
                 let layer = product_of(model, step).unwrap_or(0);
                 let own = model.network.layers[layer].cols();
-                Self { all: own, groups: 1, kernel: None, stride: [1, 1], both, own }
+                let (groups, stride) = (1, [1, 1]);
+                Self { all: own, groups, kernel: None, stride, both, windows: false, own }
             }
         }
+    }
+
+    /// The same over sums of two by two inputs.
+    fn of_windows(self) -> Self {
+        Self { stride: [2, 2], windows: true, ..self }
     }
 
     /// Channels, or inputs of a linear layer, those of squares among them.
@@ -346,15 +381,17 @@ impl Columns {
         Layout { shape: Shape { channels: x.shape.channels * times, ..x.shape }, ..x }
     }
 
-    /// `[W^2 | S]`, or `S`, with one group.
+    /// `[W^2 | S]`, or `S`, with one group; of sums over windows, a share of them.
     fn widened(&self, weights: &LayerWeights, variances: &LayerVariances) -> Result<LayerWeights> {
         let (pattern, means) = (&weights.pattern, weights.values.to_f32());
         let spread = |entry: usize| variances.weights.get(entry).copied().unwrap_or(0.0);
         let (mut wide, mut values) = (Pattern::with_columns(self.width()), Vec::new());
         let rows_of_group = (pattern.rows() / self.groups).max(1);
         let mut left = |offset: usize, entries: Vec<(u32, f32)>| {
-            let entries = if self.kernel.is_some() { most_of(entries) } else { entries };
-            values.extend(entries.iter().map(|entry| entry.1));
+            let all = self.kernel.is_none() || self.windows;
+            let entries = if all { entries } else { most_of(entries) };
+            let share = if self.windows { SHARE } else { 1.0 };
+            values.extend(entries.iter().map(|entry| entry.1 * share));
             entries.into_iter().map(move |entry| entry.0 + offset as u32)
         };
         for row in 0..pattern.rows() {
