@@ -249,9 +249,9 @@ fn numbers_are_predicted_with_what_is_not_known_of_them() {
     let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let tensors = [
         ("fc.weight_mu", vec![2, 1], floats(&[2.0, -1.0])),
-        ("fc.weight_log_sigma", vec![2, 1], floats(&[-0.693_147_2; 2])),
+        ("fc.weight_log_sigma", vec![2, 1], floats(&[-std::f32::consts::LN_2; 2])),
         ("fc.bias_mu", vec![2], floats(&[0.5, 3.0])),
-        ("fc.bias_log_sigma", vec![2], floats(&[-0.693_147_2; 2])),
+        ("fc.bias_log_sigma", vec![2], floats(&[-std::f32::consts::LN_2; 2])),
     ];
     let views = tensors.iter().map(|(name, shape, bytes)| {
         let view =

@@ -217,8 +217,8 @@ mod tests {
         let from = Layout { shape, zeros, pitch: shape.width + padding + gap };
         let pooled = Shape {
             channels: 1,
-            height: (shape.height + 2 * padding - kernel[0] + 1) / 2,
-            width: (shape.width + 2 * padding - kernel[1] + 1) / 2,
+            height: (shape.height + 2 * padding - kernel[0]).div_ceil(2),
+            width: (shape.width + 2 * padding - kernel[1]).div_ceil(2),
         };
         let channels = if both { 6 } else { 3 };
         let start = 2 * from.positions();
