@@ -146,8 +146,11 @@ impl UncertaintyOptions {
         let predictions = engine.predict_numbers(&samples)?;
         let seconds = start.elapsed().as_secs_f64() / predictions.len().max(1) as f64;
         let deviation = self.target_deviation.unwrap_or(0.0);
-        let scored =
-            targets.map(|t| NumbersScored::new(&predictions, &t, deviation)).transpose()?;
+        let scored = targets.map(|t| NumbersScored::new(&predictions, &t, deviation)).transpose();
+        let scored = scored.map_err(|error| match &self.targets {
+            Some(path) => error.in_file(path),
+            None => error,
+        })?;
         let report = Report::UncertainNumbers(Box::new(UncertainNumbers {
             model: display(inputs.model),
             uncertainty: how.to_string(),

@@ -36,7 +36,11 @@ impl Engine {
 
     /// The f32 of such memory, for [`Engine::run_within`].
     pub fn workspace_floats(&self, batch: usize) -> usize {
-        let lanes = self.lanes(batch);
+        let mut lanes = self.lanes(batch);
+        if self.lengths.is_some() && batch >= cost::WORTH_A_PANEL {
+            // Shorter sequences may go in panels where the longest do not.
+            lanes = lanes.max(batch.next_power_of_two().clamp(WIDTH, self.most_lanes.max(WIDTH)));
+        }
         let panels = if self.stream { 1 } else { (batch / lanes).clamp(1, self.threads()) };
         (self.arena * lanes * panels).next_multiple_of(16)
     }
