@@ -24,8 +24,7 @@ pub(super) fn compression(
     let mut notes = checkpoint.notes().to_vec();
     for layer in layers.iter().filter(|layer| layer.kept == 0) {
         notes.push(format!(
-            "WARNING: layer {} is pruned entirely: the network's output no longer depends on what \
-             comes before it",
+            "WARNING: layer {} is pruned entirely: it gives its bias, whatever it is given",
             layer.name
         ));
     }
