@@ -136,18 +136,18 @@ pub(super) struct Ways<'a> {
 }
 
 impl Ways<'_> {
-    /// Nanoseconds for so many samples at a time: by positions, and by tiles.
-    fn times(&self, isa: Isa, lanes: usize) -> [f32; 2] {
+    /// Nanoseconds for so many samples at a time, by positions of the output.
+    fn over_positions(&self, isa: Isa, lanes: usize) -> f32 {
         let positions = match lanes {
             // With those between rows.
             1 => self.output.shape.height * self.output.pitch,
             _ => self.output.shape.area(),
         };
-        let by_positions = cost::by_positions(isa, &rows(self.weights).0, positions, lanes);
-        [by_positions, self.by_so_many(isa, lanes).unwrap_or(f32::INFINITY)]
+        cost::by_positions(isa, &rows(self.weights).0, positions, lanes)
     }
 
-    fn by_so_many(&self, isa: Isa, lanes: usize) -> Option<f32> {
+    /// The same by tiles, where it may be done by them.
+    fn over_tiles(&self, isa: Isa, lanes: usize) -> Option<f32> {
         let (outputs, channels, tiles) = (self.weights.pattern.rows(), self.channels, self.tiles?);
         let numbers = channels.saturating_add(outputs).saturating_mul(lanes).saturating_mul(tiles);
         let too_many = numbers.max(channels.saturating_mul(outputs)) > cost::MOST_OF_TILES;
@@ -156,16 +156,19 @@ impl Ways<'_> {
 
     /// Nanoseconds for each of so many samples.
     pub(super) fn least(&self, isa: Isa, lanes: usize, options: Options) -> f32 {
-        let [by_positions, by_tiles] = self.times(isa, lanes);
-        let dense = options.kernel == KernelChoice::Dense && by_tiles.is_finite();
-        (if dense { by_tiles } else { by_tiles.min(by_positions) }) / lanes as f32
+        let time = match self.over_tiles(isa, lanes) {
+            Some(tiles) if options.kernel == KernelChoice::Dense => tiles,
+            Some(tiles) => tiles.min(self.over_positions(isa, lanes)),
+            None => self.over_positions(isa, lanes),
+        };
+        time / lanes as f32
     }
 
     /// Whether it is to be done by tiles.
     pub(super) fn by_tiles(&self, isa: Isa, most_lanes: usize, options: Options) -> bool {
         let faster = |lanes| {
-            let [by_positions, by_tiles] = self.times(isa, lanes);
-            by_tiles < by_positions
+            let tiles = self.over_tiles(isa, lanes);
+            tiles.is_some_and(|tiles| tiles < self.over_positions(isa, lanes))
         };
         let samples = samples(most_lanes, options);
         match options.kernel {
@@ -175,7 +178,7 @@ impl Ways<'_> {
             }
             KernelChoice::Dense => {
                 let lanes = if options.batch.is_some() { samples } else { most_lanes };
-                self.by_so_many(isa, lanes).is_some()
+                self.over_tiles(isa, lanes).is_some()
             }
             KernelChoice::Sparse => false,
         }

@@ -421,7 +421,7 @@ impl<'a> Planner<'a> {
             Some(self.ways(layer, padding, &self.layouts.values[index + 1]))
         };
         let all = || self.model.network.nodes.iter().enumerate().filter_map(convolution);
-        if !all().any(|ways| ways.tiles.is_some() && ways.by_tiles(self.isa, 1, self.options)) {
+        if !all().any(|ways| ways.by_tiles(self.isa, 1, self.options)) {
             return most;
         }
         let time = |lanes| all().map(|ways| ways.least(self.isa, lanes, self.options)).sum::<f32>();
