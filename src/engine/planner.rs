@@ -130,12 +130,13 @@ impl<'a> Planner<'a> {
                 self.push_plain(index, StepKind::Linear(parts), inputs);
                 return Ok(());
             }
-            Op::Conv2d { layer, stride: [1, 1], padding, groups: 1 }
-                if let Some(grid) = self.grid(layer, padding, &y) =>
-            {
-                return self.by_tiles(index, inputs, layer, grid);
-            }
             Op::Conv2d { layer, stride, padding, groups } => {
+                if stride == [1, 1]
+                    && groups == 1
+                    && let Some(grid) = self.grid(layer, padding, &y)
+                {
+                    return self.by_tiles(index, inputs, layer, grid);
+                }
                 self.convolution(index, &mut inputs[0], layer, stride, padding, groups)
             }
             Op::MaxPool2d(window) => StepKind::Pool { pool: Pool::Max, window },

@@ -147,7 +147,10 @@ impl Isa {
 /// Who made the CPU (leaf 0 of CPUID).
 #[cfg(target_arch = "x86_64")]
 fn vendor() -> [u8; 12] {
-    let leaf = std::arch::x86_64::__cpuid(0);
+    // Compilers before 1.94 call it unsafe.
+    #[allow(unused_unsafe)]
+    // SAFETY: every x86-64 has the instruction and this leaf.
+    let leaf = unsafe { std::arch::x86_64::__cpuid(0) };
     let mut name = [0; 12];
     for (part, register) in name.chunks_exact_mut(4).zip([leaf.ebx, leaf.edx, leaf.ecx]) {
         part.copy_from_slice(&register.to_le_bytes());

@@ -1,9 +1,6 @@
 """The PyTorch layers, and the whole way from training to a compressed model."""
 
-import json
 import math
-import os
-import socket
 
 import numpy as np
 import pytest
@@ -277,52 +274,3 @@ def test_other_models_save_with_a_given_network(tmp_path):
     x = torch.randn(6, 4)
     with torch.no_grad():
         assert np.allclose(svdo.load(svdo.compress(path, quantize="exact").data)(x), model(x), atol=1e-5)
-
-
-def ddp_worker(rank, port, folder, images, labels):
-    """One of two processes: the same model, other data and noise."""
-    torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    model = small_net()
-    wrapped = nn.parallel.DistributedDataParallel(model)
-    torch.manual_seed(100 + rank)
-    losses = train(model, images, labels, steps=20, wrapped=wrapped, seed=rank)
-    flat = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
-    np.save(os.path.join(folder, f"rank{rank}.npy"), flat.numpy())
-    with open(os.path.join(folder, f"rank{rank}.json"), "w") as file:
-        json.dump(losses, file)
-    if rank == 0:
-        path = os.path.join(folder, "ddp.safetensors")
-        st.save(wrapped, path, example_input=(1, 28, 28), scale=1 / 255)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-
-
-def test_trained_by_two_processes(data, images, tmp_path):
-    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
-        pytest.skip("this PyTorch has no gloo")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pixels, classes = (tensor[:500].clone() for tensor in data)
-    arguments = (port, str(tmp_path), pixels, classes)
-    torch.multiprocessing.spawn(ddp_worker, arguments, nprocs=2)
-
-    first, second = (np.load(tmp_path / f"rank{rank}.npy") for rank in range(2))
-    assert np.array_equal(first, second)
-    losses = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
-    assert losses[0] != losses[1] and all(run[-1] < run[0] for run in losses)
-
-    tensors, _ = read_safetensors(tmp_path / "ddp.safetensors")
-    model = small_net().eval()
-    model.load_state_dict({name: torch.tensor(t) for name, t in tensors.items()})
-    assert np.array_equal(
-        np.concatenate([p.detach().numpy().ravel() for p in model.parameters()]), first
-    )
-    raw = images[:100].reshape(-1, 1, 28, 28)
-    with torch.no_grad():
-        expected = model(torch.tensor(raw) / 255).numpy()
-    compressed = svdo.compress(tmp_path / "ddp.safetensors", quantize="exact")
-    found = svdo.load(compressed.data)(raw)
-    assert np.abs(found - expected).max() < 1e-4 * max(1, np.abs(expected).max())

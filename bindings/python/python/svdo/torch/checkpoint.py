@@ -17,6 +17,7 @@ from svdo._report import Report
 from svdo.torch import graph
 from svdo.torch.convert import FORMS, convert
 from svdo.torch.posterior import Posterior
+from svdo.torch.sharded import refuse_sharded
 
 
 # What a checkpoint's reader would look for in the network; and how it is called where it is not there, as
@@ -79,6 +80,7 @@ def save(
     if (network is None) == (example_input is None):
         raise ValueError("give example_input, or a description as network")
     if network is not None or example_input is None:
+        refuse_sharded(model)
         _save(path, unwrap(model).state_dict(), network)
         return
     description, tensors = _stored(model, example_input, scale, mean, std)
@@ -175,6 +177,7 @@ def _stored(
 ) -> tuple[dict[str, Any], StateDict]:
     """The description of a model and the tensors of its checkpoint."""
     model = unwrap(model)
+    refuse_sharded(model)
     if not isinstance(example_input, (Tensor, Mapping)):
         example_input = torch.zeros(1, *(int(size) for size in example_input))
     read = graph.read(model, example_input)

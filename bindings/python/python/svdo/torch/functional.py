@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from svdo.torch import sharded
+
 # The constants of the KL approximation (Molchanov et al. 2017, eq. 14).
 K1, K2, K3 = 0.63576, 1.87320, 1.48695
 # Keeps the logarithm finite at zero.
@@ -127,8 +129,22 @@ class _Kl(torch.autograd.Function):
 
 def kl(thetas: Sequence[Tensor], log_sigma2s: Sequence[Tensor]) -> Tensor:
     """KL(posterior || log-uniform prior) of the weights of all tensors together in nats, a scalar;
-    0 in the limit of large alpha (the constant C = -k1 of Molchanov et al. 2017, eq. 14)."""
-    return _Kl.apply(len(thetas), *thetas, *log_sigma2s)
+    0 in the limit of large alpha (the constant C = -k1 of Molchanov et al. 2017, eq. 14).
+
+    Of tensors that are sharded each process computes its part, with the value of all."""
+    parts: dict[Any, list[tuple[Tensor, Tensor]]] = {}
+    for theta, log_sigma2 in zip(thetas, log_sigma2s):
+        place = (theta.device_mesh, theta.placements) if sharded.is_sharded(theta) else None  # type: ignore[attr-defined]
+        parts.setdefault(place, []).append((theta, log_sigma2))
+    terms = []
+    for place, pairs in parts.items():
+        if place is None:
+            terms.append(_Kl.apply(len(pairs), *(t for t, _ in pairs), *(s for _, s in pairs)))
+            continue
+        local = [[tensor.to_local() for tensor in pair] for pair in pairs]  # type: ignore[attr-defined]
+        value = _Kl.apply(len(pairs), *(t for t, _ in local), *(s for _, s in local))
+        terms.append(sharded.sum_over_processes(value, pairs[0][0]))
+    return total(terms)
 
 
 def total(terms: Sequence[Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from svdo.torch import functional
 from svdo.torch.posterior import Posterior, posteriors
+from svdo.torch.sharded import refuse_flat
 
 
 def kl(module: nn.Module) -> Tensor:
@@ -17,6 +18,7 @@ def kl(module: nn.Module) -> Tensor:
     Raises:
         ValueError: the module has no such layer.
     """
+    refuse_flat(module)
     layers = posteriors(module)
     if not layers:
         raise ValueError("no SVDO layer in the module: its KL divergence is not defined")

@@ -134,6 +134,11 @@ class Posterior(Sampling):
         self._pruned = None
         return super().train(mode)
 
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        # Parameters that are whole for a pass alone show no change.
+        self._pruned = None
+        super()._load_from_state_dict(*arguments, **options)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pruned": None}
 

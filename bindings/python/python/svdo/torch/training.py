@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from svdo.torch.posterior import Posterior, posteriors
+from svdo.torch.sharded import reshard, whole
 
 # The log variance of a weight that is zero for good.
 _NO_NOISE = -60.0
@@ -114,9 +115,9 @@ def measure(model: nn.Module) -> list[LayerStats]:
         if not isinstance(layer, Posterior) or id(layer.theta) in seen:
             continue
         seen.add(id(layer.theta))
-        log_alpha = layer.log_alpha()
+        log_alpha = whole(layer.log_alpha())
         finite = log_alpha[log_alpha.isfinite()]
-        kept = int(layer.mask().sum())
+        kept = int(whole(layer.mask()).sum())
         mean = finite.mean().item() if finite.numel() else float("nan")
         found.append(LayerStats(name, kept, layer.theta.numel(), mean, layer.kl().item()))
     return found
@@ -149,6 +150,7 @@ def prune_(model: nn.Module) -> nn.Module:
 
     For fine-tuning what pruning left: make the optimizer anew, so that no momentum moves a zero.
     """
+    reshard(model)
     for layer in model.modules():
         if not isinstance(layer, Posterior):
             continue
@@ -156,10 +158,12 @@ def prune_(model: nn.Module) -> nn.Module:
         layer.theta.mul_(mask)
         layer.log_sigma2.masked_fill_(~mask, _NO_NOISE)
 
-        def masked(gradient: Tensor, mask: Tensor = mask) -> Tensor:
-            return gradient * mask.to(gradient.device, gradient.dtype)
+        def masked(parameter: Tensor, mask: Tensor = mask) -> None:
+            assert parameter.grad is not None
+            parameter.grad.mul_(mask.to(parameter.grad.device))
 
+        # When all of a gradient is there, that of other processes' samples, too, where the layer is sharded.
         for parameter in (layer.theta, layer.log_sigma2):
             if parameter.requires_grad:
-                parameter.register_hook(masked)
+                parameter.register_post_accumulate_grad_hook(masked)
     return model
