@@ -7,19 +7,22 @@
 //!
 //! The outputs stay the same up to the rounding of the folded biases, which are summed in f64. What
 //! cannot be removed exactly is left alone and counted with the reason: a constant other than zero
-//! is no longer constant behind zero padding; sums and products tie the units of their inputs together.
+//! is no longer constant behind zero padding; sums and products tie the units of their inputs together. Units that
+//! nothing depends on but that have to stay, those of a dead head of attention say, lose their weights.
 //!
 //! Where variances of weights are kept, those of the weights that read a constant c become a variance of the
 //! next biases, `c^2 sigma^2` each, and a unit whose bias varies is no constant.
 
 mod cells;
+mod live;
 mod wiring;
 
 use std::collections::BTreeMap;
 
 use crate::error::Result;
-use crate::network::Op;
+use crate::network::{Network, Op};
 use crate::prune::{PrunedLayer, PrunedModel, csr};
+use live::LiveWeights;
 use wiring::{Reader, Wiring, carry};
 
 /// What went from one layer, and what could not.
@@ -31,6 +34,8 @@ pub struct Simplified {
     pub dead: usize,
     /// Features of a table of embeddings, its columns, that no later layer reads.
     pub features: usize,
+    /// Units, or features of a table, that no output depends on, and that stay without weights.
+    pub unread: usize,
     /// Units without inputs, folded into the next biases.
     pub constant: usize,
     /// Weights that went with them.
@@ -49,13 +54,14 @@ impl Simplified {
 
     /// Whether nothing was removed.
     pub(crate) fn is_nothing(&self) -> bool {
-        self.dead + self.constant + self.features == 0
+        self.dead + self.constant + self.features + self.unread == 0
     }
 
     /// Adds what a later simplification of the same layer removed.
     pub(crate) fn add(&mut self, later: Self) {
         self.dead += later.dead;
         self.features += later.features;
+        self.unread += later.unread;
         self.constant += later.constant;
         self.weights += later.weights;
         self.kept = later.kept;
@@ -116,6 +122,11 @@ pub fn simplify(model: &mut PrunedModel) -> Result<Vec<Simplified>> {
                     }
                 }
             }
+        }
+        if !changed {
+            let unread = units.drop_unread(&network)?;
+            changed = unread.iter().any(|&units| units > 0);
+            done.iter_mut().zip(unread).for_each(|(done, unread)| done.unread += unread);
         }
     }
     let of = units.of;
@@ -275,6 +286,58 @@ impl Units<'_> {
         Ok(true)
     }
 
+    /// Takes the weights and biases of units, and the weights of features of tables, that no output depends on; says
+    /// how many of each layer had any.
+    fn drop_unread(&mut self, network: &Network) -> Result<Vec<usize>> {
+        let mut dropped = vec![0; self.of.len()];
+        // Where every input is read, every unit is.
+        if self.of.iter().all(|layer| !layer.read.contains(&false)) {
+            return Ok(dropped);
+        }
+        let mut network = network.clone();
+        for (index, layer) in network.layers.iter_mut().enumerate() {
+            let taps: usize = layer.shape[2..].iter().product();
+            layer.shape[0] = self.of[index].empty.len();
+            layer.shape[1] = self.of[index].read.len() / taps;
+        }
+        let live = LiveWeights::new(&network, &|layer, rows, groups| {
+            let (layer, each) = (self.model.layer(layer)?, rows.len() / groups);
+            let mut read = vec![false; groups * layer.weights.cols()];
+            for (row, entries) in layer.weights.outer_iterator().enumerate() {
+                if rows[row] {
+                    let first = row / each * layer.weights.cols();
+                    entries
+                        .indices()
+                        .iter()
+                        .for_each(|&column| read[first + column as usize] = true);
+                }
+            }
+            Ok(read)
+        })?;
+        for (index, (rows, columns)) in live.rows.iter().zip(&live.columns).enumerate() {
+            if !rows.contains(&false) && !columns.contains(&false) {
+                continue;
+            }
+            let layer = self.model.layer(index)?;
+            let biased = |row: usize| self.of[index].bias.as_ref().is_some_and(|b| b[row] != 0.0);
+            let dead = |row: &usize| !rows[*row] && (!self.of[index].empty[*row] || biased(*row));
+            dropped[index] = (0..rows.len()).filter(dead).count()
+                + (0..columns.len()).filter(|&at| !columns[at] && self.of[index].read[at]).count();
+            if dropped[index] == 0 {
+                continue;
+            }
+            let keep = |row: usize, column: usize| (rows[row] && columns[column]).then_some(column);
+            let rest = rebuilt(&layer, layer.shape.clone(), |_| true, keep)?;
+            let of = &mut self.of[index];
+            for values in of.bias.iter_mut().chain(of.spread.iter_mut()) {
+                values.iter_mut().zip(rows).filter(|(_, live)| !**live).for_each(|(v, _)| *v = 0.0);
+            }
+            of.update(&rest);
+            self.model.replace(index, &rest);
+        }
+        Ok(dropped)
+    }
+
     /// Marks the units that a layer reads.
     fn mark_read(&self, reader: &Reader, read: &mut [bool]) {
         let columns = self.of[reader.layer].read.get(reader.first..).unwrap_or_default();
@@ -337,7 +400,7 @@ fn without_columns(
         layer,
         shape,
         |_| true,
-        |column| {
+        |_, column| {
             let unit = match column.checked_sub(first).map(|column| column / columns) {
                 None => return Some(column),
                 Some(unit) => unit,
@@ -355,15 +418,15 @@ fn without_columns(
 fn without_rows(layer: &PrunedLayer, removed: &[bool]) -> Result<PrunedLayer> {
     let mut shape = layer.shape.clone();
     shape[0] = removed.iter().filter(|&&gone| !gone).count();
-    rebuilt(layer, shape, |row| !removed[row], Some)
+    rebuilt(layer, shape, |row| !removed[row], |_, column| Some(column))
 }
 
-/// A layer of another shape with the rows that stay and the columns' new numbers. The bias is left.
+/// A layer of another shape with the rows that stay and the new numbers of each row's columns. The bias is left.
 fn rebuilt(
     layer: &PrunedLayer,
     shape: Vec<usize>,
     stays: impl Fn(usize) -> bool,
-    column: impl Fn(usize) -> Option<usize>,
+    column: impl Fn(usize, usize) -> Option<usize>,
 ) -> Result<PrunedLayer> {
     let (mut row_starts, mut columns) = (vec![0], Vec::new());
     let (mut weights, mut log_sigma2) = (Vec::new(), layer.log_sigma2.as_ref().map(|_| Vec::new()));
@@ -375,7 +438,7 @@ fn rebuilt(
             continue;
         }
         for ((old, &weight), entry) in entries.iter().zip(first..) {
-            if let Some(new) = column(old) {
+            if let Some(new) = column(row, old) {
                 columns.push(new as u32);
                 weights.push(weight);
                 if let (Some(new), Some(old)) = (&mut log_sigma2, &layer.log_sigma2) {

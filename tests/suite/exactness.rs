@@ -6,13 +6,13 @@ use svdo::compress::{Settings, encode};
 use svdo::engine::verify::verify;
 use svdo::engine::{Engine, Isa};
 use svdo::network::describe::Description;
-use svdo::prune::prune;
+use svdo::prune::{PrunedModel, prune};
 use svdo::simplify::simplify;
 
 pub type Shapes = &'static [(&'static str, &'static [usize])];
 
 /// Every operation, with padding, strides, groups, branches and units that can and cannot go.
-pub const NETWORKS: [(&str, &str, Shapes); 10] = [
+pub const NETWORKS: [(&str, &str, Shapes); 11] = [
     (
         "padded convolutions",
         r#"{"version": 1, "input": {"shape": [2, 9, 7], "scale": 0.5, "mean": [0.1, -0.2], "std": [0.5, 2]},
@@ -113,7 +113,38 @@ pub const NETWORKS: [(&str, &str, Shapes); 10] = [
                       {"op": "conv2d", "layer": "b"}, {"op": "tanh"}, {"op": "linear", "layer": "c"}]}"#,
         &[("a", &[4, 2, 2, 2]), ("b", &[5, 24, 1, 1]), ("c", &[3, 5])],
     ),
+    ATTENTION,
 ];
+
+/// Two heads of four features over five tokens, beside them a residual stream of six.
+const ATTENTION: (&str, &str, Shapes) = (
+    "attention",
+    r#"{"version": 1, "input": {"shape": [3, 1, 5]},
+        "nodes": [{"op": "conv2d", "layer": "x", "name": "x"},
+                  {"op": "conv2d", "layer": "q"},
+                  {"op": "rearrange", "shape": [2, 5, 4], "sizes": [2, 5, 4], "strides": [20, 1, 5], "name": "q"},
+                  {"op": "conv2d", "layer": "k", "inputs": ["x"]},
+                  {"op": "rearrange", "shape": [2, 4, 5], "sizes": [40], "strides": [1], "name": "k"},
+                  {"op": "conv2d", "layer": "v", "inputs": ["x"]},
+                  {"op": "rearrange", "shape": [2, 5, 4], "sizes": [2, 5, 4], "strides": [20, 1, 5], "name": "v"},
+                  {"op": "matmul", "inputs": ["q", "k"]}, {"op": "affine", "factor": 0.5},
+                  {"op": "rearrange", "shape": [5, 2, 5], "sizes": [5, 10], "strides": [1, 5]},
+                  {"op": "softmax"},
+                  {"op": "rearrange", "shape": [2, 5, 5], "sizes": [10, 5], "strides": [1, 10], "name": "weights"},
+                  {"op": "matmul", "inputs": ["weights", "v"]},
+                  {"op": "rearrange", "shape": [8, 1, 5], "sizes": [2, 4, 5], "strides": [20, 1, 4]},
+                  {"op": "conv2d", "layer": "out", "name": "attended"},
+                  {"op": "add", "inputs": ["x", "attended"]}, {"op": "gelu"},
+                  {"op": "conv2d", "layer": "y"}]}"#,
+    &[
+        ("x", &[6, 3, 1, 1]),
+        ("q", &[8, 6, 1, 1]),
+        ("k", &[8, 6, 1, 1]),
+        ("v", &[8, 6, 1, 1]),
+        ("out", &[6, 8, 1, 1]),
+        ("y", &[2, 6, 1, 1]),
+    ],
+);
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
@@ -158,6 +189,54 @@ proptest! {
         }
         prop_assert_eq!(&network, model.network());
     }
+}
+
+/// The weights in each row of a layer, and the biases.
+fn rows(model: &PrunedModel, layer: usize) -> (Vec<usize>, Vec<f32>) {
+    let layer = model.layer(layer).unwrap();
+    let weights = layer.weights.outer_iterator().map(|row| row.nnz()).collect();
+    (weights, layer.bias.unwrap())
+}
+
+#[test]
+fn a_dead_head_and_a_feature_that_nothing_reads_lose_their_weights() {
+    let (_, description, shapes) = ATTENTION;
+    let description = Description::from_json(description).unwrap();
+    let mut noise = Noise::new(3);
+    let mut tensors = Vec::new();
+    for (name, shape) in shapes {
+        let (rows, inputs) = (shape[0], shape[1]);
+        let mut theta = noise.vec(rows * inputs);
+        // Nothing reads the second head, nor the first two features of the residual stream behind it.
+        let unread = match *name {
+            "out" => 4..8,
+            "y" => 0..2,
+            _ => 0..0,
+        };
+        theta.chunks_mut(inputs).for_each(|row| row[unread.clone()].fill(0.0));
+        let log_sigma2: Vec<f32> =
+            theta.iter().map(|&t| if t == 0.0 { 0.0 } else { (t * t).ln() - 5.0 }).collect();
+        tensors.push(fixtures::tensor(&format!("{name}.theta"), shape, &theta));
+        tensors.push(fixtures::tensor(&format!("{name}.log_sigma2"), shape, &log_sigma2));
+        tensors.push(fixtures::tensor(&format!("{name}.bias"), &[rows], &noise.vec(rows)));
+    }
+    let checkpoint = fixtures::open(&fixtures::safetensors(&tensors, Some(&description))).unwrap();
+    let mut model = prune(&checkpoint, 3.0).unwrap();
+    let done = simplify(&mut model).unwrap();
+    for layer in 1..4 {
+        let (weights, biases) = rows(&model, layer);
+        assert_eq!(weights, [6, 6, 6, 6, 0, 0, 0, 0]);
+        assert!(biases[..4].iter().all(|&b| b != 0.0) && biases[4..] == [0.0; 4]);
+        assert_eq!(done[layer].unread, 4);
+    }
+    // The features go into the projections, but out of the last sum nobody takes them.
+    assert_eq!(rows(&model, 0).0, [3; 6]);
+    assert_eq!(rows(&model, 4).0, [0, 0, 4, 4, 4, 4]);
+
+    let inputs = Noise::new(1).vec(8 * 15);
+    let compressed = compress(&checkpoint, &EXACT).unwrap();
+    let engine = Engine::new(&compressed.model().unwrap(), Isa::best()).unwrap();
+    assert!(verify(&engine, &checkpoint, 3.0, &inputs).unwrap().engine.max_abs_error < 1e-5);
 }
 
 #[test]
