@@ -47,6 +47,16 @@ impl View {
         &self.axes[..self.count]
     }
 
+    /// The element of the source that element `at` is.
+    pub(crate) fn source(&self, at: usize) -> usize {
+        let (mut from, mut rest) = (self.offset as isize, at);
+        for axis in self.axes().iter().rev() {
+            from += (rest % axis.size) as isize * axis.stride;
+            rest /= axis.size;
+        }
+        from as usize
+    }
+
     /// Whether every element lies in a source of so many.
     pub fn fits(&self, elements: usize) -> bool {
         let [first, last] = self.ends();

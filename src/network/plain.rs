@@ -119,15 +119,7 @@ fn matmul((a, left): Value<'_>, (b, right): Value<'_>) -> Vec<f64> {
 }
 
 fn rearranged(view: &View, x: &[f64]) -> Vec<f64> {
-    let element = |mut at: usize| {
-        let mut from = view.offset as isize;
-        for axis in view.axes().iter().rev() {
-            from += (at % axis.size) as isize * axis.stride;
-            at /= axis.size;
-        }
-        x[from as usize]
-    };
-    (0..view.shape.channels * view.shape.area()).map(element).collect()
+    (0..view.shape.channels * view.shape.area()).map(|at| x[view.source(at)]).collect()
 }
 
 fn padded(pad: &Pad, x: &[f64], shape: Shape, out: Shape) -> Vec<f64> {

@@ -64,10 +64,7 @@ impl LiveWeights {
         };
         let mut found = Self { rows: of(|layer| layer.rows()), columns: of(|layer| layer.cols()) };
         found.walk(network, read)?;
-        if let Some(time) = &network.time {
-            let shorter = (1..=time.longest).filter_map(|steps| network.at(steps).ok()).take(2);
-            shorter.into_iter().try_for_each(|shorter| found.walk(&shorter, read))?;
-        }
+        network.shorter().iter().try_for_each(|shorter| found.walk(shorter, read))?;
         Ok(found)
     }
 
@@ -176,12 +173,7 @@ fn rearranged(view: &View, live: &Live, x: Shape) -> Live {
         if matches!(live, Live::Some(live) if !live[at]) {
             continue;
         }
-        let (mut from, mut rest) = (view.offset as isize, at);
-        for axis in view.axes().iter().rev() {
-            from += (rest % axis.size) as isize * axis.stride;
-            rest /= axis.size;
-        }
-        read[from as usize] = true;
+        read[view.source(at)] = true;
     }
     Live::new(read)
 }

@@ -14,6 +14,7 @@
 //! next biases, `c^2 sigma^2` each, and a unit whose bias varies is no constant.
 
 mod cells;
+mod constants;
 mod live;
 mod wiring;
 
@@ -124,8 +125,10 @@ pub fn simplify(model: &mut PrunedModel) -> Result<Vec<Simplified>> {
             }
         }
         if !changed {
+            let network = units.network(&network);
+            let folded = units.fold_constants(&network)?;
             let unread = units.drop_unread(&network)?;
-            changed = unread.iter().any(|&units| units > 0);
+            changed = folded || unread.iter().any(|&units| units > 0);
             done.iter_mut().zip(unread).for_each(|(done, unread)| done.unread += unread);
         }
     }
@@ -286,6 +289,17 @@ impl Units<'_> {
         Ok(true)
     }
 
+    /// The network, its layers of the shapes that they have now.
+    fn network(&self, network: &Network) -> Network {
+        let mut network = network.clone();
+        for (layer, of) in network.layers.iter_mut().zip(&self.of) {
+            let taps: usize = layer.shape[2..].iter().product();
+            layer.shape[0] = of.empty.len();
+            layer.shape[1] = of.read.len() / taps;
+        }
+        network
+    }
+
     /// Takes the weights and biases of units, and the weights of features of tables, that no output depends on; says
     /// how many of each layer had any.
     fn drop_unread(&mut self, network: &Network) -> Result<Vec<usize>> {
@@ -294,13 +308,7 @@ impl Units<'_> {
         if self.of.iter().all(|layer| !layer.read.contains(&false)) {
             return Ok(dropped);
         }
-        let mut network = network.clone();
-        for (index, layer) in network.layers.iter_mut().enumerate() {
-            let taps: usize = layer.shape[2..].iter().product();
-            layer.shape[0] = self.of[index].empty.len();
-            layer.shape[1] = self.of[index].read.len() / taps;
-        }
-        let live = LiveWeights::new(&network, &|layer, rows, groups| {
+        let live = LiveWeights::new(network, &|layer, rows, groups| {
             let (layer, each) = (self.model.layer(layer)?, rows.len() / groups);
             let mut read = vec![false; groups * layer.weights.cols()];
             for (row, entries) in layer.weights.outer_iterator().enumerate() {

@@ -2,12 +2,14 @@
 
 use crate::fixtures::{self, EXACT, Noise, compress};
 use proptest::prelude::*;
+use std::ops::Range;
+
 use svdo::compress::{Settings, encode};
 use svdo::engine::verify::verify;
 use svdo::engine::{Engine, Isa};
 use svdo::network::describe::Description;
 use svdo::prune::{PrunedModel, prune};
-use svdo::simplify::simplify;
+use svdo::simplify::{Simplified, simplify};
 
 pub type Shapes = &'static [(&'static str, &'static [usize])];
 
@@ -200,29 +202,8 @@ fn rows(model: &PrunedModel, layer: usize) -> (Vec<usize>, Vec<f32>) {
 
 #[test]
 fn a_dead_head_and_a_feature_that_nothing_reads_lose_their_weights() {
-    let (_, description, shapes) = ATTENTION;
-    let description = Description::from_json(description).unwrap();
-    let mut noise = Noise::new(3);
-    let mut tensors = Vec::new();
-    for (name, shape) in shapes {
-        let (rows, inputs) = (shape[0], shape[1]);
-        let mut theta = noise.vec(rows * inputs);
-        // Nothing reads the second head, nor the first two features of the residual stream behind it.
-        let unread = match *name {
-            "out" => 4..8,
-            "y" => 0..2,
-            _ => 0..0,
-        };
-        theta.chunks_mut(inputs).for_each(|row| row[unread.clone()].fill(0.0));
-        let log_sigma2: Vec<f32> =
-            theta.iter().map(|&t| if t == 0.0 { 0.0 } else { (t * t).ln() - 5.0 }).collect();
-        tensors.push(fixtures::tensor(&format!("{name}.theta"), shape, &theta));
-        tensors.push(fixtures::tensor(&format!("{name}.log_sigma2"), shape, &log_sigma2));
-        tensors.push(fixtures::tensor(&format!("{name}.bias"), &[rows], &noise.vec(rows)));
-    }
-    let checkpoint = fixtures::open(&fixtures::safetensors(&tensors, Some(&description))).unwrap();
-    let mut model = prune(&checkpoint, 3.0).unwrap();
-    let done = simplify(&mut model).unwrap();
+    // Nothing reads the second head, nor the first two features of the residual stream behind it.
+    let (model, done) = without_weights(&[("out", 0..6, 4..8), ("y", 0..2, 0..2)]);
     for layer in 1..4 {
         let (weights, biases) = rows(&model, layer);
         assert_eq!(weights, [6, 6, 6, 6, 0, 0, 0, 0]);
@@ -232,11 +213,46 @@ fn a_dead_head_and_a_feature_that_nothing_reads_lose_their_weights() {
     // The features go into the projections, but out of the last sum nobody takes them.
     assert_eq!(rows(&model, 0).0, [3; 6]);
     assert_eq!(rows(&model, 4).0, [0, 0, 4, 4, 4, 4]);
+}
 
+#[test]
+fn a_head_with_the_same_value_everywhere_becomes_a_bias() {
+    let (model, done) = without_weights(&[("v", 4..8, 0..6)]);
+    for layer in 1..4 {
+        assert_eq!(rows(&model, layer).0, [6, 6, 6, 6, 0, 0, 0, 0]);
+        assert_eq!(rows(&model, layer).1[4..], [0.0; 4]);
+        assert_eq!(done[layer].unread, 4);
+    }
+    assert_eq!(rows(&model, 4).0, [4; 6]);
+}
+
+/// [`ATTENTION`] simplified, the same outputs by test, where rows and columns of some layers have no weights.
+fn without_weights(gone: &[(&str, Range<usize>, Range<usize>)]) -> (PrunedModel, Vec<Simplified>) {
+    let (_, description, shapes) = ATTENTION;
+    let description = Description::from_json(description).unwrap();
+    let mut noise = Noise::new(3);
+    let mut tensors = Vec::new();
+    for (name, shape) in shapes {
+        let (rows, inputs) = (shape[0], shape[1]);
+        let mut theta = noise.vec(rows * inputs);
+        for (_, rows, columns) in gone.iter().filter(|gone| gone.0 == *name) {
+            let rows = theta.chunks_mut(inputs).take(rows.end).skip(rows.start);
+            rows.for_each(|row| row[columns.clone()].fill(0.0));
+        }
+        let log_sigma2: Vec<f32> =
+            theta.iter().map(|&t| if t == 0.0 { 0.0 } else { (t * t).ln() - 5.0 }).collect();
+        tensors.push(fixtures::tensor(&format!("{name}.theta"), shape, &theta));
+        tensors.push(fixtures::tensor(&format!("{name}.log_sigma2"), shape, &log_sigma2));
+        tensors.push(fixtures::tensor(&format!("{name}.bias"), &[rows], &noise.vec(rows)));
+    }
+    let checkpoint = fixtures::open(&fixtures::safetensors(&tensors, Some(&description))).unwrap();
+    let mut model = prune(&checkpoint, 3.0).unwrap();
+    let done = simplify(&mut model).unwrap();
     let inputs = Noise::new(1).vec(8 * 15);
     let compressed = compress(&checkpoint, &EXACT).unwrap();
     let engine = Engine::new(&compressed.model().unwrap(), Isa::best()).unwrap();
     assert!(verify(&engine, &checkpoint, 3.0, &inputs).unwrap().engine.max_abs_error < 1e-5);
+    (model, done)
 }
 
 #[test]
