@@ -31,8 +31,7 @@ if bash edge/toolchain.sh "$CARGO_TARGET_DIR/toolchain"; then
 fi
 
 # With predictions under the posterior: all kernels of means and variances beside those of means.
-cargo build --quiet --locked --profile edge --no-default-features --features infer,uncertainty --bin svdo-infer \
-    --target-dir "$CARGO_TARGET_DIR/uncertain"
+cargo edge --quiet --features uncertainty --target-dir "$CARGO_TARGET_DIR/uncertain"
 uncertain=$CARGO_TARGET_DIR/uncertain/edge/svdo-infer
 
 at_most() { # name, found, limit

@@ -76,8 +76,8 @@ pub struct Arguments {
 
     /// With --variances: nats of divergence from the trained posterior that a bit of them is worth [default: 0.1]
     ///
-    /// Less is finer and larger: 0.1 is where scores of predictions no longer change, at 0.001 the variances of logits
-    /// are those of the checkpoint.
+    /// Less is finer and larger: 0.1 is where scores of predictions no longer change, at 0.001 variances are within a
+    /// percent. Weights that quantization makes zero lose theirs: --quantize exact keeps all.
     #[arg(long, value_name = "NATS", requires = "variances", value_parser = positive, help_heading = "Uncertainty")]
     variance_rate: Option<f64>,
 

@@ -110,8 +110,7 @@ impl<'a> Job<'a> {
     }
 
     /// How finely variances are stored: so many nats of divergence from the trained posterior is a bit of them
-    /// worth, 0.1 by default, where scores of predictions no longer change. Less is finer and larger: variances of
-    /// logits come near to those of the checkpoint.
+    /// worth, 0.1 by default, where scores of predictions no longer change. Less is finer and larger.
     pub fn variance_rate(mut self, nats: f64) -> Self {
         self.0.variance_rate = nats;
         self
