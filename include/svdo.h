@@ -98,7 +98,7 @@ int svdo_predictor_load(const void *bytes, size_t length, const char *how, uint6
 /* Frees a predictor; NULL is allowed. */
 void svdo_predictor_free(svdo_predictor *predictor);
 
-/* What a sample of the input is, and the number of classes; zero for NULL. */
+/* What a sample of the input is, and the number of classes, or of outputs that are numbers; zero for NULL. */
 svdo_shape svdo_predictor_input_shape(const svdo_predictor *predictor);
 size_t svdo_predictor_classes(const svdo_predictor *predictor);
 
@@ -107,6 +107,11 @@ size_t svdo_predictor_classes(const svdo_predictor *predictor);
  * entropy of the probabilities and the mutual information of class and weights, both in nats. Allocates
  * memory. What is not finite is refused as by svdo_run. */
 int svdo_predict(const svdo_predictor *predictor, const float *input, size_t samples, float *output);
+
+/* The same of a network whose outputs are numbers: for each sample a row of 2 outputs floats, the means of the
+ * outputs and their standard deviations over the posterior. There are as many outputs as
+ * svdo_predictor_classes says. */
+int svdo_predict_numbers(const svdo_predictor *predictor, const float *input, size_t samples, float *output);
 
 /* One line on this thread's last call that returns a status; empty after success. Valid until the
  * thread's next call. */

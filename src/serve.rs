@@ -74,32 +74,32 @@ impl Served for Plain<'_> {
 }
 
 /// The same with predictions under the posterior, drawn by a seed: a row is that of
-/// [`Prediction::write`](crate::uncertainty::predictive::Prediction::write).
+/// [`Task::row`](crate::uncertainty::Task::row).
 ///
 /// # Errors
 /// As [`serve`].
 #[cfg(feature = "uncertainty")]
 pub fn serve_predictions(
     engine: &crate::engine::uncertain::UncertainEngine,
+    task: crate::uncertainty::Task,
     seed: u64,
     input: &mut dyn Read,
     output: &mut dyn Write,
 ) -> Result<()> {
-    serve_with(Posterior { engine, seed }, input, output)
+    serve_with(Posterior { engine, task, seed }, input, output)
 }
 
 #[cfg(feature = "uncertainty")]
 struct Posterior<'a> {
     engine: &'a crate::engine::uncertain::UncertainEngine,
+    task: crate::uncertainty::Task,
     seed: u64,
 }
 
 #[cfg(feature = "uncertainty")]
 impl Served for Posterior<'_> {
     fn shapes(&self) -> [Shape; 2] {
-        use crate::uncertainty::predictive::Prediction;
-        let row = Prediction::numbers(self.engine.outputs());
-        [self.engine.input_shape(), Shape::vector(row)]
+        [self.engine.input_shape(), Shape::vector(self.task.row(self.engine.outputs()))]
     }
 
     fn check(&self, samples: &[f32]) -> Result<()> {
@@ -107,7 +107,7 @@ impl Served for Posterior<'_> {
     }
 
     fn run(&mut self, samples: &[f32], outputs: &mut [f32]) -> Result<()> {
-        self.engine.predict_into(samples, self.seed, outputs)
+        self.engine.predict_into(samples, self.task, self.seed, outputs)
     }
 }
 

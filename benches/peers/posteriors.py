@@ -5,7 +5,7 @@
 DATA is a folder with MNIST's IDX files, PROGRAMS one with svdo-compress and svdo-infer. Each library trains a
 perceptron 784-100-10 (and bayesian-torch a small convolutional network) for some hundred steps, saves it as its users
 do, and samples its own logits; svdo imports the file, keeps all weights (--thresh inf), and predicts the logits of the
-same images by moments and by samples. A line for each: the root mean square of the difference of logits' means, in
+same images by moments and by samples; with variances as they are stored by default, and finer ones. A line for each: the root mean square of the difference of logits' means, in
 deviations of that logit; the sum of their variances over those of the library, and the quartiles of the single ratios.
 
     pip install torch bayesian-torch blitz-bayesian-pytorch torchbnn ivon-opt numpyro numpy
@@ -206,7 +206,9 @@ def main():
             np.save(images := os.path.join(folder, "x.npy"), test_x.numpy().reshape(IMAGES, -1))
             if "convolution" in library.__name__:
                 np.save(images, test_x.numpy().reshape(IMAGES, 1, 28, 28))
-            for kept, threshold in (("all", ["--thresh", "inf"]), ("pruned", [])):
+            every = ["--thresh", "inf"]
+            finer = [(f"rate {rate}", [*every, "--variance-rate", rate]) for rate in ("0.01", "0.001")]
+            for kept, threshold in (("all", every), *finer, ("pruned", [])):
                 file = os.path.join(folder, "net.svdo")
                 command = [os.path.join(PROGRAMS, "svdo-compress"), path, "-o", file, "--variances"]
                 subprocess.run(command + options + threshold, check=True, capture_output=True)

@@ -90,6 +90,14 @@ static void predict(const char *path) {
         check(row[2] < 1e-6f && row[3] < 1e-6f && row[5] < 1e-6f, "means leave nothing to learn");
         check(fabsf(row[4] + p * logf(p) + (1 - p) * logf(1 - p)) < 1e-5f, "entropy");
     }
+    check(svdo_predict_numbers(predictor, x, 2, y) == SVDO_OK, "svdo_predict_numbers");
+    for (int i = 0; i < 2; i++) {
+        const float *in = x + 3 * i, *row = y + 4 * i;
+        check(row[0] == in[1] - 2 * in[2] && row[1] == in[0] / 2 - 0.25f, "means");
+        check(row[2] == 0 && row[3] == 0, "means have no deviation");
+    }
+    check(svdo_predict_numbers(predictor, x, (size_t)-1, y) == SVDO_INVALID_ARGUMENT, "too many numbers");
+    check(svdo_predict_numbers(NULL, x, 1, y) == SVDO_INVALID_ARGUMENT, "no predictor of numbers");
     x[4] = INFINITY;
     check(svdo_predict(predictor, x, 2, y) == SVDO_NOT_FINITE, "an infinite input");
     check(svdo_predict(predictor, x, 0, y) == SVDO_OK, "no samples are allowed");
@@ -126,6 +134,12 @@ static void posterior(const char *path) {
         }
         check(fabsf(sum - 1) < 1e-5f, "probabilities are of all classes");
         check((spread > 1e-5f) == (way > 0), "networks of the posterior differ");
+        check(svdo_predict_numbers(predictor, x, 1, rows) == SVDO_OK, "svdo_predict_numbers");
+        spread = 0;
+        for (size_t i = 0; i < classes; i++) {
+            spread += rows[classes + i];
+        }
+        check((spread > 1e-3f) == (way > 0), "and so do their outputs");
         free(x);
         free(rows);
         svdo_predictor_free(predictor);

@@ -60,8 +60,7 @@ pub fn open(path: &Path, options: &Options) {
         }
     }
     let Ok(pruned) = prune(&checkpoint, 3.0) else { return };
-    let settings =
-        Settings { quantizer: Quantizer::Exact, simplify: false, strip: false, fast: false };
+    let settings = Settings { quantizer: Quantizer::Exact, simplify: false, ..Settings::default() };
     let Ok(compressed) = encode(pruned, &settings) else { return };
     container::read(compressed.bytes()).unwrap();
 }

@@ -305,8 +305,13 @@ pub fn agree(bytes: &[u8]) {
     let checkpoint = Checkpoint::open(&file, &Options::default()).unwrap();
     let most = expected.iter().fold(1.0f64, |most, v| most.max(f64::from(v.abs())));
     for simplify in some([false, true], more / 8) {
-        let settings =
-            Settings { quantizer: Quantizer::Exact, simplify, strip: simplify, fast: simplify };
+        let settings = Settings {
+            quantizer: Quantizer::Exact,
+            simplify,
+            strip: simplify,
+            fast: simplify,
+            ..Settings::default()
+        };
         let compressed = encode(prune(&checkpoint, 3.0).unwrap(), &settings).unwrap();
         let read = container::read(compressed.bytes()).unwrap();
         let engine = Engine::new(&read, Isa::best()).unwrap();

@@ -74,6 +74,13 @@ pub struct Arguments {
     #[arg(long, requires_all = ["variances", "no_simplify"], help_heading = "Uncertainty")]
     pruned_variance: bool,
 
+    /// With --variances: nats of divergence from the trained posterior that a bit of them is worth [default: 0.1]
+    ///
+    /// Less is finer and larger: 0.1 is where scores of predictions no longer change, at 0.001 variances are within a
+    /// percent. Weights that quantization makes zero lose theirs: --quantize exact keeps all.
+    #[arg(long, value_name = "NATS", requires = "variances", value_parser = positive, help_heading = "Uncertainty")]
+    variance_rate: Option<f64>,
+
     /// Leave names and the threshold out of the file
     #[arg(long, help_heading = None::<&str>)]
     strip: bool,
@@ -255,6 +262,9 @@ impl Arguments {
             .compare_masks(self.target.compare_masks)
             .compare_coders(self.compare_coders)
             .time(self.time);
+        if let Some(rate) = self.variance_rate {
+            job = job.variance_rate(rate);
+        }
         if let Some(goal) = self.goal() {
             job = job.goal(goal);
         }

@@ -70,6 +70,8 @@ pub struct Arguments {
     labels: Option<PathBuf>,
 
     /// Write the outputs as .npy or .json ([samples, outputs]; - for JSON on standard output)
+    ///
+    /// With --uncertainty, rows as those of --serve-stdin.
     #[arg(short, long, value_name = "FILE", requires = "input")]
     output: Option<PathBuf>,
 
@@ -165,6 +167,7 @@ impl Arguments {
                 input: &self.input,
                 array: self.array.as_deref(),
                 labels: self.labels.as_deref(),
+                output: self.output.as_deref(),
                 threads: self.threads.count(),
                 assert_max_error: self.assert_max_error,
             };
@@ -398,7 +401,7 @@ fn random_inputs(engine: &Engine, count: usize) -> crate::Result<Given> {
 }
 
 /// The outputs in the format that the file's name asks for.
-fn encode_outputs(path: &Path, rows: &[&[f32]]) -> anyhow::Result<Vec<u8>> {
+pub(super) fn encode_outputs(path: &Path, rows: &[&[f32]]) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let extension = path.extension().and_then(|e| e.to_str());
     if extension == Some("npy") {

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::infer::encode_outputs;
 use super::output::{self, Reports};
 use super::samples::{labelled_of, tested, with_targets};
 use super::{Outcome, isa, share};
@@ -22,6 +24,10 @@ use crate::report::{
     Foreign, Means, Numbers, NumbersScored, One, Report, Scored, Uncertain, UncertainNumbers,
     display, html,
 };
+use crate::uncertainty::Task;
+use crate::uncertainty::normal::{Normal, check_targets};
+use crate::uncertainty::predictive::Prediction;
+use crate::uncertainty::scores::check_labels;
 
 /// Predictions under the posterior that the file holds.
 #[derive(Debug, Clone, Args)]
@@ -30,15 +36,16 @@ pub(super) struct UncertaintyOptions {
     /// Predict under the posterior: `moments` in one pass, `mc=N` by N samples of it, `mean` without it
     ///
     /// The file must hold variances (svdo-compress --variances). With --labels: NLL, ECE, Brier and AURC. With
-    /// --serve-stdin each answer is a row of probabilities, their standard deviations, entropy and mutual information.
-    #[arg(long, value_name = "HOW", value_parser = How::from_str, conflicts_with_all = ["verify", "bench", "stream", "output", "top"])]
+    /// --serve-stdin each answer is a row of probabilities, their standard deviations, entropy and mutual information;
+    /// with --task regression of means and standard deviations.
+    #[arg(long, value_name = "HOW", value_parser = How::from_str, conflicts_with_all = ["verify", "bench", "stream", "top"])]
     uncertainty: Option<How>,
 
     /// What the outputs are: logits of classes, or numbers
     ///
     /// Of numbers mean and standard deviation over the posterior are given; with --targets, or targets in the
     /// samples' own file, RMSE, NLL and the coverage of central intervals.
-    #[arg(long, value_name = "NAME", value_enum, requires = "uncertainty")]
+    #[arg(long, value_name = "NAME", value_parser = task(), requires = "uncertainty")]
     task: Option<Task>,
 
     /// True numbers, [samples, outputs], if the samples' file (.csv, .npz) has none itself
@@ -78,13 +85,8 @@ pub(super) struct UncertaintyOptions {
     html: Option<PathBuf>,
 }
 
-/// What a network predicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Task {
-    /// One class for each sample
-    Classes,
-    /// A number for each output
-    Regression,
+fn task() -> impl TypedValueParser<Value = Task> {
+    PossibleValuesParser::new(Task::NAMES).try_map(|name| name.parse::<Task>())
 }
 
 fn deviation(text: &str) -> Result<f64, String> {
@@ -98,8 +100,27 @@ pub(super) struct Inputs<'a> {
     pub(super) input: &'a [PathBuf],
     pub(super) array: Option<&'a str>,
     pub(super) labels: Option<&'a Path>,
+    pub(super) output: Option<&'a Path>,
     pub(super) threads: usize,
     pub(super) assert_max_error: Option<f64>,
+}
+
+impl Inputs<'_> {
+    /// Writes a row for each prediction, if they are wanted; whether that is all that is.
+    fn write<T>(
+        &self,
+        predictions: &[T],
+        row: usize,
+        write: impl Fn(&T, &mut [f32]),
+    ) -> anyhow::Result<bool> {
+        let Some(path) = self.output else { return Ok(false) };
+        let mut all = vec![0.0; predictions.len() * row];
+        let rows = all.chunks_exact_mut(row.max(1));
+        predictions.iter().zip(rows).for_each(|(prediction, row)| write(prediction, row));
+        let rows: Vec<&[f32]> = all.chunks_exact(row.max(1)).collect();
+        output::write(path, &encode_outputs(path, &rows)?)?;
+        Ok(output::is_stdout(path))
+    }
 }
 
 impl UncertaintyOptions {
@@ -116,15 +137,20 @@ impl UncertaintyOptions {
 
     /// Runs the samples and reports.
     pub(super) fn run(&self, inputs: &Inputs<'_>, reports: &Reports) -> anyhow::Result<Outcome> {
-        let numbers = self.targets.is_some() || self.target_deviation.is_some();
-        match self.task {
-            Some(Task::Regression) => self.run_numbers(inputs, reports),
-            None if numbers => self.run_numbers(inputs, reports),
-            Some(Task::Classes) if numbers => anyhow::bail!(
-                "--targets and --target-deviation are for --task regression, whose outputs are numbers"
-            ),
-            _ => self.run_classes(inputs, reports),
+        match self.task()? {
+            Task::Regression => self.run_numbers(inputs, reports),
+            Task::Classes => self.run_classes(inputs, reports),
         }
+    }
+
+    /// What the outputs are, as far as options say.
+    fn task(&self) -> anyhow::Result<Task> {
+        let numbers = self.targets.is_some() || self.target_deviation.is_some();
+        anyhow::ensure!(
+            self.task != Some(Task::Classes) || !numbers,
+            "--targets and --target-deviation are for --task regression, whose outputs are numbers"
+        );
+        Ok(self.task.unwrap_or(if numbers { Task::Regression } else { Task::Classes }))
     }
 
     /// The same where outputs are numbers.
@@ -142,15 +168,21 @@ impl UncertaintyOptions {
         let sizes = (&input, engine.outputs());
         let (samples, targets) =
             with_targets(inputs.input, inputs.array, self.targets.as_deref(), sizes)?;
+        if let Some(targets) = &targets {
+            let count = samples.len() / input.shape.elements()?;
+            check_targets(count, engine.outputs(), targets).map_err(|e| match &self.targets {
+                Some(path) => e.in_file(path),
+                None => e,
+            })?;
+        }
         let start = Instant::now();
         let predictions = engine.predict_numbers(&samples)?;
         let seconds = start.elapsed().as_secs_f64() / predictions.len().max(1) as f64;
+        let row = Task::Regression.row(engine.outputs());
+        let only = inputs.write(&predictions, row, Normal::write)?;
         let deviation = self.target_deviation.unwrap_or(0.0);
-        let scored = targets.map(|t| NumbersScored::new(&predictions, &t, deviation)).transpose();
-        let scored = scored.map_err(|error| match &self.targets {
-            Some(path) => error.in_file(path),
-            None => error,
-        })?;
+        let scored =
+            targets.map(|t| NumbersScored::new(&predictions, &t, deviation)).transpose()?;
         let report = Report::UncertainNumbers(Box::new(UncertainNumbers {
             model: display(inputs.model),
             uncertainty: how.to_string(),
@@ -168,7 +200,9 @@ impl UncertaintyOptions {
         if let Some(path) = &self.html {
             output::write(path, html::render(&report).as_bytes())?;
         }
-        reports.write(&report)?;
+        if !only || reports.any() {
+            reports.write(&report)?;
+        }
         Ok(Outcome::Passed)
     }
 
@@ -179,9 +213,18 @@ impl UncertaintyOptions {
         let sizes = (&input, engine.outputs());
         let Labelled { values: samples, labels, .. } =
             labelled_of(inputs.input, inputs.array, inputs.labels, sizes, &classes)?;
+        if let Some(labels) = &labels {
+            let count = samples.len() / input.shape.elements()?;
+            check_labels(count, engine.outputs(), labels).map_err(|e| match inputs.labels {
+                Some(path) => e.in_file(path),
+                None => e,
+            })?;
+        }
         let start = Instant::now();
         let predictions = engine.predict(&samples, self.seed)?;
         let seconds = start.elapsed().as_secs_f64() / predictions.len().max(1) as f64;
+        let row = Task::Classes.row(engine.outputs());
+        let only = inputs.write(&predictions, row, Prediction::write)?;
         let scored = labels.map(|labels| Scored::new(&predictions, &labels, self.reject));
         let scores = scored.transpose()?;
         let ood = match self.ood.is_empty() {
@@ -218,7 +261,9 @@ impl UncertaintyOptions {
         if let Some(path) = &self.html {
             output::write(path, html::render(&report).as_bytes())?;
         }
-        reports.write(&report)?;
+        if !only || reports.any() {
+            reports.write(&report)?;
+        }
         Ok(Outcome::of(passed))
     }
 
@@ -228,13 +273,12 @@ impl UncertaintyOptions {
             self.reject.is_none()
                 && self.ood.is_empty()
                 && self.html.is_none()
-                && self.task.is_none_or(|task| task == Task::Classes)
                 && self.target_deviation.is_none(),
-            "--reject, --ood, --html and --task regression are for --input, not for --serve-stdin"
+            "--reject, --ood, --html and --target-deviation are for --input, not for --serve-stdin"
         );
         let (engine, _) = self.engine(model, threads, self.uncertainty.unwrap_or(How::Mean))?;
         let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
-        crate::serve::serve_predictions(&engine, self.seed, &mut stdin, &mut stdout)?;
+        crate::serve::serve_predictions(&engine, self.task()?, self.seed, &mut stdin, &mut stdout)?;
         Ok(Outcome::Passed)
     }
 

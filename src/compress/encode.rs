@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::variances;
-use crate::container::{self, Written, geometries};
+use crate::container::{self, VariancesCode, Written, geometries};
 use crate::entropy::layer::LayerCode;
 use crate::entropy::spec::Geometry;
 use crate::error::Result;
@@ -33,11 +33,14 @@ pub struct Settings {
     pub strip: bool,
     /// Whether the file is to be decoded fast rather than small.
     pub fast: bool,
+    /// Nats of divergence from the trained posterior that a bit of the variances is worth, if they are stored.
+    pub variance_rate: f64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { quantizer: Quantizer::default(), simplify: true, strip: false, fast: false }
+        let (quantizer, variance_rate) = (Quantizer::default(), variances::RATE);
+        Self { quantizer, simplify: true, strip: false, fast: false, variance_rate }
     }
 }
 
@@ -206,7 +209,8 @@ impl Encoding<'_> {
         let assemble = |code| container::assemble(&shell.network, shell.threshold, &codes, code);
         let mut written = assemble(None)?;
         if let Some(variances) = variances {
-            let code = variances::code(&variances, &container::read(&written.bytes)?)?;
+            let (stored, rate) = (container::read(&written.bytes)?, self.settings.variance_rate);
+            let code = VariancesCode::new(&variances, &stored, rate)?;
             written = assemble(Some(&code))?;
         }
         Ok(Compressed { written, statistics, simplified, quantized })

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use super::encode::Settings;
 use super::search::Goal;
 use super::thresholds::Threshold;
 use super::validate::Samples;
@@ -59,6 +60,7 @@ impl<'a> Job<'a> {
             stop: None,
             variances: false,
             pruned_variance: false,
+            variance_rate: Settings::default().variance_rate,
         })
     }
 
@@ -104,6 +106,13 @@ impl<'a> Job<'a> {
     /// each row and column. Nothing is simplified then.
     pub fn pruned_variance(mut self, pruned: bool) -> Self {
         self.0.pruned_variance = pruned;
+        self
+    }
+
+    /// How finely variances are stored: so many nats of divergence from the trained posterior is a bit of them
+    /// worth, 0.1 by default, where scores of predictions no longer change. Less is finer and larger.
+    pub fn variance_rate(mut self, nats: f64) -> Self {
+        self.0.variance_rate = nats;
         self
     }
 

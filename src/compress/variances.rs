@@ -1,13 +1,12 @@
 //! The variances that go into a file with the weights.
 
-use crate::container::VariancesCode;
 use crate::error::{Error, Result};
-use crate::model::{LayerVariances, Model, Variances};
+use crate::model::{LayerVariances, Variances};
 use crate::prune::PrunedModel;
 
-/// Nats of divergence of the weights' posterior that a bit is worth: where the scores of predictions no longer
-/// change.
-const RATE: f64 = 0.1;
+/// Nats of divergence of the weights' posterior that a bit is worth, if nothing is said: where the scores of
+/// predictions no longer change.
+pub(super) const RATE: f64 = 0.1;
 
 /// The variances of a pruned network, in the order of its weights; `None` if they are not wanted.
 ///
@@ -30,14 +29,6 @@ pub(super) fn of(pruned: &PrunedModel) -> Result<Option<Variances>> {
         return Err(Error::Argument { problem });
     }
     Ok(Some(Variances { layers }))
-}
-
-/// Their code beside the weights as they are stored.
-///
-/// # Errors
-/// As [`VariancesCode::new`].
-pub(super) fn code(variances: &Variances, stored: &Model) -> Result<VariancesCode> {
-    VariancesCode::new(variances, stored, RATE)
 }
 
 #[cfg(test)]

@@ -69,6 +69,7 @@ pub(super) struct Wishes<'a> {
     pub(super) stop: Option<&'a AtomicBool>,
     pub(super) variances: bool,
     pub(super) pruned_variance: bool,
+    pub(super) variance_rate: f64,
 }
 
 impl<'a> Wishes<'a> {
@@ -163,7 +164,8 @@ impl<'a> Wishes<'a> {
     fn settings(&self) -> Settings {
         let quantizer =
             self.quantizer.unwrap_or_else(|| Quantizer::default_for(self.goal.is_some()));
-        Settings { quantizer, simplify: self.simplify, strip: self.strip, fast: self.fast }
+        let Self { simplify, strip, fast, variance_rate, .. } = *self;
+        Settings { quantizer, simplify, strip, fast, variance_rate }
     }
 
     /// Refuses what does not go together, before any work.
@@ -187,6 +189,9 @@ impl<'a> Wishes<'a> {
         }
         if self.pruned_variance && !self.variances {
             return refuse("the variance of pruned weights goes with --variances");
+        }
+        if !(self.variance_rate.is_finite() && self.variance_rate > 0.0) {
+            return refuse("what a bit of the variances is worth is a number of nats above 0");
         }
         if self.pruned_variance && settings.simplify {
             return refuse(

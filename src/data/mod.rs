@@ -53,13 +53,15 @@ pub use arrays::write_array;
 pub use cifar::read_cifar10;
 #[cfg(feature = "data")]
 pub use inputs::read_inputs;
+#[cfg(any(feature = "cli", feature = "train"))]
+pub(crate) use labelled::arrays_of;
 #[cfg(feature = "data")]
 pub use labelled::{Labelled, Part, read_labelled};
 #[cfg(feature = "train")]
-pub(crate) use labelled::{arrays_of, class_folders, classes_of};
+pub(crate) use labelled::{class_folders, classes_of};
 pub use npy::write_npy;
 pub use sequences::{Sequences, read_sequences};
-#[cfg(feature = "train")]
+#[cfg(any(feature = "cli", feature = "train"))]
 pub(crate) use table::Table;
 
 /// The header of a .npy file, less its magic: element type, whether big-endian, shape, and whether

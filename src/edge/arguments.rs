@@ -28,6 +28,12 @@ pub(super) struct Arguments {
     pub(super) batch: Option<Vec<usize>>,
     pub(super) warmup_ms: Option<u64>,
     pub(super) min_ms: Option<u64>,
+    #[cfg(feature = "uncertainty")]
+    pub(super) uncertainty: Option<crate::engine::uncertain::How>,
+    #[cfg(feature = "uncertainty")]
+    pub(super) task: crate::uncertainty::Task,
+    #[cfg(feature = "uncertainty")]
+    pub(super) seed: u64,
 }
 
 struct Flag {
@@ -42,7 +48,7 @@ const fn flag(short: char, long: &'static str, value: &'static str, help: &'stat
     Flag { short, long, value, help }
 }
 
-const FLAGS: [Flag; 15] = [
+const FLAGS: &[Flag] = &[
     flag(
         'i',
         "input",
@@ -72,6 +78,12 @@ const FLAGS: [Flag; 15] = [
         "Answer requests on standard input until it ends (formats/serve.md)",
     ),
     flag(' ', "stream", "", "Samples are parts of one sequence: recurrent cells keep their state"),
+    #[cfg(feature = "uncertainty")]
+    flag(' ', "uncertainty", "HOW", "Predict under the posterior: moments, mc=N, or mean"),
+    #[cfg(feature = "uncertainty")]
+    flag(' ', "task", "NAME", "What the outputs are: classes or regression [default: classes]"),
+    #[cfg(feature = "uncertainty")]
+    flag(' ', "seed", "N", "Seed of the noise [default: 0]"),
     flag(' ', "bench", "", "Measure the time of inference on random samples"),
     flag('b', "batch", "N,N", "Samples that run at a time [default: 1,8,64]"),
     flag(' ', "warmup-ms", "MS", "Milliseconds to run before measuring [default: 100]"),
@@ -81,7 +93,7 @@ const FLAGS: [Flag; 15] = [
 ];
 
 /// Options of the workstation's `svdo-infer` that this one lacks.
-const ELSEWHERE: [&str; 16] = [
+const ELSEWHERE: &[&str] = &[
     "verify",
     "network",
     "thresh",
@@ -93,8 +105,14 @@ const ELSEWHERE: [&str; 16] = [
     "compare",
     "profile",
     "step-times",
+    #[cfg(not(feature = "uncertainty"))]
     "uncertainty",
+    #[cfg(not(feature = "uncertainty"))]
+    "task",
+    #[cfg(not(feature = "uncertainty"))]
     "seed",
+    "targets",
+    "target-deviation",
     "reject",
     "ood",
     "html",
@@ -231,6 +249,15 @@ impl Arguments {
                 self.batch =
                     Some(sizes.ok_or_else(|| wrong("numbers from 1 to 65536, as 1,8,64"))?);
             }
+            #[cfg(feature = "uncertainty")]
+            "uncertainty" => {
+                self.uncertainty =
+                    Some(text.parse().map_err(|_| wrong("mean, moments, or mc=N for N samples"))?);
+            }
+            #[cfg(feature = "uncertainty")]
+            "task" => self.task = text.parse().map_err(|_| wrong("classes or regression"))?,
+            #[cfg(feature = "uncertainty")]
+            "seed" => self.seed = number(0..=u64::MAX)?,
             "serve-stdin" => self.serve_stdin = true,
             "stream" => self.stream = true,
             "bench" => self.bench = true,
@@ -250,6 +277,18 @@ impl Arguments {
                 return Err(format!("the argument '--{mode}' cannot be used with '--{other}'"));
             }
         }
+        #[cfg(feature = "uncertainty")]
+        if has(&"uncertainty") {
+            let others = ["labels", "json", "stream", "bench"];
+            if let Some(other) = others.iter().find(|other| has(other)) {
+                return Err(format!(
+                    "the argument '--uncertainty' cannot be used with '--{other}' in the edge build"
+                ));
+            }
+            if self.task == crate::uncertainty::Task::Regression && has(&"top") {
+                return Err("--top is for classes, not for --task regression".into());
+            }
+        }
         if self.input.is_empty() && !alone.iter().any(has) {
             return Err("give samples with --input, or --serve-stdin or --bench".into());
         }
@@ -258,6 +297,8 @@ impl Arguments {
             ("warmup-ms", "bench"),
             ("min-ms", "bench"),
             ("assert-max-error", "labels"),
+            ("task", "uncertainty"),
+            ("seed", "uncertainty"),
         ] {
             if has(&name) && !has(&needed) {
                 return Err(format!("--{name} needs --{needed}"));

@@ -7,6 +7,8 @@
 mod arguments;
 mod bench;
 mod json;
+#[cfg(feature = "uncertainty")]
+mod posterior;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -89,21 +91,30 @@ impl Arguments {
         self.json.iter().try_for_each(|path| claims.writes("--json", path))
     }
 
+    /// The bytes of the model.
+    fn file(&self) -> Result<Vec<u8>> {
+        if self.model.extension().is_some_and(|extension| extension == "onnx") {
+            return Err(Error::data(
+                "the edge build reads no ONNX: use the workstation's svdo-infer",
+            ));
+        }
+        std::fs::read(&self.model).at(&self.model)
+    }
+
     /// Whether every gate holds.
     fn run(&self, isa: Option<&str>, out: &mut dyn Write) -> Result<bool> {
         self.claim()?;
         let start = Instant::now();
         let isa = Isa::detect(isa)?;
+        #[cfg(feature = "uncertainty")]
+        if let Some(how) = self.uncertainty {
+            return self.predict(how, isa, out).map(|()| true);
+        }
         let threads = self
             .threads
             .unwrap_or_else(|| if self.serve_stdin || self.bench { 1 } else { physical_cores() });
         let load = || {
-            if self.model.extension().is_some_and(|extension| extension == "onnx") {
-                return Err(Error::data(
-                    "the edge build reads no ONNX: use the workstation's svdo-infer",
-                ));
-            }
-            let mut model = container::read(&std::fs::read(&self.model).at(&self.model)?)?;
+            let mut model = container::read(&self.file()?)?;
             if let Some(time) =
                 model.network.time.as_ref().filter(|_| self.stream && !self.serve_stdin)
             {
@@ -115,7 +126,8 @@ impl Arguments {
             let classes = model.network.classes().into_iter().map(str::to_owned).collect();
             Ok((Engine::with_options(&model, isa, options)?, classes))
         };
-        let (engine, classes): (_, Vec<String>) = load().map_err(|e| e.in_file(&self.model))?;
+        let (engine, classes): (_, Vec<String>) =
+            load().map_err(|e: Error| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();
         if self.serve_stdin {
             serve::serve(&engine, &mut io::stdin().lock(), out)?;

@@ -16,3 +16,6 @@ pub mod predictive;
 pub mod ranking;
 pub mod scores;
 pub mod table;
+mod task;
+
+pub use task::Task;

@@ -24,6 +24,12 @@ impl Normal {
         Self { mean: mean.iter().map(wide).collect(), std: std.collect() }
     }
 
+    /// Writes a row of [`Task::row`](super::Task::row). What does not fit stays out.
+    pub fn write(&self, row: &mut [f32]) {
+        let all = self.mean.iter().chain(&self.std);
+        row.iter_mut().zip(all).for_each(|(to, &value)| *to = value as f32);
+    }
+
     /// From samples of the posterior, rows of so many outputs; the deviation of one sample is 0.
     pub fn of_samples(samples: &[f32], outputs: usize) -> Self {
         let (mut mean, mut squares) = (vec![0.0; outputs], vec![0.0; outputs]);
@@ -66,15 +72,9 @@ impl NormalScores {
             let problem = format!("a deviation of targets is a number from 0 on, not {deviation}");
             return Err(Error::Argument { problem });
         }
-        let all: usize = predictions.iter().map(|p| p.mean.len()).sum();
-        if all != targets.len() || all == 0 {
-            return Err(Error::data(format!(
-                "{} targets for {} samples of {} outputs",
-                targets.len(),
-                predictions.len(),
-                predictions.first().map_or(0, |p| p.mean.len())
-            )));
-        }
+        let each = predictions.first().map_or(0, |p| p.mean.len());
+        check_targets(predictions.len(), each, targets)?;
+        let all = targets.len();
         let outputs = predictions.iter().flat_map(|p| p.mean.iter().zip(&p.std));
         let (mut squares, mut sum, mut sum_of_squares) = (0.0, 0.0, 0.0);
         let (mut levels, mut certain) = (Vec::with_capacity(all), false);
@@ -104,6 +104,18 @@ impl NormalScores {
     pub fn coverage(&self, level: f64) -> f64 {
         self.levels.partition_point(|&own| own <= level) as f64 / self.levels.len() as f64
     }
+}
+
+/// Refuses targets that are not a number for each of so many outputs of samples.
+///
+/// # Errors
+/// [`Error::Data`] if there are not as many, or none.
+pub fn check_targets(samples: usize, outputs: usize, targets: &[f32]) -> Result<()> {
+    let found = targets.len();
+    if samples.checked_mul(outputs) == Some(found) && found > 0 {
+        return Ok(());
+    }
+    Err(Error::data(format!("{found} targets for {samples} samples of {outputs} outputs")))
 }
 
 #[cfg(test)]

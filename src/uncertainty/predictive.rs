@@ -30,13 +30,7 @@ impl Prediction {
         self.probabilities[self.class()]
     }
 
-    /// Numbers of a row of [`Prediction::write`].
-    pub fn numbers(classes: usize) -> usize {
-        2 * classes + 2
-    }
-
-    /// Writes a row: all probabilities, all standard deviations, the entropy, the mutual information. What does not
-    /// fit stays out.
+    /// Writes a row of [`Task::row`](super::Task::row). What does not fit stays out.
     pub fn write(&self, row: &mut [f32]) {
         let rest = [self.entropy, self.mutual_information];
         let all = self.probabilities.iter().chain(&self.std).chain(&rest);

@@ -75,21 +75,24 @@ impl Scores {
     }
 }
 
-/// Refuses labels that do not go with predictions.
+/// Refuses labels that do not go with so many samples and classes.
+///
+/// # Errors
+/// [`Error::Data`] if there are not as many labels, or a label is no class.
+pub fn check_labels(samples: usize, classes: usize, labels: &[u32]) -> Result<()> {
+    if samples != labels.len() {
+        return Err(Error::data(format!("{samples} samples but {} labels", labels.len())));
+    }
+    let none = labels.iter().enumerate().find(|(_, label)| **label as usize >= classes);
+    none.map_or(Ok(()), |(at, label)| {
+        Err(Error::data(format!("label {at} is {label}, the network has {classes} outputs")))
+    })
+}
+
+/// The same for predictions.
 pub(super) fn check(predictions: &[Prediction], labels: &[u32]) -> Result<()> {
-    if predictions.len() != labels.len() {
-        let (found, expected) = (labels.len(), predictions.len());
-        return Err(Error::data(format!("{expected} samples but {found} labels")));
-    }
-    for (at, (prediction, &label)) in predictions.iter().zip(labels).enumerate() {
-        let classes = prediction.probabilities.len();
-        if label as usize >= classes {
-            return Err(Error::data(format!(
-                "label {at} is {label}, the network has {classes} outputs"
-            )));
-        }
-    }
-    Ok(())
+    let classes = predictions.first().map_or(0, |one| one.probabilities.len());
+    check_labels(predictions.len(), classes, labels)
 }
 
 #[cfg(test)]

@@ -105,6 +105,62 @@ fn inputs_outputs_and_gates() {
     assert!(left.into_iter().all(|f| !f.unwrap().file_name().to_string_lossy().starts_with('.')));
 }
 
+/// By rows of classes and of numbers, as the library has them.
+#[cfg(feature = "uncertainty")]
+#[test]
+fn predictions_under_the_posterior() {
+    use svdo::engine::uncertain::UncertainEngine;
+    use svdo::uncertainty::Task;
+
+    let folder = Folder::new();
+    let file = include_bytes!("../../fixtures/golden/variances.svdo");
+    folder.write("v.svdo", file);
+    let x: Vec<f32> = (0..192).map(|at| (at * 37 % 101) as f32 / 50.0 - 1.0).collect();
+    folder.write("x.f32", &bytes(&x));
+    let (model, variances) = svdo::container::read_with_variances(file).unwrap();
+    let mut all: Vec<Vec<Vec<f32>>> = Vec::new();
+    for how in ["mean", "moments", "mc=20"] {
+        let engine = UncertainEngine::of_file(
+            (&model, variances.clone()),
+            how.parse().unwrap(),
+            3,
+            svdo::engine::Isa::best(),
+            Default::default(),
+        );
+        let engine = engine.unwrap();
+        for name in Task::NAMES {
+            let task: Task = name.parse().unwrap();
+            let mut rows = vec![0.0; 3 * task.row(2)];
+            engine.predict_into(&x, task, 3, &mut rows).unwrap();
+            let line = format!("v.svdo -i x.f32 --uncertainty {how} --task {name} --seed 3 -o -");
+            let done = run(&folder, &line);
+            assert_eq!((done.code, done.err.as_str()), (0, ""), "{line}");
+            let found: Vec<Vec<f32>> = serde_json::from_str(&done.out).unwrap();
+            assert_eq!(found.concat(), rows, "{line}");
+            assert!(found.iter().all(|row| row.len() == task.row(2)));
+            all.push(found);
+        }
+    }
+    // Means without deviations; by moments and samples about the same ones.
+    assert!(all[1].iter().all(|row| row[2..] == [0.0, 0.0]));
+    for (moments, samples) in all[3].iter().zip(&all[5]) {
+        let ratio = moments[2] / samples[2];
+        assert!(moments[2] > 0.01 && (0.5..2.0).contains(&ratio), "{moments:?} {samples:?}");
+    }
+    assert_eq!(run(&folder, "v.svdo -i x.f32 --uncertainty moments -o y.npy").code, 0);
+    for (line, expected) in [
+        ("m.svdo -i x.f32 --uncertainty moments", "the file holds no variances"),
+        ("v.svdo -i x.f32 --uncertainty mc=0", "mc=N"),
+        ("v.svdo -i x.f32 --uncertainty mean --task both", "both"),
+        ("v.svdo -i x.f32 --task classes", "--uncertainty"),
+        ("v.svdo -i x.f32 --uncertainty mean --stream", "cannot be used with"),
+    ] {
+        let failed = run(&folder, line);
+        assert_eq!((failed.code, failed.out.as_str()), (2, ""), "{line}");
+        assert!(failed.err.contains(expected), "{line}: {:?} lacks {expected:?}", failed.err);
+    }
+}
+
 #[test]
 fn classes_have_the_names_of_the_file() {
     let folder = Folder::new();

@@ -16,8 +16,13 @@ pub fn path(name: &str) -> PathBuf {
 }
 
 /// Every bit of every kept weight.
-pub const EXACT: Settings =
-    Settings { quantizer: Quantizer::Exact, simplify: true, strip: false, fast: false };
+pub const EXACT: Settings = Settings {
+    quantizer: Quantizer::Exact,
+    simplify: true,
+    strip: false,
+    fast: false,
+    variance_rate: 0.1,
+};
 
 /// A checkpoint pruned at 3 and encoded.
 pub fn compress(checkpoint: &Checkpoint, settings: &Settings) -> svdo::Result<Compressed> {

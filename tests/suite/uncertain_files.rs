@@ -10,6 +10,8 @@ use svdo::container;
 use svdo::engine::uncertain::UncertainEngine;
 use svdo::engine::{self, Isa};
 use svdo::model::{LayerVariances, RankOne, Variances};
+use svdo::uncertainty::Task;
+use svdo::uncertainty::predictive::Prediction;
 
 use crate::fixtures;
 
@@ -312,7 +314,8 @@ fn numbers_are_predicted_with_what_is_not_known_of_them() {
     let (code, out, _) = run("infer line.svdo -i x.f32 --targets y.f32 --uncertainty moments");
     assert!(code == 0 && out.contains("coverage") && out.contains("of 95 %"), "{out}");
     let (code, _, err) = run("infer line.svdo -i x.f32 --targets x.f32 --uncertainty moments");
-    assert!(code == 2 && err.contains("2 targets") || err.contains("targets for"), "{err}");
+    assert_eq!(code, 2);
+    assert!(err.contains("x.f32: 2 targets for 2 samples of 2 outputs"), "{err}");
 }
 
 /// A file of the small network with its variances.
@@ -387,7 +390,9 @@ fn variances_of_a_trained_networks_logits_are_those_of_samples() {
 #[test]
 fn predictions_are_served() {
     let (file, x) = (lenet300(), images(5));
-    for how in ["mean", "moments", "mc=8"] {
+    let all = ["mean", "moments", "mc=8"].map(|how| Task::NAMES.map(|task| (how, task)));
+    for (how, task) in all.into_iter().flatten() {
+        let task: Task = task.parse().unwrap();
         let engine = engine(&file, how, 3);
         let mut requests = Vec::new();
         let cut = [&x[..784], &x[784..], &x[..0], &x[..3]];
@@ -396,28 +401,40 @@ fn predictions_are_served() {
             requests.extend(x.iter().flat_map(|v| v.to_le_bytes()));
         }
         let mut replies = Vec::new();
-        svdo::serve::serve_predictions(&engine, 3, &mut &requests[..], &mut replies).unwrap();
+        svdo::serve::serve_predictions(&engine, task, 3, &mut &requests[..], &mut replies).unwrap();
         let words = |bytes: &[u8]| -> Vec<u32> {
             bytes.as_chunks().0.iter().map(|&word| u32::from_le_bytes(word)).collect()
         };
-        // The greeting: a row has ten probabilities, as many deviations, and two numbers more.
-        assert_eq!(words(&replies[..36]), [0, 28, 1, 1, 28, 28, 22, 1, 1]);
-        let mut at = 36;
+        let exact = |x: &[f32]| -> Vec<Vec<f64>> {
+            match task {
+                Task::Classes => {
+                    let one = |p: Prediction| {
+                        [&p.probabilities[..], &p.std, &[p.entropy, p.mutual_information]].concat()
+                    };
+                    engine.predict(x, 3).unwrap().into_iter().map(one).collect()
+                }
+                Task::Regression => {
+                    let all = engine.predict_numbers(x).unwrap().into_iter();
+                    all.map(|p| [p.mean, p.std].concat()).collect()
+                }
+            }
+        };
+        // The greeting: of classes a row has ten probabilities, as many deviations, and two numbers more.
+        let row = if task == Task::Classes { 22 } else { 20 };
+        assert_eq!(words(&replies[..36]), [0, 28, 1, 1, 28, 28, row, 1, 1]);
+        let (mut at, bytes) = (36, 4 * row as usize);
         for x in &cut[..3] {
-            let exact = engine.predict(x, 3).unwrap();
-            assert_eq!(words(&replies[at..at + 8]), [0, exact.len() as u32 * 88]);
+            let exact = exact(x);
+            assert_eq!(words(&replies[at..at + 8]), [0, (exact.len() * bytes) as u32]);
             at += 8;
-            for prediction in exact {
-                let row: Vec<f32> =
-                    words(&replies[at..at + 88]).into_iter().map(f32::from_bits).collect();
-                let all = prediction.probabilities.iter().chain(&prediction.std);
-                let all = all.chain([&prediction.entropy, &prediction.mutual_information]);
+            for exact in exact {
+                let row = words(&replies[at..at + bytes]).into_iter().map(f32::from_bits);
                 // Means and moments are those of the panel that an image is run in.
-                assert!(
-                    row.iter().zip(all).all(|(a, &b)| (f64::from(*a) - b).abs() < 2e-6),
-                    "{how}"
-                );
-                at += 88;
+                for (found, exact) in row.zip(exact) {
+                    let apart = (f64::from(found) - exact).abs();
+                    assert!(apart < 2e-6 * (1.0 + exact.abs()), "{how}: {found}, {exact}");
+                }
+                at += bytes;
             }
         }
         assert_eq!(words(&replies[at..at + 4]), [1]);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use svdo::engine::uncertain::UncertainEngine;
 use svdo::engine::{Engine, Isa, Options};
 use svdo::network::Shape;
-use svdo::uncertainty::predictive::Prediction;
+use svdo::uncertainty::Task;
 use svdo::{Error, container, data};
 
 /// `svdo_model`.
@@ -391,24 +391,51 @@ pub unsafe extern "C" fn svdo_predict(
     samples: usize,
     output: *mut f32,
 ) -> c_int {
-    guarded(|| {
-        // SAFETY: the caller's promise.
-        let predictor = unsafe { predictor.as_ref() };
-        let Predictor { engine, seed } = predictor.ok_or_else(|| invalid("predictor is null"))?;
-        let each = engine.input_shape().elements().map_err(failure)?;
-        let row = Prediction::numbers(engine.outputs());
-        let length =
-            |each: usize| each.checked_mul(samples).ok_or_else(|| invalid("samples are too many"));
-        // SAFETY: the caller promises both arrays, apart from each other.
-        let (x, y) = unsafe {
-            (slice(input, length(each)?, "input")?, slice_mut(output, length(row)?, "output")?)
-        };
-        let not_finite = |error: Error| (NOT_FINITE, error.line());
-        data::finite("element", x, each).map_err(not_finite)?;
-        engine.check_input(x).map_err(failure)?;
-        // What else may go wrong is a logit.
-        engine.predict_into(x, *seed, y).map_err(not_finite)
-    })
+    // SAFETY: the caller's promise.
+    guarded(|| unsafe { predict(predictor, (input, samples), output, Task::Classes) })
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_predict_numbers(
+    predictor: *const Predictor,
+    input: *const f32,
+    samples: usize,
+    output: *mut f32,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    guarded(|| unsafe { predict(predictor, (input, samples), output, Task::Regression) })
+}
+
+/// Predicts samples into a row for each.
+///
+/// # Safety
+/// As `svdo.h` says of both functions.
+unsafe fn predict(
+    predictor: *const Predictor,
+    (input, samples): (*const f32, usize),
+    output: *mut f32,
+    task: Task,
+) -> Result<(), Failure> {
+    // SAFETY: the caller's promise.
+    let predictor = unsafe { predictor.as_ref() };
+    let Predictor { engine, seed } = predictor.ok_or_else(|| invalid("predictor is null"))?;
+    let each = engine.input_shape().elements().map_err(failure)?;
+    let row = task.row(engine.outputs());
+    let length =
+        |each: usize| each.checked_mul(samples).ok_or_else(|| invalid("samples are too many"));
+    // SAFETY: the caller promises both arrays, apart from each other.
+    let (x, y) = unsafe {
+        (slice(input, length(each)?, "input")?, slice_mut(output, length(row)?, "output")?)
+    };
+    let not_finite = |error: Error| (NOT_FINITE, error.line());
+    data::finite("element", x, each).map_err(not_finite)?;
+    engine.check_input(x).map_err(failure)?;
+    // What else may go wrong is an output.
+    engine.predict_into(x, task, *seed, y).map_err(not_finite)
 }
 
 /// See `svdo.h`.

@@ -10,6 +10,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use svdo::engine::uncertain::UncertainEngine;
 use svdo::engine::{Engine, Isa, Options};
 use svdo::files::Claims;
 use svdo::network::Shape;
@@ -177,22 +178,27 @@ impl Model {
         seed: u64,
         threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (x, steps) = self.array(x)?;
-        let ins = dimensions(self.engine.input_shape());
-        if let (Some(steps), Some(time)) = (steps, self.engine.time())
-            && steps != time.longest
-        {
-            return Err(PyValueError::new_err(format!(
-                "predict takes sequences of {} steps, not {steps}: call the model for others",
-                time.longest
-            )));
-        }
-        let batch = self.batch(x.shape(), &ins)?.to_vec();
-        let input = x.try_readonly()?;
-        let (values, file) = (input.as_slice()?, self.bytes.bind(py).as_bytes());
-        let found = py.detach(|| crate::predict::predict(file, values, uncertainty, seed, threads));
+        let (predictions, batch) =
+            self.predicted(py, x, (uncertainty, seed, threads), |engine, values| {
+                engine.predict(values, seed)
+            })?;
         let classes = dimensions(self.engine.output_shape()).iter().product();
-        crate::predict::arrays(py, &found.map_err(raised)?, &batch, classes)
+        crate::predict::classes(py, &predictions, &batch, classes)
+    }
+
+    #[pyo3(signature = (x, /, *, uncertainty="moments", seed=0, threads=None))]
+    fn predict_numbers<'py>(
+        &self,
+        py: Python<'py>,
+        x: &Bound<'py, PyAny>,
+        uncertainty: &str,
+        seed: u64,
+        threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (predictions, batch) =
+            self.predicted(py, x, (uncertainty, seed, threads), UncertainEngine::predict_numbers)?;
+        let shape = [&batch[..], &dimensions(self.engine.output_shape())].concat();
+        crate::predict::numbers(py, &predictions, &shape)
     }
 
     #[getter]
@@ -251,6 +257,32 @@ impl Model {
 }
 
 impl Model {
+    /// What `predict` makes of samples under the posterior, and their batch dimensions.
+    fn predicted<T: Send>(
+        &self,
+        py: Python<'_>,
+        x: &Bound<'_, PyAny>,
+        (how, seed, threads): (&str, u64, Option<usize>),
+        predict: impl FnOnce(&UncertainEngine, &[f32]) -> Result<Vec<T>> + Send,
+    ) -> PyResult<(Vec<T>, Vec<usize>)> {
+        let (x, steps) = self.array(x)?;
+        let ins = dimensions(self.engine.input_shape());
+        if let (Some(steps), Some(time)) = (steps, self.engine.time())
+            && steps != time.longest
+        {
+            return Err(PyValueError::new_err(format!(
+                "predict takes sequences of {} steps, not {steps}: call the model for others",
+                time.longest
+            )));
+        }
+        let batch = self.batch(x.shape(), &ins)?.to_vec();
+        let input = x.try_readonly()?;
+        let (values, file) = (input.as_slice()?, self.bytes.bind(py).as_bytes());
+        let found =
+            py.detach(|| predict(&crate::predict::engine(file, how, seed, threads)?, values));
+        Ok((found.map_err(raised)?, batch))
+    }
+
     /// What was given, or the samples of arrays by name, as f32; and how many steps they have, where that is free.
     fn array<'py>(
         &self,

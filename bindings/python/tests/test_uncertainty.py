@@ -39,11 +39,28 @@ def test_a_sample_is_predicted_the_same_whatever_it_is_with(model, images):
     assert not np.array_equal(other.probabilities, all_.probabilities)
 
 
+def test_numbers_are_the_outputs_and_have_deviations(model, images):
+    x = images[:200].reshape(2, 100, *model.input_shape)
+    mean, moments, samples = (
+        model.predict_numbers(x, uncertainty=how, seed=2) for how in ["mean", "moments", "mc=200"]
+    )
+    assert mean.mean.shape == mean.std.shape == (2, 100, 10)
+    assert np.abs(mean.mean - model(x)).max() < 1e-4 and not mean.std.any()
+    assert abs(np.mean(moments.std / samples.std) - 1) < 0.05
+    # Samples have a standard error.
+    apart = (moments.mean - samples.mean) / samples.std
+    assert np.abs(apart).mean() < 0.15
+    one = model.predict_numbers(x[1, 3], uncertainty="mc=200", seed=2, threads=1)
+    assert np.array_equal(one.mean, samples.mean[1, 3]) and one.std.shape == (10,)
+
+
 def test_what_cannot_be_predicted_is_refused(model, fixtures, images):
     plain = svdo.load(svdo.compress(fixtures / "lenet5_mnist.safetensors").data)
     x = images[:1].reshape(-1, *model.input_shape)
     with pytest.raises(ValueError, match="variances=True"):
         plain.predict(x)
+    with pytest.raises(ValueError, match="variances=True"):
+        plain.predict_numbers(x)
     with pytest.raises(ValueError, match="expected mean, moments, or mc=N"):
         model.predict(x, uncertainty="mc=0")
     with pytest.raises(ValueError, match="expected"):

@@ -9,6 +9,7 @@
 //!
 //! The kernel adds the difference. Panels leave out the products `u_i W_ik` that matter least.
 
+use crate::order::order;
 use crate::simd::{Isa, Kernel, MAX_LANES, MIN_LANES, Vector};
 
 /// Rows of a matrix by entries of column and value.
@@ -35,9 +36,10 @@ struct Single {
     /// Floats of a unit's row in `outgoing`.
     pitch: usize,
     outgoing: Vec<f32>,
-    /// The units that read an input, one input after the other, and where those of each begin.
+    /// The units that read an input, one input after the other, and the inputs with the ends of theirs: in order of
+    /// their numbers, so that ends are foreseen.
     incoming: Vec<(u32, f32)>,
-    starts: Vec<u32>,
+    seen: Vec<Seen>,
 }
 
 /// For lanes of samples, output after output.
@@ -126,7 +128,7 @@ impl Kernel for Covariances<'_> {
     #[inline(always)]
     fn run<V: Vector<Element = f32>>(self) {
         let Self { layers, lane: Lane { gates, own, d, lane, lanes }, y } = self;
-        let Single { pitch, outgoing, incoming, starts } = &layers.single;
+        let Single { pitch, outgoing, incoming, seen } = &layers.single;
         let outputs = layers.outputs;
         y.fill(0.0);
         if outputs == 0 {
@@ -145,16 +147,18 @@ impl Kernel for Covariances<'_> {
                 }
             };
         }
-        for (input, bounds) in starts.windows(2).enumerate() {
+        let mut start = 0;
+        for &Seen { input, end } in seen {
             let mut t = [0.0; MOST_OUTPUTS];
-            for &(unit, w) in &incoming[bounds[0] as usize..bounds[1] as usize] {
+            for &(unit, w) in &incoming[start..end as usize] {
                 let slope = w * gates[unit as usize * lanes + lane];
                 let row = &outgoing[unit as usize * pitch..][..outputs];
                 for (t, u) in t.iter_mut().zip(row) {
                     *t = V::multiply_add(slope, *u, *t);
                 }
             }
-            add!(d[input * lanes + lane], &t[..outputs]);
+            start = end as usize;
+            add!(d[input as usize * lanes + lane], &t[..outputs]);
         }
         for unit in 0..layers.units {
             add!(own[unit * lanes + lane], &outgoing[unit * pitch..][..outputs]);
@@ -173,12 +177,15 @@ impl Single {
         for (unit, row) in first.iter().enumerate() {
             row.iter().for_each(|&(input, w)| by_input[input as usize].push((unit as u32, w)));
         }
-        let (mut incoming, mut starts) = (Vec::new(), vec![0]);
-        for own in by_input {
-            incoming.extend(own);
-            starts.push(incoming.len() as u32);
+        let (mut incoming, mut seen) = (Vec::new(), Vec::new());
+        for input in order(inputs, &|a, b| by_input[a].len().cmp(&by_input[b].len())) {
+            if by_input[input].is_empty() {
+                continue;
+            }
+            incoming.append(&mut by_input[input]);
+            seen.push(Seen { input: input as u32, end: incoming.len() as u32 });
         }
-        Self { pitch, outgoing, incoming, starts }
+        Self { pitch, outgoing, incoming, seen }
     }
 }
 
@@ -251,21 +258,25 @@ impl Sums<'_> {
     fn single<V: Vector<Element = f32>>(&mut self) {
         let Self { layers, gates, inherited, d, y, .. } = self;
         let (outputs, units) = (layers.outputs, layers.units);
-        let Single { pitch, outgoing, incoming, starts } = &layers.single;
+        let Single { pitch, outgoing, incoming, seen } = &layers.single;
         for first in (0..outputs).step_by(V::LANES) {
             let mut sum = V::splat(0.0);
             // SAFETY: units are below `units`, which gates, inherited and the rows of `outgoing` have, whose length is
-            // a multiple of that of the longest vector; so `first` and a vector are within it.
+            // a multiple of that of the longest vector; so `first` and a vector are within it. Inputs are below
+            // `inputs`, which d has, and ends are those of the list, ascending.
             unsafe {
                 let outgoing = outgoing.as_ptr().add(first);
-                for (input, bounds) in starts.windows(2).enumerate() {
+                let mut start = 0;
+                for &Seen { input, end } in seen {
                     let mut slope = V::splat(0.0);
-                    for &(unit, w) in &incoming[bounds[0] as usize..bounds[1] as usize] {
+                    for &(unit, w) in incoming.get_unchecked(start..end as usize) {
                         let gate = *gates.get_unchecked(unit as usize);
                         let row = V::read(outgoing.add(unit as usize * pitch));
                         slope = V::splat(gate * w).fma(row, slope);
                     }
-                    sum = V::splat(d[input]).fma(slope.fma(slope, V::splat(0.0)), sum);
+                    start = end as usize;
+                    let d = V::splat(*d.get_unchecked(input as usize));
+                    sum = d.fma(slope.fma(slope, V::splat(0.0)), sum);
                 }
                 for unit in 0..units {
                     let row = V::read(outgoing.add(unit * pitch));

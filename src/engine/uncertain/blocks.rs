@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::moments::Activate;
 use super::plan::UncertainStep;
 use super::pool::MaxPool;
-use super::propagate::{floats, square};
+use super::propagate::{floats, is_relu, square};
 use super::quads::{Quads, Spread};
 use super::rules::{Build, Rule, doubled};
 use super::windows::{Windows, are_quads};
@@ -272,19 +272,24 @@ impl Blocks {
             let (y, yv) = (&mut y[first..], &mut yv[first..]);
             let shape = Shape { channels: layout.shape.channels, ..to.shape };
             let to = &Layout { shape, ..*to };
-            let then = self.then[1];
+            let relu = is_relu(self.then[1]);
             if self.windows.is_some() {
                 let variances = Spread::Window(xv, &block.variances.output.1);
-                let quads = Quads { then, means: x, variances, from: layout, to, lanes };
+                let quads = Quads { relu, means: x, variances, from: layout, to, lanes };
                 quads.by(panel, (y, yv));
             } else {
                 let window = &self.window;
                 let pool =
-                    MaxPool { window, then, x: (x, xv), from: layout, y: (y, yv), to, lanes };
+                    MaxPool { window, relu, x: (x, xv), from: layout, y: (y, yv), to, lanes };
                 pool.by(panel);
             }
         }
-        for y in [&mut means[all[0].clone()], &mut variances[all[1].clone()]] {
+        let [m, v] = [&mut means[all[0].clone()], &mut variances[all[1].clone()]];
+        if let Some(activation) = self.then[1].filter(|_| !is_relu(self.then[1])) {
+            let (means, variances) = (&mut *m, &mut *v);
+            Activate { activation, means, variances, layout: to, lanes }.by(panel);
+        }
+        for y in [m, v] {
             to.clear_border(lanes, y);
             to.clear_end(lanes, &mut y[..to.positions() * lanes]);
         }

@@ -1,10 +1,10 @@
 //! The largest under a window, of means and variances.
 
-use super::moments::{activate, maximum};
+use super::moments::{maximum, relu};
 use super::quads::{Quads, Spread};
 use crate::engine::execute::Panel;
 use crate::engine::layout::Layout;
-use crate::network::{Activation, Shape, Window};
+use crate::network::{Shape, Window};
 use crate::simd::{Kernel, MAX_LANES, MIN_LANES, Vector};
 
 /// Means and variances that lie alike.
@@ -33,10 +33,10 @@ struct Piece {
     next: [[f32; PIECE + MAX_LANES]; 2],
 }
 
-/// A pool, and the activation of what it gives.
+/// A pool, and perhaps the larger of what it gives and 0.
 pub(super) struct MaxPool<'a> {
     pub(super) window: &'a Window,
-    pub(super) then: Option<Activation>,
+    pub(super) relu: bool,
     pub(super) x: Pair<'a>,
     pub(super) from: &'a Layout,
     pub(super) y: (&'a mut [f32], &'a mut [f32]),
@@ -55,10 +55,10 @@ impl MaxPool<'_> {
 impl Kernel for MaxPool<'_> {
     #[inline(always)]
     fn run<V: Vector<Element = f32>>(self) {
-        let Self { window, then, x, from, y, to, lanes } = self;
+        let Self { window, relu: rectified, x, from, y, to, lanes } = self;
         if window.kernel == [2, 2] && window.stride == [2, 2] && window.padding == [0; 4] {
             let (means, variances) = (x.0, Spread::Each(x.1));
-            return Quads { then, means, variances, from, to, lanes }.all::<V>(y);
+            return Quads { relu: rectified, means, variances, from, to, lanes }.all::<V>(y);
         }
         let Shape { channels, height, width } = to.shape;
         let nothing = || [[0.0; PIECE + MAX_LANES]; 2];
@@ -67,15 +67,18 @@ impl Kernel for MaxPool<'_> {
         let columns = width.min(PIECE / lanes);
         let rows = (PIECE / (columns * lanes)).max(1);
         for channel in 0..channels {
-            for first in (0..width).step_by(columns) {
-                for row in (0..height).step_by(rows) {
+            // In this order the next part or row is written over what goes too far.
+            for row in (0..height).step_by(rows) {
+                for first in (0..width).step_by(columns) {
                     let count = columns.min(width - first);
                     let some = rows.min(height - row);
                     let runs = (row..row + some).map(|row| Run { row, first, count });
                     let all = piece.fold::<V>(window, (x, from), (channel, runs.clone()), lanes);
                     let [means, variances] = &mut piece.largest;
-                    if let Some(then) = then {
-                        activate::<V>(then, &mut means[..all], &mut variances[..all]);
+                    if rectified {
+                        for (m, v) in means[..all].iter_mut().zip(&mut variances[..all]) {
+                            (*m, *v) = relu::<V>((*m, *v));
+                        }
                     }
                     for (at, run) in runs.enumerate() {
                         let start = (to.row(channel, run.row) + run.first) * lanes;
@@ -104,8 +107,9 @@ pub(super) fn copy<V: Vector<Element = f32>>(x: &[f32], y: &mut [f32], count: us
 
 #[inline(always)]
 fn vectors<V: Vector<Element = f32>>(x: &[f32], y: &mut [f32]) {
-    for (x, y) in x.chunks_exact(V::LANES).zip(y.chunks_exact_mut(V::LANES)) {
-        V::load(x).store(y);
+    // By numbers of places: iterators of two slices are not always inlined.
+    for at in (0..y.len()).step_by(V::LANES) {
+        V::load(&x[at..]).store(&mut y[at..]);
     }
 }
 

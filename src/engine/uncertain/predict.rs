@@ -3,6 +3,7 @@
 use super::{UncertainEngine, Uncertainty};
 use crate::data::finite;
 use crate::error::Result;
+use crate::uncertainty::Task;
 use crate::uncertainty::link::{DRAWS, Draws, monte_carlo};
 use crate::uncertainty::normal::Normal;
 use crate::uncertainty::predictive::{Prediction, Predictive};
@@ -28,17 +29,25 @@ impl UncertainEngine {
         Ok(predictions)
     }
 
-    /// The same as a row of [`Prediction::write`] for each sample, of [`Prediction::numbers`] floats.
+    /// Predicts classes or numbers, as a row of [`Task::row`] floats for each sample.
     ///
     /// # Errors
     /// As [`UncertainEngine::predict`], and if the output is not as many rows.
-    pub fn predict_into(&self, input: &[f32], seed: u64, output: &mut [f32]) -> Result<()> {
-        let row = Prediction::numbers(self.outputs());
+    pub fn predict_into(
+        &self,
+        input: &[f32],
+        task: Task,
+        seed: u64,
+        output: &mut [f32],
+    ) -> Result<()> {
+        let row = task.row(self.outputs());
         self.engine.samples_of(input, output, row)?;
         let mut rows = output.chunks_exact_mut(row);
-        self.predict_each(input, seed, &mut |prediction| {
-            rows.next().into_iter().for_each(|row| prediction.write(row));
-        })
+        let mut next = || rows.next().unwrap_or_default();
+        match task {
+            Task::Classes => self.predict_each(input, seed, &mut |found| found.write(next())),
+            Task::Regression => self.numbers_each(input, &mut |found| found.write(next())),
+        }
     }
 
     /// Mean and deviation of every output for each raw sample, the outputs being numbers: as moments have them, or of
@@ -48,16 +57,7 @@ impl UncertainEngine {
     /// As [`UncertainEngine::predict`].
     pub fn predict_numbers(&self, input: &[f32]) -> Result<Vec<Normal>> {
         let mut all = Vec::with_capacity(input.len() / self.input_shape().elements()?.max(1));
-        let outs = self.outputs();
-        self.run_each(input, self.row(), &mut |row| {
-            all.push(match self.how {
-                Uncertainty::Moments => {
-                    let (mean, variance) = row.split_at(outs);
-                    Normal::of_moments(mean, variance)
-                }
-                Uncertainty::MonteCarlo { .. } => Normal::of_samples(row, outs),
-            });
-        })?;
+        self.numbers_each(input, &mut |numbers| all.push(numbers))?;
         Ok(all)
     }
 
@@ -67,6 +67,19 @@ impl UncertainEngine {
     /// [`Error::Data`](crate::Error::Data), naming the first.
     pub fn check_input(&self, input: &[f32]) -> Result<()> {
         self.engine.check_input(input)
+    }
+
+    fn numbers_each(&self, input: &[f32], each: &mut dyn FnMut(Normal)) -> Result<()> {
+        let outs = self.outputs();
+        self.run_each(input, self.row(), &mut |row| {
+            each(match self.how {
+                Uncertainty::Moments => {
+                    let (mean, variance) = row.split_at(outs);
+                    Normal::of_moments(mean, variance)
+                }
+                Uncertainty::MonteCarlo { .. } => Normal::of_samples(row, outs),
+            });
+        })
     }
 
     fn predict_each(

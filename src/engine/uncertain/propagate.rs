@@ -11,11 +11,17 @@ use crate::engine::execute::Panel;
 use crate::engine::layout::Layout;
 use crate::engine::memory;
 use crate::engine::parallel::Team;
+use crate::network::Activation;
 use crate::simd::Isa;
 
 /// Positions as floats.
 pub(super) fn floats(positions: &Range<usize>, lanes: usize) -> Range<usize> {
     positions.start * lanes..positions.end * lanes
+}
+
+/// Whether an activation is the one that pools have with them.
+pub(super) fn is_relu(then: Option<Activation>) -> bool {
+    then == Some(Activation::Relu)
 }
 
 impl UncertainStep {
@@ -69,8 +75,12 @@ impl UncertainStep {
                     (floats(&doubled(input), lanes), floats(&doubled(output), lanes));
                 let ([xv], yv) = memory::borrow(variances, [read], written);
                 let y_of_both = (&mut *y, &mut *yv);
-                let (then, x) = (self.then, (x, xv));
-                MaxPool { window, then, x, from, y: y_of_both, to, lanes }.by(panel);
+                let (relu, x) = (is_relu(self.then), (x, xv));
+                MaxPool { window, relu, x, from, y: y_of_both, to, lanes }.by(panel);
+                if let Some(activation) = self.then.filter(|_| !relu) {
+                    let (means, variances) = (&mut *y, &mut *yv);
+                    Activate { activation, means, variances, layout: to, lanes }.by(panel);
+                }
                 for y in [y, yv] {
                     to.clear_border(lanes, y);
                     to.clear_end(lanes, &mut y[..to.positions() * lanes]);

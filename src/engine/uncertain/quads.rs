@@ -1,11 +1,11 @@
 //! The largest of two by two inputs, of means and variances: the usual pool, whose numbers are read once.
 #![allow(clippy::needless_range_loop)] // eight slices are read at the same place
 
-use super::moments::{activate, largest, largest_of_alike, relu};
+use super::moments::{largest, largest_of_alike, relu};
 use super::pool::copy;
 use crate::engine::execute::Panel;
 use crate::engine::layout::Layout;
-use crate::network::{Activation, Shape};
+use crate::network::Shape;
 use crate::simd::{Eight, Kernel, MIN_LANES, Vector};
 
 /// Floats of a piece of outputs, as many as stay in the first-level cache with their inputs.
@@ -23,10 +23,10 @@ pub(super) enum Spread<'a> {
     Window(&'a [f32], &'a Layout),
 }
 
-/// Pools of two by two, side by side, and the activation of what they give.
+/// Pools of two by two, side by side, and perhaps the larger of what they give and 0.
 #[derive(Clone, Copy)]
 pub(super) struct Quads<'a> {
-    pub(super) then: Option<Activation>,
+    pub(super) relu: bool,
     pub(super) means: &'a [f32],
     pub(super) variances: Spread<'a>,
     pub(super) from: &'a Layout,
@@ -62,49 +62,53 @@ impl Quads<'_> {
     pub(super) fn all<V: Vector<Element = f32>>(self, y: (&mut [f32], &mut [f32])) {
         let Shape { channels, height, width } = self.to.shape;
         let mut piece = Piece { means: [[0.0; ROOM]; 4], variances: [[0.0; ROOM]; 4] };
-        // Whole rows, or parts of one.
+        // Whole rows, of several channels where they are small, or parts of one.
         let columns = width.min(PIECE / self.lanes);
         let rows = (PIECE / (columns * self.lanes)).max(1);
-        for channel in 0..channels {
+        let of = |row: usize| (row / height, row % height);
+        for row in (0..channels * height).step_by(rows) {
+            let some = rows.min(channels * height - row);
             for first in (0..width).step_by(columns) {
                 let count = columns.min(width - first);
                 let floats = count * self.lanes;
-                for row in (0..height).step_by(rows) {
-                    let some = rows.min(height - row);
-                    for at in 0..some {
-                        let start =
-                            (self.from.row(channel, 2 * (row + at)) + 2 * first) * self.lanes;
-                        let below = start + self.from.pitch * self.lanes;
-                        let own = at * floats;
-                        self.gather::<V>(self.means, &mut piece.means, [start, below], own, count);
-                        match self.variances {
-                            Spread::Each(x) => {
-                                let into = &mut piece.variances;
-                                self.gather::<V>(x, into, [start, below], own, count);
-                            }
-                            Spread::Window(x, layout) => {
-                                let start = (layout.row(channel, row + at) + first) * self.lanes;
-                                copy::<V>(&x[start..], &mut piece.variances[0][own..], floats);
-                            }
+                let (mut channel, mut line) = of(row);
+                for at in 0..some {
+                    let start = self.from.row(channel, 2 * line) + 2 * first;
+                    let starts = [start, start + self.from.pitch].map(|at| at * self.lanes);
+                    let own = at * floats;
+                    self.gather::<V>(self.means, &mut piece.means, starts, own, count);
+                    match self.variances {
+                        Spread::Each(x) => {
+                            self.gather::<V>(x, &mut piece.variances, starts, own, count);
+                        }
+                        Spread::Window(x, layout) => {
+                            let start = (layout.row(channel, line) + first) * self.lanes;
+                            copy::<V>(&x[start..], &mut piece.variances[0][own..], floats);
                         }
                     }
-                    let all = (some * floats).next_multiple_of(16).min(ROOM);
-                    let rectified = self.then == Some(Activation::Relu);
-                    let alike = matches!(self.variances, Spread::Window(..));
-                    match (alike, rectified) {
-                        (true, true) => piece.fold_alike::<V, true>(all),
-                        (true, false) => piece.fold_alike::<V, false>(all),
-                        (false, true) => piece.fold::<V, true>(all),
-                        (false, false) => piece.fold::<V, false>(all),
+                    line += 1;
+                    if line == height {
+                        (channel, line) = (channel + 1, 0);
                     }
-                    let (m, v) = (&mut piece.means[0][..], &mut piece.variances[0][..]);
-                    if let Some(then) = self.then.filter(|_| !rectified) {
-                        activate::<V>(then, &mut m[..all], &mut v[..all]);
-                    }
-                    for at in 0..some {
-                        let start = (self.to.row(channel, row + at) + first) * self.lanes;
-                        copy::<V>(&m[at * floats..], &mut y.0[start..], floats);
-                        copy::<V>(&v[at * floats..], &mut y.1[start..], floats);
+                }
+                let all = (some * floats).next_multiple_of(16).min(ROOM);
+                let alike = matches!(self.variances, Spread::Window(..));
+                match (alike, self.relu) {
+                    (true, true) => piece.fold_alike::<V, true>(all),
+                    (true, false) => piece.fold_alike::<V, false>(all),
+                    (false, true) => piece.fold::<V, true>(all),
+                    (false, false) => piece.fold::<V, false>(all),
+                }
+                let (m, v) = (&piece.means[0][..], &piece.variances[0][..]);
+                // What goes too far is overwritten by the next part or row.
+                let (mut channel, mut line) = of(row);
+                for at in 0..some {
+                    let start = (self.to.row(channel, line) + first) * self.lanes;
+                    copy::<V>(&m[at * floats..], &mut y.0[start..], floats);
+                    copy::<V>(&v[at * floats..], &mut y.1[start..], floats);
+                    line += 1;
+                    if line == height {
+                        (channel, line) = (channel + 1, 0);
                     }
                 }
             }
@@ -117,16 +121,32 @@ impl Quads<'_> {
         self,
         x: &[f32],
         into: &mut [[f32; ROOM]; 4],
-        starts: [usize; 2],
+        [above, below]: [usize; 2],
         at: usize,
         count: usize,
     ) {
-        let (above, below) = into.split_at_mut(2);
-        for (start, pair) in [(starts[0], above), (starts[1], below)] {
-            let (even, odd) = pair.split_at_mut(1);
-            let (even, odd) = (&mut even[0][at..], &mut odd[0][at..]);
-            apart::<V>(&x[start..], (even, odd), count, self.lanes);
+        let [a, b, c, d] = into;
+        let whole = count.next_multiple_of(MIN_LANES);
+        // Both rows at once, and what fills up eight of them.
+        if self.lanes == 1 && below + 2 * whole <= x.len() && at + whole <= ROOM {
+            let (above, below) = (&x[above..above + 2 * whole], &x[below..below + 2 * whole]);
+            let own = at..at + whole;
+            let (a, b) = (&mut a[own.clone()], &mut b[own.clone()]);
+            let (c, d) = (&mut c[own.clone()], &mut d[own]);
+            let mut at = 0;
+            while at < whole {
+                for (x, even, odd) in [(above, &mut *a, &mut *b), (below, &mut *c, &mut *d)] {
+                    let next = V::Eight::load(&x[2 * at + MIN_LANES..]);
+                    let (x, y) = V::Eight::load(&x[2 * at..]).unzip(next);
+                    x.store(&mut even[at..]);
+                    y.store(&mut odd[at..]);
+                }
+                at += MIN_LANES;
+            }
+            return;
         }
+        apart::<V>(&x[above..], (&mut a[at..], &mut b[at..]), count, self.lanes);
+        apart::<V>(&x[below..], (&mut c[at..], &mut d[at..]), count, self.lanes);
     }
 }
 
@@ -141,12 +161,10 @@ pub(super) fn apart<V: Vector<Element = f32>>(
     if lanes == 1 {
         return neighbors::<V::Eight>(x, even, odd, count);
     }
-    let floats = count * lanes;
-    let pairs = x[..2 * floats].chunks_exact(2 * lanes);
-    let both = even.chunks_exact_mut(lanes).zip(odd.chunks_exact_mut(lanes));
-    for (x, (even, odd)) in pairs.zip(both) {
-        copy::<V>(x, even, lanes);
-        copy::<V>(&x[lanes..], odd, lanes);
+    for at in (0..count * lanes).step_by(lanes) {
+        let (own, x) = (at..at + lanes, &x[2 * at..2 * (at + lanes)]);
+        copy::<V>(x, &mut even[own.clone()], lanes);
+        copy::<V>(&x[lanes..], &mut odd[own], lanes);
     }
 }
 
@@ -160,11 +178,13 @@ fn neighbors<E: Eight>(x: &[f32], even: &mut [f32], odd: &mut [f32], count: usiz
         }
         return;
     }
-    let both = even.chunks_exact_mut(MIN_LANES).zip(odd.chunks_exact_mut(MIN_LANES));
-    for (x, (even, odd)) in x[..2 * whole].chunks_exact(2 * MIN_LANES).zip(both) {
-        let (a, b) = E::load(x).unzip(E::load(&x[MIN_LANES..]));
-        a.store(even);
-        b.store(odd);
+    let (x, even, odd) = (&x[..2 * whole], &mut even[..whole], &mut odd[..whole]);
+    let mut at = 0;
+    while at < whole {
+        let (a, b) = E::load(&x[2 * at..]).unzip(E::load(&x[2 * at + MIN_LANES..]));
+        a.store(&mut even[at..]);
+        b.store(&mut odd[at..]);
+        at += MIN_LANES;
     }
 }
 

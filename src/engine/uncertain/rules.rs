@@ -387,21 +387,19 @@ impl Columns {
         let spread = |entry: usize| variances.weights.get(entry).copied().unwrap_or(0.0);
         let (mut wide, mut values) = (Pattern::with_columns(self.width()), Vec::new());
         let rows_of_group = (pattern.rows() / self.groups).max(1);
-        let mut left = |offset: usize, entries: Vec<(u32, f32)>| {
-            let all = self.kernel.is_none() || self.windows;
-            let entries = if all { entries } else { most_of(entries) };
-            let share = if self.windows { SHARE } else { 1.0 };
-            values.extend(entries.iter().map(|entry| entry.1 * share));
-            entries.into_iter().map(move |entry| entry.0 + offset as u32)
-        };
+        let (share, before) =
+            (if self.windows { SHARE } else { 1.0 }, if self.both { self.all } else { 0 });
         for row in 0..pattern.rows() {
-            let first = (row / rows_of_group * self.own) as u32;
-            let own = || pattern.row(row).iter().map(|column| first + column);
-            let squares = own().zip(pattern.entries(row).map(|entry| means[entry].powi(2)));
-            let spreads = own().zip(pattern.entries(row).map(spread));
-            let squares = self.both.then(|| left(0, squares.collect()));
-            let spreads = left(if self.both { self.all } else { 0 }, spreads.collect());
-            wide.push_row(squares.into_iter().flatten().chain(spreads))?;
+            let first = row / rows_of_group * self.own;
+            let own = || pattern.row(row).iter().map(move |column| first + *column as usize);
+            let squares = own().filter(|_| self.both);
+            let columns = squares.chain(own().map(|column| before + column));
+            wide.push_row(columns.map(|column| column as u32))?;
+            let entries = pattern.entries(row);
+            if self.both {
+                values.extend(entries.clone().map(|entry| share * means[entry].powi(2)));
+            }
+            values.extend(entries.map(|entry| share * spread(entry)));
         }
         let bias = (!variances.bias.is_empty()).then(|| variances.bias.clone());
         Ok(LayerWeights {
@@ -455,52 +453,4 @@ fn some_rows(weights: &LayerWeights, rows: Range<usize>) -> Result<LayerWeights>
     let values = crate::model::Values::F32(values);
     let bias = weights.bias.as_ref().map(|bias| bias.to_f32()[rows].to_vec());
     Ok(LayerWeights { pattern, values, bias: bias.map(crate::model::Values::F32) })
-}
-
-/// What of a row's sum may be left out.
-const NEGLIGIBLE: f32 = 0.04;
-
-/// Entries of a row that have to be there for some to be left out.
-const MANY: usize = 48;
-
-/// The largest entries of a row, which together are all of its sum but a little, and stand for the rest: a map
-/// has no output that sees but one of them, and what they multiply are neighbors. The 4 % of squares
-/// and variances that are the smallest are a quarter to a half of them.
-fn most_of(mut entries: Vec<(u32, f32)>) -> Vec<(u32, f32)> {
-    let sum: f32 = entries.iter().map(|entry| entry.1).sum();
-    if entries.len() < MANY || sum <= 0.0 {
-        return entries;
-    }
-    entries.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let mut kept = 0.0;
-    let enough = entries.iter().position(|entry| {
-        kept += entry.1;
-        kept >= (1.0 - NEGLIGIBLE) * sum
-    });
-    entries.truncate(enough.map_or(entries.len(), |last| last + 1));
-    entries.sort_by_key(|entry| entry.0);
-    entries.iter_mut().for_each(|entry| entry.1 *= sum / kept);
-    entries
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_left_out_is_little_and_the_sum_stays() {
-        let entries = |count: u32| -> Vec<(u32, f32)> {
-            (0..count).map(|at| (at, 1.1f32.powi((at * 37 % count) as i32))).collect()
-        };
-        let sum = |entries: &[(u32, f32)]| entries.iter().map(|entry| entry.1).sum::<f32>();
-        let (all, few) = (entries(200), entries(20));
-        let most = most_of(all.clone());
-        assert!(most.len() < 60 && most.is_sorted_by_key(|entry| entry.0), "{}", most.len());
-        assert!((sum(&most) / sum(&all) - 1.0).abs() < 1e-5);
-        let scale = most[0].1 / all[most[0].0 as usize].1;
-        assert!((1.0..=1.0 / 0.96).contains(&scale), "{scale}");
-        assert_eq!(most_of(few.clone()), few);
-        let none: Vec<(u32, f32)> = (0..100).map(|at| (at, 0.0)).collect();
-        assert_eq!(most_of(none.clone()), none);
-    }
 }

@@ -197,6 +197,11 @@ impl UncertainEngine {
 
     fn store_lane(&self, values: Option<&[f32]>, (lane, lanes): (usize, usize), y: &mut [f32]) {
         let layout = &self.engine.output_layout;
+        if let Some(values) = values.filter(|_| layout.is_contiguous()) {
+            let own = values[lane..].iter().step_by(lanes);
+            y.iter_mut().zip(own).for_each(|(y, value)| *y = *value);
+            return;
+        }
         let area = layout.shape.area();
         for (at, y) in y.iter_mut().enumerate() {
             let (channel, place) = (at / area, at % area);

@@ -13,7 +13,7 @@ use crate::engine::execute::Panel;
 use crate::engine::layout::Layout;
 use crate::engine::memory;
 use crate::network::{Shape, Window};
-use crate::simd::{Kernel, Vector};
+use crate::simd::{Eight, Kernel, MIN_LANES, Vector};
 
 /// Of a window, what each input's share of the mean is.
 pub(super) const SHARE: f32 = 0.25;
@@ -173,7 +173,36 @@ fn scatter<V: Vector<Element = f32>>(
     lanes: usize,
 ) {
     let (to, phases) = (&windows.layout, windows.phases);
-    let width = to.shape.width;
+    let Shape { height, width, .. } = to.shape;
+    if lanes == 1 && phases == [2, 2] {
+        let starts = [0, 1].map(|phase| to.row(4 * plane + 2 * phase, 0));
+        let whole = width.next_multiple_of(MIN_LANES);
+        for row in 0..count {
+            let (at, phase) = ((first + row) / 2, (first + row) % 2);
+            let even = starts[phase] + at * to.pitch;
+            let (start, odd) = (row * pitch, even + to.plane());
+            // What goes too far is in the next row, which comes later.
+            if at + 1 < height && start + 2 * whole <= sums.len() {
+                let (x, mut at) = (&sums[start..start + 2 * whole], 0);
+                while at < whole {
+                    let (a, b) = V::Eight::load(&x[2 * at..])
+                        .unzip(V::Eight::load(&x[2 * at + MIN_LANES..]));
+                    a.store(&mut y[even + at..]);
+                    b.store(&mut y[odd + at..]);
+                    at += MIN_LANES;
+                }
+                continue;
+            }
+            let x = &sums[start.min(sums.len())..];
+            for at in 0..width.min(x.len().div_ceil(2)) {
+                y[even + at] = x[2 * at];
+                if let Some(x) = x.get(2 * at + 1) {
+                    y[odd + at] = *x;
+                }
+            }
+        }
+        return;
+    }
     for row in 0..count {
         let (at, phase) = ((first + row) / 2, (first + row) % 2);
         if phase >= phases[0] {

@@ -9,7 +9,7 @@ use crate::model::{LayerVariances, LayerWeights, Model, Pattern, Variances};
 const SLOPES: std::ops::RangeInclusive<i32> = 0..=20;
 
 /// Steps of departures that are tried, of columns, rows and weights.
-const STEPS: [&[i32]; 3] = [&[8, 12, 20], &[8, 12, 20], &[8, 16, 24, 32, 48]];
+const STEPS: [&[i32]; 3] = [&[2, 4, 8, 12, 20], &[2, 4, 8, 12, 20], &[1, 2, 4, 8, 16, 24, 32, 48]];
 
 /// Encodes variances, each layer in the form with the least sum of its divergence, in nats, and its bits
 /// times `rate`, nats a bit.

@@ -13,12 +13,13 @@ from typing import Any
 
 from svdo import _checkpoint
 from svdo._checkpoint import export, save
-from svdo._prediction import Prediction
+from svdo._prediction import Numbers, Prediction
 from svdo._report import Record, Report
 from svdo._svdo import Model, SvdoError, load
 
 __all__ = [
     "Model",
+    "Numbers",
     "Prediction",
     "Record",
     "Report",

@@ -6,7 +6,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from svdo._prediction import Prediction
+from svdo._prediction import Numbers, Prediction
 
 __all__ = ["Model", "SvdoError", "compress", "export", "load", "save"]
 
@@ -96,6 +96,20 @@ class Model:
         Raises:
             ValueError: the file holds no variances, or `uncertainty` is none of the above.
             SvdoError: an operation has no rule for moments, or a value is not finite.
+        """
+
+    def predict_numbers(
+        self,
+        x: npt.ArrayLike | Mapping[str, npt.ArrayLike],
+        /,
+        *,
+        uncertainty: str = "moments",
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> Numbers:
+        """Predict the outputs of a network for regression: mean and standard deviation of each over the posterior.
+
+        Arguments and errors are those of :meth:`predict`.
         """
 
 def load(source: str | os.PathLike[str] | bytes) -> Model:
