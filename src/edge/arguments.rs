@@ -81,7 +81,7 @@ const FLAGS: [Flag; 15] = [
 ];
 
 /// Options of the workstation's `svdo-infer` that this one lacks.
-const ELSEWHERE: [&str; 16] = [
+const ELSEWHERE: [&str; 17] = [
     "verify",
     "network",
     "thresh",
@@ -98,6 +98,7 @@ const ELSEWHERE: [&str; 16] = [
     "reject",
     "ood",
     "html",
+    "precision",
 ];
 
 pub(super) fn help() -> String {
