@@ -338,16 +338,16 @@ pub(super) fn linear_in_floats(isa: Isa, rows: &[Vec<(u32, f32)>], columns: usiz
 /// Where products of bytes are made.
 #[cfg(feature = "int8")]
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Bytes {
-    OfVector,
-    OfPanel,
+pub(super) enum Products {
+    Vector,
+    Panel,
     /// At so many positions.
-    OfMap(usize),
+    Map(usize),
 }
 
 /// Nanoseconds that so many weights take in 8 bits, zeros among them, and so many inputs of a sample.
 #[cfg(feature = "int8")]
-pub(super) fn in_bytes(isa: Isa, weights: usize, inputs: usize, bytes: Bytes) -> f32 {
+pub(super) fn in_bytes(isa: Isa, weights: usize, inputs: usize, products: Products) -> f32 {
     // How much longer a vector takes by other instructions, where what it waits for is memory, and the others.
     let [vector, others] = match Dots::of(isa) {
         Dots::Avx512Vnni => [1.0, 1.0],
@@ -356,10 +356,10 @@ pub(super) fn in_bytes(isa: Isa, weights: usize, inputs: usize, bytes: Bytes) ->
         Dots::Portable => [10.0, 32.0],
     };
     let [of_vector, of_panel, of_map] = OF_BYTES;
-    let each = match bytes {
-        Bytes::OfVector => of_vector * vector,
-        Bytes::OfPanel => of_panel * others,
-        Bytes::OfMap(positions) => of_map * others * positions as f32,
+    let each = match products {
+        Products::Vector => of_vector * vector,
+        Products::Panel => of_panel * others,
+        Products::Map(positions) => of_map * others * positions as f32,
     };
     weights as f32 * each + inputs as f32 * OF_INPUT
 }

@@ -140,15 +140,24 @@ pub(super) fn is_faster(options: Options, int8: [f32; 2], floats: [f32; 2]) -> b
     }
 }
 
-/// The rows of a layer in parts for threads, given where the word of a column is, its byte in it, and the
-/// distances of all words.
+/// Where the inputs of a layer are.
+pub(super) struct Inputs<'a> {
+    /// The word of a column, and its byte in it.
+    pub(super) place: &'a dyn Fn(usize) -> (usize, usize),
+    /// The distance of each word, in positions or in channels.
+    pub(super) offsets: &'a [u32],
+    pub(super) by_channel: bool,
+}
+
+/// The rows of a layer in parts for threads.
 pub(super) fn rows(
     weights: &LayerWeights,
     range: ActivationRange,
-    (place, offsets, by_channel): (&dyn Fn(usize) -> (usize, usize), &[u32], bool),
+    inputs: &Inputs<'_>,
     (isa, threads): (Isa, usize),
 ) -> Vec<Int8Rows> {
     let Values::Levels { scale, levels } = &weights.values else { return Vec::new() };
+    let Inputs { place, offsets, by_channel } = *inputs;
     let pattern = &weights.pattern;
     let row = |row: usize| {
         let entries = pattern.row(row).iter().zip(&levels[pattern.entries(row)]);
@@ -161,7 +170,7 @@ pub(super) fn rows(
     };
     let rows: Vec<_> = (0..pattern.rows()).map(row).collect();
     let bias = weights.bias.as_ref().map_or_else(|| vec![0.0; rows.len()], |b| b.to_f32());
-    let share = rows.len().div_ceil(threads.max(1)).next_multiple_of(BLOCK);
+    let share = rows.len().div_ceil(threads.max(1)).next_multiple_of(BLOCK).max(BLOCK);
     let part = |(rows, bias)| {
         let (zero, unit) = (range.zero(), range.step * scale.step);
         Int8Rows::new(Dots::of(isa), &Int8Weights { rows, bias, offsets, by_channel, zero, unit })

@@ -136,6 +136,7 @@ pub(super) struct Ways<'a> {
     /// Where the output lies.
     pub(super) output: &'a Layout,
     /// Elements of its input, if it may be done in 8 bits.
+    #[cfg(feature = "int8")]
     pub(super) int8: Option<usize>,
 }
 
@@ -180,12 +181,8 @@ impl Ways<'_> {
         let pattern = &self.weights.pattern;
         let positions = self.output.shape.height * self.output.pitch;
         let inputs = self.int8?;
-        Some(cost::in_bytes(
-            isa,
-            pattern.rows() * pattern.cols(),
-            inputs,
-            cost::Bytes::OfMap(positions),
-        ))
+        let weights = pattern.rows().saturating_mul(pattern.cols());
+        Some(cost::in_bytes(isa, weights, inputs, cost::Products::Map(positions)))
     }
 
     #[cfg(not(feature = "int8"))]

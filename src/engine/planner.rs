@@ -122,7 +122,7 @@ impl<'a> Planner<'a> {
             return self.without_gaps(index, whole, inputs);
         }
         #[cfg(feature = "int8")]
-        if self.in_int8(index, &mut inputs)? {
+        if self.in_int8(index, &inputs)? {
             return Ok(());
         }
         let x = self.builder.layout(inputs[0]);
@@ -408,7 +408,7 @@ impl<'a> Planner<'a> {
     /// How a convolution may be done: by tiles, too, if it is of stride 1 in one group, with so much padding.
     fn ways<'b>(
         &'b self,
-        index: usize,
+        #[cfg_attr(not(feature = "int8"), expect(unused_variables))] index: usize,
         layer: usize,
         padding: Option<[usize; 4]>,
         y: &'b Layout,
@@ -420,7 +420,14 @@ impl<'a> Planner<'a> {
             down.checked_mul(right)
         });
         let weights = &self.model.weights[layer];
-        Ways { weights, channels: dims[1], tiles, output: y, int8: self.int8_inputs(index) }
+        Ways {
+            weights,
+            channels: dims[1],
+            tiles,
+            output: y,
+            #[cfg(feature = "int8")]
+            int8: self.int8_inputs(index),
+        }
     }
 
     /// Samples in the widest panel, of so many at most: one where convolutions by tiles would fill the caches
@@ -524,7 +531,7 @@ impl Planner<'_> {
     }
 
     /// Plans a node in 8 bits if that may be and is faster; whether it did.
-    fn in_int8(&mut self, index: usize, inputs: &mut Vec<usize>) -> Result<bool> {
+    fn in_int8(&mut self, index: usize, inputs: &[usize]) -> Result<bool> {
         if self.kernels.ranges.is_none() {
             return Ok(false);
         }
@@ -537,23 +544,24 @@ impl Planner<'_> {
         }
     }
 
-    fn linear_in_int8(&mut self, index: usize, inputs: &mut [usize], layer: usize) -> Result<bool> {
+    fn linear_in_int8(&mut self, index: usize, inputs: &[usize], layer: usize) -> Result<bool> {
         let (isa, options) = (self.isa, self.options);
         let make = || {
             let (range, weights) = (self.range(index)?, &self.model.weights[layer]);
             let (rows, columns) = (weights.pattern.rows(), weights.pattern.cols());
-            let bytes = |of| cost::in_bytes(isa, rows * columns, columns, of);
+            let bytes = |of| cost::in_bytes(isa, rows.saturating_mul(columns), columns, of);
             let floats = cost::linear_in_floats(isa, &super::layers::rows(weights).0, columns);
             if !int8::is_faster(
                 options,
-                [cost::Bytes::OfVector, cost::Bytes::OfPanel].map(bytes),
+                [cost::Products::Vector, cost::Products::Panel].map(bytes),
                 floats,
             ) {
                 return None;
             }
             let offsets = int8::offsets_of_linear(columns);
-            let how = (&int8::linear as &dyn Fn(usize) -> _, &offsets[..], false);
-            Some(int8::rows(weights, range, how, (isa, options.threads)).into())
+            let inputs =
+                int8::Inputs { place: &int8::linear, offsets: &offsets, by_channel: false };
+            Some(int8::rows(weights, range, &inputs, (isa, options.threads)).into())
         };
         let parts = match self.kernels.int8.found(layer, index) {
             Some(found) => found,
@@ -577,7 +585,7 @@ impl Planner<'_> {
     fn convolution_in_int8(
         &mut self,
         index: usize,
-        inputs: &mut Vec<usize>,
+        inputs: &[usize],
         layer: usize,
         stride: [usize; 2],
         padding: [usize; 4],
@@ -614,33 +622,27 @@ impl Planner<'_> {
             _ => {
                 let offsets = int8::offsets_of_convolution(dims, stride, &words);
                 let place = |column: usize| int8::convolution(dims, column);
-                let how = (&place as &dyn Fn(usize) -> _, &offsets[..], pointwise);
+                let by = int8::Inputs { place: &place, offsets: &offsets, by_channel: pointwise };
                 let (weights, threads) = (&self.model.weights[layer], self.options.threads);
-                let parts: Arc<[_]> = int8::rows(weights, range, how, (self.isa, threads)).into();
+                let parts: Arc<[_]> = int8::rows(weights, range, &by, (self.isa, threads)).into();
                 if pointwise {
                     self.kernels.int8.keep(layer, index, Some(parts.clone()));
                 }
                 parts
             }
         };
+        let mut inputs = inputs.to_vec();
         inputs[0] = self.builder.push(index, StepKind::Quantize(how), vec![x], words, None);
         let padding = if stride == [1, 1] { [padding[0], padding[1]] } else { [0, 0] };
         let kind = StepKind::Int8 { parts, padding: Some(padding) };
         let then = self.fused.activation[index];
-        self.value_of[index] = self.builder.push(index, kind, inputs.clone(), y, then);
+        self.value_of[index] = self.builder.push(index, kind, inputs, y, then);
         Ok(true)
     }
 
     /// The range of a node's input, of a layer whose weights need not be there any more.
     fn ranges_of(&self, index: usize) -> Option<ActivationRange> {
         self.kernels.ranges.as_ref()?.nodes[index]
-    }
-}
-
-#[cfg(not(feature = "int8"))]
-impl Planner<'_> {
-    fn int8_inputs(&self, _: usize) -> Option<usize> {
-        None
     }
 }
 

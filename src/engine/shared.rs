@@ -9,6 +9,7 @@ use super::kernels::TapRows;
 use super::layers::LinearPart;
 use super::recurrent::CellMatrices;
 use super::whole::Embedding;
+#[cfg(feature = "int8")]
 use crate::model::ActivationRanges;
 
 /// The kernels that were made. None of them depends on the sizes of activations.
@@ -17,6 +18,7 @@ pub(super) struct LayerKernels {
     /// Samples in the widest panel that they serve, once a plan has said it.
     pub(super) most_lanes: Option<usize>,
     /// In which 8 bits layers may be done, if they are to be.
+    #[cfg(feature = "int8")]
     pub(super) ranges: Option<Arc<ActivationRanges>>,
     pub(super) linear: ByLayer<Arc<[LinearPart]>>,
     /// Of convolutions of 1 x 1, with their groups.

@@ -163,6 +163,31 @@ fn outputs_are_the_bits_of_the_quantized_network_on_every_cpu() {
 }
 
 #[test]
+fn sequences_of_any_length_are_as_those_of_one() {
+    let file = std::fs::read(fixtures::path("golden/lengths.svdo")).unwrap();
+    let mut model = container::read(&file).unwrap();
+    for weights in &mut model.weights {
+        let levels = weights.values.to_f32().iter().map(|v| (v * 32.0).clamp(-127.0, 127.0) as i32);
+        let levels = levels.collect();
+        weights.values = Values::Levels { scale: Scale::even(1.0 / 32.0), levels };
+    }
+    let ranges = ranges(&model);
+    let options = Options { kernel: KernelChoice::Dense, ..Options::default() };
+    let of = |model: &Model| Engine::in_int8(model, &ranges, Isa::best(), options).unwrap();
+    let (any, mut int8) = (of(&model), 0);
+    for steps in 1..=any.time().unwrap().longest {
+        let (engine, one) = (any.at(steps).unwrap(), of(&model.at(steps).unwrap()));
+        int8 += engine.steps(&model).iter().filter(|step| step.int8).count();
+        let ins = engine.input_shape().elements().unwrap();
+        for samples in [1, 9] {
+            let x: Vec<f32> = (0..samples * ins).map(|at| (at * 7 % 5) as f32 / 4.0).collect();
+            assert_eq!(engine.infer_samples(&x).unwrap(), one.infer_samples(&x).unwrap());
+        }
+    }
+    assert!(int8 > 0);
+}
+
+#[test]
 fn layers_that_are_not_of_8_bits_stay_in_floats() {
     let mut model = linear();
     let Values::Levels { levels, .. } = &mut model.weights[0].values else { panic!() };
