@@ -41,12 +41,6 @@ impl F32x8 {
     pub(super) fn of(floats: __m256) -> Self {
         Self(floats)
     }
-
-    /// The register.
-    #[inline(always)]
-    pub(super) fn register(self) -> __m256 {
-        self.0
-    }
 }
 
 /// All ones in the first `count` lanes.

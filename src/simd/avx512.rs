@@ -41,12 +41,6 @@ impl F32x16 {
     pub(super) fn of(floats: __m512) -> Self {
         Self(floats)
     }
-
-    /// The register.
-    #[inline(always)]
-    pub(super) fn register(self) -> __m512 {
-        self.0
-    }
 }
 
 /// A vector, whose lanes an intrinsic makes of those of others.

@@ -35,12 +35,6 @@ pub trait Words: Copy {
 
     /// The nearest float of each.
     fn floats(self) -> Self::Floats;
-
-    /// The same bits as floats, to be moved only.
-    fn bits(self) -> Self::Floats;
-
-    /// Of such bits.
-    fn of_bits(bits: Self::Floats) -> Self;
 }
 
 /// A computation written once for all words. Implementations of `run` are `#[inline(always)]`, as those of
@@ -176,18 +170,6 @@ impl Words for Plain {
     fn floats(self) -> Self::Floats {
         Vector::load(&self.0.map(|sum| sum as f32))
     }
-
-    #[inline(always)]
-    fn bits(self) -> Self::Floats {
-        Vector::load(&self.0.map(|sum| f32::from_bits(sum as u32)))
-    }
-
-    #[inline(always)]
-    fn of_bits(bits: Self::Floats) -> Self {
-        let mut floats = [0.0; MIN_LANES];
-        bits.store(&mut floats);
-        Self(floats.map(|bits| bits.to_bits() as i32))
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -221,8 +203,8 @@ mod x86 {
     /// Words of a set of instructions. The types are private to functions that are compiled for it, and called
     /// where the CPU has it: what "it is there" stands for below.
     macro_rules! words {
-        ($name:ident: $register:ty, $floats:ty, $registers:literal, $dot:path, $splat:path, $read:path, $add:path,
-         $convert:path, $to_floats:path, $from_floats:path) => {
+        ($name:ident, $register:ty, $floats:ty, $registers:literal, $splat:path, $read:path, $add:path, $convert:path,
+         $made:path, $dot:expr) => {
             #[derive(Clone, Copy)]
             pub(super) struct $name($register);
 
@@ -257,36 +239,48 @@ mod x86 {
                 #[inline(always)]
                 fn floats(self) -> Self::Floats {
                     // SAFETY: it is there.
-                    <$floats>::of(unsafe { $convert(self.0) })
-                }
-
-                #[inline(always)]
-                fn bits(self) -> Self::Floats {
-                    // SAFETY: it is there.
-                    <$floats>::of(unsafe { $to_floats(self.0) })
-                }
-
-                #[inline(always)]
-                fn of_bits(bits: Self::Floats) -> Self {
-                    // SAFETY: it is there.
-                    Self(unsafe { $from_floats(bits.register()) })
+                    $made(unsafe { $convert(self.0) })
                 }
             }
         };
     }
 
     words!(
-        Widened: __m256i, avx2::F32x8, 16, widened, _mm256_set1_epi32, _mm256_loadu_si256, _mm256_add_epi32,
-        _mm256_cvtepi32_ps, _mm256_castsi256_ps, _mm256_castps_si256
+        Widened,
+        __m256i,
+        avx2::F32x8,
+        16,
+        _mm256_set1_epi32,
+        _mm256_loadu_si256,
+        _mm256_add_epi32,
+        _mm256_cvtepi32_ps,
+        avx2::F32x8::of,
+        widened
     );
     words!(
-        Eight: __m256i, avx2::F32x8, 16, _mm256_dpbusd_avx_epi32, _mm256_set1_epi32, _mm256_loadu_si256,
-        _mm256_add_epi32, _mm256_cvtepi32_ps, _mm256_castsi256_ps, _mm256_castps_si256
+        Eight,
+        __m256i,
+        avx2::F32x8,
+        16,
+        _mm256_set1_epi32,
+        _mm256_loadu_si256,
+        _mm256_add_epi32,
+        _mm256_cvtepi32_ps,
+        avx2::F32x8::of,
+        _mm256_dpbusd_avx_epi32
     );
     #[cfg(feature = "avx512")]
     words!(
-        Sixteen: __m512i, avx512::F32x16, 32, _mm512_dpbusd_epi32, _mm512_set1_epi32, _mm512_loadu_si512,
-        _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_castsi512_ps, _mm512_castps_si512
+        Sixteen,
+        __m512i,
+        avx512::F32x16,
+        32,
+        _mm512_set1_epi32,
+        _mm512_loadu_si512,
+        _mm512_add_epi32,
+        _mm512_cvtepi32_ps,
+        avx512::F32x16::of,
+        _mm512_dpbusd_epi32
     );
 
     /// Even bytes and odd ones, widened, in pairs: a sum of two products of 8 by 8 bits fits 32.

@@ -19,9 +19,6 @@ pub(in crate::engine) const MOST_INPUTS: usize = 1 << 16;
 /// Largest magnitude of a weight.
 pub(in crate::engine) const MOST_WEIGHT: i32 = 127;
 
-/// Words of a pass at most: those of two vectors of positions fill three quarters of a first cache.
-const NEAR: usize = 288;
-
 /// A word of a block's rows, in a cache line.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
@@ -198,8 +195,7 @@ struct Origin {
     relu: bool,
 }
 
-/// All rows at N vectors of positions, R rows at a time, in passes over words whose activations stay near; between them,
-/// sums stand where outputs will.
+/// All rows at N vectors of positions, R rows at a time.
 ///
 /// # Safety
 /// N vectors can be read from x at each word's distance and from the residual in each row, `length` floats
@@ -207,102 +203,42 @@ struct Origin {
 #[inline(always)]
 unsafe fn tile<W: Words, const N: usize, const R: usize>(rows: &Int8Rows, at: Origin) {
     let words = rows.offsets.len();
-    let passes = words.div_ceil(NEAR).max(1);
-    let most = words.div_ceil(passes).max(1);
-    for pass in 0..passes {
-        let here = (pass * most).min(words)..((pass + 1) * most).min(words);
-        for first in (0..rows.rows).step_by(R) {
-            let mut sums = [[W::splat(0); N]; R];
+    for first in (0..rows.rows).step_by(R) {
+        let mut sums = [[W::splat(0); N]; R];
+        for r in 0..R {
+            sums[r] = [W::splat(rows.starts[first + r]); N];
+        }
+        let weights = &rows.weights[first / BLOCK * words..][..words];
+        for (&offset, line) in rows.offsets.iter().zip(weights) {
+            let mut x = [W::splat(0); N];
+            for n in 0..N {
+                // SAFETY: the caller's promise.
+                x[n] = unsafe { W::read(at.x.add(offset as usize * at.step + n * lanes::<W>())) };
+            }
             for r in 0..R {
+                let weight = W::splat(line.0[first % BLOCK + r]);
                 for n in 0..N {
-                    sums[r][n] = match pass {
-                        0 => W::splat(rows.starts[first + r]),
-                        _ if first + r >= rows.rows => W::splat(0),
-                        // SAFETY: the caller promises the rows that there are.
-                        _ => unsafe { W::of_bits(at.output::<W>(first + r, n).read()) },
-                    };
-                }
-            }
-            let weights = &rows.weights[first / BLOCK * words..][here.clone()];
-            for (&offset, line) in rows.offsets[here.clone()].iter().zip(weights) {
-                let mut x = [W::splat(0); N];
-                for n in 0..N {
-                    let from = offset as usize * at.step + n * lanes::<W>();
-                    // SAFETY: the caller's promise.
-                    x[n] = unsafe { W::read(at.x.add(from)) };
-                }
-                for r in 0..R {
-                    let weight = W::splat(line.0[first % BLOCK + r]);
-                    for n in 0..N {
-                        sums[r][n] = sums[r][n].dot(x[n], weight);
-                    }
-                }
-            }
-            for r in 0..R.min(rows.rows - first) {
-                let row = first + r;
-                for n in 0..N {
-                    let y = at.output::<W>(row, n);
-                    // SAFETY: the caller's promise.
-                    unsafe {
-                        match pass + 1 == passes {
-                            true => y.write(at.finished(rows, row, n, sums[r][n])),
-                            false => y.write(sums[r][n].bits()),
-                        }
-                    }
+                    sums[r][n] = sums[r][n].dot(x[n], weight);
                 }
             }
         }
-    }
-}
-
-/// The part of a vector that is of a tile, in a row of y.
-struct Output(*mut f32, usize);
-
-impl Output {
-    /// # Safety
-    /// That of [`tile`].
-    #[inline(always)]
-    unsafe fn read<V: Vector<Element = f32>>(self) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::read_first(self.0, self.1) }
-    }
-
-    /// # Safety
-    /// That of [`tile`].
-    #[inline(always)]
-    unsafe fn write<V: Vector<Element = f32>>(self, values: V) {
-        // SAFETY: the caller's promise.
-        unsafe { values.write_first(self.0, self.1) }
-    }
-}
-
-impl Origin {
-    #[inline(always)]
-    fn output<W: Words>(self, row: usize, n: usize) -> Output {
-        let done = n * lanes::<W>();
-        let count = self.length.saturating_sub(done).min(lanes::<W>());
-        Output(self.y.wrapping_add(row * self.pitch + done), count)
-    }
-
-    /// The outputs of sums, with the residual and without what is below zero.
-    ///
-    /// # Safety
-    /// That of [`tile`].
-    #[inline(always)]
-    unsafe fn finished<W: Words>(
-        self,
-        rows: &Int8Rows,
-        row: usize,
-        n: usize,
-        sums: W,
-    ) -> W::Floats {
-        let mut y = finished(sums, rows.unit, W::Floats::splat(rows.bias[row]));
-        if let Some((residual, pitch)) = self.residual {
-            // SAFETY: the caller's promise.
-            let other = unsafe { W::Floats::read(residual.add(row * pitch + n * lanes::<W>())) };
-            y = y.fma(W::Floats::splat(1.0), other);
+        for r in 0..R.min(rows.rows - first) {
+            let row = first + r;
+            for n in 0..N {
+                let done = n * lanes::<W>();
+                let bias = W::Floats::splat(rows.bias[row]);
+                let mut y = finished(sums[r][n], rows.unit, bias);
+                // SAFETY: the caller's promise.
+                unsafe {
+                    if let Some((residual, pitch)) = at.residual {
+                        let other = W::Floats::read(residual.add(row * pitch + done));
+                        y = y.fma(W::Floats::splat(1.0), other);
+                    }
+                    let y = if at.relu { y.relu() } else { y };
+                    y.write_first(at.y.add(row * at.pitch + done), at.length.saturating_sub(done));
+                }
+            }
         }
-        if self.relu { y.relu() } else { y }
     }
 }
 
@@ -442,7 +378,7 @@ mod tests {
     fn all_instructions_give_the_bits_of_plain_sums() {
         for dots in Dots::supported() {
             for (count, length, zero) in
-                [(1, 1, 0), (5, 7, 128), (16, 12, 0), (37, 30, 128), (64, 129, 128)]
+                [(1, 1, 0), (5, 7, 128), (16, 12, 0), (37, 30, 128), (20, 700, 128), (64, 129, 128)]
             {
                 let (made, rows) = rows(dots, count, length, zero);
                 let x = words(made.farthest + 200);
