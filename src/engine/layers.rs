@@ -181,7 +181,9 @@ impl Ways<'_> {
         let pattern = &self.weights.pattern;
         let positions = self.output.shape.height * self.output.pitch;
         let inputs = self.int8?;
-        let weights = pattern.rows().saturating_mul(pattern.cols());
+        // Channels that fill up words are multiplied, too.
+        let columns = pattern.cols() / self.channels.max(1) * self.channels.next_multiple_of(4);
+        let weights = pattern.rows().saturating_mul(columns);
         Some(cost::in_bytes(isa, weights, inputs, cost::Products::Map(positions)))
     }
 
