@@ -101,7 +101,7 @@ fn ranges(model: &Model) -> ActivationRanges {
     let nodes = model.network.nodes.iter();
     let range = |node: &Node| {
         let layer = matches!(node.op, Op::Linear { .. } | Op::Conv2d { .. });
-        let relu = matches!(node.inputs[0], Source::Node(at) if model.network.nodes[at].op == RELU);
+        let relu = matches!(node.inputs.first(), Some(&Source::Node(at)) if model.network.nodes[at].op == RELU);
         layer.then_some(ActivationRange { step: STEP, signed: !relu })
     };
     ActivationRanges { nodes: nodes.map(range).collect() }
@@ -167,8 +167,8 @@ fn sequences_of_any_length_are_as_those_of_one() {
     let file = std::fs::read(fixtures::path("golden/lengths.svdo")).unwrap();
     let mut model = container::read(&file).unwrap();
     for weights in &mut model.weights {
-        let levels = weights.values.to_f32().iter().map(|v| (v * 32.0).clamp(-127.0, 127.0) as i32);
-        let levels = levels.collect();
+        let level = |v: &f32| (v * 32.0).clamp(-127.0, 127.0) as i32;
+        let levels = weights.values.to_f32().iter().map(level).collect();
         weights.values = Values::Levels { scale: Scale::even(1.0 / 32.0), levels };
     }
     let ranges = ranges(&model);
@@ -398,6 +398,7 @@ fn the_commands_say_what_8_bits_do() {
         "--batch",
         "1",
         "--json",
+        "-",
     ];
     let found = run(infer, &[&int8[..], &bench].concat());
     let report: serde_json::Value = serde_json::from_str(&found.1).unwrap();
