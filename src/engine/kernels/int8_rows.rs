@@ -319,23 +319,22 @@ mod tests {
     use super::*;
     use crate::engine::kernels::Span;
 
+    /// Of a row: the word, the byte in it, the weight.
+    type Entries = Vec<(usize, usize, i8)>;
+
     /// Whole numbers from a hash.
     fn hash(at: usize) -> usize {
         (at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40
     }
 
     /// Rows of weights, places of which some are missing, over words at distances that are not in order.
-    fn rows(
-        dots: Dots,
-        count: usize,
-        words: usize,
-        zero: u8,
-    ) -> (Int8Rows, Vec<Vec<(usize, usize, i8)>>) {
+    fn rows(dots: Dots, count: usize, words: usize, zero: u8) -> (Int8Rows, Vec<Entries>) {
         let weight = |row: usize, at: usize| {
             let level = hash(row * 4096 + at) % 255;
             (at / 4, at % 4, (level as i32 - 127) as i8)
         };
-        let places = |row: usize| (0..4 * words).filter(move |at| hash(row + at * 7) % 4 > 0);
+        let places =
+            |row: usize| (0..4 * words).filter(move |at| !hash(row + at * 7).is_multiple_of(4));
         let rows: Vec<Vec<_>> =
             (0..count).map(|row| places(row).map(|at| weight(row, at)).collect()).collect();
         let bias: Vec<f32> = (0..count).map(|row| row as f32 * 0.5 - 3.0).collect();
