@@ -1,4 +1,5 @@
-//! Runs an ONNX model for a benchmark that compares engines: `bench_worker MODEL.onnx X.f32 DIMS`.
+//! Runs an ONNX model for a benchmark that compares engines: `bench_worker MODEL.onnx X.f32 DIMS`; with `dense`
+//! behind it zeros and all, with `int8` a .svdo file with ranges in 8 bits.
 //!
 //! X holds little-endian f32, DIMS is its shape with commas. After loading and warming up it says
 //! `ready`, then answers `run N` with N wall times and the CPU time of a call, all in nanoseconds,
@@ -13,19 +14,24 @@ use svdo::engine::{Engine, Isa, KernelChoice, Options};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, model, x, dims, rest @ ..] = &arguments[..] else {
-        return Err("usage: bench_worker MODEL.onnx X.f32 DIMS [dense]".into());
+        return Err("usage: bench_worker MODEL X.f32 DIMS [dense | int8]".into());
     };
     let batch: usize = dims.split(',').next().unwrap_or("1").parse()?;
-    let model = svdo::onnx::read(&std::fs::read(model)?)?;
+    let file = std::fs::read(model)?;
     let isa = Isa::detect(std::env::var("SVDO_CPU").ok().as_deref())?;
     let dense = rest.first().is_some_and(|word| word == "dense");
     let threads = std::env::var("OMP_NUM_THREADS").map_or(Ok(1), |threads| threads.parse())?;
     let kernel = if dense { KernelChoice::Dense } else { KernelChoice::Auto };
-    let engine = Engine::with_options(
-        &model,
-        isa,
-        Options { kernel, batch: Some(batch), threads, ..Options::default() },
-    )?;
+    let options = Options { kernel, batch: Some(batch), threads, ..Options::default() };
+    let (model, engine) = if rest.first().is_some_and(|word| word == "int8") {
+        let (model, ranges) = svdo::container::read_for_int8(&file)?;
+        let engine = Engine::in_int8(&model, &ranges, isa, options)?;
+        (model, engine)
+    } else {
+        let model = svdo::onnx::read(&file)?;
+        let engine = Engine::with_options(&model, isa, options)?;
+        (model, engine)
+    };
     let bytes = std::fs::read(x)?;
     let number = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
     let x: Vec<f32> = bytes.chunks_exact(4).map(number).collect();

@@ -51,6 +51,10 @@ typedef struct svdo_shape {
  * the CPU. On success *model is to be given to svdo_free, else it is NULL. */
 int svdo_load(const void *bytes, size_t length, svdo_model **model);
 
+/* The same with the layers in 8 bits that are faster so, of a file made by svdo-compress --int8;
+ * SVDO_INVALID_ARGUMENT for others. */
+int svdo_load_int8(const void *bytes, size_t length, svdo_model **model);
+
 /* Frees a model; NULL is allowed. */
 void svdo_free(svdo_model *model);
 

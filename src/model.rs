@@ -4,6 +4,7 @@
 #[cfg(feature = "compress")]
 mod arrays;
 mod lengths;
+mod ranges;
 #[cfg(feature = "uncertainty")]
 mod variances;
 
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::network::Network;
 #[cfg(feature = "compress")]
 pub use arrays::Csr;
+pub use ranges::{ActivationRange, ActivationRanges};
 #[cfg(feature = "uncertainty")]
 pub use variances::{LayerVariances, RankOne, Variances};
 

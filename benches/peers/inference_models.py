@@ -157,3 +157,37 @@ MODELS |= {f"resnet50-{z}-b1": lambda path, z=z: resnet50(z / 100, 1, path) for 
 # Not among those that run if none is named.
 SWEEP = {f"conv{c}x{s}-{z}-b{b}": lambda path, c=c, s=s, z=z, b=b: convolutions(c, s, z / 100, b, path)
          for b in (1, 16) for c, s in ((64, 56), (128, 28), (256, 14)) for z in (0, 50, 60, 70, 80, 90, 98)}
+INT8 = {name: model for name, model in MODELS.items() if name.startswith(("lenet", "vgg")) and "simplified" not in name}
+INT8 |= {f"fc4096-{z}-b{b}": lambda path, z=z, b=b: fully_connected(z / 100, b, path) for z in (0, 50, 80) for b in (1, 64)}
+INT8 |= {f"conv128x28-{z}-b{b}": SWEEP[f"conv128x28-{z}-b{b}"] for z in (0, 50, 80) for b in (1, 16)}
+
+
+def in_int8(engine, path, dims):
+    """The model in 8 bits: ours of uniform levels, others with pairs of QuantizeLinear and DequantizeLinear, one step for
+    each tensor; ranges of activations from 32 samples."""
+    batch, *shape = [int(d) for d in dims.split(",")]
+    samples = np.random.default_rng(8).standard_normal((32, *shape)).astype(np.float32)
+    quantized = path.with_suffix(".int8.svdo" if engine == "svdo" else ".int8.onnx")
+    if quantized.exists():
+        return quantized
+    if engine == "svdo":
+        given = path.with_suffix(".int8.npy")
+        np.save(given, samples)
+        command = [BINARIES / "svdo-compress", path, "--quantize", "uniform", "--int8", given, "--fast", "-o", quantized]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return quantized
+    from onnxruntime import quantization
+
+    class Samples(quantization.CalibrationDataReader):
+        def __init__(self):
+            name = onnx.load(path).graph.input[0].name
+            repeated = np.resize(samples, (-(-32 // batch) * batch, *shape))
+            self.left = iter([{name: repeated[at:at + batch]} for at in range(0, len(repeated), batch)])
+
+        def get_next(self):
+            return next(self.left, None)
+
+    quantization.quantize_static(path, quantized, Samples(), quant_format=quantization.QuantFormat.QDQ,
+                                 activation_type=quantization.QuantType.QUInt8,
+                                 weight_type=quantization.QuantType.QInt8, per_channel=False)
+    return quantized

@@ -13,6 +13,8 @@ import time
 import numpy as np
 
 engine, path, x, dims = sys.argv[1:5]
+# The model is one of 8 bits then.
+engine = engine.removesuffix("-int8")
 threads = int(os.environ["OMP_NUM_THREADS"])
 dims = [int(d) for d in dims.split(",")]
 x = np.fromfile(x, np.float32).reshape(dims)

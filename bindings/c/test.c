@@ -147,6 +147,30 @@ static void posterior(const char *path) {
     free(bytes);
 }
 
+/* In 8 bits: about the outputs of floats. */
+static void int8(const char *path) {
+    size_t length;
+    unsigned char *bytes = read_file(path, &length);
+    svdo_model *model = NULL;
+    float y[2][10], x[784];
+    for (size_t i = 0; i < 784; i++) {
+        x[i] = (float)(i % 251);
+    }
+    for (int way = 0; way < 2; way++) {
+        int loaded = (way ? svdo_load_int8 : svdo_load)(bytes, length, &model);
+        check(loaded == SVDO_OK, "a file with ranges");
+        size_t size = svdo_workspace_bytes(model, 1);
+        void *workspace = calloc(1, size);
+        check(svdo_run(model, workspace, size, x, 1, y[way]) == SVDO_OK, "svdo_run");
+        free(workspace);
+        svdo_free(model);
+    }
+    for (size_t i = 0; i < 10; i++) {
+        check(fabsf(y[0][i] - y[1][i]) < 1, "outputs in 8 bits");
+    }
+    free(bytes);
+}
+
 /* Sequences of several lengths, of which the last step counts, by one workspace. */
 static void sequences(const char *path) {
     size_t length;
@@ -198,6 +222,8 @@ int main(int count, char **arguments) {
     check(svdo_load(bytes, length, &model) == SVDO_UNSUPPORTED_VERSION, "a later version");
     check(strstr(svdo_message(), "use a newer svdo") != NULL, "says what to do");
     bytes[4]--;
+    check(svdo_load_int8(bytes, length, &model) == SVDO_INVALID_ARGUMENT && model == NULL, "no ranges");
+    check(strstr(svdo_message(), "--int8") != NULL, "says how to get them");
     check(svdo_load(NULL, 9, &model) == SVDO_INVALID_ARGUMENT, "bytes are NULL");
     check(svdo_load(bytes, length, NULL) == SVDO_INVALID_ARGUMENT, "model is NULL");
 
@@ -262,6 +288,7 @@ int main(int count, char **arguments) {
     sequences(arguments[3]);
     if (count > 4) {
         posterior(arguments[4]);
+        int8(arguments[4]);
     }
     if (failures == 0) {
         printf("the C interface of svdo %s works\n", svdo_version());

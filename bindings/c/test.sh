@@ -27,12 +27,13 @@ hex=5356444f011e010301010000803f00000100${hex:34:8}${hex:42:4}0180080a646f776e0a
     printf "$(sed 's/../\\x&/g' <<<"$hex")" | gzip -c | tail -c 8 | head -c 4
 } >"$work/named.svdo"
 
-# And a file with variances, from the compressor, if it has been built.
+# And a file with variances and ranges of activations, from the compressor, if it has been built.
 compress=${SVDO_COMPRESS:-$built/svdo-compress}
 posterior=()
 if [ -x "$compress" ]; then
     posterior=("$work/posterior.svdo")
-    "$compress" fixtures/lenet300_mnist.safetensors --variances -o "${posterior[0]}" >/dev/null
+    "$compress" fixtures/lenet300_mnist.safetensors --variances \
+        --int8 fixtures/t10k-images-idx3-ubyte.gz -o "${posterior[0]}" >/dev/null
 else
     echo "no $compress: predictions with variances are not tested" >&2
 fi

@@ -3,8 +3,8 @@
 
 use svdo::container;
 use svdo::engine::uncertain::{UncertainEngine, Uncertainty};
-use svdo::engine::{Engine, Isa, Options};
-use svdo::model::{Model, Variances};
+use svdo::engine::{Engine, Isa, KernelChoice, Options};
+use svdo::model::{ActivationRanges, Model, Variances};
 use svdo::network::DomainKind;
 
 /// The bytes behind a header's mark, under a checksum.
@@ -19,6 +19,13 @@ pub fn read(bytes: &[u8]) {
         variances.check(&model).unwrap();
         if is_small(&model) {
             predict(&model, &variances);
+        }
+    }
+    if let Ok((model, ranges)) = container::read_for_int8(&sealed(bytes)) {
+        let again = container::with_ranges(&sealed(bytes), &ranges).unwrap();
+        assert!(container::read_for_int8(&again).unwrap().1 == ranges);
+        if is_small(&model) {
+            in_int8(&model, &ranges);
         }
     }
     let Ok(model) = container::read(&sealed(bytes)) else { return };
@@ -67,6 +74,15 @@ fn predict(model: &Model, variances: &Variances) {
                 let _ = engine.predict_numbers(&x);
             }
         }
+    }
+}
+
+/// In 8 bits, whatever the ranges: nothing panics or reads outside.
+fn in_int8(model: &Model, ranges: &ActivationRanges) {
+    for isa in Isa::supported() {
+        let options = Options { kernel: KernelChoice::Dense, threads: 2, ..Options::default() };
+        let Ok(engine) = Engine::in_int8(model, ranges, isa, options) else { continue };
+        run_by(&engine);
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::bench_report::{Batch, Benchmark, Compared, StepTime};
+use super::precision::{Loaded, Precision};
 use crate::engine::{Engine, Isa, KernelChoice, Options, Workspace};
 use crate::measure::{Times, peak_rss_kib, random_samples};
 use crate::model::Model;
@@ -46,7 +47,7 @@ pub(super) struct Measure {
     #[arg(long, requires = "bench")]
     pub(super) step_times: bool,
 
-    /// Measure another kernel too, run by run in turn, and give the ratio
+    /// Measure another kernel too, in f32, run by run in turn, and give the ratio
     #[arg(long, value_enum, value_name = "KERNEL", requires = "bench")]
     compare: Option<KernelName>,
 }
@@ -94,9 +95,9 @@ impl Measure {
     /// Reads a model by `load` and measures it.
     pub(super) fn run(
         &self,
-        name: String,
+        (name, precision): (String, Precision),
         threads: usize,
-        load: impl FnOnce() -> crate::Result<Model>,
+        load: impl FnOnce() -> crate::Result<Loaded>,
     ) -> anyhow::Result<Benchmark> {
         let isa = match &self.isa {
             Some(isa) => Isa::detect(Some(isa))?,
@@ -104,15 +105,19 @@ impl Measure {
         };
         pin(&self.pin)?;
         let start = Instant::now();
-        let model = load()?;
-        let runner = |kernel: KernelName, batch: usize| -> crate::Result<Runner> {
+        let loaded = load()?;
+        let model = &loaded.model;
+        let runner = |kernel: KernelName, batch: usize, compared: bool| -> crate::Result<Runner> {
             let options = Options { kernel: kernel.kernel(), threads, ..Options::default() };
-            let engine = Engine::with_options(&model, isa, options)?;
+            let engine = match compared {
+                true => Engine::with_options(model, isa, options)?,
+                false => loaded.engine(isa, options)?,
+            };
             let workspace = engine.workspace(batch);
             Ok(Runner { engine, workspace })
         };
         let most = self.batch.iter().copied().max().unwrap_or(1) as usize;
-        let mut main = runner(self.kernel, most)?;
+        let mut main = runner(self.kernel, most, false)?;
         let load_ms = start.elapsed().as_secs_f64() * 1e3;
         let weight_bytes = main.engine.weight_bytes();
 
@@ -129,7 +134,7 @@ impl Measure {
         }
         // Before anything that only the comparison needs.
         let peak_rss_kib = peak_rss_kib();
-        let mut other = self.compare.map(|kernel| runner(kernel, most)).transpose()?;
+        let mut other = self.compare.map(|kernel| runner(kernel, most, true)).transpose()?;
         let peak_gflops = crate::engine::peak_gflops(isa, threads, Duration::from_millis(50));
         let mut batches = Vec::new();
         for (&batch, first_inference) in self.batch.iter().zip(first) {
@@ -137,10 +142,10 @@ impl Measure {
             let (x, y) = (&x[..batch * inputs], &mut y[..batch * outputs]);
             let times = self.times(&mut main, other.as_mut(), x, y)?;
             let steps = match self.step_times {
-                true => profile(&model, &mut main, x, y)?,
+                true => profile(model, &mut main, x, y)?,
                 false => Vec::new(),
             };
-            let infos = main.engine.steps(&model);
+            let infos = main.engine.steps(model);
             let multiply_adds: usize = infos.iter().map(|step| step.multiply_adds).sum();
             let operations = (2 * multiply_adds * batch) as f64;
             let compared = self.compare.map(|kernel| (kernel.name(), times.1));
@@ -158,6 +163,8 @@ impl Measure {
             model: name,
             isa: isa.name(),
             kernel: self.kernel.name(),
+            precision: precision.name(),
+            layers: loaded.layers(&main.engine),
             threads,
             pinned: self.pin.clone(),
             time_unit: "us",

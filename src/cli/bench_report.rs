@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::measure::Times;
 use crate::report::document::{Block, Document, Section, Table, row};
-use crate::report::{json, text};
+use crate::report::{Int8Layers, json, text};
 
 /// A report of one model.
 #[derive(Debug, Serialize)]
@@ -18,6 +18,11 @@ pub(super) struct Benchmark {
     pub(super) isa: &'static str,
     /// Which kernels were asked for.
     pub(super) kernel: &'static str,
+    /// In which numbers layers were run: f32 or int8.
+    pub(super) precision: &'static str,
+    /// Which layers were run in 8 bits, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) layers: Option<Int8Layers>,
     /// Threads used.
     pub(super) threads: usize,
     /// Cores; empty if it was left to the system.
@@ -185,7 +190,8 @@ impl Benchmark {
         ];
         let batches = Block::Table(Table::new(headings, rows));
         let steps: Vec<_> = self.batches.iter().flat_map(Batch::step_rows).collect();
-        let mut sections = vec![Section::new("", "", vec![Block::Lines(vec![head]), batches])];
+        let head = [head].into_iter().chain(self.layers.iter().map(Int8Layers::line)).collect();
+        let mut sections = vec![Section::new("", "", vec![Block::Lines(head), batches])];
         if !steps.is_empty() {
             let headings = ["layer", "batch", "us", "GFLOP/s", "density", "kernel"];
             sections.push(Section::new("", "", vec![Block::Table(Table::new(headings, steps))]));

@@ -124,6 +124,14 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     recalibrate: Option<PathBuf>,
 
+    /// Samples without labels, as those that it will be given: ranges of activations, to run layers in 8 bits
+    ///
+    /// For svdo-infer --precision int8: layers whose levels are at even distances, from -127 to 127 (--quantize
+    /// uniform, most of rd). Some hundreds of samples are enough, up to 4,096 are looked at. Five bytes for each
+    /// layer; builds before this one refuse files with them.
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    int8: Option<PathBuf>,
+
     /// Find the smallest file whose error on --validate is at most the pruned network's plus this:
     /// 0.001 or 0.1%
     ///
@@ -226,6 +234,7 @@ impl Arguments {
         };
         let samples = read(&self.calibrate)?;
         let batches = read(&self.recalibrate)?;
+        let ranges = read(&self.int8)?;
 
         let progress = Progress::new();
         let observer = |event| progress.show(event);
@@ -242,6 +251,9 @@ impl Arguments {
         }
         if let Some(batches) = &batches {
             job = job.recalibrate(batches);
+        }
+        if let Some(ranges) = &ranges {
+            job = job.int8(ranges);
         }
         let done = job.run()?;
         progress.clear();
@@ -307,6 +319,7 @@ impl Arguments {
             ("--classes", &self.classes),
             ("--calibrate", &self.calibrate),
             ("--recalibrate", &self.recalibrate),
+            ("--int8", &self.int8),
         ];
         let outputs = [
             ("the output", &output.cloned()),

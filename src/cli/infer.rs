@@ -8,14 +8,13 @@ use clap::Parser;
 
 use super::bench::Measure;
 use super::output::{self, Reports};
+use super::precision::{Loaded, Precision};
 use super::samples::{class_names, labelled_of};
 use super::{Outcome, Threads, import, isa, share, uncertainty};
-use crate::container;
 use crate::data::{self, Labelled, Sequences};
 use crate::engine::evaluate::{compare_rows, same_length};
 use crate::engine::verify::{Inputs, arithmetic, verify};
 use crate::engine::{Engine, Options};
-use crate::error::IoContext;
 use crate::measure::random_samples;
 use crate::model::{Model, Values};
 use crate::network::Input;
@@ -91,6 +90,20 @@ pub struct Arguments {
     #[arg(long, conflicts_with_all = ["verify", "bench"])]
     stream: bool,
 
+    /// In which numbers layers are run
+    ///
+    /// int8 is for files that svdo-compress has made with --int8 SAMPLES: layers with few zeros, whose levels
+    /// are from -127 to 127, are multiplied in 8 bits where that is faster. The report says which, and with
+    /// --labels what it costs; --verify says how far outputs are.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "PRECISION",
+        default_value = "f32",
+        conflicts_with = "uncertainty"
+    )]
+    precision: Precision,
+
     #[command(flatten)]
     uncertainty: uncertainty::UncertaintyOptions,
 
@@ -155,7 +168,7 @@ impl Arguments {
         );
         if self.measure.bench {
             let (name, threads) = (display(&self.model), self.threads.or(1));
-            let found = self.measure.run(name, threads, || self.model())?;
+            let found = self.measure.run((name, self.precision), threads, || self.load())?;
             return self.reports.write_other(&found.json()?, &found.text());
         }
         if self.uncertainty.is_wanted() && self.serve_stdin {
@@ -174,12 +187,13 @@ impl Arguments {
             return self.uncertainty.run(&inputs, &self.reports);
         }
         let start = Instant::now();
-        let model = self.model()?;
-        let model = if self.stream { self.parts_of_stream(model)? } else { model };
+        let mut loaded = self.load()?;
+        if self.stream {
+            loaded.model = self.parts_of_stream(loaded.model)?;
+        }
         let threads = if self.serve_stdin { self.threads.or(1) } else { self.threads.count() };
         let options = Options { threads, stream: self.stream, ..Options::default() };
-        let engine =
-            Engine::with_options(&model, isa()?, options).map_err(|e| e.in_file(&self.model))?;
+        let engine = loaded.engine(isa()?, options).map_err(|e| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();
         if self.serve_stdin {
             let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
@@ -189,9 +203,9 @@ impl Arguments {
         match &self.verify {
             Some(checkpoint) => {
                 let threads = self.threads;
-                threads.pool(|| self.verify(&model, &engine, checkpoint))?
+                threads.pool(|| self.verify(&loaded, &engine, checkpoint))?
             }
-            None => self.infer(&model, &engine, load_seconds),
+            None => self.infer(&loaded, &engine, load_seconds),
         }
     }
 
@@ -213,14 +227,8 @@ impl Arguments {
         self.reports.check(&mut claims)
     }
 
-    fn model(&self) -> crate::Result<Model> {
-        let model = match self.model.extension() {
-            Some(extension) if extension.eq_ignore_ascii_case("onnx") => {
-                crate::onnx::open_as(&self.model, &self.import.onnx())?.into_model()
-            }
-            _ => container::read(&std::fs::read(&self.model).at(&self.model)?),
-        };
-        model.map_err(|e| e.in_file(&self.model))
+    fn load(&self) -> crate::Result<Loaded> {
+        Loaded::read(&self.model, self.precision, &self.import.onnx())
     }
 
     /// Samples with their labels, if there are any, and the names of classes.
@@ -271,8 +279,13 @@ impl Arguments {
         Ok(Read { labels, classes, ..Read::of(Given::Sequences(found)) })
     }
 
-    fn infer(&self, model: &Model, engine: &Engine, load_seconds: f64) -> anyhow::Result<Outcome> {
-        let Read { inputs, labels, classes } = self.read(model, engine)?;
+    fn infer(
+        &self,
+        loaded: &Loaded,
+        engine: &Engine,
+        load_seconds: f64,
+    ) -> anyhow::Result<Outcome> {
+        let Read { inputs, labels, classes } = self.read(&loaded.model, engine)?;
         let labelled = labels.is_some();
         anyhow::ensure!(
             labelled || self.assert_max_error.is_none(),
@@ -284,7 +297,15 @@ impl Arguments {
         let count = outputs.len();
         let rows: Vec<&[f32]> = outputs.iter().map(Vec::as_slice).collect();
 
-        let evaluation = labels.map(|labels| compare_rows(&rows, &labels)).transpose()?;
+        let evaluation = labels.as_ref().map(|labels| compare_rows(&rows, labels)).transpose()?;
+        let error_rate_f32 = match (&labels, &loaded.ranges) {
+            (Some(labels), Some(_)) => {
+                let outputs = inputs.as_inputs().run(&self.in_floats(loaded, engine)?)?;
+                let rows: Vec<&[f32]> = outputs.iter().map(Vec::as_slice).collect();
+                Some(compare_rows(&rows, labels)?.error_rate())
+            }
+            _ => None,
+        };
         let mut gates = Vec::new();
         if let (Some(limit), Some(found)) = (self.assert_max_error, &evaluation) {
             gates.push(Gate::at_most("assert-max-error", limit, found.error_rate()));
@@ -294,11 +315,14 @@ impl Arguments {
             model: display(&self.model),
             samples: count,
             error_rate: evaluation.map(|e| e.error_rate()),
+            error_rate_f32,
             cross_entropy: evaluation.map(|e| e.cross_entropy),
             seconds_per_sample: seconds / count as f64,
             load_seconds,
             threads: engine.threads(),
             cpu: engine.isa().name(),
+            precision: self.precision.name(),
+            layers: loaded.layers(engine),
             gates,
         });
         if let Some(path) = &self.output {
@@ -318,7 +342,15 @@ impl Arguments {
         Ok(Outcome::of(passed))
     }
 
-    fn verify(&self, model: &Model, engine: &Engine, path: &Path) -> anyhow::Result<Outcome> {
+    /// The same model's engine in floats.
+    fn in_floats(&self, loaded: &Loaded, engine: &Engine) -> crate::Result<Engine> {
+        let threads = engine.threads();
+        let options = Options { threads, stream: self.stream, ..Options::default() };
+        Engine::with_options(&loaded.model, engine.isa(), options)
+    }
+
+    fn verify(&self, loaded: &Loaded, engine: &Engine, path: &Path) -> anyhow::Result<Outcome> {
+        let model = &loaded.model;
         let profile = self.profile.as_deref().map(import::profile).transpose();
         let profile = profile.map_err(|problem| anyhow::anyhow!("--profile: {problem}"))?;
         let checkpoint = self.import.open(path, self.network.as_deref(), profile)?;
@@ -344,7 +376,13 @@ impl Arguments {
         let mut report = Verified::new(files, threshold, tolerance, random, &found);
         let exact = |values: &Values| matches!(values, Values::F32(_));
         if self.tolerance.is_none() && !model.weights.iter().all(|layer| exact(&layer.values)) {
-            report = report.quantized(arithmetic(engine, model, samples)?);
+            report = report.quantized(match loaded.ranges {
+                Some(_) => arithmetic(&self.in_floats(loaded, engine)?, model, samples)?,
+                None => arithmetic(engine, model, samples)?,
+            });
+        }
+        if loaded.ranges.is_some() {
+            report = report.in_int8(arithmetic(engine, model, samples)?, loaded.layers(engine));
         }
         if let Some(labels) = labels {
             let outputs = samples.run(engine)?;

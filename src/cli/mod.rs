@@ -19,6 +19,7 @@ mod inspect_report;
 mod interrupt;
 pub mod manual;
 mod output;
+mod precision;
 mod quantization;
 mod samples;
 #[cfg(test)]

@@ -46,6 +46,7 @@ impl<'a> Job<'a> {
             fast: false,
             calibrate: None,
             recalibrate: None,
+            int8: None,
             validate: None,
             goal: None,
             effort: 5,
@@ -130,6 +131,14 @@ impl<'a> Job<'a> {
     /// change; the file agrees with the checkpoint but for these statistics.
     pub fn recalibrate(mut self, samples: &'a [f32]) -> Self {
         self.0.recalibrate = Some(samples);
+        self
+    }
+
+    /// Raw samples without labels, as those that the network will be given: the ranges of its activations are
+    /// measured on them and stored, for layers that are run in 8 bits
+    /// ([`Engine::in_int8`](crate::engine::Engine::in_int8)). What a goal bounds is the file without them.
+    pub fn int8(mut self, samples: &'a [f32]) -> Self {
+        self.0.int8 = Some(samples);
         self
     }
 

@@ -7,8 +7,9 @@ use super::validate::{Reference, Samples};
 use super::workflow::Wishes;
 use super::{compare, summary};
 use crate::checkpoint::Checkpoint;
+use crate::container;
 use crate::engine::evaluate::{Evaluation, evaluate};
-use crate::engine::{Engine, Isa, Options};
+use crate::engine::{Engine, Isa, KernelChoice, Options, activation_ranges, int8_obstacle};
 use crate::error::Result;
 use crate::model::Model;
 use crate::network::drawn;
@@ -17,6 +18,7 @@ use crate::prune::{PrunedModel, Thresholds, prune_monitored};
 use crate::quantize::{Calibration, Distillation, Drift, Quantizer, Recalibration};
 use crate::report::timing::Timing;
 use crate::report::{Compression, SweepPoint};
+use crate::text::percent;
 use crate::threshold::largest;
 
 /// Samples of a calibration on which the outputs of the file are measured, at most.
@@ -67,6 +69,36 @@ impl Run<'_, '_> {
         let (monitor, check) = (self.monitor, true);
         let distillation = self.distillation.as_ref().filter(|_| calibration.is_some());
         Encoding { settings, calibration, recalibration, distillation, check, monitor }.run(pruned)
+    }
+
+    /// Adds the ranges of activations to a file, if that is asked for; what is to be said of it.
+    pub(super) fn measure_ranges(&self, file: &mut Compressed) -> Result<Option<String>> {
+        let Some(samples) = self.wishes.int8 else { return Ok(None) };
+        let model = file.model()?;
+        let ranges = activation_ranges(&model, samples, self.isa)?;
+        let before = file.written.bytes.len();
+        file.written.bytes = container::with_ranges(&file.written.bytes, &ranges)?;
+        let added = file.written.bytes.len() - before;
+        file.written.header_bytes += added;
+        let fit = (0..ranges.nodes.len())
+            .filter(|&node| int8_obstacle(&model, node, ranges.nodes[node]).is_none())
+            .count();
+        let all = model.network.nodes.iter().filter(|node| node.op.layer().is_some()).count();
+        let error = match self.wishes.labels() {
+            Some((samples, labels)) => {
+                let threads = rayon::current_num_threads();
+                let options =
+                    Options { threads, kernel: KernelChoice::Dense, ..Options::default() };
+                let engine = Engine::in_int8(&model, &ranges, self.isa, options)?;
+                let found = evaluate(&engine, samples, labels)?;
+                format!("; with all of them in 8 bits the error is {}", percent(found.error_rate()))
+            }
+            None => String::new(),
+        };
+        Ok(Some(format!(
+            "ranges of activations in {added} bytes: {fit} of {all} layers can be run in 8 bits \
+             (svdo-infer --precision int8){error}"
+        )))
     }
 
     pub(super) fn search(

@@ -55,6 +55,7 @@ pub(super) struct Wishes<'a> {
     pub(super) fast: bool,
     pub(super) calibrate: Option<&'a [f32]>,
     pub(super) recalibrate: Option<&'a [f32]>,
+    pub(super) int8: Option<&'a [f32]>,
     pub(super) validate: Option<Samples<'a>>,
     pub(super) goal: Option<Goal>,
     pub(super) effort: u32,
@@ -121,7 +122,8 @@ impl<'a> Wishes<'a> {
             Some(found) => (found.best.threshold, found.settings(&user)),
         };
         let at = if found.is_some() { in_use.into() } else { thresholds.clone() };
-        let file = run.encode(&at, &settings, calibration)?;
+        let mut file = run.encode(&at, &settings, calibration)?;
+        notes.extend(run.measure_ranges(&mut file)?);
         let sweep = run.sweep(in_use, &settings, calibration, &file)?;
 
         let mut report = summary::compression(self.checkpoint, in_use, &settings, &file);

@@ -9,10 +9,10 @@ use super::fields::{put, put_all, put_f32, put_signed, put_text};
 use super::operations;
 use crate::entropy::spec::{Coding, ValueEncoding};
 use crate::error::Result;
-use crate::model::Scale;
+use crate::model::{ActivationRange, ActivationRanges, Scale};
 use crate::network::{
-    FreeSize, Input, InputPart, Layer, MOST_PARTS, Network, Node, Place, Polynomial, Shape, Source,
-    Time,
+    FreeSize, Input, InputPart, Layer, MOST_PARTS, Network, Node, Op, Place, Polynomial, Shape,
+    Source, Time,
 };
 
 /// The steps that take one byte: `(8 + m) 2^(e - 27)` for m in its lower three bits, e in the upper
@@ -32,6 +32,8 @@ pub(super) struct Header {
     pub(super) variances: bool,
     /// For each layer, how its positions are coded, the encoding of its weights and of its bias.
     pub(super) encodings: Vec<(Coding, ValueEncoding, Option<ValueEncoding>)>,
+    /// In which 8 bits layers may be run.
+    pub(super) ranges: Option<ActivationRanges>,
 }
 
 const NAMES: u64 = 1;
@@ -39,6 +41,7 @@ const THRESHOLD: u64 = 2;
 const VARIANCES: u64 = 4;
 const PARTS: u64 = 8;
 const TIME: u64 = 16;
+const RANGES: u64 = 32;
 const ENCODING_MASK: u8 = 0x07;
 const CURVED: u8 = 0x08;
 const CONVOLUTION: u8 = 0x10;
@@ -57,7 +60,9 @@ impl Header {
         let variances = if self.variances { VARIANCES } else { 0 };
         let parts = if self.network.input.parts.is_empty() { 0 } else { PARTS };
         let time = self.network.time.as_ref().map_or(0, |_| TIME);
-        put(&mut out, if names { NAMES } else { 0 } | threshold | variances | parts | time);
+        let ranges = self.ranges.as_ref().map_or(0, |_| RANGES);
+        let names_flag = if names { NAMES } else { 0 };
+        put(&mut out, names_flag | threshold | variances | parts | time | ranges);
         self.threshold.iter().for_each(|&t| put_f32(&mut out, t));
         let Input { shape, scale, mean, std, parts } = &self.network.input;
         put_all(&mut out, &[shape.channels, shape.height, shape.width]);
@@ -89,6 +94,13 @@ impl Header {
             put_node(&mut out, node, index, names && !node.name.is_empty());
         }
         self.network.time.iter().for_each(|time| put_time(&mut out, time));
+        if let Some(ranges) = &self.ranges {
+            let layers = self.network.nodes.iter().zip(&ranges.nodes);
+            for (_, range) in layers.filter(|(node, _)| has_range(node)) {
+                out.push(range.map_or(0, |range| 1 + u8::from(range.signed)));
+                range.iter().for_each(|range| put_f32(&mut out, range.step));
+            }
+        }
         out
     }
 }
@@ -166,6 +178,11 @@ fn put_encoding(out: &mut Vec<u8>, encoding: Option<&ValueEncoding>, flags: u8) 
     }
 }
 
+/// Whether there may be a range for the input of a node.
+pub(super) fn has_range(node: &Node) -> bool {
+    matches!(node.op, Op::Linear { .. } | Op::Conv2d { .. })
+}
+
 impl Header {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
         let mut fields = Fields { rest: bytes };
@@ -181,7 +198,7 @@ impl Header {
 impl Fields<'_> {
     fn header(&mut self) -> Result<Header> {
         let flags = self.number()?;
-        if flags & !(NAMES | THRESHOLD | VARIANCES | PARTS | TIME) != 0 {
+        if flags & !(NAMES | THRESHOLD | VARIANCES | PARTS | TIME | RANGES) != 0 {
             return Err(malformed("unknown flags"));
         }
         let names = flags & NAMES != 0;
@@ -219,8 +236,28 @@ impl Fields<'_> {
         }
         let variances = flags & VARIANCES != 0;
         let time = if flags & TIME != 0 { Some(self.time()?) } else { None };
+        let ranges = if flags & RANGES != 0 { Some(self.ranges(&nodes)?) } else { None };
         let network = Network { input, layers, nodes, time };
-        Ok(Header { network, threshold, variances, encodings })
+        Ok(Header { network, threshold, variances, encodings, ranges })
+    }
+
+    /// The ranges of what layers read.
+    fn ranges(&mut self, nodes: &[Node]) -> Result<ActivationRanges> {
+        let mut ranges = ActivationRanges { nodes: vec![None; nodes.len()] };
+        let layers = ranges.nodes.iter_mut().zip(nodes).filter(|(_, node)| has_range(node));
+        for (range, _) in layers {
+            let signed = match self.byte()? {
+                0 => continue,
+                kind @ (1 | 2) => kind == 2,
+                other => return Err(malformed(format!("a range of kind {other}"))),
+            };
+            let step = self.real()?;
+            if !(step.is_finite() && step > 0.0) {
+                return Err(malformed(format!("a range in steps of {step}")));
+            }
+            *range = Some(ActivationRange { step, signed });
+        }
+        Ok(ranges)
     }
 
     /// The longest sequence and the sizes that follow from its steps.

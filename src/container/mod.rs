@@ -14,6 +14,8 @@ mod write;
 #[cfg(feature = "compress")]
 pub(crate) use geometry::geometries;
 pub use read::read;
+#[cfg(feature = "int8")]
+pub use read::read_for_int8;
 #[cfg(feature = "compress")]
 pub use read::read_with_sizes;
 #[cfg(feature = "uncertainty")]
@@ -21,7 +23,7 @@ pub use read::{Contents, read_contents, read_with_variances};
 #[cfg(feature = "compress")]
 pub(crate) use write::{VariancesCode, assemble, only_gaps};
 #[cfg(feature = "compress")]
-pub use write::{Written, WrittenLayer, write, write_with_variances};
+pub use write::{Written, WrittenLayer, with_ranges, write, write_with_variances};
 
 /// The first four bytes of every file.
 pub const MAGIC: [u8; 4] = *b"SVDO";

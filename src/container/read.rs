@@ -16,7 +16,7 @@ use crate::entropy::variances;
 use crate::error::{Error, Result};
 #[cfg(feature = "uncertainty")]
 use crate::model::Variances;
-use crate::model::{LayerWeights, Model};
+use crate::model::{ActivationRanges, LayerWeights, Model};
 
 /// Reads the bytes of a whole file. Every checksum is verified before the section it seals is
 /// decoded, and memory grows only with what is decoded.
@@ -72,7 +72,7 @@ pub struct Contents {
 /// As [`read`].
 #[cfg(feature = "uncertainty")]
 pub fn read_contents(bytes: &[u8]) -> Result<Contents> {
-    let Read { model, layer_bytes, variances: section } = read_all(bytes)?;
+    let Read { model, layer_bytes, variances: section, .. } = read_all(bytes)?;
     let budget = limits::budget(bytes.len());
     let decode = |section: &[u8]| {
         variances::decode(section, &model, &budget)
@@ -91,6 +91,30 @@ pub fn read_with_sizes(bytes: &[u8]) -> Result<(Model, Vec<usize>)> {
     read_all(bytes).map(|read| (read.model, read.layer_bytes))
 }
 
+/// As [`read`], with the ranges of activations in which layers may be run in 8 bits
+/// ([`Engine::in_int8`](crate::engine::Engine::in_int8)).
+///
+/// # Errors
+/// As [`read`]; [`Error::Data`] if the file has no ranges.
+#[cfg(feature = "int8")]
+pub fn read_for_int8(bytes: &[u8]) -> Result<(Model, ActivationRanges)> {
+    let Read { model, ranges, .. } = read_all(bytes)?;
+    let none = "it has no ranges of activations, without which nothing can be run in 8 bits: make it with \
+                svdo-compress --int8 SAMPLES";
+    Ok((model, ranges.ok_or_else(|| Error::data(none))?))
+}
+
+/// The contents of all sections of a file that was read before, the header first.
+#[cfg(feature = "compress")]
+pub(super) fn contents(bytes: &[u8]) -> Result<Vec<&[u8]>> {
+    let mut sections = Sections { bytes, at: 5, sealed: 0, checked: false };
+    let mut found = Vec::new();
+    while sections.at < bytes.len() {
+        found.push(sections.next("section")?);
+    }
+    Ok(found)
+}
+
 /// What a file holds.
 struct Read<'a> {
     model: Model,
@@ -99,6 +123,8 @@ struct Read<'a> {
     /// The section of variances as it is.
     #[cfg_attr(not(feature = "uncertainty"), expect(dead_code))]
     variances: Option<&'a [u8]>,
+    #[cfg_attr(not(feature = "int8"), expect(dead_code))]
+    ranges: Option<ActivationRanges>,
 }
 
 fn read_all(bytes: &[u8]) -> Result<Read<'_>> {
@@ -119,7 +145,7 @@ fn read_all(bytes: &[u8]) -> Result<Read<'_>> {
     }
     let mut sections = Sections { bytes, at: 5, sealed: 0, checked: false };
     let header = Header::decode(sections.next("header")?)?;
-    let Header { network, threshold, encodings, .. } = header;
+    let Header { network, threshold, encodings, ranges, .. } = header;
     let geometries = geometry::geometries(&network)?;
     let name = |index: usize| {
         format!("layer {index} {}", network.layers[index].name).trim_end().to_owned()
@@ -167,7 +193,7 @@ fn read_all(bytes: &[u8]) -> Result<Read<'_>> {
         whole.map_err(|e| Error::corrupt(name(index), e.to_string()))?;
     }
     let model = Model { network, threshold, weights };
-    Ok(Read { model, layer_bytes, variances: behind })
+    Ok(Read { model, layer_bytes, variances: behind, ranges })
 }
 
 /// The number of a layer, some of its rows and their code.

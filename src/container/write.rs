@@ -3,14 +3,14 @@
 use rayon::prelude::*;
 
 use super::fields::put;
-use super::header::Header;
+use super::header::{Header, has_range};
 use super::{CHECKSUM, MAGIC, SEALED, VERSION, geometries, limits};
 use crate::budget::AllocationBudget;
 use crate::entropy::layer::LayerCode;
 use crate::entropy::spec::BitCost;
 use crate::entropy::variances;
 use crate::error::{Error, Result};
-use crate::model::{LayerWeights, Model, Variances};
+use crate::model::{ActivationRanges, LayerWeights, Model, Variances};
 use crate::network::Network;
 
 /// A file and where its bytes went.
@@ -122,12 +122,9 @@ pub(crate) fn assemble(
 ) -> Result<Written> {
     let specs = codes.iter().map(LayerCode::spec);
     let encodings = specs.map(|s| (s.coding, s.encoding, s.bias)).collect();
-    let header =
-        Header { network: network.clone(), threshold, variances: variances.is_some(), encodings };
-    let encoded = header.encode();
-    if Header::decode(&encoded)? != header {
-        return Err(Error::corrupt("check after writing", "the header decodes to another one"));
-    }
+    let (network, variant) = (network.clone(), variances.is_some());
+    let header = Header { network, threshold, variances: variant, encodings, ranges: None };
+    let encoded = checked(&header)?;
     let sections = codes.iter().map(|code| code.blocks().len()).sum::<usize>();
     let (more, behind) = variances.map_or((0, 0), |code| (code.items, code.bytes.len()));
     let items = codes.iter().map(LayerCode::items).sum::<usize>() + more;
@@ -161,6 +158,43 @@ pub(crate) fn assemble(
     }
     let variance_bytes = bytes.len() - start;
     Ok(Written { bytes, header_bytes, layers, variance_bytes })
+}
+
+/// The bytes of a header, decoded again and compared.
+fn checked(header: &Header) -> Result<Vec<u8>> {
+    let encoded = header.encode();
+    match Header::decode(&encoded)? == *header {
+        true => Ok(encoded),
+        false => Err(Error::corrupt("check after writing", "the header decodes to another one")),
+    }
+}
+
+/// A file with the ranges of activations in which its layers may be run in 8 bits, in the place of those it has.
+///
+/// # Errors
+/// As [`super::read`]; [`Error::Network`] if the ranges are not those of the file's network, or of nodes that are
+/// neither linear nor a convolution.
+pub fn with_ranges(file: &[u8], ranges: &ActivationRanges) -> Result<Vec<u8>> {
+    let model = super::read(file)?;
+    ranges.check(&model.network)?;
+    let nodes = model.network.nodes.iter().zip(&ranges.nodes);
+    if let Some((node, _)) =
+        nodes.into_iter().find(|(node, range)| range.is_some() && !has_range(node))
+    {
+        let problem = format!("node {}: a range, but it is no layer of weights", node.name);
+        return Err(Error::network(problem));
+    }
+    let mut sections = super::read::contents(file)?.into_iter().peekable();
+    let mut header = Header::decode(sections.next().unwrap_or_default())?;
+    header.ranges = Some(ranges.clone());
+    let mut bytes = Vec::with_capacity(file.len() + 5 * ranges.nodes.len() + 8);
+    bytes.extend(&file[..5]);
+    let mut sealed = 0;
+    put_section(&mut bytes, &checked(&header)?, 0, &mut sealed, sections.peek().is_none());
+    while let Some(section) = sections.next() {
+        put_section(&mut bytes, section, 0, &mut sealed, sections.peek().is_none());
+    }
+    Ok(bytes)
 }
 
 /// Puts the length and content of a section and zeros behind it, then, where one is due, the CRC-32 of all bytes since

@@ -116,6 +116,7 @@ const ELSEWHERE: &[&str] = &[
     "reject",
     "ood",
     "html",
+    "precision",
 ];
 
 pub(super) fn help() -> String {

@@ -5,12 +5,16 @@
 
 use std::ops::Range;
 
+#[cfg(feature = "int8")]
+use super::kernels::Int8Rows;
 use super::kernels::{GROUP, TapRows, WIDTH};
 use super::layers::LinearPart;
 use super::layout::Layout;
 use super::options::Options;
 use super::step::{Step, StepKind};
 use crate::network::{Activation, Shape};
+#[cfg(feature = "int8")]
+use crate::simd::Dots;
 use crate::simd::{Isa, MAX_LANES};
 
 /// Samples in the widest panel of a network with maps: more would not fit the caches.
@@ -67,6 +71,22 @@ const OUTPUT: [f32; 2] = [0.4, 0.15];
 /// Nanoseconds of a number of a tile's transform.
 const OF_TILES: f32 = 0.5;
 
+/// Nanoseconds of a product of bytes by VNNI of AVX-512, measured on Zen 5: of a vector, of a lane of a panel, and at
+/// a position of a map. And of an activation that becomes a byte.
+#[cfg(feature = "int8")]
+const OF_BYTES: [f32; 3] = [0.012, 0.0035, 0.0023];
+#[cfg(feature = "int8")]
+const OF_INPUT: f32 = 0.15;
+
+/// The same of linear layers in floats: of one of dense rows, of one of sliced rows; and how much longer taps take
+/// than those of maps.
+#[cfg(feature = "int8")]
+const OF_DENSE: f32 = 0.04;
+#[cfg(feature = "int8")]
+const OF_SLICED: f32 = 0.18;
+#[cfg(feature = "int8")]
+const OF_PANELS: f32 = 1.3;
+
 /// Elements of all tiles of a convolution, and weights of it, each of them 36 numbers: more would only wait
 /// for memory.
 pub(super) const MOST_OF_TILES: usize = 1 << 19;
@@ -114,6 +134,17 @@ pub(super) fn of(
             Cost {
                 single: taps as f32 * tap_of_map(output) + single,
                 lane: (taps * output.shape.area()) as f32 * TAP_OF_PANEL + lane,
+            }
+        }
+        #[cfg(feature = "int8")]
+        StepKind::Quantize(_) => both(moved),
+        #[cfg(feature = "int8")]
+        StepKind::Int8 { parts, padding } => {
+            let products = parts.iter().map(Int8Rows::entries).sum::<usize>() as f32;
+            let [vector, panel, map] = OF_BYTES;
+            match padding {
+                Some(_) => both(products * map * (output.shape.height * output.pitch) as f32),
+                None => Cost { single: products * vector + then, lane: products * panel + then },
             }
         }
         StepKind::ToTiles(_) => both(elements(output) * OF_TILES),
@@ -291,6 +322,46 @@ pub(super) fn by_tiles(
         + numbers as f32 * times.number
         + far(numbers, FAR_NUMBERS, times.far_number)
         + far(weights, FAR_WEIGHTS, times.far_weight)
+}
+
+/// Nanoseconds that a linear layer takes in floats: a single sample, and each of a panel.
+#[cfg(feature = "int8")]
+pub(super) fn linear_in_floats(isa: Isa, rows: &[Vec<(u32, f32)>], columns: usize) -> [f32; 2] {
+    let single = match dense_vector(isa, rows, columns) {
+        true => (rows.len() * columns) as f32 * OF_DENSE,
+        false => entries(rows) as f32 * OF_SLICED,
+    };
+    let [apart, shared] = Nanoseconds::of(isa).taps(rows, LANES_OF_VECTORS);
+    [single, apart.min(shared) * OF_PANELS]
+}
+
+/// Where products of bytes are made.
+#[cfg(feature = "int8")]
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Products {
+    Vector,
+    Panel,
+    /// At so many positions.
+    Map(usize),
+}
+
+/// Nanoseconds that so many weights take in 8 bits, zeros among them, and so many inputs of a sample.
+#[cfg(feature = "int8")]
+pub(super) fn in_bytes(isa: Isa, weights: usize, inputs: usize, products: Products) -> f32 {
+    // How much longer a vector takes by other instructions, where what it waits for is memory, and the others.
+    let [vector, others] = match Dots::of(isa) {
+        Dots::Avx512Vnni => [1.0, 1.0],
+        Dots::AvxVnni => [1.0, 2.0],
+        Dots::Avx2 => [2.0, 12.0],
+        Dots::Portable => [10.0, 32.0],
+    };
+    let [of_vector, of_panel, of_map] = OF_BYTES;
+    let each = match products {
+        Products::Vector => of_vector * vector,
+        Products::Panel => of_panel * others,
+        Products::Map(positions) => of_map * others * positions as f32,
+    };
+    weights as f32 * each + inputs as f32 * OF_INPUT
 }
 
 /// Taps of all rows, and of groups of four that share them.

@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use super::cost;
+#[cfg(feature = "int8")]
+use super::int8;
 use super::kernels::{Span, pool};
 use super::layers::{LinearPart, MatrixVector};
 use super::layout::Layout;
@@ -208,7 +210,28 @@ impl Step {
                 });
             }
             StepKind::Conv2d { parts, padding, .. } => {
-                self.convolve(panel, (parts, *padding), (x, other), y, next.map(|next| (next, z)));
+                self.convolve(
+                    panel,
+                    (&parts[..], *padding),
+                    (x, other),
+                    y,
+                    next.map(|next| (next, z)),
+                );
+            }
+            #[cfg(feature = "int8")]
+            StepKind::Quantize(how) => how.run(panel, (x, from), (y, to)),
+            #[cfg(feature = "int8")]
+            StepKind::Int8 { parts, padding: Some(padding) } => {
+                self.convolve(panel, (&parts[..], *padding), (x, other), y, None);
+            }
+            #[cfg(feature = "int8")]
+            StepKind::Int8 { parts, padding: None } => {
+                let rows = |part: usize| parts[part].rows();
+                in_parts(parts.len(), &rows, [(y, lanes)], team, &|part, _, [y]| {
+                    int8::run_linear(&parts[part], x, y, lanes, relu);
+                    let shape = Shape::vector(parts[part].rows());
+                    self.finish(panel, y, &Layout { shape, ..*to }, relu);
+                });
             }
             StepKind::ToTiles(grid) => winograd::transform(panel, *grid, (x, from), (y, to)),
             StepKind::FromTiles { grid, bias } => panel.by_channels((y, to), 1, &|first, to, y| {

@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cost;
+#[cfg(feature = "int8")]
+use super::int8;
 use super::kernels::{DenseRows, GROUP, SlicedRows, TapRows, WIDTH};
 use super::layout::Layout;
 use super::options::{KernelChoice, Options};
@@ -64,7 +66,7 @@ impl LinearPart {
 }
 
 /// The entries of each row, zeros among them left out, and the bias.
-fn rows(weights: &LayerWeights) -> (Vec<Vec<(u32, f32)>>, Vec<f32>) {
+pub(super) fn rows(weights: &LayerWeights) -> (Vec<Vec<(u32, f32)>>, Vec<f32>) {
     let values = weights.values.to_f32();
     let pattern = &weights.pattern;
     let row = |row: usize| {
@@ -133,6 +135,9 @@ pub(super) struct Ways<'a> {
     pub(super) tiles: Option<usize>,
     /// Where the output lies.
     pub(super) output: &'a Layout,
+    /// Elements of its input, if it may be done in 8 bits.
+    #[cfg(feature = "int8")]
+    pub(super) int8: Option<usize>,
 }
 
 impl Ways<'_> {
@@ -156,12 +161,42 @@ impl Ways<'_> {
 
     /// Nanoseconds for each of so many samples.
     pub(super) fn least(&self, isa: Isa, lanes: usize, options: Options) -> f32 {
+        let floats = self.in_floats(isa, lanes, options);
+        self.in_bytes(isa).map_or(floats, |bytes| bytes.min(floats))
+    }
+
+    /// The same in floats alone.
+    fn in_floats(&self, isa: Isa, lanes: usize, options: Options) -> f32 {
         let time = match self.over_tiles(isa, lanes) {
             Some(tiles) if options.kernel == KernelChoice::Dense => tiles,
             Some(tiles) => tiles.min(self.over_positions(isa, lanes)),
             None => self.over_positions(isa, lanes),
         };
         time / lanes as f32
+    }
+
+    /// Nanoseconds for each sample in 8 bits, if it may be.
+    #[cfg(feature = "int8")]
+    fn in_bytes(&self, isa: Isa) -> Option<f32> {
+        let pattern = &self.weights.pattern;
+        let positions = self.output.shape.height * self.output.pitch;
+        let inputs = self.int8?;
+        // Channels that fill up words are multiplied, too.
+        let columns = pattern.cols() / self.channels.max(1) * self.channels.next_multiple_of(4);
+        let weights = pattern.rows().saturating_mul(columns);
+        Some(cost::in_bytes(isa, weights, inputs, cost::Products::Map(positions)))
+    }
+
+    #[cfg(not(feature = "int8"))]
+    fn in_bytes(&self, _: Isa) -> Option<f32> {
+        None
+    }
+
+    /// Whether it is to be done in 8 bits.
+    #[cfg(feature = "int8")]
+    pub(super) fn by_bytes(&self, isa: Isa, most_lanes: usize, options: Options) -> bool {
+        let floats = [1, most_lanes].map(|lanes| self.in_floats(isa, lanes, options));
+        self.in_bytes(isa).is_some_and(|bytes| int8::is_faster(options, [bytes; 2], floats))
     }
 
     /// Whether it is to be done by tiles.

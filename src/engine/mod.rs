@@ -34,6 +34,8 @@ mod elementwise;
 pub mod evaluate;
 mod execute;
 mod fuse;
+#[cfg(feature = "int8")]
+mod int8;
 mod kernels;
 mod layers;
 mod layout;
@@ -43,6 +45,8 @@ mod options;
 mod parallel;
 mod plan;
 mod planner;
+#[cfg(feature = "compress")]
+mod ranges;
 mod recurrent;
 mod run;
 mod shared;
@@ -57,7 +61,11 @@ mod winograd;
 
 pub use crate::simd::Isa;
 pub use cores::physical_cores;
+#[cfg(feature = "int8")]
+pub use int8::obstacle as int8_obstacle;
 pub use kernels::{Bounds, peak_gflops};
 pub use options::{KernelChoice, Options};
 pub use plan::{Engine, StepInfo};
+#[cfg(feature = "compress")]
+pub use ranges::activation_ranges;
 pub use run::Workspace;

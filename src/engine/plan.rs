@@ -12,6 +12,8 @@ use super::planner::Planner;
 use super::shared::LayerKernels;
 use super::step::{Step, StepKind};
 use crate::error::{Error, Result};
+#[cfg(feature = "int8")]
+use crate::model::ActivationRanges;
 use crate::model::{LayerWeights, Model};
 use crate::network::{Domain, Input, Layer, Op, Shape};
 use crate::simd::Isa;
@@ -80,6 +82,8 @@ pub struct StepInfo {
     pub multiply_adds: usize,
     /// Share of the layer's weights that are not zero; 1 for other steps.
     pub density: f64,
+    /// Whether it multiplies in 8 bits.
+    pub int8: bool,
 }
 
 impl Engine {
@@ -97,7 +101,34 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`].
     pub fn with_options(model: &Model, isa: Isa, options: Options) -> Result<Self> {
-        let mut kernels = LayerKernels::default();
+        Self::with_kernels(model, isa, options, LayerKernels::default())
+    }
+
+    /// The same with the layers in 8 bits that are faster so, of those that these ranges let be: linear layers
+    /// and convolutions in one group whose weights are levels at even distances, from -127 to 127
+    /// ([`StepInfo::kernel`] says which are). Outputs then differ by what activations are rounded; in these layers
+    /// they are the same bits on every CPU.
+    ///
+    /// # Errors
+    /// As [`Engine::new`]; [`Error::Network`] if the ranges are not those of the network's nodes.
+    #[cfg(feature = "int8")]
+    pub fn in_int8(
+        model: &Model,
+        ranges: &ActivationRanges,
+        isa: Isa,
+        options: Options,
+    ) -> Result<Self> {
+        ranges.check(&model.network)?;
+        let ranges = Some(Arc::new(ranges.clone()));
+        Self::with_kernels(model, isa, options, LayerKernels { ranges, ..LayerKernels::default() })
+    }
+
+    fn with_kernels(
+        model: &Model,
+        isa: Isa,
+        options: Options,
+        mut kernels: LayerKernels,
+    ) -> Result<Self> {
         let workers = Arc::new(Workers::new(options.threads.saturating_sub(1)));
         let plan = |kernels| Self::planned(model, isa, options, true, (kernels, workers.clone()));
         let engine = check_weights(model).and_then(|()| plan(&mut kernels))?;
@@ -201,6 +232,8 @@ impl Engine {
                 StepKind::Linear(_) | StepKind::Conv2d { .. } => {
                     model.network.nodes[step.node].op.layer()
                 }
+                #[cfg(feature = "int8")]
+                StepKind::Int8 { .. } => model.network.nodes[step.node].op.layer(),
                 _ => None,
             };
             let entries = layer.map_or(0, |layer| model.weights[layer].pattern.len());
@@ -214,6 +247,7 @@ impl Engine {
                 layer,
                 kernel: step.kind.name(),
                 multiply_adds: entries * step.output.1.shape.area() * outputs,
+                int8: step.kind.is_int8(),
                 density: if layer.is_some() { entries as f64 / all as f64 } else { 1.0 },
             }
         };

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::cost;
+use super::execute::Compiled;
 use super::kernels::{Aligned, WIDTH, deinterleave, interleave};
 use super::layout::Layout;
 use super::parallel::{Team, in_parts};
@@ -278,6 +279,12 @@ impl Engine {
         for run in 0..runs {
             let row = run * length / shape.width;
             let from = layout.row(row / shape.height, row % shape.height) * lanes;
+            if lanes == 1 {
+                // Rows are short: a call of a kernel for each takes longer than to copy it.
+                let to = &mut output[run * length..][..length];
+                to.copy_from_slice(&values[from..from + length]);
+                continue;
+            }
             let to = (&mut output[run * length..], stride, samples);
             deinterleave(self.isa, (&values[from..], lanes), length, to);
         }
@@ -298,12 +305,28 @@ impl Engine {
             (true, false) => (shape.channels, shape.area()),
             _ => (shape.channels * shape.height, shape.width),
         };
-        for run in 0..runs {
+        let place = |run: usize| {
             let row = run * length / shape.width;
             let (channel, row) = (row / shape.height, row % shape.height);
-            let to = layout.row(channel, row) * lanes;
+            (layout.row(channel, row) * lanes, self.input.affine(channel))
+        };
+        if lanes == 1 {
+            // Rows are short: a call of a kernel for each takes longer than to copy it.
+            self.isa.run(Compiled(
+                #[inline(always)]
+                || {
+                    for run in 0..runs {
+                        let (to, (factor, offset)) = place(run);
+                        let pairs = values[to..to + length].iter_mut().zip(&input[run * length..]);
+                        pairs.for_each(|(y, x)| *y = x * factor + offset);
+                    }
+                },
+            ));
+            return;
+        }
+        for run in 0..runs {
+            let (to, affine) = place(run);
             let from = (&input[run * length..], stride, samples);
-            let affine = self.input.affine(channel);
             interleave(self.isa, from, length, affine, lanes, &mut values[to..]);
         }
     }

@@ -3,19 +3,29 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "int8")]
+use super::kernels::Int8Rows;
 use super::kernels::TapRows;
 use super::layers::LinearPart;
 use super::recurrent::CellMatrices;
 use super::whole::Embedding;
+#[cfg(feature = "int8")]
+use crate::model::ActivationRanges;
 
 /// The kernels that were made. None of them depends on the sizes of activations.
 #[derive(Debug, Default)]
 pub(super) struct LayerKernels {
     /// Samples in the widest panel that they serve, once a plan has said it.
     pub(super) most_lanes: Option<usize>,
+    /// In which 8 bits layers may be done, if they are to be.
+    #[cfg(feature = "int8")]
+    pub(super) ranges: Option<Arc<ActivationRanges>>,
     pub(super) linear: ByLayer<Arc<[LinearPart]>>,
     /// Of convolutions of 1 x 1, with their groups.
     pub(super) pointwise: ByLayer<Arc<[TapRows]>>,
+    /// Of linear layers and convolutions of 1 x 1 by their nodes, none for those that are done in floats.
+    #[cfg(feature = "int8")]
+    pub(super) int8: ByLayer<Option<Arc<[Int8Rows]>>>,
     /// Of recurrent cells, and 1 if the candidate waits for the reset.
     pub(super) cells: ByLayer<CellMatrices>,
     pub(super) tables: ByLayer<Arc<Embedding>>,

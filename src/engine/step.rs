@@ -4,6 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cost::Cost;
+#[cfg(feature = "int8")]
+use super::int8::Quantized;
+#[cfg(feature = "int8")]
+use super::kernels::Int8Rows;
 use super::kernels::{Grid, TapRows};
 use super::layers::LinearPart;
 use super::layout::Layout;
@@ -32,6 +36,15 @@ pub(super) enum StepKind {
         padding: [usize; 2],
         /// Outputs that each product is part of: 16 of tiles, else one.
         outputs: usize,
+    },
+    /// The input of a layer in 8 bits, as words.
+    #[cfg(feature = "int8")]
+    Quantize(Quantized),
+    /// A layer in 8 bits, of words: a convolution with so much padding, or else a linear one.
+    #[cfg(feature = "int8")]
+    Int8 {
+        parts: Arc<[Int8Rows]>,
+        padding: Option<[usize; 2]>,
     },
     /// The input of a convolution by Winograd's tiles, transformed.
     ToTiles(Grid),
@@ -79,6 +92,15 @@ impl StepKind {
         by_channels && matches!(self, Self::Conv2d { outputs: 1, .. })
     }
 
+    /// Whether it multiplies in 8 bits.
+    pub(super) fn is_int8(&self) -> bool {
+        #[cfg(feature = "int8")]
+        if let Self::Int8 { .. } = self {
+            return true;
+        }
+        false
+    }
+
     /// What it does, for a profile.
     pub(super) fn name(&self) -> &'static str {
         match self {
@@ -88,6 +110,12 @@ impl StepKind {
                 "convolution, shared taps"
             }
             Self::Conv2d { .. } => "convolution, taps",
+            #[cfg(feature = "int8")]
+            Self::Quantize(_) => "to 8 bits",
+            #[cfg(feature = "int8")]
+            Self::Int8 { padding: None, .. } => "8-bit rows",
+            #[cfg(feature = "int8")]
+            Self::Int8 { .. } => "convolution, 8-bit rows",
             Self::ToTiles(_) => "to tiles",
             Self::FromTiles { .. } => "from tiles",
             Self::Split { .. } => "split by stride",
@@ -107,6 +135,8 @@ impl StepKind {
         match self {
             Self::Linear(parts) => parts.iter().map(LinearPart::bytes).sum(),
             Self::Conv2d { parts, .. } => parts.iter().map(TapRows::bytes).sum(),
+            #[cfg(feature = "int8")]
+            Self::Int8 { parts, .. } => parts.iter().map(Int8Rows::bytes).sum(),
             Self::FromTiles { bias, .. } => bias.len() * 4,
             Self::Whole(whole) => whole.bytes(),
             _ => 0,

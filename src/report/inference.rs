@@ -1,5 +1,6 @@
 //! What an inference or a verification found.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
@@ -21,6 +22,9 @@ pub struct Inference {
     /// Share of wrong samples, 0 to 1; missing without labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_rate: Option<f64>,
+    /// The same with all layers in floats; missing unless 8 bits were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_rate_f32: Option<f64>,
     /// Mean cross-entropy in nats; missing without labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cross_entropy: Option<f64>,
@@ -32,8 +36,39 @@ pub struct Inference {
     pub threads: usize,
     /// Kernels used.
     pub cpu: &'static str,
+    /// In which numbers layers were run: f32 or int8.
+    pub precision: &'static str,
+    /// Which layers were run in 8 bits, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Int8Layers>,
     /// Conditions that were asserted.
     pub gates: Vec<Gate>,
+}
+
+/// Which layers were run in 8 bits.
+#[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Int8Layers {
+    /// Their names.
+    pub int8: Vec<String>,
+    /// Those of the others, each with the reason.
+    pub f32: BTreeMap<String, String>,
+}
+
+impl Int8Layers {
+    /// All of it in a line.
+    pub(crate) fn line(&self) -> String {
+        let int8 = match self.int8.is_empty() {
+            true => "none".into(),
+            false => self.int8.join(", "),
+        };
+        let f32: Vec<String> =
+            self.f32.iter().map(|(name, why)| format!("{name} ({why})")).collect();
+        match f32.is_empty() {
+            true => format!("in 8 bits: {int8}"),
+            false => format!("in 8 bits: {int8}; in f32: {}", f32.join(", ")),
+        }
+    }
 }
 
 /// Of `svdo-infer --verify`.
@@ -67,6 +102,12 @@ pub struct Verified {
     /// Of quantized files without a tolerance: the engine against the file's own weights, dense and in f64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arithmetic: Option<Pruning>,
+    /// Of runs in 8 bits: these against the file's own weights, dense and in f64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub int8: Option<Pruning>,
+    /// Which layers were run in 8 bits, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Int8Layers>,
     /// What pruning alone cost: masked against unmasked theta, in f64.
     pub pruning: Pruning,
     /// Error of the file on labelled data, if given.
@@ -120,6 +161,8 @@ impl Verified {
             tolerance: Some(tolerance),
             passed: found.engine.max_abs_error <= tolerance,
             arithmetic: None,
+            int8: None,
+            layers: None,
             pruning: found.pruning.into(),
             error_rate: None,
         }
@@ -135,6 +178,12 @@ impl Verified {
         Self { tolerance: None, passed, arithmetic: Some(arithmetic.into()), ..self }
     }
 
+    /// The same of a run in 8 bits, which is so far from the file's own weights.
+    #[must_use]
+    pub fn in_int8(self, int8: Deviation, layers: Option<Int8Layers>) -> Self {
+        Self { int8: Some(int8.into()), layers, ..self }
+    }
+
     fn verdict(&self) -> Vec<String> {
         let word = if self.passed { "passed" } else { "FAILED" };
         let Some(arithmetic) = &self.arithmetic else {
@@ -143,8 +192,9 @@ impl Verified {
         };
         let relative = self.relative_error;
         let mut lines = vec![format!(
-            "{word}: the engine is within {:.3e} of the file's own weights; by quantization outputs differ \
+            "{word}: the engine{} is within {:.3e} of the file's own weights; by quantization outputs differ \
              by {} of what they vary",
+            if self.int8.is_some() { " in f32" } else { "" },
             arithmetic.max_abs_error,
             percent(relative)
         )];
@@ -177,13 +227,20 @@ impl Verified {
         let (file, pruning) = (self, &self.pruning);
         let own = self.arithmetic.as_ref().map(|own| {
             row(
-                "engine against the file's weights",
+                match self.int8 {
+                    Some(_) => "engine in f32 against the file's weights",
+                    None => "engine against the file's weights",
+                },
                 own.max_abs_error,
                 own.mean_abs_error,
                 own.top1_agreement,
             )
         });
-        let rows = own.into_iter().chain([
+        let int8 = self.int8.as_ref().map(|int8| {
+            let name = "engine in 8 bits against the file's weights";
+            row(name, int8.max_abs_error, int8.mean_abs_error, int8.top1_agreement)
+        });
+        let rows = own.into_iter().chain(int8).chain([
             row(
                 "file against pruned theta",
                 file.max_abs_error,
@@ -200,7 +257,8 @@ impl Verified {
         let table = Table::new(["", "max abs error", "mean abs error", "same top-1"], rows);
         let error = self.error_rate.map(|e| format!("error rate of the file: {}", percent(e)));
         let found = error.into_iter().chain(self.verdict()).collect();
-        let blocks = vec![Block::Lines(vec![head]), Block::Table(table), Block::Lines(found)];
+        let head = [head].into_iter().chain(self.layers.iter().map(Int8Layers::line)).collect();
+        let blocks = vec![Block::Lines(head), Block::Table(table), Block::Lines(found)];
         Document {
             title: format!("{} verified", self.model),
             sections: vec![Section::new("", "", blocks)],
@@ -216,6 +274,8 @@ impl Inference {
             facts.push(("error rate", percent(error)));
             facts.push(("cross-entropy", format!("{entropy:.4}")));
         }
+        facts.extend(self.error_rate_f32.map(|error| ("error rate in f32", percent(error))));
+        facts.extend(self.layers.iter().map(|layers| ("precision", layers.line())));
         let time = format!(
             "{} ({} thread{}, {} kernels)",
             duration(self.seconds_per_sample),

@@ -19,7 +19,7 @@ pub mod timing;
 mod tried;
 mod uncertainty;
 
-pub use inference::{Inference, Pruning, Verified};
+pub use inference::{Inference, Int8Layers, Pruning, Verified};
 pub use numbers::{Coverage, Numbers, NumbersScored, UncertainNumbers};
 pub use tried::{Coder, SearchPoint, SweepPoint};
 pub use uncertainty::{Foreign, Means, One, Reliability, Scored, Told, Uncertain};

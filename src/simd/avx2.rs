@@ -34,6 +34,15 @@ fn compiled<K: Kernel>(kernel: K) {
 #[derive(Clone, Copy)]
 pub struct F32x8(__m256);
 
+#[cfg(feature = "int8")]
+impl F32x8 {
+    /// The floats of a register.
+    #[inline(always)]
+    pub(super) fn of(floats: __m256) -> Self {
+        Self(floats)
+    }
+}
+
 /// All ones in the first `count` lanes.
 #[inline(always)]
 fn first(count: usize) -> __m256i {

@@ -34,6 +34,15 @@ fn compiled<K: Kernel>(kernel: K) {
 #[derive(Clone, Copy)]
 pub struct F32x16(__m512);
 
+#[cfg(feature = "int8")]
+impl F32x16 {
+    /// The floats of a register.
+    #[inline(always)]
+    pub(super) fn of(floats: __m512) -> Self {
+        Self(floats)
+    }
+}
+
 /// A vector, whose lanes an intrinsic makes of those of others.
 macro_rules! lanes {
     ($intrinsic:path, $first:ident $(, $other:ident)*) => {

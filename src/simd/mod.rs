@@ -46,6 +46,8 @@ mod simd128;
 #[cfg(test)]
 mod tests;
 mod vector;
+#[cfg(feature = "int8")]
+mod words;
 
 pub use isa::Isa;
 #[cfg(feature = "train")]
@@ -53,6 +55,8 @@ pub use math::Arithmetic;
 #[cfg(test)]
 pub(crate) use tests::test_every_isa;
 pub use vector::{Eight, Vector};
+#[cfg(feature = "int8")]
+pub(crate) use words::{Dots, WordKernel, Words};
 
 /// Without the trainer there is nothing more that vectors do.
 #[cfg(not(feature = "train"))]

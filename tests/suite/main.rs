@@ -27,6 +27,7 @@ mod import_cases;
 mod import_libraries;
 mod import_words;
 mod imports;
+mod int8;
 mod job;
 mod lenets;
 mod lengths;

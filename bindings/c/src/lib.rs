@@ -123,13 +123,38 @@ pub unsafe extern "C" fn svdo_load(
     guarded(|| {
         let make = |bytes: &[u8], isa| {
             let file = container::read(bytes)?;
-            let name = |name: &str| CString::new(name.replace('\0', " ")).unwrap_or_default();
-            let classes = file.network.classes().into_iter().map(name).collect();
-            Ok(Model { engine: Arc::new(Engine::new(&file, isa)?), classes })
+            Ok(Model { engine: Arc::new(Engine::new(&file, isa)?), classes: classes(&file) })
         };
         // SAFETY: the caller's promise.
         unsafe { load((bytes, length), (model, "model"), make) }
     })
+}
+
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_load_int8(
+    bytes: *const c_void,
+    length: usize,
+    model: *mut *mut Model,
+) -> c_int {
+    guarded(|| {
+        let make = |bytes: &[u8], isa| {
+            let (file, ranges) = container::read_for_int8(bytes)?;
+            let engine = Engine::in_int8(&file, &ranges, isa, Options::default())?;
+            Ok(Model { engine: Arc::new(engine), classes: classes(&file) })
+        };
+        // SAFETY: the caller's promise.
+        unsafe { load((bytes, length), (model, "model"), make) }
+    })
+}
+
+/// The names of a file's classes for C.
+fn classes(file: &svdo::model::Model) -> Vec<CString> {
+    let name = |name: &str| CString::new(name.replace('\0', " ")).unwrap_or_default();
+    file.network.classes().into_iter().map(name).collect()
 }
 
 /// See `svdo.h`.

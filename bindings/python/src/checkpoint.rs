@@ -85,6 +85,7 @@ pub(crate) fn compress(
     calibrate: Option<PyReadonlyArray1<'_, f32>>,
     distill: usize,
     recalibrate: Option<PyReadonlyArray1<'_, f32>>,
+    int8: Option<PyReadonlyArray1<'_, f32>>,
     goal: Option<(String, f64)>,
     effort: u32,
     threads: Option<usize>,
@@ -104,6 +105,7 @@ pub(crate) fn compress(
     };
     let calibrate = calibrate.as_ref().map(|values| values.as_slice()).transpose()?;
     let recalibrate = recalibrate.as_ref().map(|values| values.as_slice()).transpose()?;
+    let int8 = int8.as_ref().map(|values| values.as_slice()).transpose()?;
     let read_as = options(&read_as).map_err(raised)?;
     let (path, arrays) = match source {
         Source::File(path) => (path, None),
@@ -135,6 +137,9 @@ pub(crate) fn compress(
         }
         if let Some(samples) = recalibrate {
             job = job.recalibrate(samples);
+        }
+        if let Some(samples) = int8 {
+            job = job.int8(samples);
         }
         if let Some(goal) = goal {
             job = job.goal(goal);

@@ -26,6 +26,7 @@ pub(crate) struct Model {
     engine: Engine,
     /// The file, for copies and other processes.
     bytes: Py<PyBytes>,
+    precision: Precision,
     network: String,
     classes: Vec<String>,
     threshold: Option<f32>,
@@ -38,20 +39,45 @@ pub(crate) enum Stored<'py> {
     File(PathBuf),
 }
 
+/// In which numbers layers are run.
+#[derive(Clone, Copy, PartialEq)]
+enum Precision {
+    F32,
+    Int8,
+}
+
+impl Precision {
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
 /// See the stub.
 #[pyfunction]
-pub(crate) fn load(py: Python<'_>, source: Stored<'_>) -> PyResult<Model> {
+#[pyo3(signature = (source, *, precision="f32"))]
+pub(crate) fn load(py: Python<'_>, source: Stored<'_>, precision: &str) -> PyResult<Model> {
+    let precision = match precision {
+        "f32" => Precision::F32,
+        "int8" => Precision::Int8,
+        other => {
+            let problem = format!("precision={other:?}: expected \"f32\" or \"int8\"");
+            return Err(PyValueError::new_err(problem));
+        }
+    };
     match source {
         Stored::Bytes(bytes) => {
             let content = bytes.as_bytes();
-            let planned = py.detach(|| plan(content)).map_err(raised)?;
+            let planned = py.detach(|| plan(content, precision)).map_err(raised)?;
             Ok(planned.with(bytes.unbind()))
         }
         Stored::File(path) => {
             let read = || {
                 let io = |cause| Error::Io { path: path.clone(), cause };
                 let content = std::fs::read(&path).map_err(io)?;
-                let planned = plan(&content).map_err(|e| e.in_file(&path))?;
+                let planned = plan(&content, precision).map_err(|e| e.in_file(&path))?;
                 Ok((content, planned))
             };
             let (content, planned) = py.detach(read).map_err(raised)?;
@@ -99,6 +125,7 @@ pub(crate) fn export(
 
 struct Planned {
     engine: Engine,
+    precision: Precision,
     network: String,
     classes: Vec<String>,
     threshold: Option<f32>,
@@ -106,19 +133,29 @@ struct Planned {
 
 impl Planned {
     fn with(self, bytes: Py<PyBytes>) -> Model {
-        let Self { engine, network, classes, threshold } = self;
-        Model { engine, bytes, network, classes, threshold }
+        let Self { engine, precision, network, classes, threshold } = self;
+        Model { engine, bytes, precision, network, classes, threshold }
     }
 }
 
-fn plan(content: &[u8]) -> Result<Planned> {
-    let model = container::read(content)?;
+fn plan(content: &[u8], precision: Precision) -> Result<Planned> {
     let options = Options { threads: cores(), ..Options::default() };
-    let engine = Engine::with_options(&model, isa()?, options)?;
+    let (model, engine) = match precision {
+        Precision::F32 => {
+            let model = container::read(content)?;
+            let engine = Engine::with_options(&model, isa()?, options)?;
+            (model, engine)
+        }
+        Precision::Int8 => {
+            let (model, ranges) = container::read_for_int8(content)?;
+            let engine = Engine::in_int8(&model, &ranges, isa()?, options)?;
+            (model, engine)
+        }
+    };
     let network = serde_json::to_string(&Description::of(&model.network))
         .map_err(|e| Error::Data { problem: format!("network: {e}") })?;
     let classes = model.network.classes().into_iter().map(str::to_owned).collect();
-    Ok(Planned { engine, network, classes, threshold: model.threshold })
+    Ok(Planned { engine, precision, network, classes, threshold: model.threshold })
 }
 
 #[pymethods]
@@ -237,12 +274,24 @@ impl Model {
         self.engine.isa().name()
     }
 
+    #[getter]
+    fn precision(&self) -> &'static str {
+        self.precision.name()
+    }
+
     fn to_bytes(&self, py: Python<'_>) -> Py<PyBytes> {
         self.bytes.clone_ref(py)
     }
 
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (Py<PyBytes>,))> {
-        Ok((py.import("svdo")?.getattr("load")?, (self.to_bytes(py),)))
+        let load = py.import("svdo")?.getattr("load")?;
+        if self.precision == Precision::F32 {
+            return Ok((load, (self.to_bytes(py),)));
+        }
+        let keywords = PyDict::new(py);
+        keywords.set_item("precision", self.precision.name())?;
+        let partial = py.import("functools")?.getattr("partial")?;
+        Ok((partial.call((load,), Some(&keywords))?, (self.to_bytes(py),)))
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {

@@ -37,6 +37,25 @@ def test_logits_of_the_real_networks(fixtures, images, labels, name):
     assert (logits.argmax(-1) != labels).mean() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("name", ["lenet300_mnist", "lenet5_mnist"])
+def test_int8_is_near_f32_and_needs_ranges(fixtures, images, labels, name):
+    source = fixtures / f"{name}.safetensors"
+    plain = svdo.compress(source, quantize="uniform").data
+    shape = svdo.load(plain).input_shape
+    pixels = images[:2000].reshape(-1, *shape)
+    data = svdo.compress(source, quantize="uniform", int8=pixels[:500]).data
+    f32, int8 = svdo.load(data), svdo.load(data, precision="int8")
+    assert (f32.precision, int8.precision) == ("f32", "int8")
+    wrong = [(model(pixels).argmax(-1) != labels[:2000]).mean() for model in (f32, int8)]
+    assert wrong[1] <= wrong[0] + 0.0015
+    again = pickle.loads(pickle.dumps(int8))
+    assert again.precision == "int8" and (again(pixels[:9]) == int8(pixels[:9])).all()
+    with pytest.raises(svdo.SvdoError, match="--int8"):
+        svdo.load(plain, precision="int8")
+    with pytest.raises(ValueError, match="precision"):
+        svdo.load(data, precision="int4")
+
+
 def test_any_leading_batch_gives_the_same_numbers(chain):
     state, model = chain
     assert (model.input_shape, model.output_shape) == ((6,), (3,))

@@ -5,6 +5,7 @@
 //! | [`SlicedRows`] | sparse matrix times vector | linear layers, one sample |
 //! | [`DenseRows`] | dense matrix times vector | linear layers with few zeros, one sample |
 //! | [`TapRows`] | sparse rows times a map | linear layers of a panel of samples; convolutions |
+//! | [`Int8Rows`] | dense rows of 8 bits times a vector or a map of 8 bits | layers with few zeros, if asked for |
 //! | [`MomentRows`] | sparse rows times means and variances | linear layers under the posterior |
 //! | [`SquaredSums`] | what units have in common | variances behind two linear layers |
 //! | [`matmul`] | matrix times matrix, both values | products of values |
@@ -24,6 +25,8 @@ mod aligned;
 mod bounds;
 mod columns;
 mod dense_rows;
+#[cfg(feature = "int8")]
+mod int8_rows;
 mod matmul;
 #[cfg(feature = "uncertainty")]
 mod moment_rows;
@@ -41,6 +44,8 @@ pub(super) use aligned::Aligned;
 pub use bounds::{Bounds, peak_gflops};
 pub(super) use columns::{ColumnBlocks, Columns};
 pub(super) use dense_rows::DenseRows;
+#[cfg(feature = "int8")]
+pub(super) use int8_rows::{BLOCK, Int8Rows, Int8Weights, MOST_INPUTS, MOST_WEIGHT};
 pub(super) use matmul::{ROWS, matmul};
 #[cfg(feature = "uncertainty")]
 pub(super) use moment_rows::{MomentRows, SUMS, Weight};

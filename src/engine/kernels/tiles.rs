@@ -32,7 +32,7 @@ pub(in crate::engine) struct Spans {
 
 impl Spans {
     #[inline(always)]
-    fn iter(self) -> impl Iterator<Item = Span> {
+    pub(super) fn iter(self) -> impl Iterator<Item = Span> {
         let Self { first, count, steps: [input, output, residual] } = self;
         (0..count).map(move |at| Span {
             input: first.input + at * input,
@@ -40,6 +40,29 @@ impl Spans {
             residual: first.residual + at * residual,
             ..first
         })
+    }
+
+    /// Panics unless x has all of it up to the farthest distance and a vector more, the residual a vector more in
+    /// each row, and y the positions in each.
+    pub(super) fn check(
+        self,
+        width: usize,
+        lanes: usize,
+        (x, farthest, unit): (&[f32], usize, usize),
+        (residual, rows): (Option<Residual<'_>>, usize),
+        (y, pitch): (&[f32], usize),
+    ) {
+        let farthest = farthest.saturating_mul(unit);
+        for span in self.iter() {
+            let from = farthest.saturating_add(span.input + span.positions).saturating_mul(lanes);
+            let from = from.saturating_add(width);
+            let to = (rows - 1) * pitch + (span.output + span.positions) * lanes;
+            let residual = residual.is_none_or(|residual| {
+                let end = (span.residual + span.positions) * lanes + width;
+                (rows - 1) * residual.pitch + end <= residual.values.len()
+            });
+            assert!(from <= x.len() && to <= y.len() && residual, "a span leaves its map");
+        }
     }
 }
 
@@ -70,18 +93,13 @@ impl TapRows {
         (y, pitch): (&mut [f32], usize),
         relu: bool,
     ) {
-        let width = isa.lanes();
-        for span in spans.iter() {
-            let farthest = self.farthest.saturating_mul(unit);
-            let from = farthest.saturating_add(span.input + span.positions).saturating_mul(lanes);
-            let from = from.saturating_add(width);
-            let to = (self.rows - 1) * pitch + (span.output + span.positions) * lanes;
-            let residual = residual.is_none_or(|residual| {
-                let end = (span.residual + span.positions) * lanes + width;
-                (self.rows - 1) * residual.pitch + end <= residual.values.len()
-            });
-            assert!(from <= x.len() && to <= y.len() && residual, "a span leaves its map");
-        }
+        spans.check(
+            isa.lanes(),
+            lanes,
+            (x, self.farthest, unit),
+            (residual, self.rows),
+            (y, pitch),
+        );
         isa.run(Tiles { rows: self, spans, lanes, unit, x, residual, y, pitch, relu });
     }
 }

@@ -40,12 +40,6 @@ impl Interleave<'_> {
         let Self { x, stride, samples, length, affine: (factor, offset), lanes, y } = self;
         assert!(samples <= lanes && y.len() >= length * lanes);
         assert!(samples == 0 || x.len() >= (samples - 1) * stride + length);
-        if lanes == 1 && samples == 1 {
-            for (y, x) in y[..length].iter_mut().zip(&x[..length]) {
-                *y = x * factor + offset;
-            }
-            return;
-        }
         assert!(lanes % WIDTH == 0);
         let (factors, offsets) = (E::splat(factor), E::splat(offset));
         let whole = length / WIDTH * WIDTH;
@@ -114,10 +108,6 @@ impl Deinterleave<'_> {
     fn eight<E: Eight>(self) {
         let Self { x, lanes, length, y, stride, samples } = self;
         assert!(samples <= lanes && x.len() >= length * lanes);
-        if lanes == 1 && samples == 1 {
-            y[..length].copy_from_slice(&x[..length]);
-            return;
-        }
         assert!(lanes % WIDTH == 0);
         assert!(samples == 0 || y.len() >= (samples - 1) * stride + length);
         let whole = length / WIDTH * WIDTH;

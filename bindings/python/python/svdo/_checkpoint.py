@@ -44,6 +44,7 @@ def compress(
     calibrate: npt.ArrayLike | None = None,
     distill: int = 0,
     recalibrate: npt.ArrayLike | None = None,
+    int8: npt.ArrayLike | None = None,
     max_error_increase: float | None = None,
     max_output_error: float | None = None,
     max_bytes: int | None = None,
@@ -108,6 +109,9 @@ def compress(
             normalization are measured again, behind the pruned and quantized layers before it; the
             checkpoint's were gathered under noise and without pruning. ``Report.recalibration`` says
             how far they had moved.
+        int8: samples as for ``calibrate``, on which the ranges of activations are measured: for
+            ``load(..., precision="int8")``, which multiplies in 8 bits where that is faster. Some hundreds are
+            enough.
         max_error_increase: search the smallest file whose error rate on ``validate`` is at most
             that of the pruned network plus this. A search needs ``quantize="rd"``; this goal needs
             ``validate`` with labels, the others make do with ``calibrate`` or random inputs; the
@@ -174,6 +178,7 @@ def compress(
         None if calibrate is None else _labelled(calibrate, None)[0],
         distill,
         None if recalibrate is None else _labelled(recalibrate, None)[0],
+        None if int8 is None else _labelled(int8, None)[0],
         goal[0] if goal else None,
         effort,
         threads,

@@ -39,6 +39,9 @@ class Model:
     @property
     def cpu(self) -> str:
         """The kernels it runs on; the environment variable SVDO_CPU clamps them."""
+    @property
+    def precision(self) -> str:
+        """``"f32"`` or ``"int8"``, as it was loaded."""
     def to_bytes(self) -> bytes:
         """The bytes of the .svdo file."""
     def __call__(
@@ -112,10 +115,15 @@ class Model:
         Arguments and errors are those of :meth:`predict`.
         """
 
-def load(source: str | os.PathLike[str] | bytes) -> Model:
+def load(source: str | os.PathLike[str] | bytes, *, precision: str = "f32") -> Model:
     """Load a .svdo file, or its bytes.
 
+    Args:
+        precision: ``"int8"`` to multiply in 8 bits in the layers that are faster so, of a file that was made
+            with ``compress(..., int8=samples)``.
+
     Raises:
+        ValueError: ``precision`` is neither ``"f32"`` nor ``"int8"``.
         SvdoError: the file cannot be read, is damaged, of a later version or another format.
     """
 
@@ -138,6 +146,7 @@ def compress(
     calibrate: npt.NDArray[np.float32] | None,
     distill: int,
     recalibrate: npt.NDArray[np.float32] | None,
+    int8: npt.NDArray[np.float32] | None,
     goal: tuple[str, float] | None,
     effort: int,
     threads: int | None,
