@@ -135,13 +135,6 @@ impl Network {
         Ok(network)
     }
 
-    /// Of a network of free time two of other lengths, by which the polynomials of its sizes are told apart;
-    /// of others none.
-    pub(crate) fn shorter(&self) -> Vec<Self> {
-        let longest = self.time.as_ref().map_or(0, |time| time.longest);
-        (1..longest).filter_map(|steps| self.at(steps).ok()).take(2).collect()
-    }
-
     /// The same without a look at whether it fits; `None` where a size is none.
     pub(crate) fn instance(&self, steps: usize) -> Option<Self> {
         let mut network = self.clone();

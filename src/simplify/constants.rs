@@ -2,6 +2,7 @@
 //! is that value, since its weights add up to 1. Walked forwards, element by element of each value; the layer that
 //! reads such a channel takes it into its biases.
 
+use super::live::shorter;
 use super::wiring::Reader;
 use super::{Units, rebuilt};
 use crate::error::Result;
@@ -17,7 +18,7 @@ impl Units<'_> {
             return Ok(false);
         }
         let mut inputs = self.constant_inputs(network)?;
-        for shorter in network.shorter() {
+        for shorter in shorter(network) {
             for (all, of_shorter) in inputs.iter_mut().zip(self.constant_inputs(&shorter)?) {
                 all.iter_mut()
                     .zip(of_shorter)

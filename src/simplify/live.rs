@@ -64,7 +64,7 @@ impl LiveWeights {
         };
         let mut found = Self { rows: of(|layer| layer.rows()), columns: of(|layer| layer.cols()) };
         found.walk(network, read)?;
-        network.shorter().iter().try_for_each(|shorter| found.walk(shorter, read))?;
+        shorter(network).iter().try_for_each(|shorter| found.walk(shorter, read))?;
         Ok(found)
     }
 
@@ -203,4 +203,11 @@ fn multiplied(live: &[bool], out: Shape, x: Shape, is_first: bool) -> Vec<bool> 
         }
     }
     found
+}
+
+/// Of a network of free time two of other lengths, by which the polynomials of its sizes are told apart; of others
+/// none.
+pub(super) fn shorter(network: &Network) -> Vec<Network> {
+    let longest = network.time.as_ref().map_or(0, |time| time.longest);
+    (1..longest).filter_map(|steps| network.at(steps).ok()).take(2).collect()
 }

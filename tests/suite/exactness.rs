@@ -208,8 +208,8 @@ fn a_dead_head_and_a_feature_that_nothing_reads_lose_their_weights() {
         let (weights, biases) = rows(&model, layer);
         assert_eq!(weights, [6, 6, 6, 6, 0, 0, 0, 0]);
         assert!(biases[..4].iter().all(|&b| b != 0.0) && biases[4..] == [0.0; 4]);
-        assert_eq!(done[layer].unread, 4);
     }
+    assert!(done[1..4].iter().all(|projection| projection.unread == 4));
     // The features go into the projections, but out of the last sum nobody takes them.
     assert_eq!(rows(&model, 0).0, [3; 6]);
     assert_eq!(rows(&model, 4).0, [0, 0, 4, 4, 4, 4]);
@@ -221,8 +221,8 @@ fn a_head_with_the_same_value_everywhere_becomes_a_bias() {
     for layer in 1..4 {
         assert_eq!(rows(&model, layer).0, [6, 6, 6, 6, 0, 0, 0, 0]);
         assert_eq!(rows(&model, layer).1[4..], [0.0; 4]);
-        assert_eq!(done[layer].unread, 4);
     }
+    assert!(done[1..4].iter().all(|projection| projection.unread == 4));
     assert_eq!(rows(&model, 4).0, [4; 6]);
 }
 
