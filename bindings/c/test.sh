@@ -12,7 +12,7 @@ built=${CARGO_TARGET_DIR:-target}/$profile
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-declared=$(grep -oE '\bsvdo_[a-z_]+\(' include/svdo.h | tr -d '(' | sort -u)
+declared=$(grep -oE '\bsvdo_[a-z0-9_]+\(' include/svdo.h | tr -d '(' | sort -u)
 defined=$(nm -D --defined-only "$built/libsvdo_c.so" | awk '$2 == "T" && $3 ~ /^svdo_/ {print $3}' | sort)
 diff <(echo "$declared") <(echo "$defined") || { echo "include/svdo.h and libsvdo_c.so differ" >&2; exit 1; }
 
