@@ -8,7 +8,7 @@ TEXT is a plain text of some MB: the King James Bible, say, by `apt-get install 
 (second half), which is read once. Training goes on from character to character through --batch pieces of the
 text, in windows of --window.
 
-1. dense: without posteriors, Adam.
+1. dense: without posteriors, Adam; of its epochs, and of those of fine-tuning, the best on what is held out stays.
 2. train: posteriors around its weights, one sample of them for each window, the KL's weight rising from 0.
 3. finetune: the weights of lowest log alpha that make the network --ratio times smaller, without noise, beside
    the text by the dense network's outputs.
@@ -71,6 +71,7 @@ def parsed(arguments):
     parser.add_argument("--init-log-sigma2", type=float, default=-10.0)
     parser.add_argument("--kl-scale", type=float, default=1.0)
     parser.add_argument("--kl-ramp", type=float, default=0.4, help="share of the epochs in which the KL rises")
+    parser.add_argument("--target-sparsity", type=float, help="steer the KL's weight to this share of pruned weights")
     parser.add_argument("--ratio", type=float, default=20.0, help="all weights over those kept")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-file", action="store_true", help="end before step 4")
@@ -174,6 +175,8 @@ def train(options, text):
     print("phase,epoch,loss,held_out_perplexity,weight_ratio", file=log, flush=True)
 
     def go(phase, trained, prepare=lambda: None):
+        """Gives the state of the epoch that was best on the part that is held out."""
+        best = (math.inf, None)
         for epoch in range(trained.epochs):
             began = time.monotonic()
             trained.model.train()
@@ -190,16 +193,21 @@ def train(options, text):
             print(f"{phase}, epoch {epoch + 1} of {trained.epochs}: loss {loss:.4f}, held-out perplexity {held:.4f}, "
                   f"{ratio:.1f} times fewer weights, {seconds:.1f} s", flush=True)
             print(f"{phase},{epoch + 1},{loss:.5f},{held:.5f},{ratio:.2f}", file=log, flush=True)
+            if held < best[0]:
+                best = held, copy.deepcopy(trained.model.state_dict())
+        return best[1]
 
     model = Characters(len(text.characters), options.units).to(device)
-    go("dense", Trained(model, options, text, options.rate, options.dense))
+    model.load_state_dict(go("dense", Trained(model, options, text, options.rate, options.dense)))
     np.savez_compressed(options.out / "dense.npz", **{n: t.cpu().numpy() for n, t in model.state_dict().items()})
     teacher = copy.deepcopy(model).eval().requires_grad_(False)
     model = st.convert(model, init_log_sigma2=options.init_log_sigma2)
     schedule = st.Schedule(
         ramp=options.kl_ramp * options.epochs, scale=options.kl_scale, rates=((0.0, options.variance_rate),)
     )
-    training = st.Training(model, len(text.train), schedule, capturable=device.type == "cuda")
+    training = st.Training(
+        model, len(text.train), schedule, target_sparsity=options.target_sparsity, capturable=device.type == "cuda"
+    )
     go("train", Trained(model, options, text, options.rate, options.epochs, training))
     threshold = pruned.prune_to(model, options.ratio)
 
@@ -209,7 +217,7 @@ def train(options, text):
 
     print(f"threshold {threshold:.2f}: held-out perplexity {perplexity(model, text.held, device):.4f}", flush=True)
     trained = Trained(model, options, text, options.rate, options.finetune, teacher=teacher)
-    go("finetune", trained, without_noise)
+    model.load_state_dict(go("finetune", trained, without_noise))
     pruned.restore(model, threshold)
     pruned.write(model, threshold, options.out / "pruned.npz")
 
