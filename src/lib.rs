@@ -7,6 +7,7 @@
 //! | compress it, measured, searched or as it is | [`compress::Job`] |
 //! | read a file | [`container::read`], which gives a [`model::Model`] |
 //! | run it | [`engine::Engine`] |
+//! | go on from token ids | [`generate::Generator`] |
 //! | verify it against the checkpoint | [`engine::verify`] |
 //! | show a report | [`report::Report`], [`report::text`], [`report::json`] |
 //! | give it to others | [`export`] |
@@ -101,6 +102,8 @@ pub mod engine;
 
 pub(crate) mod measure;
 
+#[cfg(feature = "compress")]
+pub mod generate;
 #[doc(hidden)]
 pub mod serve;
 

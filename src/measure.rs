@@ -52,15 +52,16 @@ pub(crate) fn random_samples(engine: &Engine, count: usize) -> Result<Vec<f32>> 
     let elements = engine.input_shape().elements()?;
     let total = count.checked_mul(elements).ok_or_else(|| Error::data("too many samples"))?;
     let scale = 1.0 / engine.input_scale();
-    // SplitMix64 (Steele, Lea and Flood 2014): a counter and a hash.
-    let uniform = |i: usize| {
-        let mut z = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ z >> 31) >> 40) as f32 / (1 << 24) as f32
-    };
     let domains = engine.domains();
-    Ok((0..total).map(|i| drawn(domains, i % elements, uniform(i), scale)).collect())
+    Ok((0..total).map(|i| drawn(domains, i % elements, uniform(i as u64), scale)).collect())
+}
+
+/// A number from 0 to below 1: SplitMix64 (Steele, Lea and Flood 2014), a counter and a hash.
+pub(crate) fn uniform(counter: u64) -> f32 {
+    let mut z = counter.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ z >> 31) >> 40) as f32 / (1 << 24) as f32
 }
 
 /// The most memory that this process has held, where the system says.

@@ -325,7 +325,7 @@ pub fn agree(bytes: &[u8]) {
 fn stream(model: &Model) {
     let mut whole = model.clone();
     whole.network.input.shape.width *= 2;
-    let runs = |model: &Model| model.network.check_stream().is_ok();
+    let runs = |model: &Model| engine::check_stream(&model.network).is_ok();
     // What moves elements may have the steps along another axis.
     let moves = model.network.nodes.iter().any(|node| matches!(node.op, Op::Rearrange(_)));
     let last = |model: &Model| model.network.shapes().ok()?.last().copied();

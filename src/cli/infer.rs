@@ -4,9 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 
 use super::bench::Measure;
+use super::generate::Generation;
 use super::output::{self, Reports};
 use super::precision::{Loaded, Precision};
 use super::samples::{class_names, labelled_of};
@@ -34,6 +35,8 @@ Examples:
     svdo-infer exact.svdo --verify model.safetensors
   What it does not know, and what it makes of images of another kind:
     svdo-infer model.svdo --input images.npy --labels labels.npy --uncertainty moments --ood other.npy
+  What follows token ids, as a network that looks back only has it:
+    svdo-infer model.svdo --input prompts.jsonl --generate 40 --temperature 0.8
   How fast it is, and which steps take the time:
     svdo-infer model.svdo --bench --step-times";
 
@@ -44,9 +47,10 @@ Examples:
 /// best classes of each sample.
 #[derive(Debug, Parser)]
 #[command(name = "svdo-infer", version, long_version = super::long_version(), max_term_width = 100, after_help = EXAMPLES)]
+#[command(group(ArgGroup::new("drawn").args(["uncertainty", "generate"]).multiple(true)))]
 pub struct Arguments {
     /// The compressed model, or an ONNX model as it is (.onnx)
-    model: PathBuf,
+    pub(super) model: PathBuf,
 
     /// Samples: IDX (.gz or raw), .npy, .npz, .csv, PNG, JPEG, raw little-endian f32 (.f32, .raw, .bin), or
     /// a folder
@@ -58,11 +62,11 @@ pub struct Arguments {
     /// sequences in the place of a mask), or a .jsonl with a sample on each line. Of a network that takes sequences of
     /// any length: .npy, .npz (perhaps with lengths) and .jsonl, each sequence with as many steps as it has.
     #[arg(short, long, value_name = "FILE", num_args = 1.., required_unless_present_any = ["verify", "bench", "serve_stdin"])]
-    input: Vec<PathBuf>,
+    pub(super) input: Vec<PathBuf>,
 
     /// Which array of an .npz to read
     #[arg(long, value_name = "NAME", requires = "input")]
-    array: Option<String>,
+    pub(super) array: Option<String>,
 
     /// True classes, to count errors, if the samples' file has none itself
     #[arg(short, long, value_name = "FILE", requires = "input")]
@@ -86,9 +90,13 @@ pub struct Arguments {
     #[arg(long, conflicts_with_all = ["input", "verify", "bench", "json", "markdown", "github"])]
     serve_stdin: bool,
 
-    /// Samples are parts of one sequence, one after the other: recurrent cells keep their state
+    /// Samples are parts of one sequence, one after the other: recurrent cells keep their state, causal attention
+    /// its keys and values
     #[arg(long, conflicts_with_all = ["verify", "bench"])]
     stream: bool,
+
+    #[command(flatten)]
+    pub(super) generation: Generation,
 
     /// In which numbers layers are run
     ///
@@ -105,10 +113,10 @@ pub struct Arguments {
     precision: Precision,
 
     #[command(flatten)]
-    uncertainty: uncertainty::UncertaintyOptions,
+    pub(super) uncertainty: uncertainty::UncertaintyOptions,
 
     #[command(flatten)]
-    threads: Threads,
+    pub(super) threads: Threads,
 
     #[command(flatten)]
     reports: Reports,
@@ -187,12 +195,13 @@ impl Arguments {
             return self.uncertainty.run(&inputs, &self.reports);
         }
         let start = Instant::now();
-        let mut loaded = self.load()?;
-        if self.stream {
-            loaded.model = self.parts_of_stream(loaded.model)?;
+        let loaded = self.load()?;
+        if let Some(count) = self.generation.count() {
+            return self.generate(&loaded, count);
         }
+        let steps = self.steps_of_parts(&loaded.model)?;
         let threads = if self.serve_stdin { self.threads.or(1) } else { self.threads.count() };
-        let options = Options { threads, stream: self.stream, ..Options::default() };
+        let options = Options { threads, stream: self.stream, steps, ..Options::default() };
         let engine = loaded.engine(isa()?, options).map_err(|e| e.in_file(&self.model))?;
         let load_seconds = start.elapsed().as_secs_f64();
         if self.serve_stdin {
@@ -249,15 +258,17 @@ impl Arguments {
         Ok(found)
     }
 
-    /// The model for parts of a stream as long as those that the input files have.
-    fn parts_of_stream(&self, model: Model) -> crate::Result<Model> {
-        let Some(time) = model.network.time.as_ref().filter(|_| !self.input.is_empty()) else {
-            return Ok(model);
+    /// Steps of the parts of a stream, where its time is free: as many as those of the input files have; one for those
+    /// who ask by requests.
+    fn steps_of_parts(&self, model: &Model) -> crate::Result<Option<usize>> {
+        let Some(time) = model.network.time.as_ref().filter(|_| self.stream) else {
+            return Ok(None);
         };
+        if self.serve_stdin {
+            return Ok(Some(1));
+        }
         let (array, input) = (self.array.as_deref(), (&model.network.input, time));
-        let parts = data::read_sequences(&self.input, array, input)?;
-        let steps = parts.part_steps()?;
-        model.at(steps)
+        data::read_sequences(&self.input, array, input)?.part_steps().map(Some)
     }
 
     /// What the input files hold.
@@ -345,7 +356,8 @@ impl Arguments {
     /// The same model's engine in floats.
     fn in_floats(&self, loaded: &Loaded, engine: &Engine) -> crate::Result<Engine> {
         let threads = engine.threads();
-        let options = Options { threads, stream: self.stream, ..Options::default() };
+        let steps = self.steps_of_parts(&loaded.model)?;
+        let options = Options { threads, stream: self.stream, steps, ..Options::default() };
         Engine::with_options(&loaded.model, engine.isa(), options)
     }
 

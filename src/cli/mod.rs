@@ -11,6 +11,7 @@ pub mod diff;
 #[cfg(feature = "train")]
 pub mod experiment;
 pub mod export;
+mod generate;
 mod heat_map;
 mod import;
 pub mod infer;

@@ -62,8 +62,8 @@ pub(super) struct UncertaintyOptions {
     #[arg(long, value_name = "X", requires = "uncertainty", value_parser = deviation)]
     target_deviation: Option<f64>,
 
-    /// Seed of the noise
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "uncertainty")]
+    /// Seed of what is drawn, for this and for --generate
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "drawn")]
     seed: u64,
 
     /// Reject this share of the samples, the least confident: 0.01 or 1%
@@ -127,6 +127,11 @@ impl UncertaintyOptions {
     /// Whether the posterior is asked for.
     pub(super) fn is_wanted(&self) -> bool {
         self.uncertainty.is_some()
+    }
+
+    /// Of what is drawn.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Adds what is read and written to the files of the command.

@@ -77,7 +77,12 @@ const FLAGS: &[Flag] = &[
         "",
         "Answer requests on standard input until it ends (formats/serve.md)",
     ),
-    flag(' ', "stream", "", "Samples are parts of one sequence: recurrent cells keep their state"),
+    flag(
+        ' ',
+        "stream",
+        "",
+        "Samples are parts of one sequence: cells keep states, attention keys and values",
+    ),
     #[cfg(feature = "uncertainty")]
     flag(' ', "uncertainty", "HOW", "Predict under the posterior: moments, mc=N, or mean"),
     #[cfg(feature = "uncertainty")]

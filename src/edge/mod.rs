@@ -114,15 +114,16 @@ impl Arguments {
             .threads
             .unwrap_or_else(|| if self.serve_stdin || self.bench { 1 } else { physical_cores() });
         let load = || {
-            let mut model = container::read(&self.file()?)?;
-            if let Some(time) =
-                model.network.time.as_ref().filter(|_| self.stream && !self.serve_stdin)
-            {
-                let parts = data::read_sequences(&self.input, None, (&model.network.input, time))?;
-                let steps = parts.part_steps()?;
-                model = model.at(steps)?;
-            }
-            let options = Options { threads, stream: self.stream, ..Options::default() };
+            let model = container::read(&self.file()?)?;
+            let steps = match model.network.time.as_ref().filter(|_| self.stream) {
+                Some(_) if self.serve_stdin => Some(1),
+                Some(time) => {
+                    let input = (&model.network.input, time);
+                    Some(data::read_sequences(&self.input, None, input)?.part_steps()?)
+                }
+                None => None,
+            };
+            let options = Options { threads, stream: self.stream, steps, ..Options::default() };
             let classes = model.network.classes().into_iter().map(str::to_owned).collect();
             Ok((Engine::with_options(&model, isa, options)?, classes))
         };

@@ -30,9 +30,17 @@ pub(super) struct Attention {
 }
 
 /// For each node the attention that ends there, and whether it is a part of one that ends later.
+#[derive(Clone)]
 pub(super) struct Found {
     pub(super) ends: Vec<Option<Attention>>,
     pub(super) inside: Vec<bool>,
+}
+
+impl Found {
+    /// Nothing, among so many nodes.
+    pub(super) fn none(nodes: usize) -> Self {
+        Self { ends: vec![None; nodes], inside: vec![false; nodes] }
+    }
 }
 
 /// Finds attention whose parts nothing else reads.
@@ -48,7 +56,7 @@ pub(super) fn find(network: &Network, shapes: &[Shape]) -> Found {
         *last += 1;
     }
     let walk = Walk { network, shapes, readers };
-    let mut found = Found { ends: vec![None; n], inside: vec![false; n] };
+    let mut found = Found::none(n);
     // How often each spread mask was taken as it is before it was spread.
     let mut taken = vec![0usize; n];
     for at in 0..n {
@@ -222,6 +230,11 @@ pub(super) fn scratch(queries: Shape, keys: Shape, threads: usize) -> usize {
 }
 
 impl Attention {
+    /// By what scores are multiplied.
+    pub(super) fn scale(&self) -> f32 {
+        self.scale
+    }
+
     /// Runs all heads, blocks of queries shared by threads. `y` is the output and behind it memory for
     /// scores; keys and values go on for at least a vector.
     pub(super) fn run(&self, panel: Panel<'_>, inputs: [(&[f32], Shape); 4], y: &mut [f32]) {
@@ -287,7 +300,12 @@ impl Attention {
 
 /// Scores as exponentials of their distances from the largest, and for each lane one over their sum.
 #[inline(always)]
-fn exponentials(scores: &mut [f32], mask: Option<&[f32]>, scale: f32, factors: &mut [f32]) {
+pub(super) fn exponentials(
+    scores: &mut [f32],
+    mask: Option<&[f32]>,
+    scale: f32,
+    factors: &mut [f32],
+) {
     match mask {
         Some(mask) => scores.iter_mut().zip(mask).for_each(|(s, m)| *s = *s * scale + m),
         None => scores.iter_mut().for_each(|s| *s *= scale),

@@ -43,7 +43,7 @@ impl Lengths {
     ) -> Option<Self> {
         let network = &model.network;
         // What a stream keeps lies where one plan has it.
-        network.time.as_ref().filter(|_| !options.stream)?;
+        network.time.as_ref().filter(|_| !options.stream && options.steps.is_none())?;
         let mut needed = vec![false; network.layers.len()];
         for node in &network.nodes {
             let wide = |layer: &Layer| layer.shape[2..] != [1, 1];
@@ -77,7 +77,8 @@ impl Lengths {
             return Ok(engines[engines.len() - 1].1.clone());
         }
         let (model, parts) = (self.model.at(steps)?, (kernels, self.workers.clone()));
-        let engine = Arc::new(Engine::planned(&model, self.isa, self.options, true, parts)?);
+        let engine =
+            Arc::new(Engine::planned(&model, self.isa, self.options, (true, None), parts)?);
         if engines.len() == KEPT {
             engines.remove(0);
         }

@@ -51,6 +51,7 @@ mod recurrent;
 mod run;
 mod shared;
 mod step;
+mod stream;
 mod transposed;
 #[cfg(feature = "uncertainty")]
 pub mod uncertain;
@@ -69,3 +70,4 @@ pub use plan::{Engine, StepInfo};
 #[cfg(feature = "compress")]
 pub use ranges::activation_ranges;
 pub use run::Workspace;
+pub use stream::check_stream;

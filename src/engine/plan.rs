@@ -11,6 +11,7 @@ use super::options::Options;
 use super::planner::Planner;
 use super::shared::LayerKernels;
 use super::step::{Step, StepKind};
+use super::stream::{Limit, Stream};
 use crate::error::{Error, Result};
 #[cfg(feature = "int8")]
 use crate::model::ActivationRanges;
@@ -51,6 +52,7 @@ pub struct Engine {
     pub(super) domains: Vec<Domain>,
     pub(super) vocabulary: Option<usize>,
     pub(super) stream: bool,
+    pub(super) limit: Option<Limit>,
     pub(super) input_range: Range<usize>,
     pub(super) input_layout: Layout,
     pub(super) output: Shape,
@@ -130,27 +132,28 @@ impl Engine {
         mut kernels: LayerKernels,
     ) -> Result<Self> {
         let workers = Arc::new(Workers::new(options.threads.saturating_sub(1)));
-        let plan = |kernels| Self::planned(model, isa, options, true, (kernels, workers.clone()));
-        let engine = check_weights(model).and_then(|()| plan(&mut kernels))?;
+        check_weights(model)?;
+        let stream = if options.stream { Stream::of(model, options.steps)? } else { None };
+        let short = options.steps.map(|steps| model.at(steps)).transpose()?;
+        let how = (true, stream.as_ref());
+        let parts = (&mut kernels, workers.clone());
+        let engine = Self::planned(short.as_ref().unwrap_or(model), isa, options, how, parts)?;
         let lengths = Lengths::new(model, engine.isa, options, (kernels, workers));
         Ok(Self { lengths: lengths.map(Arc::new), ..engine })
     }
 
-    /// The same at one length, perhaps without convolutions by tiles; of layers that have kernels already, weights
-    /// are not asked for.
+    /// The same at one length, perhaps without convolutions by tiles, perhaps for parts of a stream of free time; of
+    /// layers that have kernels already, weights are not asked for.
     pub(super) fn planned(
         model: &Model,
         isa: Isa,
         options: Options,
-        tiles: bool,
+        (tiles, stream): (bool, Option<&Stream<'_>>),
         (kernels, workers): (&mut LayerKernels, Arc<Workers>),
     ) -> Result<Self> {
         let isa = isa.or_portable();
         let network = &model.network;
         let shapes = network.shapes()?;
-        if options.stream {
-            network.check_stream()?;
-        }
         let map =
             |op: &Op| matches!(op, Op::Conv2d { .. } | Op::ConvTranspose2d { .. } | Op::MatMul);
         let maps = network.nodes.iter().any(|node| map(&node.op));
@@ -161,14 +164,16 @@ impl Engine {
             None => most_lanes,
         };
         let sizes = (shapes, most_lanes);
-        let planner = Planner::new(model, isa, options, sizes, (tiles, kernels))?;
+        let planner = Planner::new(model, isa, options, sizes, (tiles, stream, kernels))?;
         let most_lanes = planner.most_lanes();
         let placed = planner.all()?;
+        let limit = stream.and_then(|stream| stream.limit(&placed.steps));
         Ok(Self {
             input: network.input.clone(),
             domains: network.domains()?,
             vocabulary: network.vocabulary()?,
             stream: options.stream,
+            limit,
             input_range: placed.input.0,
             input_layout: placed.input.1,
             output: network.output_shape_of_all()?,

@@ -16,6 +16,7 @@ use super::options::{KernelChoice, Options};
 use super::recurrent::Recurrent;
 use super::shared::LayerKernels;
 use super::step::{Pool, StepKind};
+use super::stream::Stream;
 use super::transposed::{Transposed, corner};
 use super::whole::{Constant, Embedding, Interpolation, Runs, Whole};
 use super::winograd;
@@ -36,6 +37,9 @@ pub(super) struct Planner<'a> {
     shapes: Vec<Shape>,
     fused: Fused,
     attention: attention::Found,
+    /// What is to be known of the whole where parts of a stream are planned, and the value that is their position.
+    stream: Option<&'a Stream<'a>>,
+    position: Option<usize>,
     layouts: Layouts,
     builder: PlanBuilder,
     /// The builder's value that each node's output is.
@@ -53,11 +57,14 @@ impl<'a> Planner<'a> {
         isa: Isa,
         options: Options,
         (shapes, most_lanes): (Vec<Shape>, usize),
-        (tiles, kernels): (bool, &'a mut LayerKernels),
+        (tiles, stream, kernels): (bool, Option<&'a Stream<'a>>, &'a mut LayerKernels),
     ) -> Result<Self> {
         let network = &model.network;
         let fused = fuse(network);
-        let attention = attention::find(network, &shapes);
+        let attention = match stream {
+            Some(stream) => stream.attention.clone(),
+            None => attention::find(network, &shapes),
+        };
         let layouts = layout::choose(network, &shapes, &fused.owner, &fused.residual)?;
         let builder = PlanBuilder::new(layouts.values[0]);
         let (value_of, layers) = (vec![0; network.nodes.len()], network.layers.len());
@@ -71,6 +78,8 @@ impl<'a> Planner<'a> {
             shapes,
             fused,
             attention,
+            stream,
+            position: None,
             layouts,
             builder,
             value_of,
@@ -105,7 +114,24 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         if let Some(attention) = self.attention.ends[index].take() {
-            return self.attend(index, attention);
+            return match self.stream {
+                Some(stream) => self.look_back(index, &attention, stream),
+                None => self.attend(index, attention),
+            };
+        }
+        if let Some(stream) = self.stream {
+            if stream.is_mask(index) {
+                return Ok(());
+            }
+            if let Some(passing) = stream.passing(index, node) {
+                let position = self.position();
+                self.push_plain(
+                    index,
+                    StepKind::Whole(Whole::Passing(Arc::new(passing))),
+                    vec![position],
+                );
+                return Ok(());
+            }
         }
         if self.fused.owner[index] != index {
             self.value_of[index] = self.value_of[self.fused.owner[index]];
@@ -289,6 +315,47 @@ impl<'a> Planner<'a> {
         let value = self.builder.reshaped(whole, shape);
         self.settle(index, value);
         Ok(())
+    }
+
+    /// Attention of a stream, which keeps its memory.
+    fn look_back(
+        &mut self,
+        index: usize,
+        attention: &Attention,
+        stream: &Stream<'_>,
+    ) -> Result<()> {
+        let value = |source: &Source| match *source {
+            Source::Input => 0,
+            Source::Node(i) => self.value_of[i],
+        };
+        let mut inputs: Vec<usize> = attention.inputs.iter().take(3).map(value).collect();
+        for input in &mut inputs {
+            *input = self.builder.contiguous(index, *input);
+        }
+        let [queries, values] = [0, 2].map(|at| self.builder.layout(inputs[at]).shape);
+        let cached = stream.cached(index, attention, [queries, values])?;
+        let memory = Layout::contiguous(Shape::vector(cached.memory(queries.height)));
+        inputs.push(self.position());
+        let kind = StepKind::Whole(Whole::CachedAttention(Arc::new(cached)));
+        let whole = self.builder.push(index, kind, inputs, memory, None);
+        self.builder.keep(whole);
+        let value = self.builder.reshaped(whole, self.shapes[index]);
+        self.settle(index, value);
+        Ok(())
+    }
+
+    /// Which step of a stream the part at hand begins with.
+    fn position(&mut self) -> usize {
+        if let Some(position) = self.position {
+            return position;
+        }
+        let steps = self.stream.map_or(0, |stream| stream.part);
+        let kind = StepKind::Whole(Whole::Position(steps));
+        let value =
+            self.builder.push(0, kind, Vec::new(), Layout::contiguous(Shape::vector(2)), None);
+        self.builder.keep(value);
+        self.position = Some(value);
+        value
     }
 
     /// A cell over the steps of a sequence, its inputs and outputs step by step on the way.

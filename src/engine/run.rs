@@ -79,7 +79,8 @@ impl Engine {
     /// no help from the others' threads.
     ///
     /// # Errors
-    /// [`Error::Data`] if the lengths are not those of whole samples or do not fit each other.
+    /// [`Error::Data`] if the lengths are not those of whole samples or do not fit each other, or a stream would be
+    /// longer than the network's longest sequence.
     pub fn run(&self, workspace: &mut Workspace, input: &[f32], output: &mut [f32]) -> Result<()> {
         let team = self.team(workspace.threads);
         self.run_by(team, workspace.arena.floats(), (input, output), None)
@@ -178,7 +179,8 @@ impl Engine {
                 self.arena
             )));
         }
-        self.samples(input, output).map(|_| ())
+        let samples = self.samples(input, output)?;
+        self.limit.as_ref().map_or(Ok(()), |limit| limit.check(memory, samples))
     }
 
     /// The number of samples, if they are whole and of values that may be.

@@ -51,7 +51,7 @@ impl Network {
 
 impl Node {
     /// What the node is called in messages: the first line of its name.
-    pub(super) fn label(&self) -> &str {
+    pub(crate) fn label(&self) -> &str {
         self.name.split('\n').next().unwrap_or_default()
     }
 }

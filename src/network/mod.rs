@@ -25,7 +25,6 @@ mod recurrent;
 mod shapes;
 #[cfg(feature = "compress")]
 mod size;
-mod stream;
 mod time;
 mod tokens;
 

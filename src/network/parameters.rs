@@ -48,7 +48,6 @@ impl View {
     }
 
     /// The element of the source that element `at` is.
-    #[cfg(feature = "compress")]
     pub(crate) fn source(&self, at: usize) -> usize {
         let (mut from, mut rest) = (self.offset as isize, at);
         for axis in self.axes().iter().rev() {

@@ -17,21 +17,21 @@ use svdo::network::describe::Description;
 use svdo::network::{Op, Shape};
 use svdo::quantize::Quantizer;
 
-const LONGEST: usize = 12;
+pub const LONGEST: usize = 12;
 const LENGTHS: [usize; 5] = [1, 2, 5, 11, LONGEST];
 
 /// A network whose sizes in angle brackets follow from T, and the shapes of its layers.
-struct Case {
-    name: &'static str,
-    nodes: &'static str,
-    input: &'static str,
-    layers: &'static [(&'static str, &'static [&'static str])],
+pub struct Case {
+    pub name: &'static str,
+    pub nodes: &'static str,
+    pub input: &'static str,
+    pub layers: &'static [(&'static str, &'static [&'static str])],
     /// Below this, token ids.
-    ids: usize,
+    pub ids: usize,
 }
 
 /// Two cells over three features, one of them from the end, and a class for each step.
-const TAGGER: Case = Case {
+pub const TAGGER: Case = Case {
     name: "tagger",
     input: r#""shape": [3, 1, <T>]"#,
     nodes: r#"{"op": "conv2d", "layer": "a.in"}, {"op": "lstm", "layer": "a.state", "name": "a"},
@@ -49,7 +49,7 @@ const TAGGER: Case = Case {
 };
 
 /// Token ids, positions, causal attention with two heads, layer normalization, the last token.
-const CAUSAL: Case = Case {
+pub const CAUSAL: Case = Case {
     name: "causal",
     input: r#""shape": [1, 1, <T>]"#,
     nodes: r#"{"op": "embedding", "layer": "words", "name": "words"},
@@ -86,7 +86,7 @@ const CAUSAL: Case = Case {
 };
 
 /// Dilated convolutions over time, as kernels with zeros, padded at the left; the mean and maximum of all steps.
-const CONVOLUTIONS: Case = Case {
+pub const CONVOLUTIONS: Case = Case {
     name: "convolutions",
     input: r#""shape": [6, 1, <T>], "scale": 0.5, "mean": [0.25]"#,
     nodes: r#"{"op": "conv2d", "layer": "first", "padding": [0, 2, 0, 0]}, {"op": "relu", "name": "a"},
@@ -106,9 +106,12 @@ const CONVOLUTIONS: Case = Case {
 
 const CASES: [Case; 3] = [TAGGER, CAUSAL, CONVOLUTIONS];
 
-/// The number that a size is for so many steps: terms as 2T, T-1, 12.
+/// The number that a size is for so many steps: terms as 2T, T-1, T^2, 12.
 fn size(text: &str, steps: usize) -> usize {
     let (text, less) = text.strip_suffix("-1").map_or((text, 0), |text| (text, 1));
+    if text == "T^2" {
+        return steps * steps;
+    }
     match text.strip_suffix('T') {
         Some("") => steps - less,
         Some(factor) => factor.parse::<usize>().unwrap() * steps - less,
@@ -118,7 +121,7 @@ fn size(text: &str, steps: usize) -> usize {
 
 impl Case {
     /// The description for any length, or for one.
-    fn description(&self, steps: Option<usize>) -> Description {
+    pub fn description(&self, steps: Option<usize>) -> Description {
         let time = steps.map_or(format!(r#", "time": {LONGEST}"#), |_| String::new());
         let (input, nodes) = (self.input, self.nodes);
         let mut text =
@@ -136,7 +139,7 @@ impl Case {
     }
 
     /// A checkpoint of the same weights whatever the length, of which a third is pruned.
-    fn checkpoint(&self, steps: Option<usize>) -> Checkpoint {
+    pub fn checkpoint(&self, steps: Option<usize>) -> Checkpoint {
         let mut noise = Noise::new(7);
         let mut tensors = Vec::new();
         for (name, shape) in self.layers {
@@ -176,7 +179,7 @@ impl Case {
         fixtures::open(&fixtures::safetensors(&tensors, Some(&description))).unwrap()
     }
 
-    fn model(&self, steps: Option<usize>) -> Model {
+    pub fn model(&self, steps: Option<usize>) -> Model {
         let compressed = compress(&self.checkpoint(steps), &EXACT).unwrap();
         container::read(&compressed.written.bytes).unwrap()
     }

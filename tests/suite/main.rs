@@ -42,6 +42,7 @@ mod recalibrate;
 mod recurrent;
 mod search;
 mod shared_steps;
+mod streams;
 mod structure;
 mod tiles;
 #[cfg(feature = "train")]

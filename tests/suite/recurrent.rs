@@ -8,7 +8,7 @@ use svdo::compress::{Settings, encode, encode_fitted};
 use svdo::data;
 use svdo::engine::dense::DenseNetwork;
 use svdo::engine::verify::verify;
-use svdo::engine::{Engine, Isa, Options};
+use svdo::engine::{Engine, Isa, Options, check_stream};
 use svdo::network::describe::Description;
 use svdo::prune::prune;
 use svdo::quantize::{Calibration, Quantizer, RateDistortion};
@@ -424,18 +424,18 @@ fn networks_that_cannot_be_streams_are_refused() {
     ] {
         let changed = text.replacen(from, to, 1);
         assert_ne!(changed, text);
-        let error = checkpoint(&changed).network().check_stream().unwrap_err().to_string();
+        let error = check_stream(checkpoint(&changed).network()).unwrap_err().to_string();
         assert!(error.contains(problem), "{error}");
     }
     let lenet = fixtures::path("lenet300_mnist.safetensors");
     let lenet = Checkpoint::open(&lenet, &Default::default()).unwrap();
-    let error = lenet.network().check_stream().unwrap_err().to_string();
-    assert!(error.contains("no recurrent cell"), "{error}");
+    let error = check_stream(lenet.network()).unwrap_err().to_string();
+    assert!(error.contains("neither a recurrent cell"), "{error}");
     // As a graph has its steps: in the first dimension.
     let graph = svdo::onnx::open(&fixtures::path("onnx/lstm_plain.onnx")).unwrap();
-    graph.network.check_stream().unwrap();
+    check_stream(&graph.network).unwrap();
     let both = svdo::onnx::open(&fixtures::path("onnx/tagger_dynamo.onnx")).unwrap();
-    assert!(both.network.check_stream().is_err());
+    assert!(check_stream(&both.network).is_err());
 }
 
 #[test]

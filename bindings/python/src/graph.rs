@@ -22,8 +22,12 @@ type GraphLayer = (
 
 /// See the stub.
 #[pyfunction]
-pub(crate) fn graph(py: Python<'_>, path: PathBuf) -> PyResult<(String, Vec<GraphLayer>)> {
-    let reading = Reading { of_checkpoint: true, ..Reading::default() };
+pub(crate) fn graph(
+    py: Python<'_>,
+    path: PathBuf,
+    longest: Option<usize>,
+) -> PyResult<(String, Vec<GraphLayer>)> {
+    let reading = Reading { of_checkpoint: true, longest, ..Reading::default() };
     let read = py.detach(|| onnx::open_as(&path, &reading)).map_err(raised)?;
     let description = Description::of(&read.network);
     let description = serde_json::to_string(&description)

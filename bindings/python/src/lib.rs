@@ -12,6 +12,7 @@ mod inputs;
 mod model;
 mod options;
 mod predict;
+mod stream;
 
 /// The module `svdo._svdo`.
 #[pyo3::pymodule]
@@ -24,4 +25,6 @@ mod _svdo {
     use super::graph::{graph, tensors};
     #[pymodule_export]
     use super::model::{Model, export, load};
+    #[pymodule_export]
+    use super::stream::Stream;
 }

@@ -19,6 +19,7 @@ use svdo::{Error, Result, container, data};
 
 use crate::error::raised;
 use crate::inputs::joined;
+use crate::stream::Stream;
 
 /// See the stub.
 #[pyclass(frozen, module = "svdo")]
@@ -70,14 +71,16 @@ pub(crate) fn load(py: Python<'_>, source: Stored<'_>, precision: &str) -> PyRes
     match source {
         Stored::Bytes(bytes) => {
             let content = bytes.as_bytes();
-            let planned = py.detach(|| plan(content, precision)).map_err(raised)?;
+            let planned =
+                py.detach(|| plan(content, precision, with_all_cores())).map_err(raised)?;
             Ok(planned.with(bytes.unbind()))
         }
         Stored::File(path) => {
             let read = || {
                 let io = |cause| Error::Io { path: path.clone(), cause };
                 let content = std::fs::read(&path).map_err(io)?;
-                let planned = plan(&content, precision).map_err(|e| e.in_file(&path))?;
+                let planned =
+                    plan(&content, precision, with_all_cores()).map_err(|e| e.in_file(&path))?;
                 Ok((content, planned))
             };
             let (content, planned) = py.detach(read).map_err(raised)?;
@@ -138,8 +141,11 @@ impl Planned {
     }
 }
 
-fn plan(content: &[u8], precision: Precision) -> Result<Planned> {
-    let options = Options { threads: cores(), ..Options::default() };
+fn with_all_cores() -> Options {
+    Options { threads: cores(), ..Options::default() }
+}
+
+fn plan(content: &[u8], precision: Precision, options: Options) -> Result<Planned> {
     let (model, engine) = match precision {
         Precision::F32 => {
             let model = container::read(content)?;
@@ -236,6 +242,38 @@ impl Model {
             self.predicted(py, x, (uncertainty, seed, threads), UncertainEngine::predict_numbers)?;
         let shape = [&batch[..], &dimensions(self.engine.output_shape())].concat();
         crate::predict::numbers(py, &predictions, &shape)
+    }
+
+    #[pyo3(signature = (*, steps=1))]
+    fn stream(&self, py: Python<'_>, steps: usize) -> PyResult<Stream> {
+        let file = self.bytes.bind(py).as_bytes();
+        let steps = self.engine.time().map(|_| steps);
+        let options = Options { stream: true, steps, ..with_all_cores() };
+        let planned = py.detach(|| plan(file, self.precision, options)).map_err(raised)?;
+        Ok(Stream::new(planned.engine))
+    }
+
+    #[pyo3(signature = (ids, count, /, *, temperature=0.0, seed=0))]
+    fn generate(
+        &self,
+        ids: &Bound<'_, PyAny>,
+        count: usize,
+        temperature: f32,
+        seed: u64,
+    ) -> PyResult<Vec<u32>> {
+        if !(temperature.is_finite() && temperature >= 0.0) {
+            let problem = format!("temperature={temperature}: expected a number from 0 on");
+            return Err(PyValueError::new_err(problem));
+        }
+        let prompt = contiguous_f32(ids)?;
+        if prompt.shape().len() != 1 {
+            let problem = format!("ids of shape {}: expected one sequence", tuple(prompt.shape()));
+            return Err(PyValueError::new_err(problem));
+        }
+        let prompt = prompt.try_readonly()?;
+        let (prompt, file) = (prompt.as_slice()?, self.bytes.bind(ids.py()).as_bytes());
+        let choice = Choice { temperature, seed };
+        ids.py().detach(|| crate::stream::generate(file, prompt, count, choice)).map_err(raised)
     }
 
     #[getter]

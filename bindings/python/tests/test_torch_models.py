@@ -220,6 +220,22 @@ class LanguageModel(nn.Module):
         return self.head(self.cells(x)[0])
 
 
+class Decoder(nn.Module):
+    """The next token, by attention to those before; positions are embeddings."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.positions = nn.Embedding(20, 8), nn.Embedding(12, 8)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(8, 20)
+
+    def forward(self, ids):
+        steps = torch.arange(ids.shape[1], device=ids.device)
+        later = torch.where(steps[None] > steps[:, None], -torch.inf, 0.0)
+        return self.head(self.body(self.embedding(ids) + self.positions(steps), later))
+
+
 class DistilBert(nn.Module):
     def __init__(self):
         super().__init__()
@@ -457,3 +473,52 @@ def test_masks_are_inputs(name, tmp_path):
         compressed({"input_ids": example["input_ids"]})
     with pytest.raises(ValueError, match=r"attention_mask: shape \(4, 8\), expected \(9,\)"):
         compressed({**example, "attention_mask": example["attention_mask"][:, :8]})
+
+
+@pytest.mark.parametrize("name", ["decoder", "gru tagger"])
+def test_sequences_of_any_length_as_a_whole_part_by_part_and_token_by_token(name, tmp_path):
+    torch.manual_seed(3)
+    make = Decoder if name == "decoder" else lambda: Tagger(nn.GRU)
+    model = st.convert(make(), init_log_sigma2=-16.0).eval()
+    example = torch.randint(20, (2, 7))
+    path = tmp_path / "model.safetensors"
+    st.save(model, path, example, max_time=12)
+    report = svdo.compress(path, 3.0, quantize="exact")
+    compressed = svdo.load(report.data)
+    assert compressed.max_time == 12
+    at_once = svdo.load(st.compress(model, example, 3.0, quantize="exact", max_time=12).data)
+    ids = torch.randint(20, (12,))
+    with torch.no_grad():
+        whole = model(ids[None])[0].numpy()
+    for steps in (1, 4, 12):
+        found = compressed(ids[:steps].numpy()[None, None, None])[0].reshape(-1, steps)
+        assert np.allclose(found.T.reshape(steps, -1), whole[:steps], atol=1e-4)
+        assert np.array_equal(found, at_once(ids[:steps].numpy()[None, None, None])[0].reshape(-1, steps))
+        stream = compressed.stream(steps=steps)
+        parts = stream(ids.numpy().reshape(-1, *stream.input_shape)).reshape(12 // steps, -1, steps)
+        assert np.allclose(np.concatenate(parts, 1).T, whole, atol=1e-4)
+    if name == "decoder":
+        with pytest.raises(svdo.SvdoError, match="the network takes 12 at most"):
+            stream(ids.numpy().reshape(-1, *stream.input_shape))
+    stream.reset()
+    assert np.array_equal(stream(ids.numpy().reshape(stream.input_shape)).reshape(-1, 12), parts[0])
+    with pytest.raises(ValueError, match="input shape"):
+        stream(ids.numpy()[:5])
+
+    if name == "decoder":
+        tokens = ids[:3].tolist()
+        with torch.no_grad():
+            while len(tokens) < 12:
+                tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
+        assert compressed.generate(ids[:3].numpy(), 9) == tokens[3:]
+        drawn = [compressed.generate([1, 2], 8, temperature=2.0, seed=seed) for seed in (0, 0, 1)]
+        assert drawn[0] == drawn[1] != drawn[2]
+        with pytest.raises(ValueError, match="temperature"):
+            compressed.generate([1], 2, temperature=-1.0)
+        with pytest.raises(svdo.SvdoError, match="12 at most"):
+            compressed.generate([1], 13)
+    else:
+        # It gives classes, which are no tokens to go on with, but few enough to be taken for some.
+        assert len(compressed.generate([1], 2)) == 2
+    with pytest.raises(ValueError, match="time_dim"):
+        st.save(model, path, example, max_time=12, time_dim=2)

@@ -103,7 +103,7 @@ impl UncertainEngine {
         check_weights(model)?;
         let workers = Arc::new(Workers::new(options.threads.saturating_sub(1)));
         let parts = (&mut LayerKernels::default(), workers);
-        let mut engine = Engine::planned(model, isa, options, false, parts)?;
+        let mut engine = Engine::planned(model, isa, options, (false, None), parts)?;
         let mut steps = std::mem::take(&mut engine.steps);
         if how == Uncertainty::Moments {
             blocks::move_pools(&mut engine, &mut steps);

@@ -14,6 +14,7 @@ use super::execute::Panel;
 use super::kernels::{ROWS, matmul};
 use super::layout::Layout;
 use super::recurrent::Recurrent;
+use super::stream::{CachedAttention, Passing};
 use crate::model::LayerWeights;
 use crate::network::{Binary, Fill, Pad, Reduction, Shape};
 pub(super) use embedding::Embedding;
@@ -25,7 +26,10 @@ pub(super) use rearrange::Runs;
 pub(super) enum Whole {
     Softmax,
     LogSoftmax,
-    LayerNorm { eps: f32, centered: bool },
+    LayerNorm {
+        eps: f32,
+        centered: bool,
+    },
     Reduce(Reduction),
     Binary(Binary),
     Where,
@@ -37,6 +41,11 @@ pub(super) enum Whole {
     Recurrent(Arc<Recurrent>),
     Embedding(Arc<Embedding>),
     Attention(Attention),
+    /// Which step of a stream the part at hand begins with, and the next, so many steps on.
+    Position(usize),
+    /// Constants and attention of a stream; their last input is the position.
+    Passing(Arc<Passing>),
+    CachedAttention(Arc<CachedAttention>),
 }
 
 /// A value that is the same in each run: what is not zero of it.
@@ -72,6 +81,13 @@ impl Constant {
         8 * self.entries.len()
     }
 
+    /// All of its elements, so many.
+    pub(super) fn values(&self, elements: usize) -> Vec<f32> {
+        let mut values = vec![0.0; elements];
+        self.fill(&mut values, 1);
+        values
+    }
+
     fn fill(&self, y: &mut [f32], lanes: usize) {
         y.fill(0.0);
         for &(at, value) in &self.entries {
@@ -98,6 +114,9 @@ impl Whole {
             Self::Recurrent(recurrent) => recurrent.name(),
             Self::Embedding(_) => "embedding",
             Self::Attention(_) => "attention",
+            Self::Position(_) => "position",
+            Self::Passing(_) => "constant of steps",
+            Self::CachedAttention(_) => "attention, keys kept",
         }
     }
 
@@ -108,6 +127,8 @@ impl Whole {
             Self::Interpolate(interpolation) => interpolation.bytes(),
             Self::Recurrent(recurrent) => recurrent.bytes(),
             Self::Embedding(embedding) => embedding.bytes(),
+            Self::Passing(passing) => passing.bytes(),
+            Self::CachedAttention(attention) => attention.bytes(),
             _ => 0,
         }
     }
@@ -124,6 +145,7 @@ impl Whole {
                 Some([scores * (q.shape.width + v.shape.width), scores])
             }
             (Self::Recurrent(recurrent), _) => Some(recurrent.work()),
+            (Self::CachedAttention(attention), [q, ..]) => Some(attention.work(q.shape.height)),
             _ => None,
         }
     }
@@ -143,6 +165,10 @@ impl Whole {
         if let Self::Recurrent(recurrent) = self {
             let state = |at: usize| (!inputs[at].0.is_empty()).then_some(inputs[at].0);
             return recurrent.run(panel, inputs[0].0, [state(1), state(2)], y);
+        }
+        if let Self::CachedAttention(attention) = self {
+            let [q, k, v, (position, _)] = inputs;
+            return attention.run(panel, position[0] as usize, [q, k, v], y);
         }
         let y = &mut y[..to.channels * to.area() * lanes];
         let (x, from) = inputs[0];
@@ -185,7 +211,12 @@ impl Whole {
             Self::Embedding(embedding) => {
                 embedding.run(panel, &x[..from.area() * lanes], y, to.channels);
             }
-            Self::Recurrent(_) | Self::Attention(_) => {}
+            Self::Position(steps) => {
+                y[0] = y[1];
+                y[1] += *steps as f32;
+            }
+            Self::Passing(passing) => passing.fill(x[0] as usize, y),
+            Self::Recurrent(_) | Self::Attention(_) | Self::CachedAttention(_) => {}
         }
     }
 }

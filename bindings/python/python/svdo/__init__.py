@@ -15,7 +15,7 @@ from svdo import _checkpoint
 from svdo._checkpoint import export, save
 from svdo._prediction import Numbers, Prediction
 from svdo._report import Record, Report
-from svdo._svdo import Model, SvdoError, load
+from svdo._svdo import Model, Stream, SvdoError, load
 
 __all__ = [
     "Model",
@@ -23,6 +23,7 @@ __all__ = [
     "Prediction",
     "Record",
     "Report",
+    "Stream",
     "SvdoError",
     "compress",
     "export",

@@ -115,6 +115,56 @@ class Model:
         Arguments and errors are those of :meth:`predict`.
         """
 
+    def stream(self, *, steps: int = 1) -> Stream:
+        """The network at the beginning of a sequence that is given part by part: recurrent cells keep their states,
+        attention that looks back its keys and values.
+
+        Args:
+            steps: of each part, if sequences may have any length up to ``max_time``; else parts have the size of
+                the network's input.
+
+        Raises:
+            SvdoError: the network looks at several steps in another way; the message names where.
+        """
+
+    def generate(
+        self, ids: npt.ArrayLike, count: int, /, *, temperature: float = 0.0, seed: int = 0
+    ) -> list[int]:
+        """The token ids that follow others, by a network that gives numbers for the next token at each step, or after
+        the last.
+
+        Args:
+            ids: token ids [tokens], at least one.
+            count: how many more; all together no more than ``max_time`` are read.
+            temperature: 0 takes the most likely token, else one is drawn by probabilities whose logarithms are
+                divided by it.
+            seed: of what is drawn; with the same ids it gives the same tokens.
+
+        Raises:
+            ValueError: an argument that is none of these.
+            SvdoError: the network cannot run as a stream or takes no token ids; or the sequence gets too long.
+        """
+
+class Stream:
+    """A network in the midst of a sequence. Made by :meth:`Model.stream`."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of a part."""
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of a part's output: for each of its steps, or for the last one."""
+    def __call__(self, x: npt.ArrayLike, /) -> npt.NDArray[np.float32]:
+        """Run the next part, or several: [*input_shape] or [parts, *input_shape] of raw values.
+
+        Raises:
+            ValueError: the shape does not fit.
+            SvdoError: a value is not finite or no token id, or the sequence gets longer than ``max_time``; nothing
+                of ``x`` has then been taken in, but where an output is not finite.
+        """
+    def reset(self) -> None:
+        """Begin anew."""
+
 def load(source: str | os.PathLike[str] | bytes, *, precision: str = "f32") -> Model:
     """Load a .svdo file, or its bytes.
 
@@ -157,6 +207,7 @@ def save(
 ) -> None: ...
 def graph(
     path: Path,
+    longest: int | None,
 ) -> tuple[
     str,
     list[
@@ -170,7 +221,8 @@ def graph(
     ],
 ]:
     """The network description of an ONNX model, and of each of its layers name, shape, weights row
-    by row, bias, and the factor and offset for each row that follow it."""
+    by row, bias, and the factor and offset for each row that follow it. Where it leaves the steps of sequences free,
+    they are at most ``longest``."""
 
 def tensors(path: Path) -> list[tuple[str, str, list[int], npt.NDArray[np.uint8]]]:
     """Name, type, shape and bytes of each tensor of a safetensors file."""

@@ -36,6 +36,8 @@ def describe(
     scale: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    max_time: int | None = None,
+    time_dim: int = 1,
 ) -> dict[str, Any]:
     """The network description of a model, as formats/network.md says.
 
@@ -47,12 +49,16 @@ def describe(
         scale, mean, std: what turns raw values into what the model is trained on, for each
             channel: ``(x * scale - mean) / std``. Pixels from 0 to 255 need ``scale=1/255`` if
             the model was trained on 0 to 1.
+        max_time: take sequences of any length up to this one, whatever the example's.
+        time_dim: the dimension of the example that is time, then: 1 of token ids [batch, time], or of
+            features [batch, time, features]; of several inputs, of all that are as long as the first.
 
     Raises:
         SvdoError: an operation of the model's graph has no description.
         ValueError: a layer of the model has none.
     """
-    return _stored(model, example_input, scale, mean, std)[0]
+    time = _free_time(example_input, max_time, time_dim)
+    return _stored(model, example_input, scale, mean, std, time)[0]
 
 
 def save(
@@ -63,6 +69,8 @@ def save(
     scale: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    max_time: int | None = None,
+    time_dim: int = 1,
     network: Network | None = None,
 ) -> None:
     """Save a model as a checkpoint that ``svdo-compress`` and :func:`svdo.compress` take as it is:
@@ -74,7 +82,7 @@ def save(
     are what compression prunes.
 
     Args:
-        example_input, scale, mean, std: as in :func:`describe`.
+        example_input, scale, mean, std, max_time, time_dim: as in :func:`describe`.
         network: a description, as a dict or a file, in the place of ``example_input``.
     """
     if (network is None) == (example_input is None):
@@ -83,7 +91,8 @@ def save(
         refuse_sharded(model)
         _save(path, unwrap(model).state_dict(), network)
         return
-    description, tensors = _stored(model, example_input, scale, mean, std)
+    time = _free_time(example_input, max_time, time_dim)
+    description, tensors = _stored(model, example_input, scale, mean, std, time)
     _save(path, tensors, description, own=True)
 
 
@@ -145,16 +154,35 @@ def compress(
     scale: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    max_time: int | None = None,
+    time_dim: int = 1,
     **options: Any,
 ) -> Report:
     """Compress a model at once, without a checkpoint in between.
 
     Args:
-        example_input, scale, mean, std: as in :func:`describe`.
+        example_input, scale, mean, std, max_time, time_dim: as in :func:`describe`.
         thresh, options: as in :func:`svdo.compress`.
     """
-    description, tensors = _stored(model, example_input, scale, mean, std)
+    time = _free_time(example_input, max_time, time_dim)
+    description, tensors = _stored(model, example_input, scale, mean, std, time)
     return _compress(tensors, thresh, network=description, _own=True, **options)
+
+
+def _free_time(
+    example_input: Tensor | Sequence[int] | Mapping[str, Tensor], max_time: int | None, time_dim: int
+) -> graph.FreeTime | None:
+    if max_time is None:
+        return None
+    if max_time < 1:
+        raise ValueError(f"max_time={max_time}: expected the steps of the longest sequence")
+    given = example_input.values() if isinstance(example_input, Mapping) else [example_input]
+    ranks = [x.dim() if isinstance(x, Tensor) else 1 + len(x) for x in given]
+    if not 1 <= time_dim < max(ranks, default=0):
+        raise ValueError(
+            f"time_dim={time_dim}: expected a dimension of example_input behind the batch, 1 to {max(ranks, default=0) - 1}"
+        )
+    return graph.FreeTime(max_time, time_dim)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -174,13 +202,14 @@ def _stored(
     scale: float,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    time: graph.FreeTime | None,
 ) -> tuple[dict[str, Any], StateDict]:
     """The description of a model and the tensors of its checkpoint."""
     model = unwrap(model)
     refuse_sharded(model)
     if not isinstance(example_input, (Tensor, Mapping)):
         example_input = torch.zeros(1, *(int(size) for size in example_input))
-    read = graph.read(model, example_input)
+    read = graph.read(model, example_input, time)
     given = scale != 1.0 or mean is not None or std is not None
     if given and any(node["op"] == "embedding" for node in read.nodes):
         raise ValueError("scale, mean and std: the model takes token ids, which stay as they are")
@@ -215,8 +244,8 @@ def _preprocessing(
         if scale != 1.0 or mean is not None or std is not None:
             raise ValueError("scale, mean and std: the model takes several inputs, which stay as they are")
         return own
-    given: dict[str, Any] = {"shape": own["shape"]}
-    if set(own) == {"shape"}:
+    given: dict[str, Any] = {name: own[name] for name in ("shape", "time") if name in own}
+    if set(own) == set(given):
         if scale != 1.0:
             given["scale"] = float(scale)
         if mean is not None:

@@ -106,7 +106,21 @@ class _Named(nn.Module):
         return self.model(**dict(zip(self.names, values)))
 
 
-def read(model: nn.Module, example_input: Example) -> Graph:
+@dataclass(frozen=True)
+class FreeTime:
+    """Sequences may have any length."""
+
+    longest: int
+    dim: int
+    """The dimension of the example that is time."""
+
+    def of(self, examples: Mapping[str, Tensor]) -> list[str]:
+        """The inputs that have as many steps as the first one."""
+        steps = next((x.shape[self.dim] for x in examples.values() if x.dim() > self.dim), None)
+        return [n for n, x in examples.items() if x.dim() > self.dim and x.shape[self.dim] == steps]
+
+
+def read(model: nn.Module, example_input: Example, time: FreeTime | None = None) -> Graph:
     """The graph of a model in evaluation mode, and what its layers are stored as.
 
     Args:
@@ -121,7 +135,7 @@ def read(model: nn.Module, example_input: Example) -> Graph:
     constant: set[str] = set()
     while True:
         try:
-            return _read(model, example_input, constant)
+            return _read(model, example_input, time, constant)
         except _Constant as found:
             # None of them is looked for again, so that this ends.
             constant |= found.layers
@@ -136,7 +150,7 @@ class _Constant(Exception):
         self.layers = layers
 
 
-def _read(model: nn.Module, example_input: Example, constant: set[str]) -> Graph:
+def _read(model: nn.Module, example_input: Example, time: FreeTime | None, constant: set[str]) -> Graph:
     """See :func:`read`; the layers of ``constant`` keep their own weights."""
     several = isinstance(example_input, Mapping)
     given = dict(example_input) if isinstance(example_input, Mapping) else {"input": example_input}
@@ -158,9 +172,9 @@ def _read(model: nn.Module, example_input: Example, constant: set[str]) -> Graph
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.onnx")
         one = {name: example[:1] for name, example in examples.items()}
-        _export(type(model).__name__, replica, one, path)
+        _export(type(model).__name__, replica, one, time, path)
         try:
-            text, layers = _svdo.graph(path)
+            text, layers = _svdo.graph(path, None if time is None else time.longest)
         except SvdoError as error:
             raise SvdoError(str(error).replace(path, type(model).__name__)) from None
     description = json.loads(text)
@@ -216,7 +230,9 @@ def _check_samples(
         )
 
 
-def _export(name: str, model: nn.Module, examples: dict[str, Tensor], path: str) -> None:
+def _export(
+    name: str, model: nn.Module, examples: dict[str, Tensor], time: FreeTime | None, path: str
+) -> None:
     """Writes the ONNX graph by the exporter there is."""
     if importlib.util.find_spec("onnx") is None:
         raise ImportError("saving a model needs the package onnx (and onnxscript): pip install 'svdo[torch]'")
@@ -225,20 +241,33 @@ def _export(name: str, model: nn.Module, examples: dict[str, Tensor], path: str)
     newer = "dynamo" in inspect.signature(torch.onnx.export).parameters
     # The newer exporter spells every step of such a layer out.
     spelled_out = any(isinstance(m, nn.RNN) for m in model.modules())
+    free: dict[str, Any] = {}
+    freer: dict[str, Any] = {}
+    if time is not None:
+        free["dynamic_axes"] = {n: {time.dim: "time"} for n in time.of(examples)}
+        if newer:
+            steps = {time.dim: torch.export.Dim("time", max=time.longest)}
+            freer["dynamic_shapes"] = _by_argument(model, {n: steps for n in time.of(examples)}, examples)
     failed: Exception | None = None
     with warnings.catch_warnings(), torch.no_grad(), _no_fast_paths():
         warnings.simplefilter("ignore")
         if newer and not spelled_out and importlib.util.find_spec("onnxscript") is not None:
             try:
-                torch.onnx.export(model, values, path, dynamo=True, verbose=False, **settings)
+                torch.onnx.export(model, values, path, dynamo=True, verbose=False, **settings, **freer)
                 return
             except Exception as error:  # noqa: BLE001 it is told below, if nothing else works
                 failed = error
         try:
             older = {"dynamo": False} if newer else {}
-            torch.onnx.export(model, values, path, **settings, **older)
+            torch.onnx.export(model, values, path, **settings, **older, **free)
         except Exception as error:
             raise SvdoError(f"{name} cannot be exported to ONNX: {_root(failed or error)}") from error
+
+
+def _by_argument(model: nn.Module, shapes: dict[str, Any], examples: Mapping[str, Tensor]) -> Any:
+    """Free dimensions in the order of a model's arguments: one that takes what there is takes a tuple of all."""
+    listed = tuple(shapes.get(name) for name in examples)
+    return (listed,) if isinstance(model, _Named) else listed
 
 
 @contextmanager

@@ -1,0 +1,124 @@
+//! Token after token: a network that says what comes next goes on from what it is given.
+
+use crate::engine::{Engine, Isa, Options};
+use crate::error::{Error, Result};
+use crate::measure::uniform;
+use crate::model::Model;
+use crate::network::Op;
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Choice {
+    /// The most likely one at 0; else drawn, by probabilities whose logarithms are divided by it.
+    pub temperature: f32,
+    /// Of what is drawn. The tokens drawn depend on it, the model and the prompt alone.
+    pub seed: u64,
+}
+
+/// A network over token ids whose outputs at a step are numbers for the next one: logits, their logarithmic softmax
+/// or probabilities.
+#[derive(Debug)]
+pub struct Generator {
+    engine: Engine,
+    longest: Option<usize>,
+    vocabulary: usize,
+    outputs: usize,
+    probabilities: bool,
+}
+
+impl Generator {
+    /// Plans the network for one token at a time. Cells keep their states, attention its keys and values, so that
+    /// each token costs as much as it looks at.
+    ///
+    /// # Errors
+    /// [`Error::Network`] for a network that cannot run as a stream, takes other inputs than ids of one token, or gives
+    /// more numbers a step than there are ids.
+    pub fn new(model: &Model, isa: Isa, threads: usize) -> Result<Self> {
+        let network = &model.network;
+        let longest = network.time.as_ref().map(|time| time.longest);
+        let steps = longest.map(|_| 1);
+        let options = Options { stream: true, steps, threads, ..Options::default() };
+        let engine = Engine::with_options(model, isa, options)?;
+        let (Some(vocabulary), 1) = (engine.vocabulary(), engine.input_shape().elements()?) else {
+            return Err(Error::network(
+                "to generate, a network has to take token ids, one at a time: it has other inputs, or several steps \
+                 at once (import it with free time)",
+            ));
+        };
+        let outputs = engine.output_shape().elements()?;
+        if outputs > vocabulary {
+            return Err(Error::network(format!(
+                "it gives {outputs} numbers a step and takes {vocabulary} ids: these are no tokens to go on with"
+            )));
+        }
+        let probabilities = network.nodes.last().is_some_and(|node| node.op == Op::Softmax);
+        Ok(Self { engine, longest, vocabulary, outputs, probabilities })
+    }
+
+    /// How many ids there are.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// The `count` tokens that follow a prompt.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a prompt without tokens or with others than there are, for more than the longest sequence,
+    /// and for an output that is no finite number.
+    pub fn generate(&self, prompt: &[f32], count: usize, choice: Choice) -> Result<Vec<u32>> {
+        if prompt.is_empty() {
+            return Err(Error::data("a prompt of no tokens: there is nothing to go on from"));
+        }
+        // The last one is not read again.
+        let read = prompt.len().saturating_add(count).saturating_sub(1);
+        if let Some(longest) = self.longest.filter(|&longest| read > longest) {
+            return Err(Error::data(format!(
+                "a prompt of {} tokens and {count} more: the network takes sequences of {longest} at most",
+                prompt.len()
+            )));
+        }
+        let mut workspace = self.engine.workspace(1);
+        let mut outputs = vec![0.0; self.outputs];
+        for token in prompt {
+            self.engine.run(&mut workspace, std::slice::from_ref(token), &mut outputs)?;
+        }
+        let mut tokens = Vec::new();
+        while tokens.len() < count {
+            crate::data::finite("output", &outputs, self.outputs)?;
+            let number = uniform(choice.seed.wrapping_shl(32).wrapping_add(tokens.len() as u64));
+            let next = self.chosen(&outputs, choice.temperature, f64::from(number));
+            tokens.push(next as u32);
+            if tokens.len() < count {
+                self.engine.run(&mut workspace, &[next as f32], &mut outputs)?;
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// The next token, by a number from 0 to below 1.
+    fn chosen(&self, outputs: &[f32], temperature: f32, number: f64) -> usize {
+        let first = |(best, most): (usize, f32), (at, &y): (usize, &f32)| {
+            if y > most { (at, y) } else { (best, most) }
+        };
+        let (best, most) = outputs.iter().enumerate().fold((0, f32::NEG_INFINITY), first);
+        if temperature == 0.0 {
+            return best;
+        }
+        let weight = |y: f32| {
+            let logarithm = |y: f32| match self.probabilities {
+                true => libm::log(f64::from(y)),
+                false => f64::from(y),
+            };
+            libm::exp((logarithm(y) - logarithm(most)) / f64::from(temperature))
+        };
+        let all: f64 = outputs.iter().map(|&y| weight(y)).sum();
+        let mut left = number * all;
+        for (at, &y) in outputs.iter().enumerate() {
+            left -= weight(y);
+            if left < 0.0 {
+                return at;
+            }
+        }
+        best
+    }
+}
