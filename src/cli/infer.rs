@@ -273,21 +273,26 @@ impl Arguments {
 
     /// What the input files hold.
     fn read(&self, model: &Model, engine: &Engine) -> anyhow::Result<Read> {
-        let Some(time) = engine.time() else {
+        let Some(time) = &model.network.time else {
             let outs = engine.output_shape().elements()?;
             let Labelled { values, labels, classes } =
                 self.samples(model, (engine.input(), outs))?;
             return Ok(Read { labels, classes, ..Read::of(Given::Samples(values)) });
         };
-        let mut found =
-            data::read_sequences(&self.input, self.array.as_deref(), (engine.input(), time))?;
+        let input = (&model.network.input, time);
+        let mut found = data::read_sequences(&self.input, self.array.as_deref(), input)?;
         let own = found.labels.take();
         let labels = self.labels.as_deref().map(data::read_labels).transpose()?.or(own);
         let classes = match &self.classes {
             Some(path) => class_names(path, engine.output_shape().elements()?)?,
             None => model.network.classes().into_iter().map(str::to_owned).collect(),
         };
-        Ok(Read { labels, classes, ..Read::of(Given::Sequences(found)) })
+        // Parts of a stream have one length.
+        let given = match self.stream {
+            true => Given::Samples(found.values),
+            false => Given::Sequences(found),
+        };
+        Ok(Read { labels, classes, ..Read::of(given) })
     }
 
     fn infer(

@@ -158,11 +158,11 @@ impl Case {
                     *theta = if key > query { -1e30 } else { 0.0 };
                 }
             }
-            // Of a constant, its first rows and columns.
+            // Of a constant, its first channels, rows and columns.
             let kept: Vec<usize> = (0..theta.len())
                 .filter(|&at| match (&all[..], &own[..]) {
-                    (&[_, _, height, width], &[_, _, h, w]) => {
-                        at / width % height < h && at % width < w
+                    (&[_, 1, height, width], &[c, 1, h, w]) => {
+                        at / width / height < c && at / width % height < h && at % width < w
                     }
                     _ => true,
                 })
