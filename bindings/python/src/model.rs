@@ -1,7 +1,7 @@
 //! Compressed models, ready to run on arrays.
 
 use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use numpy::{
     PyArray, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods,
@@ -13,6 +13,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use svdo::engine::uncertain::UncertainEngine;
 use svdo::engine::{Engine, Isa, Options};
 use svdo::files::Claims;
+use svdo::generate::{Choice, Generator};
 use svdo::network::Shape;
 use svdo::network::describe::Description;
 use svdo::{Error, Result, container, data};
@@ -31,6 +32,8 @@ pub(crate) struct Model {
     network: String,
     classes: Vec<String>,
     threshold: Option<f32>,
+    /// What generates, once it has.
+    generator: OnceLock<Generator>,
 }
 
 /// What `load` takes.
@@ -137,7 +140,8 @@ struct Planned {
 impl Planned {
     fn with(self, bytes: Py<PyBytes>) -> Model {
         let Self { engine, precision, network, classes, threshold } = self;
-        Model { engine, bytes, precision, network, classes, threshold }
+        let generator = OnceLock::new();
+        Model { engine, bytes, precision, network, classes, threshold, generator }
     }
 }
 
@@ -273,7 +277,16 @@ impl Model {
         let prompt = prompt.try_readonly()?;
         let (prompt, file) = (prompt.as_slice()?, self.bytes.bind(ids.py()).as_bytes());
         let choice = Choice { temperature, seed };
-        ids.py().detach(|| crate::stream::generate(file, prompt, count, choice)).map_err(raised)
+        let tokens = ids.py().detach(|| {
+            if self.generator.get().is_none() {
+                let planned = Generator::new(&container::read(file)?, isa()?, cores())?;
+                // If another thread was faster, its is as good.
+                let _ = self.generator.set(planned);
+            }
+            let generator = self.generator.get();
+            generator.map_or(Ok(Vec::new()), |g| g.generate(prompt, count, choice))
+        });
+        tokens.map_err(raised)
     }
 
     #[getter]

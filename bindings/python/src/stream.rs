@@ -1,4 +1,4 @@
-//! Networks that go on from where they were: parts of a sequence, and tokens that follow.
+//! Networks that go on from where they were: parts of a sequence.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,12 +6,11 @@ use numpy::{PyArray, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
+use svdo::data;
 use svdo::engine::{Engine, Workspace};
-use svdo::generate::{Choice, Generator};
-use svdo::{container, data};
 
 use crate::error::raised;
-use crate::model::{contiguous_f32, cores, dimensions, isa, tuple};
+use crate::model::{contiguous_f32, dimensions, tuple};
 
 /// See the stub.
 #[pyclass(frozen, module = "svdo")]
@@ -72,15 +71,4 @@ impl Stream {
     fn output_shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, dimensions(self.engine.output_shape()))
     }
-}
-
-/// The tokens that follow a prompt, by the model of a file.
-pub(crate) fn generate(
-    file: &[u8],
-    prompt: &[f32],
-    count: usize,
-    choice: Choice,
-) -> svdo::Result<Vec<u32>> {
-    let model = container::read(file)?;
-    Generator::new(&model, isa()?, cores())?.generate(prompt, count, choice)
 }
