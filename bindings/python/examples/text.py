@@ -73,6 +73,7 @@ def parsed(arguments):
     parser.add_argument("--kl-ramp", type=float, default=0.4, help="share of the epochs in which the KL rises")
     parser.add_argument("--target-sparsity", type=float, help="steer the KL's weight to this share of pruned weights")
     parser.add_argument("--ratio", type=float, default=20.0, help="all weights over those kept")
+    parser.add_argument("--bits", type=int, help="of the file's weights, on a uniform grid; else by rate and distortion")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-file", action="store_true", help="end before step 4")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -232,7 +233,8 @@ def file(options, text):
     threshold = pruned.read(model, out / "pruned.npz")
     example = torch.zeros(1, MEASURED, dtype=torch.long)
     st.save(model, out / "model.safetensors", example)
-    report = svdo.compress(out / "model.safetensors", threshold, output=out / "model.svdo", strip=True)
+    how = {} if options.bits is None else {"quantize": "uniform", "bits": options.bits}
+    report = svdo.compress(out / "model.safetensors", threshold, output=out / "model.svdo", strip=True, **how)
     print(report)
     compressed = svdo.load(report.data)
 
