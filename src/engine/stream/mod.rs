@@ -69,16 +69,28 @@ fn follow(network: &Network) -> Result<(Vec<Steps>, Found)> {
              back: a stream would keep nothing",
         ));
     }
-    // Steps are the columns; or, as graphs have them, the channels of `[steps, 1, features]`.
-    let Shape { channels, height, width } = part.input.shape;
+    let free = network.time.as_ref().map_or(&[][..], |time| &time.sizes);
     let walk = |stride, steps| {
-        let free = network.time.as_ref().map_or(&[][..], |time| &time.sizes);
         Walk { network: part, shapes: &shapes, free, found: &found, steps }.all(stride)
     };
-    let by_column = walk(1, width);
-    let steps = match by_column {
-        Err(_) if channels > 1 => walk(height * width, channels).or(by_column),
-        found => found,
+    let Shape { channels, height, width } = part.input.shape;
+    let steps = if network.time.is_some() {
+        let mut own = free.iter().filter(|free| free.of == Place::Input).map(|free| free.number);
+        match (own.next(), own.next()) {
+            (Some(0), None) => walk(height * width, channels),
+            (Some(1), None) => walk(width, height),
+            (Some(2), None) => walk(1, width),
+            _ => Err(Error::network(
+                "a network of several inputs cannot run as a stream: its steps lie in several places",
+            )),
+        }
+    } else {
+        // Steps are the columns; or, as graphs have them, the channels of `[steps, 1, features]`.
+        let by_column = walk(1, width);
+        match by_column {
+            Err(_) if channels > 1 => walk(height * width, channels).or(by_column),
+            found => found,
+        }
     }?;
     Ok((steps, found))
 }
@@ -228,11 +240,15 @@ impl Walk<'_> {
         if free.iter().any(|free| free.size != Polynomial::STEPS) {
             return Err("is a constant of other sizes than its steps");
         }
-        let numbers: Vec<usize> = free.iter().map(|free| free.number).collect();
+        let (of, mut numbers) = (&self.network.layers[layer], Vec::new());
+        numbers.extend(free.iter().map(|free| free.number));
         Ok(match numbers[..] {
             [] => None,
-            [2, 3] => Some(Steps::Pairs),
-            [at] => Some(Steps::Each(after(&self.network.layers[layer], at))),
+            [at] => Some(Steps::Each(after(of, at))),
+            // Nothing lies between rows and columns, or behind these.
+            [row, column] if after(of, column) == 1 && after(of, row) == of.shape[column] => {
+                Some(Steps::Pairs)
+            }
             _ => return Err("is a constant of other sizes than its steps"),
         })
     }
