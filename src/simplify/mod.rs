@@ -16,6 +16,7 @@
 mod cells;
 mod constants;
 mod live;
+mod order;
 mod wiring;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::error::Result;
 use crate::network::{Network, Op};
 use crate::prune::{PrunedLayer, PrunedModel, csr};
 use live::LiveWeights;
+pub(crate) use order::order;
 use wiring::{Reader, Wiring, carry};
 
 /// What went from one layer, and what could not.
@@ -43,7 +45,7 @@ pub struct Simplified {
     pub weights: usize,
     /// Removable units that had to stay, by reason.
     pub kept: BTreeMap<&'static str, usize>,
-    /// The numbers of the units that are left.
+    /// The numbers of the units that are left, in the order in which they stand.
     pub left: Vec<u32>,
 }
 
