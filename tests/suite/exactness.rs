@@ -17,7 +17,7 @@ use svdo::simplify::{Simplified, simplify};
 pub type Shapes = &'static [(&'static str, &'static [usize])];
 
 /// Every operation, with padding, strides, groups, branches and units that can and cannot go.
-pub const NETWORKS: [(&str, &str, Shapes); 11] = [
+pub const NETWORKS: [(&str, &str, Shapes); 12] = [
     (
         "padded convolutions",
         r#"{"version": 1, "input": {"shape": [2, 9, 7], "scale": 0.5, "mean": [0.1, -0.2], "std": [0.5, 2]},
