@@ -131,6 +131,11 @@ for target, count in {"layers": 40, "networks": 40, "export": 30, "serve": 20}.i
             content = bytes([40]) + content + b"".join(
                 struct.pack("<I", n) + bytes(n) for n in (4, 8, 48, 96, 240))
         put(target, content)
+point = (b'{"threshold":3.0,"settings":{"step":0.8,"lambda":0.04,"companding":13,"gamma":0.0,"bias":0.25,"distill":0},'
+         b'"bytes":40,"change":{"output_error":0.01,"divergence":0.001,"errors":null,"evaluation":null}}\n')
+put("search", b"\0", b"\1" + point, b"\2" + point.replace(b"0.8", b"0.4") + b'{"thr', b"\0no state\n",
+    b"\3" + point.replace(b"null", b"[1,2]", 1), b'\0{"svdo_search":1}\n',
+    b"\1" + 3 * point.replace(b"0.01", b"1e300").replace(b"40", b"18446744073709551615"))
 for extra in sys.argv[2:]:
     target, path = extra.split("=")
     content = Path(path).read_bytes()

@@ -16,6 +16,7 @@ mod networks;
 mod operations;
 mod samples;
 mod scratch;
+mod searches;
 mod sequences;
 #[cfg(feature = "train")]
 mod training;
@@ -44,6 +45,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("report", descriptions::report),
     ("networks", networks::agree),
     ("export", networks::export),
+    ("search", searches::state),
     ("serve", interfaces::serve),
     ("c", interfaces::c),
     #[cfg(feature = "train")]

@@ -159,6 +159,14 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=9), help_heading = "Search")]
     effort: u32,
 
+    /// Keep what the search tries in this file, and go on from what is in it
+    ///
+    /// Every configuration is a line as soon as it was tried. After Ctrl-C or a crash the same command goes on
+    /// and ends with the file that it would have made at once. The bound and --effort may change; with another
+    /// checkpoint, data, coding or version it is refused.
+    #[arg(long, value_name = "FILE", requires = "goal", help_heading = "Search")]
+    search_state: Option<PathBuf>,
+
     /// Say how many bytes other coders make of the same layers
     ///
     /// Huffman as in Deep Compression, zstd, the entropy without contexts; and what k-means and Huffman
@@ -260,7 +268,7 @@ impl Arguments {
         self.write(done, output.as_deref())
     }
 
-    fn job<'a>(&self, checkpoint: &'a Checkpoint, quantizer: Quantizer) -> Job<'a> {
+    fn job<'a>(&'a self, checkpoint: &'a Checkpoint, quantizer: Quantizer) -> Job<'a> {
         let mut job = Job::new(checkpoint)
             .threshold(self.target.threshold(self.thresh))
             .quantizer(quantizer)
@@ -279,6 +287,9 @@ impl Arguments {
         }
         if let Some(goal) = self.goal() {
             job = job.goal(goal);
+        }
+        if let Some(path) = &self.search_state {
+            job = job.search_state(path);
         }
         if let Some(sweep) = &self.sweep {
             job = job.sweep(sweep.0.clone());
@@ -310,6 +321,8 @@ impl Arguments {
 
     /// No file is lost to another.
     fn claim(&self, output: Option<&PathBuf>) -> anyhow::Result<()> {
+        let streamed = self.search_state.as_deref().is_some_and(is_stdout);
+        anyhow::ensure!(!streamed, "--search-state is a file that is read again: name one");
         let mut claims = output::claims()?;
         output::reads(&mut claims, "the input", &self.input)?;
         let inputs = [
@@ -324,6 +337,7 @@ impl Arguments {
         let outputs = [
             ("the output", &output.cloned()),
             ("--network-template", self.import.network_template()),
+            ("--search-state", &self.search_state),
         ];
         output::claim(&mut claims, &inputs, &outputs)?;
         self.more_reports.claim(&mut claims)?;

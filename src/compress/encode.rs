@@ -17,7 +17,7 @@ use crate::quantize::{
     Calibration, Distillation, Fit, Propagation, Quantized, Quantizer, Recalibration, Refold,
     Safeguards,
 };
-use crate::simplify::{Simplified, simplify};
+use crate::simplify::{Simplified, order, simplify};
 
 /// Times a network is simplified and quantized again because quantization left units dead.
 const MOST_ROUNDS: usize = 3;
@@ -159,7 +159,14 @@ impl Encoding<'_> {
         crate::threads::ready();
         let statistics: Vec<Statistics> = pruned.statistics().cloned().collect();
         let mut simplified: Vec<Simplified> = match self.settings.simplify {
-            true => simplify(&mut pruned)?,
+            true => {
+                let mut done = simplify(&mut pruned)?;
+                // Where positions are coded by gaps alone, order is nothing; where every bit is kept, sums stay the same.
+                if !self.settings.fast && self.settings.quantizer != Quantizer::Exact {
+                    order(&mut pruned, &mut done)?;
+                }
+                done
+            }
             false => {
                 let layers = pruned.network().layers.iter();
                 layers.map(|layer| Simplified::untouched(layer.rows())).collect()

@@ -1,5 +1,6 @@
 //! The wishes that a workflow begins with, one after the other.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::encode::Settings;
@@ -50,6 +51,7 @@ impl<'a> Job<'a> {
             validate: None,
             goal: None,
             effort: 5,
+            search_state: None,
             sweep: None,
             requirements: Vec::new(),
             by_magnitude: false,
@@ -164,6 +166,14 @@ impl<'a> Job<'a> {
         self
     }
 
+    /// A file in which a search keeps every configuration that it has tried, as soon as it has: the same job
+    /// with the same file goes on from there, and ends with what it would have given without a break. The bound,
+    /// kind of the goal and effort may be others; what else matters may not, and is refused.
+    pub fn search_state(mut self, path: &'a Path) -> Self {
+        self.0.search_state = Some(path);
+        self
+    }
+
     /// Thresholds at which the network is encoded for comparison.
     pub fn sweep(mut self, thresholds: Vec<f32>) -> Self {
         self.0.sweep = Some(thresholds);
@@ -212,8 +222,8 @@ impl<'a> Job<'a> {
         self
     }
 
-    /// A search ends when this is set, with the best of what it has tried: its report says the
-    /// settings, from which another may start.
+    /// A search ends when this is set, with the best of what it has tried. With a
+    /// [`search_state`](Self::search_state) the next goes on.
     pub fn stop(mut self, stop: &'a AtomicBool) -> Self {
         self.0.stop = Some(stop);
         self

@@ -121,7 +121,7 @@ impl Run<'_, '_> {
         let samples = self.wishes.validate.unwrap_or(Samples { values: unlabelled, labels: None });
         let (isa, monitor) = (self.isa, self.monitor);
         let distillation = self.distillation.as_ref();
-        let setting = search::Setting {
+        let mut setting = search::Setting {
             settings,
             goal,
             samples,
@@ -131,7 +131,14 @@ impl Run<'_, '_> {
             isa,
             monitor,
             stop,
+            state: None,
         };
+        let state = self
+            .wishes
+            .search_state
+            .map(|path| search::State::open(path, &pruned, &setting, self.wishes.calibrate));
+        let state = state.transpose()?;
+        setting.state = state.as_ref();
         let found = search::search(&pruned, &setting)?;
         // The sweep asks for some of them again.
         self.held.extend(pruned.into_iter().map(|(at, pruned)| (at.into(), pruned)));

@@ -1,6 +1,7 @@
 //! What a file does to the network's outputs, beside the pruned network before quantization.
 
 use ndarray::ArrayViewD;
+use serde::{Deserialize, Serialize};
 
 use crate::data::finite;
 use crate::engine::evaluate::{Evaluation, compare, top};
@@ -44,7 +45,7 @@ impl<'a> Samples<'a> {
 }
 
 /// Outputs against those of the reference, the pruned network at the user's threshold.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// The root mean square of the outputs' change, over that of the reference's outputs about each
     /// sample's mean.

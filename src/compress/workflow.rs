@@ -1,5 +1,6 @@
 //! The workflow from a checkpoint to a file and its report.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::encode::{Compressed, Settings};
@@ -11,6 +12,7 @@ use super::{compare, summary};
 use crate::checkpoint::Checkpoint;
 use crate::engine::Isa;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::progress::{Monitor, Observer};
 use crate::prune::{PrunedModel, Spread, Thresholds, pruned_variance};
 use crate::quantize::{Calibration, Distillation, Quantizer, RateDistortion, Recalibration};
@@ -59,6 +61,7 @@ pub(super) struct Wishes<'a> {
     pub(super) validate: Option<Samples<'a>>,
     pub(super) goal: Option<Goal>,
     pub(super) effort: u32,
+    pub(super) search_state: Option<&'a Path>,
     pub(super) sweep: Option<Vec<f32>>,
     pub(super) requirements: Vec<Requirement>,
     pub(super) by_magnitude: bool,
@@ -180,6 +183,12 @@ impl<'a> Wishes<'a> {
         if self.goal.is_some() && !settings.quantizer.is_fitted() {
             return refuse("a search needs --quantize rd");
         }
+        if let Some(path) = self.search_state {
+            if self.goal.is_none() {
+                return refuse("the state of a search goes with a goal");
+            }
+            files::check(path)?;
+        }
         if self.calibrate.is_some() && !settings.quantizer.is_fitted() {
             return refuse("calibration needs --quantize rd");
         }
@@ -244,6 +253,9 @@ impl<'a> Wishes<'a> {
                 "the search was stopped after {} configurations: this is the best of them",
                 found.points.len()
             ));
+        }
+        if found.resumed > 0 {
+            notes.push(format!("the search had {} configurations from its state", found.resumed));
         }
         let moved = found.best.threshold;
         if moved != threshold {

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 
 /// How well outputs match labels.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[cfg_attr(feature = "compress", derive(serde::Serialize, serde::Deserialize))]
 pub struct Evaluation {
     /// Labelled samples.
     pub samples: usize,

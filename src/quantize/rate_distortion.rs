@@ -1,6 +1,8 @@
 //! Rate-distortion quantization: each weight takes the level, zero among them, with the least
 //! distortion plus lambda times the bits that the adaptive coder would spend on it there and then.
 
+use serde::{Deserialize, Serialize};
+
 use crate::container::nearest_short_step;
 use crate::entropy::spec::{Geometry, LayerSpec};
 use crate::model::{Scale, Values};
@@ -15,7 +17,7 @@ use crate::quantize::step::{
 use crate::quantize::{Safeguards, gap_rate, outliers};
 
 /// What sets rate against distortion.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RateDistortion {
     /// The step of a layer in units of its posterior standard deviation, exp(mean log sigma) over
     /// the kept weights. What is checked before a file is written: the root mean square over a layer's

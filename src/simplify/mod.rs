@@ -16,6 +16,7 @@
 mod cells;
 mod constants;
 mod live;
+mod order;
 mod wiring;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::error::Result;
 use crate::network::{Network, Op};
 use crate::prune::{PrunedLayer, PrunedModel, csr};
 use live::LiveWeights;
+pub(crate) use order::order;
 use wiring::{Reader, Wiring, carry};
 
 /// What went from one layer, and what could not.
@@ -43,7 +45,7 @@ pub struct Simplified {
     pub weights: usize,
     /// Removable units that had to stay, by reason.
     pub kept: BTreeMap<&'static str, usize>,
-    /// The numbers of the units that are left.
+    /// The numbers of the units that are left, in the order in which they stand.
     pub left: Vec<u32>,
 }
 
@@ -81,7 +83,7 @@ const LAST: &str = "last unit of its layer";
 pub fn simplify(model: &mut PrunedModel) -> Result<Vec<Simplified>> {
     let network = model.network.clone();
     let shapes = network.shapes()?;
-    let wiring = Wiring::new(&network, &shapes);
+    let mut wiring = Wiring::new(&network, &shapes);
     let mut units = Units { model, of: Vec::with_capacity(network.layers.len()) };
     for index in 0..network.layers.len() {
         let mut own = LayerUnits::new(&units.model.layer(index)?);
@@ -101,11 +103,11 @@ pub fn simplify(model: &mut PrunedModel) -> Result<Vec<Simplified>> {
             let Some(layer) = node.op.layer() else { continue };
             let report = &mut done[layer];
             report.kept.clear();
-            match (&wiring.readers[index], node.op, wiring.inputs_of_cell[index]) {
+            let removed = match (&wiring.readers[index], node.op, wiring.inputs_of_cell[index]) {
                 (Ok(readers), Op::Embedding { .. }, _) => {
                     let features = units.remove_features(layer, readers)?;
                     report.features += features;
-                    changed |= features > 0;
+                    features > 0
                 }
                 (Ok(readers), Op::Recurrent { recurrence, .. }, Some(inputs)) => {
                     let gates = recurrence.cell.gates();
@@ -113,15 +115,22 @@ pub fn simplify(model: &mut PrunedModel) -> Result<Vec<Simplified>> {
                     for layer in [inputs, layer] {
                         done[layer].dead += rows;
                     }
-                    changed |= rows > 0;
+                    rows > 0
                 }
-                (Ok(readers), ..) => changed |= units.remove(layer, readers, report)?,
+                (Ok(readers), ..) => units.remove(layer, readers, report)?,
                 (Err(reason), ..) => {
                     let empty = units.of[layer].empty.iter().filter(|&&empty| empty).count();
                     if empty > 0 {
                         report.kept.insert(reason, empty);
                     }
+                    false
                 }
+            };
+            if removed {
+                changed = true;
+                // Of values side by side the later begin elsewhere now.
+                let network = units.network(&network);
+                wiring = Wiring::new(&network, &network.shapes()?);
             }
         }
         if !changed {
@@ -280,7 +289,10 @@ impl Units<'_> {
         }
         report.dead += dead;
         report.constant += folded;
-        for (reader, constants) in readers.iter().zip(&constants) {
+        // A layer may read the same units twice: the last of its columns first, so that the others stay.
+        let mut by_columns: Vec<_> = readers.iter().zip(&constants).collect();
+        by_columns.sort_by_key(|(reader, _)| std::cmp::Reverse(reader.first));
+        for (reader, constants) in by_columns {
             let whole = self.model.layer(reader.layer)?;
             self.of[reader.layer].absorb(&whole, reader, constants);
             self.remove_columns(reader.layer, [reader.columns, reader.first], &removed)?;

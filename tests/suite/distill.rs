@@ -13,9 +13,9 @@ fn open(name: &str) -> Checkpoint {
 /// A file fitted on some images, measured on others; bytes and divergence.
 fn run(checkpoint: &Checkpoint, rd: RateDistortion, labelled: bool) -> Done {
     let (images, labels) = fixtures::mnist(checkpoint);
-    let (fitted, other) = images.split_at(3000 * 784);
-    let labels = labelled.then_some(&labels[3000..5000]);
-    let validation = Samples { values: &other[..2000 * 784], labels };
+    let (fitted, other) = images.split_at(6000 * 784);
+    let labels = labelled.then_some(&labels[6000..10_000]);
+    let validation = Samples { values: other, labels };
     Job::new(checkpoint)
         .quantizer(Quantizer::RateDistortion(rd))
         .calibrate(fitted)

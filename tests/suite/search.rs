@@ -1,6 +1,8 @@
 //! The search: what it promises holds, and it does not depend on threads.
 
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::fixtures;
@@ -172,4 +174,118 @@ fn a_search_that_is_stopped_gives_the_best_it_has_tried() {
             done.report.notes
         );
     }
+}
+
+/// A search that keeps its state, ended after so many configurations; how many it tried itself.
+fn kept(
+    state: &Path,
+    (goal, effort): (Goal, u32),
+    end: usize,
+    strip: bool,
+) -> (svdo::Result<Done>, usize) {
+    let checkpoint =
+        Checkpoint::open(&fixtures::path("lenet300_mnist.safetensors"), &Default::default())
+            .unwrap();
+    let (images, labels) = fixtures::mnist(&checkpoint);
+    let samples = Samples { values: &images[..300 * 784], labels: Some(&labels[..300]) };
+    let stop = AtomicBool::new(false);
+    let observer = |event| {
+        if matches!(event, Event::Searching { tried, .. } if tried >= end) {
+            stop.store(true, Ordering::Relaxed);
+        }
+        ControlFlow::Continue(())
+    };
+    let lines =
+        || std::fs::read(state).map_or(0, |text| text.iter().filter(|&&b| b == b'\n').count());
+    let before = lines();
+    let job = Job::new(&checkpoint).goal(goal).effort(effort).strip(strip).sweep(Vec::new());
+    let job = job.validate(samples).search_state(state).observe(&observer).stop(&stop);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let done = pool.install(|| job.run());
+    (done, lines() - before.max(1))
+}
+
+#[test]
+fn a_search_that_was_ended_goes_on_as_if_it_had_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let search = (Goal::ErrorIncrease(0.01), 1);
+    let (whole, all) = kept(&path("whole"), search, usize::MAX, true);
+    let whole = whole.unwrap();
+    let points = |done: &Done| serde_json::to_string(&done.report.search).unwrap();
+    // Ended three times; the last line that was written is cut, as by a crash.
+    let parts = path("parts");
+    let mut tried = 0;
+    for end in [4, 9, 15] {
+        let (done, new) = kept(&parts, search, end, true);
+        assert!(done.is_err() || done.unwrap().report.notes.iter().any(|n| n.contains("stopped")));
+        assert!((1..=9).contains(&new), "{new}");
+        tried += new;
+        let text = std::fs::read(&parts).unwrap();
+        std::fs::write(&parts, &text[..text.len() - 30]).unwrap();
+        tried -= 1;
+    }
+    let (done, new) = kept(&parts, search, usize::MAX, true);
+    let done = done.unwrap();
+    assert!(done.file.bytes() == whole.file.bytes() && points(&done) == points(&whole));
+    assert!(new + tried == all && tried > 9, "{new} {tried} {all}");
+    let said = format!("the search had {tried} configurations from its state");
+    assert!(done.report.notes.contains(&said), "{:?}", done.report.notes);
+    // What is there is not tried again; more effort and another bound go on from it.
+    let (again, new) = kept(&parts, search, usize::MAX, true);
+    assert!(new == 0 && again.unwrap().file.bytes() == whole.file.bytes());
+    let (more, new) = kept(&parts, (search.0, 4), usize::MAX, true);
+    let tries = more.unwrap().report.search.len();
+    assert!(new > 0 && new <= tries - all, "{new} {tries}");
+    let (other, new) = kept(&parts, (Goal::Bytes(3300), 1), usize::MAX, true);
+    let (fresh, all) = kept(&path("fresh"), (Goal::Bytes(3300), 1), usize::MAX, true);
+    assert!(other.unwrap().file.bytes() == fresh.unwrap().file.bytes() && new < all);
+}
+
+#[test]
+fn the_state_of_another_search_is_refused_and_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let search = (Goal::OutputError(0.3), 1);
+    kept(&path, search, 3, true).0.unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let refused = |expected: &str, strip: bool| {
+        let before = std::fs::read(&path).unwrap();
+        let problem = kept(&path, search, 3, strip).0.unwrap_err().to_string();
+        assert!(problem.contains(expected) && problem.contains("state"), "{problem}");
+        assert!(std::fs::read(&path).unwrap() == before);
+    };
+    refused("--strip", false);
+    // A result that this program would not get.
+    let first = text.lines().nth(1).unwrap();
+    let bytes = first.split("\"bytes\":").nth(1).unwrap().split(',').next().unwrap();
+    let other = first.replace(bytes, &format!("{}", bytes.parse::<u64>().unwrap() + 1));
+    std::fs::write(&path, text.replace(first, &other)).unwrap();
+    refused("not those of this program", true);
+    std::fs::write(&path, "no state\n").unwrap();
+    refused("no state of a search", true);
+    // One that is in use.
+    std::fs::write(&path, &text).unwrap();
+    let held = std::fs::File::open(&path).unwrap();
+    held.lock().unwrap();
+    refused("another search", true);
+    drop(held);
+    let checkpoint = fixtures::path("lenet300_mnist.safetensors");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_svdo-compress"));
+        let output =
+            command.arg(&checkpoint).args(arguments).current_dir(&folder).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (arguments, expected) in [
+        (&["--search-state", "state"][..], "--max-bytes"),
+        (&["--max-bytes", "9000", "--search-state", "-"], "name one"),
+        (&["--max-bytes", "9000", "--search-state", "x", "-o", "x"], "same file"),
+        (&["--max-bytes", "9000", "--search-state", "."], "directory"),
+        (&["--max-bytes", "9000", "--search-state", "state", "-o", "x"], "another search"),
+    ] {
+        let (code, said) = run(arguments);
+        assert!(code == Some(2) && said.contains(expected), "{code:?} {said}");
+    }
+    assert!(std::fs::read_to_string(&path).unwrap() == text);
 }

@@ -88,6 +88,7 @@ pub(crate) fn compress(
     int8: Option<PyReadonlyArray1<'_, f32>>,
     goal: Option<(String, f64)>,
     effort: u32,
+    search_state: Option<PathBuf>,
     threads: Option<usize>,
     own: bool,
 ) -> PyResult<Answer> {
@@ -116,7 +117,8 @@ pub(crate) fn compress(
         }
     };
     let run = || -> Result<_> {
-        claim(arrays.is_none().then_some(&*path), network.as_ref(), output.as_deref())?;
+        let outputs = [("output", output.as_deref()), ("search_state", search_state.as_deref())];
+        claim(arrays.is_none().then_some(&*path), network.as_ref(), &outputs)?;
         let mut checkpoint = open(&path, arrays, network, &read_as)?;
         classes.iter().try_for_each(|names| checkpoint.name_classes(names))?;
         let mut job = Job::new(&checkpoint)
@@ -144,6 +146,9 @@ pub(crate) fn compress(
         if let Some(goal) = goal {
             job = job.goal(goal);
         }
+        if let Some(path) = &search_state {
+            job = job.search_state(path);
+        }
         if let Some(sweep) = sweep {
             job = job.sweep(sweep);
         }
@@ -169,7 +174,11 @@ pub(crate) fn compress(
 }
 
 /// No file is lost to another.
-fn claim(source: Option<&Path>, network: Option<&Network>, output: Option<&Path>) -> Result<()> {
+fn claim(
+    source: Option<&Path>,
+    network: Option<&Network>,
+    outputs: &[(&str, Option<&Path>)],
+) -> Result<()> {
     let mut claims = Claims::default();
     for path in source.iter().flat_map(|path| files_of(path)) {
         claims.reads("the source", &path)?;
@@ -177,7 +186,8 @@ fn claim(source: Option<&Path>, network: Option<&Network>, output: Option<&Path>
     if let Some(Network::File(path)) = network {
         files_of(path).iter().try_for_each(|path| claims.reads("network", path))?;
     }
-    output.map_or(Ok(()), |path| claims.writes("output", path))
+    let mut given = outputs.iter().filter_map(|&(name, path)| Some((name, path?)));
+    given.try_for_each(|(name, path)| claims.writes(name, path))
 }
 
 /// Opens the source and ties it to its network, as the commands do.
@@ -253,7 +263,7 @@ pub(crate) fn save(
         ..Options::default()
     };
     py.detach(|| {
-        claim(None, network.as_ref(), Some(&path))?;
+        claim(None, network.as_ref(), &[("output", Some(&path))])?;
         let checkpoint = open(&path, Some(arrays), network, &saved_as)?;
         let metadata = metadata.unwrap_or_else(|| {
             let description = Description::of(checkpoint.network());

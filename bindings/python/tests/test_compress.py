@@ -116,6 +116,23 @@ def test_searches_hold_their_bounds(fixtures, images, labels):
         svdo.compress(path, **settings, max_error_increase=0.01)
 
 
+def test_a_search_goes_on_from_its_state(fixtures, images, tmp_path):
+    path, state = fixtures / "lenet300_mnist.safetensors", tmp_path / "state"
+    settings = {"quantize": "rd", "effort": 1, "validate": (images[:200], None), "max_bytes": 4000}
+    whole = svdo.compress(path, **settings)
+    first = svdo.compress(path, **settings, search_state=state)
+    lines = state.read_bytes().splitlines(keepends=True)
+    assert first.data == whole.data and len(lines) == 1 + len(first.search)
+    state.write_bytes(b"".join(lines[:9]) + lines[9][:20])
+    again = svdo.compress(path, **settings, search_state=str(state))
+    assert again.data == whole.data and again.search == whole.search
+    assert any("8 configurations from its state" in note for note in again.notes)
+    with pytest.raises(svdo.SvdoError, match="--strip"):
+        svdo.compress(path, **settings, search_state=state, strip=True)
+    with pytest.raises(ValueError, match="search_state: needs a goal"):
+        svdo.compress(path, quantize="rd", search_state=state)
+
+
 def test_calibration_fits_weights_to_the_outputs(fixtures, images):
     path = fixtures / "lenet300_mnist.safetensors"
     samples = images[:1000]

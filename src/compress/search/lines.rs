@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::super::encode::{Encoding, Settings};
 use super::super::validate::Reference;
-use super::{Goal, Point, Setting, quantizer};
+use super::{Goal, Point, Setting, State, quantizer};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Monitor};
 use crate::prune::PrunedModel;
@@ -258,6 +258,32 @@ impl Search<'_> {
         // A step of few digits, so that a report says all of it.
         let step = (step * 1000.0).round() / 1000.0;
         let settings = RateDistortion { step, ..line.settings };
+        let threshold = self.pruned[line.threshold].0;
+        let point = match self.setting.state.and_then(|state| state.find(threshold, &settings)) {
+            Some(known) => known,
+            None => {
+                let point = self.measure(line.threshold, settings)?;
+                self.setting.state.map_or(Ok(()), |state| state.add(&point))?;
+                point
+            }
+        };
+        let tried = self.tried.fetch_add(1, Ordering::Relaxed) + 1;
+        let about = Self::planned(self.setting.effort).max(tried);
+        self.setting.monitor.tell(Event::Searching { tried, about, bytes: point.bytes })?;
+        Ok(point)
+    }
+
+    /// Tries the first result of a state again.
+    pub(super) fn confirm(&self, state: &State, first: &Point) -> Result<()> {
+        let at = self.pruned.iter().position(|(threshold, _)| *threshold == first.threshold);
+        match at.map(|at| self.measure(at, first.settings)).transpose()? {
+            Some(point) if point == *first => Ok(()),
+            _ => Err(state.refuse("its results are not those of this program on this machine")),
+        }
+    }
+
+    /// Encodes at a threshold and runs what comes of it.
+    fn measure(&self, threshold: usize, settings: RateDistortion) -> Result<Point> {
         let quantizer = quantizer(settings);
         // What is measured is the file, so it need not be compared with what it was made of.
         let encoding = Encoding {
@@ -268,12 +294,9 @@ impl Search<'_> {
             check: false,
             monitor: Monitor::default(),
         };
-        let (threshold, pruned) = &self.pruned[line.threshold];
+        let (threshold, pruned) = &self.pruned[threshold];
         let compressed = encoding.run(pruned.clone())?;
         let bytes = compressed.bytes().len() as u64;
-        let tried = self.tried.fetch_add(1, Ordering::Relaxed) + 1;
-        let about = Self::planned(self.setting.effort).max(tried);
-        self.setting.monitor.tell(Event::Searching { tried, about, bytes })?;
         let change = self.reference.change(&compressed.model()?)?;
         Ok(Point { threshold: *threshold, settings, bytes, change })
     }

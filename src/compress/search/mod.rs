@@ -14,8 +14,11 @@
 //! both.
 
 mod lines;
+mod state;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 use super::encode::Settings;
 use super::validate::{Change, Reference, Samples};
@@ -25,6 +28,7 @@ use crate::progress::Monitor;
 use crate::prune::PrunedModel;
 use crate::quantize::{Calibration, Distillation, Quantizer, RateDistortion};
 use lines::Search;
+pub(super) use state::State;
 
 /// What the result must hold; the rest is made as small, or as good, as possible.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,7 +55,7 @@ impl std::fmt::Display for Goal {
 }
 
 /// A configuration that was tried.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// The threshold.
     pub threshold: f32,
@@ -72,6 +76,18 @@ impl Point {
             None => self.change.output_error,
         }
     }
+
+    /// Whether the parts agree, of one that was read.
+    fn is_consistent(&self) -> bool {
+        let Change { output_error, divergence, errors, evaluation } = self.change;
+        let within = match errors.zip(evaluation) {
+            Some(((worse, better), e)) => {
+                worse.saturating_add(better) <= e.samples && e.errors <= e.samples
+            }
+            None => errors.is_none() && evaluation.is_none(),
+        };
+        within && output_error >= 0.0 && divergence >= 0.0
+    }
 }
 
 /// What a search found.
@@ -85,6 +101,8 @@ pub(super) struct Found {
     pub(super) error_per_nat: Option<f64>,
     /// Whether it was stopped before its end.
     pub(super) stopped: bool,
+    /// Results that its state had.
+    pub(super) resumed: usize,
 }
 
 impl Found {
@@ -121,6 +139,8 @@ pub(super) struct Setting<'a> {
     pub(super) monitor: Monitor<'a>,
     /// Ends the search when it is set.
     pub(super) stop: Option<&'a AtomicBool>,
+    /// Where results are kept.
+    pub(super) state: Option<&'a State>,
 }
 
 impl Setting<'_> {
@@ -131,12 +151,13 @@ impl Setting<'_> {
 
 /// Searches among networks pruned at [`thresholds`], the first of them the reference, to which changes
 /// are measured and weights calibrated. The result does not depend on the number of threads. One that is
-/// stopped gives the best of what it has tried.
+/// stopped gives the best of what it has tried. What its state has is not tried again, but for the first, which
+/// shows that this program on this machine goes on from it as if it had never ended.
 ///
 /// # Errors
 /// [`Error::Argument`] if no configuration tried holds the goal, an error goal comes without labels,
 /// or the quantizer has nothing to search; [`Error::Cancelled`] if it is stopped before the first; what
-/// encoding and running meet.
+/// encoding and running meet, and adding to its state.
 pub(super) fn search(pruned: &[(f32, PrunedModel)], setting: &Setting<'_>) -> Result<Found> {
     if matches!(setting.goal, Goal::ErrorIncrease(_)) && setting.samples.labels.is_none() {
         return Err(Error::Argument { problem: "an error rate needs labels".into() });
@@ -149,6 +170,9 @@ pub(super) fn search(pruned: &[(f32, PrunedModel)], setting: &Setting<'_>) -> Re
     let labelled = reference.evaluation.is_some();
     let (points, tried) = (Vec::new(), AtomicUsize::new(0));
     let mut search = Search { pruned, setting, reference, points, tried, learned: None };
+    if let Some((state, first)) = setting.state.and_then(|state| Some((state, state.first()?))) {
+        search.confirm(state, &first)?;
+    }
     let (best, stopped) = match search.descend(start, setting.effort) {
         Err(Error::Cancelled) if setting.is_stopped() && !search.points.is_empty() => {
             (search.choose()?, true)
@@ -156,5 +180,6 @@ pub(super) fn search(pruned: &[(f32, PrunedModel)], setting: &Setting<'_>) -> Re
         best => (best?, false),
     };
     let error_per_nat = search.rates().map(|rates| rates.0).filter(|_| labelled);
-    Ok(Found { best, points: search.points, error_per_nat, stopped })
+    let resumed = setting.state.map_or(0, State::found);
+    Ok(Found { best, points: search.points, error_per_nat, stopped, resumed })
 }

@@ -49,6 +49,7 @@ def compress(
     max_output_error: float | None = None,
     max_bytes: int | None = None,
     effort: int = 5,
+    search_state: PathLike | None = None,
     threads: int | None = None,
     _own: bool = False,
 ) -> Report:
@@ -121,6 +122,9 @@ def compress(
         max_bytes: search the best file of at most this many bytes, by cross-entropy or, without
             labels, by the change of outputs.
         effort: how long to search, 1 to 9.
+        search_state: a file in which a search keeps every configuration that it has tried, as soon as it has: the
+            same call goes on from there after it was cut, and returns what it would have at once. The goal and
+            ``effort`` may change; other weights, data or coding, or another version, are refused.
         threads: threads to use; one for each core if None. The result does not depend on it.
 
     Raises:
@@ -151,6 +155,8 @@ def compress(
     goal = [(name, float(bound)) for name, bound in goals.items() if bound is not None]
     if len(goal) > 1:
         raise ValueError(f"{goal[0][0]} and {goal[1][0]}: one goal at a time")
+    if search_state is not None and not goal:
+        raise ValueError("search_state: needs a goal, as max_bytes")
     if goal:
         _check_search(quantize, *goal[0], effort)
     is_file = isinstance(checkpoint, (str, os.PathLike))
@@ -181,6 +187,7 @@ def compress(
         None if int8 is None else _labelled(int8, None)[0],
         goal[0] if goal else None,
         effort,
+        None if search_state is None else Path(search_state),
         threads,
         _own,
     )

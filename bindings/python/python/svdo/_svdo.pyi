@@ -199,6 +199,7 @@ def compress(
     int8: npt.NDArray[np.float32] | None,
     goal: tuple[str, float] | None,
     effort: int,
+    search_state: Path | None,
     threads: int | None,
     own: bool,
 ) -> tuple[str, str, str, bytes]: ...
