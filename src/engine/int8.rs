@@ -20,13 +20,15 @@ const BYTES: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quantized {
     range: ActivationRange,
+    /// What zero is stored as.
+    zero: u8,
     /// Planes from a channel to the next: those of a map that was split by a stride.
     apart: usize,
 }
 
 impl Quantized {
-    pub(super) fn new(range: ActivationRange, apart: usize) -> Self {
-        Self { range, apart }
+    pub(super) fn new(isa: Isa, range: ActivationRange, apart: usize) -> Self {
+        Self { range, zero: range.zero().wrapping_sub(Dots::of(isa).shift()), apart }
     }
 
     /// How the words of a map lie in memory: as the map does, of a fourth of the channels.
@@ -76,7 +78,7 @@ impl Quantized {
         let x = x * (1.0 / self.range.step);
         let x = if x > least { x } else { least };
         let x = if x < most { x } else { most };
-        (x + WHOLE).to_bits().wrapping_add(u32::from(self.range.zero()))
+        (x + WHOLE).to_bits().wrapping_add(u32::from(self.zero))
     }
 
     #[inline(always)]

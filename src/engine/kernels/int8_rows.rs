@@ -4,7 +4,8 @@
 //! activations stands at a position as a float would, so that what [`TapRows`](super::TapRows) does with taps
 //! is done here with words. Rows stand in blocks of sixteen, a word of each side by side: a vector of positions
 //! meets the words of one row after the other, or, of a single vector of activations, a word of it those of
-//! sixteen rows. Sums are exact, and so the same in any order and by any instructions.
+//! sixteen rows. Sums are exact, and so the same in any order and by any instructions. Bytes of activations are
+//! [shifted](Dots::shift) where those of the CPU want it.
 #![allow(clippy::needless_range_loop)] // a tile is read by its coordinates
 
 use super::tiles::{Residual, Spans};
@@ -51,7 +52,7 @@ pub(in crate::engine) struct Int8Weights<'a> {
     pub(in crate::engine) offsets: &'a [u32],
     /// Whether distances are counted in channels rather than in positions.
     pub(in crate::engine) by_channel: bool,
-    /// What activations of zero are stored as.
+    /// What activations of zero are, before any [shift](Dots::shift).
     pub(in crate::engine) zero: u8,
     /// What a product of 1 with 1 is.
     pub(in crate::engine) unit: f32,
@@ -61,12 +62,13 @@ impl Int8Rows {
     pub(in crate::engine) fn new(dots: Dots, from: &Int8Weights<'_>) -> Self {
         let Int8Weights { rows, bias, offsets, by_channel, zero, unit } = *from;
         let (blocks, words) = (rows.len().div_ceil(BLOCK), offsets.len());
+        let zero = i32::from(zero) - i32::from(dots.shift());
         let mut bytes = vec![[[0u8; 4]; BLOCK]; blocks * words];
         let mut starts = vec![0; blocks * BLOCK];
         for (row, entries) in rows.iter().enumerate() {
             for &(word, byte, weight) in entries {
                 bytes[row / BLOCK * words + word][row % BLOCK][byte] = weight as u8;
-                starts[row] -= i32::from(weight) * i32::from(zero);
+                starts[row] -= i32::from(weight) * zero;
             }
         }
         let line = |line: &[[u8; 4]; BLOCK]| Line(line.map(i32::from_le_bytes));
@@ -366,7 +368,7 @@ mod tests {
         zero: u8,
     ) -> f32 {
         let product = |&(word, byte, weight): &(usize, usize, i8)| {
-            let byte = x(word).to_bits().to_le_bytes()[byte];
+            let byte = x(word).to_bits().to_le_bytes()[byte].wrapping_add(made.dots.shift());
             (i64::from(byte) - i64::from(zero)) * i64::from(weight)
         };
         let sum: i64 = entries.iter().map(product).sum();
@@ -437,7 +439,8 @@ mod tests {
                     zero,
                     unit: 1.0,
                 };
-                let x = vec![f32::from_bits(u32::from_le_bytes([byte; 4])); words];
+                let stored = byte.wrapping_sub(dots.shift());
+                let x = vec![f32::from_bits(u32::from_le_bytes([stored; 4])); words];
                 let mut y = [0.0];
                 Int8Rows::new(dots, &from).run_vector(&x, &mut y, false);
                 let sum = -127 * MOST_INPUTS as i64 * (i64::from(byte) - i64::from(zero));
