@@ -3,7 +3,7 @@
 
 use super::cost;
 use super::execute::Panel;
-use super::kernels::{BLOCK, Int8Rows, Int8Weights, MOST_INPUTS, MOST_WEIGHT, Span};
+use super::kernels::{BLOCK, Int8Rows, Int8Weights, MOST_INPUTS, MOST_WEIGHT, MapRows, Span};
 use super::layout::Layout;
 use super::options::{KernelChoice, Options};
 use crate::model::{ActivationRange, LayerWeights, Model, Values};
@@ -217,10 +217,17 @@ pub(super) fn offsets_of_convolution(
 }
 
 /// Runs the rows of a linear layer on words.
-pub(super) fn run_linear(rows: &Int8Rows, x: &[f32], y: &mut [f32], lanes: usize, relu: bool) {
+pub(super) fn run_linear(
+    isa: Isa,
+    rows: &Int8Rows,
+    x: &[f32],
+    y: &mut [f32],
+    lanes: usize,
+    relu: bool,
+) {
     if lanes == 1 {
         return rows.run_vector(x, y, relu);
     }
     let span = Span { input: 0, output: 0, residual: 0, positions: 1 };
-    rows.run(span.into(), lanes, (x, 1, None), (y, lanes), relu);
+    rows.run(isa, span.into(), lanes, (x, 1, None), (y, lanes), relu);
 }

@@ -8,8 +8,8 @@
 //! [shifted](Dots::shift) where those of the CPU want it.
 #![allow(clippy::needless_range_loop)] // a tile is read by its coordinates
 
-use super::tiles::{Residual, Spans};
-use crate::simd::{Dots, Vector, WordKernel, Words};
+use super::tiles::{MapRows, Residual, Spans};
+use crate::simd::{Dots, Isa, Vector, WordKernel, Words};
 
 /// Rows of a block.
 pub(in crate::engine) const BLOCK: usize = 16;
@@ -87,11 +87,6 @@ impl Int8Rows {
         }
     }
 
-    /// Rows.
-    pub(in crate::engine) fn rows(&self) -> usize {
-        self.rows
-    }
-
     /// Bytes in memory.
     pub(in crate::engine) fn bytes(&self) -> usize {
         self.weights.len() * size_of::<Line>() + (self.offsets.len() + 2 * self.bias.len()) * 4
@@ -102,14 +97,25 @@ impl Int8Rows {
         self.rows * self.offsets.len() * 4
     }
 
-    /// Positions that a distance of one is over an input of so many in each channel.
-    pub(in crate::engine) fn unit(&self, plane: usize) -> usize {
+    /// A single vector of activations, its words one after the other: a row to each of y.
+    pub(in crate::engine) fn run_vector(&self, x: &[f32], y: &mut [f32], relu: bool) {
+        assert!(x.len() >= self.offsets.len() && y.len() >= self.rows, "a vector is too short");
+        self.dots.run(Product { rows: self, x, y, relu });
+    }
+}
+
+impl MapRows for Int8Rows {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn unit(&self, plane: usize) -> usize {
         if self.by_channel { plane } else { 1 }
     }
 
-    /// As [`TapRows::run`](super::TapRows::run), of words.
-    pub(in crate::engine) fn run(
+    fn run(
         &self,
+        _: Isa,
         spans: Spans,
         lanes: usize,
         (x, unit, residual): (&[f32], usize, Option<Residual<'_>>),
@@ -119,12 +125,6 @@ impl Int8Rows {
         let width = self.dots.lanes();
         spans.check(width, lanes, (x, self.farthest, unit), (residual, self.rows), (y, pitch));
         self.dots.run(Tiles { rows: self, spans, lanes, unit, x, residual, y, pitch, relu });
-    }
-
-    /// A single vector of activations, its words one after the other: a row to each of y.
-    pub(in crate::engine) fn run_vector(&self, x: &[f32], y: &mut [f32], relu: bool) {
-        assert!(x.len() >= self.offsets.len() && y.len() >= self.rows, "a vector is too short");
-        self.dots.run(Product { rows: self, x, y, relu });
     }
 }
 
@@ -165,7 +165,7 @@ impl WordKernel for Tiles<'_> {
                     length: (size * width).min(floats - done),
                     relu,
                 };
-                // SAFETY: `Int8Rows::run` has checked what is read and written.
+                // SAFETY: `MapRows::run` has checked what is read and written.
                 unsafe {
                     match (size, W::REGISTERS >= 32) {
                         (3, true) => tile::<W, 3, 8>(rows, at),
@@ -391,7 +391,7 @@ mod tests {
                     let other = Residual { values: &vec![0.75; count * pitch + room], pitch };
                     let mut y = vec![-7.0; count * pitch];
                     let given = (&x[..], 1, Some(other));
-                    made.run(span.into(), 1, given, (&mut y, pitch), relu);
+                    made.run(Isa::Portable, span.into(), 1, given, (&mut y, pitch), relu);
                     for (row, entries) in rows.iter().enumerate() {
                         for at in 0..pitch {
                             let position = at.wrapping_sub(2);
