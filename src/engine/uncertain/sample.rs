@@ -1,6 +1,6 @@
 //! Values drawn from what a product gives.
 
-use super::moments::deviation;
+use super::normal::deviation;
 use crate::engine::execute::Panel;
 use crate::engine::layout::Layout;
 use crate::network::Shape;
