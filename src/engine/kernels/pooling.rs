@@ -294,13 +294,7 @@ impl<const MAX: bool> Pooling<'_, MAX> {
                             // SAFETY: as above; there are `lanes` floats at each position.
                             let eight: E = unsafe {
                                 let first = first.add(at * WIDTH);
-                                match (rows, columns.len()) {
-                                    (2, 2) => {
-                                        let seen = Seen { first, pitch, rows: 2, columns: 2 };
-                                        Self::samples(seen, lanes)
-                                    }
-                                    _ => Self::samples(Seen { first, ..seen }, lanes),
-                                }
+                                Self::samples(Seen { first, ..seen }, lanes)
                             };
                             if relu { eight.relu() } else { eight }.store(y);
                         }
