@@ -43,8 +43,9 @@ compress_all() { # folder, threads, program and runner
     done
 }
 
-# Tests and compressor of a Linux target under its emulator.
-emulated() { # target, packages' infix, emulator, the linker's name
+# Tests and compressor of a Linux target under its emulator, and tests of kernels on CPUs that differ in
+# instructions.
+emulated() { # target, packages' infix, emulator, the linker's name, CPUs
     local target=$1 cpu=$2 emulator=$3 linker=$4-gcc
     if ! need "gcc-$4" "libc6-dev-$cpu-cross" qemu-user; then
         skip "$target: gcc-$4, libc6-dev-$cpu-cross, qemu-user could not be installed"
@@ -54,6 +55,11 @@ emulated() { # target, packages' infix, emulator, the linker's name
     local runner="$emulator -L /usr/$4"
     export "CARGO_TARGET_${name//-/_}_LINKER=$linker" "CARGO_TARGET_${name//-/_}_RUNNER=$runner"
     SVDO_TEST_RUNNER=$runner cargo_for "$target" test --profile cross --no-default-features --features infer --test edge
+    local kernels=infer,uncertainty,data,winograd,int8 model
+    for model in "${@:5}"; do
+        export "CARGO_TARGET_${name//-/_}_RUNNER=$emulator -cpu $model -L /usr/$4"
+        cargo_for "$target" test --profile cross --no-default-features --features $kernels --lib -- simd:: kernels::
+    done
     cargo_for "$target" build --profile cross --no-default-features --features cli --bin svdo-compress
     for threads in 1 2; do
         compress_all "$work/$target-$threads" $threads $runner "$CARGO_TARGET_DIR/$target/cross/svdo-compress"
@@ -85,7 +91,7 @@ done
 for name in "${targets[@]}"; do
     printf '\n== %s\n' "$name"
     case $name in
-    aarch64) emulated aarch64-unknown-linux-gnu arm64 qemu-aarch64 aarch64-linux-gnu ;;
+    aarch64) emulated aarch64-unknown-linux-gnu arm64 qemu-aarch64 aarch64-linux-gnu max cortex-a53 ;; # with dotprod, and without
     armv7) emulated armv7-unknown-linux-gnueabihf armhf qemu-arm arm-linux-gnueabihf ;;
     s390x) emulated s390x-unknown-linux-gnu s390x qemu-s390x s390x-linux-gnu ;;
     static)

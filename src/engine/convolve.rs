@@ -2,79 +2,11 @@
 
 use super::cost;
 use super::execute::Panel;
-#[cfg(feature = "int8")]
-use super::kernels::Int8Rows;
-use super::kernels::{Residual, Span, Spans, TapRows};
+use super::kernels::{MapRows, Residual, Span, Spans};
 use super::layout::Layout;
 use super::parallel::in_parts;
 use super::step::Step;
 use crate::network::Shape;
-use crate::simd::Isa;
-
-/// Rows of weights that go over a map.
-pub(super) trait MapRows: Sync {
-    /// How many.
-    fn rows(&self) -> usize;
-
-    /// Positions that a distance of one is over an input of so many in each channel.
-    fn unit(&self, plane: usize) -> usize;
-
-    /// See [`TapRows::run`].
-    fn run(
-        &self,
-        isa: Isa,
-        spans: Spans,
-        lanes: usize,
-        x: (&[f32], usize, Option<Residual<'_>>),
-        y: (&mut [f32], usize),
-        relu: bool,
-    );
-}
-
-impl MapRows for TapRows {
-    fn rows(&self) -> usize {
-        self.rows()
-    }
-
-    fn unit(&self, plane: usize) -> usize {
-        self.unit(plane)
-    }
-
-    fn run(
-        &self,
-        isa: Isa,
-        spans: Spans,
-        lanes: usize,
-        x: (&[f32], usize, Option<Residual<'_>>),
-        y: (&mut [f32], usize),
-        relu: bool,
-    ) {
-        self.run(isa, spans, lanes, x, y, relu);
-    }
-}
-
-#[cfg(feature = "int8")]
-impl MapRows for Int8Rows {
-    fn rows(&self) -> usize {
-        self.rows()
-    }
-
-    fn unit(&self, plane: usize) -> usize {
-        self.unit(plane)
-    }
-
-    fn run(
-        &self,
-        _: Isa,
-        spans: Spans,
-        lanes: usize,
-        x: (&[f32], usize, Option<Residual<'_>>),
-        y: (&mut [f32], usize),
-        relu: bool,
-    ) {
-        self.run(spans, lanes, x, y, relu);
-    }
-}
 
 impl Step {
     /// The sums of a convolution, added to the second input if there is one, and what `next` makes of each

@@ -352,6 +352,9 @@ pub(super) fn in_bytes(isa: Isa, weights: usize, inputs: usize, products: Produc
     let [vector, others] = match Dots::of(isa) {
         Dots::Avx512Vnni => [1.0, 1.0],
         Dots::AvxVnni => [1.0, 2.0],
+        // By their instructions beside those of floats, whose times above are AVX2's: nobody has measured them.
+        Dots::NeonDot => [1.0, 2.5],
+        Dots::Neon => [2.0, 12.0],
         Dots::Avx2 => [2.0, 12.0],
         Dots::Portable => [10.0, 32.0],
     };

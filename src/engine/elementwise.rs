@@ -95,6 +95,9 @@ fn rare(activation: Activation, y: &mut [f32]) {
 /// `y = activation(y)`.
 #[inline(always)]
 pub(super) fn activate(activation: Activation, y: &mut [f32], layout: &Layout, lanes: usize) {
+    // A value without gaps is one row: those of a vector are of one float.
+    let row = Layout::contiguous(Shape::new(1, 1, layout.shape.channels * layout.shape.area()));
+    let layout = if layout.is_contiguous() { &row } else { layout };
     for (row, _) in rows((layout, layout), lanes) {
         match activation {
             Activation::Relu => {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::cost;
 #[cfg(feature = "int8")]
 use super::int8;
-use super::kernels::{Span, pool};
+use super::kernels::{MapRows, Span, pool};
 use super::layers::{LinearPart, MatrixVector};
 use super::layout::Layout;
 use super::parallel::{Team, in_parts};
@@ -228,7 +228,7 @@ impl Step {
             StepKind::Int8 { parts, padding: None } => {
                 let rows = |part: usize| parts[part].rows();
                 in_parts(parts.len(), &rows, [(y, lanes)], team, &|part, _, [y]| {
-                    int8::run_linear(&parts[part], x, y, lanes, relu);
+                    int8::run_linear(isa, &parts[part], x, y, lanes, relu);
                     let shape = Shape::vector(parts[part].rows());
                     self.finish(panel, y, &Layout { shape, ..*to }, relu);
                 });

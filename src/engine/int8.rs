@@ -3,7 +3,7 @@
 
 use super::cost;
 use super::execute::Panel;
-use super::kernels::{BLOCK, Int8Rows, Int8Weights, MOST_INPUTS, MOST_WEIGHT, Span};
+use super::kernels::{BLOCK, Int8Rows, Int8Weights, MOST_INPUTS, MOST_WEIGHT, MapRows, Span};
 use super::layout::Layout;
 use super::options::{KernelChoice, Options};
 use crate::model::{ActivationRange, LayerWeights, Model, Values};
@@ -20,13 +20,15 @@ const BYTES: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quantized {
     range: ActivationRange,
+    /// What zero is stored as.
+    zero: u8,
     /// Planes from a channel to the next: those of a map that was split by a stride.
     apart: usize,
 }
 
 impl Quantized {
-    pub(super) fn new(range: ActivationRange, apart: usize) -> Self {
-        Self { range, apart }
+    pub(super) fn new(isa: Isa, range: ActivationRange, apart: usize) -> Self {
+        Self { range, zero: range.zero().wrapping_sub(Dots::of(isa).shift()), apart }
     }
 
     /// How the words of a map lie in memory: as the map does, of a fourth of the channels.
@@ -76,7 +78,7 @@ impl Quantized {
         let x = x * (1.0 / self.range.step);
         let x = if x > least { x } else { least };
         let x = if x < most { x } else { most };
-        (x + WHOLE).to_bits().wrapping_add(u32::from(self.range.zero()))
+        (x + WHOLE).to_bits().wrapping_add(u32::from(self.zero))
     }
 
     #[inline(always)]
@@ -215,10 +217,17 @@ pub(super) fn offsets_of_convolution(
 }
 
 /// Runs the rows of a linear layer on words.
-pub(super) fn run_linear(rows: &Int8Rows, x: &[f32], y: &mut [f32], lanes: usize, relu: bool) {
+pub(super) fn run_linear(
+    isa: Isa,
+    rows: &Int8Rows,
+    x: &[f32],
+    y: &mut [f32],
+    lanes: usize,
+    relu: bool,
+) {
     if lanes == 1 {
         return rows.run_vector(x, y, relu);
     }
     let span = Span { input: 0, output: 0, residual: 0, positions: 1 };
-    rows.run(span.into(), lanes, (x, 1, None), (y, lanes), relu);
+    rows.run(isa, span.into(), lanes, (x, 1, None), (y, lanes), relu);
 }

@@ -47,6 +47,15 @@ macro_rules! lanes {
     };
 }
 
+#[cfg(feature = "int8")]
+impl F32x8 {
+    /// The floats of two registers.
+    #[inline(always)]
+    pub(super) fn of(low: float32x4_t, high: float32x4_t) -> Self {
+        Self(low, high)
+    }
+}
+
 impl Vector for F32x8 {
     type Element = f32;
     const LANES: usize = MIN_LANES;

@@ -4,11 +4,12 @@
 //! activations stands at a position as a float would, so that what [`TapRows`](super::TapRows) does with taps
 //! is done here with words. Rows stand in blocks of sixteen, a word of each side by side: a vector of positions
 //! meets the words of one row after the other, or, of a single vector of activations, a word of it those of
-//! sixteen rows. Sums are exact, and so the same in any order and by any instructions.
+//! sixteen rows. Sums are exact, and so the same in any order and by any instructions. Bytes of activations are
+//! [shifted](Dots::shift) where those of the CPU want it.
 #![allow(clippy::needless_range_loop)] // a tile is read by its coordinates
 
-use super::tiles::{Residual, Spans};
-use crate::simd::{Dots, Vector, WordKernel, Words};
+use super::tiles::{MapRows, Residual, Spans};
+use crate::simd::{Dots, Isa, Vector, WordKernel, Words};
 
 /// Rows of a block.
 pub(in crate::engine) const BLOCK: usize = 16;
@@ -51,7 +52,7 @@ pub(in crate::engine) struct Int8Weights<'a> {
     pub(in crate::engine) offsets: &'a [u32],
     /// Whether distances are counted in channels rather than in positions.
     pub(in crate::engine) by_channel: bool,
-    /// What activations of zero are stored as.
+    /// What activations of zero are, before any [shift](Dots::shift).
     pub(in crate::engine) zero: u8,
     /// What a product of 1 with 1 is.
     pub(in crate::engine) unit: f32,
@@ -61,12 +62,13 @@ impl Int8Rows {
     pub(in crate::engine) fn new(dots: Dots, from: &Int8Weights<'_>) -> Self {
         let Int8Weights { rows, bias, offsets, by_channel, zero, unit } = *from;
         let (blocks, words) = (rows.len().div_ceil(BLOCK), offsets.len());
+        let zero = i32::from(zero) - i32::from(dots.shift());
         let mut bytes = vec![[[0u8; 4]; BLOCK]; blocks * words];
         let mut starts = vec![0; blocks * BLOCK];
         for (row, entries) in rows.iter().enumerate() {
             for &(word, byte, weight) in entries {
                 bytes[row / BLOCK * words + word][row % BLOCK][byte] = weight as u8;
-                starts[row] -= i32::from(weight) * i32::from(zero);
+                starts[row] -= i32::from(weight) * zero;
             }
         }
         let line = |line: &[[u8; 4]; BLOCK]| Line(line.map(i32::from_le_bytes));
@@ -85,11 +87,6 @@ impl Int8Rows {
         }
     }
 
-    /// Rows.
-    pub(in crate::engine) fn rows(&self) -> usize {
-        self.rows
-    }
-
     /// Bytes in memory.
     pub(in crate::engine) fn bytes(&self) -> usize {
         self.weights.len() * size_of::<Line>() + (self.offsets.len() + 2 * self.bias.len()) * 4
@@ -100,14 +97,25 @@ impl Int8Rows {
         self.rows * self.offsets.len() * 4
     }
 
-    /// Positions that a distance of one is over an input of so many in each channel.
-    pub(in crate::engine) fn unit(&self, plane: usize) -> usize {
+    /// A single vector of activations, its words one after the other: a row to each of y.
+    pub(in crate::engine) fn run_vector(&self, x: &[f32], y: &mut [f32], relu: bool) {
+        assert!(x.len() >= self.offsets.len() && y.len() >= self.rows, "a vector is too short");
+        self.dots.run(Product { rows: self, x, y, relu });
+    }
+}
+
+impl MapRows for Int8Rows {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn unit(&self, plane: usize) -> usize {
         if self.by_channel { plane } else { 1 }
     }
 
-    /// As [`TapRows::run`](super::TapRows::run), of words.
-    pub(in crate::engine) fn run(
+    fn run(
         &self,
+        _: Isa,
         spans: Spans,
         lanes: usize,
         (x, unit, residual): (&[f32], usize, Option<Residual<'_>>),
@@ -117,12 +125,6 @@ impl Int8Rows {
         let width = self.dots.lanes();
         spans.check(width, lanes, (x, self.farthest, unit), (residual, self.rows), (y, pitch));
         self.dots.run(Tiles { rows: self, spans, lanes, unit, x, residual, y, pitch, relu });
-    }
-
-    /// A single vector of activations, its words one after the other: a row to each of y.
-    pub(in crate::engine) fn run_vector(&self, x: &[f32], y: &mut [f32], relu: bool) {
-        assert!(x.len() >= self.offsets.len() && y.len() >= self.rows, "a vector is too short");
-        self.dots.run(Product { rows: self, x, y, relu });
     }
 }
 
@@ -163,7 +165,7 @@ impl WordKernel for Tiles<'_> {
                     length: (size * width).min(floats - done),
                     relu,
                 };
-                // SAFETY: `Int8Rows::run` has checked what is read and written.
+                // SAFETY: `MapRows::run` has checked what is read and written.
                 unsafe {
                     match (size, W::REGISTERS >= 32) {
                         (3, true) => tile::<W, 3, 8>(rows, at),
@@ -366,7 +368,7 @@ mod tests {
         zero: u8,
     ) -> f32 {
         let product = |&(word, byte, weight): &(usize, usize, i8)| {
-            let byte = x(word).to_bits().to_le_bytes()[byte];
+            let byte = x(word).to_bits().to_le_bytes()[byte].wrapping_add(made.dots.shift());
             (i64::from(byte) - i64::from(zero)) * i64::from(weight)
         };
         let sum: i64 = entries.iter().map(product).sum();
@@ -389,7 +391,7 @@ mod tests {
                     let other = Residual { values: &vec![0.75; count * pitch + room], pitch };
                     let mut y = vec![-7.0; count * pitch];
                     let given = (&x[..], 1, Some(other));
-                    made.run(span.into(), 1, given, (&mut y, pitch), relu);
+                    made.run(Isa::Portable, span.into(), 1, given, (&mut y, pitch), relu);
                     for (row, entries) in rows.iter().enumerate() {
                         for at in 0..pitch {
                             let position = at.wrapping_sub(2);
@@ -437,7 +439,8 @@ mod tests {
                     zero,
                     unit: 1.0,
                 };
-                let x = vec![f32::from_bits(u32::from_le_bytes([byte; 4])); words];
+                let stored = byte.wrapping_sub(dots.shift());
+                let x = vec![f32::from_bits(u32::from_le_bytes([stored; 4])); words];
                 let mut y = [0.0];
                 Int8Rows::new(dots, &from).run_vector(&x, &mut y, false);
                 let sum = -127 * MOST_INPUTS as i64 * (i64::from(byte) - i64::from(zero));

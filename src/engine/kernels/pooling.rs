@@ -174,6 +174,34 @@ impl<const MAX: bool> Pooling<'_, MAX> {
     }
 }
 
+impl<const MAX: bool> Pooling<'_, MAX> {
+    /// The same of `lanes` samples side by side; rows of x are so many floats apart, those of y positions.
+    ///
+    /// # Safety
+    /// The inputs under the windows can be read.
+    #[inline(always)]
+    unsafe fn usual_of_panel<E: Eight>(
+        (x, from): (*const f32, usize),
+        (y, to): (&mut [f32], usize),
+        [width, lanes]: [usize; 2],
+        relu: bool,
+    ) {
+        for (row, y) in y.chunks_mut(to * lanes).enumerate() {
+            let mut first = x.wrapping_add(2 * row * from);
+            for y in y[..width * lanes].chunks_exact_mut(lanes) {
+                for (at, y) in y.chunks_exact_mut(WIDTH).enumerate() {
+                    let first = first.wrapping_add(at * WIDTH);
+                    let seen = Seen { first, pitch: from, rows: 2, columns: 2 };
+                    // SAFETY: the caller's promise.
+                    let eight: E = unsafe { Self::samples(seen, lanes) };
+                    if relu { eight.relu() } else { eight }.store(y);
+                }
+                first = first.wrapping_add(2 * lanes);
+            }
+        }
+    }
+}
+
 impl<const MAX: bool> Kernel for Pooling<'_, MAX> {
     #[inline(always)]
     fn run<V: Vector<Element = f32>>(self) {
@@ -209,6 +237,21 @@ impl<const MAX: bool> Pooling<'_, MAX> {
                 // SAFETY: the windows lie on the map, behind which there are sixteen floats more.
                 unsafe {
                     Self::usual::<E>((x.as_ptr(), pitch), (y, to.pitch), [height, width], relu)
+                };
+                continue;
+            }
+            if lanes > 1 && usual {
+                let rows = ((height - 1) * to.pitch + width) * lanes;
+                let y = &mut y[to.row(c, 0) * lanes..][..rows];
+                let x = &x[from.row(c, 0) * lanes..];
+                // SAFETY: the windows lie on the map.
+                unsafe {
+                    Self::usual_of_panel::<E>(
+                        (x.as_ptr(), pitch),
+                        (y, to.pitch),
+                        [width, lanes],
+                        relu,
+                    )
                 };
                 continue;
             }
@@ -251,13 +294,7 @@ impl<const MAX: bool> Pooling<'_, MAX> {
                             // SAFETY: as above; there are `lanes` floats at each position.
                             let eight: E = unsafe {
                                 let first = first.add(at * WIDTH);
-                                match (rows, columns.len()) {
-                                    (2, 2) => {
-                                        let seen = Seen { first, pitch, rows: 2, columns: 2 };
-                                        Self::samples(seen, lanes)
-                                    }
-                                    _ => Self::samples(Seen { first, ..seen }, lanes),
-                                }
+                                Self::samples(Seen { first, ..seen }, lanes)
                             };
                             if relu { eight.relu() } else { eight }.store(y);
                         }

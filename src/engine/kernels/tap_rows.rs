@@ -91,11 +91,6 @@ impl TapRows {
         Self { by_channel, ..self }
     }
 
-    /// Positions that a distance of one is over an input of so many in each channel.
-    pub(in crate::engine) fn unit(&self, plane: usize) -> usize {
-        if self.by_channel { plane } else { 1 }
-    }
-
     /// Adds the taps that a chunk of rows, from group `first` on, has in a block.
     fn pass(&mut self, block: u32, first: usize, rows: &[Vec<(u32, u32, f32)>]) {
         let mut groups: Vec<(usize, TapsOfGroup)> = Vec::new();
@@ -144,11 +139,6 @@ impl TapRows {
     /// Taps of all rows, and the zeros of shared ones.
     pub(in crate::engine) fn entries(&self) -> usize {
         self.taps.len() + self.weights.len()
-    }
-
-    /// Rows.
-    pub(in crate::engine) fn rows(&self) -> usize {
-        self.rows
     }
 
     /// Whether rows share taps.

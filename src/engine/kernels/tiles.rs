@@ -79,12 +79,39 @@ pub(in crate::engine) struct Residual<'a> {
     pub(in crate::engine) pitch: usize,
 }
 
-impl TapRows {
+/// Rows of weights that go over a map, each weight at a distance from the output's position.
+pub(in crate::engine) trait MapRows: Sync {
+    /// How many.
+    fn rows(&self) -> usize;
+
+    /// Positions that a distance of one is over an input of so many in each channel.
+    fn unit(&self, plane: usize) -> usize;
+
     /// Fills the positions of `spans` in every row of y, `pitch` floats from row to row, with the sums
-    /// of the taps, the bias and, if given, the residual; then takes `max(y, 0)` if asked. A position is
-    /// `lanes` floats, a distance of taps `unit` positions. A vector past the last position must be there in x and
-    /// the residual.
-    pub(in crate::engine) fn run(
+    /// of the products, the bias and, if given, the residual; then takes `max(y, 0)` if asked. A position is
+    /// `lanes` floats, a distance `unit` positions. A vector past the last position must be there in x and
+    /// the residual. Rows made for instructions of their own run by those.
+    fn run(
+        &self,
+        isa: Isa,
+        spans: Spans,
+        lanes: usize,
+        x: (&[f32], usize, Option<Residual<'_>>),
+        y: (&mut [f32], usize),
+        relu: bool,
+    );
+}
+
+impl MapRows for TapRows {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn unit(&self, plane: usize) -> usize {
+        if self.by_channel { plane } else { 1 }
+    }
+
+    fn run(
         &self,
         isa: Isa,
         spans: Spans,
@@ -227,7 +254,7 @@ fn tile<V: Vector<Element = f32>>(rows: &TapRows, size: usize, at: Origin, relu:
 
 /// Where a tile is: `length` floats, rounded up to whole vectors, can be read from x at each tap's
 /// distance and from the residual in each row; the length read and written in each row of y.
-/// [`TapRows::run`] has checked it.
+/// [`MapRows::run`] has checked it.
 #[derive(Clone, Copy)]
 struct Origin {
     x: *const f32,

@@ -72,7 +72,7 @@ impl Planner<'_> {
         let x = self.builder.contiguous(index, inputs[0]);
         let vector = Layout::contiguous(Shape::vector(self.builder.layout(x).shape.elements()?));
         let x = self.builder.reshaped(x, vector.shape);
-        let how = Quantized::new(range, 1);
+        let how = Quantized::new(isa, range, 1);
         let kind = StepKind::Quantize(how);
         let words = self.builder.push(index, kind, vec![x], how.layout(&vector), None);
         let kind = StepKind::Int8 { parts, padding: None };
@@ -113,7 +113,7 @@ impl Planner<'_> {
             let kind = StepKind::Split { stride, phases, padding: [padding[0], padding[1]] };
             x = self.builder.push(index, kind, vec![x], split, None);
         }
-        let how = Quantized::new(range, phases[0] * phases[1]);
+        let how = Quantized::new(self.isa, range, phases[0] * phases[1]);
         let words = how.layout(&self.builder.layout(x));
         let parts = match found {
             Some(Some(parts)) => parts,

@@ -18,8 +18,10 @@
 
 mod blocks;
 mod how;
+mod largest;
 mod linear;
 mod moments;
+mod normal;
 mod plan;
 mod pool;
 mod predict;

@@ -1,6 +1,6 @@
 //! The largest under a window, of means and variances.
 
-use super::moments::{maximum, relu};
+use super::largest::{maximum, relu};
 use super::quads::{Quads, Spread};
 use crate::engine::execute::Panel;
 use crate::engine::layout::Layout;

@@ -1,7 +1,7 @@
 //! The largest of two by two inputs, of means and variances: the usual pool, whose numbers are read once.
 #![allow(clippy::needless_range_loop)] // eight slices are read at the same place
 
-use super::moments::{largest, largest_of_alike, relu};
+use super::largest::{largest, largest_of_alike, relu};
 use super::pool::copy;
 use crate::engine::execute::Panel;
 use crate::engine::layout::Layout;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use super::Uncertainty;
 use super::linear::Logits;
 use super::plan::{First, UncertainEngine, UncertainStep};
-use super::propagate::{floats, square};
+use super::propagate::{floats, is_relu, square};
 use super::rules::{Rule, doubled};
 use super::sample::{Draw, Lanes, deviations, finish};
 use crate::engine::execute::Panel;
@@ -317,6 +317,7 @@ impl Sampler<'_> {
                 m: Some(m),
                 s,
                 y,
+                relu: is_relu(step.then),
                 layout: &layout,
                 lanes,
             };
@@ -344,7 +345,8 @@ impl Sampler<'_> {
         let s = &self.rest[floats(&product.step.output.0, lanes)];
         let y = &mut self.means[floats(output, lanes)];
         let (table, layer) = (self.table, product.layer as u32);
-        Draw { table, layer, which, place: 0, m: None, s, y: &mut *y, layout, lanes }
+        let relu = is_relu(step.then);
+        Draw { table, layer, which, place: 0, m: None, s, y: &mut *y, relu, layout, lanes }
             .by(self.panel);
         finish(self.panel, step.then, (y, layout));
     }

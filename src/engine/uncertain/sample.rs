@@ -1,6 +1,7 @@
 //! Values drawn from what a product gives.
 
-use super::moments::deviation;
+use super::normal::deviation;
+use super::propagate::is_relu;
 use crate::engine::execute::Panel;
 use crate::engine::layout::Layout;
 use crate::network::Shape;
@@ -32,7 +33,8 @@ impl Kernel for Deviations<'_> {
     }
 }
 
-/// `y = m + s z`, z standard normal, for each element of a value, with means in `m` or in y itself.
+/// `y = m + s z`, z standard normal, for each element of a value, with means in `m` or in y itself; then perhaps
+/// `max(y, 0)`.
 pub(super) struct Draw<'a> {
     pub(super) table: &'a Table,
     pub(super) layer: u32,
@@ -42,6 +44,7 @@ pub(super) struct Draw<'a> {
     pub(super) m: Option<&'a [f32]>,
     pub(super) s: &'a [f32],
     pub(super) y: &'a mut [f32],
+    pub(super) relu: bool,
     pub(super) layout: &'a Layout,
     pub(super) lanes: usize,
 }
@@ -66,13 +69,13 @@ impl Kernel for Draw<'_> {
 impl Draw<'_> {
     #[inline(always)]
     fn all<V: Vector<Element = f32>>(self) {
-        let Self { table, layer, which, place, m, s, y, layout, lanes } = self;
+        let Self { table, layer, which, place, m, s, y, relu, layout, lanes } = self;
         let Shape { channels, height, width } = layout.shape;
         let (runs, length) = match layout.is_contiguous() {
             true => (1, channels * height * width),
             false => (channels * height, width),
         };
-        let draw = Run { table, layer, which, lanes };
+        let draw = Run { table, layer, which, lanes, relu };
         for run in 0..runs {
             let start = layout.row(run / height, run % height) * lanes;
             let own = start..start + length * lanes;
@@ -89,6 +92,7 @@ struct Run<'a> {
     layer: u32,
     which: Lanes,
     lanes: usize,
+    relu: bool,
 }
 
 impl Run<'_> {
@@ -114,63 +118,88 @@ impl Run<'_> {
                 Lanes::Inputs(sample) => {
                     let group = sample / GROUP as u32;
                     let z = self.table.stretch(self.layer, block, group);
-                    let z = &z[skipped * GROUP + sample as usize % GROUP..];
-                    let each = Each { step: GROUP, spread: 0 };
-                    block_of::<V>((m, s, y), (0, lanes), lanes, z, each);
+                    self.inputs::<V>(m, s, y, &z[skipped * GROUP + sample as usize % GROUP..]);
                 }
                 Lanes::Samples(sample) => {
                     for part in (0..lanes).step_by(GROUP) {
                         let at = sample as usize + part;
                         let z = self.table.stretch(self.layer, block, (at / GROUP) as u32);
                         let z = &z[skipped * GROUP + at % GROUP..];
-                        let each = Each { step: GROUP, spread: 1 };
-                        let own = (part, GROUP.min(lanes - part));
-                        block_of::<V>((m, s, y), own, lanes, z, each);
+                        self.samples::<V>((m, s, y), (part, GROUP.min(lanes - part)), z);
                     }
                 }
             }
             place += count;
         }
     }
-}
 
-/// How far the normals of neighboring places, and of neighboring lanes, are apart.
-#[derive(Clone, Copy)]
-struct Each {
-    step: usize,
-    spread: usize,
-}
-
-/// Some lanes of consecutive places.
-#[inline(always)]
-fn block_of<V: Vector<Element = f32>>(
-    (m, s, y): (Option<&[f32]>, &[f32], &mut [f32]),
-    (part, count): (usize, usize),
-    lanes: usize,
-    z: &[f32],
-    each: Each,
-) {
-    for place in 0..y.len() / lanes {
-        let z = &z[place * each.step..];
-        for lane in (0..count).step_by(V::LANES) {
-            let at = place * lanes + part + lane;
-            let own = match each.spread {
-                0 => V::splat(z[0]),
-                _ => V::load(&z[lane..]),
-            };
-            let mean = V::load(m.map_or(&y[at..], |m| &m[at..]));
-            V::load(&s[at..]).fma(own, mean).store(&mut y[at..]);
+    /// Places in turn, whose lanes have the same normal.
+    #[inline(always)]
+    fn inputs<V: Vector<Element = f32>>(
+        self,
+        m: Option<&[f32]>,
+        s: &[f32],
+        y: &mut [f32],
+        z: &[f32],
+    ) {
+        let places = y.chunks_exact_mut(self.lanes).zip(s.chunks_exact(self.lanes));
+        let places = places.zip(z.chunks(GROUP));
+        match m {
+            Some(m) => {
+                for (((y, s), z), m) in places.zip(m.chunks_exact(self.lanes)) {
+                    let z = V::splat(z[0]);
+                    let lanes = y.chunks_exact_mut(V::LANES).zip(s.chunks_exact(V::LANES));
+                    for ((y, s), m) in lanes.zip(m.chunks_exact(V::LANES)) {
+                        self.of(V::load(s).fma(z, V::load(m))).store(y);
+                    }
+                }
+            }
+            None => {
+                for ((y, s), z) in places {
+                    let z = V::splat(z[0]);
+                    let lanes = y.chunks_exact_mut(V::LANES).zip(s.chunks_exact(V::LANES));
+                    for (y, s) in lanes {
+                        self.of(V::load(s).fma(z, V::load(y))).store(y);
+                    }
+                }
+            }
         }
+    }
+
+    /// Some lanes of places in turn, each with its own normal.
+    #[inline(always)]
+    fn samples<V: Vector<Element = f32>>(
+        self,
+        (m, s, y): (Option<&[f32]>, &[f32], &mut [f32]),
+        (part, count): (usize, usize),
+        z: &[f32],
+    ) {
+        for (place, z) in z.chunks(GROUP).enumerate().take(y.len() / self.lanes) {
+            let at = place * self.lanes + part;
+            let own = at..at + count;
+            let (s, y) = (&s[own.clone()], &mut y[own.clone()]);
+            let lanes = s.chunks_exact(V::LANES).zip(z.chunks_exact(V::LANES));
+            for (at, (s, z)) in lanes.enumerate() {
+                let y = &mut y[at * V::LANES..][..V::LANES];
+                let mean = V::load(m.map_or(&*y, |m| &m[own.start + at * V::LANES..]));
+                self.of(V::load(s).fma(V::load(z), mean)).store(y);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn of<V: Vector<Element = f32>>(self, drawn: V) -> V {
+        if self.relu { drawn.relu() } else { drawn }
     }
 }
 
-/// The activation of what was drawn, and the zeros around.
+/// The activation of what was drawn, if it is another than that with which it was, and the zeros around.
 pub(super) fn finish(
     panel: Panel<'_>,
     then: Option<crate::network::Activation>,
     (y, layout): (&mut [f32], &Layout),
 ) {
-    if let Some(then) = then {
+    if let Some(then) = then.filter(|&then| !is_relu(Some(then))) {
         panel.compiled(
             #[inline(always)]
             || crate::engine::elementwise::activate(then, y, layout, panel.lanes),
