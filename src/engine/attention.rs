@@ -9,6 +9,7 @@ use super::execute::{Compiled, Panel};
 use super::kernels::matmul;
 use super::parallel::in_parts;
 use crate::network::{Activation, Network, Node, Op, Shape, Source, View};
+use crate::simd::Isa;
 
 /// Queries whose scores are there at a time.
 const ROWS: usize = 32;
@@ -284,10 +285,7 @@ impl Attention {
             let at = (head * self.mask[0] + query * self.mask[1]) * lanes;
             let mask = (!mask.is_empty()).then(|| &mask[at..][..row]);
             let factors = &mut factors[i * lanes..][..lanes];
-            isa.run(Compiled(
-                #[inline(always)]
-                || exponentials(scores, mask, self.scale, factors),
-            ));
+            weigh(isa, scores, mask, self.scale, factors);
         }
         matmul(isa, [(scores, Shape::new(1, rows, keys)), v], 0, y, lanes);
         for (y, factors) in y.chunks_exact_mut(width * lanes).zip(factors.chunks(lanes)) {
@@ -299,13 +297,21 @@ impl Attention {
 }
 
 /// Scores as exponentials of their distances from the largest, and for each lane one over their sum.
-#[inline(always)]
-pub(super) fn exponentials(
+pub(super) fn weigh(
+    isa: Isa,
     scores: &mut [f32],
     mask: Option<&[f32]>,
     scale: f32,
     factors: &mut [f32],
 ) {
+    isa.run(Compiled(
+        #[inline(always)]
+        || exponentials(scores, mask, scale, factors),
+    ));
+}
+
+#[inline(always)]
+fn exponentials(scores: &mut [f32], mask: Option<&[f32]>, scale: f32, factors: &mut [f32]) {
     match mask {
         Some(mask) => scores.iter_mut().zip(mask).for_each(|(s, m)| *s = *s * scale + m),
         None => scores.iter_mut().for_each(|s| *s *= scale),

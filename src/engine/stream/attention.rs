@@ -1,17 +1,21 @@
 //! Attention of a stream: the keys and values of the steps before are kept, so that a step costs what it looks at.
 
-use crate::engine::attention::exponentials;
+use crate::engine::attention::weigh;
 use crate::engine::execute::Panel;
+use crate::engine::kernels::matmul;
 use crate::engine::parallel::in_parts;
 use crate::network::Shape;
 
 /// Partial sums of a product of two vectors.
 const PARTS: usize = 16;
 
+/// Floats behind a head's values, which a product may read.
+const SLACK: usize = 16;
+
 /// Causal attention over the steps of a part and all before it.
 ///
 /// Its memory is the output `[heads, T, e]`; scores, `[heads, longest]`; keys, `[heads, longest, d]`; and values,
-/// `[heads, longest, e]`.
+/// `[heads, longest, e]` and a few floats for each head.
 #[derive(Debug)]
 pub(in crate::engine) struct CachedAttention {
     scale: f32,
@@ -45,7 +49,7 @@ impl CachedAttention {
     /// Elements of its memory for parts of so many steps.
     pub(in crate::engine) fn memory(&self, steps: usize) -> usize {
         let [d, e] = self.sizes;
-        let kept = self.longest.saturating_mul(1 + d + e);
+        let kept = self.longest.saturating_mul(1 + d + e).saturating_add(SLACK);
         self.heads.saturating_mul(kept.saturating_add(steps.saturating_mul(e)))
     }
 
@@ -76,11 +80,12 @@ impl CachedAttention {
         let parts = panel.threads().min(self.heads);
         let range = |part: usize| self.heads * part / parts..self.heads * (part + 1) / parts;
         let rows = |part: usize| range(part).len();
+        let per_head_values = self.longest * e + SLACK;
         let per_head = [
             (y, steps * e),
             (scores, self.longest),
             (keys, self.longest * d),
-            (values, self.longest * e),
+            (values, per_head_values),
         ];
         in_parts(parts, &rows, per_head, panel.team, &|part, _, [y, scores, keys, values]| {
             for (at, head) in range(part).enumerate() {
@@ -90,19 +95,16 @@ impl CachedAttention {
                 let y = &mut y[at * steps * e..][..steps * e];
                 let scores = &mut scores[at * self.longest..][..self.longest];
                 let keys = &mut keys[at * self.longest * d..][..self.longest * d];
-                let values = &mut values[at * self.longest * e..][..self.longest * e];
-                panel.compiled(
-                    #[inline(always)]
-                    || self.head([q, k, v], (head, first), [y, scores, keys, values]),
-                );
+                let values = &mut values[at * per_head_values..][..per_head_values];
+                self.head(panel, [q, k, v], (head, first), [y, scores, keys, values]);
             }
         });
     }
 
     /// Queries, keys and values of a head.
-    #[inline(always)]
     fn head(
         &self,
+        panel: Panel<'_>,
         [q, k, v]: [&[f32]; 3],
         (head, first): (usize, usize),
         [y, scores, keys, values]: [&mut [f32]; 4],
@@ -117,31 +119,33 @@ impl CachedAttention {
         for (step, (q, y)) in q.chunks_exact(d).zip(y.chunks_exact_mut(e)).enumerate() {
             let (own, seen) = (first + step, first + step + 1);
             let scores = &mut scores[..seen];
-            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(d)) {
-                *score = product(q, key);
-            }
+            panel.compiled(
+                #[inline(always)]
+                || products(q, keys, scores),
+            );
             let mask = (masks > 0).then(|| {
                 let row = head % masks * self.longest + own;
                 &self.mask[row * self.longest..][..seen]
             });
             let mut factor = [0.0];
-            exponentials(scores, mask, self.scale, &mut factor);
-            y.fill(0.0);
-            for (share, value) in scores.iter().zip(values.chunks_exact(e)) {
-                y.iter_mut().zip(value).for_each(|(y, value)| *y += share * value);
-            }
+            weigh(panel.isa, scores, mask, self.scale, &mut factor);
+            let shares = (&*scores, Shape::new(1, 1, seen));
+            matmul(panel.isa, [shares, (values, Shape::new(1, seen, e))], 0, y, 1);
             y.iter_mut().for_each(|y| *y *= factor[0]);
         }
     }
 }
 
+/// Of a vector with each row of a matrix, as many as there is room for.
 #[inline(always)]
-fn product(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0; PARTS];
-    let (a, b) = (a.chunks_exact(PARTS), b.chunks_exact(PARTS));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a.zip(b) {
-        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
+fn products(a: &[f32], rows: &[f32], y: &mut [f32]) {
+    for (y, b) in y.iter_mut().zip(rows.chunks_exact(a.len())) {
+        let mut sums = [0.0; PARTS];
+        let (a, b) = (a.chunks_exact(PARTS), b.chunks_exact(PARTS));
+        let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
+        for (a, b) in a.zip(b) {
+            sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
+        }
+        *y = sums.iter().sum::<f32>() + rest;
     }
-    sums.iter().sum::<f32>() + rest
 }
