@@ -21,7 +21,7 @@ pub(super) struct Generation {
           conflicts_with_all = ["labels", "output", "classes", "top", "serve_stdin", "stream", "uncertainty", "verify", "bench", "json", "markdown", "github"])]
     generate: Option<usize>,
 
-    /// Draw each token, by probabilities whose logarithms are divided by this; 0 takes the most likely
+    /// Draw each token, with logits divided by this; 0 takes the most likely
     #[arg(long, value_name = "T", requires = "generate", default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
     temperature: f32,
 }

@@ -7,10 +7,11 @@ use clap::{Arg, Command, CommandFactory};
 use super::Svdo;
 
 /// The headings, in the order in which a command prints those that it has. Options without one come first.
-const HEADINGS: [&str; 15] = [
+const HEADINGS: [&str; 16] = [
     "",
     "Pruning",
     "Quantization and coding",
+    "Generation",
     "Uncertainty",
     "Data",
     "Search",
@@ -27,7 +28,7 @@ const HEADINGS: [&str; 15] = [
 
 /// Names that several commands use for one thing, which each describes in its own words or under another
 /// heading.
-const SHARED: [&str; 14] = [
+const SHARED: [&str; 15] = [
     "assert-max-error", // a bound on the error rate
     "batch",            // samples that run at a time
     "classes",          // names of classes
@@ -41,6 +42,7 @@ const SHARED: [&str; 14] = [
     "seed",             // of random numbers
     "target-deviation", // of true numbers around outputs
     "task",             // what outputs are
+    "temperature",      // that logits are divided by
     "thresh",           // log alpha
 ];
 

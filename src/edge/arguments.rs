@@ -77,12 +77,7 @@ const FLAGS: &[Flag] = &[
         "",
         "Answer requests on standard input until it ends (formats/serve.md)",
     ),
-    flag(
-        ' ',
-        "stream",
-        "",
-        "Samples are parts of one sequence: cells keep states, attention keys and values",
-    ),
+    flag(' ', "stream", "", "Samples are parts of one sequence: what looks back keeps its state"),
     #[cfg(feature = "uncertainty")]
     flag(' ', "uncertainty", "HOW", "Predict under the posterior: moments, mc=N, or mean"),
     #[cfg(feature = "uncertainty")]
