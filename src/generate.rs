@@ -4,7 +4,7 @@ use crate::engine::{Engine, Isa, Options};
 use crate::error::{Error, Result};
 use crate::measure::uniform;
 use crate::model::Model;
-use crate::network::Op;
+use crate::network::{Network, Node, Op, Source};
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -51,8 +51,13 @@ impl Generator {
                 "it gives {outputs} numbers a step and takes {vocabulary} ids: these are no tokens to go on with"
             )));
         }
-        let probabilities = network.nodes.last().is_some_and(|node| node.op == Op::Softmax);
-        Ok(Self { engine, longest, vocabulary, outputs, probabilities })
+        Ok(Self {
+            engine,
+            longest,
+            vocabulary,
+            outputs,
+            probabilities: gives_probabilities(network),
+        })
     }
 
     /// How many ids there are.
@@ -85,7 +90,8 @@ impl Generator {
         let mut tokens = Vec::new();
         while tokens.len() < count {
             crate::data::finite("output", &outputs, self.outputs)?;
-            let number = uniform(choice.seed.wrapping_shl(32).wrapping_add(tokens.len() as u64));
+            let first = choice.seed.wrapping_mul(0xd134_2543_de82_ef95);
+            let number = uniform(first.wrapping_add(tokens.len() as u64));
             let next = self.chosen(&outputs, choice.temperature, f64::from(number));
             tokens.push(next as u32);
             if tokens.len() < count {
@@ -121,4 +127,16 @@ impl Generator {
         }
         best
     }
+}
+
+/// Whether a network ends in softmax, whatever moves its elements then.
+fn gives_probabilities(network: &Network) -> bool {
+    let mut last = network.nodes.last();
+    while let Some(Node { op: Op::Rearrange(_) | Op::Flatten, inputs, .. }) = last {
+        last = match inputs[..] {
+            [Source::Node(at)] => network.nodes.get(at),
+            _ => None,
+        };
+    }
+    last.is_some_and(|node| node.op == Op::Softmax)
 }

@@ -182,7 +182,22 @@ fn generated_tokens_are_those_of_the_whole() {
         let off = (f64::from(*count) - expected).abs();
         assert!(off < 5.0 * expected.sqrt() + 1.0, "{counts:?} {y}");
     }
+    // Probabilities, moved or not, are drawn from as their logarithms are.
+    let ends = [
+        r#"{"op": "softmax"}"#,
+        r#"{"op": "softmax"}, {"op": "rearrange", "shape": [<T>, 1, 11], "sizes": [<T>, 11], "strides": [1, <T>]}"#,
+    ];
+    for end in ends {
+        let nodes = EACH.nodes.replace(r#"{"op": "log_softmax"}"#, end);
+        let case = Case { nodes: Box::leak(nodes.into_boxed_str()), ..EACH };
+        let other = Generator::new(&case.model(None), Isa::best(), 1).unwrap();
+        for seed in [3, 1 << 32, 1 << 33] {
+            let expected = generator.generate(&tokens[..2], 8, warm(seed)).unwrap();
+            assert_eq!(other.generate(&tokens[..2], 8, warm(seed)).unwrap(), expected);
+        }
+    }
     let some = |seed| generator.generate(&tokens[..2], 10, warm(seed)).unwrap();
+    assert_ne!(some(0), some(1 << 32));
     assert_eq!(some(3), some(3));
     assert!((4..9).any(|seed| some(seed) != some(3)));
 
