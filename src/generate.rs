@@ -1,6 +1,6 @@
 //! Token after token: a network that says what comes next goes on from what it is given.
 
-use crate::engine::{Engine, Isa, Options};
+use crate::engine::{Engine, Isa, Options, Workspace};
 use crate::error::{Error, Result};
 use crate::measure::uniform;
 use crate::model::Model;
@@ -15,11 +15,16 @@ pub struct Choice {
     pub seed: u64,
 }
 
+/// Most tokens of a prompt that are read at once.
+const MOST_READ: usize = 16;
+
 /// A network over token ids whose outputs at a step are numbers for the next one: logits, their logarithmic softmax
 /// or probabilities.
 #[derive(Debug)]
 pub struct Generator {
     engine: Engine,
+    /// The same for several tokens at once, of which each costs less.
+    reader: Option<Engine>,
     longest: Option<usize>,
     vocabulary: usize,
     outputs: usize,
@@ -27,7 +32,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Plans the network for one token at a time. Cells keep their states, attention its keys and values, so that
+    /// Plans the network for one token at a time, and for a prompt's in parts. Cells keep their states, attention its keys and values, so that
     /// each token costs as much as it looks at.
     ///
     /// # Errors
@@ -36,9 +41,18 @@ impl Generator {
     pub fn new(model: &Model, isa: Isa, threads: usize) -> Result<Self> {
         let network = &model.network;
         let longest = network.time.as_ref().map(|time| time.longest);
-        let steps = longest.map(|_| 1);
-        let options = Options { stream: true, steps, threads, ..Options::default() };
-        let engine = Engine::with_options(model, isa, options)?;
+        let options = Options { stream: true, threads, ..Options::default() };
+        let (engine, reader) = match longest {
+            Some(longest) => {
+                // A prompt has to be longer than what is read at once.
+                let several = Some(MOST_READ.min(longest / 2)).filter(|&read| read > 1);
+                let parts: Vec<usize> = [1].into_iter().chain(several).collect();
+                let mut plans = Engine::of_parts(model, isa, options, &parts)?.into_iter();
+                (plans.next(), plans.next())
+            }
+            None => (Some(Engine::with_options(model, isa, options)?), None),
+        };
+        let Some(engine) = engine else { return Err(Error::network("no plan was made")) };
         let (Some(vocabulary), 1) = (engine.vocabulary(), engine.input_shape().elements()?) else {
             return Err(Error::network(
                 "to generate, a network has to take token ids, one at a time: it has other inputs, or several steps \
@@ -53,6 +67,7 @@ impl Generator {
         }
         Ok(Self {
             engine,
+            reader,
             longest,
             vocabulary,
             outputs,
@@ -84,7 +99,7 @@ impl Generator {
         }
         let mut workspace = self.engine.workspace(1);
         let mut outputs = vec![0.0; self.outputs];
-        for token in prompt {
+        for token in self.read(&mut workspace, prompt)? {
             self.engine.run(&mut workspace, std::slice::from_ref(token), &mut outputs)?;
         }
         let mut tokens = Vec::new();
@@ -99,6 +114,23 @@ impl Generator {
             }
         }
         Ok(tokens)
+    }
+
+    /// Reads a prompt but for its end, which is left.
+    fn read<'a>(&self, workspace: &mut Workspace, prompt: &'a [f32]) -> Result<&'a [f32]> {
+        let Some(reader) = &self.reader else { return Ok(prompt) };
+        let read = reader.input_shape().elements()?;
+        let (parts, end) = prompt.split_at((prompt.len() - 1) / read * read);
+        if parts.is_empty() {
+            return Ok(prompt);
+        }
+        let mut own = reader.workspace(1);
+        let mut outputs = vec![0.0; reader.output_shape().elements()?];
+        for part in parts.chunks_exact(read) {
+            reader.run(&mut own, part, &mut outputs)?;
+        }
+        self.engine.take_over(workspace, (reader, &mut own))?;
+        Ok(end)
     }
 
     /// The next token, by a number from 0 to below 1.

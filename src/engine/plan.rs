@@ -142,6 +142,30 @@ impl Engine {
         Ok(Self { lengths: lengths.map(Arc::new), ..engine })
     }
 
+    /// One stream by several plans, for parts of so many steps each: [`Engine::take_over`] goes from one to the other.
+    /// They have tables and threads in common.
+    ///
+    /// # Errors
+    /// As [`Engine::with_options`]; [`Error::Network`] if the network's time is not free.
+    pub fn of_parts(
+        model: &Model,
+        isa: Isa,
+        options: Options,
+        parts: &[usize],
+    ) -> Result<Vec<Self>> {
+        check_weights(model)?;
+        let mut kernels = LayerKernels::default();
+        let workers = Arc::new(Workers::new(options.threads.saturating_sub(1)));
+        let plan = |&steps: &usize| {
+            let options = Options { stream: true, steps: Some(steps), ..options };
+            let stream = Stream::of(model, options.steps)?;
+            let how = (true, stream.as_ref());
+            let parts = (&mut kernels, workers.clone());
+            Self::planned(&model.at(steps)?, isa, options, how, parts)
+        };
+        parts.iter().map(plan).collect()
+    }
+
     /// The same at one length, perhaps without convolutions by tiles, perhaps for parts of a stream of free time; of
     /// layers that have kernels already, weights are not asked for.
     pub(super) fn planned(

@@ -155,12 +155,13 @@ impl<'a> Planner<'a> {
         let mut then = self.fused.activation[index];
         let kind = match node.op {
             Op::Linear { layer } => {
-                inputs[0] = self.builder.contiguous(index, inputs[0]);
-                let weights = &self.model.weights[layer];
-                let (isa, lanes, options) = (self.isa, self.most_lanes, self.options);
-                let parts =
-                    self.kernels.linear.get(layer, 0, || linear(weights, isa, lanes, options));
-                self.push_plain(index, StepKind::Linear(parts), inputs);
+                self.linear(index, inputs, layer);
+                return Ok(());
+            }
+            Op::Conv2d { layer, padding: [0, 0, 0, 0], groups: 1, .. }
+                if self.at_one_place(x.shape, index, layer) =>
+            {
+                self.linear(index, inputs, layer);
                 return Ok(());
             }
             Op::Conv2d { layer, stride, padding, groups } => {
@@ -220,6 +221,32 @@ impl<'a> Planner<'a> {
         };
         self.value_of[index] = self.builder.push(index, kind, inputs, y, then);
         Ok(())
+    }
+
+    /// A matrix times all of the first input, added to the second if there is one.
+    fn linear(&mut self, index: usize, mut inputs: Vec<usize>, layer: usize) {
+        inputs[0] = self.builder.contiguous(index, inputs[0]);
+        let weights = &self.model.weights[layer];
+        let (isa, lanes, options) = (self.isa, self.most_lanes, self.options);
+        let parts = self.kernels.linear.get(layer, 0, || linear(weights, isa, lanes, options));
+        let kind = StepKind::Linear(parts);
+        let Some(other) = inputs.get(1).copied() else {
+            return self.push_plain(index, kind, inputs);
+        };
+        let y = Layout::contiguous(self.shapes[index]);
+        let product = self.builder.push(index, kind, vec![inputs[0]], y, None);
+        let (y, then) = (self.layouts.values[index + 1], self.fused.activation[index]);
+        let inputs = vec![product, other];
+        self.value_of[index] = self.builder.push(index, StepKind::Add, inputs, y, then);
+    }
+
+    /// Whether a convolution without padding reads all of its input at once, of this shape, as a linear layer does.
+    /// Weights of kernels that another length has made are no longer there.
+    fn at_one_place(&self, input: Shape, index: usize, layer: usize) -> bool {
+        let kernel = &self.model.network.layers[layer].shape[2..];
+        self.shapes[index].area() == 1
+            && *kernel == [input.height, input.width]
+            && self.kernels.pointwise.found(layer, 1).is_none()
     }
 
     /// What a node does with values without gaps.

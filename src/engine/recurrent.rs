@@ -4,6 +4,7 @@
 //! [unit]`, and in the output's memory an LSTM's cell state, the gates at hand, then the hidden states
 //! `[step][unit]`, the first one ahead of them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::elementary::{sigmoid, tanh};
@@ -67,6 +68,12 @@ impl Recurrent {
     /// What its output's memory has to be.
     pub(super) fn memory(&self) -> Shape {
         Shape::new(self.steps + 2 + self.recurrence.cell.gates(), 1, self.units)
+    }
+
+    /// Where in it the next part of a stream finds what it goes on from: an LSTM's cell state and the last hidden one.
+    pub(super) fn kept(&self) -> [Range<usize>; 2] {
+        let last = (1 + self.recurrence.cell.gates() + self.steps) * self.units;
+        [0..self.units, last..last + self.units]
     }
 
     /// From the inputs' shares `[gates H, 1, T]` to those step by step.
@@ -255,7 +262,7 @@ fn gate(function: Gate, [slope, offset]: [f32; 2], x: &[f32], y: &mut [f32]) {
 }
 
 /// Some rows of a layer as one of their own.
-fn rows(weights: &LayerWeights, range: std::ops::Range<usize>) -> Result<LayerWeights> {
+fn rows(weights: &LayerWeights, range: Range<usize>) -> Result<LayerWeights> {
     let mut pattern = Pattern::with_columns(weights.pattern.cols());
     for row in range.clone() {
         pattern.push_row(weights.pattern.row(row).iter().copied())?;

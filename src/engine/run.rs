@@ -17,7 +17,7 @@ use crate::network::check_domains;
 #[derive(Debug)]
 pub struct Workspace {
     /// For each panel `[position][lane]`, for as many lanes as the one at hand has.
-    arena: Aligned,
+    pub(super) arena: Aligned,
     threads: usize,
 }
 

@@ -104,8 +104,8 @@ fn the_engine_gives_what_the_dense_path_gives() {
     }
 }
 
-/// Networks of today: attention, an up-sampling path, a normalization between layers.
-const NETWORKS: [(&str, &str, Shapes); 3] = [
+/// Networks of today: attention, an up-sampling path, a normalization between layers, convolutions at one place.
+const NETWORKS: [(&str, &str, Shapes); 4] = [
     (
         "attention",
         r#"{"version": 1, "input": {"shape": [6, 5, 1]},
@@ -166,6 +166,24 @@ const NETWORKS: [(&str, &str, Shapes); 3] = [
                       {"op": "div", "inputs": ["n", "r"]}, {"op": "linear", "layer": "b"},
                       {"op": "layer_norm", "eps": 0.01}, {"op": "linear", "layer": "c"}]}"#,
         &[("a", &[140, 150]), ("b", &[70, 140]), ("c", &[9, 70])],
+    ),
+    (
+        "one place",
+        r#"{"version": 1, "input": {"shape": [5, 4, 3]},
+            "nodes": [{"op": "conv2d", "layer": "a", "padding": [1, 1, 1, 1]}, {"op": "relu", "name": "a"},
+                      {"op": "global_avg_pool2d"}, {"op": "conv2d", "layer": "b"}, {"op": "silu"},
+                      {"op": "conv2d", "layer": "c"}, {"op": "sigmoid", "name": "s"}, {"op": "mul", "inputs": ["a", "s"]},
+                      {"op": "conv2d", "layer": "d", "stride": [2, 3], "name": "d"},
+                      {"op": "conv2d", "layer": "e", "name": "e"}, {"op": "add", "inputs": ["e", "d"]}, {"op": "relu"},
+                      {"op": "conv2d", "layer": "f"}, {"op": "tanh"}]}"#,
+        &[
+            ("a", &[20, 5, 3, 3]),
+            ("b", &[6, 20, 1, 1]),
+            ("c", &[20, 6, 1, 1]),
+            ("d", &[17, 20, 4, 3]),
+            ("e", &[17, 17, 1, 1]),
+            ("f", &[9, 17, 1, 1]),
+        ],
     ),
 ];
 

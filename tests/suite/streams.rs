@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::fixtures::{EXACT, compress};
 use crate::lengths::{CAUSAL, CONVOLUTIONS, Case, LONGEST, TAGGER};
-use svdo::engine::{Engine, Isa, Options, check_stream};
+use svdo::engine::{Engine, Isa, Options, Workspace, check_stream};
 use svdo::generate::{Choice, Generator};
 use svdo::model::{Model, Values};
 
@@ -41,6 +41,34 @@ const EACH: Case = Case {
         ("mask", &["1", "1", "<T>", "<T>"]),
         ("o", &["8", "8"]),
         ("out", &["11", "8"]),
+    ],
+    ids: 11,
+};
+
+/// One cell alone.
+const ALONE: Case = Case {
+    name: "alone",
+    nodes: r#"{"op": "embedding", "layer": "words"}, {"op": "rnn", "layer": "state"}"#,
+    input: CAUSAL.input,
+    layers: &[("words", &["11", "7"]), ("state", &["7", "7"])],
+    ids: 11,
+};
+
+/// A class for each token by cells that look back.
+const CELLS: Case = Case {
+    name: "cells",
+    nodes: r#"{"op": "embedding", "layer": "words"},
+        {"op": "conv2d", "layer": "a.in"}, {"op": "lstm", "layer": "a.state"},
+        {"op": "conv2d", "layer": "b.in"}, {"op": "gru", "layer": "b.state"},
+        {"op": "conv2d", "layer": "out"}, {"op": "log_softmax"}"#,
+    input: CAUSAL.input,
+    layers: &[
+        ("words", &["11", "3"]),
+        ("a.in", &["16", "3"]),
+        ("a.state", &["16", "4"]),
+        ("b.in", &["15", "4"]),
+        ("b.state", &["15", "5"]),
+        ("out", &["11", "5"]),
     ],
     ids: 11,
 };
@@ -85,6 +113,43 @@ fn parts_give_what_the_whole_gives() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn plans_for_other_parts_take_a_stream_over() {
+    for case in [CAUSAL, EACH, CELLS] {
+        let model = case.model(None);
+        let parts = [1, 4, 3];
+        let plans = Engine::of_parts(&model, Isa::best(), Options::default(), &parts).unwrap();
+        let mut memories: Vec<_> = plans.iter().map(|plan| plan.workspace(1)).collect();
+        let single = stream(&model, Isa::best(), 1, 1).unwrap();
+        let mut memory = single.workspace(1);
+        let run = |plan: &Engine, memory: &mut Workspace, ids: &[f32]| {
+            let mut y = vec![0.0; plan.output_shape().elements().unwrap()];
+            plan.run(memory, ids, &mut y).unwrap();
+            y
+        };
+        let (mut begin, mut before) = (0, 0);
+        for at in [1, 0, 2, 1] {
+            if at != before {
+                let [to, from] = memories.get_disjoint_mut([at, before]).unwrap();
+                plans[at].take_over(to, (&plans[before], from)).unwrap();
+            }
+            let ids = &IDS[begin..begin + parts[at]];
+            let found = run(&plans[at], &mut memories[at], ids);
+            let each = ids.iter().map(|id| run(&single, &mut memory, &[*id]));
+            let last = each.last().unwrap();
+            // Of each class the last step's.
+            let steps = found.len() / last.len();
+            let of_last: Vec<f32> = found.iter().skip(steps - 1).step_by(steps).copied().collect();
+            close(&of_last, &last);
+            (begin, before) = (begin + parts[at], at);
+        }
+        let other = stream(&ALONE.model(None), Isa::best(), 1, 1).unwrap();
+        let problem = other.take_over(&mut other.workspace(1), (&plans[0], &mut memories[0]));
+        let problem = problem.unwrap_err().to_string();
+        assert!(problem.contains("not two plans of one stream"), "{problem}");
     }
 }
 
@@ -170,6 +235,12 @@ fn generated_tokens_are_those_of_the_whole() {
         "{found:?} {tokens:?}"
     );
     assert!(generator.generate(&tokens[..2], 0, greedy).unwrap().is_empty());
+    // Prompts of which parts are read at once.
+    for read in 6..LONGEST {
+        let found = generator.generate(&tokens[..read], LONGEST + 1 - read, greedy).unwrap();
+        let expected = tokens[read..].iter().map(|&t| t as u32);
+        assert!(expected.eq(found.iter().copied()), "{read}: {found:?} {tokens:?}");
+    }
 
     // Drawn: by the seed alone, and about as often as it is likely.
     let warm = |seed| Choice { temperature: 1.0, seed };

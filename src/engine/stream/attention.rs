@@ -48,9 +48,15 @@ impl CachedAttention {
 
     /// Elements of its memory for parts of so many steps.
     pub(in crate::engine) fn memory(&self, steps: usize) -> usize {
+        let scores = self.longest.saturating_add(steps.saturating_mul(self.sizes[1]));
+        self.kept().saturating_add(self.heads.saturating_mul(scores))
+    }
+
+    /// Elements at its end that the next part goes on from: keys and values.
+    pub(in crate::engine) fn kept(&self) -> usize {
         let [d, e] = self.sizes;
-        let kept = self.longest.saturating_mul(1 + d + e).saturating_add(SLACK);
-        self.heads.saturating_mul(kept.saturating_add(steps.saturating_mul(e)))
+        let kept = self.longest.saturating_mul(d.saturating_add(e)).saturating_add(SLACK);
+        self.heads.saturating_mul(kept)
     }
 
     /// Bytes of the mask in memory.

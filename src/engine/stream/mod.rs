@@ -5,6 +5,7 @@
 //! computed step by step, which is checked here.
 
 mod attention;
+mod kept;
 mod passing;
 
 use super::attention::{Attention, Found, find};
