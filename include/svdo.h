@@ -55,6 +55,14 @@ int svdo_load(const void *bytes, size_t length, svdo_model **model);
  * SVDO_INVALID_ARGUMENT for others. */
 int svdo_load_int8(const void *bytes, size_t length, svdo_model **model);
 
+/* The same for a stream, as of sound or tokens: a network that looks back alone, by recurrent cells or causal
+ * attention. A sample is a part of the stream, of `steps` steps where sequences have any length up to the longest,
+ * else of as many as the network takes (`steps` then does not matter). What the next part goes on from stands in
+ * the workspace: a stream begins with one of zeros, has it for itself, and may be stopped and gone on with at any
+ * time. svdo_run with several samples runs them one after the other. A part beyond the longest sequence that
+ * attention looks back over is SVDO_INVALID_ARGUMENT and changes nothing; other networks are refused so, too. */
+int svdo_load_stream(const void *bytes, size_t length, size_t steps, svdo_model **model);
+
 /* Frees a model; NULL is allowed. */
 void svdo_free(svdo_model *model);
 
@@ -81,7 +89,8 @@ size_t svdo_workspace_bytes(const svdo_model *model, size_t batch);
 /* Runs `samples` samples of raw values (the model's own preprocessing is applied) from `input`,
  * samples times the elements of the input shape, into `output`, samples times those of the output
  * shape. `workspace` must be aligned for float, best to 64 bytes, and have been initialised once
- * (calloc, memset, an earlier run); what it holds does not matter and is overwritten. The three must not overlap.
+ * (calloc, memset, an earlier run); what it holds does not matter but to a stream, and is overwritten. The three
+ * must not overlap.
  *
  * A value of `input` that is no finite number is refused before anything runs, and an output that is none, as
  * where sums overflow, is an error too: SVDO_NOT_FINITE, and svdo_message names sample and element. The outputs

@@ -1,6 +1,7 @@
 /* Uses every function of svdo.h on the example of formats/svdo-v1.md, given as the first argument, on the same
- * with names of its classes, the second, on a network over sequences of up to six steps, the third, and, if there is
- * one, on a classifier with variances, the fourth: y = [x1 - 2 x2, x0 / 2 - 1/4]. */
+ * with names of its classes, the second, on a network over sequences of up to six steps, the third, on another that
+ * looks back alone, the fourth, and, if there is one, on a classifier with variances, the fifth:
+ * y = [x1 - 2 x2, x0 / 2 - 1/4]. */
 #include "svdo.h"
 
 #include <math.h>
@@ -197,11 +198,51 @@ static void sequences(const char *path) {
     free(bytes);
 }
 
+/* A stream in parts of one and of three steps: the outputs of the whole sequence. */
+static void stream(const char *path, const char *of_no_memory) {
+    size_t length;
+    unsigned char *bytes = read_file(path, &length);
+    svdo_model *whole = NULL, *parts = NULL;
+    float x[12] = {1, -2, 3, 0.5f, 0, 2, -1, 4, 0.25f, 1, -3, 2}, y[18], found[9];
+    check(svdo_load(bytes, length, &whole) == SVDO_OK && svdo_longest(whole) == 6, "a network for streams");
+    size_t size = svdo_workspace_bytes(whole, 1);
+    void *workspace = calloc(1, size);
+    check(svdo_run(whole, workspace, size, x, 1, y) == SVDO_OK, "the whole sequence");
+    free(workspace);
+    svdo_free(whole);
+    for (size_t steps = 1; steps <= 3; steps += 2) {
+        check(svdo_load_stream(bytes, length, steps, &parts) == SVDO_OK, "svdo_load_stream");
+        check(svdo_input_shape(parts).width == steps && svdo_longest(parts) == 0, "a part");
+        size = svdo_workspace_bytes(parts, 1);
+        workspace = calloc(1, size);
+        for (size_t begin = 0; begin < 6; begin += steps) {
+            float part[6];
+            for (size_t i = 0; i < 2 * steps; i++) { /* [features, 1, steps] */
+                part[i] = x[i / steps * 6 + begin + i % steps];
+            }
+            check(svdo_run(parts, workspace, size, part, 1, found) == SVDO_OK, "a part of a stream");
+            for (size_t i = 0; i < 3 * steps; i++) {
+                check(fabsf(found[i] - y[i / steps * 6 + begin + i % steps]) < 1e-4f, "goes on");
+            }
+        }
+        free(workspace);
+        svdo_free(parts);
+    }
+    check(svdo_load_stream(bytes, length, 7, &parts) == SVDO_INVALID_ARGUMENT && parts == NULL, "too many steps");
+    check(svdo_load_stream(bytes, length, 0, &parts) == SVDO_INVALID_ARGUMENT, "no steps");
+    check(svdo_load_stream(bytes, length, 1, NULL) == SVDO_INVALID_ARGUMENT, "no place for a stream");
+    free(bytes);
+    bytes = read_file(of_no_memory, &length);
+    check(svdo_load_stream(bytes, length, 1, &parts) == SVDO_INVALID_ARGUMENT, "a network without memory");
+    check(strstr(svdo_message(), "a stream would keep nothing") != NULL, "says why");
+    free(bytes);
+}
+
 int main(int count, char **arguments) {
     unsigned char bytes[4096];
-    size_t length = count > 3 ? contents(arguments[2], bytes, sizeof bytes) : 0;
+    size_t length = count > 4 ? contents(arguments[2], bytes, sizeof bytes) : 0;
     if (length == 0) {
-        fprintf(stderr, "usage: test EXAMPLE.svdo NAMED.svdo LENGTHS.svdo [WITH_VARIANCES.svdo]\n");
+        fprintf(stderr, "usage: test EXAMPLE.svdo NAMED.svdo LENGTHS.svdo STREAM.svdo [WITH_VARIANCES.svdo]\n");
         return 2;
     }
     svdo_model *named = NULL;
@@ -286,9 +327,10 @@ int main(int count, char **arguments) {
     svdo_free(NULL);
     svdo_predictor_free(NULL);
     sequences(arguments[3]);
-    if (count > 4) {
-        posterior(arguments[4]);
-        int8(arguments[4]);
+    stream(arguments[4], arguments[3]);
+    if (count > 5) {
+        posterior(arguments[5]);
+        int8(arguments[5]);
     }
     if (failures == 0) {
         printf("the C interface of svdo %s works\n", svdo_version());

@@ -41,7 +41,7 @@ fi
 flags=(-std=c99 -D_POSIX_C_SOURCE=200809L -O1 -Wall -Wextra -Wpedantic -Werror -Iinclude)
 system=(-lm -lpthread -ldl)
 "$cc" "${flags[@]}" bindings/c/test.c "$built/libsvdo_c.a" "${system[@]}" -o "$work/static"
-"$work/static" "$work/example.svdo" "$work/named.svdo" fixtures/golden/lengths.svdo "${posterior[@]}"
+"$work/static" "$work/example.svdo" "$work/named.svdo" fixtures/golden/{lengths,stream}.svdo "${posterior[@]}"
 # The shared one as it is installed, moved, and found by pkg-config.
 bindings/c/install.sh "$built" "$work/there"
 mv "$work/there" "$work/prefix"
@@ -52,7 +52,7 @@ if command -v pkg-config >/dev/null; then
     read -r -a libs <<<"$(pkg-config --cflags --libs svdo)"
 fi
 "$cc" "${flags[@]}" bindings/c/test.c "${libs[@]}" "${system[@]}" -Wl,-rpath,"$work/prefix/lib" -o "$work/shared"
-"$work/shared" "$work/example.svdo" "$work/named.svdo" fixtures/golden/lengths.svdo "${posterior[@]}"
+"$work/shared" "$work/example.svdo" "$work/named.svdo" fixtures/golden/{lengths,stream}.svdo "${posterior[@]}"
 if command -v "${CXX:-c++}" >/dev/null; then
     echo '#include "svdo.h"' | "${CXX:-c++}" -x c++ -Wall -Wextra -Werror -Iinclude -fsyntax-only -
 fi

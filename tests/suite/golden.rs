@@ -5,8 +5,8 @@ use half::f16;
 use svdo::container;
 use svdo::model::{LayerWeights, Model, Pattern, Scale, Values};
 use svdo::network::{
-    Activation, Axis, FreeSize, Input, Layer, Network, Node, Op, Place, Polynomial, Shape, Source,
-    Time, View, Window,
+    Activation, Axis, Cell, FreeSize, Gate, Input, Layer, Network, Node, Op, Place, Polynomial,
+    Recurrence, Shape, Source, Time, View, Window,
 };
 
 use crate::fixtures::{self, Noise};
@@ -184,6 +184,7 @@ fn golden() -> Vec<(&'static str, Model, Writer)> {
         ("codebook_adaptive", few.clone(), Writer::Small),
         ("codebook_gaps", few, Writer::Fast),
         ("lengths", lengths(), Writer::Small),
+        ("stream", stream(), Writer::Small),
     ]
 }
 
@@ -217,6 +218,31 @@ fn lengths() -> Model {
         free(Place::Node(3), 3, Polynomial([-1, 1, 0])),
         free(Place::Node(3), 5, Polynomial::STEPS),
     ];
+    model.network.time = Some(Time { longest: 6, sizes });
+    model
+}
+
+/// A class for each of up to six steps, by a cell that looks back.
+fn stream() -> Model {
+    let pointwise = |layer| Op::Conv2d { layer, stride: [1, 1], padding: [0; 4], groups: 1 };
+    let recurrence = Recurrence {
+        cell: Cell::Gru,
+        functions: [Gate::Sigmoid, Gate::Tanh, Gate::Tanh],
+        hard_sigmoid: Recurrence::HARD_SIGMOID,
+        reverse: false,
+    };
+    let cell = Op::Recurrent { layer: 1, recurrence };
+    let mut model = model(
+        Input::plain(Shape::new(2, 1, 6)),
+        &[
+            ("in", &[12, 2, 1, 1], Kind::Even, 1),
+            ("cell", &[12, 4], Kind::Even, 1),
+            ("head", &[3, 4, 1, 1], Kind::F16, 1),
+        ],
+        chain(&[pointwise(0), cell, pointwise(2)]),
+        9,
+    );
+    let sizes = vec![FreeSize { of: Place::Input, number: 2, size: Polynomial::STEPS }];
     model.network.time = Some(Time { longest: 6, sizes });
     model
 }

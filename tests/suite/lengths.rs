@@ -217,7 +217,11 @@ fn every_length_is_as_a_network_of_that_length() {
                         let mut found = expected.clone();
                         own.infer(&x, &mut expected).unwrap();
                         at.run(&mut engine.workspace(count), &x, &mut found).unwrap();
-                        assert_eq!(found, expected, "{} {steps} {isa:?}", case.name);
+                        // Where there is a single step, sums of a network made for it have another order.
+                        let close =
+                            |(a, b): (&f32, &f32)| a == b || steps == 1 && (a - b).abs() < 1e-5;
+                        let all = found.iter().zip(&expected).all(close);
+                        assert!(all, "{} {steps} {isa:?}: {found:?}, not {expected:?}", case.name);
                         assert!(found.iter().any(|y| *y != 0.0));
                     }
                 }

@@ -151,6 +151,36 @@ pub unsafe extern "C" fn svdo_load_int8(
     })
 }
 
+/// See `svdo.h`.
+///
+/// # Safety
+/// As `svdo.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svdo_load_stream(
+    bytes: *const c_void,
+    length: usize,
+    steps: usize,
+    model: *mut *mut Model,
+) -> c_int {
+    guarded(|| {
+        let make = |bytes: &[u8], isa| {
+            let file = container::read(bytes)?;
+            // Others go on by samples of the one length that they have.
+            let steps = file.network.time.as_ref().map(|_| steps);
+            let options = Options { stream: true, steps, ..Options::default() };
+            // The file is sound; that it is no stream is the caller's mistake.
+            let engine =
+                Engine::with_options(&file, isa, options).map_err(|error| match error {
+                    Error::Network { problem } => Error::Data { problem },
+                    error => error,
+                })?;
+            Ok(Model { engine: Arc::new(engine), classes: classes(&file) })
+        };
+        // SAFETY: the caller's promise.
+        unsafe { load((bytes, length), (model, "model"), make) }
+    })
+}
+
 /// The names of a file's classes for C.
 fn classes(file: &svdo::model::Model) -> Vec<CString> {
     let name = |name: &str| CString::new(name.replace('\0', " ")).unwrap_or_default();

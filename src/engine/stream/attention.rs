@@ -1,5 +1,7 @@
 //! Attention of a stream: the keys and values of the steps before are kept, so that a step costs what it looks at.
 
+use std::ops::Range;
+
 use crate::engine::attention::weigh;
 use crate::engine::execute::Panel;
 use crate::engine::kernels::matmul;
@@ -48,15 +50,16 @@ impl CachedAttention {
 
     /// Elements of its memory for parts of so many steps.
     pub(in crate::engine) fn memory(&self, steps: usize) -> usize {
-        let scores = self.longest.saturating_add(steps.saturating_mul(self.sizes[1]));
-        self.kept().saturating_add(self.heads.saturating_mul(scores))
+        self.kept(steps).end
     }
 
-    /// Elements at its end that the next part goes on from: keys and values.
-    pub(in crate::engine) fn kept(&self) -> usize {
+    /// Where in it the next part finds what it goes on from: keys and values.
+    pub(in crate::engine) fn kept(&self, steps: usize) -> Range<usize> {
         let [d, e] = self.sizes;
+        let of_heads = |each: usize| self.heads.saturating_mul(each);
+        let start = of_heads(self.longest.saturating_add(steps.saturating_mul(e)));
         let kept = self.longest.saturating_mul(d.saturating_add(e)).saturating_add(SLACK);
-        self.heads.saturating_mul(kept)
+        start..start.saturating_add(of_heads(kept))
     }
 
     /// Bytes of the mask in memory.

@@ -38,13 +38,16 @@ fn kept(engine: &Engine) -> Vec<Range<usize>> {
 }
 
 fn of_step(step: &Step) -> Vec<Range<usize>> {
-    let Range { start, end } = step.output.0;
-    match &step.kind {
-        StepKind::Whole(Whole::Position(_)) => vec![start + 1..end],
-        StepKind::Whole(Whole::CachedAttention(attention)) => vec![end - attention.kept()..end],
-        StepKind::Whole(Whole::Recurrent(cell)) => {
-            cell.kept().map(|range| start + range.start..start + range.end).to_vec()
+    let StepKind::Whole(whole) = &step.kind else { return Vec::new() };
+    let kept = match whole {
+        Whole::Position(_) => vec![1..2],
+        Whole::CachedAttention(attention) => {
+            let queries = &step.inputs[0].1;
+            vec![attention.kept(queries.shape.height)]
         }
+        Whole::Recurrent(cell) => cell.kept().to_vec(),
         _ => Vec::new(),
-    }
+    };
+    let start = step.output.0.start;
+    kept.into_iter().map(|range| start + range.start..start + range.end).collect()
 }
