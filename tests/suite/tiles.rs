@@ -140,11 +140,11 @@ fn single_samples_and_panels_have_plans_of_their_own_where_the_batch_is_not_know
                 let x = &x[..samples * 32 * 16 * 16];
                 let found = verify(&engine, &checkpoint, 3.0, x).unwrap().engine;
                 assert!(found.max_abs_error < 1e-2, "{isa:?}: {:e}", found.max_abs_error);
-                let mut steps = 0;
+                let mut steps = 0usize;
                 let mut y = vec![0.0; samples * 32 * 16 * 16];
                 let mut workspace = engine.workspace(samples);
                 engine.run_observed(&mut workspace, x, &mut y, &mut |_| steps += 1).unwrap();
-                assert!(steps % engine.steps_of(&model, samples).len() == 0);
+                assert!(steps.is_multiple_of(engine.steps_of(&model, samples).len()));
             }
         }
     }
