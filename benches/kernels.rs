@@ -2,9 +2,9 @@
 //!
 //! `cargo bench --bench kernels` measures the core (multiply-adds, reads, gathers) and prints for
 //! each kernel the time of a call and its share of the bound. `-- sweep` runs densities times
-//! batches, the planned engine and the dense one in turn, and prints the offenders: those slower
-//! than dense, where the kernel is not the dense one, and batches slower than a larger one. `-- calibrate` measures the break-evens that
-//! `src/engine/cost.rs` holds, `-- maps` convolutions by each kernel.
+//! batches, the planned engine and the dense one in turn, and prints the offenders: cells that take longer than
+//! the dense kernel, where theirs is another, than a larger batch, or than fewer zeros do. `-- calibrate` measures
+//! what `src/engine/cost.rs` holds of linear layers, `-- maps` convolutions by each kernel.
 //!
 //! The two of a comparison run in turn, so that what disturbs the machine disturbs both, which a
 //! harness that measures one thing after the other cannot do. Times are the least of many calls, of
@@ -19,6 +19,8 @@ use svdo::network::{Input, Layer, Network, Node, Op, Shape, Source};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const ZEROS: [f64; 9] = [0.0, 20.0, 40.0, 60.0, 80.0, 90.0, 95.0, 99.0, 99.9];
+/// So many times as long is longer, and no noise.
+const SLOWER: f64 = 1.05;
 const BATCHES: [usize; 16] = [1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65];
 
 fn main() -> Result<()> {
@@ -89,6 +91,8 @@ struct Bench {
     workspace: Workspace,
     x: Vec<f32>,
     y: Vec<f32>,
+    /// Calls that are timed as one.
+    calls: u32,
 }
 
 impl Bench {
@@ -97,16 +101,19 @@ impl Bench {
         let mut noise = Noise(7);
         let x = (0..batch * engine.input_shape().elements()?).map(|_| noise.next()).collect();
         let y = vec![0.0; batch * engine.output_shape().elements()?];
-        Ok(Self { workspace: engine.workspace(batch), engine, x, y })
+        Ok(Self { workspace: engine.workspace(batch), engine, x, y, calls: 1 })
     }
 
     fn call(&mut self) -> Result<f64> {
         let (cpu, start) = (cpu_seconds(), Instant::now());
-        self.engine.run(&mut self.workspace, &self.x, &mut self.y)?;
+        for _ in 0..self.calls {
+            self.engine.run(&mut self.workspace, &self.x, &mut self.y)?;
+        }
         let wall = start.elapsed().as_secs_f64();
         let cpu = cpu_seconds() - cpu;
         // The clock of CPU time is too slow for calls of a few microseconds.
-        Ok(if wall < 50e-6 { wall } else { wall.min(cpu) })
+        let time = if wall < 50e-6 { wall } else { wall.min(cpu) };
+        Ok(time / f64::from(self.calls))
     }
 }
 
@@ -124,6 +131,11 @@ fn cpu_seconds() -> f64 {
 /// The least time of a call of each, by turns.
 fn least(benches: &mut [Bench], time: Duration) -> Result<Vec<f64>> {
     let mut best = vec![f64::INFINITY; benches.len()];
+    for bench in &mut *benches {
+        bench.call()?;
+        // The clock takes some 20 ns.
+        bench.calls = (5e-6 / bench.call()?).ceil() as u32;
+    }
     let begin = Instant::now();
     while begin.elapsed() < time {
         for (bench, best) in benches.iter_mut().zip(&mut best) {
@@ -165,46 +177,84 @@ fn shares(isa: Isa, bounds: &Bounds) -> Result<()> {
     Ok(())
 }
 
+/// A layer of the sweep.
+type Make = fn(f64) -> Result<Model>;
+
+/// A cell of the sweep: how the zeros and the batch are run.
+#[derive(Clone, Copy)]
+struct Cell {
+    zeros: f64,
+    batch: usize,
+    kernel: KernelChoice,
+}
+
+impl Cell {
+    fn bench(self, make: Make, isa: Isa) -> Result<Bench> {
+        let options = Options { kernel: self.kernel, ..Options::default() };
+        Bench::new(&make(self.zeros)?, isa, options, self.batch)
+    }
+}
+
 fn sweep(isa: Isa) -> Result<()> {
     let (mut cells, mut offenders) = (0, 0);
-    type Make = fn(f64) -> Result<Model>;
     let layers: [(&str, Make, usize); 4] = [
         ("linear 300x784", |zeros| linear(300, 784, zeros), 65),
         ("linear 10x100", |zeros| linear(10, 100, zeros), 65),
         ("linear 1024x1024", |zeros| linear(1024, 1024, zeros), 65),
         ("convolution 32x32x3x3 at 16x16", |zeros| convolution(32, 16, zeros), 17),
     ];
+    println!("microseconds of a batch, and how many times as long the dense kernel takes");
     for (name, make, most) in layers {
+        let mut times: Vec<(Cell, f64)> = Vec::new();
+        let mut suspects = Vec::new();
         for zeros in ZEROS {
             let model = make(zeros)?;
             let mut line = format!("{name}, {zeros} %:");
-            let mut times = Vec::new();
+            let same_zeros = times.len();
             for batch in BATCHES.into_iter().filter(|&batch| batch <= most) {
-                let bench = |kernel| {
-                    Bench::new(&model, isa, Options { kernel, ..Options::default() }, batch)
-                };
-                let mut pair = [bench(KernelChoice::Auto)?, bench(KernelChoice::Dense)?];
-                let [a, b] = [0, 1].map(|at: usize| pair[at].engine.steps(&model)[0].kernel);
+                let cell = |kernel| Cell { zeros, batch, kernel };
+                let (cell, other) = (cell(KernelChoice::Auto), cell(KernelChoice::Dense));
+                let mut pair = [cell.bench(make, isa)?, other.bench(make, isa)?];
+                let [a, b] =
+                    [0, 1].map(|at: usize| pair[at].engine.steps_of(&model, batch)[0].kernel);
                 let [auto, dense] = least(&mut pair, Duration::from_millis(40))?[..] else {
                     unreachable!("two went in");
                 };
-                line += &format!(" {batch}:{:.2}", dense / auto);
-                times.push((batch, auto, if a == b { f64::INFINITY } else { dense }));
+                line += &format!(" {batch}:{:.1}({:.2})", auto * 1e6, dense / auto);
+                let dense = (a != b).then_some((other, dense));
+                let fewer = times.iter().filter(|(other, _)| other.batch == batch).copied();
+                // The smaller batches are the ones that offend.
+                let smaller =
+                    times[same_zeros..].iter().map(|&(other, time)| (other, time, cell, auto));
+                let own = fewer.chain(dense).map(|(other, time)| (cell, auto, other, time));
+                suspects.extend(own.chain(smaller).filter(|pair| pair.1 > pair.3 * SLOWER));
+                times.push((cell, auto));
             }
             println!("{line}");
-            for (at, &(batch, auto, dense)) in times.iter().enumerate() {
-                cells += 1;
-                if auto > dense * 1.05 {
-                    offenders += 1;
-                    println!("  slower than dense: batch {batch}, {:.2} times", auto / dense);
-                }
-                for &(larger, time, _) in &times[at + 1..] {
-                    if auto > time * 1.1 {
-                        offenders += 1;
-                        println!("  slower than batch {larger}: batch {batch}, {:.2}", auto / time);
-                        break;
-                    }
-                }
+        }
+        cells += times.len();
+        for (cell, _) in times {
+            let same = |other: &Cell| other.zeros == cell.zeros && other.batch == cell.batch;
+            let own = suspects.iter().filter(|suspect| same(&suspect.0));
+            let ratio = |suspect: &(Cell, f64, Cell, f64)| suspect.1 / suspect.3;
+            let worst = own.max_by(|a, b| ratio(a).total_cmp(&ratio(b)));
+            let Some(&(_, _, other, _)) = worst else { continue };
+            // By turns, since the two were measured at different times, and where memory is another.
+            let mut times = [f64::INFINITY; 2];
+            for _ in 0..3 {
+                let mut pair = [cell.bench(make, isa)?, other.bench(make, isa)?];
+                let found = least(&mut pair, Duration::from_millis(60))?;
+                times.iter_mut().zip(found).for_each(|(time, found)| *time = time.min(found));
+            }
+            if times[0] > times[1] * SLOWER {
+                offenders += 1;
+                let Cell { zeros, batch, kernel } = other;
+                println!(
+                    "  {} % zeros, batch {}: {:.2} times {kernel:?} with {zeros} %, batch {batch}",
+                    cell.zeros,
+                    cell.batch,
+                    times[0] / times[1]
+                );
             }
         }
     }
@@ -212,24 +262,28 @@ fn sweep(isa: Isa) -> Result<()> {
     Ok(())
 }
 
-/// Break-evens, each from a sparse and a dense run by turns.
+/// Nanoseconds of a weight of linear layers, by kernel and samples.
 fn calibrate(isa: Isa) -> Result<()> {
-    println!("DENSE_VECTOR: percent of weights from which on a dense product is the faster one");
-    for (rows, columns) in [(300, 784), (512, 512), (1024, 1024)] {
-        let (sparse, dense) = sparse_and_dense(isa, (rows, columns), 85.0, 1)?;
-        println!("  {rows}x{columns}: {:.1}", dense / sparse * 15.0);
-    }
-    println!("SHARED_TAPS: what a tap of four rows costs over that of one, in tenths");
-    for batch in [8, 16, 32] {
-        let (sparse, dense) = sparse_and_dense(isa, (512, 512), 60.0, batch)?;
-        println!("  batch {batch}: {:.1}", dense / sparse * 0.4 * 4.0 * 10.0);
-    }
-    println!("WORTH_A_PANEL: single samples that take as long as a panel of eight");
-    for zeros in [90.0, 95.0, 99.0] {
-        let model = linear(1024, 1024, zeros)?;
-        let bench = |batch| Bench::new(&model, isa, Options::default(), batch);
-        let times = least(&mut [bench(1)?, bench(8)?], Duration::from_millis(300))?;
-        println!("  {zeros} % zeros: {:.1}", times[1] / times[0]);
+    let weights = |(rows, columns), zeros, batch, kernel| -> Result<f64> {
+        let model = linear(rows, columns, zeros)?;
+        let options = Options { kernel, batch: Some(batch), ..Options::default() };
+        let time =
+            least(&mut [Bench::new(&model, isa, options, batch)?], Duration::from_millis(300))?;
+        let dense = kernel == KernelChoice::Dense;
+        let weights = if dense { rows * columns } else { model.weights[0].pattern.len() };
+        Ok(time[0] * 1e9 / weights as f64)
+    };
+    for shape in [(300, 784), (512, 512), (1024, 1024)] {
+        println!("{shape:?}: nanoseconds of a weight");
+        println!("  sliced: {:.4}", weights(shape, 90.0, 1, KernelChoice::Sparse)?);
+        println!("  dense: {:.4}", weights(shape, 0.0, 1, KernelChoice::Dense)?);
+        for batch in [8, 16, 32] {
+            println!(
+                "  {batch} samples: row: {:.4}, shared_row: {:.4}",
+                weights(shape, 80.0, batch, KernelChoice::Sparse)?,
+                weights(shape, 0.0, batch, KernelChoice::Dense)?
+            );
+        }
     }
     Ok(())
 }
@@ -267,20 +321,4 @@ fn maps(isa: Isa) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Times of a layer by the sparse kernel and of the same one by the dense kernel.
-fn sparse_and_dense(
-    isa: Isa,
-    (rows, columns): (usize, usize),
-    zeros: f64,
-    batch: usize,
-) -> Result<(f64, f64)> {
-    let model = linear(rows, columns, zeros)?;
-    let bench = |kernel| {
-        Bench::new(&model, isa, Options { kernel, batch: Some(batch), ..Options::default() }, batch)
-    };
-    let mut both = [bench(KernelChoice::Sparse)?, bench(KernelChoice::Dense)?];
-    let times = least(&mut both, Duration::from_millis(300))?;
-    Ok((times[0], times[1]))
 }

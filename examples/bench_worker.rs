@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 writeln!(out, "{}", first.join(" "))?;
             }
             (Some("steps"), _) => {
-                let steps = engine.steps(&model);
+                let steps = engine.steps_of(&model, batch);
                 let mut times = vec![f64::INFINITY; steps.len()];
                 for _ in 0..50 {
                     let mut sums = vec![0.0; steps.len()];

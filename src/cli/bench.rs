@@ -145,7 +145,7 @@ impl Measure {
                 true => profile(model, &mut main, x, y)?,
                 false => Vec::new(),
             };
-            let infos = main.engine.steps(model);
+            let infos = main.engine.steps_of(model, batch);
             let multiply_adds: usize = infos.iter().map(|step| step.multiply_adds).sum();
             let operations = (2 * multiply_adds * batch) as f64;
             let compared = self.compare.map(|kernel| (kernel.name(), times.1));
@@ -212,7 +212,8 @@ fn profile(
     y: &mut [f32],
 ) -> crate::Result<Vec<StepTime>> {
     const RUNS: u32 = 20;
-    let infos = runner.engine.steps(model);
+    let samples = x.len() / runner.engine.input_shape().elements()?;
+    let infos = runner.engine.steps_of(model, samples);
     let mut spent = vec![Duration::ZERO; infos.len()];
     for _ in 0..RUNS {
         let mut before = Instant::now();
@@ -222,7 +223,6 @@ fn profile(
             before = now;
         })?;
     }
-    let samples = x.len() / runner.engine.input_shape().elements()?;
     let step = |(info, spent): (crate::engine::StepInfo, Duration)| {
         let time = spent.as_secs_f64() * 1e6 / f64::from(RUNS);
         let layer = info.layer.map_or("", |layer| &model.network.layers[layer].name);

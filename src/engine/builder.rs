@@ -8,6 +8,7 @@ use super::memory;
 use super::step::{Step, StepKind};
 use crate::error::{Error, Result};
 use crate::network::{Activation, Shape};
+use crate::simd::Isa;
 
 /// Most elements of all activations of one sample that are alive at once.
 const MOST_ACTIVATIONS: usize = 1 << 28;
@@ -96,7 +97,7 @@ impl PlanBuilder {
     ///
     /// # Errors
     /// [`Error::Limit`] if the values alive at once are more than 2^28 elements.
-    pub(super) fn place(self, last: usize, chain: bool) -> Result<PlacedSteps> {
+    pub(super) fn place(self, isa: Isa, last: usize, chain: bool) -> Result<PlacedSteps> {
         let chains = |pair: &[UnplacedStep]| {
             let [step, next] = pair else { return false };
             chain && step.kind.chains(&next.kind) && next.inputs[0] == step.output
@@ -140,7 +141,7 @@ impl PlanBuilder {
         let at = |value: usize| (ranges[self.memory[value]].clone(), self.values[value]);
         let cost = |step: &UnplacedStep| {
             let layouts: Vec<_> = step.inputs.iter().map(|&input| self.values[input]).collect();
-            cost::of(&step.kind, &layouts, &self.values[step.output], step.then)
+            cost::of(isa, &step.kind, &layouts, &self.values[step.output], step.then)
         };
         let costs: Vec<Cost> = self.steps.iter().map(cost).collect();
         let steps = self.steps.into_iter().zip(costs).map(|(step, cost)| Step {

@@ -1,21 +1,23 @@
-//! What kernels cost on an AVX2 core, in one place: which of them is worth it.
+//! What kernels cost on a core, in one place: which of them is worth it.
 //!
-//! `cargo bench --bench kernels -- calibrate` measures the break-evens anew and prints them beside
-//! the constants here; `-- sweep` shows what a choice was worth at every density and batch.
+//! `cargo bench --bench kernels -- calibrate` and `-- maps` measure anew what stands here; `-- sweep` shows what a choice
+//! was worth at every density and batch.
 
-use std::ops::Range;
+use std::iter::Sum;
+use std::ops::{Add, Range};
 
 #[cfg(feature = "int8")]
 use super::kernels::Int8Rows;
-use super::kernels::{GROUP, TapRows, WIDTH};
-use super::layers::LinearPart;
+use super::kernels::{GROUP, Grid, TapRows, WIDTH, most_vectors};
+use super::layers::{LinearPart, MatrixVector};
 use super::layout::Layout;
 use super::options::Options;
 use super::step::{Step, StepKind};
+use super::whole::Whole;
 use crate::network::{Activation, Shape};
 #[cfg(feature = "int8")]
 use crate::simd::Dots;
-use crate::simd::{Isa, MAX_LANES};
+use crate::simd::{Isa, MAX_LANES, first_cache};
 
 /// Samples in the widest panel of a network with maps: more would not fit the caches.
 pub(super) const LANES_OF_MAPS: usize = 16;
@@ -24,52 +26,46 @@ pub(super) const LANES_OF_MAPS: usize = 16;
 /// often and each sum twice as often: no faster at 90 % zeros, slower at 99 %.
 pub(super) const LANES_OF_VECTORS: usize = 32;
 
-/// Samples below which they run one by one rather than as a part-filled panel, at least.
+/// Samples for which panels are planned at all.
 pub(super) const WORTH_A_PANEL: usize = 3;
 
-/// Share of weights, in percent, from which on a dense product with a vector is the faster one: a
-/// number gathered costs as much as four read in order.
-const DENSE_VECTOR: usize = 24;
-
-/// Taps that four rows must have for each tap they would share, in tenths: a shared one costs so
-/// much more, for four weights. The first for any panel, the second for those of 32 samples.
-const SHARED_TAPS: [usize; 2] = [19, 27];
-
-/// Bytes of inputs that stay in the first-level cache while rows go by.
+/// Bytes of a vector's inputs that stay in the first-level cache while rows go by.
 const NEAR: usize = 24 << 10;
 
 /// Entries of a row in a block of inputs that are worth the pass over the outputs.
-const WORTH_A_PASS: usize = 10;
+const WORTH_A_PASS: usize = 13;
 
 /// The same for maps of single samples, whose sums end in parts of vectors.
-const WORTH_A_PASS_OF_MAPS: usize = 30;
+const WORTH_A_PASS_OF_MAPS: usize = 35;
 
 /// What a step takes on one core, in nanoseconds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cost {
     /// For a single sample.
     single: f32,
-    /// For each sample of a panel.
-    lane: f32,
+    /// For panels of [`WIDTH`] samples, and twice and four times as many.
+    panels: [f32; 3],
 }
 
-/// Nanoseconds of a multiply-add with a number gathered, with one of a tile of a map and with one of a panel;
-/// and of a tap of a row of a map beside its multiply-adds, however few.
-const GATHERED: f32 = 0.2;
-const TAP_OF_MAP: f32 = 0.03;
-const TAP: f32 = 0.5;
-const TAP_OF_PANEL: f32 = 0.025;
+/// Nanoseconds of a tap of a row of a map beside its multiply-adds, however few.
+const TAP: f32 = 0.3;
 
 /// Nanoseconds of reading or writing a float, and of a function that is no maximum: of those that run in
 /// vectors; for the others it is too little, so that some are not shared that could be.
 const MOVED: f32 = 0.08;
 const FUNCTION: f32 = 1.0;
 
-/// Nanoseconds of a convolution's output, however many its taps: of a single sample, and of a lane of a panel.
-const OUTPUT: [f32; 2] = [0.4, 0.15];
+/// Nanoseconds of moving a float of an input into a panel, or one of an output out of it.
+const MOVED_BETWEEN: f32 = 0.07;
 
-/// Nanoseconds of a number of a tile's transform.
-const OF_TILES: f32 = 0.5;
+/// Nanoseconds of an output of a convolution, however many its taps: of a single sample, and of a lane of a panel; and
+/// of a row of a linear layer.
+const OUTPUT: [f32; 2] = [0.3, 0.12];
+const ROW: f32 = 0.3;
+
+/// Nanoseconds of the run of a single sample and of a panel beside its steps, and of each of them beside what it does.
+const RUN: [f32; 2] = [50.0, 110.0];
+const STEP: f32 = 8.0;
 
 /// Nanoseconds of a product of bytes by VNNI of AVX-512, measured on Zen 5: of a vector, of a lane of a panel, and at
 /// a position of a map. And of an activation that becomes a byte.
@@ -78,14 +74,12 @@ const OF_BYTES: [f32; 3] = [0.012, 0.0035, 0.0023];
 #[cfg(feature = "int8")]
 const OF_INPUT: f32 = 0.15;
 
-/// The same of linear layers in floats: of one of dense rows, of one of sliced rows; and how much longer taps take
-/// than those of maps.
-#[cfg(feature = "int8")]
-const OF_DENSE: f32 = 0.04;
-#[cfg(feature = "int8")]
-const OF_SLICED: f32 = 0.18;
+/// How much longer taps of linear layers take than those of maps.
 #[cfg(feature = "int8")]
 const OF_PANELS: f32 = 1.3;
+
+/// Nanoseconds of a multiply-add of two values.
+const TAP_OF_WHOLE: f32 = 0.03;
 
 /// Elements of all tiles of a convolution, and weights of it, each of them 36 numbers: more would only wait
 /// for memory.
@@ -99,69 +93,142 @@ const WORTH_WORKERS: f32 = if cfg!(any(test, fuzzing)) { 0.0 } else { 8000.0 };
 const WORTH_A_WORKER: f32 = if cfg!(any(test, fuzzing)) { 1.0 } else { 3000.0 };
 
 impl Cost {
+    /// By what it takes for a single sample and for panels of so many.
+    fn by(single: f32, panel: impl Fn(usize) -> f32) -> Self {
+        Self { single, panels: [1, 2, 4].map(|times| panel(times * WIDTH)) }
+    }
+
+    /// The same for each sample, however many.
+    fn each(cost: f32) -> Self {
+        Self::by(cost, |lanes| cost * lanes as f32)
+    }
+
     /// For a panel of `lanes` samples.
     fn nanoseconds(self, lanes: usize) -> f32 {
-        if lanes == 1 { self.single } else { self.lane * lanes as f32 }
+        match lanes / WIDTH {
+            0 => self.single,
+            times => self.panels[(times.ilog2() as usize).min(2)],
+        }
+    }
+}
+
+impl Add for Cost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        let panels = [0, 1, 2].map(|at| self.panels[at] + other.panels[at]);
+        Self { single: self.single + other.single, panels }
+    }
+}
+
+impl Sum for Cost {
+    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
+        costs.fold(Self::default(), Add::add)
     }
 }
 
 /// What a step costs.
 pub(super) fn of(
+    isa: Isa,
     kind: &StepKind,
     inputs: &[Layout],
     output: &Layout,
     then: Option<Activation>,
 ) -> Cost {
+    let times = Nanoseconds::of(isa);
     let elements = |layout: &Layout| (layout.shape.channels * layout.plane()) as f32;
     let moved = inputs.iter().chain([output]).map(elements).sum::<f32>() * MOVED;
     let then = match then {
         None | Some(Activation::Relu) => 0.0,
         Some(_) => elements(output) * FUNCTION,
     };
-    let both = |cost: f32| Cost { single: cost + then, lane: cost + then };
+    let then = Cost::each(then);
     match kind {
-        StepKind::Linear(parts) => {
-            let single = parts.iter().map(LinearPart::single_entries).sum::<usize>();
-            let panel = parts.iter().map(LinearPart::panel_entries).sum::<usize>();
-            Cost {
-                single: single as f32 * GATHERED + then,
-                lane: panel as f32 * TAP_OF_PANEL + then,
-            }
+        StepKind::Linear(parts) => of_rows(isa, parts.iter()) + then,
+        StepKind::Conv2d { parts, outputs: 1, .. } => {
+            let taps = parts.iter().map(TapRows::entries).sum::<usize>() as f32;
+            let grouped = parts.first().is_some_and(TapRows::grouped);
+            let [single, lane] = if grouped { times.shared } else { times.alone };
+            let [of_single, of_lane] = OUTPUT.map(|each| elements(output) * each);
+            let lane = taps * lane * output.shape.area() as f32 + of_lane;
+            let single = taps * (TAP + single * vectors_of_map(output)) + of_single;
+            Cost::by(single, |lanes| lane * lanes as f32 * across_lines(isa, lanes)) + then
         }
         StepKind::Conv2d { parts, .. } => {
-            let taps = parts.iter().map(TapRows::entries).sum::<usize>();
-            let [single, lane] = OUTPUT.map(|each| elements(output) * each + then);
-            Cost {
-                single: taps as f32 * tap_of_map(output) + single,
-                lane: (taps * output.shape.area()) as f32 * TAP_OF_PANEL + lane,
-            }
+            let products = parts.iter().map(TapRows::entries).sum::<usize>() as f32;
+            let ([single, lane], area) = (times.product, output.shape.area() as f32);
+            Cost::by(products * (times.weight + single * vectors_of_map(output)), |lanes| {
+                products * (times.weight + lane * area * lanes as f32)
+            })
         }
         #[cfg(feature = "int8")]
-        StepKind::Quantize(_) => both(moved),
+        StepKind::Quantize(_) => Cost::each(moved) + then,
         #[cfg(feature = "int8")]
         StepKind::Int8 { parts, padding } => {
             let products = parts.iter().map(Int8Rows::entries).sum::<usize>() as f32;
             let [vector, panel, map] = OF_BYTES;
-            match padding {
-                Some(_) => both(products * map * (output.shape.height * output.pitch) as f32),
-                None => Cost { single: products * vector + then, lane: products * panel + then },
-            }
+            let cost = match padding {
+                Some(_) => Cost::each(products * map * (output.shape.height * output.pitch) as f32),
+                None => Cost::by(products * vector, |lanes| products * panel * lanes as f32),
+            };
+            cost + then
         }
-        StepKind::ToTiles(_) => both(elements(output) * OF_TILES),
-        StepKind::FromTiles { .. } => both(elements(&inputs[0]) * OF_TILES),
+        StepKind::ToTiles(grid) => of_tiles(&times, *grid, output),
+        StepKind::FromTiles { grid, .. } => of_tiles(&times, *grid, &inputs[0]) + then,
+        StepKind::Whole(Whole::Recurrent(cell)) => {
+            let step = of_rows(isa, cell.parts()) + Cost::each(cell.functions() as f32 * FUNCTION);
+            let steps = cell.steps() as f32;
+            Cost { single: step.single * steps, panels: step.panels.map(|cost| cost * steps) }
+        }
         StepKind::Whole(whole) => match whole.work(inputs, output) {
-            Some([taps, functions]) => both(taps as f32 * TAP_OF_MAP + functions as f32 * FUNCTION),
-            None => both(moved * 4.0),
+            Some([taps, functions]) => {
+                Cost::each(taps as f32 * TAP_OF_WHOLE + functions as f32 * FUNCTION) + then
+            }
+            None => Cost::each(moved * 4.0) + then,
         },
-        StepKind::Pool { .. } => both(moved * 2.0),
-        _ => both(moved),
+        StepKind::Pool { .. } => Cost::each(moved * 2.0) + then,
+        _ => Cost::each(moved) + then,
     }
 }
 
-/// A tap at all positions of a map of one sample, which go by in whole vectors.
-fn tap_of_map(map: &Layout) -> f32 {
+/// The rows of linear layers.
+fn of_rows<'a>(isa: Isa, parts: impl Iterator<Item = &'a LinearPart>) -> Cost {
+    let times = Nanoseconds::of(isa);
+    let of = |part: &LinearPart| {
+        let rows = part.rows as f32 * ROW;
+        let panel = |lanes: usize| {
+            rows + part
+                .panel
+                .as_ref()
+                .map_or(0.0, |taps| taps.entries() as f32 * times.row(isa, taps.grouped(), lanes))
+        };
+        let single = match &part.single {
+            Some(MatrixVector::Sliced(sliced)) => rows + sliced.entries() as f32 * times.sliced,
+            Some(MatrixVector::Dense(dense)) => rows + times.dense(dense.entries()),
+            None => panel(1),
+        };
+        Cost::by(single, panel)
+    };
+    parts.map(of).sum()
+}
+
+/// The transform of a map to numbers of tiles that lie so, or back.
+fn of_tiles(times: &Nanoseconds, grid: Grid, numbers: &Layout) -> Cost {
+    let numbers = numbers.shape.channels as f32 * times.number;
+    let tiles = (grid.tiles[0] * grid.tiles[1]) as f32;
+    let single = numbers * tiles_at_once(grid) as f32;
+    Cost::by(single, |lanes| numbers * tiles * lanes as f32)
+}
+
+/// Tiles of a single sample, those among them that only fill up what is computed at once of a row.
+pub(super) fn tiles_at_once(grid: Grid) -> usize {
+    grid.tiles[0].saturating_mul(grid.tiles[1].next_multiple_of(WIDTH))
+}
+
+/// The positions of a map of one sample, which a tap goes by in whole vectors.
+fn vectors_of_map(map: &Layout) -> f32 {
     let positions = (map.shape.height - 1) * map.pitch + map.shape.width;
-    TAP + TAP_OF_MAP * positions.next_multiple_of(MAX_LANES) as f32
+    positions.next_multiple_of(MAX_LANES) as f32
 }
 
 /// Whether a step of this cost should be shared.
@@ -169,12 +236,59 @@ pub(super) fn worth_workers(cost: Cost, lanes: usize) -> bool {
     cost.nanoseconds(lanes) >= WORTH_WORKERS
 }
 
-/// Samples from which on the narrowest panel, which takes as long for one as for eight, is faster than one after
-/// the other.
-pub(super) fn worth_a_panel(steps: &[Step]) -> usize {
-    let sum = |of: fn(Cost) -> f32| steps.iter().map(|step| of(step.cost)).sum::<f32>();
-    let samples = WIDTH as f32 * sum(|cost| cost.lane) / sum(|cost| cost.single);
-    (samples.ceil() as usize).clamp(WORTH_A_PANEL, WIDTH)
+/// How many samples a panel has, for each number of samples that are still to be run.
+#[derive(Debug, Default)]
+pub(super) struct Split {
+    /// Of the next panel, by that number.
+    few: Vec<u8>,
+    /// Where it is larger.
+    many: u8,
+}
+
+impl Split {
+    /// Of least time by what the steps cost, panels of at most so many samples: the widest come first, a part-filled
+    /// one takes as long as a full one.
+    pub(super) fn new(
+        (singles, panels): (&[Step], &[Step]),
+        values: usize,
+        most_lanes: usize,
+    ) -> Self {
+        let sum = |steps: &[Step]| {
+            let [single, panel] = RUN.map(|run| run + STEP * steps.len() as f32);
+            let steps: Cost = steps.iter().map(|step| step.cost).sum();
+            steps + Cost::each(values as f32 * MOVED_BETWEEN) + Cost::by(single, |_| panel)
+        };
+        Self::of(Cost { single: sum(singles).single, ..sum(panels) }, most_lanes)
+    }
+
+    /// The same by what a run of a single sample costs, and of panels.
+    fn of(sum: Cost, most_lanes: usize) -> Self {
+        let doubled = |lanes: &usize| Some(lanes * 2).filter(|&lanes| lanes <= most_lanes);
+        let wide = most_lanes >= WORTH_A_PANEL;
+        let panels = std::iter::successors(Some(WIDTH).filter(|_| wide), doubled);
+        let mut few = vec![1; 1 + 4 * most_lanes.max(WIDTH)];
+        let mut least: Vec<f32> = (0..few.len()).map(|count| count as f32 * sum.single).collect();
+        let mut many = (1, sum.single);
+        for lanes in panels {
+            let time = sum.nanoseconds(lanes);
+            for count in 2..few.len() {
+                let all = time + least[count.saturating_sub(lanes)];
+                if all < least[count] {
+                    (least[count], few[count]) = (all, lanes as u8);
+                }
+            }
+            let each = time / lanes as f32;
+            if each < many.1 {
+                many = (lanes as u8, each);
+            }
+        }
+        Self { few, many: many.0 }
+    }
+
+    /// Samples of the next panel with so many to go: 1, or a multiple of [`WIDTH`].
+    pub(super) fn lanes(&self, samples: usize) -> usize {
+        usize::from(self.few.get(samples).copied().unwrap_or(self.many))
+    }
 }
 
 /// How many of `panels` of `lanes` samples are best run at once, each on a thread of its own, where
@@ -192,10 +306,10 @@ pub(super) fn panels_at_once(steps: &[Step], lanes: usize, panels: usize, thread
 }
 
 /// Whether a convolution of a panel goes through a map row by row, or through all of it with the gaps between rows:
-/// by the vectors, and one more for each tile of up to twelve.
+/// by the vectors, and one more for each tile.
 pub(super) fn by_row(isa: Isa, map: &Layout, lanes: usize) -> bool {
     let vectors = |positions: usize| (positions * lanes).div_ceil(isa.lanes());
-    let tiles = |vectors: usize| vectors + vectors.div_ceil(12);
+    let tiles = |vectors: usize| vectors + vectors.div_ceil(most_vectors(isa.lanes(), lanes));
     let Shape { height, width, .. } = map.shape;
     let whole = (height - 1) * map.pitch + width;
     lanes > 1 && height * tiles(vectors(width)) < tiles(vectors(whole))
@@ -204,24 +318,32 @@ pub(super) fn by_row(isa: Isa, map: &Layout, lanes: usize) -> bool {
 /// Whether a dense product with a vector is the faster one: by the entries that the
 /// instruction set's slices of rows have, the zeros that fill up the shorter rows among them.
 pub(super) fn dense_vector(isa: Isa, rows: &[Vec<(u32, f32)>], columns: usize) -> bool {
-    let lanes = isa.of_gathers().lanes();
+    let (times, lanes) = (Nanoseconds::of(isa), isa.of_gathers().lanes());
     let mut lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
     lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
     let sliced: usize = lengths.iter().step_by(lanes).map(|longest| longest * lanes).sum();
-    sliced * 100 > rows.len() * columns * DENSE_VECTOR
+    sliced as f32 * times.sliced > times.dense(rows.len() * columns)
 }
 
 /// Whether groups of four rows of a panel's product should share their taps; `batch` is the number
 /// of samples to come, if it is known.
-pub(super) fn shared_taps(rows: &[Vec<(u32, f32)>], batch: Option<usize>) -> bool {
+pub(super) fn shared_taps(isa: Isa, rows: &[Vec<(u32, f32)>], batch: Option<usize>) -> bool {
     let [apart, shared] = taps(rows);
-    let wide = batch.is_some_and(|batch| batch % LANES_OF_VECTORS == 0);
-    apart * 10 > shared * SHARED_TAPS[usize::from(wide)]
+    let lanes = batch.unwrap_or(MAX_LANES).clamp(WIDTH, LANES_OF_VECTORS);
+    let time = |taps: usize, grouped| taps as f32 * Nanoseconds::of(isa).row(isa, grouped, lanes);
+    time(shared * GROUP, true) < time(apart, false)
 }
 
-/// What convolutions take, in nanoseconds, as `cargo bench --bench kernels -- maps`
-/// shows it.
+/// What layers take, in nanoseconds, as `cargo bench --bench kernels -- maps` and `-- sweep`
+/// show it.
 struct Nanoseconds {
+    /// A weight of sliced rows; one of dense rows that the second cache holds, and one of others.
+    sliced: f32,
+    dense: [f32; 2],
+    /// A tap of a row of a panel's product, and a weight of four rows that share theirs: whatever the panel, and of each
+    /// of its vectors.
+    row: [f32; 2],
+    shared_row: [f32; 2],
     /// A tap of a row alone, and one that four rows share, at a position of a map and at one of a panel.
     alone: [f32; 2],
     shared: [f32; 2],
@@ -235,6 +357,9 @@ struct Nanoseconds {
     far_weight: [f32; 2],
 }
 
+/// Weights that the second cache holds.
+const NEAR_WEIGHTS: usize = 1 << 18;
+
 /// How many numbers of transforms, and transformed weights, fill the caches so.
 const FAR_NUMBERS: [usize; 2] = [1 << 19, 3 << 21];
 const FAR_WEIGHTS: [usize; 2] = [1 << 20, 1 << 22];
@@ -244,15 +369,23 @@ impl Nanoseconds {
         match isa {
             // Measured on Zen 5.
             Isa::Avx512 if isa.of_gathers() == Isa::Avx2 => Self {
+                sliced: 0.16,
+                dense: [0.0235, 0.038],
+                row: [0.19, 0.18],
+                shared_row: [0.1, 0.088],
                 alone: [0.0205, 0.0156],
                 shared: [0.0088, 0.01],
-                product: [0.007, 0.0125],
+                product: [0.007, 0.0075],
                 weight: 0.21,
                 number: 0.25,
                 far_number: [0.45, 0.65],
                 far_weight: [0.0, 0.1],
             },
             Isa::Avx512 => Self {
+                sliced: 0.2,
+                dense: [0.04, 0.05],
+                row: [0.21, 0.2],
+                shared_row: [0.15, 0.07],
                 alone: [0.0255, 0.019],
                 shared: [0.0143, 0.016],
                 product: [0.0135; 2],
@@ -262,6 +395,10 @@ impl Nanoseconds {
                 far_weight: [0.0, 0.5],
             },
             Isa::Portable | Isa::Neon | Isa::Simd128 | Isa::Avx2 => Self {
+                sliced: 0.16,
+                dense: [0.0275, 0.036],
+                row: [0.21, 0.13],
+                shared_row: [0.05, 0.12],
                 alone: [0.032, 0.0295],
                 shared: [0.024, 0.022],
                 product: [0.029; 2],
@@ -271,6 +408,17 @@ impl Nanoseconds {
                 far_weight: [0.0, 0.7],
             },
         }
+    }
+
+    /// Of a tap of a panel's product, or a weight of rows that share theirs.
+    fn row(&self, isa: Isa, grouped: bool, lanes: usize) -> f32 {
+        let [each, vector] = if grouped { self.shared_row } else { self.row };
+        each + vector * lanes.div_ceil(isa.lanes()) as f32
+    }
+
+    /// Of so many weights of dense rows.
+    fn dense(&self, weights: usize) -> f32 {
+        weights as f32 * self.dense[usize::from(weights > NEAR_WEIGHTS)]
     }
 
     /// Of all taps at a position: of rows alone, and of groups of four that share them.
@@ -294,6 +442,12 @@ pub(super) fn shared_taps_of_maps(isa: Isa, rows: &[Vec<(u32, f32)>], lanes: usi
     shared < apart
 }
 
+/// How much longer a map takes whose positions are shorter than vectors, of which every other one then reads two
+/// cache lines.
+fn across_lines(isa: Isa, lanes: usize) -> f32 {
+    if lanes > 1 && lanes < isa.lanes() { 1.25 } else { 1.0 }
+}
+
 /// Nanoseconds that a convolution in one group takes for so many samples at a time, by positions of its output.
 pub(super) fn by_positions(
     isa: Isa,
@@ -302,24 +456,21 @@ pub(super) fn by_positions(
     lanes: usize,
 ) -> f32 {
     let [apart, shared] = Nanoseconds::of(isa).taps(rows, lanes);
-    apart.min(shared) * (positions * lanes) as f32
+    apart.min(shared) * (positions * lanes) as f32 * across_lines(isa, lanes)
 }
 
-/// The same by so many tiles, if it is of 3x3.
-pub(super) fn by_tiles(
-    isa: Isa,
-    outputs: usize,
-    channels: usize,
-    tiles: usize,
-    lanes: usize,
-) -> f32 {
+/// The same by tiles, if it is of 3x3.
+pub(super) fn by_tiles(isa: Isa, [outputs, channels]: [usize; 2], grid: Grid, lanes: usize) -> f32 {
     let times = Nanoseconds::of(isa);
+    let tiles = grid.tiles[0] * grid.tiles[1];
     let weights = 36 * outputs * channels;
     let products = weights as f32 * (tiles * lanes).next_multiple_of(isa.lanes()) as f32;
     let numbers = 36 * (outputs + channels) * tiles * lanes;
+    let computed =
+        if lanes == 1 { 36 * (outputs + channels) * tiles_at_once(grid) } else { numbers };
     products * times.product[usize::from(lanes > 1)]
         + weights as f32 * times.weight
-        + numbers as f32 * times.number
+        + computed as f32 * times.number
         + far(numbers, FAR_NUMBERS, times.far_number)
         + far(weights, FAR_WEIGHTS, times.far_weight)
 }
@@ -327,11 +478,12 @@ pub(super) fn by_tiles(
 /// Nanoseconds that a linear layer takes in floats: a single sample, and each of a panel.
 #[cfg(feature = "int8")]
 pub(super) fn linear_in_floats(isa: Isa, rows: &[Vec<(u32, f32)>], columns: usize) -> [f32; 2] {
+    let times = Nanoseconds::of(isa);
     let single = match dense_vector(isa, rows, columns) {
-        true => (rows.len() * columns) as f32 * OF_DENSE,
-        false => entries(rows) as f32 * OF_SLICED,
+        true => times.dense(rows.len() * columns),
+        false => entries(rows) as f32 * times.sliced,
     };
-    let [apart, shared] = Nanoseconds::of(isa).taps(rows, LANES_OF_VECTORS);
+    let [apart, shared] = times.taps(rows, LANES_OF_VECTORS);
     [single, apart.min(shared) * OF_PANELS]
 }
 
@@ -398,21 +550,24 @@ pub(super) fn block_of_vectors(
 
 /// Channels of a block of maps, such that what a tile reads of them stays near.
 pub(super) fn block_of_maps(
+    isa: Isa,
     rows: &[Vec<(u32, f32)>],
     [seen, kh, kw]: [usize; 3],
     pitch: usize,
     lanes: usize,
 ) -> usize {
-    let (bytes, worth) = match lanes {
-        1 => ((96 + kw + (kh - 1) * pitch) * 4, WORTH_A_PASS_OF_MAPS),
-        _ => (kh * (96 / lanes + kw) * lanes * 4, WORTH_A_PASS),
+    let tile = most_vectors(isa.lanes(), lanes) * isa.lanes();
+    let (bytes, near, worth) = match lanes {
+        1 => ((tile + kw + (kh - 1) * pitch) * 4, first_cache() * 2 / 3, WORTH_A_PASS_OF_MAPS),
+        _ => (kh * (tile / lanes + kw) * lanes * 4, first_cache() * 5 / 6, WORTH_A_PASS),
     };
-    (NEAR / bytes).max(worth * rows.len() * seen / entries(rows).max(1)).clamp(1, seen)
+    (near / bytes).max(worth * rows.len() * seen / entries(rows).max(1)).clamp(1, seen)
 }
 
 /// Rows of about as many entries for each thread, if the layer is worth more than one, multiples of
 /// `together` of them; `map` is the output, if it is one.
 pub(super) fn parts(
+    isa: Isa,
     rows: &[Vec<(u32, f32)>],
     map: Option<&Layout>,
     most_lanes: usize,
@@ -420,11 +575,12 @@ pub(super) fn parts(
     options: Options,
 ) -> Vec<Range<usize>> {
     let lanes = options.batch.unwrap_or(most_lanes).clamp(1, most_lanes);
-    let all = entries(rows);
+    let (all, times) = (entries(rows), Nanoseconds::of(isa));
     let each = match (lanes, map) {
-        (1, None) => GATHERED,
-        (1, Some(map)) => tap_of_map(map),
-        _ => TAP_OF_PANEL * (map.map_or(1, |map| map.shape.area()) * lanes) as f32,
+        (1, None) => times.sliced,
+        (1, Some(map)) => TAP + times.alone[0] * vectors_of_map(map),
+        (_, None) => times.row(isa, false, lanes),
+        (_, Some(map)) => times.alone[1] * (map.shape.area() * lanes) as f32,
     };
     let cost = all as f32 * each;
     let threads = if cost < WORTH_WORKERS { 1 } else { options.threads.max(1) };
@@ -447,4 +603,66 @@ pub(super) fn parts(
 
 fn entries(rows: &[Vec<(u32, f32)>]) -> usize {
     rows.iter().map(Vec::len).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a batch takes, its panels from the widest on.
+    fn time(split: &Split, cost: Cost, mut samples: usize) -> f32 {
+        let (mut time, mut last) = (0.0, usize::MAX);
+        while samples > 0 {
+            let lanes = split.lanes(samples);
+            assert!(lanes <= last, "{lanes} after {last}");
+            (time, last) = (time + cost.nanoseconds(lanes), lanes);
+            samples = samples.saturating_sub(lanes);
+        }
+        time
+    }
+
+    #[test]
+    fn batches_are_split_in_the_least_time_and_more_samples_take_no_less() {
+        for (single, panels) in [
+            (10.0, [35.0, 40.0, 70.0]),
+            (10.0, [70.0, 140.0, 280.0]),
+            (10.0, [30.0, 60.0, 240.0]),
+            (1.0, [20.0, 40.0, 80.0]),
+            (100.0, [110.0, 300.0, 310.0]),
+        ] {
+            let cost = Cost { single, panels };
+            for most in [8, 16, 32] {
+                let split = Split::of(cost, most);
+                let mut before = 0.0;
+                for samples in 1..=4 * most {
+                    let found = time(&split, cost, samples);
+                    let mut least = f32::INFINITY;
+                    for [wide, middle, narrow] in
+                        (0..7 * 9 * 17).map(|at| [at % 7, at / 7 % 9, at / 63])
+                    {
+                        let few = samples < 2 || most < 16 && middle > 0;
+                        if few && wide + middle + narrow > 0 || most < 32 && wide > 0 {
+                            continue;
+                        }
+                        let covered = 32 * wide + 16 * middle + 8 * narrow;
+                        let counts = [wide, middle, narrow, samples.saturating_sub(covered)];
+                        let times = [panels[2], panels[1], panels[0], single];
+                        let all = counts.iter().zip(times).map(|(&n, time)| n as f32 * time);
+                        least = least.min(all.sum());
+                    }
+                    assert_eq!(found, least, "{samples} samples, {cost:?}, {most}");
+                    assert!(found >= before);
+                    before = found;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn where_no_panels_are_made_there_are_none() {
+        for most in [1, 2] {
+            let split = Split::of(Cost { single: 100.0, panels: [1.0; 3] }, most);
+            assert!((0..100).all(|samples| split.lanes(samples) == 1));
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::cost;
 #[cfg(feature = "int8")]
 use super::int8;
-use super::kernels::{DenseRows, GROUP, SlicedRows, TapRows, WIDTH};
+use super::kernels::{DenseRows, GROUP, Grid, SlicedRows, TapRows, WIDTH};
 use super::layout::Layout;
 use super::options::{KernelChoice, Options};
 use crate::model::LayerWeights;
@@ -35,20 +35,6 @@ impl LinearPart {
             MatrixVector::Dense(rows) => rows.bytes(),
         });
         single + self.panel.as_ref().map_or(0, TapRows::bytes)
-    }
-
-    /// Entries that a single sample goes through, and each lane of a panel.
-    pub(super) fn single_entries(&self) -> usize {
-        match &self.single {
-            Some(MatrixVector::Sliced(rows)) => rows.entries(),
-            // Read in order: a fifth of what is gathered.
-            Some(MatrixVector::Dense(rows)) => rows.entries() / 5,
-            None => self.panel_entries(),
-        }
-    }
-
-    pub(super) fn panel_entries(&self) -> usize {
-        self.panel.as_ref().map_or(0, TapRows::entries)
     }
 
     /// The kernels, for a profile.
@@ -91,7 +77,7 @@ pub(super) fn linear(
     let Options { kernel, batch, .. } = options;
     let (dense, auto) = (kernel == KernelChoice::Dense, kernel == KernelChoice::Auto);
     let dense_vector = dense || auto && cost::dense_vector(isa, &rows, columns);
-    let grouped = dense || auto && cost::shared_taps(&rows, batch);
+    let grouped = dense || auto && cost::shared_taps(isa, &rows, batch);
     let block = cost::block_of_vectors(&rows, columns, most_lanes, grouped);
     let one = most_lanes == 1;
     let singles = one || batch.is_none_or(|b| b < WIDTH || b % most_lanes != 0);
@@ -118,12 +104,42 @@ pub(super) fn linear(
         });
         LinearPart { rows: rows.len(), single, panel }
     };
-    cost::parts(&rows, None, most_lanes, GROUP, options).into_iter().map(part).collect()
+    cost::parts(isa, &rows, None, most_lanes, GROUP, options).into_iter().map(part).collect()
 }
 
-/// Samples of a panel for which a convolution's kernel is chosen: one where the batch is not known.
-fn samples(most_lanes: usize, options: Options) -> usize {
-    options.batch.map_or(1, |batch| batch.clamp(1, most_lanes))
+/// Whether a convolution of so many samples at a time goes by rows that share their taps.
+pub(super) fn shares_taps(
+    weights: &LayerWeights,
+    isa: Isa,
+    lanes: usize,
+    kernel: KernelChoice,
+) -> bool {
+    match kernel {
+        KernelChoice::Dense => true,
+        KernelChoice::Sparse => false,
+        KernelChoice::Auto => cost::shared_taps_of_maps(isa, &rows(weights).0, lanes),
+    }
+}
+
+/// How many samples at a time a plan is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Samples {
+    pub(super) least: usize,
+    pub(super) most: usize,
+}
+
+impl Samples {
+    pub(super) const ONE: Self = Self { least: 1, most: 1 };
+
+    /// Those of panels up to the widest.
+    pub(super) fn panels(most: usize) -> Self {
+        Self { least: WIDTH.min(most), most }
+    }
+
+    /// For how many rows are to share their taps: for one, if it may be one.
+    pub(super) fn shared_by(self) -> usize {
+        if self.least == 1 { 1 } else { self.most }
+    }
 }
 
 /// A convolution of which it is to be said how it is done.
@@ -131,8 +147,8 @@ pub(super) struct Ways<'a> {
     pub(super) weights: &'a LayerWeights,
     /// Channels that an output sees.
     pub(super) channels: usize,
-    /// So many, if it can be done by tiles.
-    pub(super) tiles: Option<usize>,
+    /// Those, if it can be done by tiles.
+    pub(super) tiles: Option<Grid>,
     /// Where the output lies.
     pub(super) output: &'a Layout,
     /// Elements of its input, if it may be done in 8 bits.
@@ -153,10 +169,11 @@ impl Ways<'_> {
 
     /// The same by tiles, where it may be done by them.
     fn over_tiles(&self, isa: Isa, lanes: usize) -> Option<f32> {
-        let (outputs, channels, tiles) = (self.weights.pattern.rows(), self.channels, self.tiles?);
+        let (outputs, channels, grid) = (self.weights.pattern.rows(), self.channels, self.tiles?);
+        let tiles = grid.tiles[0].saturating_mul(grid.tiles[1]);
         let numbers = channels.saturating_add(outputs).saturating_mul(lanes).saturating_mul(tiles);
         let too_many = numbers.max(channels.saturating_mul(outputs)) > cost::MOST_OF_TILES;
-        (!too_many).then(|| cost::by_tiles(isa, outputs, channels, tiles, lanes))
+        (!too_many).then(|| cost::by_tiles(isa, [outputs, channels], grid, lanes))
     }
 
     /// Nanoseconds for each of so many samples.
@@ -199,22 +216,19 @@ impl Ways<'_> {
         self.in_bytes(isa).is_some_and(|bytes| int8::is_faster(options, [bytes; 2], floats))
     }
 
-    /// Whether it is to be done by tiles.
-    pub(super) fn by_tiles(&self, isa: Isa, most_lanes: usize, options: Options) -> bool {
-        let faster = |lanes| {
-            let tiles = self.over_tiles(isa, lanes);
-            tiles.is_some_and(|tiles| tiles < self.over_positions(isa, lanes))
+    /// Whether it is to be done by tiles, by a plan for so many samples at a time.
+    pub(super) fn by_tiles(&self, isa: Isa, samples: Samples, kernel: KernelChoice) -> bool {
+        let Samples { least, most } = samples;
+        let each = |time: f32, lanes: usize| time / lanes as f32;
+        let tiles = || {
+            Some(
+                each(self.over_tiles(isa, least)?, least) + each(self.over_tiles(isa, most)?, most),
+            )
         };
-        let samples = samples(most_lanes, options);
-        match options.kernel {
-            // Where the batch is not known, tiles have to be worth it for one sample and for many.
-            KernelChoice::Auto => {
-                faster(samples) && (options.batch.is_some() || faster(most_lanes))
-            }
-            KernelChoice::Dense => {
-                let lanes = if options.batch.is_some() { samples } else { most_lanes };
-                self.over_tiles(isa, lanes).is_some()
-            }
+        let positions = || [least, most].map(|n| each(self.over_positions(isa, n), n)).iter().sum();
+        match kernel {
+            KernelChoice::Auto => tiles().is_some_and(|tiles| tiles < positions()),
+            KernelChoice::Dense => self.over_tiles(isa, samples.most).is_some(),
             KernelChoice::Sparse => false,
         }
     }
@@ -228,7 +242,7 @@ pub(super) fn convolution(
     stride: [usize; 2],
     groups: usize,
     (x, y): (&Layout, &Layout),
-    (isa, most_lanes): (Isa, usize),
+    (isa, most_lanes, grouped): (Isa, usize, bool),
     options: Options,
 ) -> Arc<[TapRows]> {
     let (rows, bias) = rows(weights);
@@ -237,10 +251,7 @@ pub(super) fn convolution(
     let distance = if by_channel { 1 } else { x.plane() };
     let dense = options.kernel == KernelChoice::Dense;
     let phases = [stride[0].min(kh), stride[1].min(kw)];
-    let lanes = samples(most_lanes, options);
-    let auto = options.kernel == KernelChoice::Auto;
-    let grouped = dense || auto && cost::shared_taps_of_maps(isa, &rows, lanes);
-    let block = cost::block_of_maps(&rows, [seen, kh, kw], x.pitch, most_lanes);
+    let block = cost::block_of_maps(isa, &rows, [seen, kh, kw], x.pitch, most_lanes);
     let tap = |first: usize, column: u32| {
         let column = column as usize;
         let (c, ky, kx) = (column / (kh * kw), column / kw % kh, column % kw);
@@ -262,7 +273,7 @@ pub(super) fn convolution(
         let taps: Vec<_> = range.clone().map(taps).collect();
         TapRows::new(&taps, seen.div_ceil(block), &bias[range], grouped).by_channel(by_channel)
     };
-    cost::parts(&rows, Some(y), most_lanes, GROUP, options).into_iter().map(part).collect()
+    cost::parts(isa, &rows, Some(y), most_lanes, GROUP, options).into_iter().map(part).collect()
 }
 
 /// Adds a zero to a row for every column without a tap.

@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::cost;
+use super::builder::PlacedSteps;
+use super::cost::{self, Split};
 use super::kernels::Workers;
+use super::layers::Samples;
 use super::layout::Layout;
 use super::lengths::Lengths;
 use super::options::Options;
@@ -63,9 +65,11 @@ pub struct Engine {
     /// finds what it has just made in its caches.
     pub(super) chained: Vec<bool>,
     pub(super) arena: usize,
+    /// What single samples run by, if that is another plan.
+    pub(super) singles: Option<Box<Engine>>,
     pub(super) isa: Isa,
     pub(super) most_lanes: usize,
-    pub(super) worth_a_panel: usize,
+    pub(super) split: Split,
     pub(super) workers: Arc<Workers>,
     /// Where sequences have any length up to that of the plan, what the others are made of.
     pub(super) lengths: Option<Arc<Lengths>>,
@@ -136,8 +140,14 @@ impl Engine {
         let stream = if options.stream { Stream::of(model, options.steps)? } else { None };
         let short = options.steps.map(|steps| model.at(steps)).transpose()?;
         let how = (true, stream.as_ref());
-        let parts = (&mut kernels, workers.clone());
-        let engine = Self::planned(short.as_ref().unwrap_or(model), isa, options, how, parts)?;
+        let model_of_run = short.as_ref().unwrap_or(model);
+        let engine = match Self::in_two(model_of_run, isa, options, (&mut kernels, &workers))? {
+            Some(engine) => engine,
+            None => {
+                let parts = (&mut kernels, workers.clone());
+                Self::planned(model_of_run, isa, options, how, parts)?
+            }
+        };
         let lengths = Lengths::new(model, engine.isa, options, (kernels, workers));
         Ok(Self { lengths: lengths.map(Arc::new), ..engine })
     }
@@ -166,7 +176,40 @@ impl Engine {
         parts.iter().map(plan).collect()
     }
 
-    /// The same at one length, perhaps without convolutions by tiles, perhaps for parts of a stream of free time; of
+    /// A plan for panels and one for single samples, if the number of samples is not known and some convolutions are
+    /// best done in another way for one than for many. What is the same in both is there once.
+    fn in_two(
+        model: &Model,
+        isa: Isa,
+        options: Options,
+        (kernels, workers): (&mut LayerKernels, &Arc<Workers>),
+    ) -> Result<Option<Self>> {
+        #[cfg(feature = "int8")]
+        if kernels.ranges.is_some() {
+            return Ok(None);
+        }
+        if options.batch.is_some() || options.stream || model.network.time.is_some() {
+            return Ok(None);
+        }
+        let isa = isa.or_portable();
+        let sizes = sizes(model, options)?;
+        let planner = Planner::new(model, isa, options, sizes.clone(), (true, None, kernels))?;
+        if !planner.wants_two() {
+            return Ok(None);
+        }
+        let most_lanes = planner.most_lanes();
+        let singles = planner.only(Samples::ONE, &[]).all()?;
+        let planner = Planner::new(model, isa, options, sizes, (true, None, kernels))?;
+        let panels = planner.only(Samples::panels(most_lanes), &singles.steps).all()?;
+        let of = |placed| Self::of(model, (isa, options, most_lanes), placed, workers.clone());
+        let (singles, mut engine) = (of(singles)?, of(panels)?);
+        engine.arena = engine.arena.max(singles.arena);
+        engine.split = Split::new((&singles.steps, &engine.steps), engine.values(), most_lanes);
+        engine.singles = Some(Box::new(singles));
+        Ok(Some(engine))
+    }
+
+    /// One plan at one length, perhaps without convolutions by tiles, perhaps for parts of a stream of free time; of
     /// layers that have kernels already, weights are not asked for.
     pub(super) fn planned(
         model: &Model,
@@ -176,42 +219,52 @@ impl Engine {
         (kernels, workers): (&mut LayerKernels, Arc<Workers>),
     ) -> Result<Self> {
         let isa = isa.or_portable();
-        let network = &model.network;
-        let shapes = network.shapes()?;
-        let map =
-            |op: &Op| matches!(op, Op::Conv2d { .. } | Op::ConvTranspose2d { .. } | Op::MatMul);
-        let maps = network.nodes.iter().any(|node| map(&node.op));
-        let most_lanes = if maps { cost::LANES_OF_MAPS } else { cost::LANES_OF_VECTORS };
-        let most_lanes = match options.batch {
-            _ if options.stream => 1,
-            Some(batch) => most_lanes.min(batch.next_power_of_two()),
-            None => most_lanes,
-        };
-        let sizes = (shapes, most_lanes);
+        let sizes = sizes(model, options)?;
         let planner = Planner::new(model, isa, options, sizes, (tiles, stream, kernels))?;
         let most_lanes = planner.most_lanes();
         let placed = planner.all()?;
         let limit = stream.and_then(|stream| stream.limit(&placed.steps));
-        Ok(Self {
+        let engine = Self::of(model, (isa, options, most_lanes), placed, workers)?;
+        Ok(Self { limit, ..engine })
+    }
+
+    /// An engine of steps, by which single samples and panels run.
+    fn of(
+        model: &Model,
+        (isa, options, most_lanes): (Isa, Options, usize),
+        placed: PlacedSteps,
+        workers: Arc<Workers>,
+    ) -> Result<Self> {
+        let network = &model.network;
+        let engine = Self {
             input: network.input.clone(),
             domains: network.domains()?,
             vocabulary: network.vocabulary()?,
             stream: options.stream,
-            limit,
+            limit: None,
             input_range: placed.input.0,
             input_layout: placed.input.1,
             output: network.output_shape_of_all()?,
             output_range: placed.output.0,
             output_layout: placed.output.1,
-            worth_a_panel: cost::worth_a_panel(&placed.steps),
+            split: Split::default(),
             steps: placed.steps,
             chained: placed.chained,
             arena: placed.arena,
+            singles: None,
             isa,
             most_lanes,
             workers,
             lengths: None,
-        })
+        };
+        let split = Split::new((&engine.steps, &engine.steps), engine.values(), most_lanes);
+        Ok(Self { split, ..engine })
+    }
+
+    /// Elements of an input and its output.
+    fn values(&self) -> usize {
+        let (ins, outs) = self.lengths();
+        ins + outs
     }
 
     /// What the network takes.
@@ -251,10 +304,18 @@ impl Engine {
 
     /// Bytes of weights, biases and indices in memory.
     pub fn weight_bytes(&self) -> usize {
-        self.steps.iter().map(|step| step.kind.weight_bytes()).sum()
+        let own = |step: &&Step| !self.steps.iter().any(|of| of.kind.shares_rows(&step.kind));
+        let singles = self.singles.iter().flat_map(|singles| &singles.steps).filter(own);
+        self.steps.iter().chain(singles).map(|step| step.kind.weight_bytes()).sum()
     }
 
-    /// What each step does, in order. `model` is the one that the engine was made from.
+    /// What each step does, in order, with so many samples to run; the others of a batch that end it one by one may
+    /// have steps of their own. `model` is the one that the engine was made from.
+    pub fn steps_of(&self, model: &Model, samples: usize) -> Vec<StepInfo> {
+        self.plan(self.lanes(samples)).steps(model)
+    }
+
+    /// What each step does, in order, with many samples to run. `model` is the one that the engine was made from.
     pub fn steps(&self, model: &Model) -> Vec<StepInfo> {
         let info = |step: &Step| {
             let layer = match step.kind {
@@ -282,6 +343,20 @@ impl Engine {
         };
         self.steps.iter().map(info).collect()
     }
+}
+
+/// Of all nodes' outputs, and of the widest panel.
+fn sizes(model: &Model, options: Options) -> Result<(Vec<Shape>, usize)> {
+    let network = &model.network;
+    let map = |op: &Op| matches!(op, Op::Conv2d { .. } | Op::ConvTranspose2d { .. } | Op::MatMul);
+    let maps = network.nodes.iter().any(|node| map(&node.op));
+    let most_lanes = if maps { cost::LANES_OF_MAPS } else { cost::LANES_OF_VECTORS };
+    let most_lanes = match options.batch {
+        _ if options.stream => 1,
+        Some(batch) => most_lanes.min(batch.next_power_of_two()),
+        None => most_lanes,
+    };
+    Ok((network.shapes()?, most_lanes))
 }
 
 pub(super) fn check_weights(model: &Model) -> Result<()> {

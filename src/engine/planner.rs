@@ -10,18 +10,18 @@ use super::builder::{PlacedSteps, PlanBuilder};
 use super::cost;
 use super::fuse::{Fused, fuse};
 use super::kernels::Grid;
-use super::layers::{Ways, convolution, linear};
+use super::layers::{self, Samples, Ways, convolution, linear};
 use super::layout::{self, Layout, Layouts};
 use super::options::{KernelChoice, Options};
 use super::recurrent::Recurrent;
 use super::shared::LayerKernels;
-use super::step::{Pool, StepKind};
+use super::step::{Pool, Step, StepKind};
 use super::stream::Stream;
 use super::transposed::{Transposed, corner};
 use super::whole::{Constant, Embedding, Interpolation, Runs, Whole};
 use super::winograd;
 use crate::error::Result;
-use crate::model::Model;
+use crate::model::{LayerWeights, Model};
 use crate::network::{Cell, Network, Node, Op, Recurrence, Resize, Shape, Source};
 use crate::simd::Isa;
 
@@ -31,6 +31,10 @@ pub(super) struct Planner<'a> {
     isa: Isa,
     options: Options,
     most_lanes: usize,
+    /// For how many at a time its convolutions are to be fast.
+    samples: Samples,
+    /// The steps of a plan of the same for other numbers, whose kernels serve here, too, where they are the same.
+    twin: &'a [Step],
     /// Whether convolutions may go by tiles.
     tiles: bool,
     /// Of each node's output.
@@ -74,6 +78,8 @@ impl<'a> Planner<'a> {
             isa,
             options,
             most_lanes,
+            samples: Samples::ONE,
+            twin: &[],
             tiles,
             shapes,
             fused,
@@ -90,8 +96,35 @@ impl<'a> Planner<'a> {
             Some(lanes) => lanes,
             None => planner.lanes(most_lanes),
         };
-        planner.kernels.most_lanes = Some(planner.most_lanes);
+        let most = planner.most_lanes;
+        planner.kernels.most_lanes = Some(most);
+        planner.samples = match options.batch.map(|batch| batch.clamp(1, most)) {
+            Some(batch) => Samples { least: batch, most: batch },
+            None => Samples { least: 1, most },
+        };
         Ok(planner)
+    }
+
+    /// The same for so many samples at a time alone, with what serves of another such plan.
+    pub(super) fn only(self, samples: Samples, twin: &'a [Step]) -> Self {
+        Self { samples, twin, ..self }
+    }
+
+    /// Whether single samples and panels are best done in two ways, if it is for any number.
+    pub(super) fn wants_two(&self) -> bool {
+        let Samples { least, most } = self.samples;
+        let differs = |(index, node): (usize, &Node)| {
+            let Op::Conv2d { layer, .. } = node.op else { return false };
+            let ways = self.ways_of(index, node);
+            let by_tiles = |samples| {
+                ways.as_ref().is_some_and(|w| w.by_tiles(self.isa, samples, self.options.kernel))
+            };
+            let weights = &self.model.weights[layer];
+            let shared = |lanes| layers::shares_taps(weights, self.isa, lanes, self.options.kernel);
+            let tiles = by_tiles(Samples::ONE);
+            tiles != by_tiles(Samples::panels(most)) || !tiles && shared(least) != shared(most)
+        };
+        least != most && self.model.network.nodes.iter().enumerate().any(differs)
     }
 
     /// Samples in the widest panel.
@@ -103,7 +136,7 @@ impl<'a> Planner<'a> {
     pub(super) fn all(mut self) -> Result<PlacedSteps> {
         (0..self.value_of.len()).try_for_each(|index| self.plan(index))?;
         let last = self.value_of[self.value_of.len() - 1];
-        self.builder.place(last, self.options.threads > 1)
+        self.builder.place(self.isa, last, self.options.threads > 1)
     }
 
     /// Adds the steps of a node, if it has any of its own.
@@ -468,7 +501,7 @@ impl<'a> Planner<'a> {
             [1, 1],
             groups,
             (&x, &z),
-            (self.isa, self.most_lanes),
+            self.how(&weights, self.options.kernel),
             self.options,
         );
         let [top, left, ..] = transposed.zeros();
@@ -492,10 +525,16 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    /// Of what kind the rows of a convolution are.
+    fn how(&self, weights: &LayerWeights, kernel: KernelChoice) -> (Isa, usize, bool) {
+        let grouped = layers::shares_taps(weights, self.isa, self.samples.shared_by(), kernel);
+        (self.isa, self.most_lanes, grouped)
+    }
+
     /// The tiles of a convolution of stride 1 in one group, if it is faster by them.
     fn grid(&self, index: usize, layer: usize, padding: [usize; 4], y: &Layout) -> Option<Grid> {
         let ways = self.ways(index, layer, Some(padding), y);
-        ways.by_tiles(self.isa, self.most_lanes, self.options)
+        ways.by_tiles(self.isa, self.samples, self.options.kernel)
             .then(|| winograd::grid(y.shape, padding))
     }
 
@@ -509,10 +548,7 @@ impl<'a> Planner<'a> {
     ) -> Ways<'b> {
         let dims = &self.model.network.layers[layer].shape;
         let tiles = padding.filter(|_| winograd::HERE && self.tiles && dims[2..] == [3, 3]);
-        let tiles = tiles.and_then(|padding| {
-            let [down, right] = winograd::grid(y.shape, padding).tiles;
-            down.checked_mul(right)
-        });
+        let tiles = tiles.map(|padding| winograd::grid(y.shape, padding));
         let weights = &self.model.weights[layer];
         Ways {
             weights,
@@ -524,6 +560,13 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// The same of a node, if it is a convolution.
+    fn ways_of(&self, index: usize, node: &Node) -> Option<Ways<'_>> {
+        let Op::Conv2d { layer, stride, padding, groups } = node.op else { return None };
+        let padding = (stride == [1, 1] && groups == 1).then_some(padding);
+        Some(self.ways(index, layer, padding, &self.layouts.values[index + 1]))
+    }
+
     /// Samples in the widest panel, of so many at most: one where convolutions by tiles would fill the caches
     /// with those of a panel.
     fn lanes(&self, most: usize) -> usize {
@@ -531,13 +574,9 @@ impl<'a> Planner<'a> {
         if !winograd::HERE || !panels || most == 1 {
             return most;
         }
-        let convolution = |(index, node): (usize, &Node)| {
-            let Op::Conv2d { layer, stride, padding, groups } = node.op else { return None };
-            let padding = (stride == [1, 1] && groups == 1).then_some(padding);
-            Some(self.ways(index, layer, padding, &self.layouts.values[index + 1]))
-        };
-        let all = || self.model.network.nodes.iter().enumerate().filter_map(convolution);
-        if !all().any(|ways| ways.by_tiles(self.isa, 1, self.options)) {
+        let nodes = &self.model.network.nodes;
+        let all = || nodes.iter().enumerate().filter_map(|(at, node)| self.ways_of(at, node));
+        if !all().any(|ways| ways.by_tiles(self.isa, Samples::ONE, self.options.kernel)) {
             return most;
         }
         let time = |lanes| all().map(|ways| ways.least(self.isa, lanes, self.options)).sum::<f32>();
@@ -564,7 +603,7 @@ impl<'a> Planner<'a> {
             [1, 1],
             winograd::NUMBERS,
             (&x, &products),
-            (self.isa, self.most_lanes),
+            self.how(&transformed, KernelChoice::Auto),
             Options { kernel: KernelChoice::Auto, ..self.options },
         );
         let kind = StepKind::Conv2d { parts, padding: [0, 0], outputs: winograd::OUTPUTS };
@@ -593,12 +632,22 @@ impl<'a> Planner<'a> {
             *value = self.builder.push(index, kind, vec![*value], split, None);
         }
         let layouts = (&self.builder.layout(*value), &self.layouts.values[index + 1]);
-        let (weights, how) = (&self.model.weights[layer], (self.isa, self.most_lanes));
-        let options = self.options;
-        let make = || convolution(weights, dims, stride, groups, layouts, how, options);
-        let parts = match dims[2..] {
-            [1, 1] => self.kernels.pointwise.get(layer, groups, make),
-            _ => make(),
+        let (weights, options) = (&self.model.weights[layer], self.options);
+        let make = |how| convolution(weights, dims, stride, groups, layouts, how, options);
+        let parts = match (dims[2..] == [1, 1], self.twin) {
+            (true, []) => match self.kernels.pointwise.found(layer, groups) {
+                Some(found) => found,
+                None => {
+                    let made = make(self.how(weights, options.kernel));
+                    self.kernels.pointwise.keep(layer, groups, made)
+                }
+            },
+            (false, []) => make(self.how(weights, options.kernel)),
+            (_, twin) => {
+                let how = self.how(weights, options.kernel);
+                let same = twin.iter().find_map(|step| step.rows_of(index, how.2));
+                same.unwrap_or_else(|| make(how))
+            }
         };
         let padding = if stride == [1, 1] { padding } else { [0, 0] };
         StepKind::Conv2d { parts, padding, outputs: 1 }

@@ -98,14 +98,22 @@ impl Recurrent {
 
     /// Bytes of weights, biases and indices in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.matrices.iter().flat_map(|parts| parts.iter()).map(LinearPart::bytes).sum()
+        self.parts().map(LinearPart::bytes).sum()
     }
 
-    /// Weights that are multiplied, and functions of gates.
-    pub(super) fn work(&self) -> [usize; 2] {
-        let parts = self.matrices.iter().flat_map(|parts| parts.iter());
-        let entries = parts.map(LinearPart::single_entries).sum::<usize>();
-        [self.steps * entries, self.steps * (self.recurrence.cell.gates() + 1) * self.units]
+    /// The rows of all its matrices.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &LinearPart> {
+        self.matrices.iter().flat_map(|parts| parts.iter())
+    }
+
+    /// Steps of a sequence.
+    pub(super) fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Functions of gates in each.
+    pub(super) fn functions(&self) -> usize {
+        (self.recurrence.cell.gates() + 1) * self.units
     }
 
     /// What it does, for a profile.

@@ -54,22 +54,12 @@ impl Engine {
     /// Lanes for the panel that comes next, with `samples` to go: 1, or a multiple of the width of
     /// a vector.
     pub(super) fn lanes(&self, samples: usize) -> usize {
-        let mut lanes = self.most_lanes.max(WIDTH);
-        if self.most_lanes < cost::WORTH_A_PANEL || samples < self.worth_a_panel {
-            return 1;
-        }
-        // The widest panel that is full, or nearly so; half of a vector takes as long as all of it. A few samples
-        // more than half of the lanes run one by one behind the narrower panel.
-        let vector = self.isa.lanes();
-        let few = (self.worth_a_panel - 2) / 2;
-        let narrow = |lanes: usize| {
-            let nearly = if lanes > vector { 6 } else { 4 };
-            samples * 8 <= lanes * nearly || samples <= lanes / 2 + few
-        };
-        while lanes > WIDTH && narrow(lanes) {
-            lanes /= 2;
-        }
-        lanes
+        self.split.lanes(samples)
+    }
+
+    /// By which plan panels of so many samples run.
+    pub(super) fn plan(&self, lanes: usize) -> &Self {
+        self.singles.as_deref().filter(|_| lanes == 1).unwrap_or(self)
     }
 
     /// Runs samples of raw values, `[sample, channel, row, column]`, into `output`, one row for each
@@ -129,11 +119,14 @@ impl Engine {
     ) -> Result<()> {
         self.check(memory, input, output)?;
         let (ins, outs) = self.lengths();
+        // What is observed goes by the same steps to its end.
+        let observed = done.is_some().then(|| self.plan(self.lanes(input.len() / ins)));
         while !input.is_empty() {
             let samples = input.len() / ins;
             let lanes = self.lanes_within(memory.len(), samples);
             let panels = (samples / lanes).max(1);
-            let at_once = cost::panels_at_once(&self.steps, lanes, panels, team.threads);
+            let plan = observed.unwrap_or(self.plan(lanes));
+            let at_once = cost::panels_at_once(&plan.steps, lanes, panels, team.threads);
             let room = memory.len() / (self.arena * lanes).max(1);
             // The parts of a stream come one after the other, and so do observed panels.
             let one = self.stream || done.is_some();
@@ -142,10 +135,10 @@ impl Engine {
             let (x, later) = input.split_at(count.min(samples) * ins);
             let (y, after) = output.split_at_mut(count.min(samples) * outs);
             if at_once > 1 {
-                self.run_at_once(team, memory, (lanes, at_once), x, y);
+                plan.run_at_once(team, memory, (lanes, at_once), x, y);
             } else {
                 for (x, y) in x.chunks(lanes * ins).zip(y.chunks_mut(lanes * outs)) {
-                    self.run_panel(memory, lanes, (x, y), team.some(), &mut |step| {
+                    plan.run_panel(memory, lanes, (x, y), team.some(), &mut |step| {
                         done.iter_mut().for_each(|done| done(step));
                     });
                 }
@@ -156,7 +149,7 @@ impl Engine {
     }
 
     /// Like [`Engine::run`], panel by panel, with a call of `done` after each step of each, in the order
-    /// of [`Engine::steps`]: for profiles.
+    /// of [`Engine::steps_of`] so many samples: for profiles.
     ///
     /// # Errors
     /// As [`Engine::run`].

@@ -27,6 +27,19 @@ pub(super) struct Step {
     pub(super) cost: Cost,
 }
 
+impl Step {
+    /// The rows of a convolution, if it is that of a node and they share their taps or not.
+    pub(super) fn rows_of(&self, node: usize, grouped: bool) -> Option<Arc<[TapRows]>> {
+        match &self.kind {
+            StepKind::Conv2d { parts, outputs: 1, .. } if self.node == node => {
+                let same = parts.first().is_some_and(|rows| rows.grouped() == grouped);
+                same.then(|| parts.clone())
+            }
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum StepKind {
     /// The rows in order, a part for each thread; so for convolutions.
@@ -127,6 +140,15 @@ impl StepKind {
             Self::Mul => "multiply",
             Self::Concat => "concatenate",
             Self::Whole(whole) => whole.name(),
+        }
+    }
+
+    /// Whether its rows are those of another.
+    pub(super) fn shares_rows(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Linear(a), Self::Linear(b)) => Arc::ptr_eq(a, b),
+            (Self::Conv2d { parts: a, .. }, Self::Conv2d { parts: b, .. }) => Arc::ptr_eq(a, b),
+            _ => false,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Instruction sets at run time.
 
+#[cfg(target_arch = "x86_64")]
+use super::cpu::vendor;
 use super::portable::Portable;
 use super::{Kernel, MIN_LANES, Token, Vector};
 use crate::error::{Error, Result};
@@ -142,20 +144,6 @@ impl Isa {
         // SAFETY: a token has given the function.
         unsafe { compiled.unwrap_or_else(|| Portable.compiled())(kernel) }
     }
-}
-
-/// Who made the CPU (leaf 0 of CPUID).
-#[cfg(target_arch = "x86_64")]
-fn vendor() -> [u8; 12] {
-    // Compilers before 1.94 call it unsafe.
-    #[allow(unused_unsafe)]
-    // SAFETY: every x86-64 has the instruction and this leaf.
-    let leaf = unsafe { std::arch::x86_64::__cpuid(0) };
-    let mut name = [0; 12];
-    for (part, register) in name.chunks_exact_mut(4).zip([leaf.ebx, leaf.edx, leaf.ecx]) {
-        part.copy_from_slice(&register.to_le_bytes());
-    }
-    name
 }
 
 #[cfg(target_arch = "x86_64")]

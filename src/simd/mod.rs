@@ -33,6 +33,7 @@
 mod avx2;
 #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 mod avx512;
+mod cpu;
 mod isa;
 #[cfg(feature = "train")]
 mod math;
@@ -49,6 +50,8 @@ mod vector;
 #[cfg(feature = "int8")]
 mod words;
 
+#[cfg(feature = "infer")]
+pub(crate) use cpu::{first_cache, prefetch};
 pub use isa::Isa;
 #[cfg(feature = "train")]
 pub use math::Arithmetic;

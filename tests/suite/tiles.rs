@@ -99,3 +99,57 @@ fn dense_layers_are_computed_by_tiles_and_sparse_ones_are_not() {
     assert_eq!(kernels(100), ["to tiles", "convolution, tiles", "from tiles"]);
     assert_eq!(kernels(5), ["convolution, taps"]);
 }
+
+#[test]
+fn single_samples_and_panels_have_plans_of_their_own_where_the_batch_is_not_known() {
+    let network = r#"{"version": 1, "input": {"shape": [32, 16, 16]},
+        "nodes": [{"op": "conv2d", "layer": "w", "padding": [1, 1, 1, 1]},
+                  {"op": "conv2d", "layer": "v", "padding": [1, 1, 1, 1]}]}"#;
+    let (mut two, mut noise) = (0, Noise::new(5));
+    for zeros in [0, 40, 50, 60, 70] {
+        let description = Description::from_json(network).unwrap();
+        let mut tensors = Vec::new();
+        for (name, zeros) in [("w", zeros), ("v", 95)] {
+            let n = 32 * 32 * 9;
+            let log_sigma2: Vec<f32> =
+                (0..n).map(|at| if at * 7919 % 100 < zeros { 8.0 } else { -20.0 }).collect();
+            let shape = [32, 32, 3, 3];
+            tensors.push(tensor(&format!("{name}.theta"), &shape, &noise.vec(n)));
+            tensors.push(tensor(&format!("{name}.log_sigma2"), &shape, &log_sigma2));
+        }
+        let file = fixtures::safetensors(&tensors, Some(&description));
+        let checkpoint = fixtures::open(&file).unwrap();
+        let model = model(&checkpoint);
+        for isa in Isa::supported() {
+            let engine = Engine::with_options(&model, isa, Options::default()).unwrap();
+            let kernels =
+                |samples| engine.steps_of(&model, samples).iter().map(|s| s.kernel).collect();
+            let [one, many]: [Vec<_>; 2] = [kernels(1), kernels(16)];
+            let alone = |batch| {
+                let options = Options { batch: Some(batch), ..Options::default() };
+                Engine::with_options(&model, isa, options).unwrap()
+            };
+            if one != many {
+                two += 1;
+                let steps = alone(1).steps(&model);
+                assert_eq!(one, steps.iter().map(|step| step.kernel).collect::<Vec<_>>());
+                // The layer that both have alike is there once.
+                let [single, panel] = [alone(1), alone(16)].map(|engine| engine.weight_bytes());
+                assert!(engine.weight_bytes() < single + panel, "{isa:?}, {zeros} %");
+            }
+            // A panel, and what is left of the batch one by one.
+            let x = noise.vec(17 * 32 * 16 * 16);
+            for samples in [1, 2, 17] {
+                let x = &x[..samples * 32 * 16 * 16];
+                let found = verify(&engine, &checkpoint, 3.0, x).unwrap().engine;
+                assert!(found.max_abs_error < 1e-2, "{isa:?}: {:e}", found.max_abs_error);
+                let mut steps = 0usize;
+                let mut y = vec![0.0; samples * 32 * 16 * 16];
+                let mut workspace = engine.workspace(samples);
+                engine.run_observed(&mut workspace, x, &mut y, &mut |_| steps += 1).unwrap();
+                assert!(steps.is_multiple_of(engine.steps_of(&model, samples).len()));
+            }
+        }
+    }
+    assert!(two > 0 || !Isa::supported().contains(&Isa::Avx512));
+}

@@ -1,5 +1,6 @@
 //! Dense matrix times vector, for matrices with few zeros.
 
+use super::Aligned;
 use crate::simd::{Isa, Kernel, MAX_LANES, Vector};
 
 /// Rows that share the loads of x.
@@ -11,7 +12,7 @@ pub(in crate::engine) struct DenseRows {
     /// Columns of a vector.
     width: usize,
     /// `[group][columns / width][row of group][width]`.
-    values: Vec<f32>,
+    values: Aligned,
     bias: Vec<f32>,
     columns: usize,
 }
@@ -26,14 +27,15 @@ impl DenseRows {
     ) -> Self {
         let width = isa.lanes();
         let steps = columns.div_ceil(width);
-        let mut values = vec![0.0; matrix.len().div_ceil(GROUP) * steps * GROUP * width];
+        let mut aligned = Aligned::zeros(matrix.len().div_ceil(GROUP) * steps * GROUP * width);
+        let values = aligned.floats();
         for (row, entries) in matrix.iter().enumerate() {
             for &(column, value) in entries {
                 let (step, lane) = (column as usize / width, column as usize % width);
                 values[((row / GROUP * steps + step) * GROUP + row % GROUP) * width + lane] = value;
             }
         }
-        Self { width, values, bias: bias.to_vec(), columns }
+        Self { width, values: aligned, bias: bias.to_vec(), columns }
     }
 
     /// Bytes in memory.

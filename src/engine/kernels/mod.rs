@@ -54,7 +54,7 @@ pub(super) use sliced_rows::SlicedRows;
 #[cfg(feature = "uncertainty")]
 pub(super) use squared_sums::{Lane, MOST_OUTPUTS, Rows, SquaredSums};
 pub(super) use tap_rows::{GROUP, TapRows};
-pub(super) use tiles::{MapRows, Residual, Span, Spans};
+pub(super) use tiles::{MapRows, Residual, Span, Spans, most_vectors};
 pub(super) use transpose::{deinterleave, interleave};
 pub(super) use winograd::{
     Ends, Grid, IN as TILE_IN, OUT as TILE_OUT, Plane, from_tiles, to_tiles,

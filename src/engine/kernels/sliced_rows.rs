@@ -1,5 +1,6 @@
 //! Sparse matrix times vector: as many rows as a vector has lanes.
 
+use super::Aligned;
 use crate::order::order;
 use crate::simd::{Isa, Kernel, MAX_LANES, Vector};
 
@@ -13,7 +14,7 @@ pub(in crate::engine) struct SlicedRows {
     /// Where each slice begins, in entries of all its rows, and at the end their number.
     starts: Vec<u32>,
     columns: Vec<u16>,
-    values: Vec<f32>,
+    values: Aligned,
     /// The row of each lane of each slice; past the last row, the number of rows.
     rows: Vec<u32>,
     /// In the order of `rows`.
@@ -40,12 +41,13 @@ impl SlicedRows {
             isa,
             starts: vec![0],
             columns: Vec::new(),
-            values: Vec::new(),
+            values: Aligned::zeros(0),
             rows: Vec::new(),
             bias: Vec::new(),
             columns_of_matrix,
             rows_of_matrix: count,
         };
+        let mut values = Vec::new();
         for slice in order.chunks(width) {
             let longest = slice.iter().map(|&row| matrix[row].len()).max().unwrap_or(0);
             for entry in 0..longest {
@@ -53,15 +55,16 @@ impl SlicedRows {
                     let row = slice.get(lane).map_or(&[][..], |&row| &matrix[row]);
                     let (column, value) = row.get(entry).copied().unwrap_or((0, 0.0));
                     sliced.columns.push(column as u16);
-                    sliced.values.push(value);
+                    values.push(value);
                 }
             }
             for lane in 0..width {
                 sliced.rows.push(slice.get(lane).map_or(count, |&row| row) as u32);
                 sliced.bias.push(slice.get(lane).map_or(0.0, |&row| bias[row]));
             }
-            sliced.starts.push((sliced.values.len() / width) as u32);
+            sliced.starts.push((values.len() / width) as u32);
         }
+        sliced.values = Aligned::of(&values);
         Some(sliced)
     }
 
@@ -73,7 +76,7 @@ impl SlicedRows {
 
     /// Entries, and the zeros that fill rows up.
     pub(in crate::engine) fn entries(&self) -> usize {
-        self.values.len()
+        self.columns.len()
     }
 
     /// `y = W x + b`, then `max(y, 0)` if asked.

@@ -7,7 +7,7 @@
 
 use super::WIDTH;
 use super::tap_rows::{GROUP, Run, TapRows};
-use crate::simd::{Isa, Kernel, Vector};
+use crate::simd::{Isa, Kernel, MAX_LANES, Vector, prefetch};
 
 /// Consecutive positions of a row of outputs.
 #[derive(Debug, Clone, Copy)]
@@ -155,6 +155,9 @@ impl Kernel for Tiles<'_> {
     }
 }
 
+/// Taps that are fetched ahead: those of two KiB.
+const AHEAD: usize = 256;
+
 /// Whether registers hold the sums of twelve vectors beside inputs and a weight, or but of four.
 const fn many<V: Vector>() -> bool {
     V::REGISTERS >= 16
@@ -165,13 +168,33 @@ const fn twice_as_many<V: Vector>() -> bool {
     V::REGISTERS >= 32
 }
 
+/// Whether they hold those of a row of twenty, and vectors are of AVX-512: others would only be more code.
+const fn wide<V: Vector>() -> bool {
+    twice_as_many::<V>() && V::LANES == MAX_LANES
+}
+
+/// Vectors of a tile of a row alone, if they have so many numbers, at a single sample or a panel. A longer one takes
+/// fewer loads of weights and, of a panel, more of what the first-level cache holds.
+pub(in crate::engine) const fn most_vectors(numbers: usize, lanes: usize) -> usize {
+    match (numbers == MAX_LANES, lanes) {
+        (true, 1) => 20,
+        (true, _) => 16,
+        (false, _) => 12,
+    }
+}
+
 impl Tiles<'_> {
     #[inline(always)]
     fn fill<V: Vector<Element = f32>>(self) {
         let Self { rows, spans, lanes, unit, x, residual, y, pitch, relu } = self;
         let most = match (rows.group == GROUP, many::<V>()) {
-            (false, true) => 12,
-            (false, false) => 4,
+            (false, many) => {
+                if many {
+                    most_vectors(V::LANES, lanes)
+                } else {
+                    4
+                }
+            }
             (true, true) if twice_as_many::<V>() => 6,
             // Three would leave no register for a weight.
             (true, true) => 2,
@@ -228,6 +251,14 @@ fn tile<V: Vector<Element = f32>>(rows: &TapRows, size: usize, at: Origin, relu:
     }
     if const { many::<V>() } {
         match size {
+            20 if const { wide::<V>() } => V::call(Tile::<20, 1, false> { rows, at, relu }),
+            19 if const { wide::<V>() } => V::call(Tile::<19, 1, false> { rows, at, relu }),
+            18 if const { wide::<V>() } => V::call(Tile::<18, 1, false> { rows, at, relu }),
+            17 if const { wide::<V>() } => V::call(Tile::<17, 1, false> { rows, at, relu }),
+            16 if const { wide::<V>() } => V::call(Tile::<16, 1, false> { rows, at, relu }),
+            15 if const { wide::<V>() } => V::call(Tile::<15, 1, false> { rows, at, relu }),
+            14 if const { wide::<V>() } => V::call(Tile::<14, 1, false> { rows, at, relu }),
+            13 if const { wide::<V>() } => V::call(Tile::<13, 1, false> { rows, at, relu }),
             12 => V::call(Tile::<12, 1, false> { rows, at, relu }),
             11 => V::call(Tile::<11, 1, false> { rows, at, relu }),
             10 => V::call(Tile::<10, 1, false> { rows, at, relu }),
@@ -379,31 +410,26 @@ unsafe fn some<V: Vector<Element = f32>, const N: usize, const R: usize, const S
                 }
             }
         }
-        for tap in 0..taps.count {
-            if SHARED {
-                let x = at.x.add(*taps.offsets.add(tap) as usize * at.step);
-                let x: [V; N] = load(x);
-                for r in 0..R {
-                    let weight = V::splat(*taps.weights.add(tap * R + r));
-                    for n in 0..N {
-                        sums[r][n] = weight.fma(x[n], sums[r][n]);
-                    }
+        if SHARED && N == 1 {
+            sums = in_two(at, taps, sums);
+        } else if SHARED {
+            for tap in 0..taps.count {
+                sums = shared_tap(at, taps, tap, sums);
+            }
+        } else {
+            let mut tap = 0;
+            while const { wide::<V>() } && tap + 2 <= taps.count {
+                if R > 1 {
+                    // Rows side by side are streams that are not fetched ahead by themselves.
+                    prefetch(taps.alone.wrapping_add(tap * R + AHEAD));
                 }
-            } else {
-                for r in 0..R {
-                    let tap = taps.alone.add(r * taps.count + tap);
-                    // Two loads, of which one fills a vector, rather than one and the operations that
-                    // part it.
-                    let high = usize::from(cfg!(target_endian = "little"));
-                    let offset = *tap.cast::<u32>().add(1 - high);
-                    let weight = *tap.cast::<f32>().add(high);
-                    // A vector at a time: an operand from memory needs no register.
-                    let x = at.x.add(offset as usize * at.step);
-                    let weight = V::splat(weight);
-                    for n in 0..N {
-                        sums[r][n] = weight.fma(V::read(x.add(n * V::LANES)), sums[r][n]);
-                    }
-                }
+                sums = taps_alone(at, taps, tap, sums);
+                sums = taps_alone(at, taps, tap + 1, sums);
+                tap += 2;
+            }
+            while tap < taps.count {
+                sums = taps_alone(at, taps, tap, sums);
+                tap += 1;
             }
         }
         // Loops of constant length keep the sums in registers.
@@ -419,6 +445,91 @@ unsafe fn some<V: Vector<Element = f32>, const N: usize, const R: usize, const S
             store(at.y.add(here[r] * at.pitch), sums[r], at.length);
         }
     }
+}
+
+/// Adds the products of a tap of each row.
+///
+/// # Safety
+/// [`Origin`] promises what is read; the taps exist.
+#[inline(always)]
+unsafe fn taps_alone<V: Vector<Element = f32>, const N: usize, const R: usize>(
+    at: Origin,
+    taps: Taps,
+    tap: usize,
+    mut sums: [[V; N]; R],
+) -> [[V; N]; R] {
+    for r in 0..R {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let tap = taps.alone.add(r * taps.count + tap);
+            // Two loads, of which one fills a vector, rather than one and the operations that
+            // part it.
+            let high = usize::from(cfg!(target_endian = "little"));
+            let offset = *tap.cast::<u32>().add(1 - high);
+            let weight = *tap.cast::<f32>().add(high);
+            // A vector at a time: an operand from memory needs no register.
+            let x = at.x.add(offset as usize * at.step);
+            let weight = V::splat(weight);
+            for n in 0..N {
+                sums[r][n] = weight.fma(V::read(x.add(n * V::LANES)), sums[r][n]);
+            }
+        }
+    }
+    sums
+}
+
+/// Shared taps at a single vector, every other one on sums of its own: of as few as there are rows, each would wait for
+/// the one before it.
+///
+/// # Safety
+/// [`Origin`] promises what is read; the taps exist.
+#[inline(always)]
+unsafe fn in_two<V: Vector<Element = f32>, const N: usize, const R: usize>(
+    at: Origin,
+    taps: Taps,
+    sums: [[V; N]; R],
+) -> [[V; N]; R] {
+    let (mut sums, mut others) = (sums, [[V::splat(0.0); N]; R]);
+    // SAFETY: the caller's promise, of taps below the count.
+    unsafe {
+        let mut tap = 0;
+        while tap + 2 <= taps.count {
+            sums = shared_tap(at, taps, tap, sums);
+            others = shared_tap(at, taps, tap + 1, others);
+            tap += 2;
+        }
+        if tap < taps.count {
+            sums = shared_tap(at, taps, tap, sums);
+        }
+    }
+    for r in 0..R {
+        sums[r][0] = V::splat(1.0).fma(sums[r][0], others[r][0]);
+    }
+    sums
+}
+
+/// Adds the products of a tap that rows share.
+///
+/// # Safety
+/// [`Origin`] promises what is read; the tap exists.
+#[inline(always)]
+unsafe fn shared_tap<V: Vector<Element = f32>, const N: usize, const R: usize>(
+    at: Origin,
+    taps: Taps,
+    tap: usize,
+    mut sums: [[V; N]; R],
+) -> [[V; N]; R] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x: [V; N] = load(at.x.add(*taps.offsets.add(tap) as usize * at.step));
+        for r in 0..R {
+            let weight = V::splat(*taps.weights.add(tap * R + r));
+            for n in 0..N {
+                sums[r][n] = weight.fma(x[n], sums[r][n]);
+            }
+        }
+    }
+    sums
 }
 
 /// N vectors.

@@ -50,27 +50,23 @@ impl Interleave<'_> {
                 // read ends at (first + there - 1) * stride + length at most and every write at
                 // length * lanes: both asserted above.
                 unsafe {
-                    let from = x.as_ptr().add(i);
                     let mut rows = [E::splat(0.0); WIDTH];
-                    if there == WIDTH {
-                        for (lane, row) in rows.iter_mut().enumerate() {
-                            *row = E::read(from.add((first + lane) * stride));
-                        }
-                    } else {
-                        for (lane, row) in rows.iter_mut().enumerate().take(there) {
-                            *row = E::read(from.add((first + lane) * stride));
+                    for (lane, row) in rows.iter_mut().enumerate() {
+                        if lane < there {
+                            *row = E::read(x.as_ptr().add((first + lane) * stride + i));
                         }
                     }
+                    let to = y.as_mut_ptr().add(i * lanes + first);
                     for (k, v) in E::transpose(rows).into_iter().enumerate() {
-                        v.fma(factors, offsets).write(y.as_mut_ptr().add((i + k) * lanes + first));
+                        v.fma(factors, offsets).write(to.add(k * lanes));
                     }
                 }
             }
-            for lane in first..lanes.min(first + WIDTH) {
-                for i in whole..length {
-                    let x = if lane < samples { x[lane * stride + i] } else { 0.0 };
-                    y[i * lanes + lane] = x * factor + offset;
-                }
+        }
+        for i in whole..length {
+            for lane in 0..lanes {
+                let x = if lane < samples { x[lane * stride + i] } else { 0.0 };
+                y[i * lanes + lane] = x * factor + offset;
             }
         }
     }
@@ -123,23 +119,17 @@ impl Deinterleave<'_> {
                     for (k, row) in rows.iter_mut().enumerate() {
                         *row = E::read(from.add(k * lanes));
                     }
-                    let columns = E::transpose(rows);
-                    let to = y.as_mut_ptr().add(first * stride + i);
-                    if there == WIDTH {
-                        for (lane, v) in columns.into_iter().enumerate() {
-                            v.write(to.add(lane * stride));
-                        }
-                    } else {
-                        for (lane, v) in columns.into_iter().enumerate().take(there) {
-                            v.write(to.add(lane * stride));
+                    for (lane, v) in E::transpose(rows).into_iter().enumerate() {
+                        if lane < there {
+                            v.write(y.as_mut_ptr().add((first + lane) * stride + i));
                         }
                     }
                 }
             }
-            for lane in first..first + there {
-                for i in whole..length {
-                    y[lane * stride + i] = x[i * lanes + lane];
-                }
+        }
+        for i in whole..length {
+            for lane in 0..samples {
+                y[lane * stride + i] = x[i * lanes + lane];
             }
         }
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::super::cost;
 use super::super::int8::{self, Quantized};
 use super::super::layout::Layout;
 use super::super::step::StepKind;
-use super::super::{cost, layers};
-use super::Planner;
+use super::{Planner, layers};
 use crate::error::Result;
 use crate::model::ActivationRange;
 use crate::network::{Op, Shape, Source};

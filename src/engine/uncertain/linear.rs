@@ -143,7 +143,7 @@ impl Build<'_> {
         let auto = self.options.kernel == KernelChoice::Auto;
         let dense = self.options.kernel == KernelChoice::Dense
             || auto && cost::dense_vector(isa, &pairs, columns);
-        let mut parts = cost::parts(&pairs, None, lanes, 1, self.options);
+        let mut parts = cost::parts(isa, &pairs, None, lanes, 1, self.options);
         if let Some(pruned) = &variances.pruned {
             let columns = pruned.columns.iter().enumerate();
             all.push(columns.map(|(column, &s)| (column as u32, 0.0, s)).collect());

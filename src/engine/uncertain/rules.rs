@@ -7,7 +7,7 @@ use super::blocks::Blocks;
 use super::linear::{Linear, is_plain};
 use super::plan::product_of;
 use super::windows::{SHARE, Windows};
-use crate::engine::layers::{convolution, linear};
+use crate::engine::layers::{convolution, linear, shares_taps};
 use crate::engine::layout::Layout;
 use crate::engine::options::Options;
 use crate::engine::plan::Engine;
@@ -311,8 +311,10 @@ impl Build<'_> {
             (StepKind::Conv2d { padding, outputs, .. }, Some([kh, kw])) => {
                 let padding = if columns.windows { &[0; 2] } else { padding };
                 let dims = [weights.pattern.rows(), columns.channels(), kh, kw];
-                let parts =
-                    convolution(weights, &dims, columns.stride, 1, (x, y), (isa, lanes), options);
+                let at_once = batch.map_or(1, |batch| batch.clamp(1, lanes));
+                let shared = shares_taps(weights, isa, at_once, options.kernel);
+                let how = (isa, lanes, shared);
+                let parts = convolution(weights, &dims, columns.stride, 1, (x, y), how, options);
                 StepKind::Conv2d { parts, padding: *padding, outputs: *outputs }
             }
             _ => StepKind::Linear(linear(weights, isa, lanes, options)),

@@ -144,7 +144,6 @@ impl Whole {
                 let scores = q.shape.channels * q.shape.height * k.shape.width;
                 Some([scores * (q.shape.width + v.shape.width), scores])
             }
-            (Self::Recurrent(recurrent), _) => Some(recurrent.work()),
             (Self::CachedAttention(attention), [q, ..]) => Some(attention.work(q.shape.height)),
             _ => None,
         }
