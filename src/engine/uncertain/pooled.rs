@@ -64,53 +64,42 @@ impl Pooled<'_> {
         let Self { table, starts, sample, given: [m, s], from, y, to, relu, lanes } = self;
         let Shape { channels, height, width } = to.shape;
         let groups = Lanes::Samples(sample).groups(lanes);
-        let (blocks, column) = (starts.len() / groups, sample % GROUP);
+        let blocks = starts.len() / groups;
         for (channel, row) in (0..channels).flat_map(|c| (0..height).map(move |row| (c, row))) {
-            let at = [0, 1].map(|below| from.row(channel, 2 * row + below));
+            let [above, below] = [0, 1].map(|below| {
+                let at = from.row(channel, 2 * row + below);
+                m[at..at + 2 * width].chunks_exact(2).zip(s[at..at + 2 * width].chunks_exact(2))
+            });
             let first = channel * from.shape.area() + 2 * row * from.shape.width;
             let y = &mut y[to.row(channel, row) * lanes..][..width * lanes];
-            let mut done = 0;
-            while done < width {
-                let places = [0, from.shape.width].map(|below| first + below + 2 * done);
-                let [above, below] = places.map(|place| (GROUP - place % GROUP) / 2);
-                let count = above.min(below).min(width - done);
-                let own = at.map(|at| at + 2 * done..at + 2 * (done + count));
-                let [m, s] = [m, s].map(|x| own.clone().map(|own| &x[own]));
-                let y = &mut y[done * lanes..(done + count) * lanes];
-                for group in 0..groups {
-                    let z = places.map(|place| {
-                        let start = starts[group * blocks + place / GROUP];
-                        &table.stretch(start)[place % GROUP * GROUP + column..]
-                    });
-                    pairs::<V>([m, s], z, (&mut y[group * GROUP..], lanes), relu);
+            let columns = y.chunks_exact_mut(lanes).zip(above.zip(below)).enumerate();
+            for (column, (y, ((ma, sa), (mb, sb)))) in columns {
+                let place = first + 2 * column;
+                for (group, y) in y.chunks_mut(GROUP).enumerate() {
+                    let starts = &starts[group * blocks..];
+                    let (za, zb) =
+                        (pair(table, starts, place), pair(table, starts, place + from.shape.width));
+                    let lanes = y.chunks_exact_mut(V::LANES).enumerate();
+                    for (at, y) in lanes {
+                        let at = sample % GROUP + at * V::LANES;
+                        let (za, zb) = (&za[at..], &zb[at..]);
+                        let above = drawn::<V>(ma[0], sa[0], za);
+                        let above = above.maximum(drawn(ma[1], sa[1], &za[GROUP..]));
+                        let below = drawn::<V>(mb[0], sb[0], zb);
+                        let below = below.maximum(drawn(mb[1], sb[1], &zb[GROUP..]));
+                        let largest = above.maximum(below);
+                        if relu { largest.relu() } else { largest }.store(y);
+                    }
                 }
-                done += count;
             }
         }
     }
 }
 
-/// Outputs that are consecutive, of one group of samples, from two rows of means and deviations and their normals.
+/// The normals of a place and of the next one, which is in the same block.
 #[inline(always)]
-fn pairs<V: Vector<Element = f32>>(
-    [[ma, mb], [sa, sb]]: [[&[f32]; 2]; 2],
-    [za, zb]: [&[f32]; 2],
-    (y, lanes): (&mut [f32], usize),
-    relu: bool,
-) {
-    let means = ma.chunks_exact(2).zip(mb.chunks_exact(2));
-    let deviations = sa.chunks_exact(2).zip(sb.chunks_exact(2));
-    let normals = za.chunks(2 * GROUP).zip(zb.chunks(2 * GROUP));
-    let places = y.chunks_mut(lanes).zip(means.zip(deviations).zip(normals));
-    for (y, (((ma, mb), (sa, sb)), (za, zb))) in places {
-        for at in (0..lanes.min(GROUP)).step_by(V::LANES) {
-            let (za, zb) = (&za[at..], &zb[at..]);
-            let above = drawn::<V>(ma[0], sa[0], za).maximum(drawn(ma[1], sa[1], &za[GROUP..]));
-            let below = drawn::<V>(mb[0], sb[0], zb).maximum(drawn(mb[1], sb[1], &zb[GROUP..]));
-            let largest = above.maximum(below);
-            if relu { largest.relu() } else { largest }.store(&mut y[at..]);
-        }
-    }
+fn pair<'a>(table: &'a Table, starts: &[u32], place: usize) -> &'a [f32] {
+    &table.stretch(starts[place / GROUP])[place % GROUP * GROUP..][..2 * GROUP]
 }
 
 #[inline(always)]
