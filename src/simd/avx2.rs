@@ -140,6 +140,15 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    fn maximum(self, other: Self) -> Self {
+        // SAFETY: the token proves AVX2. The instruction takes the other where one is NaN.
+        Self(unsafe {
+            let missing = _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0);
+            _mm256_blendv_ps(_mm256_max_ps(self.0, other.0), self.0, missing)
+        })
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         // SAFETY: the token proves AVX2.
         unsafe {
@@ -157,15 +166,6 @@ impl Vector for F32x8 {
 }
 
 impl Eight for F32x8 {
-    #[inline(always)]
-    fn maximum(self, other: Self) -> Self {
-        // SAFETY: the token proves AVX2. The instruction takes the other where one is NaN.
-        Self(unsafe {
-            let missing = _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0);
-            _mm256_blendv_ps(_mm256_max_ps(self.0, other.0), self.0, missing)
-        })
-    }
-
     #[inline(always)]
     fn unzip(self, other: Self) -> (Self, Self) {
         // SAFETY: the token proves AVX2.

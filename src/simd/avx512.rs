@@ -119,6 +119,15 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    fn maximum(self, other: Self) -> Self {
+        // SAFETY: the token proves AVX-512F. The instruction takes the other where one is NaN.
+        Self(unsafe {
+            let missing = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            _mm512_mask_mov_ps(_mm512_max_ps(self.0, other.0), missing, self.0)
+        })
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         // SAFETY: the token proves AVX-512F.
         unsafe { _mm512_reduce_add_ps(self.0) }

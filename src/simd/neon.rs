@@ -110,6 +110,11 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    fn maximum(self, other: Self) -> Self {
+        lanes!(vmaxq_f32, self, other)
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         // SAFETY: the token proves NEON.
         unsafe { vaddvq_f32(vaddq_f32(self.0, self.1)) }
@@ -123,11 +128,6 @@ impl Vector for F32x8 {
 }
 
 impl Eight for F32x8 {
-    #[inline(always)]
-    fn maximum(self, other: Self) -> Self {
-        lanes!(vmaxq_f32, self, other)
-    }
-
     #[inline(always)]
     fn unzip(self, other: Self) -> (Self, Self) {
         // SAFETY: the token proves NEON.

@@ -76,6 +76,14 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    fn maximum(mut self, other: Self) -> Self {
+        for (a, b) in self.0.iter_mut().zip(other.0) {
+            *a = if b > *a || b.is_nan() { b } else { *a };
+        }
+        self
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         let v = self.0;
         ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]))
@@ -88,14 +96,6 @@ impl Vector for F32x8 {
 }
 
 impl Eight for F32x8 {
-    #[inline(always)]
-    fn maximum(mut self, other: Self) -> Self {
-        for (a, b) in self.0.iter_mut().zip(other.0) {
-            *a = if b > *a || b.is_nan() { b } else { *a };
-        }
-        self
-    }
-
     #[inline(always)]
     fn unzip(self, other: Self) -> (Self, Self) {
         let (a, b) = (self.0, other.0);

@@ -40,6 +40,10 @@ macro_rules! scalar {
                 if self < 0.0 { 0.0 } else { self }
             }
             #[inline(always)]
+            fn maximum(self, other: Self) -> Self {
+                if other > self || other.is_nan() { other } else { self }
+            }
+            #[inline(always)]
             fn sum(self) -> $float {
                 self
             }

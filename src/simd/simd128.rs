@@ -81,6 +81,11 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    fn maximum(self, other: Self) -> Self {
+        Self(f32x4_max(self.0, other.0), f32x4_max(self.1, other.1))
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         let v = f32x4_add(self.0, self.1);
         (f32x4_extract_lane::<0>(v) + f32x4_extract_lane::<1>(v))
@@ -94,11 +99,6 @@ impl Vector for F32x8 {
 }
 
 impl Eight for F32x8 {
-    #[inline(always)]
-    fn maximum(self, other: Self) -> Self {
-        Self(f32x4_max(self.0, other.0), f32x4_max(self.1, other.1))
-    }
-
     #[inline(always)]
     fn unzip(self, other: Self) -> (Self, Self) {
         let even = |v: Self| i32x4_shuffle::<0, 2, 4, 6>(v.0, v.1);

@@ -67,14 +67,17 @@ impl Kernel for Basics {
         for seed in 0..200 {
             let (a, b, c) = (floats(seed), floats(seed + 1), floats(seed + 2));
             let (x, y, z) = (V::load(&a), V::load(&b), V::load(&c));
-            let (mut fma, mut relu) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
+            let [mut fma, mut relu, mut largest] = [[0.0; MAX_LANES]; 3];
             x.fma(y, z).store(&mut fma);
             x.relu().store(&mut relu);
+            x.maximum(y).store(&mut largest);
             for lane in 0..V::LANES {
                 let exact = f64::from(a[lane]) * f64::from(b[lane]) + f64::from(c[lane]);
                 let near = (f64::from(fma[lane]) - exact).abs() <= 1e-4;
                 assert!(near || same(fma[lane], exact as f32), "{} for {exact}", fma[lane]);
                 assert!(same(relu[lane], if a[lane] < 0.0 { 0.0 } else { a[lane] }));
+                let nan = a[lane].is_nan() || b[lane].is_nan();
+                assert!(same(largest[lane], if nan { f32::NAN } else { a[lane].max(b[lane]) }));
             }
 
             let whole: Vec<f32> = (0..V::LANES).map(|lane| (seed as usize * lane) as f32).collect();
@@ -109,13 +112,10 @@ fn eight<V: Eight>() {
     for seed in 0..200 {
         let (a, b) = (floats(seed), floats(seed + 1));
         let (x, y) = (V::load(&a), V::load(&b));
-        let (mut largest, mut even, mut odd) = ([0.0; 8], [0.0; 8], [0.0; 8]);
-        x.maximum(y).store(&mut largest);
+        let (mut even, mut odd) = ([0.0; 8], [0.0; 8]);
         x.unzip(y).0.store(&mut even);
         x.unzip(y).1.store(&mut odd);
         for lane in 0..8 {
-            let nan = a[lane].is_nan() || b[lane].is_nan();
-            assert!(same(largest[lane], if nan { f32::NAN } else { a[lane].max(b[lane]) }));
             let both = if lane < 4 { &a[2 * lane..] } else { &b[2 * lane - 8..] };
             assert!(same(even[lane], both[0]) && same(odd[lane], both[1]));
         }

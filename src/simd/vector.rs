@@ -95,6 +95,9 @@ pub trait Vector: Copy + Arithmetic {
     /// `max(self, 0)`; NaN stays NaN.
     fn relu(self) -> Self;
 
+    /// The larger of each two; NaN where one is.
+    fn maximum(self, other: Self) -> Self;
+
     /// The sum of the lanes.
     fn sum(self) -> Self::Element;
 
@@ -120,9 +123,6 @@ pub trait Vector: Copy + Arithmetic {
 
 /// Vectors of eight f32, and what is done across them.
 pub trait Eight: Vector<Element = f32, Eight = Self> {
-    /// The larger of each two; NaN where one is.
-    fn maximum(self, other: Self) -> Self;
-
     /// Lanes 0, 2, 4 and 6 of self, then of `other`; and the others.
     fn unzip(self, other: Self) -> (Self, Self);
 

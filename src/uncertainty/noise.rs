@@ -24,12 +24,11 @@ impl Stream {
     /// The stream of tables of normals.
     pub const TABLE: u32 = u32::MAX - 1;
 
-    /// The first words of a counter in a sample.
+    /// The first word of each counter in a sample.
     #[inline(always)]
-    pub fn words<const N: usize>(self, counter: u32, sample: u32, out: &mut [u32; N]) {
+    pub fn words<const N: usize>(self, counters: [u32; N], sample: u32) -> [u32; N] {
         let key = [self.seed as u32, (self.seed >> 32) as u32];
-        let four = philox([[counter], [sample], [self.layer], [1]], key);
-        out.iter_mut().zip(four).for_each(|(out, [word])| *out = word);
+        philox([counters, [sample; N], [self.layer; N], [1; N]], key)[0]
     }
 
     /// Normals of `N` quads: those of places `4 q` to `4 q + 3` in the sample that stands beside q.

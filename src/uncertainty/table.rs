@@ -39,13 +39,24 @@ impl Table {
         Self { seed, normals }
     }
 
-    /// The normals of a block of places in a group of samples, of `GROUP` each: `[place][sample]`.
-    pub fn stretch(&self, layer: u32, block: usize, group: u32) -> &[f32; STRETCH] {
-        let mut word = [0];
-        Stream { seed: self.seed, layer }.words(block as u32, group, &mut word);
-        let start = word[0] as usize % (LENGTH / GROUP) * GROUP;
+    /// Where the stretches of the first blocks of places begin in a group of samples; blocks and groups are of
+    /// `GROUP` each.
+    #[inline(always)]
+    pub fn starts(&self, layer: u32, group: u32, starts: &mut [u32]) {
+        const WIDE: usize = 8;
+        let stream = Stream { seed: self.seed, layer };
+        for (at, starts) in starts.chunks_mut(WIDE).enumerate() {
+            let blocks = std::array::from_fn(|lane| (at * WIDE + lane) as u32);
+            for (start, word) in starts.iter_mut().zip(stream.words::<WIDE>(blocks, group)) {
+                *start = word % (LENGTH / GROUP) as u32 * GROUP as u32;
+            }
+        }
+    }
+
+    /// The normals of a stretch that begins there: `[place][sample]`.
+    pub fn stretch(&self, start: u32) -> &[f32; STRETCH] {
         // Stretches begin below `LENGTH`, and as many normals follow.
-        self.normals[start..].first_chunk().unwrap_or(&[0.0; STRETCH])
+        self.normals[start as usize..].first_chunk().unwrap_or(&[0.0; STRETCH])
     }
 }
 
@@ -56,10 +67,11 @@ mod tests {
     /// What so many groups of samples draw at so many blocks of places: `[place][sample]`.
     fn draws(table: &Table, layer: u32, blocks: usize, groups: u32) -> Vec<Vec<f32>> {
         let mut places = vec![Vec::new(); blocks * GROUP];
-        for (block, places) in places.chunks_mut(GROUP).enumerate() {
-            for group in 0..groups {
-                let stretch = table.stretch(layer, block, group);
-                for (place, z) in places.iter_mut().zip(stretch.chunks(GROUP)) {
+        let mut starts = vec![0; blocks];
+        for group in 0..groups {
+            table.starts(layer, group, &mut starts);
+            for (places, start) in places.chunks_mut(GROUP).zip(&starts) {
+                for (place, z) in places.iter_mut().zip(table.stretch(*start).chunks(GROUP)) {
                     place.extend_from_slice(z);
                 }
             }
@@ -109,9 +121,14 @@ mod tests {
 
     #[test]
     fn the_same_is_drawn_again() {
-        let (a, b) = (Table::new(9), Table::new(9));
-        assert_eq!(a.stretch(2, 77, 5), b.stretch(2, 77, 5));
-        assert_ne!(a.stretch(2, 77, 5), a.stretch(2, 78, 5));
-        assert_ne!(a.stretch(2, 77, 5), a.stretch(3, 77, 5));
+        let at = |layer, block: usize, group| {
+            let (table, mut starts) = (Table::new(9), vec![0; block + 1]);
+            table.starts(layer, group, &mut starts);
+            table.stretch(starts[block]).to_vec()
+        };
+        assert_eq!(at(2, 77, 5), at(2, 77, 5));
+        assert_ne!(at(2, 77, 5), at(2, 78, 5));
+        assert_ne!(at(2, 77, 5), at(3, 77, 5));
+        assert_ne!(at(2, 77, 5), at(2, 77, 6));
     }
 }

@@ -362,26 +362,45 @@ fn predictions_know_that_logits_vary_together() {
     }
 }
 
+/// Of one input and of many, inputs side by side or samples, by one thread or several, and among more samples.
 #[test]
 fn samples_are_the_same_bits_however_they_are_run() {
     let mut random = Random(17);
-    let (model, variances, input) = varied(&mut random);
-    let x = random.many(37 * input.elements().unwrap());
-    let how = Uncertainty::MonteCarlo { samples: 19, seed: 2 };
-    let threads = |threads| Options { threads, ..Options::default() };
-    for isa in Isa::supported() {
-        let (all, row) = rows(&model, &variances, how, &x, threads(1), isa);
-        assert_eq!(all, rows(&model, &variances, how, &x, threads(3), isa).0, "{isa:?}");
-        for count in [1, 3, 8, 20] {
-            let part = &x[..count * input.elements().unwrap()];
-            let options = Options { batch: Some(count), ..threads(2) };
-            let found = rows(&model, &variances, how, part, options, isa).0;
-            assert_eq!(found, all[..count * row], "{isa:?} {count}");
+    let (maps, variances, _) = varied(&mut random);
+    // What comes before the first noise is read behind it, too.
+    let mut late = variances.clone();
+    late.layers[0] = LayerVariances::default();
+    let layers: [(&[usize], f32); 2] = [(&[30, 50], 0.3), (&[5, 30], 0.5)];
+    let nodes =
+        vec![(Op::Linear { layer: 0 }, None), (RELU, None), (Op::Linear { layer: 1 }, None)];
+    let (vectors, own) = model(&mut random, Shape::vector(50), &layers, nodes);
+    for (model, variances) in [(&maps, &variances), (&maps, &late), (&vectors, &own)] {
+        let ins = model.network.input.shape.elements().unwrap();
+        let x = random.many(37 * ins);
+        let threads = |threads| Options { threads, ..Options::default() };
+        for isa in Isa::supported() {
+            let how = Uncertainty::MonteCarlo { samples: 40, seed: 2 };
+            let (most, longest) = rows(model, variances, how, &x, threads(1), isa);
+            for samples in [40, 19, 5] {
+                let how = Uncertainty::MonteCarlo { samples, seed: 2 };
+                let (all, row) = rows(model, variances, how, &x, threads(1), isa);
+                assert_eq!(all, rows(model, variances, how, &x, threads(3), isa).0, "{isa:?}");
+                for count in [1, 3, 8, 20] {
+                    let part = &x[..count * ins];
+                    let options = Options { batch: Some(count), ..threads(2) };
+                    let found = rows(model, variances, how, part, options, isa).0;
+                    assert_eq!(found, all[..count * row], "{isa:?} {samples} {count}");
+                }
+                for (some, most) in all.chunks(row).zip(most.chunks(longest)) {
+                    assert_eq!(*some, most[..row], "{isa:?} {samples}");
+                }
+                let other = Uncertainty::MonteCarlo { samples, seed: 3 };
+                assert_ne!(all, rows(model, variances, other, &x, threads(1), isa).0);
+            }
+            let moments =
+                |threads| rows(model, variances, Uncertainty::Moments, &x, threads, isa).0;
+            assert_eq!(moments(threads(1)), moments(threads(3)), "{isa:?}");
         }
-        let other = Uncertainty::MonteCarlo { samples: 19, seed: 3 };
-        assert_ne!(all, rows(&model, &variances, other, &x, threads(1), isa).0);
-        let moments = |threads| rows(&model, &variances, Uncertainty::Moments, &x, threads, isa).0;
-        assert_eq!(moments(threads(1)), moments(threads(3)), "{isa:?}");
     }
 }
 

@@ -17,6 +17,7 @@
 //! goes.
 
 mod blocks;
+mod draw;
 mod how;
 mod largest;
 mod linear;
@@ -24,6 +25,7 @@ mod moments;
 mod normal;
 mod plan;
 mod pool;
+mod pooled;
 mod predict;
 mod propagate;
 mod quads;

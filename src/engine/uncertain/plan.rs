@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::options::Options;
 use super::super::plan::{Engine, check_weights};
 use super::rules::{Rule, Values};
-use super::{Uncertainty, blocks, linear, rules};
+use super::{Uncertainty, blocks, linear, pooled, rules};
 use crate::engine::kernels::Workers;
 use crate::engine::shared::LayerKernels;
 use crate::engine::step::{Step, StepKind};
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::{Model, Variances};
 use crate::network::{Activation, Op, Shape, Source};
 use crate::simd::Isa;
-use crate::uncertainty::table::Table;
+use crate::uncertainty::table::{GROUP, Table};
 
 /// A model and its posterior ready to run; like an [`Engine`], immutable and shared by callers.
 ///
@@ -56,6 +56,8 @@ pub struct UncertainEngine {
     pub(super) first: Option<First>,
     /// The noise of samples.
     pub(super) table: Option<Table>,
+    /// Stretches of it that a panel reads, at most.
+    pub(super) starts: usize,
 }
 
 /// A step and its rule.
@@ -76,6 +78,8 @@ pub(super) struct First {
     pub(super) kept: Vec<std::ops::Range<usize>>,
     /// The pool behind it, some channels at a time, each read where the first ones are; none if there is none.
     pub(super) pools: Vec<Step>,
+    /// Whether that can be had while the step is drawn.
+    pub(super) pooled: bool,
 }
 
 impl UncertainEngine {
@@ -108,7 +112,7 @@ impl UncertainEngine {
         if how == Uncertainty::Moments {
             blocks::move_pools(&mut engine, &mut steps);
         }
-        let mut plan = Planned { values: Values::default(), scratch: 0 };
+        let mut plan = Planned { values: Values::default(), scratch: 0, blocks: 0 };
         let samples = how != Uncertainty::Moments;
         let build = rules::Build { model, variances, engine: &engine, options, samples };
         let planned = steps.into_iter().map(|step| plan.step(&build, step));
@@ -117,7 +121,7 @@ impl UncertainEngine {
             let room = 2 * build.engine.arena;
             steps = blocks::join(&build, steps, (room, &mut plan.scratch))?;
         }
-        let scratch = plan.scratch;
+        let Planned { scratch, blocks, .. } = plan;
         let (first, variances) = match how {
             Uncertainty::Moments => {
                 let mut end = 2 * engine.arena + scratch;
@@ -138,7 +142,8 @@ impl UncertainEngine {
             Uncertainty::Moments => None,
             Uncertainty::MonteCarlo { seed, .. } => Some(Table::new(seed)),
         };
-        Ok(Self { engine, steps, how, outputs, variances, first, table })
+        let starts = blocks * engine.most_lanes.div_ceil(GROUP);
+        Ok(Self { engine, steps, how, outputs, variances, first, table, starts })
     }
 
     /// The shape of one input sample.
@@ -176,12 +181,14 @@ struct Planned {
     values: Values,
     /// Positions of memory behind that of the values.
     scratch: usize,
+    /// Blocks of places of the table of normals.
+    blocks: usize,
 }
 
 impl Planned {
     fn step(&mut self, build: &rules::Build<'_>, mut step: Step) -> Result<UncertainStep> {
         let rule = match build.samples {
-            true => build.samples(&step, &mut self.scratch)?,
+            true => build.samples(&step, (&mut self.scratch, &mut self.blocks))?,
             false => {
                 let room = 2 * build.engine.arena;
                 build.moments(&step, &self.values, (room, &mut self.scratch))?
@@ -218,7 +225,8 @@ impl First {
         };
         kept.retain(|range| read_later(range) || !own.iter().any(|(own, _)| own == range));
         let pools = blocks::pools(&steps[step..], lanes);
-        Some(Self { step, kept, pools })
+        let pooled = !pools.is_empty() && pooled::fits(&steps[step], &steps[step + 1].means);
+        Some(Self { step, kept, pools, pooled })
     }
 }
 

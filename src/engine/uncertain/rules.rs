@@ -16,6 +16,7 @@ use crate::engine::whole::Whole;
 use crate::error::{Error, Result};
 use crate::model::{LayerVariances, LayerWeights, Model, Pattern, RankOne, Variances};
 use crate::network::{Fill, Op, Pad, Shape, Window};
+use crate::uncertainty::table;
 
 /// What becomes of the variances of a step's inputs.
 #[derive(Debug)]
@@ -58,6 +59,15 @@ pub(super) struct Product {
     pub(super) pruned: Option<Pruned>,
     /// Inputs of the means that had no variance, but are added.
     pub(super) zeros: Vec<Range<usize>>,
+    /// Of all blocks of places, those of its output, each of which takes a stretch of the table of normals.
+    pub(super) blocks: Range<usize>,
+}
+
+impl Product {
+    /// Where its stretches' beginnings are, for so many groups of samples.
+    pub(super) fn starts(&self, groups: usize) -> Range<usize> {
+        self.blocks.start * groups..self.blocks.end * groups
+    }
 }
 
 /// The same of weights that are not in the pattern.
@@ -190,7 +200,11 @@ impl Build<'_> {
     }
 
     /// The rule of a step where values are sampled, with squares and variances in memory of their own.
-    pub(super) fn samples(&self, step: &Step, scratch: &mut usize) -> Result<Rule> {
+    pub(super) fn samples(
+        &self,
+        step: &Step,
+        (scratch, blocks): (&mut usize, &mut usize),
+    ) -> Result<Rule> {
         let Some(layer) = product_of(self.model, step) else { return Ok(Rule::Means) };
         if self.variances.layers[layer].is_empty() {
             return Ok(Rule::Means);
@@ -207,6 +221,9 @@ impl Build<'_> {
         own.step.inputs.truncate(1);
         own.step.output.0 = input..input + output;
         *scratch = (*scratch).max(input + output + behind);
+        let first = *blocks;
+        *blocks += step.output.1.shape.elements()?.div_ceil(table::GROUP);
+        own.blocks = first..*blocks;
         Ok(Rule::Product(Box::new(own)))
     }
 
@@ -249,7 +266,7 @@ impl Build<'_> {
             None => None,
         };
         let step = Step { node: step.node, kind, inputs, output, then: None, cost: step.cost };
-        Ok(Product { layer, step, both, pruned, zeros })
+        Ok(Product { layer, step, both, pruned, zeros, blocks: 0..0 })
     }
 
     /// A product of some channels, of means and of variances: those of layouts from and to, or, if means are to lie

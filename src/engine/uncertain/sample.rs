@@ -1,209 +1,273 @@
-//! Values drawn from what a product gives.
+//! A panel of inputs on its way through all samples of the posterior.
+//!
+//! What comes before noise is run once, with inputs side by side. From there on samples of one input are side by side:
+//! what the first noise is drawn from is then one mean and one deviation for all of them, and stays near, as does a
+//! pooled map of a few samples, where means and deviations of many inputs would be read from afar once for each
+//! sample. Where there are few samples, inputs stay side by side, and samples come one after the other.
 
-use super::normal::deviation;
-use super::propagate::is_relu;
+use std::ops::Range;
+
+use super::draw::{Draw, Given, Lanes, deviations, finish};
+use super::plan::{First, UncertainEngine, UncertainStep};
+use super::pooled::Pooled;
+use super::propagate::{floats, is_relu, square};
+use super::rules::Rule;
+use super::run::Cut;
 use crate::engine::execute::Panel;
+use crate::engine::kernels::deinterleave;
 use crate::engine::layout::Layout;
+use crate::engine::parallel::Team;
 use crate::network::Shape;
-use crate::simd::{Kernel, Vector};
+use crate::simd::Isa;
 use crate::uncertainty::table::{GROUP, Table};
 
-/// Which sample of the posterior each lane is.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Lanes {
-    /// Inputs, all in this one.
-    Inputs(u32),
-    /// Samples from this one on, a multiple of the lanes.
-    Samples(u32),
-}
-
-/// Turns variances of all positions into standard deviations.
-pub(super) fn deviations(panel: Panel<'_>, variances: &mut [f32]) {
-    panel.isa.run(Deviations(variances));
-}
-
-struct Deviations<'a>(&'a mut [f32]);
-
-impl Kernel for Deviations<'_> {
-    #[inline(always)]
-    fn run<V: Vector<Element = f32>>(self) {
-        for v in self.0 {
-            *v = deviation::<V>(*v);
-        }
-    }
-}
-
-/// `y = m + s z`, z standard normal, for each element of a value, with means in `m` or in y itself; then perhaps
-/// `max(y, 0)`.
-pub(super) struct Draw<'a> {
+pub(super) struct Sampler<'a> {
+    pub(super) engine: &'a UncertainEngine,
+    pub(super) isa: Isa,
+    pub(super) team: Option<Team<'a>>,
+    pub(super) means: &'a mut [f32],
+    /// Squares and variances, and at the end what is kept of what comes before noise.
+    pub(super) rest: &'a mut [f32],
+    pub(super) starts: &'a mut [u32],
     pub(super) table: &'a Table,
-    pub(super) layer: u32,
-    pub(super) which: Lanes,
-    /// The first one's number in the whole value.
-    pub(super) place: usize,
-    pub(super) m: Option<&'a [f32]>,
-    pub(super) s: &'a [f32],
-    pub(super) y: &'a mut [f32],
-    pub(super) relu: bool,
-    pub(super) layout: &'a Layout,
-    pub(super) lanes: usize,
 }
 
-impl Draw<'_> {
-    pub(super) fn by(self, panel: Panel<'_>) {
-        panel.isa.run(self);
-    }
-}
-
-impl Kernel for Draw<'_> {
-    #[inline(always)]
-    fn run<V: Vector<Element = f32>>(self) {
-        if self.lanes.is_multiple_of(V::LANES) {
-            self.all::<V>();
-        } else {
-            self.all::<V::Eight>();
-        }
-    }
-}
-
-impl Draw<'_> {
-    #[inline(always)]
-    fn all<V: Vector<Element = f32>>(self) {
-        let Self { table, layer, which, place, m, s, y, relu, layout, lanes } = self;
-        let Shape { channels, height, width } = layout.shape;
-        let (runs, length) = match layout.is_contiguous() {
-            true => (1, channels * height * width),
-            false => (channels * height, width),
-        };
-        let draw = Run { table, layer, which, lanes, relu };
-        for run in 0..runs {
-            let start = layout.row(run / height, run % height) * lanes;
-            let own = start..start + length * lanes;
-            let (s, y) = (&s[own.clone()], &mut y[own.clone()]);
-            draw.row::<V>(place + run * length, m.map(|m| &m[own]), s, y);
-        }
-    }
-}
-
-/// How consecutive places are drawn.
+/// Where the values of a panel are that all samples read, each in as many lanes: of an input after the other, if
+/// samples are side by side.
 #[derive(Clone, Copy)]
-struct Run<'a> {
-    table: &'a Table,
-    layer: u32,
+struct Kept {
+    start: usize,
+    lanes: usize,
+}
+
+impl Kept {
+    /// So many positions, from one on.
+    fn of(self, at: usize, length: usize, place: Place) -> Range<usize> {
+        let all = self.start + at * self.lanes;
+        match place.which {
+            Lanes::Inputs(_) => all..all + length * self.lanes,
+            Lanes::Samples(_) => {
+                let own = all + place.input * length;
+                own..own + length
+            }
+        }
+    }
+}
+
+/// What is in a panel.
+#[derive(Clone, Copy)]
+struct Place {
     which: Lanes,
     lanes: usize,
-    relu: bool,
+    /// The input, if lanes are its samples.
+    input: usize,
 }
 
-impl Run<'_> {
-    /// Those from `first` on, a block of the table at a time.
-    #[inline(always)]
-    fn row<V: Vector<Element = f32>>(
-        self,
-        first: usize,
-        m: Option<&[f32]>,
-        s: &[f32],
-        y: &mut [f32],
-    ) {
-        let (lanes, last) = (self.lanes, first + y.len() / self.lanes);
-        let mut place = first;
-        while place < last {
-            let block = place / GROUP;
-            let count = ((block + 1) * GROUP).min(last) - place;
-            let own = (place - first) * lanes..(place - first + count) * lanes;
-            let (s, y) = (&s[own.clone()], &mut y[own.clone()]);
-            let m = m.map(|m| &m[own]);
-            let skipped = place % GROUP;
-            match self.which {
-                Lanes::Inputs(sample) => {
-                    let group = sample / GROUP as u32;
-                    let z = self.table.stretch(self.layer, block, group);
-                    self.inputs::<V>(m, s, y, &z[skipped * GROUP + sample as usize % GROUP..]);
+impl Sampler<'_> {
+    /// Runs inputs that are there, into rows of all samples.
+    pub(super) fn run(&mut self, cut: Cut, samples: usize, y: &mut [f32]) {
+        let (engine, outs) = (self.engine, self.engine.outputs);
+        let before = engine.first.as_ref().map_or(engine.steps.len(), |first| first.step);
+        for step in &engine.steps[..before] {
+            step.means.run(self.isa, self.means, cut.lanes, self.team);
+        }
+        let Some(first) = &engine.first else {
+            let values = Some(&self.means[floats(&engine.engine.output_range, cut.lanes)]);
+            let columns = (0..samples).map(|sample| sample * outs);
+            return columns.for_each(|at| engine.store(values, cut.lanes, (y, engine.row(), at)));
+        };
+        let kept = self.keep(first, cut);
+        let Some(most) = cut.samples else {
+            for sample in 0..samples {
+                if sample % GROUP == 0 {
+                    self.find_starts(sample / GROUP, 1);
                 }
-                Lanes::Samples(sample) => {
-                    for part in (0..lanes).step_by(GROUP) {
-                        let at = sample as usize + part;
-                        let z = self.table.stretch(self.layer, block, (at / GROUP) as u32);
-                        let z = &z[skipped * GROUP + at % GROUP..];
-                        self.samples::<V>((m, s, y), (part, GROUP.min(lanes - part)), z);
-                    }
-                }
+                let place = Place { which: Lanes::Inputs(sample), lanes: cut.lanes, input: 0 };
+                let values = self.sample(first, kept, place);
+                engine.store(Some(values), cut.lanes, (y, engine.row(), sample * outs));
             }
-            place += count;
+            return;
+        };
+        let mut sample = 0;
+        while sample < samples {
+            let lanes = engine.wide(samples - sample).min(most);
+            self.find_starts(sample / GROUP, lanes.div_ceil(GROUP));
+            for (input, y) in y.chunks_exact_mut(engine.row()).enumerate() {
+                let place = Place { which: Lanes::Samples(sample), lanes, input };
+                let values = self.sample(first, kept, place);
+                let rows = y[sample * outs..].chunks_exact_mut(outs).enumerate().take(lanes);
+                rows.for_each(|(lane, y)| engine.store_lane(Some(values), (lane, lanes), y));
+            }
+            sample += lanes;
         }
     }
 
-    /// Places in turn, whose lanes have the same normal.
-    #[inline(always)]
-    fn inputs<V: Vector<Element = f32>>(
-        self,
-        m: Option<&[f32]>,
-        s: &[f32],
-        y: &mut [f32],
-        z: &[f32],
-    ) {
-        let places = y.chunks_exact_mut(self.lanes).zip(s.chunks_exact(self.lanes));
-        let places = places.zip(z.chunks(GROUP));
-        match m {
-            Some(m) => {
-                for (((y, s), z), m) in places.zip(m.chunks_exact(self.lanes)) {
-                    let z = V::splat(z[0]);
-                    let lanes = y.chunks_exact_mut(V::LANES).zip(s.chunks_exact(V::LANES));
-                    for ((y, s), m) in lanes.zip(m.chunks_exact(V::LANES)) {
-                        self.of(V::load(s).fma(z, V::load(m))).store(y);
-                    }
-                }
-            }
-            None => {
-                for ((y, s), z) in places {
-                    let z = V::splat(z[0]);
-                    let lanes = y.chunks_exact_mut(V::LANES).zip(s.chunks_exact(V::LANES));
-                    for (y, s) in lanes {
-                        self.of(V::load(s).fma(z, V::load(y))).store(y);
-                    }
-                }
+    /// Where stretches begin, for as many groups of samples.
+    fn find_starts(&mut self, group: usize, groups: usize) {
+        let (table, starts) = (self.table, &mut *self.starts);
+        let panel = Panel { isa: self.isa, lanes: 1, team: None };
+        for step in &self.engine.steps {
+            let Rule::Product(product) = &step.rule else { continue };
+            let blocks = product.blocks.len();
+            for at in 0..groups {
+                let start = product.starts(groups).start + at * blocks;
+                let (layer, group) = (product.layer as u32, (group + at) as u32);
+                panel.compiled(
+                    #[inline(always)]
+                    || table.starts(layer, group, &mut starts[start..start + blocks]),
+                );
             }
         }
     }
 
-    /// Some lanes of places in turn, each with its own normal.
-    #[inline(always)]
-    fn samples<V: Vector<Element = f32>>(
-        self,
-        (m, s, y): (Option<&[f32]>, &[f32], &mut [f32]),
-        (part, count): (usize, usize),
-        z: &[f32],
-    ) {
-        for (place, z) in z.chunks(GROUP).enumerate().take(y.len() / self.lanes) {
-            let at = place * self.lanes + part;
-            let own = at..at + count;
-            let (s, y) = (&s[own.clone()], &mut y[own.clone()]);
-            let lanes = s.chunks_exact(V::LANES).zip(z.chunks_exact(V::LANES));
-            for (at, (s, z)) in lanes.enumerate() {
-                let y = &mut y[at * V::LANES..][..V::LANES];
-                let mean = V::load(m.map_or(&*y, |m| &m[own.start + at * V::LANES..]));
-                self.of(V::load(s).fma(V::load(z), mean)).store(y);
+    /// Means and deviations of the first noisy step, and values that are read again, of each input by itself if samples
+    /// are to be side by side; where they are kept.
+    fn keep(&mut self, first: &First, cut: Cut) -> Kept {
+        let Cut { lanes, samples } = cut;
+        let panel = Panel { isa: self.isa, lanes, team: self.team };
+        let step = &self.engine.steps[first.step];
+        step.means.run(self.isa, self.means, lanes, self.team);
+        self.spread(step, panel);
+        let output = &step.means.output.0;
+        let kept: usize = first.kept.iter().map(Range::len).sum();
+        let start = self.rest.len() - (kept + 2 * output.len()) * lanes;
+        let (scratch, mut to) = self.rest.split_at_mut(start);
+        let s = match &step.rule {
+            Rule::Product(product) => &mut scratch[floats(&product.step.output.0, lanes)],
+            _ => &mut [],
+        };
+        deviations(panel, s);
+        let mut put = |x: &[f32]| {
+            let (own, later) = std::mem::take(&mut to).split_at_mut(x.len());
+            to = later;
+            match samples {
+                None => own.copy_from_slice(x),
+                Some(_) => {
+                    let length = x.len() / lanes;
+                    deinterleave(self.isa, (x, lanes), length, (own, length, lanes));
+                }
+            }
+        };
+        put(&self.means[floats(output, lanes)]);
+        put(s);
+        first.kept.iter().for_each(|range| put(&self.means[floats(range, lanes)]));
+        Kept { start, lanes }
+    }
+
+    /// Runs the steps from the first noise on; what they give.
+    fn sample(&mut self, first: &First, kept: Kept, place: Place) -> &[f32] {
+        let panel = Panel { isa: self.isa, lanes: place.lanes, team: self.team };
+        let done = self.first(first, kept, place);
+        let engine = self.engine;
+        for step in &engine.steps[first.step + done..] {
+            step.means.run(self.isa, self.means, place.lanes, self.team);
+            if let Rule::Product(product) = &step.rule {
+                self.spread(step, panel);
+                let (output, layout) = &step.means.output;
+                let y = &mut self.means[floats(output, place.lanes)];
+                let variances = &mut self.rest[floats(&product.step.output.0, place.lanes)];
+                Draw {
+                    table: self.table,
+                    starts: &self.starts[product.starts(place.which.groups(place.lanes))],
+                    which: place.which,
+                    place: 0,
+                    given: Given::Own(variances),
+                    y: &mut *y,
+                    relu: is_relu(step.then),
+                    layout,
+                    lanes: place.lanes,
+                }
+                .by(panel);
+                finish(panel, step.then, (y, layout));
             }
         }
+        &self.means[floats(&engine.engine.output_range, place.lanes)]
     }
 
-    #[inline(always)]
-    fn of<V: Vector<Element = f32>>(self, drawn: V) -> V {
-        if self.relu { drawn.relu() } else { drawn }
+    /// Brings back what was kept, and draws what the first noisy step gives; pools it, if a pool is what reads it: some
+    /// channels at a time. The number of steps that are done.
+    fn first(&mut self, first: &First, kept: Kept, place: Place) -> usize {
+        let Place { which, lanes, .. } = place;
+        let panel = Panel { isa: self.isa, lanes, team: self.team };
+        let step = &self.engine.steps[first.step];
+        let Rule::Product(product) = &step.rule else { return 1 };
+        let (output, layout) = &step.means.output;
+        let mut at = 2 * output.len();
+        for range in &first.kept {
+            let own = &self.rest[kept.of(at, range.len(), place)];
+            let y = &mut self.means[floats(range, lanes)];
+            match which {
+                Lanes::Inputs(_) => y.copy_from_slice(own),
+                Lanes::Samples(_) => {
+                    y.chunks_exact_mut(lanes).zip(own).for_each(|(y, x)| y.fill(*x));
+                }
+            }
+            at += range.len();
+        }
+        let [m, s] = [0, output.len()].map(|at| &self.rest[kept.of(at, output.len(), place)]);
+        let own = floats(output, lanes);
+        let mut channel = 0;
+        let mut draw = |means: &mut [f32], channels: usize| {
+            let layout = Layout { shape: Shape { channels, ..layout.shape }, ..*layout };
+            let before = channel * layout.plane();
+            let given = match which {
+                Lanes::Inputs(_) => Given::Known(&m[before * lanes..], &s[before * lanes..]),
+                Lanes::Samples(_) => Given::Alike(&m[before..], &s[before..]),
+            };
+            let y = &mut means[own.clone()];
+            Draw {
+                table: self.table,
+                starts: &self.starts[product.starts(place.which.groups(place.lanes))],
+                which,
+                place: channel * layout.shape.area(),
+                given,
+                y: &mut *y,
+                relu: is_relu(step.then),
+                layout: &layout,
+                lanes,
+            }
+            .by(panel);
+            finish(panel, step.then, (y, &layout));
+            channel += channels;
+        };
+        if let (Lanes::Samples(sample), true) = (which, first.pooled) {
+            let pool = &self.engine.steps[first.step + 1].means;
+            let (output, to) = &pool.output;
+            let y = &mut self.means[floats(output, lanes)];
+            Pooled {
+                table: self.table,
+                starts: &self.starts[product.starts(which.groups(lanes))],
+                sample,
+                given: [m, s],
+                from: layout,
+                y: &mut *y,
+                to,
+                relu: is_relu(step.then) || is_relu(pool.then),
+                lanes,
+            }
+            .by(panel);
+            to.clear_border(lanes, y);
+            to.clear_end(lanes, y);
+            return 2;
+        }
+        if first.pools.is_empty() {
+            draw(self.means, layout.shape.channels);
+            return 1;
+        }
+        for pool in &first.pools {
+            draw(self.means, pool.output.1.shape.channels);
+            pool.run(self.isa, self.means, lanes, self.team);
+        }
+        2
     }
-}
 
-/// The activation of what was drawn, if it is another than that with which it was, and the zeros around.
-pub(super) fn finish(
-    panel: Panel<'_>,
-    then: Option<crate::network::Activation>,
-    (y, layout): (&mut [f32], &Layout),
-) {
-    if let Some(then) = then.filter(|&then| !is_relu(Some(then))) {
-        panel.compiled(
-            #[inline(always)]
-            || crate::engine::elementwise::activate(then, y, layout, panel.lanes),
-        );
+    /// The variances of what a step gives, in scratch memory.
+    fn spread(&mut self, step: &UncertainStep, panel: Panel<'_>) {
+        let Rule::Product(product) = &step.rule else { return };
+        let (input, from): &(_, Layout) = &step.means.inputs[0];
+        let x = &self.means[floats(input, panel.lanes)];
+        let squared = floats(&product.step.inputs[0].0, panel.lanes);
+        square(panel, x, from, (&mut self.rest[squared], false));
+        product.run(panel, self.rest);
     }
-    layout.clear_border(panel.lanes, y);
 }
