@@ -38,16 +38,15 @@ fn kept(engine: &Engine) -> Vec<Range<usize>> {
 }
 
 fn of_step(step: &Step) -> Vec<Range<usize>> {
-    let StepKind::Whole(whole) = &step.kind else { return Vec::new() };
-    let kept = match whole {
-        Whole::Position(_) => vec![1..2],
-        Whole::CachedAttention(attention) => {
-            let queries = &step.inputs[0].1;
-            vec![attention.kept(queries.shape.height)]
-        }
-        Whole::Recurrent(cell) => cell.kept().to_vec(),
-        _ => Vec::new(),
-    };
     let start = step.output.0.start;
-    kept.into_iter().map(|range| start + range.start..start + range.end).collect()
+    let at = |range: Range<usize>| start + range.start..start + range.end;
+    match &step.kind {
+        StepKind::Whole(Whole::Position(_)) => vec![at(1..2)],
+        StepKind::Whole(Whole::CachedAttention(attention)) => {
+            let queries = &step.inputs[0].1;
+            vec![at(attention.kept(queries.shape.height))]
+        }
+        StepKind::Whole(Whole::Recurrent(cell)) => cell.kept().map(at).to_vec(),
+        _ => Vec::new(),
+    }
 }
