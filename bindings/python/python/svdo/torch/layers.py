@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from svdo.torch import functional
+from svdo.torch.noise import add_noise
 from svdo.torch.posterior import Posterior
 
 
@@ -253,7 +254,7 @@ class EmbeddingSVDO(Posterior):
         variance = F.embedding(x, self.log_sigma2, self.padding_idx).exp()
         if self.padding_idx is not None:
             variance = variance * (x != self.padding_idx).unsqueeze(-1)
-        return functional.add_noise(mean, variance)
+        return add_noise(mean, variance)
 
     def kl(self) -> Tensor:
         """As :meth:`Posterior.kl`, without the row of padding."""
