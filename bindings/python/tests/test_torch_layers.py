@@ -309,8 +309,9 @@ def layers_that_sample():
     x = torch.rand(2, 3, 5, 4)
     conv = st.Conv2dSVDO(3, 4, 3, padding=1, init_log_sigma2=-1.0)
     yield "conv2d", conv, x
-    yield "channels last", copy.deepcopy(conv).to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
-    yield "mixed layouts", copy.deepcopy(conv).to(memory_format=torch.channels_last), x
+    last = copy.deepcopy(conv).to(memory_format=torch.channels_last)
+    yield "channels last", last, x.contiguous(memory_format=torch.channels_last)
+    yield "mixed layouts", last, x
     yield "padded", st.Conv2dSVDO(3, 2, 3, padding=1, padding_mode="circular", init_log_sigma2=-1.0), x
     yield "transposed", st.ConvTranspose2dSVDO(3, 2, 2, 2, init_log_sigma2=-1.0), x
     yield "no batch", st.Conv1dSVDO(3, 2, 2, init_log_sigma2=-1.0), x[0, :, :, 0]
@@ -319,7 +320,9 @@ def layers_that_sample():
     yield "one", st.LinearSVDO(4, 3, bias=False, init_log_sigma2=-1.0), x[0, 0, 0]
 
 
-@pytest.mark.parametrize(("name", "layer", "x"), [*layers_that_sample()], ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("name", "layer", "x"), [*layers_that_sample()], ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_gradients_of_a_sample_are_those_of_its_formula(name, layer, x):
     """Of x, theta, log_sigma2 and bias, against autograd of the formula in f64 and finite differences."""
     layer, x = copy.deepcopy(layer).double(), x.double()
@@ -348,7 +351,8 @@ def test_gradients_of_a_sample_are_those_of_its_formula(name, layer, x):
 
 def test_a_sample_survives_checkpointing_and_hooks():
     torch.manual_seed(0)
-    block = nn.Sequential(st.LinearSVDO(6, 6, init_log_sigma2=-1.0), nn.ReLU(), st.LinearSVDO(6, 2, init_log_sigma2=-1.0))
+    layers = [st.LinearSVDO(6, 6, init_log_sigma2=-1.0), nn.ReLU(), st.LinearSVDO(6, 2, init_log_sigma2=-1.0)]
+    block = nn.Sequential(*layers)
     x = torch.randn(5, 6, requires_grad=True)
     parameters = [x, *block.parameters()]
 

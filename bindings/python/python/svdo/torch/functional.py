@@ -143,24 +143,33 @@ class _Kl(torch.autograd.Function):
         return (None, *scaled)
 
 
-def kl(thetas: Sequence[Tensor], log_sigma2s: Sequence[Tensor]) -> Tensor:
+def kl(thetas: Sequence[Tensor], log_sigma2s: Sequence[Tensor], without: int | None = None) -> Tensor:
     """KL(posterior || log-uniform prior) of the weights of all tensors together in nats, a scalar;
     0 in the limit of large alpha (the constant C = -k1 of Molchanov et al. 2017, eq. 14).
 
-    Of tensors that are sharded each process computes its part, with the value of all."""
+    Of tensors that are sharded each process computes its part, with the value of all.
+
+    Args:
+        without: a row of each tensor that does not count.
+    """
     parts: dict[Any, list[tuple[Tensor, Tensor]]] = {}
     for theta, log_sigma2 in zip(thetas, log_sigma2s):
         place = (theta.device_mesh, theta.placements) if sharded.is_sharded(theta) else None  # type: ignore[attr-defined]
         parts.setdefault(place, []).append((theta, log_sigma2))
     terms = []
     for place, pairs in parts.items():
-        if place is None:
-            terms.append(_Kl.apply(len(pairs), *(t for t, _ in pairs), *(s for _, s in pairs)))
-            continue
-        local = [[tensor.to_local() for tensor in pair] for pair in pairs]  # type: ignore[attr-defined]
-        value = _Kl.apply(len(pairs), *(t for t, _ in local), *(s for _, s in local))
-        terms.append(sharded.sum_over_processes(value, pairs[0][0]))
+        local = [_rows(tensor, without) for of_pairs in zip(*pairs) for tensor in of_pairs]
+        value = _Kl.apply(len(pairs), *local)
+        terms.append(value if place is None else sharded.sum_over_processes(value, pairs[0][0]))
     return total(terms)
+
+
+def _rows(tensor: Tensor, without: int | None) -> Tensor:
+    """What a process holds of a tensor, without a row of the whole."""
+    if without is None:
+        return tensor.to_local() if sharded.is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    local, at = sharded.local_row(tensor, without)
+    return local if at is None else torch.cat([local[:at], local[at + 1 :]])
 
 
 def total(terms: Sequence[Tensor]) -> Tensor:
