@@ -21,6 +21,7 @@ def dense_layers():
     yield nn.Conv1d(4, 6, 3, 2, 2, 2, groups=2, padding_mode="circular"), torch.randn(3, 4, 11)
     yield nn.Conv2d(4, 6, (3, 2), padding="same", dilation=(1, 2), bias=False), torch.randn(3, 4, 7, 8)
     yield nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2, dilation=2), torch.randn(3, 4, 5, 6)
+    yield nn.Embedding(9, 4), torch.randint(9, (3, 5))
     yield nn.Embedding(9, 4, padding_idx=2), torch.randint(9, (3, 5))
     yield nn.LSTM(4, 5, 2, bidirectional=True, batch_first=True), torch.randn(3, 7, 4)
     yield nn.GRU(4, 5, bias=False), torch.randn(7, 3, 4)
@@ -347,6 +348,26 @@ def test_gradients_of_a_sample_are_those_of_its_formula(name, layer, x):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
     assert torch.autograd.gradcheck(sample, inputs)
     assert torch.equal(sample(*inputs), found), "a seed gives one sample"
+
+
+@pytest.mark.parametrize("padding", [None, 2])
+def test_gradients_of_embeddings_are_those_of_their_formula(padding):
+    torch.manual_seed(0)
+    layer = st.EmbeddingSVDO(5, 3, padding, dtype=torch.float64, init_log_sigma2=-1.0)
+    tokens = torch.tensor([[0, 2, 1], [4, 4, 2]])
+    counted = torch.ones(5, 1, dtype=torch.double)
+    if padding is not None:
+        counted[padding] = 0
+    torch.manual_seed(7)
+    found = layer(tokens)
+    torch.manual_seed(7)
+    rows = [(counted * p)[tokens] for p in (layer.theta, layer.log_sigma2)]
+    deviation = (0.5 * rows[1]).exp() * counted[tokens]
+    expected = rows[0] + noise._normal_like(rows[0]) * deviation
+    assert torch.allclose(found, expected, rtol=1e-12)
+    parameters = list(layer.parameters())
+    both = [torch.autograd.grad(out.pow(3).sum(), parameters) for out in (found, expected)]
+    assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(*both))
 
 
 def test_a_sample_survives_checkpointing_and_hooks():

@@ -253,9 +253,12 @@ class EmbeddingSVDO(Posterior):
         if not self.training:
             return F.embedding(x, self.masked_theta(), self.padding_idx)
         mean = F.embedding(x, self.theta, self.padding_idx)
-        variance = F.embedding(x, self.log_sigma2, self.padding_idx).exp()
-        if self.padding_idx is not None:
-            variance = variance * (x != self.padding_idx).unsqueeze(-1)
+        exponential = F.embedding(x, self.log_sigma2, self.padding_idx).exp()
+        # The exponential is its own gradient, and has to stay as it is.
+        if self.padding_idx is None:
+            variance = exponential.clone()
+        else:
+            variance = exponential * (x != self.padding_idx).unsqueeze(-1)
         return add_noise(mean, variance)
 
     def kl(self) -> Tensor:
