@@ -17,7 +17,7 @@ import svdo.torch as st
 import torch
 from graphed import Graphed
 from networks import NETWORKS
-from svdo.torch import functional
+from svdo.torch import functional, noise
 from torch.nn import functional as F
 
 
@@ -46,8 +46,8 @@ def arithmetic():
             st.use_fused(fused)
             parameters = [p.to(kind).requires_grad_() for p in (mean, variance)]
             torch.manual_seed(1)
-            noise = torch.randn(size, device="cuda").to(kind)
-            out = functional._Noise.apply(*parameters, noise)
+            unit = torch.randn(size, device="cuda").to(kind)
+            out = noise._Sample.apply(*parameters, unit)
             (out * out).sum().backward()
             results.append([out.double(), *(p.grad.double() for p in parameters)])
         st.use_fused(None)

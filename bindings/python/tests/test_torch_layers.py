@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from torch import nn
 from torch.nn import functional as F
 
-from svdo.torch import functional
+from svdo.torch import functional, noise
 
 st = svdo.torch
 
@@ -21,6 +21,7 @@ def dense_layers():
     yield nn.Conv1d(4, 6, 3, 2, 2, 2, groups=2, padding_mode="circular"), torch.randn(3, 4, 11)
     yield nn.Conv2d(4, 6, (3, 2), padding="same", dilation=(1, 2), bias=False), torch.randn(3, 4, 7, 8)
     yield nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2, dilation=2), torch.randn(3, 4, 5, 6)
+    yield nn.Embedding(9, 4), torch.randint(9, (3, 5))
     yield nn.Embedding(9, 4, padding_idx=2), torch.randint(9, (3, 5))
     yield nn.LSTM(4, 5, 2, bidirectional=True, batch_first=True), torch.randn(3, 7, 4)
     yield nn.GRU(4, 5, bias=False), torch.randn(7, 3, 4)
@@ -269,10 +270,130 @@ def test_the_kl_in_pieces_is_that_of_the_whole(monkeypatch):
 
 def test_noise_of_one_type_is_that_of_many():
     torch.manual_seed(0)
-    mean, noise = torch.randn(50), torch.randn(50)
+    mean, unit = torch.randn(50), torch.randn(50)
     variance = torch.rand(50)
-    variance[::5], variance[1], noise[5] = 0, -1e-9, 0
-    out, slope = functional._sampled(mean, variance, noise)
-    wide = functional._sampled(mean.double(), variance, noise.double())
+    variance[::5], variance[1], unit[5] = 0, -1e-9, 0
+    out, slope = noise._sampled(mean, variance, unit)
+    wide = noise._sampled(mean.double(), variance, unit.double())
     assert torch.allclose(out.double(), wide[0]) and torch.allclose(slope.double(), wide[1].double())
     assert slope.isfinite().all() and (slope[::5] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
+def test_samples_in_place_are_those_of_the_plain_way(dtype, format, monkeypatch):
+    monkeypatch.setattr(noise, "_PIECE", 64)
+    shape = (3, 4, 5, 8)
+    torch.manual_seed(0)
+    mean = torch.randn(shape, dtype=dtype).contiguous(memory_format=format)
+    variance = torch.rand(shape, dtype=dtype).contiguous(memory_format=format)
+    variance[0, 0], variance[1, 1, 1, 1] = 0, -1e-9
+    weights = torch.randn(shape, dtype=dtype)
+
+    def results(function):
+        leaves = [t.clone(memory_format=torch.preserve_format).requires_grad_() for t in (mean, variance)]
+        torch.manual_seed(1)
+        out = function(*(leaf + 0 for leaf in leaves))
+        (out * weights).sum().backward()
+        return [out, *(leaf.grad for leaf in leaves)]
+
+    found = results(noise.add_noise)
+    expected = results(lambda m, v: noise._Sample.apply(m, v, noise._normal_like(m)))
+    assert "InPlace" in type(found[0].grad_fn).__name__
+    for a, b in zip(found, expected):
+        assert a.stride() == b.stride() and torch.allclose(a, b, rtol=1e-6, atol=0)
+    assert (found[2][0, 0] == 0).all() and found[2].isfinite().all()
+
+
+def layers_that_sample():
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 5, 4)
+    conv = st.Conv2dSVDO(3, 4, 3, padding=1, init_log_sigma2=-1.0)
+    yield "conv2d", conv, x
+    last = copy.deepcopy(conv).to(memory_format=torch.channels_last)
+    yield "channels last", last, x.contiguous(memory_format=torch.channels_last)
+    yield "mixed layouts", last, x
+    yield "padded", st.Conv2dSVDO(3, 2, 3, padding=1, padding_mode="circular", init_log_sigma2=-1.0), x
+    yield "transposed", st.ConvTranspose2dSVDO(3, 2, 2, 2, init_log_sigma2=-1.0), x
+    yield "no batch", st.Conv1dSVDO(3, 2, 2, init_log_sigma2=-1.0), x[0, :, :, 0]
+    yield "tokens", st.LinearSVDO(4, 3, init_log_sigma2=-1.0), x
+    yield "transposed tokens", st.LinearSVDO(3, 2, init_log_sigma2=-1.0), x.transpose(1, -1)
+    yield "one", st.LinearSVDO(4, 3, bias=False, init_log_sigma2=-1.0), x[0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "x"), [*layers_that_sample()], ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_gradients_of_a_sample_are_those_of_its_formula(name, layer, x):
+    """Of x, theta, log_sigma2 and bias, against autograd of the formula in f64 and finite differences."""
+    layer, x = copy.deepcopy(layer).double(), x.double()
+    names = [key for key, _ in layer.named_parameters()]
+
+    def sample(x, *parameters):
+        torch.manual_seed(7)
+        return torch.func.functional_call(layer, dict(zip(names, parameters)), (x,))
+
+    def formula(x, theta, log_sigma2, *bias):
+        mean = layer._apply_weight(x, theta, bias[0] if bias else None)
+        variance = layer._apply_weight(x * x, log_sigma2.exp(), None)
+        torch.manual_seed(7)
+        return mean + noise._normal_like(mean) * variance.sqrt()
+
+    inputs = [t.detach().clone().requires_grad_() for t in (x, *layer.parameters())]
+    found, expected = sample(*inputs), formula(*inputs)
+    assert torch.allclose(found, expected, rtol=1e-12)
+    weights = torch.rand_like(expected)
+    both = [torch.autograd.grad(out, inputs, weights) for out in (found, expected)]
+    for a, b in zip(*both):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+    assert torch.autograd.gradcheck(sample, inputs)
+    assert torch.equal(sample(*inputs), found), "a seed gives one sample"
+
+
+@pytest.mark.parametrize("padding", [None, 2])
+def test_gradients_of_embeddings_are_those_of_their_formula(padding):
+    torch.manual_seed(0)
+    layer = st.EmbeddingSVDO(5, 3, padding, dtype=torch.float64, init_log_sigma2=-1.0)
+    tokens = torch.tensor([[0, 2, 1], [4, 4, 2]])
+    counted = torch.ones(5, 1, dtype=torch.double)
+    if padding is not None:
+        counted[padding] = 0
+    torch.manual_seed(7)
+    found = layer(tokens)
+    torch.manual_seed(7)
+    rows = [(counted * p)[tokens] for p in (layer.theta, layer.log_sigma2)]
+    deviation = (0.5 * rows[1]).exp() * counted[tokens]
+    expected = rows[0] + noise._normal_like(rows[0]) * deviation
+    assert torch.allclose(found, expected, rtol=1e-12)
+    parameters = list(layer.parameters())
+    both = [torch.autograd.grad(out.pow(3).sum(), parameters) for out in (found, expected)]
+    assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(*both))
+
+
+def test_a_sample_survives_checkpointing_and_hooks():
+    torch.manual_seed(0)
+    layers = [st.LinearSVDO(6, 6, init_log_sigma2=-1.0), nn.ReLU(), st.LinearSVDO(6, 2, init_log_sigma2=-1.0)]
+    block = nn.Sequential(*layers)
+    x = torch.randn(5, 6, requires_grad=True)
+    parameters = [x, *block.parameters()]
+
+    def gradients(run):
+        torch.manual_seed(1)
+        return torch.autograd.grad(run(x).square().sum(), parameters)
+
+    expected = gradients(block)
+    again = gradients(lambda x: torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False))
+    with torch.autograd.graph.save_on_cpu():
+        saved = gradients(block)
+    for a, b, c in zip(expected, again, saved):
+        assert torch.equal(a, b) and torch.equal(a, c)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        first = block(x)
+    with torch.inference_mode():
+        torch.manual_seed(1)
+        assert torch.equal(block(x), first)
+    # Two backward passes through one graph.
+    loss = block(x).square().sum()
+    twice = [torch.autograd.grad(loss, parameters, retain_graph=True) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*twice))

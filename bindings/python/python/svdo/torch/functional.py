@@ -1,4 +1,5 @@
-"""The arithmetic of a training step: the noise of local reparameterization and the KL divergence.
+"""The arithmetic of a training step beside its products and :mod:`svdo.torch.noise`: squares, variances and the KL
+divergence.
 
 Each is written plainly in PyTorch, with its gradient in closed form, and can be fused by
 ``torch.compile`` (which generates Triton where there is a GPU): see :func:`use_fused`.
@@ -31,30 +32,45 @@ def use_fused(wanted: bool | None = None) -> None:
     _wanted = wanted
 
 
+def is_fused(like: Tensor) -> bool:
+    """Whether what is done with tensors such as this one is compiled, here or by whoever compiles the model."""
+    if torch.compiler.is_compiling():
+        return True
+    if _wanted is not None:
+        return _wanted
+    return like.is_cuda and importlib.util.find_spec("triton") is not None
+
+
 def _fused(function: Callable[..., Any], like: Tensor) -> Callable[..., Any]:
     """The function, or its compiled form."""
-    wanted = _wanted
-    if wanted is None:
-        wanted = like.is_cuda and importlib.util.find_spec("triton") is not None
-    if not wanted or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not is_fused(like):
         return function
     if function not in _compiled:
         _compiled[function] = torch.compile(function, dynamic=True)
     return _compiled[function]
 
 
-def _run(function: Callable[..., Any], tensors: Sequence[Tensor], *options: Any) -> Any:
-    """An elementwise function of tensors of one shape, fused where that is wanted. It is given them flat, as
-    they lie in memory, and its results get their shape back: it is compiled once for all shapes."""
-    run = _fused(function, tensors[0])
+def flat(tensors: Sequence[Tensor]) -> list[Tensor] | None:
+    """Tensors as they lie in memory, one number behind the other, without history; None where they lie in different
+    ways or with gaps."""
     first = tensors[0]
     like = (first.shape, first.stride())
     formats = [torch.contiguous_format, torch.channels_last][: 1 + (first.dim() == 4)]
     dense = any(first.is_contiguous(memory_format=format) for format in formats)
-    if run is function or not dense or any((t.shape, t.stride()) != like for t in tensors):
-        return run(*tensors, *options)
-    count = (first.numel(),)
-    found = run(*(t.detach().as_strided(count, (1,)) for t in tensors), *options)
+    if not dense or any((t.shape, t.stride()) != like for t in tensors):
+        return None
+    return [t.detach().as_strided((first.numel(),), (1,)) for t in tensors]
+
+
+def run(function: Callable[..., Any], tensors: Sequence[Tensor], *options: Any) -> Any:
+    """An elementwise function of tensors of one shape, fused where that is wanted. It is given them flat, and its
+    results get their shape back: it is compiled once for all shapes."""
+    fused = _fused(function, tensors[0])
+    lying = None if fused is function else flat(tensors)
+    if lying is None:
+        return fused(*tensors, *options)
+    found = fused(*lying, *options)
+    like = (tensors[0].shape, tensors[0].stride())
     if isinstance(found, Tensor):
         return found.as_strided(*like)
     return tuple(part.as_strided(*like) for part in found)
@@ -76,10 +92,9 @@ def _kl_in_cache(theta: Tensor, log_sigma2: Tensor) -> tuple[Tensor, Tensor, Ten
     """As :func:`_kl_and_gradient`, the KL summed, on a CPU: in pieces that stay in the cache from one operation to the
     next, in the memory of few of them."""
     by_theta, slope = torch.empty_like(theta), torch.empty_like(theta)
-    flat = [part.reshape(-1).split(_PIECE) for part in (theta, log_sigma2)]
-    out = [part.view(-1).split(_PIECE) for part in (by_theta, slope)]
     total = theta.new_zeros(())
-    for mean, variance, to_mean, to_variance in zip(*flat, *out):
+    arrays = (theta, log_sigma2, by_theta, slope)
+    for mean, variance, to_mean, to_variance in zip(*(array.split(_PIECE) for array in arrays)):
         square = torch.mul(mean, mean, out=to_mean).add_(EPSILON)
         log_alpha = torch.log(square, out=to_variance).neg_().add_(variance)
         rising = (log_alpha * K3).add_(K2).sigmoid_()
@@ -107,12 +122,13 @@ class _Kl(torch.autograd.Function):
             # Half precision holds neither the squares of small weights nor the sum.
             wide = torch.promote_types(theta.dtype, torch.float32)
             pair = (theta.to(wide), log_sigma2.to(wide))
-            plain = _fused(_kl_and_gradient, theta) is _kl_and_gradient
-            if plain and theta.is_cpu and theta.is_contiguous() and not torch.compiler.is_compiling():
-                value, *slopes = _kl_in_cache(*pair)
+            lying = flat(pair) if theta.is_cpu and not is_fused(theta) else None
+            if lying is not None:
+                value, *slopes = _kl_in_cache(*lying)
+                slopes = [slope.as_strided(theta.shape, theta.stride()) for slope in slopes]
             else:
                 # A sum would be compiled for the first size that comes along, and be slow for others.
-                value, *slopes = _run(_kl_and_gradient, pair)
+                value, *slopes = run(_kl_and_gradient, pair)
                 value = value.sum()
             total = value if total is None else total + value.to(total.device)
             gradients.extend(slope.to(theta.dtype) for slope in slopes)
@@ -127,24 +143,33 @@ class _Kl(torch.autograd.Function):
         return (None, *scaled)
 
 
-def kl(thetas: Sequence[Tensor], log_sigma2s: Sequence[Tensor]) -> Tensor:
+def kl(thetas: Sequence[Tensor], log_sigma2s: Sequence[Tensor], without: int | None = None) -> Tensor:
     """KL(posterior || log-uniform prior) of the weights of all tensors together in nats, a scalar;
     0 in the limit of large alpha (the constant C = -k1 of Molchanov et al. 2017, eq. 14).
 
-    Of tensors that are sharded each process computes its part, with the value of all."""
+    Of tensors that are sharded each process computes its part, with the value of all.
+
+    Args:
+        without: a row of each tensor that does not count.
+    """
     parts: dict[Any, list[tuple[Tensor, Tensor]]] = {}
     for theta, log_sigma2 in zip(thetas, log_sigma2s):
         place = (theta.device_mesh, theta.placements) if sharded.is_sharded(theta) else None  # type: ignore[attr-defined]
         parts.setdefault(place, []).append((theta, log_sigma2))
     terms = []
     for place, pairs in parts.items():
-        if place is None:
-            terms.append(_Kl.apply(len(pairs), *(t for t, _ in pairs), *(s for _, s in pairs)))
-            continue
-        local = [[tensor.to_local() for tensor in pair] for pair in pairs]  # type: ignore[attr-defined]
-        value = _Kl.apply(len(pairs), *(t for t, _ in local), *(s for _, s in local))
-        terms.append(sharded.sum_over_processes(value, pairs[0][0]))
+        local = [_rows(tensor, without) for of_pairs in zip(*pairs) for tensor in of_pairs]
+        value = _Kl.apply(len(pairs), *local)
+        terms.append(value if place is None else sharded.sum_over_processes(value, pairs[0][0]))
     return total(terms)
+
+
+def _rows(tensor: Tensor, without: int | None) -> Tensor:
+    """What a process holds of a tensor, without a row of the whole."""
+    if without is None:
+        return tensor.to_local() if sharded.is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    local, at = sharded.local_row(tensor, without)
+    return local if at is None else torch.cat([local[:at], local[at + 1 :]])
 
 
 def total(terms: Sequence[Tensor]) -> Tensor:
@@ -154,14 +179,16 @@ def total(terms: Sequence[Tensor]) -> Tensor:
     return torch.stack([term.to(terms[0].device) for term in terms]).sum()
 
 
-def squares(x: Tensor, log_sigma2: Tensor, computed: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+def squares(
+    x: Tensor, square: Tensor, log_sigma2: Tensor, computed: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """x^2 and sigma^2, and by what the root of their product is to be multiplied (None for 1).
 
     Where products are ``computed`` in f16 both are brought to at most 1 first: squares of pixels from
     0 to 255 are not finite there, and a sigma^2 of e^-10 is hardly a number.
     """
     if computed != torch.float16:
-        return _Square.apply(x), _Exponential.apply(log_sigma2, computed), None
+        return square, _Exponential.apply(log_sigma2, computed), None
     with torch.no_grad():
         largest = x.abs().amax().float().clamp_min(1e-6)
         top = log_sigma2.amax().float()
@@ -169,23 +196,33 @@ def squares(x: Tensor, log_sigma2: Tensor, computed: torch.dtype) -> tuple[Tenso
     return scaled * scaled, (log_sigma2 - top.to(log_sigma2.dtype)).exp(), largest * (0.5 * top).exp()
 
 
-def _twice_product(x: Tensor, grad: Tensor) -> Tensor:
-    return 2.0 * x * grad
+def with_square(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x, to be used in its place, and x^2: one pass takes the gradients of both back to x."""
+    if torch.compiler.is_compiling():
+        return x, x * x
+    return _WithSquare.apply(x)
 
 
-class _Square(torch.autograd.Function):
-    """x^2; one pass computes its gradient, where that of a product takes three."""
+def _joined(by_x: Tensor, x: Tensor, by_square: Tensor) -> Tensor:
+    return torch.addcmul(by_x, x, by_square, value=2.0)
 
+
+class _WithSquare(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x)
-        return x * x
+        ctx.set_materialize_grads(False)
+        return x, x * x
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, by_x: Tensor | None, by_square: Tensor | None) -> Tensor | None:
         (x,) = ctx.saved_tensors
-        return _run(_twice_product, (x, grad))
+        if by_square is None:
+            return by_x
+        if by_x is None:
+            by_x = torch.zeros_like(x)
+        return run(_joined, (by_x, x, by_square))
 
 
 def _exponential(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -201,7 +238,7 @@ class _Exponential(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
-        exponential = _run(_exponential, (x,), dtype)
+        exponential = run(_exponential, (x,), dtype)
         ctx.save_for_backward(exponential)
         ctx.dtype = x.dtype
         return exponential
@@ -210,48 +247,4 @@ class _Exponential(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         (exponential,) = ctx.saved_tensors
-        return _run(_wide_product, (exponential, grad), ctx.dtype), None
-
-
-def _sampled(mean: Tensor, variance: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """mean + noise sqrt(variance), and its gradient by variance: 0 where that is 0."""
-    if mean.dtype == variance.dtype == noise.dtype and not torch.compiler.is_compiling():
-        if mean.dtype in (torch.float32, torch.float64):
-            deviation = variance.clamp_min(0.0).sqrt_()
-            slope = (noise * 0.5).div_(deviation).masked_fill_(deviation == 0, 0.0)
-            return torch.addcmul(mean, noise, deviation), slope
-    wide = variance if variance.dtype == torch.float64 else variance.float()
-    deviation = wide.clamp_min(0.0).sqrt()
-    slope = torch.where(deviation > 0, 0.5 * noise / deviation, 0.0)
-    # f16 does not hold it.
-    slope = slope if variance.dtype == torch.float16 else slope.to(variance.dtype)
-    return (mean + deviation * noise).to(mean.dtype), slope
-
-
-def _product(grad: Tensor, slope: Tensor, dtype: torch.dtype) -> Tensor:
-    return (grad * slope).to(dtype)
-
-
-class _Noise(torch.autograd.Function):
-    """mean + noise sqrt(variance) for given noise, with a gradient that is finite everywhere."""
-
-    @staticmethod
-    def forward(ctx: Any, mean: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
-        out, slope = _run(_sampled, (mean, variance, noise))
-        ctx.save_for_backward(slope)
-        ctx.dtype = variance.dtype
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        (slope,) = ctx.saved_tensors
-        return grad, _run(_product, (grad, slope), ctx.dtype), None
-
-
-def add_noise(mean: Tensor, variance: Tensor, unit: Tensor | None = None) -> Tensor:
-    """A sample of N(mean, unit^2 variance), elementwise."""
-    noise = torch.randn_like(mean)
-    if unit is not None:
-        noise = noise.float() * unit
-    return _Noise.apply(mean, variance, noise)
+        return run(_wide_product, (exponential, grad), ctx.dtype), None

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from svdo.torch import functional
+from svdo.torch.noise import add_noise
 from svdo.torch.posterior import Posterior
-
+from svdo.torch.sharded import local_row
 
 
 class LinearSVDO(Posterior):
@@ -244,25 +245,25 @@ class EmbeddingSVDO(Posterior):
     @torch.no_grad()
     def _clear_padding(self) -> None:
         if self.padding_idx is not None:
-            self.theta[self.padding_idx] = 0
+            local, at = local_row(self.theta, self.padding_idx)
+            if at is not None:
+                local[at] = 0
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.embedding(x, self.masked_theta(), self.padding_idx)
         mean = F.embedding(x, self.theta, self.padding_idx)
-        variance = F.embedding(x, self.log_sigma2, self.padding_idx).exp()
-        if self.padding_idx is not None:
-            variance = variance * (x != self.padding_idx).unsqueeze(-1)
-        return functional.add_noise(mean, variance)
+        exponential = F.embedding(x, self.log_sigma2, self.padding_idx).exp()
+        # The exponential is its own gradient, and has to stay as it is.
+        if self.padding_idx is None:
+            variance = exponential.clone()
+        else:
+            variance = exponential * (x != self.padding_idx).unsqueeze(-1)
+        return add_noise(mean, variance)
 
     def kl(self) -> Tensor:
         """As :meth:`Posterior.kl`, without the row of padding."""
-        theta, log_sigma2 = self.theta, self.log_sigma2
-        if self.padding_idx is not None:
-            at = self.padding_idx
-            theta = torch.cat([theta[:at], theta[at + 1 :]])
-            log_sigma2 = torch.cat([log_sigma2[:at], log_sigma2[at + 1 :]])
-        return functional.kl([theta], [log_sigma2])
+        return functional.kl([self.theta], [self.log_sigma2], without=self.padding_idx)
 
     @classmethod
     def from_dense(cls, layer: nn.Module, **options: Any) -> EmbeddingSVDO:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from svdo.torch import functional
+from svdo.torch.noise import add_noise
 
 
 class Sampling(nn.Module):
@@ -83,10 +84,11 @@ class Posterior(Sampling):
         if not self.training:
             return self._apply_weight(x, self.masked_theta(), self.bias)
         # Local reparameterization: a sum of independent normal weights is normal.
+        x, square = functional.with_square(x)
         mean = self._apply_weight(x, self.theta, self.bias)
-        squares, sigma2, unit = functional.squares(x, self.log_sigma2, mean.dtype)
-        variance = self._apply_weight(squares, sigma2, None)
-        return functional.add_noise(mean, variance, unit)
+        square, sigma2, unit = functional.squares(x, square, self.log_sigma2, mean.dtype)
+        variance = self._apply_weight(square, sigma2, None)
+        return add_noise(mean, variance, unit)
 
     @property
     def weight(self) -> Tensor:

@@ -25,6 +25,18 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def local_row(tensor: Tensor, row: int) -> tuple[Tensor, int | None]:
+    """What a process holds of a tensor, and where in that a row of the whole is; None where another has it."""
+    if not isinstance(tensor, DTensor):
+        return tensor, row
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    local = tensor.to_local()
+    _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    at = row - offset[0]
+    return local, at if 0 <= at < len(local) else None
+
+
 def sum_over_processes(local: Tensor, like: Tensor) -> Tensor:
     """The sum of what each process made of its part of a tensor, a scalar, whose gradient goes into the process's own
     part: gradients of shards are not averaged, so that every process has the whole one of its part."""
