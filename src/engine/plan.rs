@@ -14,6 +14,7 @@ use super::planner::Planner;
 use super::shared::LayerKernels;
 use super::step::{Step, StepKind};
 use super::stream::{Limit, Stream};
+use super::winograd;
 use crate::error::{Error, Result};
 #[cfg(feature = "int8")]
 use crate::model::ActivationRanges;
@@ -188,7 +189,12 @@ impl Engine {
         if kernels.ranges.is_some() {
             return Ok(None);
         }
-        if options.batch.is_some() || options.stream || model.network.time.is_some() {
+        // Without tiles, of which one sample has few, the two ways are too close to be worth the code.
+        if !winograd::HERE
+            || options.batch.is_some()
+            || options.stream
+            || model.network.time.is_some()
+        {
             return Ok(None);
         }
         let isa = isa.or_portable();
