@@ -422,9 +422,8 @@ impl Nanoseconds {
     }
 
     /// Of all taps at a position: of rows alone, and of groups of four that share them.
-    fn taps(&self, rows: &[Vec<(u32, f32)>], lanes: usize) -> [f32; 2] {
+    fn taps(&self, [apart, shared]: [usize; 2], lanes: usize) -> [f32; 2] {
         let panel = usize::from(lanes > 1);
-        let [apart, shared] = taps(rows);
         [apart as f32 * self.alone[panel], (shared * GROUP) as f32 * self.shared[panel]]
     }
 }
@@ -436,9 +435,9 @@ fn far(count: usize, [second, third]: [usize; 2], [each, each_beyond]: [f32; 2])
     (count.saturating_sub(second) - beyond) as f32 * each + beyond as f32 * each_beyond
 }
 
-/// The same as [`shared_taps`] for a convolution of so many samples at a time.
-pub(super) fn shared_taps_of_maps(isa: Isa, rows: &[Vec<(u32, f32)>], lanes: usize) -> bool {
-    let [apart, shared] = Nanoseconds::of(isa).taps(rows, lanes);
+/// The same as [`shared_taps`] for a convolution of so many [`taps`] and samples at a time.
+pub(super) fn shared_taps_of_maps(isa: Isa, taps: [usize; 2], lanes: usize) -> bool {
+    let [apart, shared] = Nanoseconds::of(isa).taps(taps, lanes);
     shared < apart
 }
 
@@ -448,14 +447,10 @@ fn across_lines(isa: Isa, lanes: usize) -> f32 {
     if lanes > 1 && lanes < isa.lanes() { 1.25 } else { 1.0 }
 }
 
-/// Nanoseconds that a convolution in one group takes for so many samples at a time, by positions of its output.
-pub(super) fn by_positions(
-    isa: Isa,
-    rows: &[Vec<(u32, f32)>],
-    positions: usize,
-    lanes: usize,
-) -> f32 {
-    let [apart, shared] = Nanoseconds::of(isa).taps(rows, lanes);
+/// Nanoseconds that a convolution of so many [`taps`] in one group takes for so many samples at a time, by positions of
+/// its output.
+pub(super) fn by_positions(isa: Isa, taps: [usize; 2], positions: usize, lanes: usize) -> f32 {
+    let [apart, shared] = Nanoseconds::of(isa).taps(taps, lanes);
     apart.min(shared) * (positions * lanes) as f32 * across_lines(isa, lanes)
 }
 
@@ -483,7 +478,7 @@ pub(super) fn linear_in_floats(isa: Isa, rows: &[Vec<(u32, f32)>], columns: usiz
         true => times.dense(rows.len() * columns),
         false => entries(rows) as f32 * times.sliced,
     };
-    let [apart, shared] = times.taps(rows, LANES_OF_VECTORS);
+    let [apart, shared] = times.taps(taps(rows), LANES_OF_VECTORS);
     [single, apart.min(shared) * OF_PANELS]
 }
 
@@ -520,7 +515,7 @@ pub(super) fn in_bytes(isa: Isa, weights: usize, inputs: usize, products: Produc
 }
 
 /// Taps of all rows, and of groups of four that share them.
-fn taps(rows: &[Vec<(u32, f32)>]) -> [usize; 2] {
+pub(super) fn taps(rows: &[Vec<(u32, f32)>]) -> [usize; 2] {
     let (mut apart, mut shared) = (0, 0);
     let mut columns = Vec::new();
     for rows in rows.chunks(4) {

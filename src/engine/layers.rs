@@ -107,17 +107,17 @@ pub(super) fn linear(
     cost::parts(isa, &rows, None, most_lanes, GROUP, options).into_iter().map(part).collect()
 }
 
-/// Whether a convolution of so many samples at a time goes by rows that share their taps.
-pub(super) fn shares_taps(
-    weights: &LayerWeights,
-    isa: Isa,
-    lanes: usize,
-    kernel: KernelChoice,
-) -> bool {
+/// Taps of a convolution's rows alone, and of those that share theirs.
+pub(super) fn taps(weights: &LayerWeights) -> [usize; 2] {
+    cost::taps(&rows(weights).0)
+}
+
+/// Whether a convolution of so many taps and samples at a time goes by rows that share their taps.
+pub(super) fn shares_taps(taps: [usize; 2], isa: Isa, lanes: usize, kernel: KernelChoice) -> bool {
     match kernel {
         KernelChoice::Dense => true,
         KernelChoice::Sparse => false,
-        KernelChoice::Auto => cost::shared_taps_of_maps(isa, &rows(weights).0, lanes),
+        KernelChoice::Auto => cost::shared_taps_of_maps(isa, taps, lanes),
     }
 }
 
@@ -145,6 +145,8 @@ impl Samples {
 /// A convolution of which it is to be said how it is done.
 pub(super) struct Ways<'a> {
     pub(super) weights: &'a LayerWeights,
+    /// Its [`taps`].
+    pub(super) taps: [usize; 2],
     /// Channels that an output sees.
     pub(super) channels: usize,
     /// Those, if it can be done by tiles.
@@ -164,7 +166,7 @@ impl Ways<'_> {
             1 => self.output.shape.height * self.output.pitch,
             _ => self.output.shape.area(),
         };
-        cost::by_positions(isa, &rows(self.weights).0, positions, lanes)
+        cost::by_positions(isa, self.taps, positions, lanes)
     }
 
     /// The same by tiles, where it may be done by them.

@@ -3,6 +3,7 @@
 #[cfg(feature = "int8")]
 mod bytes;
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::attention::{self, Attention};
@@ -21,7 +22,7 @@ use super::transposed::{Transposed, corner};
 use super::whole::{Constant, Embedding, Interpolation, Runs, Whole};
 use super::winograd;
 use crate::error::Result;
-use crate::model::{LayerWeights, Model};
+use crate::model::Model;
 use crate::network::{Cell, Network, Node, Op, Recurrence, Resize, Shape, Source};
 use crate::simd::Isa;
 
@@ -72,6 +73,7 @@ impl<'a> Planner<'a> {
         let layouts = layout::choose(network, &shapes, &fused.owner, &fused.residual)?;
         let builder = PlanBuilder::new(layouts.values[0]);
         let (value_of, layers) = (vec![0; network.nodes.len()], network.layers.len());
+        kernels.taps.resize_with(layers, OnceCell::new);
         let constants = vec![None; layers];
         let mut planner = Self {
             model,
@@ -115,16 +117,26 @@ impl<'a> Planner<'a> {
         let Samples { least, most } = self.samples;
         let differs = |(index, node): (usize, &Node)| {
             let Op::Conv2d { layer, .. } = node.op else { return false };
+            if self.at_one_place(index, node) {
+                return false;
+            }
             let ways = self.ways_of(index, node);
             let by_tiles = |samples| {
                 ways.as_ref().is_some_and(|w| w.by_tiles(self.isa, samples, self.options.kernel))
             };
-            let weights = &self.model.weights[layer];
-            let shared = |lanes| layers::shares_taps(weights, self.isa, lanes, self.options.kernel);
+            let taps = self.taps(layer);
+            let shared = |lanes| layers::shares_taps(taps, self.isa, lanes, self.options.kernel);
             let tiles = by_tiles(Samples::ONE);
             tiles != by_tiles(Samples::panels(most)) || !tiles && shared(least) != shared(most)
         };
         least != most && self.model.network.nodes.iter().enumerate().any(differs)
+    }
+
+    fn shape_of(&self, source: Source) -> Shape {
+        match source {
+            Source::Input => self.model.network.input.shape,
+            Source::Node(node) => self.shapes[node],
+        }
     }
 
     /// Samples in the widest panel.
@@ -191,9 +203,7 @@ impl<'a> Planner<'a> {
                 self.linear(index, inputs, layer);
                 return Ok(());
             }
-            Op::Conv2d { layer, padding: [0, 0, 0, 0], groups: 1, .. }
-                if self.at_one_place(x.shape, index, layer) =>
-            {
+            Op::Conv2d { layer, .. } if self.at_one_place(index, node) => {
                 self.linear(index, inputs, layer);
                 return Ok(());
             }
@@ -273,10 +283,14 @@ impl<'a> Planner<'a> {
         self.value_of[index] = self.builder.push(index, StepKind::Add, inputs, y, then);
     }
 
-    /// Whether a convolution without padding reads all of its input at once, of this shape, as a linear layer does.
-    /// Weights of kernels that another length has made are no longer there.
-    fn at_one_place(&self, input: Shape, index: usize, layer: usize) -> bool {
-        let kernel = &self.model.network.layers[layer].shape[2..];
+    /// Whether a convolution reads all of its input at once, as a linear layer does. Weights of kernels that another
+    /// length has made are no longer there.
+    fn at_one_place(&self, index: usize, node: &Node) -> bool {
+        let Op::Conv2d { layer, padding: [0, 0, 0, 0], groups: 1, .. } = node.op else {
+            return false;
+        };
+        let (input, kernel) =
+            (self.shape_of(node.inputs[0]), &self.model.network.layers[layer].shape[2..]);
         self.shapes[index].area() == 1
             && *kernel == [input.height, input.width]
             && self.kernels.pointwise.found(layer, 1).is_none()
@@ -501,7 +515,7 @@ impl<'a> Planner<'a> {
             [1, 1],
             groups,
             (&x, &z),
-            self.how(&weights, self.options.kernel),
+            self.how(layers::taps(&weights), self.options.kernel),
             self.options,
         );
         let [top, left, ..] = transposed.zeros();
@@ -525,9 +539,14 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Of what kind the rows of a convolution are.
-    fn how(&self, weights: &LayerWeights, kernel: KernelChoice) -> (Isa, usize, bool) {
-        let grouped = layers::shares_taps(weights, self.isa, self.samples.shared_by(), kernel);
+    /// Taps of a convolution, counted once for all that is asked about it.
+    fn taps(&self, layer: usize) -> [usize; 2] {
+        *self.kernels.taps[layer].get_or_init(|| layers::taps(&self.model.weights[layer]))
+    }
+
+    /// Of what kind the rows of a convolution of so many taps are.
+    fn how(&self, taps: [usize; 2], kernel: KernelChoice) -> (Isa, usize, bool) {
+        let grouped = layers::shares_taps(taps, self.isa, self.samples.shared_by(), kernel);
         (self.isa, self.most_lanes, grouped)
     }
 
@@ -552,6 +571,7 @@ impl<'a> Planner<'a> {
         let weights = &self.model.weights[layer];
         Ways {
             weights,
+            taps: self.taps(layer),
             channels: dims[1],
             tiles,
             output: y,
@@ -603,7 +623,7 @@ impl<'a> Planner<'a> {
             [1, 1],
             winograd::NUMBERS,
             (&x, &products),
-            self.how(&transformed, KernelChoice::Auto),
+            self.how(layers::taps(&transformed), KernelChoice::Auto),
             Options { kernel: KernelChoice::Auto, ..self.options },
         );
         let kind = StepKind::Conv2d { parts, padding: [0, 0], outputs: winograd::OUTPUTS };
@@ -638,13 +658,13 @@ impl<'a> Planner<'a> {
             (true, []) => match self.kernels.pointwise.found(layer, groups) {
                 Some(found) => found,
                 None => {
-                    let made = make(self.how(weights, options.kernel));
+                    let made = make(self.how(self.taps(layer), options.kernel));
                     self.kernels.pointwise.keep(layer, groups, made)
                 }
             },
-            (false, []) => make(self.how(weights, options.kernel)),
+            (false, []) => make(self.how(self.taps(layer), options.kernel)),
             (_, twin) => {
-                let how = self.how(weights, options.kernel);
+                let how = self.how(self.taps(layer), options.kernel);
                 let same = twin.iter().find_map(|step| step.rows_of(index, how.2));
                 same.unwrap_or_else(|| make(how))
             }

@@ -1,6 +1,7 @@
 //! Kernels of layers that steps have in common: those of plans for sequences of other lengths, and those of nodes
 //! with one layer.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 #[cfg(feature = "int8")]
@@ -17,6 +18,8 @@ use crate::model::ActivationRanges;
 pub(super) struct LayerKernels {
     /// Samples in the widest panel that they serve, once a plan has said it.
     pub(super) most_lanes: Option<usize>,
+    /// Of each layer its [`taps`](super::layers::taps), once they were counted.
+    pub(super) taps: Vec<OnceCell<[usize; 2]>>,
     /// In which 8 bits layers may be done, if they are to be.
     #[cfg(feature = "int8")]
     pub(super) ranges: Option<Arc<ActivationRanges>>,

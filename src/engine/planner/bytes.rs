@@ -9,7 +9,7 @@ use super::super::step::StepKind;
 use super::{Planner, layers};
 use crate::error::Result;
 use crate::model::ActivationRange;
-use crate::network::{Op, Shape, Source};
+use crate::network::{Op, Shape};
 
 impl Planner<'_> {
     /// The range of a node's input, if the node may be done in 8 bits.
@@ -21,11 +21,8 @@ impl Planner<'_> {
     /// Elements of its input then.
     pub(super) fn int8_inputs(&self, index: usize) -> Option<usize> {
         self.range(index)?;
-        let shape = match self.model.network.nodes[index].inputs.first()? {
-            Source::Input => self.model.network.input.shape,
-            Source::Node(node) => self.shapes[*node],
-        };
-        shape.elements().ok()
+        let source = self.model.network.nodes[index].inputs.first()?;
+        self.shape_of(*source).elements().ok()
     }
 
     /// Plans a node in 8 bits if that may be and is faster; whether it did.
