@@ -28,7 +28,7 @@ impl<F: FnMut()> Kernel for Compiled<F> {
 
 impl LinearPart {
     pub(super) fn run(&self, isa: Isa, x: &[f32], y: &mut [f32], lanes: usize, relu: bool) {
-        match (&self.single, &self.panel) {
+        match (&self.single, self.panel(lanes)) {
             (Some(MatrixVector::Sliced(rows)), _) if lanes == 1 => rows.run(x, y, relu),
             (Some(MatrixVector::Dense(rows)), _) if lanes == 1 => rows.run(isa, x, y, relu),
             (_, Some(taps)) => {

@@ -18,6 +18,8 @@ pub(super) struct LinearPart {
     pub(super) rows: usize,
     pub(super) single: Option<MatrixVector>,
     pub(super) panel: Option<TapRows>,
+    /// Of panels of [`cost::LANES_OF_VECTORS`] samples, if they are better run by another kernel than narrower ones.
+    pub(super) wide: Option<TapRows>,
 }
 
 /// A kernel for a matrix times a vector.
@@ -34,7 +36,13 @@ impl LinearPart {
             MatrixVector::Sliced(rows) => rows.bytes(),
             MatrixVector::Dense(rows) => rows.bytes(),
         });
-        single + self.panel.as_ref().map_or(0, TapRows::bytes)
+        single + self.panel.iter().chain(&self.wide).map(TapRows::bytes).sum::<usize>()
+    }
+
+    /// The kernel of panels of so many samples.
+    pub(super) fn panel(&self, lanes: usize) -> Option<&TapRows> {
+        let wide = self.wide.as_ref().filter(|_| lanes == cost::LANES_OF_VECTORS);
+        wide.or(self.panel.as_ref())
     }
 
     /// The kernels, for a profile.
@@ -77,8 +85,10 @@ pub(super) fn linear(
     let Options { kernel, batch, .. } = options;
     let (dense, auto) = (kernel == KernelChoice::Dense, kernel == KernelChoice::Auto);
     let dense_vector = dense || auto && cost::dense_vector(isa, &rows, columns);
-    let grouped = dense || auto && cost::shared_taps(isa, &rows, batch);
-    let block = cost::block_of_vectors(&rows, columns, most_lanes, grouped);
+    let panels_of =
+        batch.map_or([WIDTH, most_lanes], |batch| [batch.clamp(WIDTH, most_lanes.max(WIDTH)); 2]);
+    let [grouped, wide] =
+        panels_of.map(|lanes| dense || auto && cost::shared_taps(isa, &rows, lanes));
     let one = most_lanes == 1;
     let singles = one || batch.is_none_or(|b| b < WIDTH || b % most_lanes != 0);
     let panels = !one && batch.is_none_or(|b| b >= cost::WORTH_A_PANEL);
@@ -91,7 +101,8 @@ pub(super) fn linear(
             true => SlicedRows::new(isa, columns, rows, bias).map(MatrixVector::Sliced),
             false => None,
         };
-        let panel = (panels || single.is_none()).then(|| {
+        let taps = |grouped| {
+            let block = cost::block_of_vectors(&rows, columns, most_lanes, grouped);
             let at = |column: u32| (column / block as u32, column);
             let taps: Vec<_> = rows
                 .iter()
@@ -101,8 +112,11 @@ pub(super) fn linear(
                 })
                 .collect();
             TapRows::new(&taps, columns.div_ceil(block), bias, grouped)
-        });
-        LinearPart { rows: rows.len(), single, panel }
+        };
+        let panel = (panels || single.is_none()).then(|| taps(grouped));
+        let wide =
+            (panels && most_lanes == cost::LANES_OF_VECTORS && wide != grouped).then(|| taps(wide));
+        LinearPart { rows: rows.len(), single, panel, wide }
     };
     cost::parts(isa, &rows, None, most_lanes, GROUP, options).into_iter().map(part).collect()
 }
