@@ -9,10 +9,10 @@ use std::ops::{Add, Range};
 #[cfg(feature = "int8")]
 use super::kernels::Int8Rows;
 use super::kernels::{GROUP, Grid, TapRows, WIDTH, most_vectors};
-use super::layers::{LinearPart, MatrixVector};
+use super::layers::{LinearPart, MatrixVector, Row};
 use super::layout::Layout;
 use super::options::Options;
-use super::step::{Step, StepKind};
+use super::step::StepKind;
 use super::whole::Whole;
 use crate::network::{Activation, Shape};
 #[cfg(feature = "int8")]
@@ -42,9 +42,9 @@ const WORTH_A_PASS_OF_MAPS: usize = 35;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cost {
     /// For a single sample.
-    single: f32,
+    pub(super) single: f32,
     /// For panels of [`WIDTH`] samples, and twice and four times as many.
-    panels: [f32; 3],
+    pub(super) panels: [f32; 3],
 }
 
 /// Nanoseconds of a tap of a row of a map beside its multiply-adds, however few.
@@ -55,17 +55,10 @@ const TAP: f32 = 0.3;
 const MOVED: f32 = 0.08;
 const FUNCTION: f32 = 1.0;
 
-/// Nanoseconds of moving a float of an input into a panel, or one of an output out of it.
-const MOVED_BETWEEN: f32 = 0.07;
-
 /// Nanoseconds of an output of a convolution, however many its taps: of a single sample, and of a lane of a panel; and
 /// of a row of a linear layer.
 const OUTPUT: [f32; 2] = [0.3, 0.12];
 const ROW: f32 = 0.3;
-
-/// Nanoseconds of the run of a single sample and of a panel beside its steps, and of each of them beside what it does.
-const RUN: [f32; 2] = [50.0, 120.0];
-const STEP: f32 = 8.0;
 
 /// Nanoseconds of a product of bytes by VNNI of AVX-512, measured on Zen 5: of a vector, of a lane of a panel, and at
 /// a position of a map. And of an activation that becomes a byte.
@@ -87,24 +80,24 @@ pub(super) const MOST_OF_TILES: usize = 1 << 19;
 
 /// Nanoseconds of a step that are worth to be shared: waking workers that spin, and waiting for the
 /// last of them, costs one to two microseconds. Tests share all.
-const WORTH_WORKERS: f32 = if cfg!(any(test, fuzzing)) { 0.0 } else { 8000.0 };
+pub(super) const WORTH_WORKERS: f32 = if cfg!(any(test, fuzzing)) { 0.0 } else { 8000.0 };
 
 /// Nanoseconds of a part that are worth a worker more.
 const WORTH_A_WORKER: f32 = if cfg!(any(test, fuzzing)) { 1.0 } else { 3000.0 };
 
 impl Cost {
     /// By what it takes for a single sample and for panels of so many.
-    fn by(single: f32, panel: impl Fn(usize) -> f32) -> Self {
+    pub(super) fn by(single: f32, panel: impl Fn(usize) -> f32) -> Self {
         Self { single, panels: [1, 2, 4].map(|times| panel(times * WIDTH)) }
     }
 
     /// The same for each sample, however many.
-    fn each(cost: f32) -> Self {
+    pub(super) fn each(cost: f32) -> Self {
         Self::by(cost, |lanes| cost * lanes as f32)
     }
 
     /// For a panel of `lanes` samples.
-    fn nanoseconds(self, lanes: usize) -> f32 {
+    pub(super) fn nanoseconds(self, lanes: usize) -> f32 {
         match lanes / WIDTH {
             0 => self.single,
             times => self.panels[(times.ilog2() as usize).min(2)],
@@ -234,75 +227,6 @@ pub(super) fn worth_workers(cost: Cost, lanes: usize) -> bool {
     cost.nanoseconds(lanes) >= WORTH_WORKERS
 }
 
-/// How many samples a panel has, for each number of samples that are still to be run.
-#[derive(Debug, Default)]
-pub(super) struct Split {
-    /// Of the next panel, by that number.
-    few: Vec<u8>,
-    /// Where it is larger.
-    many: u8,
-}
-
-impl Split {
-    /// Of least time by what the steps cost, panels of at most so many samples: the widest come first, a part-filled
-    /// one takes as long as a full one.
-    pub(super) fn new(
-        (singles, panels): (&[Step], &[Step]),
-        values: usize,
-        most_lanes: usize,
-    ) -> Self {
-        let sum = |steps: &[Step]| {
-            let [single, panel] = RUN.map(|run| run + STEP * steps.len() as f32);
-            let steps: Cost = steps.iter().map(|step| step.cost).sum();
-            steps + Cost::each(values as f32 * MOVED_BETWEEN) + Cost::by(single, |_| panel)
-        };
-        Self::of(Cost { single: sum(singles).single, ..sum(panels) }, most_lanes)
-    }
-
-    /// The same by what a run of a single sample costs, and of panels.
-    fn of(sum: Cost, most_lanes: usize) -> Self {
-        let doubled = |lanes: &usize| Some(lanes * 2).filter(|&lanes| lanes <= most_lanes);
-        let wide = most_lanes >= WORTH_A_PANEL;
-        let panels = std::iter::successors(Some(WIDTH).filter(|_| wide), doubled);
-        let mut few = vec![1; 1 + 4 * most_lanes.max(WIDTH)];
-        let mut least: Vec<f32> = (0..few.len()).map(|count| count as f32 * sum.single).collect();
-        let mut many = (1, sum.single);
-        for lanes in panels {
-            let time = sum.nanoseconds(lanes);
-            for count in 2..few.len() {
-                let all = time + least[count.saturating_sub(lanes)];
-                if all < least[count] {
-                    (least[count], few[count]) = (all, lanes as u8);
-                }
-            }
-            let each = time / lanes as f32;
-            if each < many.1 {
-                many = (lanes as u8, each);
-            }
-        }
-        Self { few, many: many.0 }
-    }
-
-    /// Samples of the next panel with so many to go: 1, or a multiple of [`WIDTH`].
-    pub(super) fn lanes(&self, samples: usize) -> usize {
-        usize::from(self.few.get(samples).copied().unwrap_or(self.many))
-    }
-}
-
-/// How many of `panels` of `lanes` samples are best run at once, each on a thread of its own, where
-/// `threads` could share the steps of one after the other.
-pub(super) fn panels_at_once(steps: &[Step], lanes: usize, panels: usize, threads: usize) -> usize {
-    let (mut alone, mut shared) = (0.0, 0.0);
-    for step in steps {
-        let cost = step.cost.nanoseconds(lanes);
-        alone += cost;
-        shared += if cost >= WORTH_WORKERS { cost / threads as f32 + 2000.0 } else { cost };
-    }
-    let at_once = panels.min(threads);
-    let worth = alone * panels as f32 >= WORTH_WORKERS && alone <= shared * at_once as f32;
-    if worth { at_once } else { 1 }
-}
-
 /// Whether a convolution of a panel goes through a map row by row, or through all of it with the gaps between rows:
 /// by the vectors, and one more for each tile.
 pub(super) fn by_row(isa: Isa, map: &Layout, lanes: usize) -> bool {
@@ -315,7 +239,7 @@ pub(super) fn by_row(isa: Isa, map: &Layout, lanes: usize) -> bool {
 
 /// Whether a dense product with a vector is the faster one: by the entries that the
 /// instruction set's slices of rows have, the zeros that fill up the shorter rows among them.
-pub(super) fn dense_vector(isa: Isa, rows: &[Vec<(u32, f32)>], columns: usize) -> bool {
+pub(super) fn dense_vector(isa: Isa, rows: &[Row], columns: usize) -> bool {
     let (times, lanes) = (Nanoseconds::of(isa), isa.of_gathers().lanes());
     let mut lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
     lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
@@ -324,7 +248,7 @@ pub(super) fn dense_vector(isa: Isa, rows: &[Vec<(u32, f32)>], columns: usize) -
 }
 
 /// Whether groups of four rows of the product with a panel of so many samples should share their taps.
-pub(super) fn shared_taps(isa: Isa, rows: &[Vec<(u32, f32)>], lanes: usize) -> bool {
+pub(super) fn shared_taps(isa: Isa, rows: &[Row], lanes: usize) -> bool {
     let [apart, shared] = taps(rows);
     let time = |taps: usize, grouped| taps as f32 * Nanoseconds::of(isa).row(isa, grouped, lanes);
     time(shared * GROUP, true) < time(apart, false)
@@ -469,7 +393,7 @@ pub(super) fn by_tiles(isa: Isa, [outputs, channels]: [usize; 2], grid: Grid, la
 
 /// Nanoseconds that a linear layer takes in floats: a single sample, and each of a panel.
 #[cfg(feature = "int8")]
-pub(super) fn linear_in_floats(isa: Isa, rows: &[Vec<(u32, f32)>], columns: usize) -> [f32; 2] {
+pub(super) fn linear_in_floats(isa: Isa, rows: &[Row], columns: usize) -> [f32; 2] {
     let times = Nanoseconds::of(isa);
     let single = match dense_vector(isa, rows, columns) {
         true => times.dense(rows.len() * columns),
@@ -512,27 +436,19 @@ pub(super) fn in_bytes(isa: Isa, weights: usize, inputs: usize, products: Produc
 }
 
 /// Taps of all rows, and of groups of four that share them.
-pub(super) fn taps(rows: &[Vec<(u32, f32)>]) -> [usize; 2] {
-    let (mut apart, mut shared) = (0, 0);
-    let mut columns = Vec::new();
-    for rows in rows.chunks(4) {
-        columns.clear();
-        columns.extend(rows.iter().flatten().map(|entry| entry.0));
-        apart += columns.len();
-        columns.sort_unstable();
-        columns.dedup();
-        shared += columns.len();
+pub(super) fn taps(rows: &[Row]) -> [usize; 2] {
+    let columns = rows.iter().flatten().map(|entry| entry.0 as usize + 1).max().unwrap_or(0);
+    let (mut shared, mut last) = (0, vec![usize::MAX; columns]);
+    for (group, rows) in rows.chunks(GROUP).enumerate() {
+        for &(column, _) in rows.iter().flatten() {
+            shared += usize::from(std::mem::replace(&mut last[column as usize], group) != group);
+        }
     }
-    [apart, shared]
+    [entries(rows), shared]
 }
 
 /// Columns of a block of a panel of vectors, such that its inputs stay near.
-pub(super) fn block_of_vectors(
-    rows: &[Vec<(u32, f32)>],
-    columns: usize,
-    lanes: usize,
-    grouped: bool,
-) -> usize {
+pub(super) fn block_of_vectors(rows: &[Row], columns: usize, lanes: usize, grouped: bool) -> usize {
     let near = (NEAR / (lanes * 4)).max(1);
     if grouped {
         return near.min(columns);
@@ -543,7 +459,7 @@ pub(super) fn block_of_vectors(
 /// Channels of a block of maps, such that what a tile reads of them stays near.
 pub(super) fn block_of_maps(
     isa: Isa,
-    rows: &[Vec<(u32, f32)>],
+    rows: &[Row],
     [seen, kh, kw]: [usize; 3],
     pitch: usize,
     lanes: usize,
@@ -560,7 +476,7 @@ pub(super) fn block_of_maps(
 /// `together` of them; `map` is the output, if it is one.
 pub(super) fn parts(
     isa: Isa,
-    rows: &[Vec<(u32, f32)>],
+    rows: &[Row],
     map: Option<&Layout>,
     most_lanes: usize,
     together: usize,
@@ -593,68 +509,6 @@ pub(super) fn parts(
     parts
 }
 
-fn entries(rows: &[Vec<(u32, f32)>]) -> usize {
+fn entries(rows: &[Row]) -> usize {
     rows.iter().map(Vec::len).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a batch takes, its panels from the widest on.
-    fn time(split: &Split, cost: Cost, mut samples: usize) -> f32 {
-        let (mut time, mut last) = (0.0, usize::MAX);
-        while samples > 0 {
-            let lanes = split.lanes(samples);
-            assert!(lanes <= last, "{lanes} after {last}");
-            (time, last) = (time + cost.nanoseconds(lanes), lanes);
-            samples = samples.saturating_sub(lanes);
-        }
-        time
-    }
-
-    #[test]
-    fn batches_are_split_in_the_least_time_and_more_samples_take_no_less() {
-        for (single, panels) in [
-            (10.0, [35.0, 40.0, 70.0]),
-            (10.0, [70.0, 140.0, 280.0]),
-            (10.0, [30.0, 60.0, 240.0]),
-            (1.0, [20.0, 40.0, 80.0]),
-            (100.0, [110.0, 300.0, 310.0]),
-        ] {
-            let cost = Cost { single, panels };
-            for most in [8, 16, 32] {
-                let split = Split::of(cost, most);
-                let mut before = 0.0;
-                for samples in 1..=4 * most {
-                    let found = time(&split, cost, samples);
-                    let mut least = f32::INFINITY;
-                    for [wide, middle, narrow] in
-                        (0..7 * 9 * 17).map(|at| [at % 7, at / 7 % 9, at / 63])
-                    {
-                        let few = samples < 2 || most < 16 && middle > 0;
-                        if few && wide + middle + narrow > 0 || most < 32 && wide > 0 {
-                            continue;
-                        }
-                        let covered = 32 * wide + 16 * middle + 8 * narrow;
-                        let counts = [wide, middle, narrow, samples.saturating_sub(covered)];
-                        let times = [panels[2], panels[1], panels[0], single];
-                        let all = counts.iter().zip(times).map(|(&n, time)| n as f32 * time);
-                        least = least.min(all.sum());
-                    }
-                    assert_eq!(found, least, "{samples} samples, {cost:?}, {most}");
-                    assert!(found >= before);
-                    before = found;
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn where_no_panels_are_made_there_are_none() {
-        for most in [1, 2] {
-            let split = Split::of(Cost { single: 100.0, panels: [1.0; 3] }, most);
-            assert!((0..100).all(|samples| split.lanes(samples) == 1));
-        }
-    }
 }

@@ -59,8 +59,11 @@ impl LinearPart {
     }
 }
 
-/// The entries of each row, zeros among them left out, and the bias.
-pub(super) fn rows(weights: &LayerWeights) -> (Vec<Vec<(u32, f32)>>, Vec<f32>) {
+/// Columns and values of a row, zeros left out.
+pub(super) type Row = Vec<(u32, f32)>;
+
+/// The entries of each row, and the bias.
+pub(super) fn rows(weights: &LayerWeights) -> (Vec<Row>, Vec<f32>) {
     let values = weights.values.to_f32();
     let pattern = &weights.pattern;
     let row = |row: usize| {
@@ -85,10 +88,12 @@ pub(super) fn linear(
     let Options { kernel, batch, .. } = options;
     let (dense, auto) = (kernel == KernelChoice::Dense, kernel == KernelChoice::Auto);
     let dense_vector = dense || auto && cost::dense_vector(isa, &rows, columns);
-    let panels_of =
-        batch.map_or([WIDTH, most_lanes], |batch| [batch.clamp(WIDTH, most_lanes.max(WIDTH)); 2]);
-    let [grouped, wide] =
-        panels_of.map(|lanes| dense || auto && cost::shared_taps(isa, &rows, lanes));
+    let widest = most_lanes.max(WIDTH);
+    let panels = batch.map_or([WIDTH, widest], |batch| [batch.clamp(WIDTH, widest); 2]);
+    let [narrow, wide] = panels.map(|lanes| {
+        let grouped = dense || auto && cost::shared_taps(isa, &rows, lanes);
+        (grouped, cost::block_of_vectors(&rows, columns, most_lanes, grouped))
+    });
     let one = most_lanes == 1;
     let singles = one || batch.is_none_or(|b| b < WIDTH || b % most_lanes != 0);
     let panels = !one && batch.is_none_or(|b| b >= cost::WORTH_A_PANEL);
@@ -101,8 +106,7 @@ pub(super) fn linear(
             true => SlicedRows::new(isa, columns, rows, bias).map(MatrixVector::Sliced),
             false => None,
         };
-        let taps = |grouped| {
-            let block = cost::block_of_vectors(&rows, columns, most_lanes, grouped);
+        let taps = |(grouped, block): (bool, usize)| {
             let at = |column: u32| (column / block as u32, column);
             let taps: Vec<_> = rows
                 .iter()
@@ -111,19 +115,14 @@ pub(super) fn linear(
                     if dense { with_zeros(taps, columns, at) } else { taps }
                 })
                 .collect();
-            TapRows::new(&taps, columns.div_ceil(block), bias, grouped)
+            TapRows::new(taps, columns.div_ceil(block), bias, grouped)
         };
-        let panel = (panels || single.is_none()).then(|| taps(grouped));
-        let wide =
-            (panels && most_lanes == cost::LANES_OF_VECTORS && wide != grouped).then(|| taps(wide));
+        let panel = (panels || single.is_none()).then(|| taps(narrow));
+        let differs = most_lanes == cost::LANES_OF_VECTORS && wide.0 != narrow.0;
+        let wide = (panels && differs).then(|| taps(wide));
         LinearPart { rows: rows.len(), single, panel, wide }
     };
     cost::parts(isa, &rows, None, most_lanes, GROUP, options).into_iter().map(part).collect()
-}
-
-/// Taps of a convolution's rows alone, and of those that share theirs.
-pub(super) fn taps(weights: &LayerWeights) -> [usize; 2] {
-    cost::taps(&rows(weights).0)
 }
 
 /// Whether a convolution of so many taps and samples at a time goes by rows that share their taps.
@@ -159,7 +158,7 @@ impl Samples {
 /// A convolution of which it is to be said how it is done.
 pub(super) struct Ways<'a> {
     pub(super) weights: &'a LayerWeights,
-    /// Its [`taps`].
+    /// Its [`cost::taps`].
     pub(super) taps: [usize; 2],
     /// Channels that an output sees.
     pub(super) channels: usize,
@@ -253,7 +252,7 @@ impl Ways<'_> {
 /// The taps of a convolution from layout `x` of its input, split by remainders if it has a stride,
 /// to `y`. Those of a kernel of 1 x 1 are of any layouts.
 pub(super) fn convolution(
-    weights: &LayerWeights,
+    (rows, bias): (&[Row], &[f32]),
     dims: &[usize],
     stride: [usize; 2],
     groups: usize,
@@ -261,13 +260,12 @@ pub(super) fn convolution(
     (isa, most_lanes, grouped): (Isa, usize, bool),
     options: Options,
 ) -> Arc<[TapRows]> {
-    let (rows, bias) = rows(weights);
     let [_, seen, kh, kw] = dims[..] else { return Arc::new([]) };
     let by_channel = [kh, kw] == [1, 1];
     let distance = if by_channel { 1 } else { x.plane() };
     let dense = options.kernel == KernelChoice::Dense;
     let phases = [stride[0].min(kh), stride[1].min(kw)];
-    let block = cost::block_of_maps(isa, &rows, [seen, kh, kw], x.pitch, most_lanes);
+    let block = cost::block_of_maps(isa, rows, [seen, kh, kw], x.pitch, most_lanes);
     let tap = |first: usize, column: u32| {
         let column = column as usize;
         let (c, ky, kx) = (column / (kh * kw), column / kw % kh, column % kw);
@@ -287,9 +285,9 @@ pub(super) fn convolution(
     };
     let part = |range: Range<usize>| {
         let taps: Vec<_> = range.clone().map(taps).collect();
-        TapRows::new(&taps, seen.div_ceil(block), &bias[range], grouped).by_channel(by_channel)
+        TapRows::new(taps, seen.div_ceil(block), &bias[range], grouped).by_channel(by_channel)
     };
-    cost::parts(isa, &rows, Some(y), most_lanes, GROUP, options).into_iter().map(part).collect()
+    cost::parts(isa, rows, Some(y), most_lanes, GROUP, options).into_iter().map(part).collect()
 }
 
 /// Adds a zero to a row for every column without a tap.

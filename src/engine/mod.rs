@@ -5,8 +5,8 @@
 //! of them; a single sample is a panel of one lane.
 //!
 //! **Planning** (once, `plan`, node by node `planner`): `fuse` finds what one step does together, `layout` how each value lies
-//! in memory, `layers` makes kernels of weights, as `cost` says which are worth it, `builder` collects
-//! the steps and `memory` gives their values ranges of one arena; `transposed` has what becomes of
+//! in memory, `layers` makes kernels of weights, as `cost` says which are worth it, `split` cuts batches by the
+//! same, `builder` collects the steps and `memory` gives their values ranges of one arena; `transposed` has what becomes of
 //! transposed convolutions, `winograd` of those of 3x3 with few zeros, `attention` finds attention and runs it
 //! as one step, `recurrent` has cells.
 //!
@@ -50,6 +50,7 @@ mod ranges;
 mod recurrent;
 mod run;
 mod shared;
+mod split;
 mod step;
 mod stream;
 mod transposed;

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::builder::PlacedSteps;
-use super::cost::{self, Split};
+use super::cost;
 use super::kernels::Workers;
 use super::layers::Samples;
 use super::layout::Layout;
@@ -12,6 +12,7 @@ use super::lengths::Lengths;
 use super::options::Options;
 use super::planner::Planner;
 use super::shared::LayerKernels;
+use super::split::Split;
 use super::step::{Step, StepKind};
 use super::stream::{Limit, Stream};
 use super::winograd;

@@ -212,7 +212,8 @@ impl<'a> Planner<'a> {
                     && groups == 1
                     && let Some(grid) = self.grid(index, layer, padding, &y)
                 {
-                    return self.by_tiles(index, inputs, layer, grid);
+                    self.by_tiles(index, inputs, layer, grid);
+                    return Ok(());
                 }
                 self.convolution(index, &mut inputs[0], layer, stride, padding, groups)
             }
@@ -509,13 +510,14 @@ impl<'a> Planner<'a> {
         let (weights, dims) =
             transposed.weights(&self.model.weights[layer], [out, seen, kh, kw])?;
         let z = self.layouts.split[index].unwrap_or(self.layouts.values[index + 1]);
+        let (rows, bias) = layers::rows(&weights);
         let parts = convolution(
-            &weights,
+            (&rows, &bias),
             &dims,
             [1, 1],
             groups,
             (&x, &z),
-            self.how(layers::taps(&weights), self.options.kernel),
+            self.how(cost::taps(&rows), self.options.kernel),
             self.options,
         );
         let [top, left, ..] = transposed.zeros();
@@ -541,7 +543,8 @@ impl<'a> Planner<'a> {
 
     /// Taps of a convolution, counted once for all that is asked about it.
     fn taps(&self, layer: usize) -> [usize; 2] {
-        *self.kernels.taps[layer].get_or_init(|| layers::taps(&self.model.weights[layer]))
+        *self.kernels.taps[layer]
+            .get_or_init(|| cost::taps(&layers::rows(&self.model.weights[layer]).0))
     }
 
     /// Of what kind the rows of a convolution of so many taps are.
@@ -604,35 +607,27 @@ impl<'a> Planner<'a> {
     }
 
     /// A convolution by tiles, of the first input, added to the second if there is one.
-    fn by_tiles(
-        &mut self,
-        index: usize,
-        mut inputs: Vec<usize>,
-        layer: usize,
-        grid: Grid,
-    ) -> Result<()> {
+    fn by_tiles(&mut self, index: usize, mut inputs: Vec<usize>, layer: usize, grid: Grid) {
         let weights = &self.model.weights[layer];
-        let [out, seen, ..] = self.model.network.layers[layer].shape[..] else { return Ok(()) };
+        let [out, seen, ..] = self.model.network.layers[layer].shape[..] else { return };
         let x = winograd::layout_of_inputs(grid, seen);
         let products = winograd::layout_of_outputs(grid, out);
         let tiles = self.builder.push(index, StepKind::ToTiles(grid), vec![inputs[0]], x, None);
-        let (transformed, dims) = winograd::weights(weights)?;
-        let parts = convolution(
-            &transformed,
-            &dims,
-            [1, 1],
-            winograd::NUMBERS,
-            (&x, &products),
-            self.how(layers::taps(&transformed), KernelChoice::Auto),
-            Options { kernel: KernelChoice::Auto, ..self.options },
-        );
+        let (rows, dims) = winograd::rows(weights);
+        let how = self.how(cost::taps(&rows), KernelChoice::Auto);
+        let twin = self.twin.iter().find_map(|step| step.rows_of(index, winograd::OUTPUTS, how.2));
+        let parts = twin.unwrap_or_else(|| {
+            let options = Options { kernel: KernelChoice::Auto, ..self.options };
+            let layouts = (&x, &products);
+            let bias = vec![0.0; rows.len()];
+            convolution((&rows, &bias), &dims, [1, 1], winograd::NUMBERS, layouts, how, options)
+        });
         let kind = StepKind::Conv2d { parts, padding: [0, 0], outputs: winograd::OUTPUTS };
         inputs[0] = self.builder.push(index, kind, vec![tiles], products, None);
         let bias = weights.bias.as_ref().map(|bias| bias.to_f32()).unwrap_or_default();
         let (y, then) = (self.layouts.values[index + 1], self.fused.activation[index]);
         let kind = StepKind::FromTiles { grid, bias };
         self.value_of[index] = self.builder.push(index, kind, inputs, y, then);
-        Ok(())
     }
 
     /// A convolution of a value, which is split first if there is a stride.
@@ -653,7 +648,10 @@ impl<'a> Planner<'a> {
         }
         let layouts = (&self.builder.layout(*value), &self.layouts.values[index + 1]);
         let (weights, options) = (&self.model.weights[layer], self.options);
-        let make = |how| convolution(weights, dims, stride, groups, layouts, how, options);
+        let make = |how| {
+            let (rows, bias) = layers::rows(weights);
+            convolution((&rows, &bias), dims, stride, groups, layouts, how, options)
+        };
         let parts = match (dims[2..] == [1, 1], self.twin) {
             (true, []) => match self.kernels.pointwise.found(layer, groups) {
                 Some(found) => found,
@@ -665,7 +663,7 @@ impl<'a> Planner<'a> {
             (false, []) => make(self.how(self.taps(layer), options.kernel)),
             (_, twin) => {
                 let how = self.how(self.taps(layer), options.kernel);
-                let same = twin.iter().find_map(|step| step.rows_of(index, how.2));
+                let same = twin.iter().find_map(|step| step.rows_of(index, 1, how.2));
                 same.unwrap_or_else(|| make(how))
             }
         };

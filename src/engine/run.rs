@@ -8,6 +8,7 @@ use super::kernels::{Aligned, WIDTH, deinterleave, interleave};
 use super::layout::Layout;
 use super::parallel::{Team, in_parts};
 use super::plan::Engine;
+use super::split;
 use crate::data::finite;
 use crate::error::{Error, Result};
 use crate::network::check_domains;
@@ -126,7 +127,7 @@ impl Engine {
             let lanes = self.lanes_within(memory.len(), samples);
             let panels = (samples / lanes).max(1);
             let plan = observed.unwrap_or(self.plan(lanes));
-            let at_once = cost::panels_at_once(&plan.steps, lanes, panels, team.threads);
+            let at_once = split::panels_at_once(&plan.steps, lanes, panels, team.threads);
             let room = memory.len() / (self.arena * lanes).max(1);
             // The parts of a stream come one after the other, and so do observed panels.
             let one = self.stream || done.is_some();

@@ -28,10 +28,11 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// The rows of a convolution, if it is that of a node and they share their taps or not.
-    pub(super) fn rows_of(&self, node: usize, grouped: bool) -> Option<Arc<[TapRows]>> {
+    /// The rows of a convolution with so many outputs to a product, if it is that of a node and they share their taps
+    /// or not.
+    pub(super) fn rows_of(&self, node: usize, of: usize, grouped: bool) -> Option<Arc<[TapRows]>> {
         match &self.kind {
-            StepKind::Conv2d { parts, outputs: 1, .. } if self.node == node => {
+            StepKind::Conv2d { parts, outputs, .. } if (self.node, *outputs) == (node, of) => {
                 let same = parts.first().is_some_and(|rows| rows.grouped() == grouped);
                 same.then(|| parts.clone())
             }

@@ -6,9 +6,9 @@ use super::execute::Panel;
 use super::kernels::{
     ColumnBlocks, Ends, GROUP, Grid, Plane, TILE_IN, TILE_OUT, from_tiles, to_tiles,
 };
+use super::layers::Row;
 use super::layout::Layout;
-use crate::error::Result;
-use crate::model::{LayerWeights, Pattern, Values};
+use crate::model::LayerWeights;
 use crate::network::Shape;
 
 /// Whether the program has it.
@@ -59,32 +59,39 @@ fn layout(grid: Grid, channels: usize) -> Layout {
     Layout { shape, zeros: [0; 4], pitch: (tiles.div_ceil(16) | 1) * 16 }
 }
 
-/// The transformed weights of a layer `[out, in, 3, 3]`, and their shape: `[36, out, in]` with a few of
+/// The transformed weights of a layer `[out, in, 3, 3]` by rows, and their shape: `[36, out, in]` with a few of
 /// both more, which are zeros.
-pub(super) fn weights(layer: &LayerWeights) -> Result<(LayerWeights, [usize; 4])> {
+pub(super) fn rows(layer: &LayerWeights) -> (Vec<Row>, [usize; 4]) {
     let (pattern, values) = (&layer.pattern, layer.values.to_f32());
     let (rows, columns) = (pattern.rows() + APART[1], pattern.cols() / 9 + APART[0]);
-    let mut all = vec![0f32; NUMBERS * rows * columns];
+    let mut all = vec![Vec::new(); NUMBERS * rows];
     for row in 0..pattern.rows() {
         let own = pattern.row(row).iter().zip(&values[pattern.entries(row)]);
         let own: Vec<(usize, f32)> = own.map(|(&column, &v)| (column as usize, v)).collect();
         for kernel in own.chunk_by(|a, b| a.0 / 9 == b.0 / 9) {
-            let column = kernel[0].0 / 9;
-            for (number, y) in all.chunks_exact_mut(rows * columns).enumerate() {
-                let (down, right) = (OF_WEIGHTS[number / TILE_IN], OF_WEIGHTS[number % TILE_IN]);
-                let share =
-                    |&(at, v): &(usize, f32)| down[at % 9 / 3] * right[at % 3] * f64::from(v);
-                y[row * columns + column] = kernel.iter().map(share).sum::<f64>() as f32;
+            let channel = (kernel[0].0 / 9) as u32;
+            for (number, value) in transformed(kernel).into_iter().enumerate() {
+                if value != 0.0 {
+                    all[number * rows + row].push((channel, value));
+                }
             }
         }
     }
-    let (mut pattern, mut kept) = (Pattern::with_columns(columns), Vec::new());
-    for row in all.chunks_exact(columns) {
-        pattern.push_row((0..columns as u32).filter(|&column| row[column as usize] != 0.0))?;
-        kept.extend(row.iter().filter(|&&v| v != 0.0));
+    (all, [NUMBERS * rows, columns, 1, 1])
+}
+
+/// The numbers of a kernel of 3x3, of which these weights are there.
+fn transformed(kernel: &[(usize, f32)]) -> [f32; NUMBERS] {
+    let mut down = [[0f64; 3]; TILE_IN];
+    for &(at, value) in kernel {
+        for (sums, factors) in down.iter_mut().zip(OF_WEIGHTS) {
+            sums[at % 3] += factors[at % 9 / 3] * f64::from(value);
+        }
     }
-    let weights = LayerWeights { pattern, values: Values::F32(kept), bias: None };
-    Ok((weights, [NUMBERS * rows, columns, 1, 1]))
+    std::array::from_fn(|number| {
+        let products = down[number / TILE_IN].into_iter().zip(OF_WEIGHTS[number % TILE_IN]);
+        products.map(|(sum, factor)| sum * factor).sum::<f64>() as f32
+    })
 }
 
 /// Transforms all channels of a map.

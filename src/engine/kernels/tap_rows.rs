@@ -53,7 +53,7 @@ impl TapRows {
     /// From each row's taps (`block`, offset, weight), in order of blocks. Inputs of a block are
     /// used up before the next one's.
     pub(in crate::engine) fn new(
-        rows: &[Vec<(u32, u32, f32)>],
+        mut rows: Vec<Vec<(u32, u32, f32)>>,
         blocks: usize,
         bias: &[f32],
         grouped: bool,
@@ -74,11 +74,10 @@ impl TapRows {
             by_channel: false,
         };
         all.bias.resize(rows.len().next_multiple_of(group), 0.0);
+        rows.iter_mut().for_each(|row| row.sort_by_key(|&(block, offset, _)| (block, offset)));
         for (chunk, rows) in rows.chunks(CHUNK).enumerate() {
-            let mut rows: Vec<Vec<_>> = rows.to_vec();
-            rows.iter_mut().for_each(|row| row.sort_by_key(|&(block, offset, _)| (block, offset)));
             for block in 0..blocks as u32 {
-                all.pass(block, chunk * (CHUNK / group), &rows);
+                all.pass(block, chunk * (CHUNK / group), rows);
             }
         }
         let alone = all.taps.iter().map(|&tap| tap as u32);
@@ -93,23 +92,24 @@ impl TapRows {
 
     /// Adds the taps that a chunk of rows, from group `first` on, has in a block.
     fn pass(&mut self, block: u32, first: usize, rows: &[Vec<(u32, u32, f32)>]) {
-        let mut groups: Vec<(usize, TapsOfGroup)> = Vec::new();
+        // Those of each group with the number of different distances.
+        let mut groups: Vec<(usize, usize, TapsOfGroup)> = Vec::new();
         for (at, rows) in rows.chunks(self.group).enumerate() {
-            let mut taps: Vec<(u32, usize, f32)> = Vec::new();
+            let of_block = |row: &Vec<(u32, u32, f32)>| {
+                row.partition_point(|tap| tap.0 < block)..row.partition_point(|tap| tap.0 <= block)
+            };
+            let mut taps = Vec::with_capacity(rows.iter().map(|row| of_block(row).len()).sum());
             for (at, row) in rows.iter().enumerate() {
-                let start = row.partition_point(|tap| tap.0 < block);
-                let end = row.partition_point(|tap| tap.0 <= block);
-                taps.extend(row[start..end].iter().map(|&(_, offset, w)| (offset, at, w)));
+                taps.extend(row[of_block(row)].iter().map(|&(_, offset, w)| (offset, at, w)));
             }
             taps.sort_by_key(|&(offset, at, _)| (offset, at));
-            groups.push((first + at, taps));
+            let distinct = taps.chunk_by(|a, b| a.0 == b.0).count();
+            groups.push((distinct, first + at, taps));
         }
-        let distinct = |taps: &[(u32, usize, f32)]| taps.chunk_by(|a, b| a.0 == b.0).count();
-        groups.sort_by_cached_key(|(_, taps)| distinct(taps));
-        for groups in groups.chunk_by(|a, b| distinct(&a.1) == distinct(&b.1)) {
-            let taps = distinct(&groups[0].1) as u32;
-            self.runs.push(Run { taps, groups: groups.len() as u32 });
-            for (at, taps) in groups {
+        groups.sort_by_key(|group| group.0);
+        for groups in groups.chunk_by(|a, b| a.0 == b.0) {
+            self.runs.push(Run { taps: groups[0].0 as u32, groups: groups.len() as u32 });
+            for (_, at, taps) in groups {
                 self.order.push(*at as u32);
                 for same in taps.chunk_by(|a, b| a.0 == b.0) {
                     if self.group == 1 {

@@ -7,7 +7,8 @@ use super::blocks::Blocks;
 use super::linear::{Linear, is_plain};
 use super::plan::product_of;
 use super::windows::{SHARE, Windows};
-use crate::engine::layers::{convolution, linear, shares_taps, taps};
+use crate::engine::cost;
+use crate::engine::layers::{convolution, linear, rows, shares_taps};
 use crate::engine::layout::Layout;
 use crate::engine::options::Options;
 use crate::engine::plan::Engine;
@@ -329,9 +330,11 @@ impl Build<'_> {
                 let padding = if columns.windows { &[0; 2] } else { padding };
                 let dims = [weights.pattern.rows(), columns.channels(), kh, kw];
                 let at_once = batch.map_or(1, |batch| batch.clamp(1, lanes));
-                let shared = shares_taps(taps(weights), isa, at_once, options.kernel);
+                let (rows, bias) = rows(weights);
+                let shared = shares_taps(cost::taps(&rows), isa, at_once, options.kernel);
                 let how = (isa, lanes, shared);
-                let parts = convolution(weights, &dims, columns.stride, 1, (x, y), how, options);
+                let rows = (&rows[..], &bias[..]);
+                let parts = convolution(rows, &dims, columns.stride, 1, (x, y), how, options);
                 StepKind::Conv2d { parts, padding: *padding, outputs: *outputs }
             }
             _ => StepKind::Linear(linear(weights, isa, lanes, options)),
