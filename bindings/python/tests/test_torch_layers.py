@@ -261,7 +261,7 @@ def test_the_kl_in_pieces_is_that_of_the_whole(monkeypatch):
     value, *slopes = functional._kl_and_gradient(theta, log_sigma2)
     expected = [value.sum(), *slopes]
     for piece in (1000, 64, 7):
-        monkeypatch.setattr(functional, "_PIECE", piece)
+        monkeypatch.setattr(functional, "PIECE", piece)
         before = theta.clone(), log_sigma2.clone()
         for found, wanted in zip(functional._kl_in_cache(theta, log_sigma2), expected):
             assert torch.allclose(found, wanted, rtol=1e-12, atol=0)
@@ -282,7 +282,7 @@ def test_noise_of_one_type_is_that_of_many():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
 def test_samples_in_place_are_those_of_the_plain_way(dtype, format, monkeypatch):
-    monkeypatch.setattr(noise, "_PIECE", 64)
+    monkeypatch.setattr(functional, "PIECE", 64)
     shape = (3, 4, 5, 8)
     torch.manual_seed(0)
     mean = torch.randn(shape, dtype=dtype).contiguous(memory_format=format)
