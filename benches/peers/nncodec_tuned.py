@@ -2,7 +2,7 @@
 opt_qp, nonweight_qp, lambda_scale, row skipping, with dependent quantization and without. Every choice is made on
 training images that neither side was fitted on, by the divergence of the outputs from the pruned network's; the
 test set is read once, for what was chosen. Prints the frontier of NNCodec, then of each svdo file the smallest
-NNCodec stream that changes the outputs no more, as tab-separated values.
+NNCodec stream that changes the outputs no more, as tab-separated values; on stderr, each stream as it is made.
 
     nncodec_tuned.py CHECKPOINT TRAIN-IMAGES TRAIN-LABELS TEST-IMAGES TEST-LABELS FILE.svdo ...
 
@@ -97,6 +97,7 @@ def sweep(checkpoint, tensors, validation):
                 decoded = {k: np.array(v) for k, v in nnc.decompress(stream).items()}
                 network = networks[key][1]
                 points[name] = (os.path.getsize(stream), validation(decoded, network)[0], name, decoded, settings)
+                print(*points[name][:3], file=sys.stderr, flush=True)
 
         # Biases of folded normalizations want finer steps than those of plain layers.
         for key, qp, nonweight in itertools.product(networks, range(*QPS, 2), (-16, -32)):

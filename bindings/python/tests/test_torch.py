@@ -79,6 +79,29 @@ def test_trained_saved_compressed_and_run(data, images, tmp_path):
     assert at_once.data == report.data
 
 
+def test_training_with_variances_in_bf16_ends_where_it_does_in_f32(data):
+    """Losses and what is pruned, in the mean over seeds, against what seeds make of them."""
+
+    def trained(narrow, seed):
+        st.use_bf16_variances(narrow)
+        try:
+            model = small_net()
+            torch.manual_seed(seed)
+            losses = train(model, *data, steps=80, seed=seed)
+        finally:
+            st.use_bf16_variances(False)
+        kept = sum(layer.kept for layer in st.stats(model))
+        log_alpha = np.mean([layer.log_alpha for layer in st.stats(model)])
+        return np.mean(losses[-20:]), kept, log_alpha
+
+    seeds = range(1, 6)
+    wide, narrow = (np.array([trained(kind, seed) for seed in seeds]) for kind in (False, True))
+    assert (wide != narrow).any(1).all(), "the option does something"
+    difference = (narrow - wide).mean(0)
+    spread = wide.std(0, ddof=1) / len(seeds) ** 0.5
+    assert (np.abs(difference) < 0.5 * spread).all(), (difference, spread)
+
+
 def test_a_compressed_model_takes_tensors():
     torch.manual_seed(0)
     model = nn.Sequential(st.LinearSVDO(5, 4), nn.GELU(), st.LinearSVDO(4, 3), nn.Softmax(1)).eval()

@@ -198,16 +198,19 @@ def test_what_is_pruned_for_good_stays_zero():
         assert st.stats(model)[0].sparsity == 1.0
 
 
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
-def test_fused_arithmetic_is_the_plain_one(format):
+def test_fused_arithmetic_is_the_plain_one(format, narrow):
     """Gradients of a step, weights and activations of all layouts in one compiled form."""
+    dtype, rtol, atol = (torch.float, 1e-2, 1e-4) if narrow else (torch.double, 1e-12, 1e-14)
 
     def gradients(fused):
         torch.manual_seed(0)
         layers = [nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.Flatten(), nn.Linear(144, 5)]
-        model = st.convert(nn.Sequential(*layers), init_log_sigma2=-3.0).double().to(memory_format=format)
-        x = torch.randn(2, 3, 8, 8, dtype=torch.double).contiguous(memory_format=format)
+        model = st.convert(nn.Sequential(*layers), init_log_sigma2=-3.0).to(dtype, memory_format=format)
+        x = torch.randn(2, 3, 8, 8, dtype=torch.double).to(dtype).contiguous(memory_format=format)
         st.use_fused(fused)
+        st.use_bf16_variances(narrow)
         torch.manual_seed(1)
         loss = st.sgvlb_loss(model(x), torch.tensor([1, 2]), model, 100)
         loss.backward()
@@ -220,8 +223,9 @@ def test_fused_arithmetic_is_the_plain_one(format):
         pytest.skip(f"torch.compile does not work here: {error}"[:200])
     finally:
         st.use_fused(None)
+        st.use_bf16_variances(False)
     for found, wanted in zip(fused, expected):
-        assert torch.allclose(found, wanted, rtol=1e-12, atol=1e-14)
+        assert torch.allclose(found, wanted, rtol=rtol, atol=atol)
 
 
 def test_a_checkpoint_is_tied_to_the_graph_that_pytorch_exports(tmp_path):
@@ -261,7 +265,7 @@ def test_the_kl_in_pieces_is_that_of_the_whole(monkeypatch):
     value, *slopes = functional._kl_and_gradient(theta, log_sigma2)
     expected = [value.sum(), *slopes]
     for piece in (1000, 64, 7):
-        monkeypatch.setattr(functional, "_PIECE", piece)
+        monkeypatch.setattr(functional, "PIECE", piece)
         before = theta.clone(), log_sigma2.clone()
         for found, wanted in zip(functional._kl_in_cache(theta, log_sigma2), expected):
             assert torch.allclose(found, wanted, rtol=1e-12, atol=0)
@@ -282,7 +286,7 @@ def test_noise_of_one_type_is_that_of_many():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
 def test_samples_in_place_are_those_of_the_plain_way(dtype, format, monkeypatch):
-    monkeypatch.setattr(noise, "_PIECE", 64)
+    monkeypatch.setattr(functional, "PIECE", 64)
     shape = (3, 4, 5, 8)
     torch.manual_seed(0)
     mean = torch.randn(shape, dtype=dtype).contiguous(memory_format=format)
@@ -368,6 +372,89 @@ def test_gradients_of_embeddings_are_those_of_their_formula(padding):
     parameters = list(layer.parameters())
     both = [torch.autograd.grad(out.pow(3).sum(), parameters) for out in (found, expected)]
     assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(*both))
+
+
+@pytest.fixture
+def bf16_variances():
+    st.use_bf16_variances()
+    yield
+    st.use_bf16_variances(False)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "x"), [*layers_that_sample()], ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_variances_in_bf16_are_near_those_in_f32(name, layer, x, bf16_variances):
+    """A sample and its gradients, against bounds from the errors of single roundings: 2^-8 of a number each."""
+    layer, x = copy.deepcopy(layer), x.clone()
+    unit = 2.0**-8
+    inputs = [t.detach().clone().requires_grad_() for t in (x, *layer.parameters())]
+    names = [key for key, _ in layer.named_parameters()]
+
+    def sample():
+        torch.manual_seed(7)
+        return torch.func.functional_call(layer, dict(zip(names, inputs[1:])), (inputs[0],))
+
+    st.use_bf16_variances(False)
+    expected = sample()
+    weights = torch.rand_like(expected) - 0.5
+    wanted = torch.autograd.grad(expected, inputs, weights)
+    st.use_bf16_variances()
+    found = sample()
+    gradients = torch.autograd.grad(found, inputs, weights)
+
+    # The parts in f64: means, and what goes through variances, with magnitudes of its gradients.
+    wide = [t.detach().double().requires_grad_() for t in inputs]
+    x64, theta, log_sigma2, *bias = wide
+    mean = layer._apply_weight(x64, theta, bias[0] if bias else None)
+    variance = layer._apply_weight(x64 * x64, log_sigma2.exp(), None)
+    noise_part = (expected.double() - mean).detach()
+    # x^2, sigma^2 and their sum are rounded: 3 units, of its root half as much.
+    assert ((found - expected).abs() <= 1.6 * unit * noise_part.abs() + 1e-5).all()
+    assert not torch.equal(found, expected), "the option does something"
+    slope = noise_part / (2 * variance.detach())
+    magnitudes = torch.autograd.grad(variance, [x64, log_sigma2], (weights * slope).abs(), retain_graph=True)
+    by_means = torch.autograd.grad(mean, wide[:2], weights.double())
+    # The slope (1.5 units by the variance, 1 of its own), times a gradient, times x^2 or sigma^2, in a sum.
+    for at, magnitude, other in ((0, magnitudes[0], by_means[0]), (2, magnitudes[1], None)):
+        rest = 0.0 if other is None else other.abs()
+        error = (gradients[at].double() - wanted[at].double()).abs()
+        assert (error <= 6 * unit * magnitude.abs() + 1e-5 * (1 + rest)).all()
+    assert all(torch.equal(gradients[k], wanted[k]) for k in (1, *range(3, len(inputs)))), "means are as they were"
+    assert all(g.dtype == torch.float32 and g.stride() == w.stride() for g, w in zip(gradients, wanted))
+
+
+def test_only_f32_without_autocast_gets_variances_in_bf16(bf16_variances):
+    torch.manual_seed(0)
+    layer, x = st.Conv2dSVDO(3, 4, 3, init_log_sigma2=-1.0), torch.rand(2, 3, 6, 6)
+
+    def sample(layer, x):
+        torch.manual_seed(1)
+        return layer(x)
+
+    wide, wide_x = copy.deepcopy(layer).double(), x.double()
+    found = sample(wide, wide_x)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = sample(layer, x)
+    st.use_bf16_variances(False)
+    assert torch.equal(found, sample(wide, wide_x))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(half, sample(layer, x)) and half.dtype == torch.bfloat16
+
+
+def test_arrays_of_two_types_go_in_pieces(monkeypatch):
+    torch.manual_seed(0)
+    a, b = torch.randn(3, 4, 5, 6), torch.randn(3, 4, 5, 6).bfloat16()
+    last = [t.contiguous(memory_format=torch.channels_last) for t in (a, b)]
+    expected = functional._wide_product(a, b, torch.float32)
+    for piece in (1000, 64, 7):
+        monkeypatch.setattr(functional, "PIECE", piece)
+        for pair in ((a, b), last, (last[0], b), (a[:, :, ::2], b[:, :, ::2])):
+            found = functional.changed(functional._wide_product, pair, torch.float32)
+            assert torch.equal(found, expected[:, :, ::2] if len(found[0, 0]) == 3 else expected)
+            assert found.dtype == torch.float32
+        narrow = functional.changed(functional._square, (last[0],), torch.bfloat16)
+        assert torch.equal(narrow, (a * a).bfloat16()) and narrow.stride() == last[0].stride()
 
 
 def test_a_sample_survives_checkpointing_and_hooks():

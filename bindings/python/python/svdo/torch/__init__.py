@@ -14,7 +14,7 @@ from svdo.torch.attention import MultiheadAttentionSVDO
 from svdo.torch.callbacks import lightning_callback, transformers_callback, transformers_loss
 from svdo.torch.checkpoint import compress, describe, load, save
 from svdo.torch.convert import convert
-from svdo.torch.functional import use_fused
+from svdo.torch.functional import use_bf16_variances, use_fused
 from svdo.torch.layers import Conv1dSVDO, Conv2dSVDO, ConvTranspose2dSVDO, EmbeddingSVDO, LinearSVDO
 from svdo.torch.loop import Steering, Training
 from svdo.torch.loss import distillation, kl, sgvlb_loss
@@ -53,5 +53,6 @@ __all__ = [
     "stats",
     "transformers_callback",
     "transformers_loss",
+    "use_bf16_variances",
     "use_fused",
 ]

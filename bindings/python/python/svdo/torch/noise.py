@@ -10,9 +10,6 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from svdo.torch import functional
 
-# Numbers of a piece: a few arrays of them fit into the caches.
-_PIECE = 1 << 17
-
 
 def add_noise(mean: Tensor, variance: Tensor, unit: Tensor | None = None) -> Tensor:
     """A sample of N(mean, unit^2 variance), elementwise. Neither tensor may be used afterwards: on a CPU their memory
@@ -38,7 +35,8 @@ def _in_place(mean: Tensor, variance: Tensor) -> bool:
     if torch.jit.is_tracing() or _get_current_dispatch_mode() is not None or functional.is_fused(mean):
         return False
     plain = all(type(t) is Tensor and t.is_cpu and not t._is_view() for t in (mean, variance))
-    typed = mean.dtype == variance.dtype and mean.dtype in (torch.float32, torch.float64)
+    wide = mean.dtype in (torch.float32, torch.float64)
+    typed = wide and (variance.dtype == mean.dtype or variance.dtype == torch.bfloat16)
     leaf = mean.is_leaf and mean.requires_grad
     return plain and typed and not leaf and functional.flat((mean, variance)) is not None
 
@@ -61,18 +59,22 @@ class _SampleInPlace(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         (slope,) = ctx.saved_tensors
-        return grad, grad * slope
+        return grad, functional.changed(_product, (grad, slope), slope.dtype)
 
 
 def _sample_(mean: Tensor, variance: Tensor) -> None:
     """Makes of flat means a sample, and of variances its gradient by them."""
-    noise = torch.empty_like(mean[:_PIECE])
-    for sample, deviation in zip(mean.split(_PIECE), variance.split(_PIECE)):
+    noise = torch.empty_like(mean[: functional.PIECE])
+    wide = None if variance.dtype == mean.dtype else torch.empty_like(noise)
+    for sample, slope in zip(mean.split(functional.PIECE), variance.split(functional.PIECE)):
         half = noise[: len(sample)].normal_(std=0.5)
+        deviation = slope if wide is None else wide[: len(sample)].copy_(slope)
         deviation.clamp_min_(0.0).sqrt_()
         sample.addcmul_(half, deviation, value=2.0)
         # By a deviation of 0 it is not finite, by any other it is.
         torch.div(half, deviation, out=deviation).nan_to_num_(0.0, 0.0, 0.0)
+        if wide is not None:
+            slope.copy_(deviation)
 
 
 def _sampled(mean: Tensor, variance: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,4 +110,4 @@ class _Sample(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         (slope,) = ctx.saved_tensors
-        return grad, functional.run(_product, (grad, slope), ctx.dtype), None
+        return grad, functional.changed(_product, (grad, slope), ctx.dtype), None
