@@ -3,8 +3,8 @@
     python benches/peers/uncertainty.py PROGRAMS
 
 PROGRAMS is a folder with svdo-compress and svdo-infer. Both prune at threshold 3 and predict the first 1,000 test images:
-svdo by moments and by samples from a file with exact means and deviations as coded by default, bayesian-torch (Reparameterization layers) by samples, each
-of which draws all weights once for all images. NLL, ECE (15 bins) and the microseconds of a core that a sample of an
+svdo by moments and by samples from a file with exact means and deviations as coded by default, bayesian-torch
+(Reparameterization layers) by samples, each of which draws all weights once for all images. NLL, ECE (15 bins) and the microseconds of a core that a sample of an
 image takes: of svdo-infer what a run of 128 samples takes more than one of 32, of bayesian-torch batches of 64 and of
 1,000.
 
