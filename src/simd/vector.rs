@@ -89,14 +89,15 @@ pub trait Vector: Copy + Arithmetic {
     #[cfg(feature = "uncertainty")]
     #[inline(always)]
     unsafe fn gather_pairs(x: *const Self::Element, at: *const u16) -> (Self, Self) {
-        let mut pairs = [[Self::Element::default(); MAX_LANES]; 2];
+        let mut even = [Self::Element::default(); MAX_LANES];
+        let mut odd = even;
         // SAFETY: the arrays are as long as the longest vector; the rest is the caller's promise.
         unsafe {
-            for lane in 0..Self::LANES {
+            for (lane, pair) in even.iter_mut().zip(&mut odd).enumerate().take(Self::LANES) {
                 let from = x.add(2 * usize::from(*at.add(lane)));
-                (pairs[0][lane], pairs[1][lane]) = (*from, *from.add(1));
+                (*pair.0, *pair.1) = (*from, *from.add(1));
             }
-            (Self::read(pairs[0].as_ptr()), Self::read(pairs[1].as_ptr()))
+            (Self::read(even.as_ptr()), Self::read(odd.as_ptr()))
         }
     }
 
