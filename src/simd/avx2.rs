@@ -69,6 +69,20 @@ unsafe fn four(x: *const f32, at: *const u16) -> __m128 {
     }
 }
 
+/// Two pairs of floats.
+///
+/// # Safety
+/// Two indices at `at` can be read, and the pairs there.
+#[cfg(feature = "uncertainty")]
+#[inline(always)]
+unsafe fn two_pairs(x: *const f32, at: *const u16) -> __m128 {
+    // SAFETY: the caller's promises.
+    unsafe {
+        let pair = |at: *const u16| x.add(2 * usize::from(*at)).cast::<f64>();
+        _mm_castpd_ps(_mm_loadh_pd(_mm_load_sd(pair(at)), pair(at.add(1))))
+    }
+}
+
 /// A vector, whose lanes an intrinsic makes of those of others.
 macro_rules! lanes {
     ($intrinsic:path, $first:ident $(, $other:ident)*) => {
@@ -120,6 +134,19 @@ impl Vector for F32x8 {
     unsafe fn gather(x: *const f32, at: *const u16) -> Self {
         // SAFETY: the token proves AVX2; the caller promises eight indices and what they point to.
         Self(unsafe { _mm256_set_m128(four(x, at.add(4)), four(x, at)) })
+    }
+
+    /// Eight loads of a pair each.
+    #[cfg(feature = "uncertainty")]
+    #[inline(always)]
+    unsafe fn gather_pairs(x: *const f32, at: *const u16) -> (Self, Self) {
+        // SAFETY: the token proves AVX2; the caller promises eight indices and the pairs they point to.
+        unsafe {
+            let a = _mm256_set_m128(two_pairs(x, at.add(4)), two_pairs(x, at));
+            let b = _mm256_set_m128(two_pairs(x, at.add(6)), two_pairs(x, at.add(2)));
+            let even = _mm256_shuffle_ps::<0b10_00_10_00>(a, b);
+            (Self(even), Self(_mm256_shuffle_ps::<0b11_01_11_01>(a, b)))
+        }
     }
 
     #[inline(always)]

@@ -101,6 +101,22 @@ impl Vector for F32x16 {
         })
     }
 
+    #[cfg(feature = "uncertainty")]
+    #[inline(always)]
+    unsafe fn gather_pairs(x: *const f32, at: *const u16) -> (Self, Self) {
+        // SAFETY: the token proves AVX-512F; the caller promises sixteen indices and the pairs they point to.
+        unsafe {
+            let eight = |at: *const u16| {
+                let at = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
+                _mm512_castpd_ps(_mm512_i32gather_pd::<8>(at, x.cast()))
+            };
+            let (a, b) = (eight(at), eight(at.add(8)));
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+            (Self(_mm512_permutex2var_ps(a, even, b)), Self(_mm512_permutex2var_ps(a, odd, b)))
+        }
+    }
+
     #[inline(always)]
     fn fma(self, b: Self, c: Self) -> Self {
         lanes!(_mm512_fmadd_ps, self, b, c)

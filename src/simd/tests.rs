@@ -89,6 +89,18 @@ impl Kernel for Basics {
             for (lane, &at) in at.iter().enumerate() {
                 assert!(same(gathered[lane], a[usize::from(at)]));
             }
+            #[cfg(feature = "uncertainty")]
+            {
+                let (mut even, mut odd) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
+                let half: Vec<u16> = at.iter().map(|at| at / 2).collect();
+                // SAFETY: there is an index for each lane, below half the lanes.
+                let (x, y) = unsafe { V::gather_pairs(a.as_ptr(), half.as_ptr()) };
+                (x.store(&mut even), y.store(&mut odd));
+                for (lane, &at) in half.iter().enumerate() {
+                    assert!(same(even[lane], a[2 * usize::from(at)]));
+                    assert!(same(odd[lane], a[2 * usize::from(at) + 1]));
+                }
+            }
             let (mut first, count) = ([-3.0; MAX_LANES], seed as usize % (V::LANES + 1));
             // SAFETY: `count` is at most the lanes.
             unsafe { x.write_first(first.as_mut_ptr(), count) };

@@ -82,6 +82,25 @@ pub trait Vector: Copy + Arithmetic {
     /// As many indices as there are lanes can be read at `at`, and the numbers there too.
     unsafe fn gather(x: *const Self::Element, at: *const u16) -> Self;
 
+    /// Lane i is `x[2 at[i]]`, and that of the other one `x[2 at[i] + 1]`.
+    ///
+    /// # Safety
+    /// As many indices as there are lanes can be read at `at`, and the pairs of numbers there too.
+    #[cfg(feature = "uncertainty")]
+    #[inline(always)]
+    unsafe fn gather_pairs(x: *const Self::Element, at: *const u16) -> (Self, Self) {
+        let mut even = [Self::Element::default(); MAX_LANES];
+        let mut odd = even;
+        // SAFETY: the arrays are as long as the longest vector; the rest is the caller's promise.
+        unsafe {
+            for (lane, pair) in even.iter_mut().zip(&mut odd).enumerate().take(Self::LANES) {
+                let from = x.add(2 * usize::from(*at.add(lane)));
+                (*pair.0, *pair.1) = (*from, *from.add(1));
+            }
+            (Self::read(even.as_ptr()), Self::read(odd.as_ptr()))
+        }
+    }
+
     /// `self * b + c`, rounded once where the instruction set can.
     fn fma(self, b: Self, c: Self) -> Self;
 

@@ -21,7 +21,9 @@ const STRETCH: usize = GROUP * GROUP;
 #[derive(Debug, Clone)]
 pub struct Table {
     seed: u64,
+    /// From `first` on, before which there is nothing: normals of a place then begin where lines of the cache do.
     normals: Vec<f32>,
+    first: usize,
 }
 
 impl Table {
@@ -36,7 +38,12 @@ impl Table {
         normals[LENGTH / 2..].iter_mut().for_each(|z| *z = -*z);
         // What stretches at the end go on with.
         normals.extend_from_within(..STRETCH);
-        Self { seed, normals }
+        let mut all: Vec<f32> = Vec::with_capacity(normals.len() + GROUP);
+        // At most as many as a line has; without that, which is allowed, all is as right but not as near.
+        let first = all.as_ptr().align_offset(4 * GROUP).min(GROUP);
+        all.resize(first, 0.0);
+        all.append(&mut normals);
+        Self { seed, normals: all, first }
     }
 
     /// Where the stretches of the first blocks of places begin in a group of samples; blocks and groups are of
@@ -56,7 +63,14 @@ impl Table {
     /// The normals of a stretch that begins there: `[place][sample]`.
     pub fn stretch(&self, start: u32) -> &[f32; STRETCH] {
         // Stretches begin below `LENGTH`, and as many normals follow.
-        self.normals[start as usize..].first_chunk().unwrap_or(&[0.0; STRETCH])
+        self.normals[self.first + start as usize..].first_chunk().unwrap_or(&[0.0; STRETCH])
+    }
+
+    /// The normals of a place and of the next one of the same block, whose stretch begins there.
+    #[inline(always)]
+    pub fn pair(&self, start: u32, place: usize) -> &[f32; 2 * GROUP] {
+        let at = self.first + start as usize + place % GROUP * GROUP;
+        self.normals[at..].first_chunk().unwrap_or(&[0.0; 2 * GROUP])
     }
 }
 
@@ -87,8 +101,9 @@ mod tests {
     #[test]
     fn all_normals_have_the_moments_of_the_normal_distribution() {
         let table = Table::new(3);
-        let moment =
-            |power: i32| mean(table.normals[..LENGTH].iter().map(|z| f64::from(*z).powi(power)));
+        let moment = |power: i32| {
+            mean(table.normals[table.first..][..LENGTH].iter().map(|z| f64::from(*z).powi(power)))
+        };
         assert!(moment(1).abs() < 1e-9 && (moment(2) - 1.0).abs() < 1e-6, "{}", moment(1));
         assert!((moment(4) - 3.0).abs() < 0.15 && (moment(6) - 15.0).abs() < 2.0, "{}", moment(4));
     }

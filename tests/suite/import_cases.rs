@@ -66,6 +66,9 @@ fn posteriors_of_other_libraries_give_their_own_outputs() {
         let notes = is_right(file, case, "cases.npz", &auto).notes().join("; ");
         assert!(notes.contains(note), "{file}: {notes}");
     }
+    let blitz = is_right("blitz_conv.pt", "blitz_conv", "cases.npz", &network("blitz_conv"));
+    assert_eq!(blitz.variance(1), Some(Variance::Rho));
+    assert!(blitz.notes().iter().any(|note| note.contains("conv1.weight_sampler.mu")));
     let said = Options { variance: Some(Variance::LogSigma), ..auto.clone() };
     is_right("torchbnn.pt", "torchbnn", "cases.npz", &said);
     let naming = Naming { mean: "*.loc".into(), spread: "*.scale".into(), kind: Variance::Sigma };

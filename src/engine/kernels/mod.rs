@@ -48,7 +48,7 @@ pub(super) use dense_rows::DenseRows;
 pub(super) use int8_rows::{BLOCK, Int8Rows, Int8Weights, MOST_INPUTS, MOST_WEIGHT};
 pub(super) use matmul::{ROWS, matmul};
 #[cfg(feature = "uncertainty")]
-pub(super) use moment_rows::{MomentRows, SUMS, Weight};
+pub(super) use moment_rows::{Inputs, MomentRows, SUMS, Weight, pairs};
 pub(super) use pooling::{covered, every_other, pool};
 pub(super) use sliced_rows::SlicedRows;
 #[cfg(feature = "uncertainty")]

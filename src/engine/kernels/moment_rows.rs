@@ -5,7 +5,7 @@
 #![allow(clippy::needless_range_loop)] // sums are read by their coordinates
 
 use crate::order::order;
-use crate::simd::{Isa, Kernel, MAX_LANES, MIN_LANES, Vector};
+use crate::simd::{Eight, Isa, Kernel, MAX_LANES, MIN_LANES, Vector};
 
 /// A weight: its column, mean and variance.
 pub(in crate::engine) type Weight = (u32, f32, f32);
@@ -79,24 +79,32 @@ impl MomentRows {
         Some(Self { rows: rows.len(), columns, bias, single, panel })
     }
 
+    /// Whether inputs are read as pairs: of single samples, from here and there.
+    pub(in crate::engine) fn by_pairs(&self, lanes: usize) -> bool {
+        lanes == 1 && matches!(self.single, Single::Sliced { .. })
+    }
+
     /// Rows.
     pub(in crate::engine) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// All sums, `[sum][row][lane]`, from means and variances `[column][lane]`; without variances the inherited ones
-    /// are 0.
-    pub(in crate::engine) fn run(
-        &self,
-        isa: Isa,
-        (m, v): (&[f32], Option<&[f32]>),
-        y: &mut [f32],
-        lanes: usize,
-    ) {
+    /// All sums, `[sum][row][lane]`.
+    ///
+    /// # Panics
+    /// If inputs are missing, or are not as pairs where they are to be, or there is no room.
+    pub(in crate::engine) fn run(&self, isa: Isa, x: Inputs<'_>, y: &mut [f32], lanes: usize) {
         let enough = |x: &[f32]| x.len() >= self.columns * lanes;
-        assert!(enough(m) && v.is_none_or(enough), "inputs are missing");
+        assert!(
+            match x {
+                Inputs::Known(m) => enough(m),
+                Inputs::Random(m, v) => enough(m) && enough(v) && !self.by_pairs(lanes),
+                Inputs::Pairs(x) => x.len() >= 2 * self.columns && self.by_pairs(lanes),
+            },
+            "inputs are missing"
+        );
         assert!(y.len() >= SUMS * self.rows * lanes, "no room for the sums");
-        let product = Product { matrix: self, m, v, y, lanes };
+        let product = Product { matrix: self, x, y, lanes };
         match &self.single {
             Single::Sliced { isa, .. } if lanes == 1 => isa.run(product),
             _ => isa.run(product),
@@ -142,10 +150,61 @@ fn sliced(isa: Isa, rows: &[Vec<Weight>]) -> Single {
     }
 }
 
+/// Inputs of one sample or of lanes, `[column][lane]`.
+#[derive(Clone, Copy)]
+pub(in crate::engine) enum Inputs<'a> {
+    /// Without variances: the inherited ones are 0.
+    Known(&'a [f32]),
+    /// Means and variances.
+    Random(&'a [f32], &'a [f32]),
+    /// Mean and variance of each column in turn, see [`MomentRows::by_pairs`].
+    Pairs(&'a [f32]),
+}
+
+impl<'a> Inputs<'a> {
+    /// Means and variances, or means for both; no pairs.
+    #[inline(always)]
+    fn apart(self) -> (&'a [f32], &'a [f32]) {
+        match self {
+            Self::Known(m) => (m, m),
+            Self::Random(m, v) => (m, v),
+            Self::Pairs(_) => unreachable!("only for single samples"),
+        }
+    }
+}
+
+/// Means and variances as pairs.
+pub(in crate::engine) fn pairs(isa: Isa, (m, v): (&[f32], &[f32]), y: &mut [f32]) {
+    isa.run(Pairs { m, v, y });
+}
+
+struct Pairs<'a> {
+    m: &'a [f32],
+    v: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Kernel for Pairs<'_> {
+    #[inline(always)]
+    fn run<V: Vector<Element = f32>>(self) {
+        let Self { m, v, y } = self;
+        let count = m.len().min(v.len()).min(y.len() / 2);
+        let mut at = 0;
+        while at + MIN_LANES <= count {
+            let (a, b) = V::Eight::load(&m[at..]).zip(V::Eight::load(&v[at..]));
+            a.store(&mut y[2 * at..]);
+            b.store(&mut y[2 * at + MIN_LANES..]);
+            at += MIN_LANES;
+        }
+        for at in at..count {
+            (y[2 * at], y[2 * at + 1]) = (m[at], v[at]);
+        }
+    }
+}
+
 struct Product<'a> {
     matrix: &'a MomentRows,
-    m: &'a [f32],
-    v: Option<&'a [f32]>,
+    x: Inputs<'a>,
     y: &'a mut [f32],
     lanes: usize,
 }
@@ -153,7 +212,7 @@ struct Product<'a> {
 impl Kernel for Product<'_> {
     #[inline(always)]
     fn run<V: Vector<Element = f32>>(self) {
-        let both = self.v.is_some();
+        let both = !matches!(self.x, Inputs::Known(_));
         match (&self.matrix.single, &self.matrix.panel, self.lanes) {
             (Single::Sliced { .. }, _, 1) if both => self.slices::<V, true>(),
             (Single::Sliced { .. }, _, 1) => self.slices::<V, false>(),
@@ -189,24 +248,27 @@ fn add<V: Vector<Element = f32>, const BOTH: bool>(
 impl Product<'_> {
     #[inline(always)]
     fn slices<V: Vector<Element = f32>, const BOTH: bool>(self) {
-        let Self { matrix, m, v, y, .. } = self;
+        let Self { matrix, x, y, .. } = self;
         let Single::Sliced { isa, weights, columns, order } = &matrix.single else { return };
         assert!(isa.lanes() == V::LANES, "made for another isa");
-        let (m, v) = (m.as_ptr(), v.unwrap_or(m).as_ptr());
+        let (Inputs::Known(x) | Inputs::Pairs(x) | Inputs::Random(x, _)) = x;
+        let x = x.as_ptr();
         let (means, variances) = (weights.means.as_ptr(), weights.variances.as_ptr());
         for (slice, rows) in order.chunks(V::LANES).enumerate() {
             let (start, end) = (weights.starts[slice] as usize, weights.starts[slice + 1] as usize);
             let mut result = [[0f32; MAX_LANES]; SUMS];
             // SAFETY: `new` made columns, means and variances as long as `starts` says, a vector to an entry,
-            // with columns below `matrix.columns`, which m and v have.
+            // with columns below `matrix.columns`, which x has, or twice as many floats as pairs.
             unsafe {
                 let mut sums = [V::splat(0.0); SUMS];
                 for at in start..end {
                     let at = at * V::LANES;
-                    let x = V::gather(m, columns.as_ptr().add(at));
-                    let xv = if BOTH { V::gather(v, columns.as_ptr().add(at)) } else { x };
+                    let x = match BOTH {
+                        true => V::gather_pairs(x, columns.as_ptr().add(at)),
+                        false => (V::gather(x, columns.as_ptr().add(at)), V::splat(0.0)),
+                    };
                     let own = (V::read(means.add(at)), V::read(variances.add(at)));
-                    sums = add::<V, BOTH>(sums, own, (x, xv));
+                    sums = add::<V, BOTH>(sums, own, x);
                 }
                 for (sum, result) in sums.into_iter().zip(&mut result) {
                     sum.write(result.as_mut_ptr());
@@ -224,8 +286,9 @@ impl Product<'_> {
 
     #[inline(always)]
     fn dense<V: Vector<Element = f32>, const BOTH: bool>(self, weights: &Weights) {
-        let Self { matrix, m, v, y, .. } = self;
-        let (columns, v) = (matrix.columns, v.unwrap_or(m));
+        let (m, v) = self.x.apart();
+        let Self { matrix, y, .. } = self;
+        let columns = matrix.columns;
         for row in 0..matrix.rows {
             let own = row * columns..(row + 1) * columns;
             let (w, s) = (&weights.means[own.clone()], &weights.variances[own]);
@@ -278,8 +341,8 @@ impl Product<'_> {
         lane: usize,
     ) {
         let (lanes, rows) = (self.lanes, self.matrix.rows);
-        let m = self.m.as_ptr().wrapping_add(lane);
-        let v = self.v.unwrap_or(self.m).as_ptr().wrapping_add(lane);
+        let (m, v) = self.x.apart();
+        let [m, v] = [m, v].map(|x| x.as_ptr().wrapping_add(lane));
         let y = self.y.as_mut_ptr().wrapping_add(lane);
         for row in 0..rows {
             let (start, end) = (weights.starts[row] as usize, weights.starts[row + 1] as usize);
@@ -354,7 +417,16 @@ mod tests {
         let own = MomentRows::new(isa, columns, &matrix, bias.clone(), uses).unwrap();
         for v in [None, Some(&v[..])] {
             let mut y = vec![f32::NAN; SUMS * rows * lanes];
-            own.run(isa, (&m, v), &mut y, lanes);
+            let mut both = vec![f32::NAN; 2 * m.len()];
+            let x = match v {
+                None => Inputs::Known(&m),
+                Some(v) if own.by_pairs(lanes) => {
+                    pairs(isa, (&m, v), &mut both);
+                    Inputs::Pairs(&both)
+                }
+                Some(v) => Inputs::Random(&m, v),
+            };
+            own.run(isa, x, &mut y, lanes);
             for row in 0..rows {
                 for lane in 0..lanes {
                     let mut exact = [f64::from(bias[row][0]), 0.0, f64::from(bias[row][1])];

@@ -20,6 +20,9 @@ pub(in crate::engine) type Rows = Vec<Vec<(u32, f32)>>;
 /// changes by a percent.
 const NEGLIGIBLE: f64 = 3e-4;
 
+/// Sums that are added to in turn.
+const TURNS: usize = 4;
+
 /// What two layers have in common.
 #[derive(Debug, Clone)]
 pub(in crate::engine) struct SquaredSums {
@@ -36,10 +39,11 @@ struct Single {
     /// Floats of a unit's row in `outgoing`.
     pitch: usize,
     outgoing: Vec<f32>,
-    /// The units that read an input, one input after the other, and the inputs with the ends of theirs: in order of
-    /// their numbers, so that ends are foreseen.
-    incoming: Vec<(u32, f32)>,
-    seen: Vec<Seen>,
+    /// For [`TURNS`] inputs at a time, the units that read each as where their scaled rows begin, side by side and filled
+    /// up with zeros to as many; and these inputs with the ends of theirs: in order of their numbers, so that few are
+    /// filled up, and ends are foreseen.
+    incoming: Vec<[(u32, f32); TURNS]>,
+    seen: Vec<([u32; TURNS], u32)>,
 }
 
 /// For lanes of samples, output after output.
@@ -77,19 +81,25 @@ impl SquaredSums {
         second.iter().flatten().map(|&(unit, _)| first[unit as usize].len()).sum()
     }
 
+    /// Floats of scratch memory that a single sample takes.
+    pub(in crate::engine) fn scratch(&self) -> usize {
+        self.units * MAX_LANES
+    }
+
     /// Adds the difference to the variances y of outputs, from the gates of units, the variances that each inherits
     /// times the square of its gate, and the variances of inputs, all `[place][lane]`.
     pub(in crate::engine) fn add(
         &self,
         isa: Isa,
         (gates, inherited, d): (&[f32], &[f32], &[f32]),
-        y: &mut [f32],
+        (y, scratch): (&mut [f32], &mut [f32]),
         lanes: usize,
     ) {
         let units = self.units * lanes;
         assert!(gates.len() >= units && inherited.len() >= units && d.len() >= self.inputs * lanes);
         assert!(y.len() >= self.outputs * lanes, "no room for the sums");
-        isa.run(Sums { layers: self, gates, inherited, d, y, lanes });
+        assert!(lanes > 1 || scratch.len() >= self.scratch(), "no room for rows");
+        isa.run(Sums { layers: self, gates, inherited, d, y, scratch, lanes });
     }
 }
 
@@ -148,17 +158,21 @@ impl Kernel for Covariances<'_> {
             };
         }
         let mut start = 0;
-        for &Seen { input, end } in seen {
-            let mut t = [0.0; MOST_OUTPUTS];
-            for &(unit, w) in &incoming[start..end as usize] {
-                let slope = w * gates[unit as usize * lanes + lane];
-                let row = &outgoing[unit as usize * pitch..][..outputs];
-                for (t, u) in t.iter_mut().zip(row) {
-                    *t = V::multiply_add(slope, *u, *t);
+        for &(inputs, end) in seen {
+            for turn in 0..TURNS {
+                let mut t = [0.0; MOST_OUTPUTS];
+                for terms in &incoming[start..end as usize] {
+                    let (from, w) = terms[turn];
+                    let unit = from as usize / MAX_LANES;
+                    let slope = w * gates[unit * lanes + lane];
+                    let row = &outgoing[unit * pitch..][..outputs];
+                    for (t, u) in t.iter_mut().zip(row) {
+                        *t = V::multiply_add(slope, *u, *t);
+                    }
                 }
+                add!(d[inputs[turn] as usize * lanes + lane], &t[..outputs]);
             }
             start = end as usize;
-            add!(d[input as usize * lanes + lane], &t[..outputs]);
         }
         for unit in 0..layers.units {
             add!(own[unit * lanes + lane], &outgoing[unit * pitch..][..outputs]);
@@ -175,15 +189,22 @@ impl Single {
         }
         let mut by_input: Rows = vec![Vec::new(); inputs];
         for (unit, row) in first.iter().enumerate() {
-            row.iter().for_each(|&(input, w)| by_input[input as usize].push((unit as u32, w)));
+            let from = unit * MAX_LANES;
+            row.iter().for_each(|&(input, w)| by_input[input as usize].push((from as u32, w)));
         }
         let (mut incoming, mut seen) = (Vec::new(), Vec::new());
-        for input in order(inputs, &|a, b| by_input[a].len().cmp(&by_input[b].len())) {
-            if by_input[input].is_empty() {
-                continue;
+        let read = order(inputs, &|a, b| by_input[a].len().cmp(&by_input[b].len()));
+        let read: Vec<usize> = read.into_iter().filter(|&at| !by_input[at].is_empty()).collect();
+        for some in read.chunks(TURNS) {
+            let of = |turn: usize| some.get(turn).map_or(&[][..], |&input| &by_input[input]);
+            // The last one has the most.
+            for term in 0..of(some.len() - 1).len() {
+                incoming.push(std::array::from_fn(|turn| {
+                    of(turn).get(term).copied().unwrap_or((0, 0.0))
+                }));
             }
-            incoming.append(&mut by_input[input]);
-            seen.push(Seen { input: input as u32, end: incoming.len() as u32 });
+            let input = |turn: usize| some[turn.min(some.len() - 1)] as u32;
+            seen.push((std::array::from_fn(input), incoming.len() as u32));
         }
         Self { pitch, outgoing, incoming, seen }
     }
@@ -237,6 +258,7 @@ struct Sums<'a> {
     inherited: &'a [f32],
     d: &'a [f32],
     y: &'a mut [f32],
+    scratch: &'a mut [f32],
     lanes: usize,
 }
 
@@ -253,37 +275,55 @@ impl Kernel for Sums<'_> {
 }
 
 impl Sums<'_> {
-    /// A vector of outputs at a time.
+    /// A vector of outputs at a time: first the rows of units times their gates.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // sums stay in registers
     fn single<V: Vector<Element = f32>>(&mut self) {
-        let Self { layers, gates, inherited, d, y, .. } = self;
+        let Self { layers, gates, inherited, d, y, scratch, .. } = self;
         let (outputs, units) = (layers.outputs, layers.units);
         let Single { pitch, outgoing, incoming, seen } = &layers.single;
+        let (one, zero) = (V::splat(1.0), V::splat(0.0));
         for first in (0..outputs).step_by(V::LANES) {
-            let mut sum = V::splat(0.0);
-            // SAFETY: units are below `units`, which gates, inherited and the rows of `outgoing` have, whose length is
-            // a multiple of that of the longest vector; so `first` and a vector are within it. Inputs are below
-            // `inputs`, which d has, and ends are those of the list, ascending.
+            // In turn, so that none waits for the one before.
+            let mut sums = [zero; TURNS];
+            // SAFETY: units are below `units`, which gates, inherited, the rows of `outgoing`, whose length is a
+            // multiple of that of the longest vector, and those of `scratch` have; so `first` and a vector are within
+            // them. Inputs are below `inputs`, which d has, and ends are those of the list, ascending.
             unsafe {
-                let outgoing = outgoing.as_ptr().add(first);
+                let (outgoing, scaled) = (outgoing.as_ptr().add(first), scratch.as_mut_ptr());
+                let mut begin = 0;
+                while begin < units {
+                    let some = TURNS.min(units - begin);
+                    for turn in 0..TURNS {
+                        if turn < some {
+                            let unit = begin + turn;
+                            let row = V::read(outgoing.add(unit * pitch));
+                            let gate = V::splat(*gates.get_unchecked(unit));
+                            gate.fma(row, zero).write(scaled.add(unit * MAX_LANES));
+                            let less = V::splat(-*inherited.get_unchecked(unit));
+                            sums[turn] = less.fma(row.fma(row, zero), sums[turn]);
+                        }
+                    }
+                    begin += some;
+                }
                 let mut start = 0;
-                for &Seen { input, end } in seen {
-                    let mut slope = V::splat(0.0);
-                    for &(unit, w) in incoming.get_unchecked(start..end as usize) {
-                        let gate = *gates.get_unchecked(unit as usize);
-                        let row = V::read(outgoing.add(unit as usize * pitch));
-                        slope = V::splat(gate * w).fma(row, slope);
+                for &(inputs, end) in seen {
+                    let mut slopes = [zero; TURNS];
+                    for terms in incoming.get_unchecked(start..end as usize) {
+                        for turn in 0..TURNS {
+                            let (from, w) = terms[turn];
+                            let row = V::read(scaled.add(from as usize));
+                            slopes[turn] = V::splat(w).fma(row, slopes[turn]);
+                        }
                     }
                     start = end as usize;
-                    let d = V::splat(*d.get_unchecked(input as usize));
-                    sum = d.fma(slope.fma(slope, V::splat(0.0)), sum);
-                }
-                for unit in 0..units {
-                    let row = V::read(outgoing.add(unit * pitch));
-                    let less = V::splat(-*inherited.get_unchecked(unit));
-                    sum = less.fma(row.fma(row, V::splat(0.0)), sum);
+                    for turn in 0..TURNS {
+                        let d = V::splat(*d.get_unchecked(inputs[turn] as usize));
+                        sums[turn] = d.fma(slopes[turn].fma(slopes[turn], zero), sums[turn]);
+                    }
                 }
             }
+            let sum = one.fma(one.fma(sums[0], sums[1]), one.fma(sums[2], sums[3]));
             let mut lanes = [0.0; MAX_LANES];
             sum.store(&mut lanes);
             y[first..outputs].iter_mut().zip(lanes).for_each(|(y, sum)| *y += sum);
@@ -386,7 +426,8 @@ mod tests {
             *inherited = gates[at].powi(2) * own.sum::<f32>();
         }
         let mut y = vec![0.5; outputs * lanes];
-        layers.add(isa, (&gates, &inherited, &d), &mut y, lanes);
+        let mut scratch = vec![f32::NAN; layers.scratch()];
+        layers.add(isa, (&gates, &inherited, &d), (&mut y, &mut scratch), lanes);
         // What is left out is little of all, but may be much of an output that inputs hardly reach.
         let (mut apart_by, mut most) = (0.0f64, 0.0f64);
         for output in 0..outputs {

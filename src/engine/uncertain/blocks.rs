@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::network::{Activation, Shape, Window};
 
 /// Bytes of the means of a block of channels.
-const NEAR: usize = 1 << 17;
+const NEAR: usize = 3 << 17;
 
 /// A convolution, by blocks of its channels, and the pool behind it.
 #[derive(Debug)]

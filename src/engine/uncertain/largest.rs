@@ -64,46 +64,66 @@ fn root_of_inverse_share<V: Vector>(t: f32) -> f32 {
     V::multiply_add(V::multiply_add(0.615_696_1, t, -1.696_653_3), t, 2.081_652_7)
 }
 
-/// The largest of four of one variance v, and that or 0 if `RELU`. All variances are shares of v here, between 0.46
-/// and 1, so that one root of it will do. Of the larger of two, with `t^2 = 2 v` and `u = |m - n| / t`, it is
-/// `1 - 2 g(-u) (u + g(-u))`.
+/// A variance that several have, and the inverse root of twice it.
+#[derive(Clone, Copy)]
+pub(super) struct Scale {
+    pub(super) v: f32,
+    pub(super) inverse: f32,
+}
+
+impl Scale {
+    #[inline(always)]
+    pub(super) fn of<V: Vector>(v: f32) -> Self {
+        Self { v, inverse: root_of_inverse::<V>(v + v + LEAST) }
+    }
+
+    /// The root itself.
+    #[inline(always)]
+    fn root(self) -> f32 {
+        (self.v + self.v + LEAST) * self.inverse
+    }
+}
+
+// The largest of four of one variance, and that or 0, in three steps. All variances are shares of that one here,
+// between 0.46 and 1, so that one root of it will do.
+
+/// The larger of two of one variance: its mean, and the share that its variance is of theirs. With `t^2 = 2 v` and
+/// `u = |m - n| / t` that is `1 - 2 g(-u) (u + g(-u))`.
 #[inline(always)]
-pub(super) fn largest_of_alike<V: Vector, const RELU: bool>(
-    [a, b, c, d]: [f32; 4],
-    v: f32,
-) -> Moments {
-    let sum = v + v + LEAST;
-    let inverse = root_of_inverse::<V>(sum);
-    let root = sum * inverse;
-    let (m, f) = larger_of_alike::<V>((a, b), root, inverse);
-    let (n, h) = larger_of_alike::<V>((c, d), root, inverse);
+pub(super) fn larger_of_alike<V: Vector>((m, n): (f32, f32), scale: Scale) -> (f32, f32) {
+    let u = (m - n).abs() * scale.inverse;
+    let (_, g) = rough_tails::<V>(u);
+    let mean = V::multiply_add(scale.root(), g, if m < n { n } else { m });
+    (mean, V::multiply_add(-2.0 * g, u + g, 1.0))
+}
+
+/// The larger of two such, by means and shares.
+#[inline(always)]
+pub(super) fn larger_of_pairs<V: Vector>(
+    (m, f): (f32, f32),
+    (n, h): (f32, f32),
+    scale: Scale,
+) -> (f32, f32) {
     let both = f + h;
     let half = 0.5 * both;
     let q = root_of_inverse_share::<V>(half);
-    let u = (m - n).abs() * (inverse * q);
+    let u = (m - n).abs() * (scale.inverse * q);
     let (phi, g) = rough_tails::<V>(u);
     let (mean, own) = if m < n { (n, h) } else { (m, f) };
-    let mean = V::multiply_add(root * (half * q), g, mean);
-    let share = share::<V>((both, own), (u, phi, g));
-    if !RELU {
-        return (mean, settled(v * share));
-    }
-    // 1 / sqrt(2 share), for shares from 0.45 on, to within 8e-4.
-    let q = cubic::<V>([1.892_342_3, -2.775_205_8, 2.378_298_3, -0.788_915_7], share);
-    let u = mean.abs() * (inverse * (2.0 * q));
-    let (phi, g) = tails::<V>(u);
-    let (largest, own) = if mean < 0.0 { (0.0, 0.0) } else { (mean, share) };
-    let mean = V::multiply_add(root * (share * q), g, largest);
-    (mean, settled(v * self::share::<V>((share, own), (u, phi, g))))
+    let mean = V::multiply_add(scale.root() * (half * q), g, mean);
+    (mean, share::<V>((both, own), (u, phi, g)))
 }
 
-/// Mean of the larger of two, and the share that its variance is of theirs.
+/// That or 0: mean and variance.
 #[inline(always)]
-fn larger_of_alike<V: Vector>((m, n): Moments, root: f32, inverse: f32) -> Moments {
-    let u = (m - n).abs() * inverse;
-    let (_, g) = rough_tails::<V>(u);
-    let mean = V::multiply_add(root, g, if m < n { n } else { m });
-    (mean, V::multiply_add(-2.0 * g, u + g, 1.0))
+pub(super) fn rectified_share<V: Vector>((mean, share): (f32, f32), scale: Scale) -> Moments {
+    // 1 / sqrt(2 share), for shares from 0.45 on, to within 8e-4.
+    let q = cubic::<V>([1.892_342_3, -2.775_205_8, 2.378_298_3, -0.788_915_7], share);
+    let u = mean.abs() * (scale.inverse * (2.0 * q));
+    let (phi, g) = tails::<V>(u);
+    let (largest, own) = if mean < 0.0 { (0.0, 0.0) } else { (mean, share) };
+    let mean = V::multiply_add(scale.root() * (share * q), g, largest);
+    (mean, settled(scale.v * self::share::<V>((share, own), (u, phi, g))))
 }
 
 /// The variance of the larger of two from the sum of both, its own, and the tails at `u`.
@@ -140,6 +160,18 @@ mod tests {
                 largest_of_alike::<V, false>(means, self.0[0].1),
                 largest_of_alike::<V, true>(means, self.0[0].1),
             ];
+        }
+    }
+
+    /// All steps of the largest of four of one variance.
+    #[inline(always)]
+    fn largest_of_alike<V: Vector, const RELU: bool>([a, b, c, d]: [f32; 4], v: f32) -> Moments {
+        let scale = Scale::of::<V>(v);
+        let pairs = (larger_of_alike::<V>((a, b), scale), larger_of_alike::<V>((c, d), scale));
+        let largest = larger_of_pairs::<V>(pairs.0, pairs.1, scale);
+        match RELU {
+            true => rectified_share::<V>(largest, scale),
+            false => (largest.0, settled(v * largest.1)),
         }
     }
 

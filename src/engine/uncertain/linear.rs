@@ -15,14 +15,16 @@ use super::propagate::floats;
 use super::rules::{Build, Rule, doubled};
 use crate::engine::cost;
 use crate::engine::execute::Panel;
-use crate::engine::kernels::{Lane, MOST_OUTPUTS, MomentRows, Rows, SUMS, SquaredSums, Weight};
+use crate::engine::kernels::{
+    Inputs, Lane, MOST_OUTPUTS, MomentRows, Rows, SUMS, SquaredSums, Weight, pairs,
+};
 use crate::engine::memory;
 use crate::engine::options::KernelChoice;
 use crate::engine::parallel::in_parts;
 use crate::engine::step::{Step, StepKind};
 use crate::model::LayerWeights;
 use crate::network::Activation;
-use crate::simd::{Isa, Kernel, Vector};
+use crate::simd::{Isa, Kernel, MAX_LANES, Vector};
 
 /// Products of two layers' weights for each weight of them that their difference may cost.
 const MOST_PRODUCTS: usize = 16;
@@ -38,6 +40,8 @@ pub(super) struct Linear {
     both: bool,
     /// Scratch memory, `[part][sum][row]`.
     sums: Range<usize>,
+    /// The same for inputs as pairs.
+    pairs: Range<usize>,
     /// Factors of rows, for weights that are not in the pattern.
     pruned: Option<Vec<f32>>,
     /// For the next layer.
@@ -54,6 +58,7 @@ struct Units {
     /// Variances that units inherit, times squares of gates; behind the gates.
     inherited: Range<usize>,
     difference: Range<usize>,
+    scratch: Range<usize>,
     /// The variances of inputs, kept where nothing comes behind the next layer.
     inputs: Option<Range<usize>>,
 }
@@ -141,8 +146,11 @@ impl Build<'_> {
         let pairs: Rows =
             all.iter().map(|row| row.iter().map(|&(at, w, _)| (at, w)).collect()).collect();
         let auto = self.options.kernel == KernelChoice::Auto;
+        // A row of all columns has three sums to close, while pairs of means and variances are read from here and there
+        // at little more than means alone.
+        let few = both && 2 * pairs.iter().map(Vec::len).sum::<usize>() < rows * columns;
         let dense = self.options.kernel == KernelChoice::Dense
-            || auto && cost::dense_vector(isa, &pairs, columns);
+            || auto && !few && cost::dense_vector(isa, &pairs, columns);
         let mut parts = cost::parts(isa, &pairs, None, lanes, 1, self.options);
         if let Some(pruned) = &variances.pruned {
             let columns = pruned.columns.iter().enumerate();
@@ -156,10 +164,12 @@ impl Build<'_> {
         };
         let parts = parts.into_iter().map(part).collect::<Option<Vec<_>>>()?;
         let sums = room..room + SUMS * all.len();
-        *scratch = (*scratch).max(SUMS * all.len());
+        let by_pairs = both && parts.iter().any(|part| part.by_pairs(1));
+        let pairs = sums.end..sums.end + if by_pairs { 2 * columns } else { 0 };
+        *scratch = (*scratch).max(pairs.end - room);
         let pruned = variances.pruned.as_ref().map(|pruned| pruned.rows.clone());
         debug_assert!(step.inputs.len() == 1, "nothing is added to a linear layer");
-        Some(Linear { layer, parts, both, sums, pruned, units: None, difference: None })
+        Some(Linear { layer, parts, both, sums, pairs, pruned, units: None, difference: None })
     }
 }
 
@@ -240,7 +250,10 @@ impl Units {
         let layers = SquaredSums::new(&second, &first, &usual);
         let [gates, inherited] = [0, 1].map(|_| take(scratch, first.len()));
         let difference = take(scratch, second.len());
-        Some(Self { layers, gates, inherited, difference, inputs: None })
+        // Rows of vectors begin where lines of the cache do.
+        *scratch = scratch.next_multiple_of(MAX_LANES);
+        let scratch = take(scratch, layers.scratch());
+        Some(Self { layers, gates, inherited, difference, scratch, inputs: None })
     }
 }
 
@@ -257,8 +270,19 @@ impl Linear {
         let (input, output) = (&step.inputs[0].0, &step.output.0);
         let [into, sums] = [doubled(output), self.sums.clone()].map(|range| floats(&range, lanes));
         let d = floats(&doubled(input), lanes);
-        let ([v], y) = memory::borrow(variances, [d.clone()], sums.clone());
-        let x = (&means[floats(input, lanes)], self.both.then_some(v));
+        let m = &means[floats(input, lanes)];
+        let by_pairs = self.both && self.parts.iter().any(|part| part.by_pairs(lanes));
+        if by_pairs {
+            let ([v], y) = memory::borrow(variances, [d.clone()], self.pairs.clone());
+            pairs(isa, (m, v), y);
+        }
+        let ([v, pairs], y) =
+            memory::borrow(variances, [d.clone(), floats(&self.pairs, lanes)], sums.clone());
+        let x = match (self.both, by_pairs) {
+            (false, _) => Inputs::Known(m),
+            (true, false) => Inputs::Random(m, v),
+            (true, true) => Inputs::Pairs(pairs),
+        };
         let rows = |part: usize| self.parts[part].rows();
         in_parts(self.parts.len(), &rows, [(y, SUMS * lanes)], team, &|part, _, [y]| {
             self.parts[part].run(isa, x, y, lanes);
@@ -290,10 +314,10 @@ impl Linear {
                 kept.copy_from_slice(&d[..kept.len()]);
             }
             let reads = [floats(&units.gates, lanes), floats(&units.inherited, lanes), d];
-            let ([gates, own, d], y) =
-                memory::borrow(variances, reads, floats(&units.difference, lanes));
+            let writes = [&units.difference, &units.scratch].map(|range| floats(range, lanes));
+            let ([gates, own, d], [y, scratch]) = memory::borrow_two(variances, reads, writes);
             y.fill(0.0);
-            units.layers.add(isa, (gates, own, d), y, lanes);
+            units.layers.add(isa, (gates, own, d), (y, scratch), lanes);
         }
     }
 

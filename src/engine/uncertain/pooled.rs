@@ -50,45 +50,52 @@ impl Pooled<'_> {
 impl Kernel for Pooled<'_> {
     #[inline(always)]
     fn run<V: Vector<Element = f32>>(self) {
-        if self.lanes.is_multiple_of(V::LANES) {
-            self.all::<V>();
+        if self.lanes == GROUP && V::LANES == GROUP && self.sample.is_multiple_of(GROUP) {
+            self.all::<V, true>();
+        } else if self.lanes.is_multiple_of(V::LANES) {
+            self.all::<V, false>();
         } else {
-            self.all::<V::Eight>();
+            self.all::<V::Eight, false>();
         }
     }
 }
 
+/// A mean and a deviation of four places, by rows.
+type Four = [[(f32, f32); 2]; 2];
+
 impl Pooled<'_> {
+    /// `SAME`: lanes are one vector, and one group of samples.
     #[inline(always)]
-    fn all<V: Vector<Element = f32>>(self) {
+    fn all<V: Vector<Element = f32>, const SAME: bool>(self) {
         let Self { table, starts, sample, given: [m, s], from, y, to, relu, lanes } = self;
+        // Copies, which stay in registers while y is written.
+        let (from, to) = (*from, *to);
+        let lanes = if SAME { V::LANES } else { lanes };
         let Shape { channels, height, width } = to.shape;
-        let groups = Lanes::Samples(sample).groups(lanes);
+        let groups = if SAME { 1 } else { Lanes::Samples(sample).groups(lanes) };
         let blocks = starts.len() / groups;
         for (channel, row) in (0..channels).flat_map(|c| (0..height).map(move |row| (c, row))) {
-            let [above, below] = [0, 1].map(|below| {
-                let at = from.row(channel, 2 * row + below);
-                m[at..at + 2 * width].chunks_exact(2).zip(s[at..at + 2 * width].chunks_exact(2))
-            });
+            let at = from.row(channel, 2 * row);
+            let below = at + from.pitch;
+            let (ma, sa) = (&m[at..at + 2 * width], &s[at..at + 2 * width]);
+            let (mb, sb) = (&m[below..below + 2 * width], &s[below..below + 2 * width]);
             let first = channel * from.shape.area() + 2 * row * from.shape.width;
             let y = &mut y[to.row(channel, row) * lanes..][..width * lanes];
-            let columns = y.chunks_exact_mut(lanes).zip(above.zip(below)).enumerate();
-            for (column, (y, ((ma, sa), (mb, sb)))) in columns {
-                let place = first + 2 * column;
+            for (column, y) in y.chunks_exact_mut(lanes).enumerate() {
+                let (a, b) = (2 * column, 2 * column + 1);
+                let four = [[(ma[a], sa[a]), (ma[b], sa[b])], [(mb[a], sb[a]), (mb[b], sb[b])]];
+                let places = [first + a, first + a + from.shape.width];
+                let z = |group: usize| {
+                    places.map(|at| table.pair(starts[group * blocks + at / GROUP], at))
+                };
+                if SAME {
+                    largest::<V>(four, z(0), 0, relu).store(y);
+                    continue;
+                }
                 for (group, y) in y.chunks_mut(GROUP).enumerate() {
-                    let starts = &starts[group * blocks..];
-                    let (za, zb) =
-                        (pair(table, starts, place), pair(table, starts, place + from.shape.width));
-                    let lanes = y.chunks_exact_mut(V::LANES).enumerate();
-                    for (at, y) in lanes {
-                        let at = sample % GROUP + at * V::LANES;
-                        let (za, zb) = (&za[at..], &zb[at..]);
-                        let above = drawn::<V>(ma[0], sa[0], za);
-                        let above = above.maximum(drawn(ma[1], sa[1], &za[GROUP..]));
-                        let below = drawn::<V>(mb[0], sb[0], zb);
-                        let below = below.maximum(drawn(mb[1], sb[1], &zb[GROUP..]));
-                        let largest = above.maximum(below);
-                        if relu { largest.relu() } else { largest }.store(y);
+                    let z = z(group);
+                    for (at, y) in y.chunks_exact_mut(V::LANES).enumerate() {
+                        largest::<V>(four, z, sample % GROUP + at * V::LANES, relu).store(y);
                     }
                 }
             }
@@ -96,13 +103,21 @@ impl Pooled<'_> {
     }
 }
 
-/// The normals of a place and of the next one, which is in the same block.
+/// The largest of what is drawn at four places by samples from one of a group on; and perhaps 0.
 #[inline(always)]
-fn pair<'a>(table: &'a Table, starts: &[u32], place: usize) -> &'a [f32] {
-    &table.stretch(starts[place / GROUP])[place % GROUP * GROUP..][..2 * GROUP]
+fn largest<V: Vector<Element = f32>>(
+    [above, below]: Four,
+    [za, zb]: [&[f32; 2 * GROUP]; 2],
+    at: usize,
+    relu: bool,
+) -> V {
+    let a = drawn::<V>(above[0], &za[at..]).maximum(drawn(above[1], &za[GROUP + at..]));
+    let b = drawn::<V>(below[0], &zb[at..]).maximum(drawn(below[1], &zb[GROUP + at..]));
+    let largest = a.maximum(b);
+    if relu { largest.relu() } else { largest }
 }
 
 #[inline(always)]
-fn drawn<V: Vector<Element = f32>>(m: f32, s: f32, z: &[f32]) -> V {
+fn drawn<V: Vector<Element = f32>>((m, s): (f32, f32), z: &[f32]) -> V {
     V::splat(s).fma(V::load(z), V::splat(m))
 }

@@ -1,7 +1,8 @@
 //! The largest of two by two inputs, of means and variances: the usual pool, whose numbers are read once.
 #![allow(clippy::needless_range_loop)] // eight slices are read at the same place
 
-use super::largest::{largest, largest_of_alike, relu};
+use super::largest::{Scale, larger_of_alike, larger_of_pairs, largest, rectified_share, relu};
+use super::normal::settled;
 use super::pool::copy;
 use crate::engine::execute::Panel;
 use crate::engine::layout::Layout;
@@ -60,29 +61,31 @@ impl Quads<'_> {
 
     #[inline(always)]
     pub(super) fn all<V: Vector<Element = f32>>(self, y: (&mut [f32], &mut [f32])) {
-        let Shape { channels, height, width } = self.to.shape;
+        // Copies, which stay in registers while y is written.
+        let (from, to, means, lanes) = (*self.from, *self.to, self.means, self.lanes);
+        let Shape { channels, height, width } = to.shape;
         let mut piece = Piece { means: [[0.0; ROOM]; 4], variances: [[0.0; ROOM]; 4] };
         // Whole rows, of several channels where they are small, or parts of one.
-        let columns = width.min(PIECE / self.lanes);
-        let rows = (PIECE / (columns * self.lanes)).max(1);
+        let columns = width.min(PIECE / lanes);
+        let rows = (PIECE / (columns * lanes)).max(1);
         let of = |row: usize| (row / height, row % height);
         for row in (0..channels * height).step_by(rows) {
             let some = rows.min(channels * height - row);
             for first in (0..width).step_by(columns) {
                 let count = columns.min(width - first);
-                let floats = count * self.lanes;
+                let floats = count * lanes;
                 let (mut channel, mut line) = of(row);
                 for at in 0..some {
-                    let start = self.from.row(channel, 2 * line) + 2 * first;
-                    let starts = [start, start + self.from.pitch].map(|at| at * self.lanes);
+                    let start = from.row(channel, 2 * line) + 2 * first;
+                    let starts = [start, start + from.pitch].map(|at| at * lanes);
                     let own = at * floats;
-                    self.gather::<V>(self.means, &mut piece.means, starts, own, count);
+                    gather::<V>(means, &mut piece.means, starts, own, (count, lanes));
                     match self.variances {
                         Spread::Each(x) => {
-                            self.gather::<V>(x, &mut piece.variances, starts, own, count);
+                            gather::<V>(x, &mut piece.variances, starts, own, (count, lanes));
                         }
                         Spread::Window(x, layout) => {
-                            let start = (layout.row(channel, line) + first) * self.lanes;
+                            let start = (layout.row(channel, line) + first) * lanes;
                             copy::<V>(&x[start..], &mut piece.variances[0][own..], floats);
                         }
                     }
@@ -103,7 +106,7 @@ impl Quads<'_> {
                 // What goes too far is overwritten by the next part or row.
                 let (mut channel, mut line) = of(row);
                 for at in 0..some {
-                    let start = (self.to.row(channel, line) + first) * self.lanes;
+                    let start = (to.row(channel, line) + first) * lanes;
                     copy::<V>(&m[at * floats..], &mut y.0[start..], floats);
                     copy::<V>(&v[at * floats..], &mut y.1[start..], floats);
                     line += 1;
@@ -114,40 +117,39 @@ impl Quads<'_> {
             }
         }
     }
+}
 
-    /// The inputs of a row of outputs, from two rows that begin there.
-    #[inline(always)]
-    fn gather<V: Vector<Element = f32>>(
-        self,
-        x: &[f32],
-        into: &mut [[f32; ROOM]; 4],
-        [above, below]: [usize; 2],
-        at: usize,
-        count: usize,
-    ) {
-        let [a, b, c, d] = into;
-        let whole = count.next_multiple_of(MIN_LANES);
-        // Both rows at once, and what fills up eight of them.
-        if self.lanes == 1 && below + 2 * whole <= x.len() && at + whole <= ROOM {
-            let (above, below) = (&x[above..above + 2 * whole], &x[below..below + 2 * whole]);
-            let own = at..at + whole;
-            let (a, b) = (&mut a[own.clone()], &mut b[own.clone()]);
-            let (c, d) = (&mut c[own.clone()], &mut d[own]);
-            let mut at = 0;
-            while at < whole {
-                for (x, even, odd) in [(above, &mut *a, &mut *b), (below, &mut *c, &mut *d)] {
-                    let next = V::Eight::load(&x[2 * at + MIN_LANES..]);
-                    let (x, y) = V::Eight::load(&x[2 * at..]).unzip(next);
-                    x.store(&mut even[at..]);
-                    y.store(&mut odd[at..]);
-                }
-                at += MIN_LANES;
+/// The inputs of a row of outputs, from two rows that begin there.
+#[inline(always)]
+fn gather<V: Vector<Element = f32>>(
+    x: &[f32],
+    into: &mut [[f32; ROOM]; 4],
+    [above, below]: [usize; 2],
+    at: usize,
+    (count, lanes): (usize, usize),
+) {
+    let [a, b, c, d] = into;
+    let whole = count.next_multiple_of(MIN_LANES);
+    // Both rows at once, and what fills up eight of them.
+    if lanes == 1 && below + 2 * whole <= x.len() && at + whole <= ROOM {
+        let (above, below) = (&x[above..above + 2 * whole], &x[below..below + 2 * whole]);
+        let own = at..at + whole;
+        let (a, b) = (&mut a[own.clone()], &mut b[own.clone()]);
+        let (c, d) = (&mut c[own.clone()], &mut d[own]);
+        let mut at = 0;
+        while at < whole {
+            for (x, even, odd) in [(above, &mut *a, &mut *b), (below, &mut *c, &mut *d)] {
+                let next = V::Eight::load(&x[2 * at + MIN_LANES..]);
+                let (x, y) = V::Eight::load(&x[2 * at..]).unzip(next);
+                x.store(&mut even[at..]);
+                y.store(&mut odd[at..]);
             }
-            return;
+            at += MIN_LANES;
         }
-        apart::<V>(&x[above..], (&mut a[at..], &mut b[at..]), count, self.lanes);
-        apart::<V>(&x[below..], (&mut c[at..], &mut d[at..]), count, self.lanes);
+        return;
     }
+    apart::<V>(&x[above..], (&mut a[at..], &mut b[at..]), count, lanes);
+    apart::<V>(&x[below..], (&mut c[at..], &mut d[at..]), count, lanes);
 }
 
 /// Takes `count` pairs of positions apart.
@@ -160,6 +162,17 @@ pub(super) fn apart<V: Vector<Element = f32>>(
 ) {
     if lanes == 1 {
         return neighbors::<V::Eight>(x, even, odd, count);
+    }
+    if lanes == V::LANES {
+        let all = count * V::LANES;
+        let (x, even, odd) = (&x[..2 * all], &mut even[..all], &mut odd[..all]);
+        let mut at = 0;
+        while at + V::LANES <= all {
+            V::load(&x[2 * at..]).store(&mut even[at..]);
+            V::load(&x[2 * at + V::LANES..]).store(&mut odd[at..]);
+            at += V::LANES;
+        }
+        return;
     }
     for at in (0..count * lanes).step_by(lanes) {
         let (own, x) = (at..at + lanes, &x[2 * at..2 * (at + lanes)]);
@@ -205,15 +218,30 @@ impl Piece {
         }
     }
 
-    /// The same of inputs of one variance.
+    /// The same of inputs of one variance: pairs, these two, and the larger of that and 0, each for the whole piece. All
+    /// at once would be a chain of operations so long that few of them go side by side.
     #[inline(always)]
     fn fold_alike<V: Vector, const RELU: bool>(&mut self, count: usize) {
         let [m, b, c, d] = &mut self.means;
-        let (m, b, c, d) = (&mut m[..count], &b[..count], &c[..count], &d[..count]);
-        let v = &mut self.variances[0][..count];
+        let [v, inverse, share, _] = &mut self.variances;
+        let (m, b, c, d) = (&mut m[..count], &mut b[..count], &mut c[..count], &mut d[..count]);
+        let (v, inverse, share) = (&mut v[..count], &mut inverse[..count], &mut share[..count]);
         for at in 0..count {
-            let four = [m[at], b[at], c[at], d[at]];
-            (m[at], v[at]) = largest_of_alike::<V, RELU>(four, v[at]);
+            let scale = Scale::of::<V>(v[at]);
+            inverse[at] = scale.inverse;
+            (m[at], b[at]) = larger_of_alike::<V>((m[at], b[at]), scale);
+            (c[at], d[at]) = larger_of_alike::<V>((c[at], d[at]), scale);
+        }
+        for at in 0..count {
+            let scale = Scale { v: v[at], inverse: inverse[at] };
+            (m[at], share[at]) = larger_of_pairs::<V>((m[at], b[at]), (c[at], d[at]), scale);
+        }
+        for at in 0..count {
+            let scale = Scale { v: v[at], inverse: inverse[at] };
+            (m[at], v[at]) = match RELU {
+                true => rectified_share::<V>((m[at], share[at]), scale),
+                false => (m[at], settled(v[at] * share[at])),
+            };
         }
     }
 }

@@ -307,8 +307,7 @@ impl Build<'_> {
         let columns = Columns::new(self.model, step, product.both);
         match (&step.kind, columns.kernel, columns.stride) {
             (StepKind::Conv2d { padding, outputs: 1, .. }, Some(kernel), [1, 1]) => {
-                let (from, channels) = (&step.inputs[0].1, columns.channels());
-                Some(Windows::new(kernel, from, channels, *padding, pooled, room))
+                Some(Windows::new(kernel, columns.channels(), *padding, pooled, room))
             }
             _ => None,
         }

@@ -2,12 +2,11 @@
 //! same weights with sums of inputs over windows, a stride of two apart. Neighbors see nearly the same inputs, and
 //! what the largest of them is depends on how far their means are apart, which stay as they are: a quarter of the
 //! products.
+#![allow(clippy::needless_range_loop)] // sums stay in registers
 
 use std::ops::Range;
 
-use super::pool::copy;
 use super::propagate::floats;
-use super::quads::apart;
 use super::rules::doubled;
 use crate::engine::execute::Panel;
 use crate::engine::layout::Layout;
@@ -22,22 +21,14 @@ pub(super) const SHARE: f32 = 0.25;
 /// of a convolution with a stride.
 #[derive(Debug)]
 pub(super) struct Windows {
-    /// In scratch memory, with room for rows of sums behind.
+    /// In scratch memory.
     range: Range<usize>,
     pub(super) layout: Layout,
     /// What is left out at the top and to the left of the map.
     padding: [usize; 2],
     /// Of rows and columns: one, if the kernel has but one row or column.
     phases: [usize; 2],
-    /// Rows that there is room for.
-    rows: usize,
 }
-
-/// Positions of the rows that are summed up at a time, of which as many are as stay in the first-level cache.
-const ROWS: usize = 512;
-
-/// Floats of these.
-const NEAR: usize = 2048;
 
 /// Whether a pool's windows lie side by side, two by two.
 pub(super) fn are_quads(window: &Window) -> bool {
@@ -45,11 +36,10 @@ pub(super) fn are_quads(window: &Window) -> bool {
 }
 
 impl Windows {
-    /// For a convolution of this input, whose channels are those of squares, too, by a kernel, of which a pool has this
+    /// For a convolution of so many channels, those of squares among them, by a kernel, of which a pool has this
     /// shape; in scratch memory from a position on.
     pub(super) fn new(
         kernel: [usize; 2],
-        from: &Layout,
         channels: usize,
         padding: [usize; 2],
         pooled: Shape,
@@ -61,9 +51,8 @@ impl Windows {
             height: pooled.height + (kernel[0] - 1) / 2,
             width: pooled.width + (kernel[1] - 1) / 2,
         });
-        let rows = (ROWS / from.pitch).max(1);
-        let end = start + layout.positions() + rows * from.pitch;
-        Self { range: start..end.next_multiple_of(16), layout, padding, phases, rows }
+        let end = start + layout.positions();
+        Self { range: start..end.next_multiple_of(16), layout, padding, phases }
     }
 
     /// The positions that are taken.
@@ -88,9 +77,8 @@ impl Windows {
         let m = &means[floats(input, lanes)];
         let ([v], y) =
             memory::borrow(variances, [floats(&doubled(input), lanes)], floats(&self.range, lanes));
-        let (y, rows) = y.split_at_mut(self.layout.positions() * lanes);
         let v = both.then_some(v);
-        panel.isa.run(Sums { windows: self, m, v, from, y: &mut *y, rows, lanes });
+        panel.isa.run(Sums { windows: self, m, v, from, y: &mut *y, lanes });
         self.layout.clear_end(lanes, y);
     }
 }
@@ -101,131 +89,205 @@ struct Sums<'a> {
     v: Option<&'a [f32]>,
     from: &'a Layout,
     y: &'a mut [f32],
-    rows: &'a mut [f32],
     lanes: usize,
+}
+
+/// Two neighboring rows of inputs, as far as sums of them are read.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    above: &'a [f32],
+    below: &'a [f32],
+}
+
+/// Where the sums from even and from odd columns of two rows go.
+#[derive(Clone, Copy)]
+struct Target {
+    rows: [usize; 2],
+    /// Sums that there is room for in either, and positions from there to the end of a plane.
+    width: usize,
+    left: usize,
 }
 
 impl Kernel for Sums<'_> {
     #[inline(always)]
     fn run<V: Vector<Element = f32>>(self) {
-        let Self { windows, m, v, from, y, rows, lanes } = self;
-        let Windows { layout: to, padding: [top, left], rows: most, .. } = windows;
+        match self.lanes {
+            1 => self.all::<V, true>(),
+            lanes if lanes == V::LANES => self.all::<V, true>(),
+            lanes if lanes.is_multiple_of(V::LANES) => self.all::<V, false>(),
+            _ => self.all::<V::Eight, false>(),
+        }
+    }
+}
+
+impl Sums<'_> {
+    /// `SAME`: a panel's lanes are those of a vector.
+    #[inline(always)]
+    fn all<V: Vector<Element = f32>, const SAME: bool>(self) {
+        let Self { windows, m, v, from, y, lanes } = self;
+        // Copies, which stay in registers while y is written.
+        let (to, from, phases, [top, left]) =
+            (windows.layout, *from, windows.phases, windows.padding);
+        let (channels, pitch) = (from.shape.channels, from.pitch);
+        let [plane, plane_to] = [from.plane(), to.plane()];
+        let (Shape { height, width, .. }, before) = (to.shape, to.before());
         // Where the first window begins: the zeros around a map are there.
-        let first = from.before() - top * from.pitch - left;
-        let channels = from.shape.channels;
-        let some = (NEAR / (from.pitch * lanes)).clamp(1, *most);
-        for row in (0..2 * to.shape.height).step_by(some) {
-            let count = some.min(2 * to.shape.height - row);
-            for channel in 0..channels {
-                let start = channel * from.plane() + first + row * from.pitch;
-                // What does not fit is beyond the last column that is read.
-                let enough = m.len() / lanes - (start + from.pitch + 1).min(m.len() / lanes);
-                let length = (count * from.pitch).min(enough) * lanes;
-                if length == 0 {
-                    continue; // behind the last row that is read
+        let first = from.before() - top * pitch - left;
+        let of_squares = channels * phases[0] * phases[1] * plane_to;
+        let behind = if v.is_some() { of_squares } else { 0 };
+        for channel in 0..channels {
+            for row in 0..phases[0] * height {
+                let (phase, at) = if row < height { (0, row) } else { (1, row - height) };
+                let start = channel * plane + first + (2 * at + phase) * pitch;
+                // What does not fit is beyond the last row and column that are read.
+                let count = (m.len() / lanes).saturating_sub(start + pitch + 1).min(2 * width);
+                if count == 0 {
+                    continue;
                 }
-                let sums = &mut rows[..length];
-                let at = |x: usize| x * lanes..x * lanes + length;
-                let four = [0, 1, from.pitch, from.pitch + 1].map(|apart| at(start + apart));
-                let mut plane = channel;
-                if let Some(v) = v {
-                    values(four.clone().map(|at| &v[at]), sums);
-                    scatter::<V>((sums, from.pitch), windows, (plane, row, count), y, lanes);
-                    plane += channels;
+                let (above, below) = (start * lanes..m.len(), (start + pitch) * lanes..m.len());
+                let own = (
+                    Rows { above: &m[above.clone()], below: &m[below.clone()] },
+                    v.map(|v| Rows { above: &v[above], below: &v[below] }),
+                );
+                let plane = (channel * phases[0] + phase) * phases[1] * plane_to;
+                let even = plane + before + at * to.pitch;
+                let target = |even: usize| Target {
+                    rows: [even, even + plane_to],
+                    width,
+                    left: (height - at) * to.pitch,
+                };
+                let both = [target(even), target(even + behind)];
+                let done = match (lanes, phases[1]) {
+                    (1, 2) => single::<V::Eight>(own, count, y, both),
+                    (1, _) => 0,
+                    (_, 2) if SAME => panel::<V, true>(own, count, y, both, V::LANES),
+                    (_, 2) => panel::<V, true>(own, count, y, both, lanes),
+                    _ => panel::<V, false>(own, count, y, both, lanes),
+                };
+                for column in (done..count).step_by(3 - phases[1]) {
+                    for lane in 0..lanes {
+                        let at = column * lanes + lane;
+                        let [sum, squares] = one::<V>(own, at, lanes);
+                        for (value, Target { rows, .. }) in [sum, squares].into_iter().zip(both) {
+                            y[(rows[column % 2] + column / 2) * lanes + lane] = value;
+                        }
+                    }
                 }
-                squares::<V>(four.map(|at| &m[at]), sums, v.is_none());
-                scatter::<V>((sums, from.pitch), windows, (plane, row, count), y, lanes);
             }
         }
     }
 }
 
-// By numbers of places: iterators of four slices are not always inlined.
-
+/// The sum of variances and that of mean squares, of one number.
 #[inline(always)]
-fn values([a, b, c, d]: [&[f32]; 4], y: &mut [f32]) {
-    let n = y.len();
-    let (a, b, c, d) = (&a[..n], &b[..n], &c[..n], &d[..n]);
-    for at in 0..n {
-        y[at] = (a[at] + b[at]) + (c[at] + d[at]);
+fn one<V: Vector>((m, v): (Rows<'_>, Option<Rows<'_>>), at: usize, lanes: usize) -> [f32; 2] {
+    let next = at + lanes;
+    let mut sum = 0.0;
+    if let Some(v) = v {
+        sum = (v.above[at] + v.above[next]) + (v.below[at] + v.below[next]);
     }
+    let [a, b, c, d] = [m.above[at], m.above[next], m.below[at], m.below[next]];
+    let squares = V::multiply_add(a, a, b * b) + V::multiply_add(c, c, d * d);
+    [sum, sum + squares]
 }
 
-/// Sums of squares, and what is there unless it `begins`.
+/// Sixteen columns of a single sample at a time, and those of them that are not read; how many columns are done.
 #[inline(always)]
-fn squares<V: Vector>([a, b, c, d]: [&[f32]; 4], y: &mut [f32], begins: bool) {
-    let n = y.len();
-    let (a, b, c, d) = (&a[..n], &b[..n], &c[..n], &d[..n]);
-    for at in 0..n {
-        let above = V::multiply_add(a[at], a[at], b[at] * b[at]);
-        let below = V::multiply_add(c[at], c[at], d[at] * d[at]);
-        y[at] = if begins { 0.0 } else { y[at] } + (above + below);
-    }
-}
-
-/// Rows of sums to where their remainders are, from an even or odd row on.
-#[inline(always)]
-fn scatter<V: Vector<Element = f32>>(
-    (sums, pitch): (&[f32], usize),
-    windows: &Windows,
-    (plane, first, count): (usize, usize, usize),
+fn single<E: Eight>(
+    (m, v): (Rows<'_>, Option<Rows<'_>>),
+    count: usize,
     y: &mut [f32],
-    lanes: usize,
-) {
-    let (to, phases) = (&windows.layout, windows.phases);
-    let Shape { height, width, .. } = to.shape;
-    if lanes == 1 && phases == [2, 2] {
-        let starts = [0, 1].map(|phase| to.row(4 * plane + 2 * phase, 0));
-        let whole = width.next_multiple_of(MIN_LANES);
-        for row in 0..count {
-            let (at, phase) = ((first + row) / 2, (first + row) % 2);
-            let even = starts[phase] + at * to.pitch;
-            let (start, odd) = (row * pitch, even + to.plane());
-            // What goes too far is in the next row, which comes later.
-            if at + 1 < height && start + 2 * whole <= sums.len() {
-                let (x, mut at) = (&sums[start..start + 2 * whole], 0);
-                while at < whole {
-                    let (a, b) = V::Eight::load(&x[2 * at..])
-                        .unzip(V::Eight::load(&x[2 * at + MIN_LANES..]));
-                    a.store(&mut y[even + at..]);
-                    b.store(&mut y[odd + at..]);
-                    at += MIN_LANES;
-                }
-                continue;
-            }
-            let x = &sums[start.min(sums.len())..];
-            for at in 0..width.min(x.len().div_ceil(2)) {
-                y[even + at] = x[2 * at];
-                if let Some(x) = x.get(2 * at + 1) {
-                    y[odd + at] = *x;
-                }
-            }
+    to: [Target; 2],
+) -> usize {
+    const ALL: usize = 2 * MIN_LANES + 1;
+    let one = E::splat(1.0);
+    let mut done = 0;
+    while done < count && done + ALL <= m.below.len() {
+        let (mut sums, mut squares) = ([E::splat(0.0); 2], [E::splat(0.0); 2]);
+        let (above, below) = (&m.above[done..done + ALL], &m.below[done..done + ALL]);
+        for part in 0..2 {
+            let at = part * MIN_LANES;
+            let (a, b) = (E::load(&above[at..]), E::load(&above[at + 1..]));
+            let (c, d) = (E::load(&below[at..]), E::load(&below[at + 1..]));
+            let sum = b.fma(b, a.fma(a, squares[part]));
+            squares[part] = d.fma(d, c.fma(c, sum));
         }
-        return;
+        if let Some(v) = v {
+            let (above, below) = (&v.above[done..done + ALL], &v.below[done..done + ALL]);
+            for part in 0..2 {
+                let at = part * MIN_LANES;
+                let (a, b) = (E::load(&above[at..]), E::load(&above[at + 1..]));
+                let (c, d) = (E::load(&below[at..]), E::load(&below[at + 1..]));
+                sums[part] = one.fma(one.fma(a, b), one.fma(c, d));
+                squares[part] = one.fma(squares[part], sums[part]);
+            }
+            write(sums[0].unzip(sums[1]), y, to[0], done / 2);
+        }
+        write(squares[0].unzip(squares[1]), y, to[1], done / 2);
+        done += 2 * MIN_LANES;
     }
-    for row in 0..count {
-        let (at, phase) = ((first + row) / 2, (first + row) % 2);
-        if phase >= phases[0] {
-            continue;
-        }
-        let plane = (plane * phases[0] + phase) * phases[1];
-        let x = &sums[(row * pitch * lanes).min(sums.len())..];
-        let x = &x[..x.len().min(2 * width * lanes)];
-        let pairs = width.min(x.len() / (2 * lanes));
-        let [even, odd] = [0, 1].map(|right| to.row(plane + right, at) * lanes);
-        if phases[1] == 2 {
-            let (a, b) = y.split_at_mut(odd);
-            apart::<V>(x, (&mut a[even..], b), pairs, lanes);
-            if pairs < width && x.len() >= (2 * pairs + 1) * lanes {
-                copy::<V>(&x[2 * pairs * lanes..], &mut a[even + pairs * lanes..], lanes);
-            }
+    done.min(count)
+}
+
+/// Sums of even and of odd columns from a place on.
+#[inline(always)]
+fn write<E: Eight>((even, odd): (E, E), y: &mut [f32], to: Target, at: usize) {
+    let some = (to.width - at).min(MIN_LANES);
+    for (sums, row) in [(even, to.rows[0]), (odd, to.rows[1])] {
+        let y = &mut y[row + at..];
+        if to.left - at >= MIN_LANES {
+            // The next rows come later.
+            sums.store(y);
         } else {
-            let rows = y[even..].chunks_exact_mut(lanes).take(width);
-            for (x, y) in x.chunks(2 * lanes).zip(rows) {
-                copy::<V>(x, y, lanes);
+            // What is in other planes may be there already.
+            let behind = E::load(&y[some..]);
+            sums.store(y);
+            behind.store(&mut y[some..]);
+        }
+    }
+}
+
+/// Columns of a panel by pairs, of which three columns of inputs are read; how many columns are done.
+#[inline(always)]
+fn panel<V: Vector<Element = f32>, const ODD: bool>(
+    (m, v): (Rows<'_>, Option<Rows<'_>>),
+    count: usize,
+    y: &mut [f32],
+    to: [Target; 2],
+    lanes: usize,
+) -> usize {
+    let one = V::splat(1.0);
+    for pair in 0..count / 2 {
+        for lane in (0..lanes).step_by(V::LANES) {
+            let start = 2 * pair * lanes + lane;
+            let three = start..start + 2 * lanes + V::LANES;
+            let own = pair * lanes + lane;
+            let (above, below) = (&m.above[three.clone()], &m.below[three.clone()]);
+            let mut squares = [V::splat(0.0); 3];
+            for at in 0..3 {
+                let (a, b) = (V::load(&above[at * lanes..]), V::load(&below[at * lanes..]));
+                squares[at] = b.fma(b, a.fma(a, squares[at]));
+            }
+            if let Some(v) = v {
+                let (above, below) = (&v.above[three.clone()], &v.below[three]);
+                let mut sums = [V::splat(0.0); 3];
+                for at in 0..3 {
+                    let (a, b) = (V::load(&above[at * lanes..]), V::load(&below[at * lanes..]));
+                    sums[at] = one.fma(a, b);
+                    squares[at] = one.fma(sums[at], squares[at]);
+                }
+                one.fma(sums[0], sums[1]).store(&mut y[to[0].rows[0] * lanes + own..]);
+                if ODD {
+                    one.fma(sums[1], sums[2]).store(&mut y[to[0].rows[1] * lanes + own..]);
+                }
+            }
+            one.fma(squares[0], squares[1]).store(&mut y[to[1].rows[0] * lanes + own..]);
+            if ODD {
+                one.fma(squares[1], squares[2]).store(&mut y[to[1].rows[1] * lanes + own..]);
             }
         }
     }
+    count / 2 * 2
 }
 
 #[cfg(test)]
@@ -251,7 +313,7 @@ mod tests {
         };
         let channels = if both { 6 } else { 3 };
         let start = 2 * from.positions();
-        let windows = Windows::new(kernel, &from, channels, [padding; 2], pooled, start);
+        let windows = Windows::new(kernel, channels, [padding; 2], pooled, start);
         let mut means = vec![0.0; from.positions() * lanes];
         let mut variances = vec![0.0; windows.range().end * lanes];
         for (channel, row) in (0..3).flat_map(|c| (0..shape.height).map(move |row| (c, row))) {
