@@ -95,7 +95,8 @@ impl Kernel for Basics {
                 let half: Vec<u16> = at.iter().map(|at| at / 2).collect();
                 // SAFETY: there is an index for each lane, below half the lanes.
                 let (x, y) = unsafe { V::gather_pairs(a.as_ptr(), half.as_ptr()) };
-                (x.store(&mut even), y.store(&mut odd));
+                x.store(&mut even);
+                y.store(&mut odd);
                 for (lane, &at) in half.iter().enumerate() {
                     assert!(same(even[lane], a[2 * usize::from(at)]));
                     assert!(same(odd[lane], a[2 * usize::from(at) + 1]));
