@@ -11,9 +11,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 # What there is, so that no change adds to it unseen; the aim of the first is 400000.
-small_limit=706000 # bytes, with the standard library from source
-plain_limit=1221000 # bytes, with the prebuilt one, a third of which is its code to print backtraces
-uncertain_limit=1597000 # bytes, as the second, with the feature uncertainty
+small_limit=710000 # bytes, with the standard library from source
+plain_limit=1223000 # bytes, with the prebuilt one, a third of which is its code to print backtraces
+uncertain_limit=1622000 # bytes, as the second, with the feature uncertainty
 host=x86_64-unknown-linux-gnu
 model=$CARGO_TARGET_DIR/edge/lenet300.svdo
 failed=0
