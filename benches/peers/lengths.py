@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from masks import IDS, Encoder, First, models
+from masks import IDS, First, models
 from sequences import Causal, Recurrent, Tagger
 
 LENGTHS, TOLERANCE = (1, 2, 7, 20, 32), 1e-4

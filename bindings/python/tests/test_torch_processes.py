@@ -14,7 +14,6 @@ from test_torch import small_net, train
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from torch import nn
-from torch.nn import functional as F
 
 st = svdo.torch
 

@@ -16,7 +16,6 @@ from svdo._checkpoint import save as _save
 from svdo._report import Report
 from svdo.torch import graph
 from svdo.torch.convert import FORMS, convert
-from svdo.torch.posterior import Posterior
 from svdo.torch.sharded import refuse_sharded
 
 
