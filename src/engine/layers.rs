@@ -10,7 +10,7 @@ use super::kernels::{DenseRows, GROUP, Grid, SlicedRows, TapRows, WIDTH};
 use super::layout::Layout;
 use super::options::{KernelChoice, Options};
 use crate::model::LayerWeights;
-use crate::simd::Isa;
+use crate::simd::{Isa, MAX_LANES};
 
 /// Rows of a linear layer: single samples by one kernel, panels of samples by another.
 #[derive(Debug)]
@@ -76,11 +76,12 @@ pub(super) fn rows(weights: &LayerWeights) -> (Vec<Row>, Vec<f32>) {
 }
 
 /// A linear layer, for single samples and for panels as far as `options` need them. Kernels are
-/// chosen for the whole layer, so that its sums are the same in any number of parts.
+/// chosen for the whole layer, so that its sums are the same in any number of parts; and `by_width` of panels, if sums may
+/// be others in panels of another width.
 pub(super) fn linear(
     weights: &LayerWeights,
     isa: Isa,
-    most_lanes: usize,
+    (most_lanes, by_width): (usize, bool),
     options: Options,
 ) -> Arc<[LinearPart]> {
     let (rows, bias) = rows(weights);
@@ -89,7 +90,11 @@ pub(super) fn linear(
     let (dense, auto) = (kernel == KernelChoice::Dense, kernel == KernelChoice::Auto);
     let dense_vector = dense || auto && cost::dense_vector(isa, &rows, columns);
     let widest = most_lanes.max(WIDTH);
-    let panels = batch.map_or([WIDTH, widest], |batch| [batch.clamp(WIDTH, widest); 2]);
+    let panels = match batch {
+        Some(batch) => [batch.clamp(WIDTH, widest); 2],
+        None if by_width => [WIDTH, widest],
+        None => [MAX_LANES; 2],
+    };
     let [narrow, wide] = panels.map(|lanes| {
         let grouped = dense || auto && cost::shared_taps(isa, &rows, lanes);
         (grouped, cost::block_of_vectors(&rows, columns, most_lanes, grouped))

@@ -216,18 +216,18 @@ impl Engine {
         Ok(Some(engine))
     }
 
-    /// One plan at one length, perhaps without convolutions by tiles, perhaps for parts of a stream of free time; of
+    /// One plan at one length, perhaps with the same sums in all panels, perhaps for parts of a stream of free time; of
     /// layers that have kernels already, weights are not asked for.
     pub(super) fn planned(
         model: &Model,
         isa: Isa,
         options: Options,
-        (tiles, stream): (bool, Option<&Stream<'_>>),
+        (free, stream): (bool, Option<&Stream<'_>>),
         (kernels, workers): (&mut LayerKernels, Arc<Workers>),
     ) -> Result<Self> {
         let isa = isa.or_portable();
         let sizes = sizes(model, options)?;
-        let planner = Planner::new(model, isa, options, sizes, (tiles, stream, kernels))?;
+        let planner = Planner::new(model, isa, options, sizes, (free, stream, kernels))?;
         let most_lanes = planner.most_lanes();
         let placed = planner.all()?;
         let limit = stream.and_then(|stream| stream.limit(&placed.steps));

@@ -36,8 +36,9 @@ pub(super) struct Planner<'a> {
     samples: Samples,
     /// The steps of a plan of the same for other numbers, whose kernels serve here, too, where they are the same.
     twin: &'a [Step],
-    /// Whether convolutions may go by tiles.
-    tiles: bool,
+    /// Whether convolutions may go by tiles, and panels of linear layers by one kernel or another by their width: not
+    /// where sums are to be the same bits in all of them.
+    free: bool,
     /// Of each node's output.
     shapes: Vec<Shape>,
     fused: Fused,
@@ -62,7 +63,7 @@ impl<'a> Planner<'a> {
         isa: Isa,
         options: Options,
         (shapes, most_lanes): (Vec<Shape>, usize),
-        (tiles, stream, kernels): (bool, Option<&'a Stream<'a>>, &'a mut LayerKernels),
+        (free, stream, kernels): (bool, Option<&'a Stream<'a>>, &'a mut LayerKernels),
     ) -> Result<Self> {
         let network = &model.network;
         let fused = fuse(network);
@@ -82,7 +83,7 @@ impl<'a> Planner<'a> {
             most_lanes,
             samples: Samples::ONE,
             twin: &[],
-            tiles,
+            free,
             shapes,
             fused,
             attention,
@@ -271,7 +272,7 @@ impl<'a> Planner<'a> {
     fn linear(&mut self, index: usize, mut inputs: Vec<usize>, layer: usize) {
         inputs[0] = self.builder.contiguous(index, inputs[0]);
         let weights = &self.model.weights[layer];
-        let (isa, lanes, options) = (self.isa, self.most_lanes, self.options);
+        let (isa, lanes, options) = (self.isa, (self.most_lanes, self.free), self.options);
         let parts = self.kernels.linear.get(layer, 0, || linear(weights, isa, lanes, options));
         let kind = StepKind::Linear(parts);
         let Some(other) = inputs.get(1).copied() else {
@@ -569,7 +570,7 @@ impl<'a> Planner<'a> {
         y: &'b Layout,
     ) -> Ways<'b> {
         let dims = &self.model.network.layers[layer].shape;
-        let tiles = padding.filter(|_| winograd::HERE && self.tiles && dims[2..] == [3, 3]);
+        let tiles = padding.filter(|_| winograd::HERE && self.free && dims[2..] == [3, 3]);
         let tiles = tiles.map(|padding| winograd::grid(y.shape, padding));
         let weights = &self.model.weights[layer];
         Ways {

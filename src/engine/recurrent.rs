@@ -57,11 +57,16 @@ impl Recurrent {
             Cell::GruResetBefore => {
                 let mut matrices = Vec::new();
                 for range in [0..2 * units, 2 * units..3 * units] {
-                    matrices.push(linear(&rows(weights, range)?, isa, most_lanes, options));
+                    matrices.push(linear(
+                        &rows(weights, range)?,
+                        isa,
+                        (most_lanes, false),
+                        options,
+                    ));
                 }
                 matrices.into()
             }
-            _ => Arc::new([linear(weights, isa, most_lanes, options)]),
+            _ => Arc::new([linear(weights, isa, (most_lanes, false), options)]),
         })
     }
 

@@ -67,7 +67,8 @@ fn posteriors_of_other_libraries_give_their_own_outputs() {
         assert!(notes.contains(note), "{file}: {notes}");
     }
     let blitz = is_right("blitz_conv.pt", "blitz_conv", "cases.npz", &network("blitz_conv"));
-    assert_eq!(blitz.variance(1), Some(Variance::Rho));
+    // Rho becomes that.
+    assert_eq!(blitz.variance(1), Some(Variance::LogSigma2));
     assert!(blitz.notes().iter().any(|note| note.contains("conv1.weight_sampler.mu")));
     let said = Options { variance: Some(Variance::LogSigma), ..auto.clone() };
     is_right("torchbnn.pt", "torchbnn", "cases.npz", &said);

@@ -336,7 +336,7 @@ impl Build<'_> {
                 let parts = convolution(rows, &dims, columns.stride, 1, (x, y), how, options);
                 StepKind::Conv2d { parts, padding: *padding, outputs: *outputs }
             }
-            _ => StepKind::Linear(linear(weights, isa, lanes, options)),
+            _ => StepKind::Linear(linear(weights, isa, (lanes, false), options)),
         }
     }
 }
