@@ -2,7 +2,7 @@
 
 Each engine is a process of its own that speaks as examples/bench_worker.rs. It is started twice, for few runs and for
 more of them: the difference of the instructions by the difference of the runs is what one takes, with what the peers'
-Python does between two calls (some thousands). Outputs are held against those of ONNX Runtime."""
+Python does between two calls. Outputs are held against those of ONNX Runtime."""
 
 import argparse
 import os

@@ -325,7 +325,7 @@ impl Nanoseconds {
                 product: [0.0182; 2],
                 weight: 0.0,
                 number: 0.2,
-                far_number: [0.2, 0.1],
+                far_number: [0.4, 3.6],
                 far_weight: [0.0, 0.7],
             },
         }

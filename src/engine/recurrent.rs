@@ -53,20 +53,17 @@ impl Recurrent {
         options: Options,
     ) -> Result<CellMatrices> {
         let units = weights.pattern.cols();
+        // One kernel for panels of any width.
+        let lanes = (most_lanes, false);
         Ok(match recurrence.cell {
             Cell::GruResetBefore => {
                 let mut matrices = Vec::new();
                 for range in [0..2 * units, 2 * units..3 * units] {
-                    matrices.push(linear(
-                        &rows(weights, range)?,
-                        isa,
-                        (most_lanes, false),
-                        options,
-                    ));
+                    matrices.push(linear(&rows(weights, range)?, isa, lanes, options));
                 }
                 matrices.into()
             }
-            _ => Arc::new([linear(weights, isa, (most_lanes, false), options)]),
+            _ => Arc::new([linear(weights, isa, lanes, options)]),
         })
     }
 

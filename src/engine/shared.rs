@@ -18,7 +18,7 @@ use crate::model::ActivationRanges;
 pub(super) struct LayerKernels {
     /// Samples in the widest panel that they serve, once a plan has said it.
     pub(super) most_lanes: Option<usize>,
-    /// Of each layer its [`taps`](super::layers::taps), once they were counted.
+    /// Of each layer its [`taps`](super::cost::taps), once they were counted.
     pub(super) taps: Vec<OnceCell<[usize; 2]>>,
     /// In which 8 bits layers may be done, if they are to be.
     #[cfg(feature = "int8")]
