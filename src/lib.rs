@@ -95,6 +95,8 @@ pub mod quantize;
 
 pub(crate) mod simd;
 
+pub(crate) mod winograd;
+
 #[cfg(feature = "uncertainty")]
 pub mod uncertainty;
 

@@ -3,36 +3,23 @@
 //! convolution of 1x1 in 36 groups. What is infinite or no number makes all outputs of its tiles so.
 
 use super::execute::Panel;
-use super::kernels::{
-    ColumnBlocks, Ends, GROUP, Grid, Plane, TILE_IN, TILE_OUT, from_tiles, to_tiles,
-};
+use super::kernels::{ColumnBlocks, Ends, GROUP, Grid, Plane, from_tiles, to_tiles};
 use super::layers::Row;
 use super::layout::Layout;
 use crate::model::LayerWeights;
 use crate::network::Shape;
+pub(super) use crate::winograd::NUMBERS;
+use crate::winograd::{IN, OF_WEIGHTS, OUT};
 
 /// Whether the program has it.
 pub(super) const HERE: bool = cfg!(feature = "winograd");
 
-/// Numbers of a transformed tile.
-pub(super) const NUMBERS: usize = TILE_IN * TILE_IN;
-
 /// Outputs of a tile.
-pub(super) const OUTPUTS: usize = TILE_OUT * TILE_OUT;
-
-/// The transform of three weights along an axis: six numbers.
-const OF_WEIGHTS: [[f64; 3]; TILE_IN] = [
-    [1.0 / 4.0, 0.0, 0.0],
-    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-    [0.0, 0.0, 1.0],
-];
+pub(super) const OUTPUTS: usize = OUT * OUT;
 
 /// How the outputs of such a convolution are cut into tiles.
 pub(super) fn grid(y: Shape, [top, left, ..]: [usize; 4]) -> Grid {
-    let tiles = [y.height, y.width].map(|size| size.div_ceil(TILE_OUT));
+    let tiles = [y.height, y.width].map(|size| size.div_ceil(OUT));
     Grid { tiles, padding: [top, left] }
 }
 
@@ -82,14 +69,14 @@ pub(super) fn rows(layer: &LayerWeights) -> (Vec<Row>, [usize; 4]) {
 
 /// The numbers of a kernel of 3x3, of which these weights are there.
 fn transformed(kernel: &[(usize, f32)]) -> [f32; NUMBERS] {
-    let mut down = [[0f64; 3]; TILE_IN];
+    let mut down = [[0f64; 3]; IN];
     for &(at, value) in kernel {
         for (sums, factors) in down.iter_mut().zip(OF_WEIGHTS) {
             sums[at % 3] += factors[at % 9 / 3] * f64::from(value);
         }
     }
     std::array::from_fn(|number| {
-        let products = down[number / TILE_IN].into_iter().zip(OF_WEIGHTS[number % TILE_IN]);
+        let products = down[number / IN].into_iter().zip(OF_WEIGHTS[number % IN]);
         products.map(|(sum, factor)| sum * factor).sum::<f64>() as f32
     })
 }

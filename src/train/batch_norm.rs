@@ -224,10 +224,7 @@ impl<T: Real> BatchNorm<T> {
                 let mut sums = [vec![T::of(0.0); channels], vec![T::of(0.0); channels]];
                 for (a, b) in a.chunks(wide).zip(b.chunks(wide)) {
                     let [first, second] = &mut sums;
-                    first.fill(T::of(0.0));
-                    second.fill(T::of(0.0));
-                    let each = Sums { a, b, center, first, second };
-                    T::dispatch(isa, channels, EachPosition { channels, elements, each });
+                    T::dispatch(isa, channels, Sums { elements, a, b, center, first, second });
                     all.0.iter_mut().zip(&sums[0]).for_each(|(sum, x)| *sum += x.wide());
                     all.1.iter_mut().zip(&sums[1]).for_each(|(sum, x)| *sum += x.wide());
                 }
@@ -276,9 +273,9 @@ impl<T: Real, C: Channels<T>> Kernel<T> for EachPosition<C> {
     }
 }
 
-/// Adds to `first` the sums over positions of `a - center`, to `second` those of that times
-/// `b - center`.
+/// `first` becomes the sums over positions of `a - center`, `second` those of that times `b - center`.
 struct Sums<'a, T> {
+    elements: usize,
     a: &'a [T],
     b: &'a [T],
     center: &'a [T],
@@ -286,13 +283,49 @@ struct Sums<'a, T> {
     second: &'a mut [T],
 }
 
-impl<T: Real> Channels<T> for Sums<'_, T> {
+/// Positions whose sums are apart, so that additions need not wait for each other.
+const APART: usize = 4;
+
+impl<T: Real> Kernel<T> for Sums<'_, T> {
     #[inline(always)]
-    fn run_at<V: Vector<Element = T>>(&mut self, channel: usize, at: usize) {
+    fn run<V: Vector<Element = T>>(mut self) {
+        let whole = self.center.len() - self.center.len() % V::LANES;
+        for channel in (0..whole).step_by(V::LANES) {
+            self.channel::<V>(channel);
+        }
+        for channel in whole..self.center.len() {
+            self.channel::<T>(channel);
+        }
+    }
+}
+
+impl<T: Real> Sums<'_, T> {
+    #[inline(always)]
+    fn channel<V: Vector<Element = T>>(&mut self, channel: usize) {
+        let channels = self.center.len();
+        let (a, b) = (&self.a[channel..self.elements], &self.b[channel..self.elements]);
         let center = V::load(&self.center[channel..]);
-        let (a, b) = (V::load(&self.a[at..]) - center, V::load(&self.b[at..]) - center);
-        (V::load(&self.first[channel..]) + a).store(&mut self.first[channel..]);
-        a.fma(b, V::load(&self.second[channel..])).store(&mut self.second[channel..]);
+        let (mut first, mut second) = ([V::splat(0.0); APART], [V::splat(0.0); APART]);
+        let (mut all_a, mut all_b) =
+            (a.chunks_exact(APART * channels), b.chunks_exact(APART * channels));
+        for (a, b) in all_a.by_ref().zip(all_b.by_ref()) {
+            for n in 0..APART {
+                let x = V::load(&a[n * channels..]) - center;
+                let y = V::load(&b[n * channels..]) - center;
+                first[n] = first[n] + x;
+                second[n] = x.fma(y, second[n]);
+            }
+        }
+        let rest = all_a.remainder().chunks(channels).zip(all_b.remainder().chunks(channels));
+        for (n, (a, b)) in rest.enumerate() {
+            let (x, y) = (V::load(a) - center, V::load(b) - center);
+            first[n] = first[n] + x;
+            second[n] = x.fma(y, second[n]);
+        }
+        for (sums, to) in [(first, &mut *self.first), (second, &mut *self.second)] {
+            let [a, b, c, d] = sums;
+            ((a + b) + (c + d)).store(&mut to[channel..]);
+        }
     }
 }
 

@@ -56,9 +56,7 @@ pub(super) use squared_sums::{Lane, MOST_OUTPUTS, Rows, SquaredSums};
 pub(super) use tap_rows::{GROUP, TapRows};
 pub(super) use tiles::{MapRows, Residual, Span, Spans, most_vectors};
 pub(super) use transpose::{deinterleave, interleave};
-pub(super) use winograd::{
-    Ends, Grid, IN as TILE_IN, OUT as TILE_OUT, Plane, from_tiles, to_tiles,
-};
+pub(super) use winograd::{Ends, Grid, Plane, from_tiles, to_tiles};
 pub(super) use workers::Workers;
 
 /// Samples of the smallest panel: a vector of any instruction set divides it or is as long as two.

@@ -8,12 +8,7 @@
 
 use super::{Columns, WIDTH};
 use crate::simd::{Eight, Isa, Kernel, MAX_LANES, Vector};
-
-/// Outputs of a tile, along an axis.
-pub(in crate::engine) const OUT: usize = 4;
-
-/// Its inputs.
-pub(in crate::engine) const IN: usize = 6;
+use crate::winograd::{IN, OUT, OfInputs, OfProducts, Transform};
 
 /// Floats of a row of eight tiles' inputs, to whole vectors.
 const ROW: usize = 40;
@@ -119,7 +114,7 @@ impl ToTiles<'_, '_> {
                 for i in 0..IN {
                     vectors[i] = E::load(&found[i][at..]);
                 }
-                let vectors = of_inputs(vectors);
+                let vectors = OfInputs::along(vectors);
                 for i in 0..IN {
                     vectors[i].store(&mut columns[i][at..]);
                 }
@@ -130,7 +125,7 @@ impl ToTiles<'_, '_> {
                 let row = &columns[u];
                 let [first, second, third, fourth] = by_columns::<E>(&row[..ROW - 8]);
                 let [fifth, sixth, ..] = by_columns::<E>(&row[OUT..]);
-                let all = of_inputs([first, second, third, fourth, fifth, sixth]);
+                let all = OfInputs::along([first, second, third, fourth, fifth, sixth]);
                 for v in 0..IN {
                     let y = &mut self.y.row(u * IN + v)[at..];
                     if y.len() >= WIDTH {
@@ -160,21 +155,14 @@ impl ToTiles<'_, '_> {
                         let column = column.ok().filter(|&column| column < self.plane.size[1]);
                         if let Some(column) = column {
                             let at = (start + column) * self.lanes + lane;
-                            tile[j][i] = E::load(&self.x[at..]);
+                            tile[i][j] = E::load(&self.x[at..]);
                         }
                     }
                 }
-                for j in 0..IN {
-                    tile[j] = of_inputs(tile[j]);
-                }
+                let tile = OfInputs::of(tile);
                 for u in 0..IN {
-                    let mut row = [E::splat(0.0); IN];
-                    for j in 0..IN {
-                        row[j] = tile[j][u];
-                    }
-                    let row = of_inputs(row);
                     for v in 0..IN {
-                        row[v].store(&mut self.y.row(u * IN + v)[at + lane..]);
+                        tile[u][v].store(&mut self.y.row(u * IN + v)[at + lane..]);
                     }
                 }
             }
@@ -191,58 +179,12 @@ fn by_columns<E: Eight>(row: &[f32]) -> [E; OUT] {
     [first, second, third, fourth]
 }
 
-/// Six inputs transformed.
-#[inline(always)]
-fn of_inputs<V: Vector<Element = f32>>([a, b, c, d, e, f]: [V; IN]) -> [V; IN] {
-    let (one, minus) = (V::splat(1.0), V::splat(-1.0));
-    let (two, minus_two) = (V::splat(2.0), V::splat(-2.0));
-    let (four, five) = (V::splat(-4.0), V::splat(-5.0));
-    let (even, odd) = (c.fma(four, e), b.fma(four, d));
-    let (second, first) = (c.fma(minus, e), b.fma(minus, d));
-    [
-        a.fma(V::splat(4.0), c.fma(five, e)),
-        one.fma(even, odd),
-        odd.fma(minus, even),
-        first.fma(two, second),
-        first.fma(minus_two, second),
-        b.fma(V::splat(4.0), d.fma(five, f)),
-    ]
-}
-
-/// Six products of transforms to four outputs.
-#[inline(always)]
-fn of_products<V: Vector<Element = f32>>([a, b, c, d, e, f]: [V; IN]) -> [V; OUT] {
-    let (one, minus) = (V::splat(1.0), V::splat(-1.0));
-    let (two, four, eight) = (V::splat(2.0), V::splat(4.0), V::splat(8.0));
-    let (sum, difference) = (one.fma(b, c), c.fma(minus, b));
-    let (sums, differences) = (one.fma(d, e), e.fma(minus, d));
-    [
-        one.fma(a, one.fma(sum, sums)),
-        differences.fma(two, difference),
-        sums.fma(four, sum),
-        differences.fma(eight, one.fma(difference, f)),
-    ]
-}
-
 /// A tile's products to its outputs, row by row.
 #[inline(always)]
 fn outputs<V: Vector<Element = f32>>(products: [[V; IN]; IN], bias: f32) -> [[V; OUT]; OUT] {
     let (one, bias) = (V::splat(1.0), V::splat(bias));
-    let mut columns = [[V::splat(0.0); OUT]; IN];
-    for v in 0..IN {
-        let mut column = [V::splat(0.0); IN];
-        for u in 0..IN {
-            column[u] = products[u][v];
-        }
-        columns[v] = of_products(column);
-    }
-    let mut rows = [[V::splat(0.0); OUT]; OUT];
+    let mut rows = OfProducts::of(products);
     for i in 0..OUT {
-        let mut row = [V::splat(0.0); IN];
-        for v in 0..IN {
-            row[v] = columns[v][i];
-        }
-        rows[i] = of_products(row);
         for j in 0..OUT {
             rows[i][j] = one.fma(rows[i][j], bias);
         }

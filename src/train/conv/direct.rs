@@ -1,14 +1,16 @@
 //! The convolution below a max-pool, straight from the image: a patch is one run of memory for each row
 //! of the window, so no matrix of patches is made.
 
-use super::packed_weights::{PANEL, PackedWeights};
+use super::algorithm::Algorithm;
+use super::packed_weights::{PANEL, PackedWeights, unpack_gradients};
 use super::padded_image::PaddedImage;
-use super::shape::ConvShape;
+use super::shape::{ConvShape, Gradients, Outputs};
 use crate::train::aligned_buffer::{Buffer, padded};
 use crate::train::elementwise::Square;
 use crate::train::pass::Pass;
 use crate::train::sparse::Sparse;
 use crate::train::vector::{Kernel, LANES, Real, Vector, parts};
+use crate::train::weights::Weights;
 
 /// The images of a group should have this fraction of the room that the weights have, which are gone
 /// through once for all of them.
@@ -39,16 +41,16 @@ pub(super) struct Direct<T> {
     pub(super) by_pixel: Sparse<T>,
 }
 
-impl<T: Real> Direct<T> {
-    /// How many samples make a group, if there are so many.
-    pub(super) fn group(shape: &ConvShape) -> usize {
+impl<T: Real> Algorithm<T> for Direct<T> {
+    type Prepared = PackedWeights<T>;
+
+    fn group(shape: &ConvShape) -> usize {
         let [height, width] = shape.window.kernel;
         let weights = height * width * shape.input.channels * shape.channels;
         (weights / (FRACTION * PaddedImage::new(shape).size).max(1)).max(1)
     }
 
-    /// Zeros, for groups of at most this many.
-    pub(super) fn new(shape: &ConvShape, group: usize) -> Self {
+    fn new(shape: &ConvShape, group: usize) -> Self {
         let image = PaddedImage::new(shape);
         let ((oh, ow), [sy, sx]) = (shape.conv_output(), shape.window.stride);
         let width = image.line / shape.input.channels.max(1);
@@ -69,13 +71,29 @@ impl<T: Real> Direct<T> {
         }
     }
 
-    /// How many numbers the gradients of theta and sigma^2 have: rows as in the backward layout.
-    pub(super) fn weights(&self, shape: &ConvShape) -> usize {
+    fn prepared(shape: &ConvShape) -> PackedWeights<T> {
+        PackedWeights::new(shape)
+    }
+
+    fn prepare_forward(to: &mut PackedWeights<T>, pass: Pass, weights: &Weights<T>, theta: &[T]) {
+        to.pack_forward(pass, weights, theta);
+    }
+
+    fn prepare_backward(
+        to: &mut PackedWeights<T>,
+        shape: &ConvShape,
+        _: Pass,
+        weights: &Weights<T>,
+    ) {
+        to.pack_backward(shape, weights);
+    }
+
+    /// Rows as in the backward layout.
+    fn sums(&self, shape: &ConvShape, _: usize) -> usize {
         shape.channels * shape.window.kernel[0] * self.image.padded_run
     }
 
-    /// Reads samples.
-    pub(super) fn load<'a>(
+    fn load<'a>(
         &mut self,
         shape: &ConvShape,
         pass: Pass,
@@ -96,23 +114,49 @@ impl<T: Real> Direct<T> {
         }
     }
 
-    /// The means of the outputs, and the variances if they are sampled: a row for each position of each
-    /// sample, channels [`padded`].
-    pub(super) fn forward(
-        &self,
+    fn forward(
+        &mut self,
         shape: &ConvShape,
         pass: Pass,
-        weights: &PackedWeights<T>,
-        mean: &mut [T],
-        variance: &mut [T],
+        prepared: &PackedWeights<T>,
+        _: (&Weights<T>, &[T]),
+        [mean, variance]: [&mut [T]; 2],
     ) {
         let (image, samples, pixels) = (self.image, self.samples, &self.pixels[..]);
-        let [theta, sigma2] = &weights.forward;
+        let [theta, sigma2] = &prepared.forward;
         let products = [(&self.images, theta, mean), (&self.squares, sigma2, variance)];
         for (images, weights, out) in products.into_iter().take(1 + usize::from(pass.sampled)) {
             let kernel = Convolve { shape, image, samples, pixels, images, weights, out };
             T::dispatch(pass.isa, padded(shape.channels), kernel);
         }
+    }
+
+    fn collect(
+        &mut self,
+        shape: &ConvShape,
+        pass: Pass,
+        number: usize,
+        outputs: &Outputs<'_, T>,
+        bias: &mut [T],
+    ) {
+        self.collect_winners(shape, pass, number, outputs, bias);
+    }
+
+    fn backward<'a>(
+        &mut self,
+        shape: &ConvShape,
+        pass: Pass,
+        (packed, _): (&PackedWeights<T>, &Weights<T>),
+        sums: &mut Gradients<T>,
+        _: impl Iterator<Item = &'a [T]>,
+        dx: Option<impl ExactSizeIterator<Item = &'a mut [T]>>,
+    ) {
+        self.backward_winners(shape, pass, packed, sums, dx);
+    }
+
+    fn finish(&mut self, shape: &ConvShape, _: Pass, stride: usize, sums: &mut Gradients<T>) {
+        unpack_gradients(shape, stride, &mut sums.theta);
+        unpack_gradients(shape, stride, &mut sums.sigma2);
     }
 }
 

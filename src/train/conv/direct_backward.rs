@@ -1,6 +1,7 @@
 //! The backward pass of a direct convolution. Only the winners of the max-pool that the ReLU let through
 //! count, a fraction of all outputs: gradients by outputs are sparse.
 
+use super::backward_relu_pool::BackwardReluPool;
 use super::direct::Direct;
 use super::packed_weights::PackedWeights;
 use super::padded_image::PaddedImage;
@@ -9,7 +10,7 @@ use crate::network::Shape;
 use crate::train::aligned_buffer::padded;
 use crate::train::pass::Pass;
 use crate::train::sparse::{Product, Target, put};
-use crate::train::vector::{Kernel, LANES, Real, Vector};
+use crate::train::vector::Real;
 
 impl<T: Real> Direct<T> {
     /// Notes the winners that a gradient reaches, of a sample by its number in the group.
@@ -40,7 +41,7 @@ impl<T: Real> Direct<T> {
     }
 
     /// The backward pass of the samples whose winners [`Direct::collect_winners`] noted.
-    pub(super) fn backward<'a>(
+    pub(super) fn backward_winners<'a>(
         &mut self,
         shape: &ConvShape,
         pass: Pass,
@@ -88,52 +89,4 @@ impl<T: Real> Direct<T> {
             }
         }
     }
-}
-
-/// The gradients of a sample by its winners' means and variances, zero where the ReLU is closed.
-struct BackwardReluPool<'a, 'b, T> {
-    shape: &'a ConvShape,
-    outputs: &'a Outputs<'b, T>,
-    means: &'a mut [T],
-    variances: &'a mut [T],
-    bias: &'a mut [T],
-}
-
-impl<T: Real> Kernel<T> for BackwardReluPool<'_, '_, T> {
-    #[inline(always)]
-    fn run<V: Vector<Element = T>>(self) {
-        let Self { outputs, means, variances, bias, .. } = self;
-        let ConvShape { channels, relu, .. } = *self.shape;
-        let (wide, zero) = (padded(channels), V::splat(0.0));
-        for position in 0..self.shape.output().area() {
-            for channel in (0..wide).step_by(V::LANES) {
-                let (from, to) = (position * channels + channel, position * wide + channel);
-                let mut mean = load_some::<V>(outputs.gradient, from);
-                if relu {
-                    let value = load_some::<V>(outputs.values, from);
-                    mean = value.select_greater(zero, mean, zero);
-                }
-                mean.store(&mut means[to..]);
-                (mean * V::load(&outputs.coefficient[to..])).store(&mut variances[to..]);
-                (V::load(&bias[channel..]) + mean).store(&mut bias[channel..]);
-            }
-        }
-        // Beyond the channels are those of the next position.
-        bias[channels..].fill(T::of(0.0));
-    }
-}
-
-/// Values from one on, and zeros after the last.
-#[inline(always)]
-fn load_some<V: Vector>(values: &[V::Element], from: usize) -> V
-where
-    V::Element: Real,
-{
-    let rest = values.get(from..).unwrap_or_default();
-    if rest.len() >= V::LANES {
-        return V::load(rest);
-    }
-    let mut lanes = [V::Element::of(0.0); LANES];
-    lanes[..rest.len()].copy_from_slice(rest);
-    V::load(&lanes)
 }

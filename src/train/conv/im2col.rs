@@ -2,6 +2,8 @@
 //! is a matter of dense products. The patches of small maps are multiplied several samples at once, so
 //! that weights are read once for many of them.
 
+use super::algorithm::Algorithm;
+use super::backward_relu_pool::BackwardReluPool;
 use super::shape::{ConvShape, Gradients, Outputs};
 use crate::network::{Shape, Window};
 use crate::train::aligned_buffer::{Buffer, padded};
@@ -11,41 +13,58 @@ use crate::train::pass::Pass;
 use crate::train::vector::Real;
 use crate::train::weights::Weights;
 
+/// Patches that a product should have, if the samples of a part have so many.
+const PATCHES: usize = 256;
+
 /// A group of samples; matrices have a row for each position of each of them.
 pub(super) struct Im2col<T> {
     /// Distance of patches.
-    pub stride: usize,
+    stride: usize,
     /// How many were gathered.
     rows: usize,
     /// Zero where the window is over padding, and at the ends of rows.
     patches: Buffer<T>,
     squares: Buffer<T>,
-    /// The gradients by each mean and variance.
-    by_mean: Vec<T>,
-    by_variance: Vec<T>,
+    /// The gradients by each mean and variance, channels [`padded`].
+    by_mean: Buffer<T>,
+    by_variance: Buffer<T>,
     /// The gradient by the patches.
     gradient: Buffer<T>,
 }
 
-impl<T: Real> Im2col<T> {
-    /// For at most this many.
-    pub(super) fn new(shape: &ConvShape, rows: usize) -> Self {
+impl<T: Real> Algorithm<T> for Im2col<T> {
+    /// As they are.
+    type Prepared = ();
+
+    fn group(shape: &ConvShape) -> usize {
+        let (oh, ow) = shape.conv_output();
+        (PATCHES / (oh * ow).max(1)).max(1)
+    }
+
+    fn new(shape: &ConvShape, group: usize) -> Self {
         let [height, width] = shape.window.kernel;
-        let stride = padded(height * width * shape.input.channels);
+        let (oh, ow) = shape.conv_output();
+        let (rows, stride) = (group * oh * ow, padded(height * width * shape.input.channels));
         let matrix = || Buffer::zeros(rows * stride);
+        let by_output = || Buffer::zeros(rows * padded(shape.channels));
         Self {
             stride,
             rows: 0,
             patches: matrix(),
             squares: matrix(),
-            by_mean: Vec::new(),
-            by_variance: Vec::new(),
+            by_mean: by_output(),
+            by_variance: by_output(),
             gradient: matrix(),
         }
     }
 
-    /// The images' patches, one for each position, and their squares if outputs are sampled.
-    pub(super) fn gather<'a>(
+    fn prepared(_: &ConvShape) {}
+
+    fn prepare_forward(_: &mut (), _: Pass, _: &Weights<T>, _: &[T]) {}
+
+    fn prepare_backward(_: &mut (), _: &ConvShape, _: Pass, _: &Weights<T>) {}
+
+    fn load<'a>(
         &mut self,
         shape: &ConvShape,
         pass: Pass,
@@ -67,15 +86,13 @@ impl<T: Real> Im2col<T> {
         }
     }
 
-    /// The means of the outputs, and the variances if they are sampled, channels [`padded`].
-    pub(super) fn forward(
-        &self,
+    fn forward(
+        &mut self,
         shape: &ConvShape,
         pass: Pass,
-        weights: &Weights<T>,
-        theta: &[T],
-        mean: &mut [T],
-        variance: &mut [T],
+        (): &(),
+        (weights, theta): (&Weights<T>, &[T]),
+        [mean, variance]: [&mut [T]; 2],
     ) {
         let (outputs, cols, stride) = (shape.channels, weights.cols, self.stride);
         let (rows, wide) = (self.rows, padded(outputs));
@@ -87,47 +104,36 @@ impl<T: Real> Im2col<T> {
         }
     }
 
-    /// Appends the gradients by mean and variance of a sample's outputs.
-    pub(super) fn collect_gradients(
+    fn collect(
         &mut self,
         shape: &ConvShape,
         pass: Pass,
+        number: usize,
         outputs: &Outputs<'_, T>,
         bias: &mut [T],
     ) {
-        let channels = shape.channels;
-        let (oh, ow) = shape.conv_output();
-        let rows = outputs.gradient.chunks_exact(channels).zip(outputs.values.chunks(channels));
-        for ((gradient, values), coefficient) in
-            rows.zip(outputs.coefficient.chunks(padded(channels))).take(oh * ow)
-        {
-            let first = self.by_mean.len();
-            let open = |y: T| !shape.relu || y > T::of(0.0);
-            let gated = gradient.iter().zip(values);
-            self.by_mean.extend(gated.map(|(g, y)| if open(*y) { *g } else { T::of(0.0) }));
-            let g = &self.by_mean[first..];
-            bias.iter_mut().zip(g).for_each(|(sum, g)| *sum = *sum + *g);
-            if pass.sampled {
-                self.by_variance.extend(g.iter().zip(coefficient).map(|(g, c)| *g * *c));
-            }
-        }
+        let (wide, positions) = (padded(shape.channels), shape.output().area());
+        let rows = number * positions * wide..(number + 1) * positions * wide;
+        let (means, variances) = (&mut self.by_mean[rows.clone()], &mut self.by_variance[rows]);
+        T::dispatch(pass.isa, wide, BackwardReluPool { shape, outputs, means, variances, bias });
     }
 
-    /// The backward pass of the samples that [`Im2col::collect_gradients`] has seen. The squares are lost.
-    pub(super) fn backward<'a>(
+    /// The squares are lost.
+    fn backward<'a>(
         &mut self,
         shape: &ConvShape,
         pass: Pass,
-        weights: &Weights<T>,
+        ((), weights): (&(), &Weights<T>),
         gradients: &mut Gradients<T>,
-        dx: Option<impl Iterator<Item = &'a mut [T]>>,
+        _: impl Iterator<Item = &'a [T]>,
+        dx: Option<impl ExactSizeIterator<Item = &'a mut [T]>>,
     ) {
         let (outputs, cols, stride) = (shape.channels, weights.cols, self.stride);
         let (oh, ow) = shape.conv_output();
         let (positions, rows) = (oh * ow, self.rows);
-        let by_mean = Matrix::new(&self.by_mean, rows, outputs, outputs);
-        let by_variance =
-            pass.sampled.then(|| Matrix::new(&self.by_variance, rows, outputs, outputs));
+        let wide = padded(outputs);
+        let by_mean = Matrix::new(&self.by_mean, rows, outputs, wide);
+        let by_variance = pass.sampled.then(|| Matrix::new(&self.by_variance, rows, outputs, wide));
         let patches = Matrix::new(&self.patches, rows, cols, stride);
         multiply_add(&mut gradients.theta, stride, by_mean.transposed(), patches);
         if let Some(by_variance) = by_variance {
@@ -154,8 +160,6 @@ impl<T: Real> Im2col<T> {
                 });
             }
         }
-        self.by_mean.clear();
-        self.by_variance.clear();
     }
 }
 

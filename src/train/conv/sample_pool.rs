@@ -31,6 +31,7 @@ impl<T: Real> Kernel<T> for SamplePool<'_, T> {
         let (oh, ow) = self.shape.conv_output();
         let pooled = self.shape.output();
         let [top, left, ..] = pool.padding;
+        let least = V::splat(VARIANCE_FLOOR).sqrt();
         let lowest = V::splat(if relu { 0.0 } else { f64::NEG_INFINITY });
         for out in 0..pooled.area() {
             let (y0, x0) =
@@ -60,7 +61,10 @@ impl<T: Real> Kernel<T> for SamplePool<'_, T> {
                 }
                 let at = out * channels + channel;
                 winner.store(&mut self.winner[at..]);
-                (V::splat(0.5) * noise / deviation).store(&mut self.coefficient[at..]);
+                // By a variance of zero goes no gradient: what it is of is zero, or nearly.
+                let coefficient = V::splat(0.5) * noise / deviation;
+                let coefficient = deviation.select_greater(least, coefficient, V::splat(0.0));
+                coefficient.store(&mut self.coefficient[at..]);
                 // NaN must not become 0: the maximum keeps its second operand.
                 let y = lowest.max(best + V::load(&self.bias[channel..]));
                 let to = out * outputs + channel;

@@ -74,6 +74,14 @@ fn networks() -> Vec<Network> {
             "[3, 5, 5]",
             &[("a", &[4, 3, 2, 3]), ("b", &[6, 4, 2, 2]), ("c", &[3, 36])],
         ),
+        // By tiles of 4x4 outputs, and of 2x2.
+        network(
+            r#"{"op": "conv2d", "layer": "a", "padding": [1, 1, 1, 0]}, {"op": "relu"},
+               {"op": "conv2d", "layer": "b", "padding": [0, 0, 1, 0]}, {"op": "relu"},
+               {"op": "flatten"}, {"op": "linear", "layer": "c"}"#,
+            "[8, 3, 5]",
+            &[("a", &[8, 8, 3, 3]), ("b", &[3, 8, 3, 3]), ("c", &[3, 12])],
+        ),
         // Branches that meet, one of them the input; pools and functions of their own.
         network(
             r#"{"op": "conv2d", "layer": "a", "padding": [1, 1, 1, 1], "name": "a"},
