@@ -4,36 +4,64 @@
 //! `cargo bench --bench train_step -- RECIPE THREADS STEPS [WIDTH]` prints the median as one number, for
 //! `benches/peers/torch_step.sh` to set beside PyTorch's: on MNIST's test images where the recipe reads
 //! such, four of five pixels of which are zero; with `NOISE=1`, and for other recipes, on images of noise
-//! without zeros. `-- scaling` prints how the time of an epoch grows with weights and with samples.
+//! without zeros. A recipe more than the trainer's is `mlp-4096`, of layers of 784, 4096, 4096 and 10.
+//! `-- scaling` prints how the time of an epoch grows with weights and with samples, `-- sparsity` how the
+//! step of fine-tuning falls with the weights that pruning left.
 
 use std::path::Path;
 use std::time::Instant;
 
-use svdo::network::Layer;
+use safetensors::tensor::{Dtype, TensorView};
+
 use svdo::network::describe::Description;
+use svdo::network::{Layer, Network};
 use svdo::train::dataset::Dataset;
 use svdo::train::family::Draw;
 use svdo::train::recipe::{self, Config};
 use svdo::train::trainer::Trainer;
+use svdo::train::warm_start;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let name = arguments.first().map_or("lenet-300-100", String::as_str);
-    if name == "scaling" {
-        return scaling();
+    match name {
+        "scaling" => return scaling(),
+        "sparsity" => return sparsity(),
+        _ => {}
     }
     let number = |at: usize, default: usize| arguments.get(at).map_or(Ok(default), |a| a.parse());
     let (threads, steps) = (number(1, 1)?, number(2, 40)?);
     let width = arguments.get(3).map_or(Ok(1.0), |a| a.parse())?;
-    let (network, config) = recipe::find(name, width)?;
-    let mut trainer = Trainer::new(network, config)?;
-    let mnist =
-        trainer.network.input.shape.elements()? == 784 && std::env::var_os("NOISE").is_none();
+    let mut trainer = trainer(name, width)?;
+    let mnist = name.starts_with("lenet") && std::env::var_os("NOISE").is_none();
     let data = if mnist { digits(&trainer, 1000)? } else { noise(&trainer, 1000)? };
     println!("{:.3}", median(&mut trainer, &data, threads, steps)?);
     Ok(())
+}
+
+/// Of a recipe, or a wide network of linear layers.
+fn trainer(name: &str, width: f64) -> Result<Trainer> {
+    let (network, config) = match name {
+        "mlp-4096" => (layers(&[784, 4096, 4096, 10])?, Config::named(name)),
+        _ => recipe::find(name, width)?,
+    };
+    Ok(Trainer::new(network, config)?)
+}
+
+/// Linear layers of these sizes with ReLUs in between.
+fn layers(sizes: &[usize]) -> Result<Network> {
+    let mut nodes = Vec::new();
+    let mut layers = Vec::new();
+    for (index, pair) in sizes.windows(2).enumerate() {
+        let name = format!("fc{}", index + 1);
+        nodes.push(format!(r#"{{"op": "linear", "layer": "{name}"}}"#));
+        layers.push(Layer { name, shape: vec![pair[1], pair[0]] });
+    }
+    let nodes = nodes.join(r#", {"op": "relu"}, "#);
+    let json = format!(r#"{{"version": 1, "input": {{"shape": [784]}}, "nodes": [{nodes}]}}"#);
+    Ok(Description::from_json(&json)?.resolve(layers)?)
 }
 
 /// The last of MNIST's test images.
@@ -74,18 +102,8 @@ fn scaling() -> Result<()> {
     println!("  weights  ms of a step  ns a weight");
     for factor in [1, 2, 4, 8, 16] {
         let sizes = [784, 300 * factor, 100, 10];
-        let mut nodes = Vec::new();
-        let mut layers = Vec::new();
-        for (index, pair) in sizes.windows(2).enumerate() {
-            let name = format!("fc{}", index + 1);
-            nodes.push(format!(r#"{{"op": "linear", "layer": "{name}"}}"#));
-            layers.push(Layer { name, shape: vec![pair[1], pair[0]] });
-        }
-        let nodes = nodes.join(r#", {"op": "relu"}, "#);
-        let json = format!(r#"{{"version": 1, "input": {{"shape": [784]}}, "nodes": [{nodes}]}}"#);
         let weights: usize = sizes.windows(2).map(|pair| pair[0] * pair[1]).sum();
-        let network = Description::from_json(&json)?.resolve(layers)?;
-        let mut trainer = Trainer::new(network, Config::named("scaling"))?;
+        let mut trainer = Trainer::new(layers(&sizes)?, Config::named("scaling"))?;
         let data = noise(&trainer, 1000)?;
         let time = median(&mut trainer, &data, 1, 40)?;
         println!("{weights:9}  {time:12.2}  {:11.2}", time * 1e6 / weights as f64);
@@ -105,4 +123,48 @@ fn scaling() -> Result<()> {
         println!("{samples:9}  {time:19.2}  {:21.1}", time * 1e6 / samples as f64);
     }
     Ok(())
+}
+
+/// Milliseconds of a step of fine-tuning, the kept weights drawn at random, beside that of the posterior.
+fn sparsity() -> Result<()> {
+    println!("recipe,kept,ms,of_the_posterior_step");
+    let folder = std::env::temp_dir().join(format!("svdo-train-step-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    for (name, width) in [("lenet-300-100", 1.0), ("mlp-4096", 1.0), ("vgg-like", 0.25)] {
+        let mut whole = trainer(name, width)?;
+        let data = noise(&whole, 1000)?;
+        let posterior = median(&mut whole, &data, 1, 10)?;
+        println!("{name},posterior,{posterior:.2},1");
+        for kept in [1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01] {
+            let path = folder.join("pruned.safetensors");
+            std::fs::write(&path, pruned(&whole.network, kept)?)?;
+            let config = Config { batch_norm: name == "vgg-like", ..Config::named(name) };
+            let mut tuned = warm_start::from_survivors(&path, Some(&whole.network), config)?;
+            let time = median(&mut tuned, &data, 1, 10)?;
+            println!("{name},{kept},{time:.2},{:.3}", time / posterior);
+        }
+    }
+    std::fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+/// A checkpoint of random weights, a share of which is not zero.
+fn pruned(network: &Network, kept: f64) -> Result<Vec<u8>> {
+    let mut tensors = Vec::new();
+    for (layer, Layer { name, shape }) in network.layers.iter().enumerate() {
+        let mut draws = vec![0.0; 2 * shape.iter().product::<usize>()];
+        Draw { seed: 1, step: 0, layer: layer as u32 }.uniforms(0, &mut draws);
+        let weights = draws.chunks_exact(2).map(|pair| {
+            let value = (pair[0] - 0.5) * 0.1;
+            if pair[1] < kept { value as f32 } else { 0.0 }
+        });
+        let bytes: Vec<u8> = weights.flat_map(f32::to_le_bytes).collect();
+        tensors.push((format!("{name}.weight"), shape.clone(), bytes));
+        let bias = vec![0u8; 4 * shape[0]];
+        tensors.push((format!("{name}.bias"), vec![shape[0]], bias));
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)));
+    Ok(safetensors::serialize(views.collect::<Result<Vec<_>>>()?, None)?)
 }
