@@ -149,8 +149,12 @@ fn idx_files(folder: &Path, part: Part) -> Option<[PathBuf; 2]> {
     Some([find("images-idx3-ubyte")?, find("labels-idx1-ubyte")?])
 }
 
-/// Folders of pictures, one for each class, under that of the part where there is one.
+/// Folders of pictures, one for each class, under that of the part where there is one; none beside the files of a
+/// data set, which other folders have nothing to do with.
 pub(crate) fn class_folders(folder: &Path, part: Part) -> Result<Option<Vec<PathBuf>>> {
+    if folder.join(part.cifar()).is_file() || idx_files(folder, part).is_some() {
+        return Ok(None);
+    }
     let own = folder.join(part.name());
     let parted = [Part::Train, Part::Test].iter().any(|part| folder.join(part.name()).is_dir());
     if parted && !own.is_dir() {

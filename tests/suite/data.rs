@@ -93,6 +93,17 @@ fn errors_are_counted_on_folders_and_tables() {
     assert!(code == 2 && err.contains("--labels"), "{err}");
 }
 
+/// MNIST's files count, whatever folders of pictures lie beside them.
+#[test]
+fn files_of_a_data_set_come_before_folders() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    assert!(fixtures.join("pictures").is_dir());
+    let (code, out, err) = infer(&fixtures, &["lenet300_mnist.svdo", "-i", ".", "--json", "-"]);
+    assert_eq!(code, 0, "{err}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["samples"], 10_000);
+}
+
 #[test]
 fn classes_have_their_names() {
     let folder = folder();
