@@ -133,14 +133,14 @@ fn sparsity() -> Result<()> {
     for (name, width) in [("lenet-300-100", 1.0), ("mlp-4096", 1.0), ("vgg-like", 0.25)] {
         let mut whole = trainer(name, width)?;
         let data = noise(&whole, 1000)?;
-        let posterior = median(&mut whole, &data, 1, 10)?;
+        let posterior = median(&mut whole, &data, 1, 20)?;
         println!("{name},posterior,{posterior:.2},1");
         for kept in [1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01] {
             let path = folder.join("pruned.safetensors");
             std::fs::write(&path, pruned(&whole.network, kept)?)?;
             let config = Config { batch_norm: name == "vgg-like", ..Config::named(name) };
             let mut tuned = warm_start::from_survivors(&path, Some(&whole.network), config)?;
-            let time = median(&mut tuned, &data, 1, 10)?;
+            let time = median(&mut tuned, &data, 1, 20)?;
             println!("{name},{kept},{time:.2},{:.3}", time / posterior);
         }
     }

@@ -27,7 +27,7 @@ for recipe in "$@"; do
         for round in $(seq "$rounds"); do
             set -- "$name" "$threads" "$steps" "${width:-1}"
             ours=$("$bench" "$@")
-            eager=$(peer "$@")
+            eager=$(COMPILE='' peer "$@")
             compiled=-
             [ -z "${COMPILE:-}" ] || compiled=$(COMPILE=1 peer "$@")
             echo "$ours $eager $compiled" | awk -v row="$recipe $threads $round" '{

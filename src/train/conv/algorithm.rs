@@ -46,6 +46,11 @@ pub(super) trait Algorithm<T: Real>: Send + Sync {
         rows
     }
 
+    /// Before the first group of a part: whether its sums have to be zero, which otherwise it writes at the end.
+    fn begin(&mut self) -> bool {
+        true
+    }
+
     /// Reads samples, and their squares if outputs are sampled.
     fn load<'a>(
         &mut self,

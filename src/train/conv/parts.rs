@@ -179,10 +179,13 @@ impl<T: Real, A: Algorithm<T>> AnyParts<T> for Parts<T, A> {
         let both = (&self.prepared, weights);
         let backward_part = |number: usize, scratch: &mut Part<T, A>, mut dx: Option<&mut [T]>| {
             let Part { algorithm, gradients, .. } = scratch;
-            let Gradients { theta, sigma2, bias } = gradients;
-            [theta, sigma2, bias].into_iter().for_each(|sum| sum.fill(T::of(0.0)));
             // A small last batch may leave parts without samples.
             let samples = (number * part).min(batch)..((number + 1) * part).min(batch);
+            let Gradients { theta, sigma2, bias } = gradients;
+            bias.fill(T::of(0.0));
+            if algorithm.begin() || samples.is_empty() {
+                [theta, sigma2].into_iter().for_each(|sum| sum.fill(T::of(0.0)));
+            }
             for first in samples.clone().step_by(self.group) {
                 let group = first..(first + self.group).min(samples.end);
                 let x = x[group.start * wide_in..group.end * wide_in].chunks(wide_in);

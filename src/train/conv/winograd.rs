@@ -104,6 +104,11 @@ where
         to.pack_backward(pass, weights);
     }
 
+    fn begin(&mut self) -> bool {
+        self.fresh = true;
+        false
+    }
+
     fn load<'a>(
         &mut self,
         _: &ConvShape,
@@ -212,7 +217,7 @@ where
         stride: usize,
         gradients: &mut Gradients<T>,
     ) {
-        if std::mem::replace(&mut self.fresh, true) {
+        if self.fresh {
             return;
         }
         let size = [shape.channels, shape.input.channels];
@@ -220,6 +225,9 @@ where
         for (numbers, taps) in both.take(1 + usize::from(pass.sampled)) {
             let kernel = FromNumbers::<T, IN, OUT> { numbers, size, taps, stride };
             T::dispatch(pass.isa, size[1], kernel);
+        }
+        if !pass.sampled {
+            gradients.sigma2.fill(T::of(0.0));
         }
     }
 }
