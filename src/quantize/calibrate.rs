@@ -73,7 +73,9 @@ impl Positions {
     fn new(of: usize, area: usize, columns: usize, rows: usize) -> Self {
         let work = (1 << 31) / (columns * columns);
         let memory = (1 << 26) / (columns + rows);
-        let most = work.max(1024).min(memory).clamp(1, MOST_POSITIONS);
+        // As many as inputs, so that no unit can be fitted to chance.
+        let least = columns.max(1024);
+        let most = work.max(least).min(memory).clamp(1, MOST_POSITIONS);
         let samples = of.min(most);
         Self { samples, each: (most / samples).clamp(1, area), area }
     }
