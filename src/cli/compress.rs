@@ -112,6 +112,7 @@ pub struct Arguments {
     ///
     /// As they are quantized, weights are fitted to the pruned network's outputs. A few thousand samples
     /// are enough (as --validate, training part, classes are not looked at). The file is a quarter smaller at the same change of outputs.
+    /// A layer whose inputs' second moments take more than 512 MiB (9,216 inputs take 324) is quantized as without.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     calibrate: Option<PathBuf>,
 

@@ -13,14 +13,16 @@ use rayon::prelude::*;
 
 use super::activations::{Activations, Selection};
 use super::feedback::{Factor, Unit};
+use super::moments::Moments;
 use super::propagate::{BlockValues, LANES, Propagation, Tap, Weights};
 use crate::data::finite;
 use crate::error::{Error, Result};
 use crate::network::{Cell, Network, Op, Source, check_domains};
 use crate::prune::PrunedModel;
 
-/// Layers with more columns are quantized as without calibration: memory grows with their square.
-const MOST_COLUMNS: usize = 4096;
+/// Layers whose moments take more bytes are quantized as without calibration: memory grows with the square of
+/// their columns.
+const MOST_BYTES: usize = 1 << 29;
 /// Positions of samples at which a layer is fitted, at most.
 const MOST_POSITIONS: usize = 1 << 14;
 /// Weights of a unit among which an error is fed back.
@@ -55,7 +57,7 @@ struct Reference {
     /// `[position][row]`.
     outputs: Vec<f32>,
     /// For a layer that sees the network's input, which no compression changes.
-    moments: Option<Moments>,
+    moments: Option<Arc<Moments>>,
 }
 
 /// The positions of the samples at which a layer is fitted.
@@ -71,7 +73,9 @@ impl Positions {
     fn new(of: usize, area: usize, columns: usize, rows: usize) -> Self {
         let work = (1 << 31) / (columns * columns);
         let memory = (1 << 26) / (columns + rows);
-        let most = work.max(1024).min(memory).clamp(1, MOST_POSITIONS);
+        // As many as inputs, so that no unit can be fitted to chance.
+        let least = columns.max(1024);
+        let most = work.max(least).min(memory).clamp(1, MOST_POSITIONS);
         let samples = of.min(most);
         Self { samples, each: (most / samples).clamp(1, area), area }
     }
@@ -85,60 +89,6 @@ impl Positions {
         let Self { each, area, .. } = *self;
         let first = at.wrapping_mul(2_654_435_761) % area;
         (0..each).map(move |i| (first + i * area / each) % area)
-    }
-}
-
-/// Second moments of a layer's inputs, 1 as the last of them, and with the reference's outputs.
-#[derive(Debug, Clone)]
-struct Moments {
-    columns: usize,
-    rows: usize,
-    /// `[column][column]`, the lower triangle.
-    inputs: Vec<f64>,
-    /// `[column][row]`.
-    outputs: Vec<f64>,
-}
-
-impl Moments {
-    /// From inputs `[position][column]` and outputs `[position][row]`.
-    fn new(x: &[f32], columns: usize, y: &[f32], rows: usize) -> Self {
-        const TILE: usize = 8;
-        /// Positions summed in f32 before they are added in f64.
-        const CHUNK: usize = 128;
-        let (mut inputs, mut outputs) = (vec![0.0; columns * columns], vec![0.0; columns * rows]);
-        let tiles = inputs.par_chunks_mut(TILE * columns).zip(outputs.par_chunks_mut(TILE * rows));
-        tiles.enumerate().for_each(|(tile, (inputs, outputs))| {
-            let first = tile * TILE;
-            let last = (first + TILE).min(columns);
-            let mut sums = (vec![0.0f32; inputs.len()], vec![0.0f32; outputs.len()]);
-            for (x, y) in x.chunks(CHUNK * columns).zip(y.chunks(CHUNK * rows)) {
-                sums.0.fill(0.0);
-                sums.1.fill(0.0);
-                for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact(rows)) {
-                    for (at, &value) in x[first..last].iter().enumerate() {
-                        if value != 0.0 {
-                            let onto = sums.0[at * columns..][..last].iter_mut();
-                            onto.zip(x).for_each(|(sum, x)| *sum += value * x);
-                            let onto = sums.1[at * rows..][..rows].iter_mut();
-                            onto.zip(y).for_each(|(sum, y)| *sum += value * y);
-                        }
-                    }
-                }
-                inputs.iter_mut().zip(&sums.0).for_each(|(all, &sum)| *all += f64::from(sum));
-                outputs.iter_mut().zip(&sums.1).for_each(|(all, &sum)| *all += f64::from(sum));
-            }
-        });
-        let scale = columns as f64 / x.len().max(1) as f64;
-        inputs.iter_mut().chain(&mut outputs).for_each(|value| *value *= scale);
-        Self { columns, rows, inputs, outputs }
-    }
-
-    fn input(&self, a: usize, b: usize) -> f64 {
-        self.inputs[a.max(b) * self.columns + a.min(b)]
-    }
-
-    fn output(&self, column: usize, row: usize) -> f64 {
-        self.outputs[column * self.rows + row]
     }
 }
 
@@ -176,7 +126,7 @@ impl<'a> Calibration<'a> {
                     Op::Constant { .. } | Op::Embedding { .. } => false,
                     _ => net.patches(node, layer).is_whole(),
                 };
-                of_its_kind && again.is_none() && columns <= MOST_COLUMNS
+                of_its_kind && again.is_none() && Moments::bytes(columns + 1, rows) <= MOST_BYTES
             };
             let Some(node) = node.filter(fits) else {
                 left_out.push(layer);
@@ -211,7 +161,7 @@ impl<'a> Calibration<'a> {
                     network.layers[layer].name
                 )));
             }
-            reference.moments = inputs.map(|inputs| reference.moments_of(&inputs));
+            reference.moments = inputs.map(|inputs| Arc::new(reference.moments_of(&inputs)));
             this.layers[layer] = Some(reference);
         }
         Ok(this)
@@ -233,11 +183,13 @@ impl<'a> Calibration<'a> {
     /// layers are at most 2 GiB of it.
     pub fn memory(&self) -> usize {
         let layers = || self.layers.iter().flatten();
-        let kept = |l: &Reference| {
-            4 * l.outputs.len()
-                + l.moments.as_ref().map_or(0, |_| 8 * l.columns * (l.columns + l.rows))
+        let moments = |l: &Reference| Moments::bytes(l.columns, l.rows);
+        let kept =
+            |l: &Reference| 4 * l.outputs.len() + l.moments.as_ref().map_or(0, |_| moments(l));
+        let taken = |l: &Reference| {
+            let inputs = 8 * l.columns * l.positions.count();
+            inputs + if l.moments.is_none() { moments(l) } else { 0 }
         };
-        let taken = |l: &Reference| 8 * l.columns * (l.positions.count() + l.columns + l.rows);
         self.kept + layers().map(kept).sum::<usize>() + layers().map(taken).max().unwrap_or(0)
     }
 
@@ -258,7 +210,10 @@ impl<'a> Calibration<'a> {
         let reference = self.layers[layer].as_ref()?;
         let moments = match &reference.moments {
             Some(moments) => moments.clone(),
-            None => reference.moments_of(&self.inputs(net, activations, layer, reference)),
+            None => {
+                let inputs = self.inputs(net, activations, layer, reference);
+                Arc::new(reference.moments_of(&inputs))
+            }
         };
         Some(Fit::new(moments, units, &net.weights[layer]))
     }
@@ -393,7 +348,7 @@ fn sees_input(network: &Network, node: usize) -> bool {
 /// A layer's units, to be set weight after weight.
 #[derive(Debug)]
 pub(crate) struct Fit<'u> {
-    moments: Moments,
+    moments: Arc<Moments>,
     units: &'u [u32],
     damping: f64,
     norm: f64,
@@ -418,8 +373,8 @@ struct Row {
 }
 
 impl<'u> Fit<'u> {
-    fn new(moments: Moments, units: &'u [u32], layer: &Weights) -> Self {
-        let last = moments.columns - 1;
+    fn new(moments: Arc<Moments>, units: &'u [u32], layer: &Weights) -> Self {
+        let last = moments.columns() - 1;
         let mean = (0..last).map(|c| moments.input(c, c)).sum::<f64>() / last as f64;
         let damping = if mean > 0.0 { DAMPING * mean } else { 1.0 };
         let squares = layer.columns.iter().map(|&c| moments.input(c as usize, c as usize));
@@ -438,7 +393,7 @@ impl<'u> Fit<'u> {
 
     /// Whether all sums are numbers: those of very large values are not.
     pub fn is_finite(&self) -> bool {
-        self.moments.inputs.iter().chain(&self.moments.outputs).all(|v| v.is_finite())
+        self.moments.is_finite()
     }
 
     fn a(&self, columns: &[usize], i: usize, j: usize) -> f64 {
@@ -479,7 +434,7 @@ impl<'u> Fit<'u> {
 
     /// The columns of a row and that of its bias, if it has one.
     fn with_bias(&self, columns: &[u32], bias: bool) -> Vec<usize> {
-        let last = bias.then(|| self.moments.columns - 1);
+        let last = bias.then(|| self.moments.columns() - 1);
         columns.iter().map(|&c| c as usize).chain(last).collect()
     }
 

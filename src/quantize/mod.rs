@@ -8,6 +8,7 @@ mod distill;
 mod feedback;
 mod gap_rate;
 mod gradient;
+mod moments;
 mod outliers;
 mod propagate;
 mod rate_distortion;

@@ -93,6 +93,37 @@ fn calibrated_files_are_smaller_and_nearer() {
     }
 }
 
+/// As the 3x3 of 512 channels of VGG; of more than 11,000 inputs the moments would take too much memory.
+#[test]
+fn layers_of_many_inputs_are_fitted_until_memory_ends() {
+    let network = |channels: usize| {
+        let description = format!(
+            r#"{{"version": 1, "input": {{"shape": [{channels}, 3, 3]}}, "nodes": [{{"op": "conv2d", "layer": "c",
+            "stride": [1, 1], "padding": [0, 0, 0, 0]}}, {{"op": "flatten"}}]}}"#
+        );
+        let description = Description::from_json(&description).unwrap();
+        let shape = [4, channels, 3, 3];
+        fixtures::random_checkpoint(&description, &[("c", &shape)], 0.1, 5)
+    };
+    let checkpoint = fixtures::open(&network(512)).unwrap();
+    let reference = prune(&checkpoint, 3.0).unwrap();
+    let samples = Noise::new(8).vec(16 * 512 * 9);
+    let calibration = Calibration::new(&reference, &samples).unwrap();
+    assert!(calibration.left_out().is_empty());
+    // A triangle of 4,609 columns.
+    assert!((80 << 20..100 << 20).contains(&calibration.memory()), "{}", calibration.memory());
+    let settings = settings(RateDistortion::SMALL);
+    let [before, after] = [None, Some(&calibration)].map(|calibration| {
+        let found = compressed(&checkpoint, 3.0, &settings, calibration);
+        change(&reference, &found.model().unwrap(), &samples, None).output_error
+    });
+    assert!(after < 0.5 * before, "{before} {after}");
+    let checkpoint = fixtures::open(&network(1300)).unwrap();
+    let reference = prune(&checkpoint, 3.0).unwrap();
+    let calibration = Calibration::new(&reference, &samples[..1300 * 9]).unwrap();
+    assert_eq!(calibration.left_out(), [0]);
+}
+
 #[test]
 fn threads_do_not_change_the_file() {
     let checkpoint =
