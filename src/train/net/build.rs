@@ -320,6 +320,8 @@ fn check_memory<T>(network: &Network, shapes: &[Shape], batch: usize) -> Result<
     // For each weight its posterior, moments and mask, and gradients of several tasks; for each value of
     // a sample its gradient and what a unit keeps; for each number of a patch what several tasks need.
     const WEIGHT: usize = 16;
+    // Transformed weights and gradients by them are four times as many, for several tasks.
+    const TRANSFORMED: usize = 48;
     const VALUE: usize = 8;
     const PATCH: usize = 12;
     let mut numbers = 0usize;
@@ -334,7 +336,11 @@ fn check_memory<T>(network: &Network, shapes: &[Shape], batch: usize) -> Result<
     for (node, shape) in network.nodes.iter().zip(shapes) {
         count(VALUE, batch, shape.elements()?);
         if let Op::Conv2d { layer, .. } = node.op {
-            count(PATCH, shape.area(), network.layers[layer].cols());
+            let layer = &network.layers[layer];
+            count(PATCH, shape.area(), layer.cols());
+            if layer.shape[2..] == [3, 3] {
+                count(TRANSFORMED, layer.rows(), layer.cols());
+            }
         }
     }
     let bytes = numbers.saturating_mul(size_of::<T>());
