@@ -335,12 +335,11 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use super::super::recipe::find;
     use super::*;
 
     #[test]
     fn schedules_meet_their_corners() {
-        let (_, config) = find("lenet-300-100", 1.0).unwrap();
+        let config = Config::named("test");
         let rates = [0.0, 0.5, 0.75, 1.0].map(|share| config.rate_at(share));
         assert_eq!(rates, [1.0, 1.0, 0.5, 0.0]);
         let weights = [0.0, 5.0, 12.5, 20.0, 200.0].map(|epoch| config.kl_at(epoch));
