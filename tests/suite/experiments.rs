@@ -78,6 +78,8 @@ fn a_training_that_was_stopped_goes_on() {
     let stopped = Command::new(env!("CARGO_BIN_EXE_svdo"))
         .args(["train", "--recipe", "lenet-300-100", "--data", ".", "--epochs", "2"])
         .args(["--validation", "9500", "--max-steps", "7", "-o", "part"])
+        // The experiment's, not the recipe's.
+        .args(["--kl-scale", "1", "--log-sigma2-rate", "10", "--shift", "0"])
         .current_dir(folder.path())
         .output()
         .unwrap();
