@@ -182,22 +182,20 @@ pub(crate) trait Tile<const IN: usize, const OUT: usize> {
     type ByProducts: Transform<OUT, IN>;
 }
 
-/// The tiles that there are.
+/// The tiles that there are: those with all transforms.
 #[cfg(feature = "train")]
 pub(crate) struct Tiles;
 
 #[cfg(feature = "train")]
-impl Tile<IN, OUT> for Tiles {
-    type OfInputs = OfInputs;
-    type OfWeights = OfWeights;
-    type OfProducts = OfProducts;
-    type ByInputs = ByInputs;
-    type ByWeights = ByWeights;
-    type ByProducts = ByProducts;
-}
-
-#[cfg(feature = "train")]
-impl Tile<4, 2> for Tiles {
+impl<const IN: usize, const OUT: usize> Tile<IN, OUT> for Tiles
+where
+    OfInputs: Transform<IN, IN>,
+    OfWeights: Transform<3, IN>,
+    OfProducts: Transform<IN, OUT>,
+    ByInputs: Transform<IN, IN>,
+    ByWeights: Transform<IN, 3>,
+    ByProducts: Transform<OUT, IN>,
+{
     type OfInputs = OfInputs;
     type OfWeights = OfWeights;
     type OfProducts = OfProducts;
