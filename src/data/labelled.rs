@@ -152,7 +152,9 @@ fn idx_files(folder: &Path, part: Part) -> Option<[PathBuf; 2]> {
 /// Folders of pictures, one for each class, under that of the part where there is one; none beside the files of a
 /// data set, which other folders have nothing to do with.
 pub(crate) fn class_folders(folder: &Path, part: Part) -> Result<Option<Vec<PathBuf>>> {
-    if folder.join(part.cifar()).is_file() || idx_files(folder, part).is_some() {
+    let is_set =
+        |part: Part| folder.join(part.cifar()).is_file() || idx_files(folder, part).is_some();
+    if [Part::Train, Part::Test].into_iter().any(is_set) {
         return Ok(None);
     }
     let own = folder.join(part.name());

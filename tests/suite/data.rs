@@ -102,6 +102,12 @@ fn files_of_a_data_set_come_before_folders() {
     assert_eq!(code, 0, "{err}");
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(report["samples"], 10_000);
+    // Nor is the part that is not there made of them.
+    let folder = tempfile::tempdir().unwrap();
+    let data = fixtures.to_str().unwrap();
+    let line = ["--recipe", "lenet-300-100", "--data", data, "-o", "x.safetensors"];
+    let (code, _, err) = run(env!("CARGO_BIN_EXE_svdo-train"), folder.path(), &line);
+    assert!(code == 2 && err.contains("it has no train-images-idx3-ubyte"), "{err}");
 }
 
 #[test]

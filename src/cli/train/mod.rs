@@ -68,7 +68,7 @@ pub struct Arguments {
 
     /// Train this network: a description with "layers", the shape of each
     ///
-    /// With the settings of LeNet-300-100, or those of --finetune.
+    /// With the settings of the recipes that are no LeNet's, or those of --finetune.
     #[arg(long, value_name = "FILE", conflicts_with = "recipe")]
     network: Option<PathBuf>,
 

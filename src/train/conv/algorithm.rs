@@ -46,7 +46,8 @@ pub(super) trait Algorithm<T: Real>: Send + Sync {
         rows
     }
 
-    /// Before the first group of a part: whether its sums have to be zero, which otherwise it writes at the end.
+    /// Before the first group of a part: whether it adds to its sums, so that they have to be zero; else it writes them at
+    /// the end.
     fn begin(&mut self) -> bool {
         true
     }

@@ -4,7 +4,8 @@ use super::shape::{ConvShape, Outputs};
 use crate::train::aligned_buffer::padded;
 use crate::train::vector::{Kernel, LANES, Real, Vector};
 
-/// The gradients of a sample by its winners' means and variances, of all positions without a pool, zero where the ReLU is closed.
+/// The gradients of a sample by its winners' means and variances, of all positions without a pool, zero where
+/// the ReLU is closed.
 pub(super) struct BackwardReluPool<'a, 'b, T> {
     pub shape: &'a ConvShape,
     pub outputs: &'a Outputs<'b, T>,

@@ -41,6 +41,7 @@ impl<T: Real> Conv<T> {
             layer,
             shape,
             parts: match tile(&shape) {
+                // Below a pool few outputs have a gradient.
                 _ if shape.has_pool() => parts::<T, Direct<T>>(shape, batch),
                 Some(4) => parts::<T, Winograd<T, 6, 4>>(shape, batch),
                 Some(_) => parts::<T, Winograd<T, 4, 2>>(shape, batch),

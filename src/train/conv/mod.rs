@@ -20,6 +20,7 @@ mod shape;
 #[cfg(test)]
 mod tests;
 mod tile_product;
+mod tiles;
 mod transformed_weights;
 mod winograd;
 

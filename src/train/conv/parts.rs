@@ -47,10 +47,7 @@ pub(super) struct Kept<'a, T> {
 }
 
 /// The parts of a batch, as many always, so that the results do not depend on the number of threads.
-pub(super) struct Parts<T, A: Algorithm<T>>
-where
-    T: Real,
-{
+pub(super) struct Parts<T: Real, A: Algorithm<T>> {
     shape: ConvShape,
     /// Samples whose products are made at once.
     group: usize,

@@ -14,8 +14,8 @@ pub(super) fn apart(elements: usize) -> usize {
     elements.next_multiple_of(LANES) + LANES
 }
 
-/// Where a column of a panelled matrix of `rows` rows and `columns` columns begins, and from where to where
-/// its rows are: panels of [`PANEL`] columns follow each other, the last has what is left.
+/// Where a column of a panelled matrix of `rows` rows and `columns` columns begins, and how far from each other its
+/// rows are: panels of [`PANEL`] columns follow each other, the last has what is left.
 pub(super) fn in_panel(rows: usize, columns: usize, column: usize) -> (usize, usize) {
     let first = column / PANEL * PANEL;
     (first * rows + column % PANEL, PANEL.min(columns - first))
