@@ -65,6 +65,15 @@ impl<T: Real> Norm<T> {
         })
     }
 
+    /// The running variances `before` again for channels that are constant now but for rounding.
+    pub(crate) fn keep_scale_of_constants(&mut self, before: &[T]) {
+        for (variance, before) in self.variance.iter_mut().zip(before) {
+            if variance.wide() <= 1e-10 * before.wide() {
+                *variance = *before;
+            }
+        }
+    }
+
     /// Factor and offset of a channel by the running statistics: `y = factor x + offset`.
     pub(crate) fn affine(&self, channel: usize) -> (f64, f64) {
         let deviation = libm::sqrt(self.variance[channel].wide() + EPSILON);

@@ -121,14 +121,19 @@ impl Trainer {
     }
 
     /// Measures batch normalization's statistics again, in the pruned network without noise: the mean
-    /// over the batches of all samples.
+    /// over the batches of all samples. A unit that pruning has made a constant keeps its variance:
+    /// folded by one of zero, its noise would be hundreds of times what it was.
     fn recalibrate(&mut self, data: &Dataset) {
         let (theta, size) = (self.pruned(), self.net.batch());
+        let before: Vec<_> = self.net.norms.iter().map(|norm| norm.variance.clone()).collect();
         for (index, first) in (0..data.len()).step_by(size).enumerate() {
             let batch = size.min(data.len() - first);
             self.gather(data, first..first + batch);
             let statistics = Some(1.0 / (index + 1) as f64);
             self.net.forward(Pass { statistics, ..Pass::plain(self.isa) }, Some(&theta), batch);
+        }
+        for (norm, before) in self.net.norms.iter_mut().zip(before) {
+            norm.keep_scale_of_constants(&before);
         }
     }
 

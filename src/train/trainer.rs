@@ -119,11 +119,14 @@ impl Trainer {
     }
 
     /// For weights that began as a checkpoint's, into which batch normalization is folded: here it begins
-    /// as the identity, by the statistics of some samples, so that the network is the checkpoint's.
-    pub fn init_bn_identity(&mut self, data: &Dataset) {
+    /// as the identity, by the statistics of some samples, so that the network is the checkpoint's; if
+    /// `pruned`, as pruning leaves it, which is to be where the variances are the checkpoint's, too: the
+    /// means of a unit whose weights were all pruned say nothing of its scale.
+    pub fn init_bn_identity(&mut self, data: &Dataset, pruned: bool) {
         let batch = self.config.batch.min(data.len());
         self.gather(data, 0..batch);
-        self.net.init_bn_identity(self.isa, batch);
+        let theta = pruned.then(|| self.pruned());
+        self.net.init_bn_identity(self.isa, theta.as_deref(), batch);
     }
 
     /// Steps of an epoch: every sample once, the last batch may be smaller.

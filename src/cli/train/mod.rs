@@ -183,7 +183,8 @@ impl Arguments {
         }
         self.teach(&mut trainer)?;
         if self.init_from.is_some() || self.finetune.is_some() {
-            trainer.init_bn_identity(&data);
+            let pruned = self.settings.log_sigma2.is_none();
+            trainer.init_bn_identity(&data, pruned);
         }
 
         let signals = Signals::catch()?;

@@ -69,9 +69,10 @@ impl<T: Real> Unit<T> {
 }
 
 impl<T: Real> Net<T> {
-    /// Lets every batch normalization begin as the identity on the first `batch` rows of the input.
-    pub(crate) fn init_bn_identity(&mut self, isa: Isa, batch: usize) {
-        self.forward(Pass::plain(isa), None, batch);
+    /// Lets every batch normalization begin as the identity on the first `batch` rows of the input;
+    /// `theta` as in [`Self::forward`].
+    pub(crate) fn init_bn_identity(&mut self, isa: Isa, theta: Option<&[Buffer<T>]>, batch: usize) {
+        self.forward(Pass::plain(isa), theta, batch);
         for index in 0..self.units.len() {
             let (before, rest) = self.units.split_at_mut(index);
             if let Unit::BatchNorm(unit) = &rest[0] {

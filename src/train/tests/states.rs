@@ -84,6 +84,37 @@ fn the_checkpoint_opens_with_its_network_and_axes() {
     }
 }
 
+/// A unit that pruning has made a constant has the scale that it had, in the checkpoint and in a
+/// training that begins with it.
+#[test]
+fn constants_are_not_scaled_up() {
+    let (network, config, data, validation) = setup();
+    let config = Config { batch_norm: true, epochs: 1, recalibrate: true, thresh: 3.0, ..config };
+    let mut trainer = Trainer::new(network, config.clone()).unwrap();
+    for _ in 1..trainer.steps(&data) {
+        trainer.step(&data, &validation).unwrap();
+    }
+    let layer = &mut trainer.net.weights[0];
+    for at in (0..layer.inputs).map(|input| layer.at(0, input)).collect::<Vec<_>>() {
+        (layer.theta[at], layer.log_sigma2[at]) = (0.01, 0.0);
+    }
+    layer.refresh(trainer.isa);
+    let (bytes, _) = finish(&mut trainer, &data, &validation);
+    let constant = trainer.net.norms[0].affine(0).0;
+    let outputs = trainer.net.weights[0].outputs;
+    let others = (1..outputs).map(|unit| trainer.net.norms[0].affine(unit).0);
+    assert!(constant < 10.0 * others.fold(0.0, f64::max), "{constant}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.safetensors");
+    std::fs::write(&path, &bytes).unwrap();
+    let expected = warm_start::from_own(&path, &trainer).unwrap().evaluate(&validation);
+    let mut begun = warm_start::from_checkpoint(&path, None, config, true).unwrap();
+    begun.init_bn_identity(&data, true);
+    let found = begun.evaluate(&validation);
+    assert!((found.nll - expected.nll).abs() < 1e-4 * expected.nll, "{found:?} {expected:?}");
+    assert!(begun.net.norms[0].gamma[0] < 0.01, "{}", begun.net.norms[0].gamma[0]);
+}
+
 /// What the checkpoint says, by the engine's dense path, is what the trainer evaluates.
 #[test]
 fn folded_batch_normalization_is_the_same_network() {
@@ -102,7 +133,7 @@ fn folded_batch_normalization_is_the_same_network() {
     // Trained further, it begins as that network, normalized again.
     let dense = Config { method: Method::None, ..trainer.config.clone() };
     let mut begun = warm_start::from_checkpoint(&path, None, dense, false).unwrap();
-    begun.init_bn_identity(&data);
+    begun.init_bn_identity(&data, false);
     let again = begun.evaluate(&validation);
     assert!((again.nll - found.nll).abs() < 1e-4 * found.nll, "{again:?} {found:?}");
     begun.step(&data, &validation).unwrap();
