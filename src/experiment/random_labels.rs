@@ -8,19 +8,21 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::lenet::{labelled, recipe_with, train};
+use super::seeds::spread;
 use super::{Findings, Resources, csv, demand, read};
 use crate::error::Result;
 use crate::plot::{Axis, Figure, Panel, Series};
 use crate::train::dataset::Dataset;
 use crate::train::family::Draw;
 use crate::train::noise::EXPERIMENT;
-use crate::train::recipe::Method;
+use crate::train::recipe::{Config as Settings, Method};
 use crate::train::trainer::Trainer;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    seed: u64,
+    /// Of initial weights, noise, the order of samples and the labels that are drawn.
+    seeds: Vec<u64>,
     recipe: String,
     /// The first so many of the training data; the last `held_out` are for validation.
     samples: usize,
@@ -34,7 +36,7 @@ struct Config {
     drop_rate: f64,
 }
 
-/// A method's course: by epoch, accuracy on its training labels, on held-out data with true labels,
+/// A method's course, of a seed or the mean of all: by epoch, accuracy on its training labels, on held-out data with true labels,
 /// and share of weights removed, all in percent.
 type Course = Vec<[f64; 3]>;
 
@@ -51,9 +53,9 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
     demand(config.shares.iter().all(|s| (0.0..=1.0).contains(s)), "shares", "from 0 to 1")?;
     demand(config.samples > 0 && config.held_out > 0, "samples and held_out", "above 0")?;
+    demand(!config.seeds.is_empty(), "seeds", "at least one")?;
     let mut changes = config.train.clone();
     changes.insert("epochs".into(), config.epochs.into());
-    changes.insert("seed".into(), config.seed.into());
     changes.insert("drop_rate".into(), config.drop_rate.into());
     let (network, settings) = recipe_with(&config.recipe, 1.0, &changes)?;
     let mut data = labelled(&network, "train", resources)?;
@@ -72,48 +74,69 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let mut courses = Vec::new();
     let all = config.shares.iter().flat_map(|share| METHODS.map(|method| (*share, method)));
     for (share, (method, name, short)) in all {
-        data.labels = relabelled(&truth, share, config.seed);
-        let mut settings = settings.clone();
-        settings.method = method;
-        let mut trainer = Trainer::new(network.clone(), settings)?;
-        let mut course = Course::new();
-        train(&mut trainer, &data, &empty, |trainer, epoch| {
-            // The ratio counts one weight where none is left.
-            let none = epoch.sparsity.iter().all(|s| s.1 == 100.0);
-            let removed = if none { 100.0 } else { 100.0 - 100.0 / epoch.weight_ratio };
-            let [train, held] = [&data, &held_out].map(|data| right(trainer, data));
-            course.push([train, held, removed]);
-            if epoch.epoch.is_multiple_of(10) {
-                (resources.progress)(&format!(
-                    "{short}, {:.0} % random, epoch {}: {train:.2} % of its labels, {held:.2} % held \
-                     out, {removed:.2} % removed",
-                    100.0 * share,
-                    epoch.epoch
-                ));
+        // Of each seed what is left at the end: accuracies in training and on the test set, sparsity.
+        let mut ends: [Vec<f64>; 3] = Default::default();
+        let mut mean = Course::new();
+        for &seed in &config.seeds {
+            data.labels = relabelled(&truth, share, seed);
+            let settings = Settings { method, seed, ..settings.clone() };
+            let mut trainer = Trainer::new(network.clone(), settings)?;
+            let mut course = Course::new();
+            train(&mut trainer, &data, &empty, |trainer, epoch| {
+                // The ratio counts one weight where none is left.
+                let none = epoch.sparsity.iter().all(|s| s.1 == 100.0);
+                let removed = if none { 100.0 } else { 100.0 - 100.0 / epoch.weight_ratio };
+                let [train, held] = [&data, &held_out].map(|data| right(trainer, data));
+                course.push([train, held, removed]);
+                if epoch.epoch.is_multiple_of(10) {
+                    (resources.progress)(&format!(
+                        "{short}, {:.0} % random, seed {seed}, epoch {}: {train:.2} % of its labels, \
+                         {held:.2} % held out, {removed:.2} % removed",
+                        100.0 * share,
+                        epoch.epoch
+                    ));
+                }
+                Ok(())
+            })?;
+            let [train, _, removed] = course.last().copied().unwrap_or([f64::NAN; 3]);
+            let end = [train, right(&mut trainer, &test), removed];
+            ends.iter_mut().zip(end).for_each(|(all, end)| all.push(end));
+            let index = f64::from(u8::from(method != Method::Svdo));
+            let head = |epoch| [share, index, seed as f64, epoch];
+            let epochs = (1..).map(f64::from).zip(&course);
+            rows.extend(epochs.map(|(epoch, values)| [&head(epoch)[..], values].concat()));
+            mean.resize(course.len(), [0.0; 3]);
+            for (mean, values) in mean.iter_mut().flatten().zip(course.iter().flatten()) {
+                *mean += values / config.seeds.len() as f64;
             }
-            Ok(())
-        })?;
-        let test_accuracy = right(&mut trainer, &test);
-        let [train_accuracy, _, removed] = course.last().copied().unwrap_or([f64::NAN; 3]);
-        let _ = writeln!(
-            text,
-            "{:3.0} % of labels random, {name:26}: accuracy on the training labels \
-             {train_accuracy:6.2} %, on the test set {test_accuracy:6.2} %, weights removed \
-             {removed:6.2} %",
-            100.0 * share
-        );
+        }
+        let spreads = ends.each_ref().map(|values| spread(values));
+        let _ = write!(text, "{:3.0} % of labels random, {name:26}:", 100.0 * share);
+        let names = [" accuracy on the training labels", ", on the test set", ", weights removed"];
+        for (name, (mean, least, most)) in names.iter().zip(spreads) {
+            let _ = write!(text, "{name} {mean:.2} % ({least:.2} to {most:.2})");
+        }
+        text.push('\n');
+        let of = |at: usize| {
+            let (mean, least, most) = spreads[at];
+            json!({"mean": mean, "least": least, "most": most, "runs": ends[at]})
+        };
         results.push(json!({"random_share": share, "method": method,
-            "train_accuracy": train_accuracy, "test_accuracy": test_accuracy, "sparsity": removed}));
-        let index = f64::from(u8::from(method != Method::Svdo));
-        let epochs = (1..).map(f64::from).zip(&course);
-        rows.extend(epochs.map(|(epoch, [a, b, c])| vec![share, index, epoch, *a, *b, *c]));
-        courses.push((format!("{short}, {:.0} % random", 100.0 * share), method, course));
+            "train_accuracy": of(0), "test_accuracy": of(1), "sparsity": of(2)}));
+        courses.push((format!("{short}, {:.0} % random", 100.0 * share), method, mean));
     }
     let title = format!("{} on {} MNIST images with random labels", config.recipe, config.samples);
     let figure = figure(title, courses);
     // The method is 0 for sparse variational dropout, 1 for binary dropout.
-    let columns =
-        ["random_share", "method", "epoch", "train_accuracy", "held_out_accuracy", "sparsity"];
+    let columns = [
+        "random_share",
+        "method",
+        "seed",
+        "epoch",
+        "train_accuracy",
+        "held_out_accuracy",
+        "sparsity",
+    ];
     Ok(Findings {
         files: vec![
             ("epochs.csv".into(), csv(&columns, rows)),

@@ -26,7 +26,8 @@ struct Config {
     seeds: Vec<u64>,
     /// What replaces the recipe's settings.
     train: Map<String, Value>,
-    /// What replaces those of fine-tuning, its threshold among them.
+    /// What replaces those of fine-tuning, its threshold among them; `validation` of 0 for fine-tuning
+    /// on what the training held out, too.
     tune: Map<String, Value>,
     /// What others report: name, weight ratio, error in percent.
     others: Vec<(String, f64, f64)>,
@@ -56,6 +57,18 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let tuning = tuning(&settings, &config.tune)?;
     let mut data = labelled(&network, "train", resources)?;
     let held_out = data.split_off(settings.validation);
+    let whole = tuning.validation == 0;
+    demand(
+        whole || tuning.validation == settings.validation,
+        "tune's validation",
+        "0 or that of the training",
+    )?;
+    let everything = whole.then(|| labelled(&network, "train", resources)).transpose()?;
+    let nothing = Dataset::new(&[], Vec::new(), &network)?;
+    let tuned_on = match &everything {
+        Some(everything) => [everything, &nothing],
+        None => [&data, &held_out],
+    };
     let mut found = Vec::new();
     for &seed in &config.seeds {
         let state = resources.state.map(|path| beside(path, &format!(".{seed}")));
@@ -69,7 +82,7 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
         if tuned.config.distillation.is_some() {
             tuned.learn_from(warm_start::teacher_of(&trained)?)?;
         }
-        train(&mut tuned, [&data, &held_out], None, resources)?;
+        train(&mut tuned, tuned_on, None, resources)?;
         found.push(measured(seed, &mut tuned, resources)?);
     }
     for seed in &config.seeds {
@@ -83,7 +96,8 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
 
 /// The settings of fine-tuning: those of the training, but for what `changes` says.
 fn tuning(trained: &Settings, changes: &Map<String, Value>) -> Result<Settings> {
-    let base = Settings { batch: trained.batch, ..Settings::fine_tuning() };
+    let Settings { batch, validation, .. } = *trained;
+    let base = Settings { batch, validation, ..Settings::fine_tuning() };
     super::lenet::changed(base, changes)
 }
 
@@ -181,7 +195,7 @@ fn findings(config: &Config, found: &[Found]) -> Result<Findings> {
 }
 
 /// Mean, least and most.
-fn spread(values: &[f64]) -> (f64, f64, f64) {
+pub(super) fn spread(values: &[f64]) -> (f64, f64, f64) {
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     (mean, least, values.iter().copied().fold(f64::NEG_INFINITY, f64::max))

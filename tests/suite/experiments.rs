@@ -105,10 +105,33 @@ fn a_training_that_was_stopped_goes_on() {
 #[test]
 fn random_labels_runs() {
     let folder = mnist();
-    let few = ["samples=300", "held_out=200", "epochs=2", "shares=[0, 1]"];
+    let few = ["samples=300", "held_out=200", "epochs=2", "shares=[0, 1]", "seeds=[1, 2]"];
     let mut arguments = vec!["random-labels", "--data", "."];
     arguments.extend(few.iter().flat_map(|change| ["--set", change]));
     let (code, out, err) = experiment(folder.path(), &arguments);
     assert!(code == 0, "{err}");
     assert_eq!(out.matches("accuracy on the training labels").count(), 4, "{out}");
+}
+
+/// What the settings were chosen by is there for fine-tuning if that says so.
+#[test]
+fn seeds_are_fine_tuned_on_all_images_if_so_said() {
+    let folder = mnist();
+    let run = |validation: u32| {
+        let tune = format!("tune={{\"epochs\": 1, \"thresh\": 2, \"validation\": {validation}}}");
+        let train = "train={\"epochs\": 1, \"validation\": 9500}";
+        let mut arguments = vec!["lenet-300-100-seeds", "--data", "."];
+        for change in [train, &tune, "seeds=[7]"] {
+            arguments.extend(["--set", change]);
+        }
+        experiment(folder.path(), &arguments)
+    };
+    let measured = |err: &str| err.lines().filter(|line| line.contains("validation")).count();
+    for (validation, trainings) in [(9500, 2), (0, 1)] {
+        let (code, out, err) = run(validation);
+        assert!(code == 0 && out.contains("mean of 1"), "{err}");
+        assert_eq!(measured(&err), trainings, "{err}");
+    }
+    let (code, _, err) = run(500);
+    assert!(code == 2 && err.contains("0 or that of the training"), "{err}");
 }
