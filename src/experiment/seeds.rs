@@ -181,7 +181,7 @@ fn findings(config: &Config, found: &[Found]) -> Result<Findings> {
 }
 
 /// Mean, least and most.
-fn spread(values: &[f64]) -> (f64, f64, f64) {
+pub(super) fn spread(values: &[f64]) -> (f64, f64, f64) {
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     (mean, least, values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
