@@ -16,6 +16,8 @@ use crate::train::noise::{EXPERIMENT, shuffled};
 use crate::train::recipe::Config as Settings;
 use crate::train::trainer::Trainer;
 
+/// What the trainer adds to theta^2 in log alpha.
+const THETA2_FLOOR: f64 = 1e-8;
 /// Adam's share of a gradient in its first mean of gradients.
 const FIRST: f64 = 0.1;
 
@@ -81,7 +83,7 @@ fn trainer(
         for ((output, input), noise) in places.zip(noise) {
             let at = weights.at(output, input);
             let theta = f64::from(weights.theta[at]);
-            weights.log_sigma2[at] = (libm::log(theta * theta + 1e-8) - 1.0 + noise) as f32;
+            weights.log_sigma2[at] = (libm::log(theta * theta + THETA2_FLOOR) - 1.0 + noise) as f32;
         }
         weights.refresh(Isa::best());
     }
@@ -238,7 +240,7 @@ fn loss(config: &Config) -> Result<Vec<Check>> {
         .iter()
         .flat_map(|layer| layer.theta.iter().zip(&layer.log_variances))
         .map(|(theta, log_sigma2)| {
-            let alpha = libm::exp(*log_sigma2) / (theta * theta + 1e-16);
+            let alpha = libm::exp(*log_sigma2) / (theta * theta + THETA2_FLOOR);
             let sigmoid = 1.0 / (1.0 + libm::exp(-K2 - K3 * libm::log(alpha)));
             0.5 * libm::log(1.0 + 1.0 / alpha) - K1 * sigmoid
         })
