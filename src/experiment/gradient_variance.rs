@@ -9,6 +9,7 @@ use std::fmt::Write;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::check::Estimate;
 use super::task::{Shape, Task};
 use super::{Findings, Resources, csv, demand, read};
 use crate::error::Result;
@@ -18,7 +19,7 @@ use crate::train::noise::{EXPERIMENT, shuffled};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub(super) struct Config {
     seed: u64,
     task: Shape,
     samples: usize,
@@ -28,12 +29,31 @@ struct Config {
     epochs: u32,
     rate: f64,
     /// Sizes of batches.
-    batches: Vec<usize>,
+    pub(super) batches: Vec<usize>,
     /// Log alphas of the comparison of parameters, and its batch.
-    log_alphas: Vec<f64>,
+    pub(super) log_alphas: Vec<f64>,
     batch: usize,
     /// Gradients of which a variance is taken.
     repeats: u32,
+}
+
+impl Config {
+    /// Whether its numbers make sense.
+    ///
+    /// # Errors
+    /// Says which does not.
+    pub(super) fn check(&self) -> Result<()> {
+        self.task.check()?;
+        demand(self.drop_rate > 0.0 && self.drop_rate < 1.0, "drop_rate", "between 0 and 1")?;
+        demand((1..=1_000_000).contains(&self.samples), "samples", "from 1 to 1000000")?;
+        demand(self.hidden > 0, "hidden", "above 0")?;
+        demand((2..=100_000).contains(&self.repeats), "repeats", "from 2 to 100000")?;
+        let sizes_hold = self.batches.iter().chain([&self.batch]).all(|b| (1..=10_000).contains(b));
+        let different = self.batches.iter().collect::<BTreeSet<_>>().len();
+        let sizes_hold = sizes_hold && different == self.batches.len();
+        demand(sizes_hold && different > 1, "batches", "several from 1 to 10000, all different")?;
+        demand(self.log_alphas.iter().all(|la| la.is_finite()), "log_alphas", "numbers")
+    }
 }
 
 const ESTIMATORS: [(Estimator, &str); 3] = [
@@ -48,23 +68,18 @@ const ESTIMATORS: [(Estimator, &str); 3] = [
 /// If a setting makes no sense or the training diverges.
 pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let config: Config = read(settings)?;
-    config.task.check()?;
-    demand(config.drop_rate > 0.0 && config.drop_rate < 1.0, "drop_rate", "between 0 and 1")?;
-    demand((1..=1_000_000).contains(&config.samples), "samples", "from 1 to 1000000")?;
-    demand(config.hidden > 0, "hidden", "above 0")?;
-    demand((2..=100_000).contains(&config.repeats), "repeats", "from 2 to 100000")?;
-    let sizes_hold = config.batches.iter().chain([&config.batch]).all(|b| (1..=10_000).contains(b));
-    let different = config.batches.iter().collect::<BTreeSet<_>>().len();
-    let sizes_hold = sizes_hold && different == config.batches.len();
-    demand(sizes_hold && different > 2, "batches", "three or more from 1 to 10000, all different")?;
-    demand(config.log_alphas.iter().all(|la| la.is_finite()), "log_alphas", "numbers")?;
+    config.check()?;
+    demand(
+        config.batches.len() > 2,
+        "batches",
+        "three or more, for each is predicted by the others",
+    )?;
 
-    let data = config.task.draw(config.seed, 0, config.samples);
     (resources.progress)("training the network");
-    let net = trained(&config, &data)?;
+    let subject = Subject::trained(&config)?;
 
-    let estimators = by_estimator(&config, &data, &net, resources);
-    let parameters = by_parameters(&config, &data, &net, resources);
+    let estimators = by_estimator(&config, &subject, resources);
+    let parameters = by_parameters(&config, &subject, resources);
     let passed = estimators.passed && parameters.passed;
     let figure = Figure {
         title: "Variance of the gradient by theta, first layer".into(),
@@ -113,7 +128,7 @@ struct Comparison {
 }
 
 /// By estimator, over the size of the batch.
-fn by_estimator(config: &Config, data: &Task, net: &Mlp, resources: &Resources<'_>) -> Comparison {
+fn by_estimator(config: &Config, subject: &Subject, resources: &Resources<'_>) -> Comparison {
     let mut text = String::from("variance of the first layer's gradient, mean over its weights\n");
     let (mut rows, mut series) = (Vec::new(), Vec::new());
     let sizes = || config.batches.iter().map(|size| *size as f64);
@@ -121,15 +136,8 @@ fn by_estimator(config: &Config, data: &Task, net: &Mlp, resources: &Resources<'
     let mut summary = Vec::new();
     for (index, (estimator, name)) in ESTIMATORS.into_iter().enumerate() {
         (resources.progress)(name);
-        let mut net = net.clone();
-        for layer in &mut net.layers {
-            layer.method = layer.method.with_estimator(estimator);
-        }
-        let variances: Vec<f64> = config
-            .batches
-            .iter()
-            .map(|size| variance(&net, config.repeats, |repeat| batch(config, data, repeat, *size)))
-            .collect();
+        let of = |size: &usize| subject.by_estimator(estimator, *size).value;
+        let variances: Vec<f64> = config.batches.iter().map(of).collect();
         let (v1, v2) = (variances[0], variances[variances.len() - 1]);
         let points: Vec<(f64, f64)> = sizes().zip(variances.iter().copied()).collect();
         let [own, covariance] = fit(&points);
@@ -173,9 +181,8 @@ fn fit(points: &[(f64, f64)]) -> [f64; 2] {
 }
 
 /// By parameterization, over alpha; each point on one batch.
-fn by_parameters(config: &Config, data: &Task, net: &Mlp, resources: &Resources<'_>) -> Comparison {
+fn by_parameters(config: &Config, subject: &Subject, resources: &Resources<'_>) -> Comparison {
     (resources.progress)("parameterizations");
-    let fixed = batch(config, data, 0, config.batch);
     let (mut series, mut table) = (Vec::new(), Vec::new());
     for (estimator, noise) in
         [(Estimator::PerBatch, "sampled weights"), (Estimator::Local, "local")]
@@ -184,10 +191,7 @@ fn by_parameters(config: &Config, data: &Task, net: &Mlp, resources: &Resources<
             let curve: Vec<(f64, f64)> = config
                 .log_alphas
                 .iter()
-                .map(|log_alpha| {
-                    let net = parameterized(net, estimator, additive, *log_alpha);
-                    (*log_alpha, variance(&net, config.repeats, |_| fixed.clone()))
-                })
+                .map(|la| (*la, subject.by_parameters(estimator, additive, *la).value))
                 .collect();
             table.push(curve.clone());
             series.push(Series::line(&format!("{name}, {noise}"), curve));
@@ -210,17 +214,63 @@ fn by_parameters(config: &Config, data: &Task, net: &Mlp, resources: &Resources<
     Comparison { text, rows, series, summary, passed }
 }
 
-fn trained(config: &Config, data: &Task) -> Result<Mlp> {
-    let sizes = [data.features, config.hidden, config.task.classes as usize];
-    let net = Mlp::new(&sizes, &[Method::fast_dropout(config.drop_rate); 2], config.seed)?;
-    let mut training = Training::new(net, config.rate, 0.0, config.seed);
-    for epoch in 0..config.epochs {
-        for indices in shuffled(config.seed, epoch, data.len()).chunks(config.batch) {
-            let (x, labels) = data.gather(indices);
-            training.step(&x, Targets::Classes(&labels), data.len(), 0.0)?;
+/// A trained network, in which gradients are taken, and what on.
+pub(super) struct Subject {
+    data: Task,
+    net: Mlp,
+    seed: u64,
+    /// Of the batch on which parameterizations are compared.
+    batch: usize,
+    repeats: u32,
+}
+
+impl Subject {
+    /// By fast dropout.
+    pub(super) fn trained(config: &Config) -> Result<Self> {
+        let data = config.task.draw(config.seed, 0, config.samples);
+        let sizes = [data.features, config.hidden, config.task.classes as usize];
+        let net = Mlp::new(&sizes, &[Method::fast_dropout(config.drop_rate); 2], config.seed)?;
+        let mut training = Training::new(net, config.rate, 0.0, config.seed);
+        for epoch in 0..config.epochs {
+            for indices in shuffled(config.seed, epoch, data.len()).chunks(config.batch) {
+                let (x, labels) = data.gather(indices);
+                training.step(&x, Targets::Classes(&labels), data.len(), 0.0)?;
+            }
         }
+        let Config { seed, batch, repeats, .. } = *config;
+        Ok(Self { data, net: training.net, seed, batch, repeats })
     }
-    Ok(training.net)
+
+    /// The variance of the gradient by a method of sampling, each of a batch of its own.
+    pub(super) fn by_estimator(&self, estimator: Estimator, size: usize) -> Estimate {
+        let mut net = self.net.clone();
+        for layer in &mut net.layers {
+            layer.method = layer.method.with_estimator(estimator);
+        }
+        variance(&net, self.repeats, |repeat| self.draw(repeat, size))
+    }
+
+    /// The same by the noise alone, for one batch, where the means have noise of one alpha in either
+    /// kind of parameters.
+    pub(super) fn by_parameters(
+        &self,
+        estimator: Estimator,
+        additive: bool,
+        log_alpha: f64,
+    ) -> Estimate {
+        let net = parameterized(&self.net, estimator, additive, log_alpha);
+        let fixed = self.draw(0, self.batch);
+        variance(&net, self.repeats, |_| fixed.clone())
+    }
+
+    /// Samples drawn with replacement.
+    fn draw(&self, repeat: u32, size: usize) -> (Vec<f64>, Vec<u32>) {
+        let mut uniform = vec![0.0; size];
+        Draw { seed: self.seed, step: repeat, layer: EXPERIMENT + 1 }.uniforms(size, &mut uniform);
+        let indices: Vec<u32> =
+            uniform.iter().map(|u| (u * self.data.len() as f64) as u32).collect();
+        self.data.gather(&indices)
+    }
 }
 
 /// The same means with noise of one alpha, in either kind of parameters.
@@ -242,29 +292,24 @@ fn parameterized(net: &Mlp, estimator: Estimator, additive: bool, log_alpha: f64
     net
 }
 
-/// Samples drawn with replacement.
-fn batch(config: &Config, data: &Task, repeat: u32, size: usize) -> (Vec<f64>, Vec<u32>) {
-    let mut uniform = vec![0.0; size];
-    Draw { seed: config.seed, step: repeat, layer: EXPERIMENT + 1 }.uniforms(size, &mut uniform);
-    let indices: Vec<u32> = uniform.iter().map(|u| (u * data.len() as f64) as u32).collect();
-    data.gather(&indices)
-}
-
 /// The variance of the first layer's gradient by theta of the mean NLL, mean over its weights.
-fn variance(net: &Mlp, repeats: u32, batch: impl Fn(u32) -> (Vec<f64>, Vec<u32>)) -> f64 {
+fn variance(net: &Mlp, repeats: u32, batch: impl Fn(u32) -> (Vec<f64>, Vec<u32>)) -> Estimate {
     let weights = net.layers[0].theta.len();
-    let (mut means, mut squares) = (vec![0.0; weights], vec![0.0; weights]);
+    let mut means = vec![0.0; weights];
+    let mut rises = Vec::new();
     for repeat in 0..repeats {
         let (x, labels) = batch(repeat);
         let scale = 1.0 / labels.len() as f64;
         let draw = Some((1, 1 + repeat));
         let (_, gradients) = net.gradient(&x, Targets::Classes(&labels), draw, scale, 0.0);
-        for ((g, mean), square) in gradients[0].theta.iter().zip(&mut means).zip(&mut squares) {
-            // Welford's recurrence.
+        // Welford's recurrence: after the first, each gradient's part in the sum of squares has the
+        // variance as its mean, and they are uncorrelated.
+        let rise = gradients[0].theta.iter().zip(&mut means).fold(0.0, |sum, (g, mean)| {
             let before = g - *mean;
             *mean += before / f64::from(repeat + 1);
-            *square += before * (g - *mean);
-        }
+            sum + before * (g - *mean)
+        });
+        rises.push(rise / weights as f64);
     }
-    squares.iter().sum::<f64>() / (f64::from(repeats - 1) * weights as f64)
+    Estimate::mean(rises[1..].iter().copied())
 }

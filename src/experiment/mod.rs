@@ -4,6 +4,8 @@
 //! beside what it gave and `results.md`, which says what the source claims and why we differ.
 
 pub mod chain;
+pub mod check;
+pub mod early_collapse;
 pub mod gradient_variance;
 pub mod kl;
 pub mod lenet;
@@ -74,7 +76,7 @@ macro_rules! config {
 }
 
 /// Every experiment.
-pub const ALL: [Experiment; 12] = [
+pub const ALL: [Experiment; 13] = [
     Experiment {
         name: "chain",
         about: "binary, Gaussian, fast, variational and sparse variational dropout, each checked \
@@ -152,6 +154,14 @@ pub const ALL: [Experiment; 12] = [
         needs_data: true,
         config: config!("random-labels"),
         run: random_labels::run,
+    },
+    Experiment {
+        name: "early-collapse",
+        about: "LeNet-300-100 on few and on many images: its KL at once, with a ramp, and from a trained \
+                network",
+        needs_data: true,
+        config: config!("early-collapse"),
+        run: early_collapse::run,
     },
     Experiment {
         name: "uncertainty",

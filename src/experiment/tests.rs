@@ -33,8 +33,14 @@ fn check_files(findings: &Findings) {
 #[test]
 fn every_link_of_the_chain_holds() {
     for seed in ["1", "2"] {
-        let changes =
-            [("seed", seed), ("samples", "20000"), ("epochs", "3"), ("test_samples", "100")];
+        let changes = [
+            ("seed", seed),
+            ("samples", "20000"),
+            ("gradient", r#"{"repeats": 300, "samples": 5000}"#),
+            ("seeds", "[1, 2]"),
+            ("epochs", "2"),
+            ("test_samples", "100"),
+        ];
         let findings = run("chain", &changes);
         assert!(findings.passed, "{}", findings.text);
         check_files(&findings);
@@ -91,7 +97,14 @@ fn every_setting_that_is_checked_in_is_read() {
     for experiment in &ALL {
         experiment.settings(None, &[]).unwrap();
     }
-    for name in ["mlp-mnist", "lenet-5", "alexnet-cifar", "vgg-cifar", "lenet-300-100-seeds"] {
+    for name in [
+        "mlp-mnist",
+        "lenet-5",
+        "alexnet-cifar",
+        "vgg-cifar",
+        "lenet-300-100-seeds",
+        "early-collapse",
+    ] {
         let settings = Experiment::find(name).unwrap().settings(None, &[]).unwrap();
         lenet::recipe_with(
             settings["recipe"].as_str().unwrap(),

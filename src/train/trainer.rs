@@ -284,6 +284,16 @@ impl Trainer {
         if self.config.posterior() { self.config.thresh } else { f64::INFINITY }
     }
 
+    /// The outputs of the first batch under the noise of a step, a row for each sample without gaps.
+    #[cfg(feature = "cli")]
+    pub(crate) fn sampled(&mut self, data: &Dataset, step: u32) -> Vec<f64> {
+        let batch = self.net.batch().min(data.len());
+        self.gather(data, 0..batch);
+        let pass = Pass { seed: self.config.seed, step, sampled: true, ..Pass::plain(self.isa) };
+        self.net.forward(pass, None, batch);
+        self.net.rows(batch)
+    }
+
     /// Loss and errors of the pruned network without noise.
     pub fn evaluate(&mut self, data: &Dataset) -> Outcome {
         let theta = self.pruned();

@@ -128,6 +128,21 @@ pub fn teacher_of(trained: &Trainer) -> Result<Trainer> {
     Ok(trainer)
 }
 
+/// A training with the means, biases and batch normalization of another one; its variances are as the
+/// settings say.
+///
+/// # Errors
+/// If a setting makes no sense.
+pub fn means_of(trained: &Trainer, config: Config) -> Result<Trainer> {
+    let mut trainer = Trainer::new(trained.network.clone(), config)?;
+    copy(trained, &mut trainer);
+    for weights in &mut trainer.net.weights {
+        weights.log_sigma2.fill(trainer.config.log_sigma2 as f32);
+        weights.refresh(Isa::best());
+    }
+    Ok(trainer)
+}
+
 /// Copies all that a network computes with.
 fn copy(from: &Trainer, to: &mut Trainer) {
     for (from, to) in from.net.weights.iter().zip(&mut to.net.weights) {

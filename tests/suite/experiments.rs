@@ -135,3 +135,23 @@ fn seeds_are_fine_tuned_on_all_images_if_so_said() {
     let (code, _, err) = run(500);
     assert!(code == 2 && err.contains("0 or that of the training"), "{err}");
 }
+
+#[test]
+fn early_collapse_runs() {
+    let folder = mnist();
+    let run = |sizes: &str| {
+        let sizes = format!("sizes={sizes}");
+        let settings = ["--set", &sizes, "--set", "seeds=[1, 2]"];
+        experiment(
+            folder.path(),
+            &[&["early-collapse", "--data", ".", "-o", "out"], &settings[..]].concat(),
+        )
+    };
+    let (code, out, err) = run(r#"[{"samples": 300, "epochs": 2}]"#);
+    assert!(code == 0 && out.matches("of 2 []").count() == 3, "{out} {err}");
+    assert!(err.contains("300 samples, seed 2, KL at once, from a trained network"), "{err}");
+    let summary = std::fs::read(folder.path().join("out/summary.json")).unwrap();
+    crate::formats::fits(&serde_json::from_slice(&summary).unwrap(), "summary.schema.json");
+    let (code, _, err) = run(r#"[{"samples": 10001, "epochs": 2}]"#);
+    assert!(code == 2 && err.contains("sizes must be at most 10000"), "{err}");
+}

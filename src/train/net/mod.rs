@@ -147,6 +147,13 @@ impl<T: Real> Net<T> {
         self.units.last().map_or(&self.input[..], Unit::output)
     }
 
+    /// The same of the first samples without gaps.
+    #[cfg(feature = "cli")]
+    pub(crate) fn rows(&self, batch: usize) -> Vec<f64> {
+        let rows = self.output().chunks(padded(self.classes)).take(batch);
+        rows.flat_map(|row| row[..self.classes].iter().map(|y| y.wide())).collect()
+    }
+
     /// Loss of the last forward pass over samples that are to give this.
     pub(crate) fn loss(
         &mut self,
