@@ -7,6 +7,7 @@ pub mod chain;
 pub mod gradient_variance;
 pub mod kl;
 pub mod lenet;
+pub mod pruning;
 pub mod random_labels;
 pub mod relevance;
 pub mod seeds;
@@ -74,7 +75,7 @@ macro_rules! config {
 }
 
 /// Every experiment.
-pub const ALL: [Experiment; 12] = [
+pub const ALL: [Experiment; 13] = [
     Experiment {
         name: "chain",
         about: "binary, Gaussian, fast, variational and sparse variational dropout, each checked \
@@ -131,6 +132,14 @@ pub const ALL: [Experiment; 12] = [
         needs_data: true,
         config: config!("lenet-5-seeds"),
         run: seeds::run,
+    },
+    Experiment {
+        name: "pruning",
+        about: "sparse variational dropout, hard concrete gates, magnitude and random masks on LeNet-5, at equal \
+                numbers of weights",
+        needs_data: true,
+        config: config!("pruning"),
+        run: pruning::run,
     },
     Experiment {
         name: "alexnet-cifar",

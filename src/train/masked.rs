@@ -44,8 +44,9 @@ pub(crate) struct Masked<T> {
     moments: [Buffer<T>; 2],
 }
 
-/// What computes with the weights that are left, made when it is first asked for.
-pub(crate) struct Survivors<T>(Option<(f64, Option<Box<Masked<T>>>)>);
+/// What computes with the weights that are left, made when it is first asked for, for a share of inputs that
+/// are not zero and a mask.
+pub(crate) struct Survivors<T>(Option<((f64, u32), Option<Box<Masked<T>>>)>);
 
 impl<T> Default for Survivors<T> {
     fn default() -> Self {
@@ -64,9 +65,10 @@ impl<T: Real> Survivors<T> {
         if weights.mask.is_none() || pass.sampled {
             return None;
         }
-        if self.0.as_ref().is_none_or(|(sparse, _)| *sparse != pass.sparse) {
+        let wanted = (pass.sparse, weights.masked);
+        if self.0.as_ref().is_none_or(|(made, _)| *made != wanted) {
             let made = Masked::new(weights, pass.sparse, batch);
-            self.0 = Some((pass.sparse, made.map(Box::new)));
+            self.0 = Some((wanted, made.map(Box::new)));
         }
         self.0.as_mut()?.1.as_deref_mut()
     }
