@@ -178,7 +178,7 @@ fn a_gate_that_is_not_finite_is_noticed() {
 
 fn methods() -> [Config; 2] {
     let (_, config, ..) = setup();
-    let config = Config { epochs: 6, rate: 1e-2, log_sigma2_rate: 5.0, kl_scale: 0.5, ..config };
+    let config = Config { epochs: 6, rate: 1e-2, log_sigma2_rate: 25.0, kl_scale: 2.0, ..config };
     [
         Config { method: Method::HardConcrete, ..config.clone() },
         Config { method: Method::Magnitude, sparsity_goal: Some(80.0), kl_ramp: 3.0, ..config },
@@ -231,7 +231,7 @@ fn zeros_of_other_methods_are_pruned() {
         let expected = trainer.evaluate(&validation);
         let own = warm_start::from_own(&path, &trainer).unwrap().evaluate(&validation);
         assert!((own.nll - expected.nll).abs() < 1e-5 * expected.nll, "{own:?} {expected:?}");
-        let tuning = Config { rate: 1e-3, ..config.clone() };
+        let tuning = Config { rate: 1e-3, sparsity_goal: None, ..config.clone() };
         let mut tuned = warm_start::pruned(&trainer, tuning.clone()).unwrap();
         assert_eq!(tuned.evaluate(&validation), expected);
         let first = tuned.evaluate(&data).nll;
