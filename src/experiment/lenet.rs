@@ -29,7 +29,7 @@ struct Config {
     train: Map<String, Value>,
 }
 
-fn one() -> f64 {
+pub(super) fn one() -> f64 {
     1.0
 }
 

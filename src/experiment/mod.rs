@@ -9,6 +9,7 @@ pub mod early_collapse;
 pub mod gradient_variance;
 pub mod kl;
 pub mod lenet;
+pub mod pruning;
 pub mod random_labels;
 pub mod relevance;
 pub mod seeds;
@@ -76,7 +77,7 @@ macro_rules! config {
 }
 
 /// Every experiment.
-pub const ALL: [Experiment; 13] = [
+pub const ALL: [Experiment; 14] = [
     Experiment {
         name: "chain",
         about: "binary, Gaussian, fast, variational and sparse variational dropout, each checked \
@@ -133,6 +134,14 @@ pub const ALL: [Experiment; 13] = [
         needs_data: true,
         config: config!("lenet-5-seeds"),
         run: seeds::run,
+    },
+    Experiment {
+        name: "pruning",
+        about: "sparse variational dropout, hard concrete gates, magnitude and random masks on LeNet-5, at equal \
+                numbers of weights",
+        needs_data: true,
+        config: config!("pruning"),
+        run: pruning::run,
     },
     Experiment {
         name: "alexnet-cifar",

@@ -77,12 +77,13 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
             Some(path) => resumed(path, &network, &settings)?,
             None => Trainer::new(network.clone(), settings)?,
         };
-        train(&mut trained, [&data, &held_out], state.as_deref(), resources)?;
+        let label = format!("seed {seed}");
+        train(&mut trained, [&data, &held_out], state.as_deref(), &label, resources)?;
         let mut tuned = warm_start::pruned(&trained, Settings { seed, ..tuning.clone() })?;
         if tuned.config.distillation.is_some() {
             tuned.learn_from(warm_start::teacher_of(&trained)?)?;
         }
-        train(&mut tuned, tuned_on, None, resources)?;
+        train(&mut tuned, tuned_on, None, &label, resources)?;
         found.push(measured(seed, &mut tuned, resources)?);
     }
     for seed in &config.seeds {
@@ -95,31 +96,31 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
 }
 
 /// The settings of fine-tuning: those of the training, but for what `changes` says.
-fn tuning(trained: &Settings, changes: &Map<String, Value>) -> Result<Settings> {
-    let Settings { batch, validation, .. } = *trained;
-    let base = Settings { batch, validation, ..Settings::fine_tuning() };
+pub(super) fn tuning(trained: &Settings, changes: &Map<String, Value>) -> Result<Settings> {
+    let Settings { batch, batch_norm, validation, .. } = *trained;
+    let base = Settings { batch, batch_norm, validation, ..Settings::fine_tuning() };
     super::lenet::changed(base, changes)
 }
 
 /// The path with more at its end.
-fn beside(path: &Path, end: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()
 }
 
-/// To the end, with a state on the way and at it.
-fn train(
+/// To the end, with a state on the way and at it. Lines of progress begin with the label.
+pub(super) fn train(
     trainer: &mut Trainer,
     [data, held_out]: [&Dataset; 2],
     state: Option<&Path>,
+    label: &str,
     resources: &Resources<'_>,
 ) -> Result<()> {
     let mut saved = Instant::now();
     while !trainer.is_done() {
         if let Some(epoch) = trainer.step(data, held_out)? {
-            let seed = trainer.config.seed;
-            (resources.progress)(&format!("seed {seed}, {}", line(&epoch)));
+            (resources.progress)(&format!("{label}, {}", line(&epoch)));
         }
         if let Some(path) = state
             && (saved.elapsed() > SAVE || trainer.is_done())

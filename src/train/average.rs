@@ -6,7 +6,8 @@ use super::net::Net;
 use super::vector::Isa;
 
 /// Parts of a state's tensors that the network computes with.
-const PARAMETERS: [&str; 7] = ["theta", "log_sigma2", "bias", "gamma", "beta", "mean", "variance"];
+const PARAMETERS: [&str; 9] =
+    ["theta", "log_sigma2", "bias", "gamma", "beta", "mean", "variance", "raw", "logit"];
 /// What comes after a tensor's name in a state.
 const END: &str = ".average";
 

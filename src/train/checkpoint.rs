@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::aligned_buffer::Buffer;
 use super::average::Average;
 use super::batch_norm::Norm;
-use super::recipe::Config;
+use super::recipe::{Config, Method};
 use super::trainer::{Epoch, Progress, Trainer};
 use super::vector::Isa;
 use super::weights::Weights;
@@ -24,7 +24,8 @@ use crate::network::{Layer, Network};
 const STATE: u32 = 3;
 
 /// The checkpoint, in the shapes of the network: `<layer>.theta`, `.log_sigma2` and `.bias`; of an
-/// ordinary training, which has no variances, `<layer>.weight` and `.bias`. Batch normalization is
+/// ordinary training, which has no variances, and of gates and pruning by magnitude, which leave zeros,
+/// `<layer>.weight` and `.bias`. Batch normalization is
 /// folded into the layer before it. After fine-tuning, variances are lowered where a weight that was
 /// trained would count as pruned.
 ///
@@ -37,7 +38,8 @@ pub fn checkpoint(trainer: &Trainer) -> Result<Vec<u8>> {
         let norm = trainer.net.norms.iter().find(|norm| norm.layer == index);
         let folded = Folded::new(layer, weights, norm, trainer.config.thresh);
         let name = &layer.name;
-        let variances = trainer.config.posterior() || weights.mask.is_some();
+        let tuned = weights.mask.is_some() && trainer.config.method != Method::Magnitude;
+        let variances = trainer.config.posterior() || tuned;
         let mean = if variances { "theta" } else { "weight" };
         tensors.push((format!("{name}.{mean}"), layer.shape.clone(), folded.theta));
         if variances {

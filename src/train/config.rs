@@ -18,6 +18,13 @@ pub enum Method {
     BinaryDropout,
     /// They are multiplied by N(1, p / (1 - p)) instead, as noisy as at a drop rate of p.
     GaussianDropout,
+    /// L0 regularization: each weight is multiplied by a gate from a hard concrete distribution, whose
+    /// expected number above zero is weighed as a KL is, in nats of all the data (Louizos, Welling and
+    /// Kingma, ICLR 2018).
+    HardConcrete,
+    /// No noise, but the smallest weights of all layers are set to zero for good, more and more of them
+    /// as the ramp rises, until the sparsity goal is reached (Zhu and Gupta 2017).
+    Magnitude,
 }
 
 /// How the KL's weight rises from 0 to 1 with the share of its ramp that is done.
@@ -93,7 +100,7 @@ pub struct Config {
     pub validation: usize,
     /// Adam's learning rate of theta.
     pub rate: f64,
-    /// The rate of log_sigma2 as a multiple of it.
+    /// The rate of log_sigma2, or of the logits of gates, as a multiple of it.
     pub log_sigma2_rate: f64,
     /// Share of the training after which the rates fall linearly to zero.
     pub constant: f64,
@@ -101,7 +108,7 @@ pub struct Config {
     pub kl_delay: f64,
     /// Epochs over which its weight then rises linearly.
     pub kl_ramp: f64,
-    /// The weight that it rises to; 1 is the variational bound.
+    /// The weight that it rises to; 1 is the variational bound. What a gate above zero costs, in nats.
     pub kl_scale: f64,
     /// log_sigma2 at the start.
     pub log_sigma2: f64,
@@ -111,7 +118,8 @@ pub struct Config {
     pub method: Method,
     /// The form of the KL, for [`Method::Svdo`].
     pub kl: KlForm,
-    /// The rate of dropout, for the methods that have one.
+    /// The rate of dropout, for the methods that have one; of gates that at the start, half a logistic
+    /// variable below it.
     pub drop_rate: f64,
     /// Momentum of Nesterov's method, in place of Adam; rates are then by the mean loss of a sample.
     pub momentum: Option<f64>,
@@ -234,9 +242,14 @@ impl Config {
         }
     }
 
-    /// The weight of the KL after some epochs; 0 without a posterior.
+    /// Whether something pulls at weights besides the data: a KL, or what gates cost.
+    pub(crate) fn penalized(&self) -> bool {
+        self.posterior() || self.method == Method::HardConcrete
+    }
+
+    /// The weight of the KL after some epochs; 0 where nothing has one.
     pub(crate) fn kl_at(&self, epochs: f64) -> f64 {
-        if self.posterior() { self.kl_scale * self.ramp_at(epochs) } else { 0.0 }
+        if self.penalized() { self.kl_scale * self.ramp_at(epochs) } else { 0.0 }
     }
 
     /// How far the ramp of the KL is after some epochs, from 0 to 1.
@@ -259,6 +272,7 @@ impl Config {
     pub fn check(&self) -> Result<()> {
         let positive = |v: f64| v.is_finite() && v > 0.0;
         let at_least_zero = |v: f64| v.is_finite() && v >= 0.0;
+        let magnitude = self.method == Method::Magnitude;
         let rules = [
             ("epochs", self.epochs > 0, "at least 1"),
             ("batch", (1..=1 << 16).contains(&self.batch), "from 1 to 65536"),
@@ -271,6 +285,11 @@ impl Config {
             ("log-sigma2", (-30.0..=4.0).contains(&self.log_sigma2), "from -30 to 4"),
             ("thresh", self.thresh.is_finite(), "a number"),
             ("drop-rate", (0.0..1.0).contains(&self.drop_rate), "from 0 to below 1"),
+            (
+                "drop-rate",
+                self.drop_rate > 0.0 || self.method != Method::HardConcrete,
+                "above 0 with --method hard-concrete: a gate that never closes does not learn to",
+            ),
             (
                 "kl",
                 !self.kl.is_bounded(),
@@ -286,8 +305,18 @@ impl Config {
             ),
             (
                 "sparsity-goal",
-                self.sparsity_goal.is_none() || self.posterior(),
+                self.sparsity_goal.is_none() || self.penalized() || magnitude,
                 "left out: this training has no KL whose weight could lead there",
+            ),
+            (
+                "sparsity-goal",
+                self.sparsity_goal.is_some() || !magnitude,
+                "given with --method magnitude: it says how much is pruned",
+            ),
+            (
+                "kl-ramp",
+                !magnitude || self.kl_delay + self.kl_ramp <= f64::from(self.epochs),
+                "at most --epochs less --kl-delay with --method magnitude: the goal is reached when it ends",
             ),
             ("clip", self.clip.is_none_or(positive), "above 0"),
             ("label-smoothing", (0.0..1.0).contains(&self.label_smoothing), "from 0 to below 1"),

@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::dataset::Dataset;
+use super::magnitude;
 use super::pass::Pass;
-use super::recipe::Config;
+use super::recipe::{Config, Method};
 use super::trainer::{Progress, Trainer};
+use super::weights::Weights;
 use crate::posterior::log_alpha;
 use crate::prune::Histogram;
 
@@ -19,7 +21,7 @@ pub struct Epoch {
     pub nll: f64,
     /// Share of errors over the epoch's steps, with noise; in regression the mean square.
     pub error: f64,
-    /// KL from the prior, in nats.
+    /// KL from the prior, in nats; in L0 regularization the expected number of weights left.
     pub kl: f64,
     /// The KL's weight in the last step.
     pub kl_weight: f64,
@@ -52,6 +54,9 @@ impl Trainer {
         let samples = data.len();
         self.progress =
             Progress { epoch: epoch + 1, step: 0, nll: 0.0, errors: 0.0, ..self.progress };
+        if self.config.method == Method::Magnitude {
+            magnitude::cut(&self.config, &mut self.net.weights, f64::from(epoch + 1));
+        }
         self.settle(data);
         let mut numbers = Epoch {
             epoch: epoch + 1,
@@ -83,10 +88,14 @@ impl Trainer {
         numbers
     }
 
-    /// The KL of all weights, 0 without a posterior.
+    /// What the KL's weight multiplies: the KL of all weights, or the expected number left by gates.
     fn kl(&self) -> f64 {
-        let form = self.config.posterior().then_some(self.config.kl);
-        form.map_or(0.0, |form| self.net.weights.iter().map(|weights| weights.kl(form)).sum())
+        let weights = self.net.weights.iter();
+        match self.config.method {
+            Method::Svdo => weights.map(|weights| weights.kl(self.config.kl)).sum(),
+            Method::HardConcrete => weights.map(Weights::expected_kept).sum(),
+            _ => 0.0,
+        }
     }
 
     /// How many weights have which log alpha, none without a posterior.
@@ -142,7 +151,9 @@ impl Trainer {
     fn steer(&mut self, epoch: &Epoch) {
         const AHEAD: f64 = 3.0;
         const GAIN: f64 = 0.3;
-        let Some(target) = self.config.sparsity_goal else { return };
+        let Some(target) = self.config.sparsity_goal.filter(|_| self.config.penalized()) else {
+            return;
+        };
         let ramp = self.config.ramp_at(epoch.epoch.into());
         if ramp == 0.0 {
             return;
@@ -161,7 +172,9 @@ impl Trainer {
     fn judge(&mut self, epoch: &mut Epoch, samples: usize) {
         let (Some(_), Some(nll)) = (self.config.patience, epoch.validation_nll) else { return };
         let full = self.config.kl_scale * libm::exp(self.progress.kl_log_factor);
-        if self.config.posterior() && epoch.kl_weight < full {
+        let pruning = self.config.method == Method::Magnitude
+            && self.config.ramp_at(epoch.epoch.into()) < 1.0;
+        if pruning || self.config.penalized() && epoch.kl_weight < full {
             return;
         }
         let bound = samples as f64 * nll + epoch.kl_weight * epoch.kl;

@@ -44,12 +44,16 @@ pub(crate) struct Masked<T> {
     moments: [Buffer<T>; 2],
 }
 
-/// What computes with the weights that are left, made when it is first asked for.
-pub(crate) struct Survivors<T>(Option<(f64, Option<Box<Masked<T>>>)>);
+/// What computes with the weights that are left, made when it is first asked for, and anew for another mask.
+pub(crate) struct Survivors<T> {
+    /// Up to which share of nonzero inputs those are left out, and how often the mask had been set.
+    made_for: Option<(f64, u32)>,
+    masked: Option<Box<Masked<T>>>,
+}
 
 impl<T> Default for Survivors<T> {
     fn default() -> Self {
-        Self(None)
+        Self { made_for: None, masked: None }
     }
 }
 
@@ -64,11 +68,12 @@ impl<T: Real> Survivors<T> {
         if weights.mask.is_none() || pass.sampled {
             return None;
         }
-        if self.0.as_ref().is_none_or(|(sparse, _)| *sparse != pass.sparse) {
-            let made = Masked::new(weights, pass.sparse, batch);
-            self.0 = Some((pass.sparse, made.map(Box::new)));
+        let wanted = Some((pass.sparse, weights.masked));
+        if self.made_for != wanted {
+            self.masked = Masked::new(weights, pass.sparse, batch).map(Box::new);
+            self.made_for = wanted;
         }
-        self.0.as_mut()?.1.as_deref_mut()
+        self.masked.as_deref_mut()
     }
 }
 

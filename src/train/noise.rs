@@ -28,6 +28,8 @@ pub(crate) const INITIAL_WEIGHTS: u32 = 1 << 16;
 pub(crate) const ORDER: u32 = 1 << 17;
 /// [`Stream::purpose`] of the dropout before layer 0; those of others follow.
 pub(crate) const DROPOUT: u32 = 1 << 19;
+/// [`Stream::purpose`] of the gates of layer 0; those of others follow.
+pub(crate) const GATES: u32 = 1 << 20;
 /// [`Stream::purpose`] of changes of images.
 pub(crate) const AUGMENT: u32 = (1 << 17) + 1;
 /// [`Stream::purpose`] of which samples are held out.
@@ -40,6 +42,12 @@ impl Stream {
     /// Fills `out` with standard normals; the first numbers are the same for every length.
     pub(crate) fn normals(&self, isa: Isa, out: &mut [f32]) {
         f32::dispatch(isa, LANES, Normals { stream: *self, out });
+    }
+
+    /// Fills `out` with uniform numbers between 0 and 1, neither of which is one of them; the first numbers
+    /// are the same for every length.
+    pub(crate) fn uniforms(&self, isa: Isa, out: &mut [f32]) {
+        f32::dispatch(isa, LANES, Uniforms { stream: *self, out });
     }
 
     /// Fills `out` with uniform 32-bit integers.
@@ -109,6 +117,29 @@ fn multiply(words: u64, by: u64) -> (u64, u64) {
     const LOW: u64 = 0xffff_ffff;
     let (even, odd) = ((words & LOW) * by, (words >> 32) * by);
     (even & LOW | odd << 32, even >> 32 | odd & !LOW)
+}
+
+struct Uniforms<'a> {
+    stream: Stream,
+    out: &'a mut [f32],
+}
+
+impl Kernel<f32> for Uniforms<'_> {
+    /// Odd multiples of 2^-24. The instruction set vectorizes what is written for plain numbers.
+    #[inline(always)]
+    fn run<V: Vector<Element = f32>>(self) {
+        const BELOW_ONE: f32 = 1.0 - 1.0 / (1 << 24) as f32;
+        let mut counter = 0;
+        for out in self.out.chunks_mut(BLOCK) {
+            let words = self.stream.words::<WIDE>(counter);
+            counter = counter.wrapping_add(WIDE as u32);
+            for (out, words) in out.chunks_mut(WIDE).zip(words) {
+                for (value, word) in out.iter_mut().zip(words) {
+                    *value = f32::from_bits(word >> 9 | 0x3f80_0000) - BELOW_ONE;
+                }
+            }
+        }
+    }
 }
 
 struct Normals<'a> {
@@ -199,6 +230,12 @@ pub(crate) fn drawn_order(seed: u64, length: usize) -> Vec<u32> {
     order(Stream { seed, purpose: SPLIT, step: 0, index: 0 }, length)
 }
 
+/// The weights of a layer in an order of their own for a seed, to choose some.
+#[cfg(feature = "cli")]
+pub(crate) fn random_order(seed: u64, layer: usize, length: usize) -> Vec<u32> {
+    order(Stream { seed, purpose: EXPERIMENT, step: layer as u32, index: 1 }, length)
+}
+
 fn order(stream: Stream, length: usize) -> Vec<u32> {
     let mut words = vec![0; 2 * length];
     stream.integers(&mut words);
@@ -258,6 +295,25 @@ mod tests {
             let neighbors = z.windows(2).map(|w| f64::from(w[0] * w[1])).sum::<f64>();
             assert!((neighbors / z.len() as f64).abs() < 0.004);
         }
+    }
+
+    #[test]
+    fn uniforms_are_between_0_and_1_and_evenly_spread() {
+        let stream = Stream { seed: 7, purpose: 1, step: 2, index: 3 };
+        let mut all = vec![0.0; 1 << 20];
+        stream.uniforms(Isa::best(), &mut all);
+        assert!(all.iter().all(|u| *u > 0.0 && *u < 1.0));
+        let mut portable = vec![0.0; 77];
+        stream.uniforms(Isa::Portable, &mut portable);
+        assert_eq!(portable, all[..77]);
+        let mut bins = [0u32; 64];
+        all.iter().for_each(|u| bins[(u * 64.0) as usize] += 1);
+        let expected = all.len() as f64 / 64.0;
+        let chi2: f64 = bins.iter().map(|b| (f64::from(*b) - expected).powi(2) / expected).sum();
+        // Of 63 degrees of freedom: five standard deviations.
+        assert!((chi2 - 63.0).abs() < 5.0 * 11.23, "{chi2}");
+        let neighbors = all.windows(2).map(|w| f64::from((w[0] - 0.5) * (w[1] - 0.5))).sum::<f64>();
+        assert!((neighbors / all.len() as f64).abs() < 5.0 / 12.0 / 1024.0);
     }
 
     #[test]

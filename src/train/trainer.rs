@@ -8,6 +8,7 @@ use super::dataset::{Batch, Dataset, targets};
 pub use super::epoch::Epoch;
 use super::loss::Objective;
 pub use super::loss::Outcome;
+use super::magnitude;
 use super::net::Net;
 use super::noise::shuffled;
 use super::optimizer::{Optimizer, Update};
@@ -186,6 +187,10 @@ impl Trainer {
             samples.augment(config.augmentation, data.image(), moment, indices);
         }
 
+        if magnitude::is_due(config, self.progress.count) {
+            let epochs = f64::from(epoch) + f64::from(step) / f64::from(steps);
+            magnitude::cut(config, &mut self.net.weights, epochs);
+        }
         let update = self.update(data.len(), steps);
         let outcome = self.descend(&update, batch, data.len())?;
         self.progress.nll += outcome.nll;
@@ -224,6 +229,7 @@ impl Trainer {
         let (isa, seed, sampled) = (self.isa, config.seed, config.posterior());
         let (training, statistics, sparse) = (true, Some(MOMENTUM), SPARSE);
         let pass = Pass { isa, seed, step: count as u32, sampled, training, statistics, sparse };
+        self.net.draw_gates(pass);
         self.net.forward(pass, None, batch);
         let taught = config.distillation.zip(self.teacher.as_mut());
         let teacher = taught.map(|(how, teacher)| (teacher.teach(&self.net.input, batch), how));

@@ -7,6 +7,10 @@ use serde_json::Value;
 
 use super::aligned_buffer::Buffer;
 use super::checkpoint::pack;
+#[cfg(feature = "cli")]
+use super::magnitude::highest;
+#[cfg(feature = "cli")]
+use super::noise::random_order;
 use super::recipe::{Config, Method};
 use super::trainer::Trainer;
 use super::vector::Isa;
@@ -14,6 +18,8 @@ use crate::checkpoint::{Block, Checkpoint, Options, open_source};
 use crate::error::{Error, IoContext, Result};
 use crate::network::describe::Description;
 use crate::network::{Layer, Network};
+#[cfg(feature = "cli")]
+use crate::posterior::log_alpha;
 
 /// A network from a description whose member `layers` gives the shape of each layer, as in
 /// `"layers": {"fc1": [300, 784]}`.
@@ -111,9 +117,54 @@ pub fn pruned(trained: &Trainer, config: Config) -> Result<Trainer> {
     copy(trained, &mut trainer);
     let thresh = if trained.config.posterior() { trainer.config.thresh } else { f64::INFINITY };
     for (from, weights) in trained.net.weights.iter().zip(&mut trainer.net.weights) {
-        let mask = from.kept(thresh);
-        weights.theta.iter_mut().zip(mask.iter()).for_each(|(theta, kept)| *theta *= kept);
-        weights.mask = Some(mask);
+        weights.set_mask(from.kept(thresh));
+    }
+    Ok(trainer)
+}
+
+/// The same of so many weights, whatever a threshold says: those with the smallest log alpha, or without
+/// variances the largest. Of gates that are closed those nearest to open come after all others.
+///
+/// # Errors
+/// If a setting makes no sense.
+#[cfg(feature = "cli")]
+pub(crate) fn pruned_to(trained: &Trainer, count: usize, config: Config) -> Result<Trainer> {
+    let mut trainer =
+        Trainer::new(trained.network.clone(), Config { method: Method::None, ..config })?;
+    trainer.classes.clone_from(&trained.classes);
+    copy(trained, &mut trainer);
+    let posterior = trained.config.posterior();
+    let masks = highest(&trained.net.weights, count, |weights, at| {
+        let theta = weights.theta[at];
+        match &weights.gates {
+            _ if posterior => -log_alpha(theta, weights.log_sigma2[at]) as f32,
+            Some(gates) if theta == 0.0 => gates.logits[at] - 1e3,
+            _ => theta.abs(),
+        }
+    });
+    trainer.net.weights.iter_mut().zip(masks).for_each(|(weights, mask)| weights.set_mask(mask));
+    Ok(trainer)
+}
+
+/// A training without noise that begins with random weights, of which so many in each layer are ever other
+/// than zero, drawn at random; the initial ones are larger, as if only those inputs were there.
+///
+/// # Errors
+/// If a setting makes no sense, or there are not as many counts as layers.
+#[cfg(feature = "cli")]
+pub(crate) fn random(network: &Network, counts: &[usize], config: Config) -> Result<Trainer> {
+    let mut trainer = Trainer::new(network.clone(), Config { method: Method::None, ..config })?;
+    let seed = trainer.config.seed;
+    for (layer, (weights, count)) in trainer.net.weights.iter_mut().zip(counts).enumerate() {
+        let all = weights.outputs * weights.inputs;
+        let mut mask = Buffer::zeros(weights.theta.len());
+        let factor = (all as f32 / (*count).clamp(1, all) as f32).sqrt();
+        for at in random_order(seed, layer, all).into_iter().take(*count) {
+            let at = weights.at(at as usize / weights.inputs, at as usize % weights.inputs);
+            mask[at] = 1.0;
+            weights.theta[at] *= factor;
+        }
+        weights.set_mask(mask);
     }
     Ok(trainer)
 }
@@ -149,6 +200,9 @@ fn copy(from: &Trainer, to: &mut Trainer) {
         to.theta.clone_from(&from.theta);
         to.log_sigma2.clone_from(&from.log_sigma2);
         to.bias.clone_from(&from.bias);
+        if let (Some(from), Some(to)) = (&from.gates, &mut to.gates) {
+            to.copy_from(from);
+        }
         to.refresh(Isa::best());
     }
     for (from, to) in from.net.norms.iter().zip(&mut to.net.norms) {
@@ -219,7 +273,7 @@ fn fill(
             kept[at] = f32::from(u8::from(keep(*theta, log_alpha)));
             *theta *= kept[at];
         }
-        weights.theta = pack(&block.theta, layer, weights);
+        weights.set_theta(pack(&block.theta, layer, weights));
         if weights.mask.is_some() {
             weights.mask = Some(pack(&kept, layer, weights));
         }

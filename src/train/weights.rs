@@ -1,6 +1,9 @@
 //! The parameters of a layer with the optimizer's moments, and the blocks of rows that threads update.
 
+use rayon::prelude::*;
+
 use super::aligned_buffer::{Buffer, StateTensor, padded};
+use super::gates::{self, GateUpdate, Gates, GatesMut};
 use super::noise::{INITIAL_WEIGHTS, Stream};
 use super::optimizer::{PlainUpdate, Update, descend};
 use super::posterior_update::{Exponentials, PosteriorUpdate, THETA2_FLOOR};
@@ -36,7 +39,7 @@ pub(crate) struct Weights<T> {
     pub cols: usize,
     /// Distance of rows.
     pub stride: usize,
-    /// Posterior means.
+    /// Posterior means; with gates, the weights times those.
     pub theta: Buffer<T>,
     /// Log posterior variances.
     pub log_sigma2: Buffer<T>,
@@ -44,12 +47,17 @@ pub(crate) struct Weights<T> {
     pub sigma2: Buffer<T>,
     /// One for each output unit, no posterior.
     pub bias: Buffer<T>,
-    /// First and second moments of the gradients of theta, then of log_sigma2.
+    /// First and second moments of the gradients of theta, then of log_sigma2; with gates, of the weights
+    /// below them, then of their logits.
     pub moments: [Buffer<T>; 4],
     /// The same of the bias.
     pub bias_moments: [Buffer<T>; 2],
-    /// Zero where a weight is held at zero (fine-tuning), one elsewhere.
+    /// Zero where a weight is held at zero (fine-tuning, pruning by magnitude), one elsewhere.
     pub mask: Option<Buffer<T>>,
+    /// How often the mask was set: what is made from it is made anew then.
+    pub masked: u32,
+    /// What theta is multiplied by, for [`Method::HardConcrete`](super::recipe::Method::HardConcrete).
+    pub gates: Option<Gates<T>>,
 }
 
 /// A run of whole rows with everything that belongs to them.
@@ -63,6 +71,7 @@ pub(crate) struct RowBlock<'a, T> {
     sigma2: &'a mut [T],
     moments: [&'a mut [T]; 4],
     mask: Option<&'a [T]>,
+    gates: Option<GatesMut<'a, T>>,
 }
 
 impl<T: Real> Weights<T> {
@@ -95,6 +104,8 @@ impl<T: Real> Weights<T> {
             moments: [zeros(), zeros(), zeros(), zeros()],
             bias_moments: [Buffer::zeros(padded(outputs)), Buffer::zeros(padded(outputs))],
             mask: None,
+            masked: 0,
+            gates: None,
         };
         weights.log_sigma2.fill(T::of(log_sigma2));
         weights.refresh(isa);
@@ -121,12 +132,49 @@ impl<T: Real> Weights<T> {
                 self.theta[at] = T::of(f64::from(*z) * deviation);
             }
         }
+        if let Some(gates) = &mut self.gates {
+            gates.raw.clone_from(&self.theta);
+            self.refresh(isa);
+        }
     }
 
-    /// Recomputes sigma^2 from log_sigma2, in the arithmetic of the update.
+    /// Recomputes what follows from the parameters, in the arithmetic of the update: sigma^2 from
+    /// log_sigma2, theta from what is below the gates, zeros of the mask.
     pub(crate) fn refresh(&mut self, isa: Isa) {
         let kernel = Exponentials { from: &self.log_sigma2, to: &mut self.sigma2 };
         T::dispatch(isa, self.log_sigma2.len(), kernel);
+        if let Some(gates) = &self.gates {
+            gates.apply(isa, &mut self.theta);
+        }
+        if let Some(mask) = &self.mask {
+            self.theta.iter_mut().zip(mask.iter()).for_each(|(theta, m)| *theta = *theta * *m);
+        }
+    }
+
+    /// Takes these for what the network computes with.
+    pub(crate) fn set_theta(&mut self, theta: Buffer<T>) {
+        self.theta = theta;
+        if let Some(gates) = &mut self.gates {
+            gates.set(&self.theta);
+        }
+    }
+
+    /// Holds weights at zero from now on, which are zeros of the mask.
+    pub(crate) fn set_mask(&mut self, mask: Buffer<T>) {
+        self.theta.iter_mut().zip(mask.iter()).for_each(|(theta, m)| *theta = *theta * *m);
+        self.mask = Some(mask);
+        self.masked += 1;
+    }
+
+    /// Draws the gates of a step, and theta by them.
+    pub(crate) fn draw_gates(&mut self, isa: Isa, stream: Stream) {
+        let stride = self.stride;
+        let blocks = self.row_blocks().into_par_iter();
+        blocks.for_each(|RowBlock { first, theta, gates, .. }| {
+            if let Some(gates) = gates {
+                gates.draw(isa, Stream { index: first as u32, ..stream }, stride, theta);
+            }
+        });
     }
 
     /// Calls `each` with theta and log_sigma2 of every weight, in row order.
@@ -154,6 +202,13 @@ impl<T: Real> Weights<T> {
         theta != 0.0 && posterior::log_alpha(theta as f32, log as f32) <= threshold
     }
 
+    /// How many weights are left in expectation over the gates; all of them without any.
+    pub(crate) fn expected_kept(&self) -> f64 {
+        let Some(gates) = &self.gates else { return (self.rows * self.cols) as f64 };
+        let rows = gates.logits.chunks(self.stride).map(|row| &row[..self.cols]);
+        rows.flatten().map(|logit| gates::open(logit.wide())).sum()
+    }
+
     /// One where a weight is kept at a threshold (where not zero, for +inf), zero elsewhere.
     pub(crate) fn kept(&self, threshold: f64) -> Buffer<T> {
         let mut kept = Buffer::zeros(self.theta.len());
@@ -171,6 +226,7 @@ impl<T: Real> Weights<T> {
         let size = count * self.stride;
         let [a, b, c, d] = &mut self.moments;
         let mut masks = self.mask.as_ref().map(|mask| mask.chunks(size));
+        let mut gates = self.gates.as_mut().map(|gates| gates.chunks(size));
         let mut moments = a
             .chunks_mut(size)
             .zip(b.chunks_mut(size))
@@ -192,6 +248,7 @@ impl<T: Real> Weights<T> {
                     None => [&mut [], &mut [], &mut [], &mut []],
                 },
                 mask: masks.as_mut().and_then(Iterator::next),
+                gates: gates.as_mut().and_then(Iterator::next),
             })
             .collect()
     }
@@ -206,18 +263,25 @@ impl<T: Real> Weights<T> {
     pub(crate) fn state(&mut self) -> Vec<StateTensor<'_, T>> {
         let [a, b, c, d] = &mut self.moments;
         let [e, f] = &mut self.bias_moments;
+        let [first, second] = match self.gates {
+            Some(_) => ["m_logit", "v_logit"],
+            None => ["m_sigma", "v_sigma"],
+        };
         let mut all = vec![
             ("theta", &mut self.theta),
             ("log_sigma2", &mut self.log_sigma2),
             ("bias", &mut self.bias),
             ("m", a),
             ("v", b),
-            ("m_sigma", c),
-            ("v_sigma", d),
+            (first, c),
+            (second, d),
             ("m_bias", e),
             ("v_bias", f),
         ];
         all.extend(self.mask.as_mut().map(|mask| ("mask", mask)));
+        if let Some(Gates { raw, logits, .. }) = &mut self.gates {
+            all.extend([("raw", raw), ("logit", logits)]);
+        }
         let (layer, outputs, cols, stride) = (&self.name, self.outputs, self.cols, self.stride);
         let stored = |(part, values): (&str, _)| {
             let name = format!("{layer}.{part}");
@@ -239,7 +303,11 @@ impl<T: Real> RowBlock<'_, T> {
         let [a, b, c, d] = self.moments;
         let length = self.theta.len();
         let mut finite = true;
-        if let Some(form) = update.posterior {
+        if let Some(gates) = self.gates {
+            let (moments, gradient, finite) = ([a, b, c, d], theta, &mut finite);
+            let kernel = GateUpdate { gates, theta: self.theta, moments, gradient, update, finite };
+            T::dispatch(isa, length, kernel);
+        } else if let Some(form) = update.posterior {
             let kernel = PosteriorUpdate {
                 form,
                 theta: self.theta,

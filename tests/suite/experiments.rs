@@ -155,3 +155,37 @@ fn early_collapse_runs() {
     let (code, _, err) = run(r#"[{"samples": 10001, "epochs": 2}]"#);
     assert!(code == 2 && err.contains("sizes must be at most 10000"), "{err}");
 }
+
+/// And random masks have as many in each layer as sparse variational dropout.
+#[test]
+fn ways_of_pruning_are_compared_at_equal_numbers_of_weights() {
+    let folder = mnist();
+    let settings = [
+        "seeds=[1]",
+        r#"train={"epochs": 2, "validation": 9800, "kl_delay": 0, "kl_ramp": 1}"#,
+        r#"methods={"magnitude": {"kl_ramp": 1}}"#,
+        r#"tune={"epochs": 1}"#,
+        r#"ratios=[{"ratio": 20, "methods": {"svdo": {}, "hard-concrete": {}, "magnitude": {}, "random": {}}}]"#,
+    ];
+    let run = |out: &str, more: &[&str]| {
+        let mut arguments = vec!["pruning", "--data", ".", "-o", out];
+        arguments.extend(settings.iter().chain(more).flat_map(|change| ["--set", *change]));
+        experiment(folder.path(), &arguments)
+    };
+    let (code, out, err) = run("a", &[]);
+    assert!(code == 0 && out.contains("hard-concrete"), "{out}{err}");
+    let read = |name: &str| std::fs::read_to_string(folder.path().join("a").join(name)).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&read("summary.json")).unwrap();
+    crate::formats::fits(&summary, "summary.schema.json");
+    let runs = summary["runs"].as_array().unwrap();
+    assert!(runs.len() == 4 && runs.iter().all(|run| run["kept"] == 21_525), "{runs:?}");
+    assert_eq!(runs[0]["layers"], runs[3]["layers"]);
+    assert_ne!(runs[0]["layers"], runs[2]["layers"]);
+    assert!(read("pruning.svg").contains("hard-concrete") && read("runs.csv").lines().count() == 5);
+    assert!(!folder.path().join("a/training.state.svdo-20-1").exists());
+    let alone = r#"ratios=[{"ratio": 20, "methods": {"random": {}}}]"#;
+    let (code, _, err) = run("b", &[alone]);
+    assert!(code == 2 && err.contains("with svdo where there is random"), "{err}");
+    let (code, _, err) = run("b", &[r#"methods={"magnitude": {"kl_ramp": 9}}"#]);
+    assert!(code == 2 && err.contains("--kl-ramp"), "{err}");
+}

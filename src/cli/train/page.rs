@@ -111,16 +111,16 @@ fn curves(config: &Config, history: &[Epoch]) -> Vec<Picture> {
             vec![line(history, "", &rate)],
         ),
     ];
-    if config.posterior() {
+    if config.penalized() {
         let kl = |e: &Epoch| Some(e.kl);
         let weight = |e: &Epoch| Some(e.kl_weight);
+        let [title, name, weighed] = match config.posterior() {
+            true => ["KL from the prior, nats", "KL", "weight of the KL"],
+            false => ["expected number of weights left", "weights", "cost of a weight left, nats"],
+        };
+        all.push(picture(title.into(), Axis::new(name).with_zero(), vec![line(history, "", &kl)]));
         all.push(picture(
-            "KL from the prior, nats".into(),
-            Axis::new("KL").with_zero(),
-            vec![line(history, "", &kl)],
-        ));
-        all.push(picture(
-            "weight of the KL".into(),
+            weighed.into(),
             Axis::new("weight").with_zero(),
             vec![line(history, "", &weight)],
         ));

@@ -46,15 +46,19 @@ fn hold_out(text: &str) -> Result<HoldOut, String> {
 pub(super) struct Settings {
     /// Sparse variational dropout, or an ordinary network to compare with or to begin from
     ///
-    /// An ordinary one has no noise, or dropout before every linear layer but the network's first.
+    /// An ordinary one has no noise, or dropout before every linear layer but the network's first. Others
+    /// prune otherwise: hard-concrete multiplies each weight by a gate and weighs the expected number of those
+    /// above zero in the KL's place, by its delay, ramp and scale (L0 regularization, Louizos et al. 2018);
+    /// magnitude sets the smallest weights to zero for good, as the KL's ramp rises, which is cubic here,
+    /// until --sparsity-goal is reached (Zhu and Gupta 2017).
     #[arg(
         long,
         value_name = "NAME",
-        value_parser = choice::<Method>(&["svdo", "none", "binary-dropout", "gaussian-dropout"]),
+        value_parser = choice::<Method>(&["svdo", "none", "binary-dropout", "gaussian-dropout", "hard-concrete", "magnitude"]),
         conflicts_with = "finetune"
     )]
     method: Option<Method>,
-    /// Rate of binary dropout; Gaussian dropout is as noisy [default: 0.5]
+    /// Rate of binary dropout; Gaussian dropout is as noisy, gates begin with it [default: 0.5]
     #[arg(long, value_name = "SHARE")]
     drop_rate: Option<f64>,
     /// The KL's form [default: sigmoid]
@@ -103,7 +107,7 @@ pub(super) struct Settings {
     /// one, has its full weight.
     #[arg(long, value_name = "EPOCHS")]
     patience: Option<u32>,
-    /// Rate of log sigma^2, as a multiple of --rate
+    /// Rate of log sigma^2, or of the gates of hard-concrete, as a multiple of --rate
     #[arg(long, value_name = "FACTOR", help_heading = POSTERIOR)]
     log_sigma2_rate: Option<f64>,
     /// Share of the training before the rates begin to fall
@@ -139,19 +143,20 @@ pub(super) struct Settings {
     /// Blank a square of this side in training
     #[arg(long, value_name = "PIXELS")]
     cutout: Option<u32>,
-    /// Epochs without KL
+    /// Epochs without KL, or before the first weight is pruned by magnitude
     #[arg(long, value_name = "EPOCHS", help_heading = POSTERIOR)]
     kl_delay: Option<f64>,
-    /// Epochs over which the KL's weight then rises
+    /// Epochs over which the KL's weight, or the share that is pruned, then rises
     #[arg(long, value_name = "EPOCHS", help_heading = POSTERIOR)]
     kl_ramp: Option<f64>,
-    /// The form of that rise [default: linear]
+    /// The form of that rise [default: linear; cubic for magnitude]
     #[arg(long, value_name = "FORM", help_heading = POSTERIOR, value_parser = choice::<KlRamp>(&["linear", "cubic"]))]
     kl_ramp_form: Option<KlRamp>,
-    /// The weight that the KL rises to
+    /// The weight that the KL rises to; with hard-concrete what each weight left costs, in nats
     #[arg(long, value_name = "WEIGHT", help_heading = POSTERIOR)]
     kl_scale: Option<f64>,
-    /// Turn the KL's weight up or down so that this share is pruned when the rise ends, in percent
+    /// Turn the KL's weight up or down so that this share is pruned when the rise ends, in percent;
+    /// magnitude prunes exactly so many
     #[arg(long, value_name = "PERCENT", help_heading = POSTERIOR)]
     sparsity_goal: Option<f64>,
     /// Initial log sigma^2
@@ -174,26 +179,43 @@ where
 impl Settings {
     /// Refuses what would change nothing.
     pub(super) fn check(&self, method: Method) -> anyhow::Result<()> {
-        let posterior = [
-            ("--kl", self.kl.is_some()),
+        use Method::{BinaryDropout, GaussianDropout, HardConcrete, Magnitude, Svdo};
+        let given = |options: &[(&'static str, bool)]| {
+            options.iter().find(|(_, given)| *given).map(|(name, _)| *name)
+        };
+        let posterior = [("--kl", self.kl.is_some()), ("--log-sigma2", self.log_sigma2.is_some())];
+        if let Some(name) = given(&posterior) {
+            ensure!(
+                method == Svdo,
+                "{name} is for sparse variational dropout: this training has no variances"
+            );
+        }
+        let weighed = [
+            ("--kl-scale", self.kl_scale.is_some()),
+            ("--log-sigma2-rate", self.log_sigma2_rate.is_some()),
+        ];
+        if let Some(name) = given(&weighed) {
+            ensure!(
+                matches!(method, Svdo | HardConcrete),
+                "{name} is for --method svdo and hard-concrete: this training has no variances or gates"
+            );
+        }
+        let scheduled = [
             ("--kl-delay", self.kl_delay.is_some()),
             ("--kl-ramp", self.kl_ramp.is_some()),
             ("--kl-ramp-form", self.kl_ramp_form.is_some()),
             ("--sparsity-goal", self.sparsity_goal.is_some()),
-            ("--kl-scale", self.kl_scale.is_some()),
-            ("--log-sigma2", self.log_sigma2.is_some()),
-            ("--log-sigma2-rate", self.log_sigma2_rate.is_some()),
         ];
-        if let Some((name, _)) = posterior.iter().find(|(_, given)| *given) {
+        if let Some(name) = given(&scheduled) {
             ensure!(
-                method == Method::Svdo,
-                "{name} is for sparse variational dropout: this training has no variances"
+                matches!(method, Svdo | HardConcrete | Magnitude),
+                "{name} is for --method svdo, hard-concrete and magnitude: this training does not prune"
             );
         }
         ensure!(
             self.drop_rate.is_none()
-                || matches!(method, Method::BinaryDropout | Method::GaussianDropout),
-            "--drop-rate is for --method binary-dropout and gaussian-dropout"
+                || matches!(method, BinaryDropout | GaussianDropout | HardConcrete),
+            "--drop-rate is for --method binary-dropout, gaussian-dropout and hard-concrete"
         );
         Ok(())
     }
@@ -230,6 +252,11 @@ impl Settings {
             flip: self.flip || flip,
             cutout: self.cutout.unwrap_or(cutout),
         };
+        let method = self.method.unwrap_or(config.method);
+        let ramp_form = match method {
+            Method::Magnitude => KlRamp::Cubic,
+            _ => config.kl_ramp_form,
+        };
         let held_out = match self.validation {
             Some(HoldOut::Count(count)) => count,
             // Known when the data is read.
@@ -247,9 +274,9 @@ impl Settings {
             label_smoothing: self.label_smoothing.unwrap_or(config.label_smoothing),
             average: self.average.unwrap_or(config.average),
             recalibrate: self.recalibrate || config.recalibrate,
-            kl_ramp_form: self.kl_ramp_form.unwrap_or(config.kl_ramp_form),
+            kl_ramp_form: self.kl_ramp_form.unwrap_or(ramp_form),
             sparsity_goal: self.sparsity_goal.or(config.sparsity_goal),
-            method: self.method.unwrap_or(config.method),
+            method,
             drop_rate: self.drop_rate.unwrap_or(config.drop_rate),
             kl: self.kl.unwrap_or(config.kl),
             epochs: self.epochs.unwrap_or(config.epochs),

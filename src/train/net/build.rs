@@ -8,6 +8,7 @@ use crate::train::average_pool::AveragePool;
 use crate::train::batch_norm::{BatchNorm, Norm};
 use crate::train::conv::{Conv, ConvShape, MaxPool};
 use crate::train::dropout::Dropout;
+use crate::train::gates::Gates;
 use crate::train::join::Sum;
 use crate::train::linear::Linear;
 use crate::train::pointwise::{Pointwise, slope};
@@ -40,7 +41,12 @@ impl<T: Real> Net<T> {
         let order = |rank| if rank == 2 { RowOrder::Inputs } else { RowOrder::Outputs };
         let layers = network.layers.iter().map(|layer| {
             let (size, order) = ([layer.rows(), layer.cols()], order(layer.shape.len()));
-            Weights::new(Isa::best(), &layer.name, size, order, config.log_sigma2)
+            let mut weights =
+                Weights::new(Isa::best(), &layer.name, size, order, config.log_sigma2);
+            if config.method == Method::HardConcrete {
+                weights.gates = Some(Gates::new(weights.theta.len(), config.drop_rate));
+            }
+            weights
         });
         let net = Self {
             weights: layers.collect(),
@@ -317,9 +323,9 @@ fn refuse<R>(index: usize, what: &str) -> Result<R> {
 
 /// Refuses here, by an error, what this machine has no memory for.
 fn check_memory<T>(network: &Network, shapes: &[Shape], batch: usize) -> Result<()> {
-    // For each weight its posterior, moments and mask, and gradients of several tasks; for each value of
+    // For each weight its posterior, moments, mask and gate, and gradients of several tasks; for each value of
     // a sample its gradient and what a unit keeps; for each number of a patch what several tasks need.
-    const WEIGHT: usize = 16;
+    const WEIGHT: usize = 19;
     // Transformed weights and gradients by them are four times as many, for several tasks.
     const TRANSFORMED: usize = 48;
     const VALUE: usize = 8;

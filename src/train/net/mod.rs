@@ -8,6 +8,7 @@ use super::dropout::Dropout;
 use super::join::{Sum, add};
 use super::linear::Linear;
 use super::loss::{Objective, Outcome, Targets};
+use super::noise::{GATES, Stream};
 use super::optimizer::Update;
 use super::pass::Pass;
 use super::pointwise::Pointwise;
@@ -106,6 +107,15 @@ impl<T: Real> Net<T> {
     /// Distance of two samples in the input.
     pub(crate) fn row(&self) -> usize {
         padded(self.shape.channels * self.shape.area())
+    }
+
+    /// Draws the gates of a pass, where weights have any.
+    pub(crate) fn draw_gates(&mut self, pass: Pass) {
+        let gated = self.weights.iter_mut().enumerate().filter(|(_, w)| w.gates.is_some());
+        for (layer, weights) in gated {
+            let (seed, purpose, step) = (pass.seed, GATES + layer as u32, pass.step);
+            weights.draw_gates(pass.isa, Stream { seed, purpose, step, index: 0 });
+        }
     }
 
     /// The network's outputs for the first `batch` rows of the input; `theta` stands in for the

@@ -15,6 +15,7 @@ use crate::network::describe::Description;
 use crate::network::{Layer, Network};
 use crate::posterior::KlForm;
 
+mod gates;
 mod gradients;
 mod network;
 mod posterior_update;
