@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::lenet::{labelled, recipe_with, train};
-use super::seeds::spread;
+use super::spread::Spread;
 use super::{Findings, Resources, csv, demand, read};
 use crate::error::Result;
 use crate::network::Network;
@@ -164,24 +164,23 @@ fn findings(config: &Config, runs: &[Run]) -> Findings {
         let at_end: Vec<f64> = these().filter_map(|run| run.left().last()).collect();
         let errors: Vec<f64> = these().map(|run| run.test_error).collect();
         let severed: Vec<u32> = these().filter_map(Run::severed).collect();
-        let [weights, error] = [&at_end, &errors].map(|values| spread(values));
+        let [weights, error] = [&at_end, &errors].map(|values| Spread::of(values));
         let _ = writeln!(
             text,
             "  {samples:6} samples, {name:34}: {:6.3} % ({:.3} to {:.3}), error {:5.2} % ({:.2} to {:.2}), \
              {} of {} {severed:?}",
-            weights.0,
-            weights.1,
-            weights.2,
-            error.0,
-            error.1,
-            error.2,
+            weights.mean,
+            weights.least,
+            weights.most,
+            error.mean,
+            error.least,
+            error.most,
             severed.len(),
             errors.len()
         );
-        let of = |(mean, least, most)| json!({"mean": mean, "least": least, "most": most});
         let sparsity: Vec<_> = these().filter_map(|run| run.history.last()).collect();
-        results.push(json!({"samples": samples, "start": name, "weights_left": of(weights),
-            "test_error": of(error), "a_layer_lost_all_after_epochs": severed,
+        results.push(json!({"samples": samples, "start": name, "weights_left": weights,
+            "test_error": error, "a_layer_lost_all_after_epochs": severed,
             "sparsity": sparsity.iter().map(|epoch| &epoch.sparsity).collect::<Vec<_>>()}));
     }
     // The start is its place in STARTS.

@@ -13,6 +13,7 @@ pub mod pruning;
 pub mod random_labels;
 pub mod relevance;
 pub mod seeds;
+pub mod spread;
 pub mod task;
 pub mod uncertainty;
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::lenet::{labelled, recipe_with, train};
-use super::seeds::spread;
+use super::spread::Spread;
 use super::{Findings, Resources, csv, demand, read};
 use crate::error::Result;
 use crate::plot::{Axis, Figure, Panel, Series};
@@ -110,15 +110,15 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
                 *mean += values / config.seeds.len() as f64;
             }
         }
-        let spreads = ends.each_ref().map(|values| spread(values));
+        let spreads = ends.each_ref().map(|values| Spread::of(values));
         let _ = write!(text, "{:3.0} % of labels random, {name:26}:", 100.0 * share);
         let names = [" accuracy on the training labels", ", on the test set", ", weights removed"];
-        for (name, (mean, least, most)) in names.iter().zip(spreads) {
+        for (name, Spread { mean, least, most }) in names.iter().zip(spreads) {
             let _ = write!(text, "{name} {mean:.2} % ({least:.2} to {most:.2})");
         }
         text.push('\n');
         let of = |at: usize| {
-            let (mean, least, most) = spreads[at];
+            let Spread { mean, least, most } = spreads[at];
             json!({"mean": mean, "least": least, "most": most, "runs": ends[at]})
         };
         results.push(json!({"random_share": share, "method": method,

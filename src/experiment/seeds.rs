@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::lenet::{labelled, line, recipe_with, resumed};
+use super::spread::Spread;
 use super::{Findings, Resources, csv, demand, read};
 use crate::error::Result;
 use crate::files;
@@ -57,12 +58,8 @@ pub fn run(settings: Value, resources: &Resources<'_>) -> Result<Findings> {
     let tuning = tuning(&settings, &config.tune)?;
     let mut data = labelled(&network, "train", resources)?;
     let held_out = data.split_off(settings.validation);
-    let whole = tuning.validation == 0;
-    demand(
-        whole || tuning.validation == settings.validation,
-        "tune's validation",
-        "0 or that of the training",
-    )?;
+    let whole = tuning.validation != settings.validation;
+    demand(!whole || tuning.validation == 0, "tune's validation", "0 or that of the training")?;
     let everything = whole.then(|| labelled(&network, "train", resources)).transpose()?;
     let nothing = Dataset::new(&[], Vec::new(), &network)?;
     let tuned_on = match &everything {
@@ -160,17 +157,17 @@ fn findings(config: &Config, found: &[Found]) -> Result<Findings> {
             shares.join(" ")
         );
     }
-    let [ratio, error] = [&ratios, &errors].map(|values| spread(values));
+    let [ratio, error] = [&ratios, &errors].map(|values| Spread::of(values));
     let _ = writeln!(
         text,
         "  mean of {}: {:.1}x ({:.1} to {:.1}), {:.3} % ({:.2} to {:.2})",
         found.len(),
-        ratio.0,
-        ratio.1,
-        ratio.2,
-        error.0,
-        error.1,
-        error.2
+        ratio.mean,
+        ratio.least,
+        ratio.most,
+        error.mean,
+        error.least,
+        error.most
     );
     let runs: Vec<Value> = found
         .iter()
@@ -179,8 +176,7 @@ fn findings(config: &Config, found: &[Found]) -> Result<Findings> {
                 "sparsity": f.layers})
         })
         .collect();
-    let of = |(mean, least, most)| json!({"mean": mean, "least": least, "most": most});
-    let summary = json!({"runs": runs, "weight_ratio": of(ratio), "test_error": of(error)});
+    let summary = json!({"runs": runs, "weight_ratio": ratio, "test_error": error});
     let figure = figure(config, ratios.iter().copied().zip(errors.iter().copied()).collect());
     let rows = found.iter().map(|f| vec![f.seed as f64, f.kept as f64, f.ratio, f.error]);
     let columns = ["seed", "kept", "weight_ratio", "test_error"];
@@ -193,13 +189,6 @@ fn findings(config: &Config, found: &[Found]) -> Result<Findings> {
         text,
         passed: true,
     })
-}
-
-/// Mean, least and most.
-pub(super) fn spread(values: &[f64]) -> (f64, f64, f64) {
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-    (mean, least, values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
 }
 
 /// Errors over weight ratios, those of others beside them.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Config;
 use crate::error::Result;
-use crate::experiment::seeds::spread;
+use crate::experiment::spread::Spread;
 use crate::experiment::task::Task;
 use crate::plot::Series;
 use crate::train::family::{Method, Mlp, Prior, Share, Targets, Training, VarianceParam};
@@ -41,24 +41,24 @@ pub(super) fn table(config: &Config, progress: &dyn Fn(&str)) -> Result<Table> {
             runs.push(run);
         }
         let last = |run: &Trained| run.curve.last().copied().unwrap_or(f64::NAN);
-        let over = |of: &dyn Fn(&Trained) -> f64| spread(&runs.iter().map(of).collect::<Vec<_>>());
+        let over =
+            |of: &dyn Fn(&Trained) -> f64| Spread::of(&runs.iter().map(of).collect::<Vec<_>>());
         let (error, nll, removed) =
             (over(&|run| run.error), over(&last), over(&|run| run.sparsity));
-        let percent = |(mean, least, most): (f64, f64, f64)| {
+        let percent = |Spread { mean, least, most }: Spread| {
             format!("{:5.1} % ({:.1} to {:.1})", 100.0 * mean, 100.0 * least, 100.0 * most)
         };
         let _ = writeln!(
             text,
             "{name:34} {:22}  {:5.3} ({:.3} to {:.3})  {}",
             percent(error),
-            nll.0,
-            nll.1,
-            nll.2,
+            nll.mean,
+            nll.least,
+            nll.most,
             percent(removed)
         );
-        let of = |(mean, least, most)| json!({"mean": mean, "least": least, "most": most});
-        summary.push(json!({"method": name, "test_error": of(error), "test_nll": of(nll),
-            "sparsity": of(removed)}));
+        summary.push(json!({"method": name, "test_error": error, "test_nll": nll,
+            "sparsity": removed}));
         let mean =
             |epoch: usize| runs.iter().map(|run| run.curve[epoch]).sum::<f64>() / runs.len() as f64;
         let points = (0..config.epochs).map(|e| (f64::from(e + 1), mean(e as usize)));
